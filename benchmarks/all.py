@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 
-from benchmarks.measuring import Row, run, table
+from benchmarks.places.measuring import Row, run, table
 
 NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost")
 

@@ -1,7 +1,12 @@
 """What better boxes cost: samples, zoom and verification against a model that is noisy, forgets and
 mistakes things.
 
-    python -m benchmarks.box_quality [--pictures 40] [--seed 0]
+    python -m benchmarks.box_quality [--pictures 40] [--seed 0] [--part NAME]
+
+Four parts: errors that differ between answers (`noise`), errors that repeat, above all boxes of
+what isn't there, and a judge's check of them (`checks`; benchmarks/stand_ins/check_quality), a
+detector's boxes verified (`proposals`; benchmarks/stand_ins/proposal_quality), and models that
+count pixels (`frames`; benchmarks/pixel_frames).
 
 The model looks at the picture that it is sent: edges are off by a share of that picture's side
 (standard deviation), so that small things profit from an enlarged part. Precision and recall are at
@@ -17,9 +22,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.box_scores import SIZE, measure
 from benchmarks.pixel_frames import missed
-from benchmarks.seeing_model import COLORS, SeeingModel, draw
+from benchmarks.stand_ins.box_scores import SIZE, measure
+from benchmarks.stand_ins.check_quality import Table
+from benchmarks.stand_ins.proposal_quality import print_proposals
+from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding.boxes.geometry import Bbox
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -59,16 +66,8 @@ def scenes(folder: Path, count: int, seed: int) -> list[dict[str, Any]]:
     return records
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pictures", type=int, default=40)
-    parser.add_argument("--noise", type=float, default=0.006)
-    parser.add_argument("--missing", type=float, default=0.1)
-    parser.add_argument("--mislabelled", type=float, default=0.08)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+def print_noise(given: argparse.Namespace) -> None:
+    """What samples, zoom and verification bring where errors differ between answers."""
     print(
         f"{given.pictures} pictures x {len(COLORS)} phrases; noise {given.noise:.1%}, missing"
         f" {given.missing:.0%}, mislabelled {given.mislabelled:.0%}\n"
@@ -93,11 +92,54 @@ def main() -> int:
                         f" {figures.miou:6.3f} {figures.small_miou:6.3f} {figures.requests:17.2f}",
                         flush=True,
                     )
-    print(
-        "\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the ideal's"
-        " mIoU"
+
+
+def print_checks(given: argparse.Namespace) -> None:
+    """What a judge's check brings where errors repeat."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Table(
+            given.pictures,
+            given.seed,
+            Path(folder),
+            given.absent,
+            given.judge,
+            [kind == "shared" for kind in given.errors],
+        )
+        table.print_rows()
+        if len(given.absent) > 1:  # the whole table, not some of its rows
+            table.print_all_errors()
+            table.print_misses()
+            table.print_guessing_judge()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    return 1 if missed() else 0
+    parser.add_argument("--pictures", type=int, default=40)
+    parser.add_argument("--noise", type=float, default=0.006)
+    parser.add_argument("--missing", type=float, default=0.1)
+    parser.add_argument("--mislabelled", type=float, default=0.08)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", choices=("noise", "checks", "proposals", "frames"), default=None)
+    parser.add_argument("--absent", type=float, nargs="+", default=[0.0, 0.3, 0.9])
+    parser.add_argument("--judge", type=float, nargs="+", default=[0.85, 0.90, 0.92, 0.94])
+    parser.add_argument("--errors", nargs="+", default=["shared", "independent"])
+    given = parser.parse_args()
+    if given.part in (None, "noise"):
+        print_noise(given)
+    if given.part in (None, "checks"):
+        print_checks(given)
+    if given.part in (None, "proposals"):
+        with tempfile.TemporaryDirectory() as folder:
+            print_proposals(4 * given.pictures, given.seed, given.judge, Path(folder))
+    if given.part in (None, "frames"):
+        print(
+            "\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the"
+            " ideal's mIoU"
+        )
+        return 1 if missed() else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measuring import Row, table
-from benchmarks.pacing import lognormal
-from benchmarks.watched_model import (
+from benchmarks.places.measuring import Row, table
+from benchmarks.places.pacing import lognormal
+from benchmarks.places.workplace import Workplace
+from benchmarks.stand_ins.watched_model import (
     MIXED,
     PEOPLE,
     SQUARES,
@@ -33,7 +34,6 @@ from benchmarks.watched_model import (
     Scene,
     WatchedModel,
 )
-from benchmarks.workplace import Workplace
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.extras.testing import LoopbackServer

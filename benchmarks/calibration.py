@@ -17,8 +17,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from benchmarks.probe_model import answered, anywhere, seen
-from benchmarks.rule_runs import MAX_SIDE, STATED, TABLES, Model, decided, resized
+from benchmarks.stand_ins.probe_model import answered, anywhere, seen
+from benchmarks.stand_ins.rule_runs import MAX_SIDE, STATED, TABLES, Model, decided, resized
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size

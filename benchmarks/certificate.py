@@ -113,7 +113,7 @@ class File:
         return 1 - sum(listed) / len(listed)
 
     def drawn(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        return self.reviewable.sample(size, seed)
+        return self.reviewable.draw_sample(size, seed)
 
     def held(self, found: dict[str, Any]) -> dict[str, bool]:
         small = {name: one for name, one in found["by"]["size"].items() if name.startswith("small")}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import COMMAND, run
+from benchmarks.places.measuring import COMMAND, run
 
 NOUNS = ("man", "dog", "car", "tree", "cup", "sign", "house", "bird", "chair", "lamp")
 

@@ -18,22 +18,22 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.endpoint_faults import ENDPOINT
-from benchmarks.fault_case import Case, Outcome
-from benchmarks.file_faults import FILES
-from benchmarks.image_faults import IMAGES
-from benchmarks.lock_faults import LOCKS
-from benchmarks.machine_faults import MACHINE
-from benchmarks.ray_faults import ON_RAY
-from benchmarks.row_faults import ROWS
-from benchmarks.script_faults import SCRIPTS
-from benchmarks.shard_faults import SHARDS
-from benchmarks.shortage_faults import SHORTAGES
-from benchmarks.signal_faults import SIGNALS
-from benchmarks.store_faults import STORES
-from benchmarks.stranger_faults import STRANGERS
-from benchmarks.telling_faults import TELLING
-from benchmarks.workplace import Workplace
+from benchmarks.fault_cases.endpoint_faults import ENDPOINT
+from benchmarks.fault_cases.fault_case import Case, Outcome
+from benchmarks.fault_cases.file_faults import FILES
+from benchmarks.fault_cases.image_faults import IMAGES
+from benchmarks.fault_cases.lock_faults import LOCKS
+from benchmarks.fault_cases.machine_faults import MACHINE
+from benchmarks.fault_cases.ray_faults import ON_RAY
+from benchmarks.fault_cases.row_faults import ROWS
+from benchmarks.fault_cases.script_faults import SCRIPTS
+from benchmarks.fault_cases.shard_faults import SHARDS
+from benchmarks.fault_cases.shortage_faults import SHORTAGES
+from benchmarks.fault_cases.signal_faults import SIGNALS
+from benchmarks.fault_cases.store_faults import STORES
+from benchmarks.fault_cases.stranger_faults import STRANGERS
+from benchmarks.fault_cases.telling_faults import TELLING
+from benchmarks.places.workplace import Workplace
 
 CASES: list[Case] = [
     *ENDPOINT,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.measuring import Row, median, show, workplace
+from benchmarks.places.measuring import Row, median, show, workplace
 from dataflow_grounding.images.image import Image, ImageLimits, read_facts
 
 SIZES = ((640, 480, 60), (1920, 1080, 400), (4000, 3000, 2500), (4001, 3001, 2500))

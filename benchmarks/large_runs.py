@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.measuring import Row, Used, show, under, workplace
+from benchmarks.places.measuring import Row, Used, show, under, workplace
 from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, ours, step_1
 

@@ -11,7 +11,7 @@ import threading
 from multiprocessing.managers import BaseManager
 from typing import Any
 
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report, leasing
 
 KEY = b"of this machine"

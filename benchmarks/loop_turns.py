@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.measuring import Row, median, table, workplace
-from benchmarks.probe_model import ProbeModel
+from benchmarks.places.measuring import Row, median, table, workplace
+from benchmarks.places.workplace import Workplace
 from benchmarks.report_speed import SIZE, photos
+from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.turns_child import Turn
-from benchmarks.workplace import Workplace
 from dataflow_grounding.extras.testing import LoopbackServer
 
 RECORDS, CHECK_EVERY, GOAL_MS = 300, 100, 50

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bare_client, report_speed, request_cost
-from benchmarks.measuring import Used, median, run, workplace
+from benchmarks.places.measuring import Used, median, run, workplace
 from benchmarks.process import ServerProcess
 from dataflow_grounding._util.version import __version__
 

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.object_store import BUCKET, object_store
-from benchmarks.workplace import Workplace, caption
+from benchmarks.places.object_store import BUCKET, object_store
+from benchmarks.places.workplace import Workplace, caption
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 

@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.box_scores import measure
 from benchmarks.resize_rules import RULES, Rule, openai, reduced, smart
-from benchmarks.seeing_model import COLORS, SeeingModel, draw
+from benchmarks.stand_ins.box_scores import measure
+from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.boxes.geometry import Bbox, Size
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.pacing import lognormal
-from benchmarks.tally import Beginnings
+from benchmarks.places.pacing import lognormal
+from benchmarks.places.tally import Beginnings
 from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import inputs
-from benchmarks.measuring import COMMAND, Row, Used, generate, median, show, workplace
+from benchmarks.places.measuring import COMMAND, Row, Used, generate, median, show, workplace
 from benchmarks.request_cost import IN_FLIGHT, REPLY, rows_to_ground
 
 FEW, MANY, FILES, ROUNDS = 2000, 8000, 200, 3

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pacing import lognormal
+from benchmarks.places.pacing import lognormal
 from dataflow_grounding.extras.testing import EchoAnswers, Fault, LoopbackServer, faults
 
 NEVER = float("inf")

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.workplace import Workplace, ended
+from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.extras.testing.received import ReceivedRequest
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.readability            # the table, a thermometer
     python -m benchmarks.readability --refused  # every place of a construct that the gate refuses
+    python -m benchmarks.readability --draw 1   # forty functions, drawn by that seed, for a reader
 
 Tokens are Python's without comments, docstrings and line ends, over all lines of a file; the other
 figures are per 1,000 lines that hold code. Vague names are those that say nothing about what they
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import io
+import random
 import sys
 import tokenize
 from collections import Counter
@@ -241,8 +243,26 @@ def refused_in_package() -> list[str]:
     return lines
 
 
+def drawn(seed: int, count: int = 40) -> list[str]:
+    """Functions of five lines or more for a reading test, as `file:line: name`.
+
+    They are shown with their file and nothing else to somebody who hasn't seen the code, and who
+    says what each does.
+    """
+    functions = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if is_function and (node.end_lineno or 0) - node.lineno >= 5:
+                functions.append(f"{name}:{node.lineno}: {node.name}")
+    return sorted(random.Random(seed).sample(functions, count))
+
+
 if __name__ == "__main__":
-    if "--refused" in sys.argv:
+    if "--draw" in sys.argv:
+        print("\n".join(drawn(int(sys.argv[-1]))))
+    elif "--refused" in sys.argv:
         print("\n".join(refused_in_package()))
     else:
         print(table())

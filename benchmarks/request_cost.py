@@ -19,7 +19,17 @@ from pathlib import Path
 
 from benchmarks import inputs
 from benchmarks.bare_client import ALLOCATOR
-from benchmarks.measuring import COMMAND, Row, Used, generate, median, run, show, under, workplace
+from benchmarks.places.measuring import (
+    COMMAND,
+    Row,
+    Used,
+    generate,
+    median,
+    run,
+    show,
+    under,
+    workplace,
+)
 from benchmarks.process import ServerProcess
 
 REQUESTS, MORE, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3

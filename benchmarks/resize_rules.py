@@ -188,7 +188,7 @@ OTHERS: dict[str, Rule] = {
 
 
 def main() -> int:
-    from benchmarks.rule_runs import TABLES, resized
+    from benchmarks.stand_ins.rule_runs import TABLES, resized
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

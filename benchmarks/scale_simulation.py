@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.leased import Served
-from benchmarks.workplace import Workplace, ended, process
+from benchmarks.places.workplace import Workplace, ended, process
 from dataflow_grounding.engine.limiter import Level, Limiter, Share
 from dataflow_grounding.extras.scale.leases import RENEW_SECONDS, Grant, Lease, LeasePool, Report
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
@@ -124,10 +124,10 @@ class Worker:
         self.lease = Lease(now=asyncio.get_running_loop().time) if pool is not None else None
         self.shares = {}
         for one in case.endpoints:
-            limiter = (
-                self.lease.limiter((f"http://{one.name}", "m"), case.most) if self.lease else None
-            )
-            self.shares[one] = Share(limiter or Limiter(Level(case.most)), case.most)
+            limiter = Limiter(Level(case.most))
+            if self.lease is not None:
+                limiter = self.lease.limiters.of((f"http://{one.name}", "m"), case.most)
+            self.shares[one] = Share(limiter, case.most)
 
     def _call(self, report: Report) -> Grant:
         if self.pool is None or self.chance.random() < LOST_MESSAGES:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import eval_cost, inputs
-from benchmarks.measuring import COMMAND, Row, Used, run, table, workplace
+from benchmarks.places.measuring import COMMAND, Row, Used, run, table, workplace
 from benchmarks.process import ServerProcess
 from benchmarks.report_speed import SIZE, photos
 from benchmarks.request_cost import REPLY, ours

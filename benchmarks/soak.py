@@ -28,11 +28,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fault_case import Witness, wait_until
-from benchmarks.soak_jobs import COUNT, SIGNALS, InABucket, Job, OnRay
-from benchmarks.store import BUCKET, faulty_store
-from benchmarks.store_faults import client_of
-from benchmarks.workplace import Workplace, ended
+from benchmarks.fault_cases.fault_case import Witness, wait_until
+from benchmarks.fault_cases.soak_jobs import COUNT, SIGNALS, InABucket, Job, OnRay
+from benchmarks.fault_cases.store_faults import client_of
+from benchmarks.places.store import BUCKET, faulty_store
+from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding.extras.testing import FaultRule, faults, on
 
 

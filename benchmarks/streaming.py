@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.measuring import Row, median, run, show, workplace
+from benchmarks.places.measuring import Row, median, run, show, workplace
 from benchmarks.process import ServerProcess
 from dataflow_grounding import FileStorage, Operator, Pipeline
 from dataflow_grounding.data.records import Record, Update

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks import inputs
-from benchmarks.measuring import Row, show, under, workplace
-from benchmarks.pacing import lognormal
+from benchmarks.places.measuring import Row, show, under, workplace
+from benchmarks.places.pacing import lognormal
 from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY, rows_to_ground, step_1
 

@@ -1,10 +1,13 @@
 """Phrases in one image, in one call: `ground()`."""
 
+import asyncio
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from dataflow_grounding._util.errors import SpecError, needs_extra
@@ -22,13 +25,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image as PillowImage
 
+AT_ONCE = 64  # calls of `aground` that are at work at a time
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | PillowImage | NDArray[Any]"
 
 
 @dataclass(frozen=True)
 class GroundedBox:
-    """A phrase's box: (x1, y1, x2, y2) in pixels of the upright image of `size`; `score` is None if
-    none was given.
+    """A phrase's box: (x1, y1, x2, y2) in pixels of the upright image of `size`.
+
+    `score` is None if none was given.
     """
 
     phrase: str
@@ -37,8 +42,9 @@ class GroundedBox:
     size: Size
 
     def normalized(self, scale: float = 1024) -> Bbox:
-        """The box with both sides of the image running from 0 to `scale`; 1024 is Datature Vi's, 1
-        gives fractions.
+        """The box with both sides of the image running from 0 to `scale`.
+
+        1024 is Datature Vi's; 1 gives fractions.
         """
         width, height = self.size
         x1, y1, x2, y2 = self.bbox
@@ -47,8 +53,9 @@ class GroundedBox:
 
 @dataclass(frozen=True)
 class GroundedPhrase:
-    """What was found for a phrase. `status` is `grounded`, `none` (not in the image), `ambiguous`
-    or `unsupported`.
+    """What was found for a phrase.
+
+    `status` is `grounded`, `none` (not in the image), `ambiguous` or `unsupported`.
     """
 
     text: str
@@ -59,10 +66,10 @@ class GroundedPhrase:
 
 @dataclass(frozen=True)
 class Grounded(Shown, Sequence[GroundedBox]):
-    """All boxes of an image, in the order of the phrases; `size` is that of the upright image, in
-    pixels.
+    """All boxes of an image, in the order of the phrases.
 
-    `image_path` is the path that was given, None for a picture in memory.
+    `size` is that of the upright image, in pixels. `image_path` is the path that was given, None
+    for a picture in memory.
     """
 
     image_path: str | None
@@ -73,25 +80,24 @@ class Grounded(Shown, Sequence[GroundedBox]):
     """What was given."""
 
     def __repr__(self) -> str:
-        found = [
-            ", ".join(str(list(box.bbox)) for box in phrase.boxes[:3]) or phrase.status
-            for phrase in self.phrases
-        ]
-        told = [
-            f"{phrase.text[:40]!r} {boxes}"
-            for phrase, boxes in zip(self.phrases[:3], found, strict=False)
-        ]
-        more = f"; {len(self.phrases)} phrases" if len(self.phrases) > 3 else ""
+        parts = []
+        for phrase in self.phrases[:3]:
+            boxes = ", ".join(str(list(box.bbox)) for box in phrase.boxes[:3])
+            parts.append(f"{phrase.text[:40]!r} {boxes or phrase.status}")
+        if len(self.phrases) > 3:
+            parts.append(f"{len(self.phrases)} phrases")
         width, height = self.size
         return excerpt(
-            f"Grounded({self.image_path!r}, {width}×{height} px, {self.model}:"
-            f" {'; '.join(told)}{more})"
+            f"Grounded({self.image_path!r}, {width}×{height} px, {self.model}: {'; '.join(parts)})"
         )
 
     @cached_property
     def boxes(self) -> tuple[GroundedBox, ...]:
         """The boxes of all phrases."""
-        return tuple(box for phrase in self.phrases for box in phrase.boxes)
+        boxes: list[GroundedBox] = []
+        for phrase in self.phrases:
+            boxes += phrase.boxes
+        return tuple(boxes)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -111,20 +117,17 @@ class Grounded(Shown, Sequence[GroundedBox]):
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain JSON, boxes as [x1, y1, x2, y2] in pixels."""
-        phrases = [
-            {
-                **vars(phrase),
-                "boxes": [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes],
-            }
-            for phrase in self.phrases
-        ]
-        facts = {
+        phrases = []
+        for phrase in self.phrases:
+            boxes = [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes]
+            phrases.append({**vars(phrase), "boxes": boxes})
+        return {
             "image_path": self.image_path,
             "width": self.size[0],
             "height": self.size[1],
             "model": self.model,
+            "phrases": phrases,
         }
-        return {**facts, "phrases": phrases}
 
     def shown_picture(self) -> "PillowImage":
         """The picture that was given."""
@@ -135,20 +138,23 @@ class Grounded(Shown, Sequence[GroundedBox]):
         return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
 
     def to_supervision(self) -> "supervision.Detections":
-        """As `supervision.Detections`: class_id is the phrase's place; scores if all have one.
+        """As `supervision.Detections`: class_id is the phrase's index; scores if all have one.
+
         Raises MissingExtra.
         """
         with needs_extra("to_supervision()", "supervision"):
             import supervision
         import numpy
 
-        boxes = [(place, box) for place, phrase in enumerate(self.phrases) for box in phrase.boxes]
-        scores = [box.score for _, box in boxes]
+        indices: list[int] = []
+        for index, phrase in enumerate(self.phrases):
+            indices += [index] * len(phrase.boxes)
+        scores = [box.score for box in self.boxes]
         return supervision.Detections(
-            xyxy=numpy.array([box.bbox for _, box in boxes], dtype=float).reshape(-1, 4),
-            class_id=numpy.array([place for place, _ in boxes], dtype=int),
+            xyxy=numpy.array([box.bbox for box in self.boxes], dtype=float).reshape(-1, 4),
+            class_id=numpy.array(indices, dtype=int),
             confidence=None if None in scores else numpy.array(scores, dtype=float),
-            data={"class_name": numpy.array([box.phrase for _, box in boxes], dtype=str)},
+            data={"class_name": numpy.array([box.phrase for box in self.boxes], dtype=str)},
         )
 
 
@@ -182,6 +188,9 @@ def ground(
     Raises:
         GroundingError: For everything that can go wrong, in one sentence.
 
+    It may be called from several threads at once, also with one serving: they share its limits.
+    `aground` is the same for asyncio.
+
     Example:
         >>> from dataflow_grounding import EmbeddedServing, ground
         >>> picture = "example_data/images/shapes.jpg"
@@ -189,26 +198,66 @@ def ground(
         >>> [(phrase.text, phrase.status) for phrase in found.phrases]
         [('the red circle', 'grounded')]
     """
-    if not (wanted := _texts(phrases)):
+    wanted = _texts(phrases)
+    if not wanted:
         raise SpecError("phrases: name at least one thing to look for")
-    serving = serving_from_environment() if serving is None else serving
+    if serving is None:
+        serving = serving_from_environment()
     operators = _operators(serving, zoom, settings)
-    if obstacles := serving.obstacles():
+    obstacles = serving.obstacles()
+    if obstacles:
         raise SpecError("\n".join(obstacles))
     record: Mapping[str, Any] = {"image": image, "expressions": wanted}
     for operator in operators:
         record = operator(record, input_image_key="image")
     size = (int(record["width"]), int(record["height"]))
-    found = tuple(_phrase(expression, size) for expression in record["expressions"])
+    grounded = tuple(_phrase(expression, size) for expression in record["expressions"])
     path = os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
-    return Grounded(path, size, serving.model, found, image)
+    return Grounded(path, size, serving.model, grounded, image)
+
+
+async def aground(
+    image: Picture,
+    phrases: str | Iterable[str],
+    *,
+    serving: Serving | None = None,
+    zoom: bool = False,
+    **settings: Any,
+) -> Grounded:
+    """As `ground`, for asyncio: the event loop goes on while the model answers.
+
+    Up to AT_ONCE calls of a process are at work at a time, each in a thread; give all of them one
+    `serving`, whose limits they share. One that is cancelled is not waited for, though what was
+    sent for it is paid.
+
+    Example:
+        >>> import asyncio
+        >>> from dataflow_grounding import EmbeddedServing, aground
+        >>> async def both():
+        ...     serving, picture = EmbeddedServing(), "example_data/images/shapes.jpg"
+        ...     wanted = ("the red circle", "a dog")
+        ...     return await asyncio.gather(*[aground(picture, w, serving=serving) for w in wanted])
+        >>> [found.phrases[0].status for found in asyncio.run(both())]
+        ['grounded', 'unsupported']
+    """
+    work = partial(ground, image, phrases, serving=serving, zoom=zoom, **settings)
+    context = copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_threads(), context.run, work)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads of `aground`: asyncio's own are too few where there are few cores."""
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aground")
 
 
 def _texts(phrases: Any) -> list[str]:
-    phrases = [phrases] if isinstance(phrases, str) else phrases
+    """The phrases as a list, of one for a single text. Raises SpecError."""
+    if isinstance(phrases, str):
+        phrases = [phrases]
     if isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
-        given = "None" if phrases is None else type(phrases).__name__
-        raise SpecError(f"phrases should be a text or several, not {given}")
+        type_name = "None" if phrases is None else type(phrases).__name__
+        raise SpecError(f"phrases should be a text or several, not {type_name}")
     texts = list(phrases)
     for text in texts:
         if not isinstance(text, str) or not text.strip():
@@ -219,21 +268,25 @@ def _texts(phrases: Any) -> list[str]:
 
 
 def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[Operator]:
+    """What asks for boxes with these settings, and refines them with `zoom`. Raises SpecError."""
     known = list(inspect.signature(PhraseGrounder).parameters)[1:]
     for name in settings:
         if name not in known:
             raise SpecError(f"ground() takes no {name}: it has zoom, {', '.join(known)}")
     shared = {name: value for name, value in settings.items() if name != "phrases_per_request"}
     try:
-        grounder = PhraseGrounder(serving, **settings)
-        return [grounder, BoxRefiner(serving, **shared)] if zoom else [grounder]
+        operators: list[Operator] = [PhraseGrounder(serving, **settings)]
+        if zoom:
+            operators.append(BoxRefiner(serving, **shared))
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"ground() can't use {', '.join(settings)} as given: {error}") from None
+    return operators
 
 
 def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:
+    """An expression of a record, as the operators write it, for an image of `size` in pixels."""
     text = str(expression["text"])
-    boxes = tuple(
-        GroundedBox(text, box_of(i["bbox"]), i["score"], size) for i in expression["instances"]
-    )
-    return GroundedPhrase(text, str(expression["status"]), boxes, expression.get("reason"))
+    boxes = []
+    for instance in expression["instances"]:
+        boxes.append(GroundedBox(text, box_of(instance["bbox"]), instance["score"], size))
+    return GroundedPhrase(text, str(expression["status"]), tuple(boxes), expression.get("reason"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from benchmarks.workplace import Workplace
-from dataflow_grounding.extras.testing import LoopbackServer
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding.jobs.diagnosis import NAMES
+
+if TYPE_CHECKING:
+    from dataflow_grounding.extras.testing import LoopbackServer
 
 
 @pytest.fixture
@@ -23,6 +26,9 @@ def workplace(tmp_path: Path) -> Workplace:
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     """An endpoint that answers every task."""
+    # here, so that what needs no endpoint can be tested without that room
+    from dataflow_grounding.extras.testing import LoopbackServer
+
     with LoopbackServer() as running:
         yield running
 
@@ -45,3 +51,4 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr("dataflow_grounding.watch.probing._known", {})
+    monkeypatch.setattr("dataflow_grounding.watch.judge_watch._told", {})

@@ -16,8 +16,8 @@ import dataflow_grounding.operators
 import dataflow_grounding.replies
 import dataflow_grounding.serving
 import dataflow_grounding.tasks
-from benchmarks.seeing_model import draw
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
+from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator
 from dataflow_grounding.serving import (
@@ -66,6 +66,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw("small.png", (1600, 1200), {"red": [(300, 200, 334, 234)]})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("test", [pytest.param(test, id=test.name) for test in EXAMPLES])
 def test_an_example_shows_what_it_says(test: doctest.DocTest) -> None:

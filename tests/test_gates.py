@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.readability import refused_in_package
+
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(
     path.relative_to(ROOT).as_posix() for path in (ROOT / "dataflow_grounding").rglob("*.py")
@@ -30,6 +32,7 @@ BRANCHES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -80,6 +83,7 @@ def check_types(folder: Path, *command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_mypy_strict_finds_nothing_in_the_package_and_the_scripts_that_users_copy(
     scripts: Path,
 ) -> None:
@@ -91,6 +95,7 @@ def test_mypy_strict_finds_nothing_in_the_package_and_the_scripts_that_users_cop
     check_types(ROOT, "mypy", str(scripts))
 
 
+@pytest.mark.slow
 def test_pyright_finds_nothing_in_the_scripts_that_users_copy(scripts: Path) -> None:
     check_types(scripts, "pyright", "--pythonpath", sys.executable, ".")
 
@@ -113,6 +118,7 @@ def branches_of(function: Function) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_functions_have_15_branches_at_most() -> None:
     counts = {
         f"{module}:{function.lineno} {function.name}": branches_of(function)
@@ -142,6 +148,12 @@ def test_what_counts_as_a_branch(body: str, branches: int) -> None:
     assert branches_of(function) == branches
 
 
+def test_the_package_does_without_the_shapes_that_pack_code() -> None:
+    """Each line names the file, the line and the shape."""
+    places = refused_in_package()
+    assert not places, "\n".join(places)
+
+
 def private_imports(module: str) -> Iterator[str]:
     """What a module imports of another room's private modules."""
     room = module.rpartition("/")[0].replace("/", ".")
@@ -156,5 +168,6 @@ def private_imports(module: str) -> Iterator[str]:
                 yield f"{module}:{node.lineno}: {home}._{private}"
 
 
+@pytest.mark.slow
 def test_private_modules_are_imported_by_their_own_room_alone() -> None:
     assert not [line for module in MODULES for line in private_imports(module)]

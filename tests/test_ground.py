@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import GroundingError, OpenAIServing, Serving, ground, grounded
+from dataflow_grounding import (
+    GroundingError,
+    OpenAIServing,
+    Serving,
+    aground,
+    ground,
+    grounded,
+)
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
@@ -147,3 +156,34 @@ def test_a_wrong_key_and_a_broken_picture_are_that_exception_too(
 def test_the_example_of_its_docstring_runs() -> None:
     done = doctest.testmod(grounded)
     assert (done.attempted > 2, done.failed) == (True, 0)
+
+
+def test_in_asyncio_many_are_at_work_and_the_loop_goes_on(picture: Path) -> None:
+    with LoopbackServer(EchoAnswers(), latency=0.5) as server:
+        ours = serving(server)
+        ground(picture, "a first cup", serving=ours, check_every=None)
+        ticks = 0
+
+        async def count() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.02)
+                ticks += 1
+
+        async def all_of_them() -> list[Any]:
+            ticking = asyncio.ensure_future(count())
+            asked = [
+                aground(picture, f"cup {n}", serving=ours, check_every=None) for n in range(12)
+            ]
+            found = await asyncio.gather(*asked)
+            ticking.cancel()
+            return found
+
+        begun = time.monotonic()
+        found = asyncio.run(all_of_them())
+        assert time.monotonic() - begun < 12 * 0.5
+        assert [each.phrases[0].text for each in found] == [f"cup {n}" for n in range(12)]
+        assert ticks > 10
+        assert server.max_in_flight > 2
+    with pytest.raises(GroundingError, match="name at least one thing"):
+        asyncio.run(aground(picture, []))

@@ -38,6 +38,7 @@ def test_the_package_alone_imports_nothing_heavy() -> None:
     assert loaded_after("import dataflow_grounding").isdisjoint(HEAVY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -58,5 +59,5 @@ def test_every_public_name_is_there() -> None:
     for name in dataflow_grounding.__all__:
         assert getattr(dataflow_grounding, name) is not None
     assert set(dataflow_grounding.__all__) <= set(dir(dataflow_grounding))
-    with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
+    with pytest.raises(AttributeError, match="Nobody"):
         _ = dataflow_grounding.Nobody

@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import peers
 from benchmarks.process import ServerProcess
 from benchmarks.request_cost import REPLY
+
+pytestmark = pytest.mark.slow
 
 PROBE_BYTES = 150_000  # of a request with a probe picture, at most
 

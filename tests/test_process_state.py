@@ -7,7 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import dataflow_grounding
+
+pytestmark = pytest.mark.slow
 
 PACKAGE = Path(dataflow_grounding.__file__).parent
 PAGE = PACKAGE.parent / "docs" / "reliability.md"

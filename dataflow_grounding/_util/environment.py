@@ -1,5 +1,6 @@
-"""What the environment says: `.env` files, settings, mostly keys, that a folder gives to it; where
-the cache is.
+"""What the environment says, and the `.env` files that add to it; where the cache is.
+
+A `.env` file lies in a folder and gives settings, mostly keys.
 """
 
 import io
@@ -34,45 +35,56 @@ def cache_folder() -> str:
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Add what each folder's `.env` may set and the environment doesn't; returns the files found.
-    Raises SpecError.
+    """Add what each folder's `.env` may set and the environment doesn't.
+
+    Returns the files that are there. Raises SpecError.
     """
-    paths = list(
-        filter(os.path.isfile, (os.path.join(folder, ".env") for folder in dict.fromkeys(folders)))
-    )
+    paths = []
+    for folder in dict.fromkeys(folders):
+        path = os.path.join(folder, ".env")
+        if os.path.isfile(path):
+            paths.append(path)
     for path in paths:
-        file, passed_over = os.path.realpath(path), []
-        for name, (value, line) in _settings(path).items():
-            if name in os.environ:
-                continue
-            if not _SETTABLE.fullmatch(name):
-                passed_over.append(name)
-                continue
-            if "${" in value:
-                raise SpecError(
-                    f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its"
-                    " value"
-                )
-            os.environ[name], _set_by[name] = value, (value, file)
-        if passed_over and file not in _told:
-            _told.add(file)
-            may = (
-                "a .env may set DF_* (but DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and"
-                " HF_TOKEN"
-            )
-            may += "; set others in the environment"
-            say(f"Warning: {path} does not set {', '.join(passed_over):.200}: {may}")
+        _add_settings(path)
     return paths
 
 
+def _add_settings(path: str) -> None:
+    """Add what one file may set and the environment doesn't; the rest is told once."""
+    file = os.path.realpath(path)
+    passed_over = []
+    for name, (value, line) in _settings(path).items():
+        if name in os.environ:
+            continue
+        if not _SETTABLE.fullmatch(name):
+            passed_over.append(name)
+            continue
+        if "${" in value:
+            raise SpecError(
+                f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its value"
+            )
+        os.environ[name] = value
+        _set_by[name] = (value, file)
+    if passed_over and file not in _told:
+        _told.add(file)
+        say(
+            f"Warning: {path} does not set {', '.join(passed_over):.200}: a .env may set DF_* (but"
+            " DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN; set others in the"
+            " environment"
+        )
+
+
 def names_address(address: str) -> tuple[str, str] | None:
-    """The variable that names the host of `address`, parts of it between dots, or its port, and the
-    `.env` file that has set it; None where none did.
+    """The variable of a `.env` file that names an address, and the file; None where none does.
+
+    It names the address by its host, by parts of it between dots, or by its port.
     """
     parts = urlsplit(address)
-    host, name_of_host = parts.netloc, f".{parts.hostname}."
+    host = parts.netloc
+    name_of_host = f".{parts.hostname}."
     for name in _set_by:
-        file, value = _file_of(name), os.environ.get(name, "")
+        file = _file_of(name)
+        value = os.environ.get(name, "")
         if value.isdecimal():
             is_part = host.endswith(f":{value}")
         else:
@@ -83,9 +95,10 @@ def names_address(address: str) -> tuple[str, str] | None:
 
 
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
-    """Raises SpecError where a `.env` file names the host of `address` and the key, or a header
-    that holds one, is from elsewhere, the environment or a spec: a stranger's file would be sent
-    the user's own key.
+    """Raises SpecError where a `.env` file names the address and the key is from elsewhere.
+
+    The key may stand in a header; elsewhere is the environment or a spec. A stranger's file would
+    otherwise have the user's own key sent to its address.
     """
     named = names_address(address)
     if named is None:
@@ -93,20 +106,26 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
     variable, file = named
     of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in of_file]
-    what = _of_the_environment(texts) or _of_the_spec(key, headers, texts, of_file)
-    if what:
-        raise _of_two_places(variable, file, what)
+    secret = _of_the_environment(texts) or _of_the_spec(key, headers, texts, of_file)
+    if secret:
+        raise SpecError(
+            f"{variable} is set by {file}, and {secret} is not: a key goes to no address that"
+            f" another place names. Put both into that file, or set {variable} in the environment,"
+            " or base_url in the spec"
+        )
 
 
 def _of_the_environment(texts: list[str]) -> str:
-    """The variable of the environment whose key is one of the texts, or within one, in words; empty
-    for none.
-    """
-    for name, value in os.environ.items():
-        value, is_secret = value.strip(), is_secret_variable(name)
-        if not is_secret and len(value) < _SHORTEST:
+    """The variable of the environment whose key is in the texts, in words; empty for none."""
+    for name, content in os.environ.items():
+        value = content.strip()
+        is_secret = is_secret_variable(name)
+        is_long = len(value) >= _SHORTEST
+        if not is_secret and not is_long:
             continue
-        if value in texts or (len(value) >= _SHORTEST and is_secret and _is_part(value, texts)):
+        if value in texts:
+            return f"the key {name}"
+        if is_secret and is_long and any(value in text for text in texts):
             return f"the key {name}"
     return ""
 
@@ -124,18 +143,6 @@ def _of_the_spec(
     return ""
 
 
-def _of_two_places(variable: str, file: str, what: str) -> SpecError:
-    return SpecError(
-        f"{variable} is set by {file}, and {what} is not: a key goes to no address that another"
-        f" place names. Put both into that file, or set {variable} in the environment, or base_url"
-        " in the spec"
-    )
-
-
-def _is_part(value: str, texts: Iterable[str]) -> bool:
-    return any(value in text for text in texts)
-
-
 def _file_of(name: str) -> str:
     """The `.env` file that has set what a variable holds; empty where none did."""
     value, file = _set_by.get(name, ("", ""))
@@ -143,37 +150,39 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    """By name, the value that the file sets and its line. A line that sets nothing is told once,
-    not what it holds.
+    """By name, the value that the file sets and its line.
+
+    A line that sets nothing is told once, not what it holds.
     """
     from dotenv.parser import parse_stream
 
-    found: dict[str, tuple[str, int]] = {}
+    settings: dict[str, tuple[str, int]] = {}
     for binding in parse_stream(io.StringIO(_text_of(path))):
-        said = binding.original.string
-        line = binding.original.line + said.count("\n", 0, -len(said.lstrip()))
+        text = binding.original.string
+        line = binding.original.line + text.count("\n", 0, -len(text.lstrip()))
         if binding.error:
-            if (place := f"{os.path.realpath(path)}:{line}") not in _told:
-                _told.add(place)
+            where = f"{os.path.realpath(path)}:{line}"
+            if where not in _told:
+                _told.add(where)
                 say(
                     f"Warning: {path}, line {line} is passed over: it should be NAME=value, quotes"
                     " closed"
                 )
         elif binding.key is not None and binding.value is not None:
-            found[binding.key] = binding.value, line
-    return found
+            settings[binding.key] = (binding.value, line)
+    return settings
 
 
 def _text_of(path: str) -> str:
     with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
-    at = data.find(b"\0")
+    bad_byte = data.find(b"\0")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        at = error.start
-    if at >= 0:
-        line = data.count(b"\n", 0, at) + 1
+        bad_byte = error.start
+    if bad_byte >= 0:
+        line = data.count(b"\n", 0, bad_byte) + 1
         raise SpecError(
             f"can't read {path}, line {line}: it is not a text in UTF-8; save it as one"
         )

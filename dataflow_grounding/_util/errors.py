@@ -1,20 +1,20 @@
-"""Every exception of the package, in one tree: each message is one line that says what is wrong and
-what to do.
+"""Every exception of the package, in one tree.
 
-At the end, what the system's own errors mean: files, memory or threads that run out, disks full or
-not answering.
+Each message is one line that says what is wrong and what to do. At the end, what the system's own
+errors mean: files, memory or threads that run out, disks full or not answering.
 """
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dataflow_grounding._util.terminal import shown
+from dataflow_grounding._util.terminal import quoted, shown
 
 
 class GroundingError(Exception):
-    """Base of all errors that the package raises on purpose; its text is meant for a user, and made
-    fit to be shown.
+    """Base of all errors that the package raises on purpose.
+
+    Its text is meant for a user, and made fit to be shown.
     """
 
     _lines = True  # whether its text may have several
@@ -23,10 +23,11 @@ class GroundingError(Exception):
         for name, value in attributes.items():
             setattr(cls, name, value)
 
-    def __init__(self, *said: object) -> None:
-        super().__init__(
-            *(shown(part, self._lines) if isinstance(part, str) else part for part in said)
-        )
+    def __init__(self, *arguments: object) -> None:
+        fit = []
+        for argument in arguments:
+            fit.append(shown(argument, self._lines) if isinstance(argument, str) else argument)
+        super().__init__(*fit)
 
 
 class SpecError(GroundingError):
@@ -34,9 +35,7 @@ class SpecError(GroundingError):
 
 
 class InputError(GroundingError):
-    """A data file can't be used as a whole: missing, not of its format, or without the columns that
-    are asked for.
-    """
+    """A data file can't be used as a whole: missing, not of its format, or short of columns."""
 
 
 class FolderTaken(InputError):
@@ -44,8 +43,9 @@ class FolderTaken(InputError):
 
 
 class PlanError(GroundingError):
-    """The steps of a pipeline don't fit together or don't fit the data: found before the first
-    request.
+    """The steps of a pipeline don't fit together, or don't fit the data.
+
+    It is found before the first request.
     """
 
 
@@ -59,8 +59,9 @@ class MissingExtra(GroundingError):
 
 
 class RecordError(GroundingError):
-    """One record can't be done; the others go on. `kind` is for scripts; `passing`: a later run may
-    do it.
+    """One record can't be done; the others go on.
+
+    `kind` is for scripts; `passing`: a later run may do it.
     """
 
     _lines = False
@@ -83,14 +84,16 @@ class ImageBroken(RecordError, kind="image_broken"):
 
 
 class ImageChanged(ImageBroken, passing=True):
-    """The record's image file is not the one that its facts were taken from, though its size and
-    time are the same.
+    """The record's image file is not the one that its facts were taken from.
+
+    Its size and time are the same.
     """
 
 
 class MachineBusy(RecordError, kind="machine_busy", passing=True):
-    """This machine is short of open files, memory or threads, or its disk doesn't answer: wait,
-    then try again.
+    """This machine is short of open files, memory or threads, or its disk doesn't answer.
+
+    Wait, then try again.
     """
 
 
@@ -99,14 +102,16 @@ class OperatorFailed(RecordError, kind="operator_failed"):
 
 
 class UnreadableReply(RecordError, kind="unreadable_reply"):
-    """A reply came, and what it says can't be read; the message names what was wrong, for asking
-    again.
+    """A reply came, and what it says can't be read.
+
+    The message names what was wrong, for asking again.
     """
 
 
 class SuspectReply(UnreadableReply, kind="suspect_reply"):
-    """The boxes of a reply look like another format than the one that was asked for; the message
-    names both.
+    """The boxes of a reply look like another format than the one that was asked for.
+
+    The message names both.
     """
 
 
@@ -115,26 +120,27 @@ class TruncatedReply(UnreadableReply, kind="truncated_reply"):
 
 
 class RequestRefused(RecordError, kind="refused"):
-    """The endpoint or the model refused this one request: a content filter, or a request that it
-    can't take.
+    """The endpoint or the model refused this one request.
+
+    It has a content filter, or can't take such a request.
     """
 
 
 class ServerFault(RecordError, kind="server_fault", passing=True):
-    """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection. Trying again
-    may help.
+    """The endpoint failed to answer this request: a 5xx, a timeout, a cut connection.
+
+    Trying again may help.
     """
 
 
 class NoCompletion(ServerFault):
-    """The endpoint answered with something that is not a reply at all: a page, a stream, another
-    API's JSON.
-    """
+    """The endpoint answered with no reply at all: a page, a stream, another API's JSON."""
 
 
 class ServerOverloaded(ServerFault, kind="server_overloaded"):
-    """The endpoint is busy (503, 529): wait, then try again; `retry_after` is what it asks for, in
-    seconds, or None.
+    """The endpoint is busy (503, 529): wait, then try again.
+
+    `retry_after` is what it asks for, in seconds, or None.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -151,8 +157,9 @@ class EndpointUnreachable(ServerFault, kind="unreachable"):
 
 
 class RunStopped(GroundingError):
-    """The run stops; everything paid for is stored, and the same command goes on. `exit_code` is
-    the command's.
+    """The run stops; everything paid for is stored, and the same command goes on.
+
+    `exit_code` is the command's.
     """
 
     exit_code = 130
@@ -160,8 +167,9 @@ class RunStopped(GroundingError):
 
 
 class EndpointRefused(RunStopped, exit_code=4):
-    """No request can succeed: wrong key, model or address; without `certain` it may be about one
-    request.
+    """No request can succeed: wrong key, model or address.
+
+    Without `certain` it may be about one request.
     """
 
     def __init__(self, message: str, *, certain: bool = True) -> None:
@@ -179,6 +187,10 @@ class QuotaUsedUp(BudgetExceeded):
 
 class OutOfService(RunStopped, exit_code=4):
     """The endpoint answered before, and then no more for minutes."""
+
+
+class NothingDone(RunStopped, exit_code=4):
+    """No row got through an operator that a script runs alone."""
 
 
 class SuspectBoxes(RunStopped, exit_code=2):
@@ -201,8 +213,15 @@ SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
 """No files or memory are left for now."""
 
 _AWAY = {
-    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET),
-    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
 }
 """The disk, or the server of a network's disk, doesn't answer."""
 
@@ -214,17 +233,20 @@ NO_MEMORY = "it takes more memory than there is"
 
 @contextmanager
 def told_as(kind: type[GroundingError], what: str, *, again: bool = False) -> Iterator[None]:
-    """Raises an error of ours where files, a store or memory fail: what could not be done, and why;
-    `again`, and what to do.
+    """Raises an error of ours, of class `kind`, where files, a store or memory fail.
+
+    It says `what` could not be done, and why; with `again`, also what to do.
     """
-    then = ". Fix that, then run the same command again" if again else ""
+    advice = ". Fix that, then run the same command again" if again else ""
     try:
         yield
     except OSError as error:
-        why = str(error.strerror or error)
-        raise kind(f"{what}: {why.rstrip('.') if again else why}{then}") from None
+        reason = str(error.strerror or error)
+        if again:
+            reason = reason.rstrip(".")
+        raise kind(f"{what}: {reason}{advice}") from None
     except MemoryError:
-        raise kind(f"{what}: {NO_MEMORY}{then}") from None
+        raise kind(f"{what}: {NO_MEMORY}{advice}") from None
 
 
 @contextmanager
@@ -238,24 +260,26 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
 
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
     """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
-    busy = isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY)
-    return (MachineBusy if busy else ImageMissing)(
-        f"can't read {path!r}: {getattr(error, 'strerror', None) or error}"
-    )
+    message = f"can't read {quoted(path)}: {getattr(error, 'strerror', None) or error}"
+    if isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY):
+        return MachineBusy(message)
+    return ImageMissing(message)
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """What an exception out of a decoder or an operator means, if it isn't about what was worked
-    on.
+    """What an exception out of a decoder or an operator says of the machine.
+
+    None where it is about what was worked on.
     """
-    said = " ".join(str(error).split())[:200]
-    if isinstance(error, MemoryError) or "out of memory" in said:
+    words = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or "out of memory" in words:
         # Pillow's decoders say so in an OSError
-        return MachineBusy(f"there is not enough memory{f': {said}' if said else ''}")
-    if isinstance(error, RuntimeError) and "start new thread" in said:
-        return MachineBusy(f"this machine {said}")
+        reason = f": {words}" if words else ""
+        return MachineBusy(f"there is not enough memory{reason}")
+    if isinstance(error, RuntimeError) and "start new thread" in words:
+        return MachineBusy(f"this machine {words}")
     if isinstance(error, OSError) and error.errno in SHORT:
-        return MachineBusy(f"this machine has none left: {said}")
+        return MachineBusy(f"this machine has none left: {words}")
     if isinstance(error, OSError) and error.errno in _FULL:
-        return StorageFailed(f"can't write: {said}. Fix that, then run the same command again")
+        return StorageFailed(f"can't write: {words}. Fix that, then run the same command again")
     return None

@@ -1,5 +1,4 @@
-"""The package's own files: names that were read somewhere kept inside a folder, and files opened
-through no link.
+"""The package's own files: names kept inside a folder, and files opened through no link.
 
 A results folder may come from a stranger: neither a name in one of its files, nor a link that
 stands where a file is to be written, makes a command write outside of it. Folders that are links
@@ -23,8 +22,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\.
 
 
 def within(folder: str, name: object, of: str = "") -> str:
-    """Where a file of a folder is, by a name that was read somewhere: a shard's run.json, a
-    certificate, a listing.
+    """Where a file of a folder is, by a name that was read somewhere.
+
+    That may be a shard's run.json, a certificate, or a listing.
 
     Args:
         folder: The folder, which the name must not leave.
@@ -48,29 +48,33 @@ def within(folder: str, name: object, of: str = "") -> str:
 
 
 def portable(name: str) -> str:
-    """A name, as `within` takes it, for a file that is called after something of a user's: `_` for
-    what it or Windows refuses, and before what Windows keeps for its devices.
+    """A name that `within` takes, for a file that is called after something of a user's.
+
+    It has `_` for what `within` or Windows refuses, and before what Windows keeps for its devices.
 
     Example:
         >>> [portable(name) for name in ("images/a.jpg", "../a\\n.jpg", "images/AUX.jpg", "~a")]
         ['images/a.jpg', '_/a_.jpg', 'images/_AUX.jpg', '_a']
     """
     parts = re.sub(f"""[{_UNSAFE}<>:"|?*]""", "_", name).split("/")
-    parts = [
-        part if part in ("", os.curdir, os.pardir) else re.sub("[. ]$", "_", part) for part in parts
-    ]
-    parts = [
-        "_" if part == os.pardir else f"_{part}" if _RESERVED.fullmatch(part) else part
-        for part in parts
-    ]
-    return re.sub("^~", "_", "/".join(parts).lstrip("/"))
+    path = "/".join(_portable_part(part) for part in parts)
+    return re.sub("^~", "_", path.lstrip("/"))
+
+
+def _portable_part(part: str) -> str:
+    """One folder's or file's name of a path; the folder above is `_`, so that nothing leads out."""
+    if part in ("", os.curdir):
+        return part
+    if part == os.pardir:
+        return "_"
+    part = re.sub("[. ]$", "_", part)
+    return f"_{part}" if _RESERVED.fullmatch(part) else part
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
-    """Open a file to be written that was not there: a leftover, or a link, is removed and not
-    written to.
+    """Open a file to be written that was not there.
 
-    Raises OSError.
+    A leftover, or a link, is removed and not written to. Raises OSError.
     """
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -78,8 +82,9 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
 
 
 def locked_file(path: str) -> IO[str]:
-    """A file to be written that no other process writes meanwhile, where the file system has locks.
-    Raises OSError.
+    """A file to be written that no other process writes meanwhile, where there are locks.
+
+    Not every file system has them. Raises OSError.
     """
     import fcntl
 
@@ -111,15 +116,13 @@ def is_at(file: IO[str], path: str) -> bool:
 
 
 def open_log(path: str, flags: int = os.O_WRONLY) -> int:
-    """Open a file to be appended to, made where it is missing; a link is not followed. Raises
-    OSError.
+    """Open a file to be appended to, made where it is missing; a link is not followed.
+
+    Raises OSError.
     """
+    flags |= os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:
-        return os.open(
-            path,
-            flags | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0),
-            0o644,
-        )
+        return os.open(path, flags, 0o644)
     except OSError as error:
         if error.errno == errno.ELOOP and os.path.islink(path):
             raise OSError(errno.ELOOP, "it is a link: put the file itself there", path) from None
@@ -128,10 +131,10 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """A file that is put at `path` when the block ends, whole, else not at all, and nothing is left
-    of it.
+    """A file that is put at `path` when the block ends, whole.
 
-    Where this is not `alone`, others may write it meanwhile. Raises OSError.
+    Where the block fails, it isn't put there, and nothing is left of it. Where this is not `alone`,
+    others may write it meanwhile. Raises OSError.
     """
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)

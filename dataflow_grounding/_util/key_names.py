@@ -1,5 +1,6 @@
-"""Texts for another process, with the name of a key's variable in place of the key: it has its own
-environment.
+"""Texts for another process, with the name of a key's variable in place of the key.
+
+That process has an environment of its own.
 """
 
 import os
@@ -24,8 +25,9 @@ def key_variables() -> dict[str, str]:
 
 
 def with_names(value: Any) -> Any:
-    """Lists, tuples and mappings with `text_with_names` for each text in them; anything else as it
-    is.
+    """Lists, tuples and dicts with `text_with_names` for each text in them.
+
+    Anything else stays as it is.
     """
     keys = key_variables()
 
@@ -49,8 +51,9 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """The text with the name of its variable for each of the `keys`. Raises SpecError for a key
-    that none holds.
+    """The text with the name of its variable for each of the `keys`.
+
+    Raises SpecError for a key that no variable holds.
     """
     for name, key in keys.items():
         if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):
@@ -66,11 +69,12 @@ def text_with_names(text: str, keys: Mapping[str, str]) -> str:
 
 def text_with_keys(text: str) -> str:
     """The text with the keys for their names. Raises SpecError where this process lacks one."""
-    return _REFERENCE.sub(lambda found: _key(found[1]), text)
+    return _REFERENCE.sub(lambda reference: _key(reference[1]), text)
 
 
 def _key(name: str) -> str:
-    if not (key := os.environ.get(name)):
+    key = os.environ.get(name)
+    if not key:
         raise SpecError(
             f"{name} is not set on {socket.gethostname()}: workers take keys from their own"
             " environment"

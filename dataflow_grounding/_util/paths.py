@@ -25,15 +25,17 @@ _OWN = re.compile(
 
 
 def is_elsewhere(path: object) -> bool:
-    """Whether a path is an address that fsspec is to open; those of the web and of this machine's
-    files are not.
+    """Whether a path is an address that fsspec is to open.
+
+    Those of the web and of this machine's files are not.
     """
     return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
 
 
 def scheme_of(path: str) -> str:
-    """The scheme of an address that fsspec is to open, in lower case; empty for a path of this
-    machine.
+    """The scheme of an address that fsspec is to open, in lower case.
+
+    Empty for a path of this machine.
     """
     return path.partition("://")[0].lower() if is_elsewhere(path) else ""
 
@@ -44,20 +46,18 @@ def is_web(value: object) -> bool:
 
 
 def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Whether a row, or another file of data, may name this path: a file of this machine, a store
-    of the extras, or an address of the same scheme as one of `folders`, which the user named.
+    """Whether a row, or another file of data, may name this path.
 
-    fsspec knows some forty further schemes, and to open one is to connect to whatever host the row
-    names.
+    It may be a file of this machine, a store of the extras, or an address of the same scheme as one
+    of `folders`, which the user named. fsspec knows some forty further schemes, and to open one is
+    to connect to whatever host the row names.
     """
     scheme = scheme_of(path)
     return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)
 
 
 def has_scheme(path: str) -> bool:
-    """Whether a path begins as an address does, of whatever kind, also one that is misspelt
-    (`s3:/bucket`).
-    """
+    """Whether a path begins as an address does, also one that is misspelt (`s3:/bucket`)."""
     return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
 
 
@@ -85,20 +85,24 @@ def joined(folder: str, path: str) -> str:
         >>> within, joined("s3://bucket/a", above), joined("a", "b.jpg")
         ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
     """
-    if is_elsewhere(path) or not is_elsewhere(folder) or is_absolute(path):
-        return path if is_elsewhere(path) else os.path.join(plain_path(folder), plain_path(path))
+    if is_elsewhere(path):
+        return path
+    if not is_elsewhere(folder) or is_absolute(path):
+        return os.path.join(plain_path(folder), plain_path(path))
     end = cast("re.Match[str]", _OWN.match(folder)).end()
-    return f"{folder[:end]}/{posixpath.normpath(f'/{folder[end:]}/{path}').lstrip('/')}"
+    within = posixpath.normpath(f"/{folder[end:]}/{path}").lstrip("/")
+    return f"{folder[:end]}/{within}"
 
 
 class State(NamedTuple):
-    """What tells a file from an earlier one of its name: bytes, nanoseconds since 1970; `file`,
-    `folder` or `pipe`.
-    """
+    """What tells a file from an earlier one of its name."""
 
     size: int
+    """In bytes."""
     changed: int
+    """Nanoseconds since 1970."""
     kind: str
+    """`file`, `folder` or `pipe`."""
 
 
 def stores(address: str) -> ModuleType:
@@ -111,8 +115,9 @@ def stores(address: str) -> ModuleType:
 
 
 def look(path: str) -> State:
-    """The state of a file or folder, here or elsewhere. Raises OSError, InputError,
-    MissingExtra.
+    """The state of a file or folder, here or elsewhere.
+
+    Raises OSError, InputError, MissingExtra.
     """
     if is_elsewhere(path):
         return cast("State", stores(path).look(path))
@@ -128,6 +133,7 @@ def look(path: str) -> State:
 
 def state_of(path: str) -> list[int] | None:
     """What changes when a file is written to or replaced; None for a pipe, and without a file.
+
     Raises MissingExtra.
     """
     with suppress(OSError, InputError):
@@ -140,8 +146,9 @@ def state_of(path: str) -> list[int] | None:
 
 
 def kind_of(path: str) -> str:
-    """`file`, `folder`, `pipe`; empty where nothing is. Raises InputError where a store doesn't
-    tell, MissingExtra.
+    """`file`, `folder`, `pipe`; empty where nothing is.
+
+    Raises InputError where a store doesn't tell, MissingExtra.
     """
     absent = FileNotFoundError if is_elsewhere(path) else OSError
     with told_as(InputError, f"can't read {path}"), suppress(absent):
@@ -150,12 +157,21 @@ def kind_of(path: str) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file to read, here or elsewhere, asked for again where it comes late. Raises as `look`, in
-    reading anything.
+    """A file to read, here or elsewhere, asked for again where it comes late.
+
+    Raises what `look` does; reading it may raise anything.
     """
     if is_elsewhere(path):
         return cast("IO[bytes]", stores(path).open_file(path))
     return open(plain_path(path), "rb")
+
+
+def names_in(folder: str, pattern: str = "") -> list[str]:
+    """The files under a folder elsewhere, or those that match a pattern, relative to it.
+
+    Raises InputError.
+    """
+    return cast("list[str]", stores(folder).names_in(folder, pattern))
 
 
 def fetched(address: str, size: int) -> bytes:
@@ -165,9 +181,7 @@ def fetched(address: str, size: int) -> bytes:
 
 @contextmanager
 def system_errors(path: str) -> Iterator[None]:
-    """What any library raises of a file elsewhere, as the OSError that one of this machine would
-    be.
-    """
+    """What any library raises of a file elsewhere, as the OSError of a file of this machine."""
     if not is_elsewhere(path):
         yield
         return

@@ -31,35 +31,47 @@ _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>()
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 _forms: dict[str, tuple[str, ...]] = {}
-"""Secrets as JSON, Python and addresses write them, the longest first: the `odd` ones and those
-like a `word`.
+"""Secrets as JSON, Python and addresses write them, the longest first.
+
+Those that can't be words are under `odd`, the others under `word`.
 """
 _learning = threading.Lock()
 
 
 def learn(*values: object) -> None:
-    """Remember keys and tokens of four characters or more; word-like ones only blot an endpoint's
-    error texts.
+    """Remember keys and tokens of four characters or more.
+
+    Word-like ones only blot an endpoint's error texts.
     """
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
-            kind, text = "odd" if is_no_word(value) else "word", json.dumps(value)[1:-1]
-            if value in _forms.get(kind, ()):  # as the token that goes with each request
-                continue
-            forms = {
-                value,
-                text,
-                text.replace("/", "\\/"),
-                repr(value)[1:-1],
-                quote(value, safe=""),
-            }
-            with _learning:
-                _forms[kind] = tuple(sorted({*_forms.get(kind, ()), *forms}, key=len, reverse=True))
+            _learn_forms(value)
+
+
+def _learn_forms(secret: str) -> None:
+    """Remember a secret in each way that it may be written."""
+    shape = "odd" if is_no_word(secret) else "word"
+    if secret in _forms.get(shape, ()):  # as the token that goes with each request
+        return
+    in_json = json.dumps(secret)[1:-1]
+    forms = {
+        secret,
+        in_json,
+        in_json.replace("/", "\\/"),
+        repr(secret)[1:-1],
+        quote(secret, safe=""),
+    }
+    with _learning:  # else what another thread learns meanwhile would be lost
+        known = _forms.get(shape, ())
+        _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
 
 
 def learned() -> list[str]:
     """All that is remembered, for another process of this machine."""
-    return [form for forms in list(_forms.values()) for form in forms]
+    all_forms: list[str] = []
+    for forms in list(_forms.values()):  # a copy: another thread may learn meanwhile
+        all_forms += forms
+    return all_forms
 
 
 def learn_headers(headers: Mapping[str, object]) -> None:
@@ -68,21 +80,21 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """What headers hold in secrets: of one whose name says so, its value; of others, what is long
-    and no word.
+    """What headers hold in secrets.
+
+    Of a header whose name says so, that is its value; of others, what is long and no word.
     """
     for name, value in headers.items():
         if not isinstance(value, str):
             continue
         pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
         if names_secret(name):
-            yield from (pieces[-1], *filter(is_no_word, pieces))
+            yield pieces[-1]
+            yield from filter(is_no_word, pieces)
         elif not _PLAIN_HEADER.search(name):
-            yield from (
-                piece
-                for piece in pieces
-                if is_no_word(piece) and len(piece) >= 12 and "://" not in piece
-            )
+            for piece in pieces:
+                if is_no_word(piece) and len(piece) >= 12 and "://" not in piece:
+                    yield piece
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
@@ -98,11 +110,15 @@ def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, the values under a secret's name, at any depth, and whatever has the shape
-    of a key.
+    """Remember, of JSON, the values under a secret's name, and whatever has the shape of a key.
+
+    Both are looked for at any depth.
     """
-    for text, named in texts_in(value, secret):
-        learn(*([text] if named else _keys_in(text)))
+    for text, is_named_secret in texts_in(value, secret):
+        if is_named_secret:
+            learn(text)
+        else:
+            learn(*_keys_in(text))
 
 
 def learn_address(url: str) -> str:
@@ -110,15 +126,16 @@ def learn_address(url: str) -> str:
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
-    place, _, path = re.split("[?#]", url.partition("://")[2])[0].partition("/")
+    host, _, path = re.split("[?#]", url.partition("://")[2])[0].partition("/")
     learn(*_keys_in(path))
-    _learn_user(place)
+    _learn_user(host)
     return blotted_message(url)
 
 
 def learn_proxies() -> None:
-    """Remember the passwords of the proxies that the environment names, also as a proxy is told
-    them.
+    """Remember the passwords of the proxies that the environment names.
+
+    They are remembered also as a proxy is told them.
     """
     from urllib.request import getproxies
 
@@ -127,12 +144,14 @@ def learn_proxies() -> None:
             _learn_user(url.rpartition("://")[2])
 
 
-def _learn_user(place: str) -> None:
-    """Name and password of `name:password@host`, also as a header holds them."""
-    given, at, _ = place.rpartition("@")
-    user, _, password = map(unquote, given.partition(":"))
-    if at:
-        learn(password or user, given, base64.b64encode(f"{user}:{password}".encode()).decode())
+def _learn_user(host: str) -> None:
+    """Remember the name and password of `name:password@host`, also as a header holds them."""
+    credentials, at, _ = host.rpartition("@")
+    if not at:
+        return
+    user, _, password = map(unquote, credentials.partition(":"))
+    in_header = base64.b64encode(f"{user}:{password}".encode()).decode()
+    learn(password or user, credentials, in_header)
 
 
 def _keys_in(text: str) -> list[str]:
@@ -141,15 +160,17 @@ def _keys_in(text: str) -> list[str]:
 
 
 def names_secret(name: str) -> bool:
-    """Whether a key, header or variable of this name holds a secret: `api_key`, `X-Auth-Token`, …;
-    not `max_tokens`.
+    """Whether a key, header or variable of this name holds a secret.
+
+    `api_key` and `X-Auth-Token` do; `max_tokens` doesn't.
     """
     return _SECRET_NAME.search(name.lower()) is not None
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether a variable of the environment holds a secret by its name: a shell's PWD is the folder
-    that it is in.
+    """Whether a variable of the environment holds a secret, by its name.
+
+    A shell's PWD doesn't: it is the folder that the shell is in.
     """
     return names_secret(name) and name not in ("PWD", "OLDPWD")
 
@@ -164,15 +185,14 @@ def is_no_word(value: str) -> bool:
         return True
     if not re.search("[A-Za-z]", value):
         return len(value) >= 12
-    mixed = (
-        len(re.findall("[a-z][A-Z]", value)) > 1
-        or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
-    )
-    return mixed and len(value) >= 8
+    if len(value) < 8:
+        return False
+    is_camel_case = len(re.findall("[a-z][A-Z]", value)) > 1
+    return is_camel_case or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
 
 
-def _without(kind: str, text: str) -> str:
-    for form in _forms.get(kind, ()):
+def _without(shape: str, text: str) -> str:
+    for form in _forms.get(shape, ()):
         text = text.replace(form, BLOT)
     return text
 
@@ -187,10 +207,14 @@ def blotted_message(text: str) -> str:
     text = _without("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
-        text = _PARAMETER.sub(
-            lambda m: f"{m[1]}={BLOT}" if _is_secret_parameter(m[1]) else m[0], text
-        )
+        text = _PARAMETER.sub(_blotted_parameter, text)
     return text
+
+
+def _blotted_parameter(parameter: re.Match[str]) -> str:
+    """`name=value` of an address, its value blotted out where it is a secret."""
+    name = parameter[1]
+    return f"{name}={BLOT}" if _is_secret_parameter(name) else parameter[0]
 
 
 def excerpt(text: str, most: int = 300) -> str:
@@ -199,20 +223,23 @@ def excerpt(text: str, most: int = 300) -> str:
     return line[:most]  # only now: half a key would not be recognised
 
 
-def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Settings as they may be written: what is secret is blotted out, but for references
-    (`${oc.env:KEY}`).
+def words_of(error: BaseException) -> str:
+    """What an error says, in a line without secrets."""
+    return excerpt(f"{error}", 200) or type(error).__name__
 
-    Of `ours` that is `api_key` and `extra_headers`; in `extra_body` and a pipeline's own `settings`
-    the names tell.
+
+def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
+    """Settings as they may be written: secrets are blotted out, but for references to variables.
+
+    Of `ours`, `api_key` and `extra_headers` are secret; in `extra_body`, Gemini's `extra`, and the
+    `settings` of a user's own pipeline or serving, the names tell. A reference is `${oc.env:KEY}`.
     """
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():
-            named = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
-            inside[name] = masked(
-                item, secret or named, ours and name not in ("extra_body", "settings")
-            )
+            is_secret = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
+            is_ours = ours and name not in ("extra", "extra_body", "settings")
+            inside[name] = masked(item, secret or is_secret, is_ours)
         return inside
     if isinstance(value, (list, tuple)):
         return [masked(item, secret, ours) for item in value]
@@ -220,8 +247,5 @@ def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
         if not secret:
             return blotted_message(value)
         return value if not value or _REFERENCE.fullmatch(value) else BLOT
-    return (
-        BLOT
-        if secret and isinstance(value, (int, float)) and not isinstance(value, bool)
-        else value
-    )
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return BLOT if secret and is_number else value

@@ -1,6 +1,4 @@
-"""The one way to the terminal: without secrets, and without characters that a terminal takes for
-commands.
-"""
+"""The one way to the terminal: without secrets, and without a terminal's commands."""
 
 import json
 import os
@@ -10,7 +8,6 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from typing import Any, TextIO
 
 from dataflow_grounding._util.secrets import blotted, blotted_message
@@ -25,60 +22,43 @@ _answers: TextIO | None = None
 
 @contextmanager
 def answers_alone() -> Iterator[None]:
-    """Standard output has nothing but what is said here; what other code prints (the user's) goes
-    to standard error.
+    """Standard output has nothing but what is said here.
+
+    What other code prints, the user's, goes to standard error.
     """
     global _answers
-    _answers, sys.stdout = sys.stdout, sys.stderr
+    _answers = sys.stdout
+    sys.stdout = sys.stderr
     try:
         yield
     finally:
-        sys.stdout, _answers = _answers, None
+        sys.stdout = _answers
+        _answers = None
 
 
 _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
-"""A list of numbers over several lines, which no JSON text holds: a box is easier to
-read in one.
-"""
-_SPEC_KEY = re.compile(
-    r"(?<![\w./\\-])(?:vlm|workflow|(?:image_\w+\.)?data)\.(?P<block>openai\.azure\.|openai\.|gemini\.|)(?P<name>"
-    r"api_key|api_version|backend|base_url|box_formats?|budget_usd|check_every|endpoint|extra_body|extra_headers|"
-    r"force_reprocess|max_requests|max_wait|media_resolution|model|model_name|on_suspect_boxes|prices|token_provider|"
-    r"image_dir|kitti_label_dir|coco_json|yolo_label_dir|yolo_names)\b"
-    r"(?:: (?P<value>null|calibrated|warn|stop|xyxy_1000)\b)?"
-)
-_ARGUMENTS = {"openai.base_url": "api_url", "openai.azure.endpoint": "azure_endpoint"}
-"""Keys that Python doesn't call by their last part; those of labels lose `_label_dir`
-or `_json`.
-"""
+"""A list of numbers over several lines: a box is easier to read in one.
 
-speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
-"""Whether a spec is read: its keys are then called as it has them, and elsewhere as Python's
-arguments.
+No text of JSON holds such a list, as its line ends are written otherwise.
 """
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape; its `lines` may
-    stay, or be made one.
+    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape.
+
+    Its `lines` may stay, or are made one.
     """
     text = blotted_message(text)
-    if not speaks_of_specs.get():
-        text = _SPEC_KEY.sub(_as_argument, text)
     if text.isprintable():
         return text
     if not lines:
         text = text.replace("\n", "\\n")
-    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _COMMANDS.sub(lambda command: command[0].encode("unicode_escape").decode(), text)
 
 
-def _as_argument(found: re.Match[str]) -> str:
-    """`vlm.box_format: calibrated` as `box_format='calibrated'`."""
-    name = _ARGUMENTS.get(found["block"] + found["name"]) or re.sub(
-        "_label_dir$|_json$", "", found["name"]
-    )
-    value = found["value"]
-    return name if value is None else f"{name}={'None' if value == 'null' else repr(value)}"
+def quoted(path: str) -> str:
+    """A path between quotes, as it is typed: `repr` would double its backslashes."""
+    return repr(path).replace("\\\\", "\\")
 
 
 def say(text: str, *, err: bool = True) -> None:
@@ -87,35 +67,58 @@ def say(text: str, *, err: bool = True) -> None:
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
-    """Print a JSON value for programs on standard output: its data is as it is, written without
-    such characters.
+    """Print a JSON value for programs on standard output.
+
+    Its data is as it is, with a terminal's commands written as JSON's escapes.
     """
     only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
     text = blotted(json.dumps(value, ensure_ascii=only_ascii, indent=indent))
     if indent is not None:
-        text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
-    _print(_COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+        text = _NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text)
+    _print(_COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", text))
 
 
 def counted(number: int, thing: str) -> str:
     """`1 record`, `1,200 replies`."""
-    several = (
-        f"{thing[:-1]}ies"
-        if thing.endswith("y")
-        else f"{thing}{'es' if thing.endswith('x') else 's'}"
-    )
-    return f"{number:,} {thing if number == 1 else several}"
+    if number == 1:
+        return f"{number:,} {thing}"
+    if thing.endswith("y"):
+        return f"{number:,} {thing[:-1]}ies"
+    if thing.endswith("x"):
+        return f"{number:,} {thing}es"
+    return f"{number:,} {thing}s"
 
 
-# seconds between two lines on how far work is, and between changes of a live one
-LINE_EVERY, LIVE_EVERY = 10.0, 0.25
+def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The rows of a table as lines: the first column from the left, others from the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *numbers in rows:
+        cells = [name.ljust(widths[0])]
+        for number, width in zip(numbers, widths[1:], strict=True):
+            cells.append(number.rjust(width))
+        yield "  ".join(cells)
+
+
+def counted_items(what: str, items: list[str]) -> list[str]:
+    """One line that says how many there are and shows the first; none where there are none."""
+    if not items:
+        return []
+    first = "; ".join(items[:3])
+    if len(items) > 3:
+        first += "; ..."
+    return [f"{what}: {len(items)} ({first})"]
+
+
+LINE_EVERY = 10.0  # seconds between two lines on how far work is
+LIVE_EVERY = 0.25  # and between changes of a live one
 
 _live: "list[LiveLine]" = []
 
 
 class LiveLine:
-    """The last line of a terminal's standard error, which is written over; what is said meanwhile
-    stands above it.
+    """The last line of a terminal's standard error, which is written over.
+
+    What is said meanwhile stands above it.
     """
 
     @classmethod
@@ -124,8 +127,9 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Write over it with as many of `parts` as the terminal has room for; the title is the
-        first to be left out, where it leaves no room for the `needed` ones of them.
+        """Write over it with as many of `parts` as the terminal has room for.
+
+        The title is the first to be left out, where it leaves no room for the `needed` parts.
         """
         _live[:] = [self]
         columns = 80
@@ -156,8 +160,9 @@ class LiveLine:
 def telling(
     title: str, total: int | None = None, silent: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Tells how many records long work has done: on a terminal by a live line, else by a line every
-    ten seconds.
+    """Tells how many records long work has done.
+
+    On a terminal that is a live line, elsewhere a line every ten seconds.
 
     Args:
         title: What is done, as in "making the report".
@@ -170,19 +175,21 @@ def telling(
     if silent or sys.stderr is None:
         yield lambda done: None
         return
-    live, told_at = LiveLine.on_terminal(), time.monotonic()
+    live = LiveLine.on_terminal()
+    interval = LIVE_EVERY if live else LINE_EVERY
+    told_at = time.monotonic()
 
     def tell(done: int) -> None:
         nonlocal told_at
         now = time.monotonic()
-        if now - told_at < (LIVE_EVERY if live else LINE_EVERY):
+        if now - told_at < interval:
             return
         told_at = now
-        far = f"{done:,} records" if total is None else f"{done:,}/{total:,} records"
+        progress = f"{done:,} records" if total is None else f"{done:,}/{total:,} records"
         if live:
-            live.show(f"{title}:", [far])
+            live.show(f"{title}:", [progress])
         else:
-            say(f"{title}: {far}")
+            say(f"{title}: {progress}")
 
     try:
         yield tell
@@ -192,11 +199,16 @@ def telling(
 
 
 def _width(text: str) -> int:
+    """How many of a terminal's columns a text takes."""
     if text.isascii():
         return len(text)
-    return sum(
-        2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text
-    )
+    columns = 0
+    for character in text:
+        if unicodedata.east_asian_width(character) in "WF":
+            columns += 2
+        elif not unicodedata.combining(character):
+            columns += 1
+    return columns
 
 
 def _print(text: str, err: bool = False) -> None:

@@ -17,8 +17,9 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 LEAVING = "leaving Ray"
-"""The name of a thread that ends the connection to a cluster; without an answer it may never be
-through.
+"""The name of a thread that ends the connection to a cluster.
+
+Without an answer it may never be through.
 """
 THREADS = 64
 THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack and its allocator
@@ -26,8 +27,9 @@ THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack 
 
 @cache
 def _threads(process: int) -> ThreadPool:
-    """A process's that wait for stores, which may take their time: Python doesn't wait for them at
-    its end.
+    """The threads of a process that wait for stores.
+
+    A store may take its time: Python doesn't wait for them at its end.
     """
     try:
         pool = ThreadPool(_most_threads())
@@ -41,18 +43,17 @@ def _threads(process: int) -> ThreadPool:
 
 
 def _most_threads() -> int:
-    """Where memory is limited to so many bytes of addresses, as by `ulimit -v`, as many as have
-    room in a half.
+    """How many threads this machine lets a process have.
+
+    Where memory is limited to so many bytes of addresses, as by `ulimit -v`, that is as many as
+    have room in a half.
     """
-    with suppress(ImportError):
+    with suppress(ImportError):  # Windows has no such limits
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        return (
-            THREADS
-            if limit == resource.RLIM_INFINITY
-            else max(1, min(THREADS, limit // (2 * THREAD_BYTES)))
-        )
+        if limit != resource.RLIM_INFINITY:
+            return max(1, min(THREADS, limit // (2 * THREAD_BYTES)))
     return THREADS
 
 
@@ -62,8 +63,9 @@ def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """What work that waits for stores returns, done by a thread: the event loop's own are too few
-    for that.
+    """What work that waits for stores returns, done by a thread.
+
+    The event loop's own threads are too few for that.
     """
     future: Future[T] = Future()
     _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
@@ -73,9 +75,13 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]
 ) -> Iterator[T]:
-    """What `work` returns for each item, in order; where it `waits` for stores, threads do some at
-    a time.
+    """What `work` returns for each item, in order.
+
+    Where it `waits` for stores, threads do some at a time.
     """
-    left = iter(items)
-    while some := list(islice(left, 4 * THREADS)):
-        yield from at_once(work, some) if any(map(waits, some)) else map(work, some)
+    remaining = iter(items)
+    while batch := list(islice(remaining, 4 * THREADS)):
+        if any(map(waits, batch)):
+            yield from at_once(work, batch)
+        else:
+            yield from map(work, batch)

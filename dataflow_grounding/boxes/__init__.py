@@ -1,1 +1,1 @@
-"""What operators share about boxes: matching, agreement, verdicts, boxes that the user gives."""
+"""What a box's numbers mean, which box is which, and boxes that the user gives."""

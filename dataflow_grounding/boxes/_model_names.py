@@ -1,5 +1,6 @@
-"""Model names: the family that a name is of, behind routers' prefixes, with sizes, dates and
-quantisation after it.
+"""Model names: the family that a name is of.
+
+Routers' prefixes may stand before it, and sizes, dates and quantisation after it.
 """
 
 import re
@@ -26,26 +27,24 @@ _END = re.compile(r"[\])]*$")
 
 
 def squeezed(name: str) -> str:
-    """Return `name` in lower case without the signs that are written differently from place to
-    place.
-    """
+    """Return `name` in lower case, without dashes, underscores, dots and spaces."""
     return re.sub(r"[-_.\s]", "", name.lower())
 
 
 def bare_names(model: str) -> list[str]:
-    """Return the model's name without its path and tag, squeezed: as it is, and without each prefix
-    in front of it.
+    """Return the model's name without its path and tag, squeezed.
 
+    First as it is, then without each prefix in front of it:
     "openrouter/google/gemini-2.5-flash:free" gives "gemini25flash".
     """
     return [squeezed(re.split(r"[:@]", name, maxsplit=1)[0]) for name in _without_prefixes(model)]
 
 
 def is_of_family(model: str, family: str) -> bool:
-    """Whether `model` is a name of the family: `family`, then only sizes, dates, versions,
-    quantisation and the like.
+    """Whether `model` is a name of the family.
 
-    `family` is the name's beginning; case and the signs - _ . don't count, # is one digit.
+    After the family come only sizes, dates, versions, quantisation and the like. `family` is the
+    name's beginning; case and the signs - _ . don't count, # is one digit.
     """
     for name in _without_prefixes(_without_suffixes(model)):
         name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: for names without dots
@@ -59,8 +58,10 @@ def is_of_family(model: str, family: str) -> bool:
 
 def _only_known_words(name: str, start: int) -> bool:
     """Whether nothing that makes another model of it follows in `name` from `start` on."""
-    while word := _WORD.match(name, start):
+    word = _WORD.match(name, start)
+    while word:
         start = word.end()
+        word = _WORD.match(name, start)
     return _END.match(name, start) is not None
 
 
@@ -71,8 +72,9 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    """The name without what a router was told behind a colon: :online, :fireworks-ai, :2 (a second
-    instance).
+    """The name without what a router was told behind a colon.
+
+    That may be :online, :fireworks-ai, or :2 for a second instance.
     """
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
@@ -80,15 +82,19 @@ def _without_suffixes(model: str) -> str:
     if len(parts) == 2 and len(path) > 1 and path[-2] in _VENDORS:
         # nobody else's models are under a vendor's name
         return parts[0]
-    while len(parts) > 1 and (
-        parts[-1] in _SUFFIXES or (parts[-1].isdecimal() and len(parts[-1]) <= 2)
-    ):
+    while len(parts) > 1 and _is_suffix(parts[-1]):
         parts.pop()
     return ":".join(parts)
 
 
+def _is_suffix(word: str) -> bool:
+    return word in _SUFFIXES or (word.isdecimal() and len(word) <= 2)
+
+
 def _without_prefixes(model: str) -> Iterator[str]:
-    name = re.split(r"[/\\]", model.lower().partition("#")[0].strip().rstrip("/\\"))[-1]
+    """The name without its path, as it is, and then without each known prefix in front of it."""
+    path = model.lower().partition("#")[0].strip().rstrip("/\\")
+    name = re.split(r"[/\\]", path)[-1]
     yield name
     for _ in range(_MOST_PREFIXES):
         prefix = re.match(r"([a-z]+)[._-]", name)

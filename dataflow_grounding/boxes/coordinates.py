@@ -1,5 +1,6 @@
-"""Box formats: what a box's numbers mean to a model, translated exactly to pixels of the original
-image and back.
+"""Box formats: what a box's numbers mean to a model.
+
+They are translated exactly to pixels of the original image and back.
 """
 
 import math
@@ -16,8 +17,9 @@ Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
 SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
-"""The scales that models are known to use, and that are tried where it isn't known; any whole
-number can be stated.
+"""The scales that models are known to use, and that are tried where it isn't known.
+
+Any whole number can be stated.
 """
 
 _ORDER_WORDS: dict[Order, str] = {
@@ -38,8 +40,9 @@ _FRAME = re.compile(
 
 
 class Canvas(NamedTuple):
-    """The picture that a model's numbers refer to: its size, and where in it the image lies, all in
-    its own pixels.
+    """The picture that a model's numbers refer to, and where in it the image lies.
+
+    All in its own pixels.
     """
 
     width: float
@@ -51,8 +54,9 @@ class Canvas(NamedTuple):
 
 
 def frame_of(frame: str, sent: Size) -> Canvas:
-    """Return the picture that a model's numbers refer to, for a picture sent in the size `sent`
-    (width, height).
+    """Return the picture that a model's numbers refer to, where one of size `sent` was sent.
+
+    `sent` is (width, height). The frames are:
 
     `sent`: the picture as sent. `round_F`: sides rounded to multiples of F px. `smart_resize_F` or
     `smart_resize_F_MIN_MAX`: that, and the area kept between MIN and MAX square pixels (Qwen2.5-VL;
@@ -69,55 +73,74 @@ def frame_of(frame: str, sent: Size) -> Canvas:
             " smart_resize_28_3136_12845056, long_edge_2048, long_edge_1568_patch_28_1568,"
             " pad_square, pad_square_corner, seen_672_672"
         )
-    width, height = sent
-    if match["nearest"]:
-        width, height = _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
-    elif match["factor"]:
-        factor = max(1, int(match["factor"]))
-        low, high = int(match["min"] or 4 * factor**2), int(match["max"] or 16384 * factor**2)
-        width, height = _smart_resize(sent, factor, low, high)
-    elif match["width"]:
-        width, height = int(match["width"]), int(match["height"])
-    elif match["edge"]:
-        width, height = _long_edge(
-            sent, int(match["edge"]), int(match["patch"] or 0), int(match["patches"] or 0)
-        )
-    elif frame.startswith("pad_square"):
-        side = max(sent)
-        left, top = ((side - width) / 2, (side - height) / 2) if frame == "pad_square" else (0, 0)
-        return Canvas(side, side, left, top, width, height)
+    if frame.startswith("pad_square"):
+        return _padded(sent, in_the_middle=frame == "pad_square")
+    width, height = _resized(match, sent)
     return Canvas(width, height, 0, 0, width, height)
 
 
+def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
+    width, height = sent
+    side = max(sent)
+    if in_the_middle:
+        return Canvas(side, side, (side - width) / 2, (side - height) / 2, width, height)
+    return Canvas(side, side, 0, 0, width, height)
+
+
+def _resized(match: re.Match[str], sent: Size) -> Size:
+    """The size to which a picture is brought, by the name of a frame that holds no padding."""
+    if match["nearest"]:
+        return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
+    if match["factor"]:
+        factor = max(1, int(match["factor"]))
+        low = int(match["min"] or 4 * factor**2)
+        high = int(match["max"] or 16384 * factor**2)
+        return _smart_resize(sent, factor, low, high)
+    if match["width"]:
+        return int(match["width"]), int(match["height"])
+    if match["edge"]:
+        patch = int(match["patch"] or 0)
+        return _long_edge(sent, int(match["edge"]), patch, int(match["patches"] or 0))
+    return sent
+
+
 def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
-    width, height = (max(factor, round(side / factor) * factor) for side in sent)
+    """Sides in multiples of `factor`, and an area of `low` to `high` square pixels."""
+    width = max(factor, round(sent[0] / factor) * factor)
+    height = max(factor, round(sent[1] / factor) * factor)
     if width * height > high:
         shrink = math.sqrt(math.prod(sent) / high)
-        width, height = (max(factor, math.floor(side / shrink / factor) * factor) for side in sent)
+        width = max(factor, math.floor(sent[0] / shrink / factor) * factor)
+        height = max(factor, math.floor(sent[1] / shrink / factor) * factor)
     elif width * height < low:
         grow = math.sqrt(low / math.prod(sent))
-        width, height = (math.ceil(side * grow / factor) * factor for side in sent)
+        width = math.ceil(sent[0] * grow / factor) * factor
+        height = math.ceil(sent[1] * grow / factor) * factor
     return width, height
 
 
 def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
-    def at(long: int) -> Size:
-        width, height = (max(1, round(side * long / max(sent))) for side in sent)
-        return width, height
+    """The longer side at most `edge` px, and where a `patch` has a size, so many of them."""
+
+    def reduced_to(long: int) -> Size:
+        width, height = sent
+        scaled_width = max(1, round(width * long / max(sent)))
+        return scaled_width, max(1, round(height * long / max(sent)))
 
     def takes_too_many(long: int) -> bool:
-        width, height = at(long)
+        width, height = reduced_to(long)
         return math.ceil(width / patch) * math.ceil(height / patch) > patches
 
     longest = max(1, min(edge, max(sent)))
     if patch and takes_too_many(longest):
         longest = max(1, bisect_left(range(1, longest), True, key=takes_too_many))
-    return at(longest)
+    return reduced_to(longest)
 
 
 def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units; ValueError unless
-    there are four.
+    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units.
+
+    Raises ValueError unless there are four.
     """
     a, b, c, d = numbers
     if order == "yxyx":
@@ -142,11 +165,14 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 
 
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the box between two of 32 x 32 cells in parts of the sides, as Kosmos-2 does. Raises
-    ValueError.
+    """Return the box between two of 32 x 32 cells in parts of the sides, as Kosmos-2 does.
+
+    Raises ValueError unless there are two.
     """
     first, last = cells
-    (row1, column1), (row2, column2) = divmod(int(first), GRID), divmod(int(last), GRID)
+    row1, column1 = divmod(int(first), GRID)
+    row2, column2 = divmod(int(last), GRID)
+    # From middle to middle, but a box in one row or column is all of it.
     inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
     return (
         (column1 + inset) / GRID,
@@ -157,14 +183,23 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
 
 
 def fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    """Return the cells of a 32 x 32 grid over an image of `original` size that hold the corners of
-    a pixel box.
+    """Return the cells that hold the corners of a box, in a grid of 32 x 32 over the image.
+
+    `bbox` is in pixels of an image of `original` size.
     """
     hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
-    column1, row1 = (math.floor(bbox[i] / original[i] * GRID + hair) for i in (0, 1))
-    column2, row2 = (math.ceil(bbox[i + 2] / original[i] * GRID - hair) - 1 for i in (0, 1))
-    kept = [min(max(cell, 0), GRID - 1) for cell in (row1, column1, row2, column2)]
-    return kept[0] * GRID + kept[1], max(kept[2], kept[0]) * GRID + max(kept[3], kept[1])
+    x1, y1, x2, y2 = bbox
+    width, height = original
+    column1 = _cell(math.floor(x1 / width * GRID + hair))
+    row1 = _cell(math.floor(y1 / height * GRID + hair))
+    column2 = _cell(math.ceil(x2 / width * GRID - hair) - 1)
+    row2 = _cell(math.ceil(y2 / height * GRID - hair) - 1)
+    return row1 * GRID + column1, max(row2, row1) * GRID + max(column2, column1)
+
+
+def _cell(number: int) -> int:
+    """The cell of a row or column that is nearest."""
+    return min(max(number, 0), GRID - 1)
 
 
 @dataclass(frozen=True)
@@ -194,8 +229,9 @@ class BoxFormat:
     date: str = ""
 
     def instructions(self, sent: Size) -> str:
-        """Return the sentences of a prompt that state key, order, scale and frame; `sent` is the
-        picture as sent.
+        """Return the sentences of a prompt that state key, order, scale and frame.
+
+        `sent` is the size of the picture as sent.
         """
         if self.scale == "grid_32":
             form = (
@@ -206,56 +242,68 @@ class BoxFormat:
         else:
             form = f"{_ORDER_WORDS[self.order]}, {self._scale_words(sent)}"
             axes = "x grows to the right and y downwards from the top left corner of the picture."
-        return " ".join(
-            filter(None, (f'Write a box under the key "{self.key}" as {form}.', axes, self.words))
-        )
+        sentences = [f'Write a box under the key "{self.key}" as {form}.', axes, self.words]
+        return " ".join(sentence for sentence in sentences if sentence)
 
     def _scale_words(self, sent: Size) -> str:
         if self.scale == "px":
-            frame = frame_of(self.frame, sent)
+            canvas = frame_of(self.frame, sent)
             return (
-                f"in whole pixels of the picture, which is {frame.width:.0f} px wide and"
-                f" {frame.height:.0f} px high"
+                f"in whole pixels of the picture, which is {canvas.width:.0f} px wide and"
+                f" {canvas.height:.0f} px high"
             )
+        if self.scale == 1:
+            numbers = "fractions"
+        elif self.scale == 100:
+            numbers = "per cent"
+        elif self._decimals:
+            numbers = "numbers"
+        else:
+            numbers = "whole numbers"
         top = self.limits(sent)[0]
-        usual = "numbers" if self._decimals else "whole numbers"
-        numbers = "fractions" if self.scale == 1 else "per cent" if self.scale == 100 else usual
         shares = "x in parts of the picture's width, y in parts of its height, whatever its shape"
         return f"in {numbers} from 0 to {top:g}: {shares}"
 
     @property
     def _decimals(self) -> int:
-        """How many a model writes: 4 for fractions, 2 for per cent, none for more than a hundred
-        steps.
+        """How many a model writes.
+
+        4 for fractions, 2 for per cent, none for more than a hundred steps.
         """
-        return 5 - len(str(self.scale)) if isinstance(self.scale, int) and self.scale <= 100 else 0
+        if not isinstance(self.scale, int) or self.scale > 100:
+            return 0
+        return 5 - len(str(self.scale))
 
     def limits(self, sent: Size) -> tuple[float, float]:
-        """Return the highest number that x and y can take, for a picture sent in the
-        size `sent`.
-        """
+        """Return the highest number that x and y can take, for a picture of the size `sent`."""
         if self.scale == "px":
             canvas = frame_of(self.frame, sent)
             return canvas.width, canvas.height
-        top = GRID * GRID - 1 if self.scale == "grid_32" else self.scale - self.bins
+        if self.scale == "grid_32":
+            top = GRID * GRID - 1
+        else:
+            top = self.scale - 1 if self.bins else self.scale
         return top, top
 
     def to_pixels(
         self, numbers: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> Bbox:
-        """Return the box that `numbers` mean, in float xyxy pixels of the upright original, neither
-        sorted nor clamped.
+        """Return the box that `numbers` mean, in pixels of the upright original.
 
-        Sizes are (width, height); `sent` defaults to `original`. Raises ValueError without 4
-        numbers (2 for a grid).
+        As float x1, y1, x2, y2, neither sorted nor clamped. Sizes are (width, height); `sent`
+        defaults to `original`. Raises ValueError without 4 numbers (2 for a grid).
         """
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
-        across, down = self._sides(original, sent)
+        across, down = self._axes(original, sent)
         x1, y1, x2, y2 = to_xyxy(numbers, self.order)
-        x1, x2 = self._to_side(x1, *across), self._to_side(x2, *across)
-        return x1, self._to_side(y1, *down), x2, self._to_side(y2, *down)
+        return (
+            self._to_pixels_on(across, x1),
+            self._to_pixels_on(down, y1),
+            self._to_pixels_on(across, x2),
+            self._to_pixels_on(down, y2),
+        )
 
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
@@ -267,43 +315,66 @@ class BoxFormat:
         """
         if self.scale == "grid_32":
             return list(fractions_to_cells(bbox, original))
-        sides = self._sides(original, sent)
-        corners = [self._from_side(value, *sides[i % 2]) for i, value in enumerate(bbox)]
+        across, down = self._axes(original, sent)
+        x1, y1, x2, y2 = bbox
+        left = self._from_pixels_on(across, x1)
+        top = self._from_pixels_on(down, y1)
+        right = self._from_pixels_on(across, x2)
+        bottom = self._from_pixels_on(down, y2)
         if not rounded:
-            return list(from_xyxy(corners, self.order))
-        decimals, unit = self._decimals, 10.0**-self._decimals
-        limits = self.limits(sent or original)
-        kept = [
-            round(min(max(value, 0.0), limits[i % 2]), decimals) for i, value in enumerate(corners)
-        ]
-        for i in (0, 1):
-            if kept[i + 2] <= kept[i]:  # rounding has left it without width or height
-                kept[i] = min(kept[i], limits[i] - unit)
-                kept[i + 2] = kept[i] + unit
-        values = [round(value, decimals) for value in from_xyxy(kept, self.order)]
-        return list(values) if decimals else [int(value) for value in values]
+            return list(from_xyxy((left, top, right, bottom), self.order))
+        decimals = self._decimals
+        most_x, most_y = self.limits(sent or original)
+        left, right = _rounded_span(left, right, most_x, decimals)
+        top, bottom = _rounded_span(top, bottom, most_y, decimals)
+        numbers = from_xyxy((left, top, right, bottom), self.order)
+        if decimals == 0:
+            return [int(round(number, 0)) for number in numbers]
+        return [round(number, decimals) for number in numbers]
 
-    def _sides(
-        self, original: Size, sent: Size | None
-    ) -> tuple[tuple[float, float, float, int], ...]:
-        """Of x and y: the frame's side, where the image begins on it, its length there, and its
-        original length.
-        """
+    def _axes(self, original: Size, sent: Size | None) -> tuple["_Axis", "_Axis"]:
         canvas = frame_of(self.frame, sent or original)
-        across = (canvas.width, canvas.left, canvas.image_width, original[0])
-        return across, (canvas.height, canvas.top, canvas.image_height, original[1])
+        return (
+            _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
+            _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
+        )
 
-    def _to_side(
-        self, value: float, side: float, start: float, image_side: float, original: int
-    ) -> float:
+    def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
         if not isinstance(self.scale, int):  # pixels
-            return (value + self.offset - start) * original / image_side
-        if image_side == side:
-            return (value + self.offset) * original / self.scale
-        return ((value + self.offset) * side / self.scale - start) * original / image_side
+            return (number + self.offset - axis.start) * axis.original / axis.image_side
+        if axis.image_side == axis.side:
+            return (number + self.offset) * axis.original / self.scale
+        on_frame = (number + self.offset) * axis.side / self.scale
+        return (on_frame - axis.start) * axis.original / axis.image_side
 
-    def _from_side(
-        self, pixels: float, side: float, start: float, image_side: float, original: int
-    ) -> float:
-        inside = pixels * image_side / original + start
-        return (inside * self.scale / side if isinstance(self.scale, int) else inside) - self.offset
+    def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
+        on_frame = pixels * axis.image_side / axis.original + axis.start
+        if isinstance(self.scale, int):
+            return on_frame * self.scale / axis.side - self.offset
+        return on_frame - self.offset
+
+
+def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
+    """Two edges rounded and kept from 0 to `most`, one unit apart at least."""
+    unit = 10.0**-decimals
+    low = round(min(max(low, 0.0), most), decimals)
+    high = round(min(max(high, 0.0), most), decimals)
+    if high <= low:  # rounding has left it without width or height
+        low = min(low, most - unit)
+        high = low + unit
+    return low, high
+
+
+class _Axis(NamedTuple):
+    """How x, or y, of a frame and of the original image belong together.
+
+    Attributes:
+        side: The frame's side, in its own pixels.
+        start: Where the image begins on it; `image_side`: how long the image is there.
+        original: How long it is in its own pixels.
+    """
+
+    side: float
+    start: float
+    image_side: float
+    original: int

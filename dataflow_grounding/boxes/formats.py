@@ -1,5 +1,6 @@
-"""Which box format a model writes: the contract table, the user's own rows, and the words of
-`vlm.box_format`.
+"""Which box format a model writes.
+
+By the contract table, the user's own rows, and the words of `vlm.box_format`.
 """
 
 import difflib
@@ -12,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes._model_names import bare_names, is_of_family, squeezed
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, frame_of
@@ -40,104 +42,133 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     """
     wanted = name.strip().lower()
     if wanted == "calibrated":
-        why = f"no calibration is stored for {model!r}; state a format instead"
-        raise SpecError(f"vlm.box_format is 'calibrated', but {why}")
-    named = {
-        **known_formats(),
-        **{found.name.lower(): found for found in reversed(_own_formats(rows))},
-    }
-    found = format_of_model(model, rows) if wanted == "auto" else named.get(wanted)
-    if wanted == "auto" and not (found and found.verified):
-        hint = f" (candidate: {found.name}, which nobody has confirmed)" if found else ""
-        others = (
-            "(or yxyx_1000, xyxy_px, xyxy_1, or a family such as gemini, qwen2.5-vl or qwen3-vl)"
+        raise SpecError(
+            f"{setting('vlm.box_format')} is 'calibrated', but no calibration is stored for"
+            f" {model!r}; state a format instead"
         )
-        how = f"state it, as in vlm.box_format: xyxy_1000 {others}"
-        raise SpecError(f"it is not known how the model {model!r} writes boxes{hint}: {how}")
-    if found:
-        if not found.boxes:
-            raise SpecError(
-                f"models of the family {found.name!r} answer with {found.key}s, not boxes: use"
-                " another model"
-            )
-        return found
-    if plain := _PLAIN.fullmatch(wanted):
-        scale = plain["scale"] if plain["scale"] == "px" else int(plain["scale"])
-        return _format_from_row(
-            wanted, {"order": plain["order"], "scale": scale, "frame": plain["frame"] or "sent"}
-        )
-    known = [*named, *map("_".join, product(ORDERS, map(str, SCALES))), "auto", "calibrated"]
-    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    nearest = f": did you mean {close[0]!r}?" if close else "."
+    named = dict(known_formats())
+    for own in reversed(_own_formats(rows)):  # of two with one name, the first counts
+        named[own.name.lower()] = own
+    if wanted == "auto":
+        return _usable(_by_model_name(model, rows))
+    if wanted in named:
+        return _usable(named[wanted])
+    plain = _PLAIN.fullmatch(wanted)
+    if plain is None:
+        raise _unknown(name, list(named))
+    row: dict[str, Any] = {"order": plain["order"], "scale": "px"}
+    if plain["scale"] != "px":
+        row["scale"] = int(plain["scale"])
+    row["frame"] = plain["frame"] or "sent"
+    return _format_from_row(wanted, row)
+
+
+def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
+    """The confirmed format of a model's name. Raises SpecError for a mere candidate, too."""
+    known = format_of_model(model, rows)
+    if known is not None and known.verified:
+        return known
+    candidate = ""
+    if known is not None:
+        candidate = f" (candidate: {known.name}, which nobody has confirmed)"
     raise SpecError(
-        f"unknown vlm.box_format {name!r}{nearest} Use auto, a plain format ({', '.join(ORDERS)}"
-        " with px or a whole number, as in xyxy_1000), or a family such as gemini or qwen2.5-vl"
+        f"it is not known how the model {model!r} writes boxes{candidate}: state it, as in"
+        f" {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1, or a family"
+        " such as gemini, qwen2.5-vl or qwen3-vl)"
+    )
+
+
+def _usable(known: BoxFormat) -> BoxFormat:
+    """The format, if it is one of boxes. Raises SpecError."""
+    if not known.boxes:
+        raise SpecError(
+            f"models of the family {known.name!r} answer with {known.key}s, not boxes: use another"
+            " model"
+        )
+    return known
+
+
+def _unknown(name: str, named: Sequence[str]) -> SpecError:
+    """That there is no such format, and which one may be meant."""
+    plain = [f"{order}_{scale}" for order, scale in product(ORDERS, SCALES)]
+    known = [*named, *plain, "auto", "calibrated"]
+    close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
+    nearest = f": did you mean {close[0]!r}?" if close else "."
+    return SpecError(
+        f"unknown {setting('vlm.box_format')} {name!r}{nearest} Use auto, a plain format"
+        f" ({', '.join(ORDERS)} with px or a whole number, as in xyxy_1000), or a family such as"
+        " gemini or qwen2.5-vl"
     )
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """Return the format of the user's own row, or else of the contract table's, that the model's
-    name falls under.
+    """Return the format that the model's name falls under: the user's own, or the table's.
 
     It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError
     for a bad row.
     """
     names = bare_names(model)
-    patterns = ((squeezed(pattern), row) for row in _own_formats(rows) for pattern in row.models)
-    own = (pair for pair in patterns if fnmatch.filter(names, pair[0]))
-    families = known_formats().values()
-    of_family = (
-        (squeezed(name), row)
-        for row in families
-        for name in row.models
-        if is_of_family(model, name)
-    )
-    for found in (own, of_family):  # the longest beginning wins: "gpt-5.2" is none of the "gpt-5"
-        if best := max(found, key=lambda pair: len(pair[0]), default=None):
-            return best[1]
-    return None
+    own: list[tuple[str, BoxFormat]] = []
+    for row in _own_formats(rows):
+        for pattern in map(squeezed, row.models):
+            if fnmatch.filter(names, pattern):
+                own.append((pattern, row))
+    if own:
+        return _of_longest_name(own)
+    of_table: list[tuple[str, BoxFormat]] = []
+    for family in known_formats().values():
+        for name in family.models:
+            if is_of_family(model, name):
+                of_table.append((squeezed(name), family))
+    return _of_longest_name(of_table) if of_table else None
+
+
+def _of_longest_name(matches: Sequence[tuple[str, BoxFormat]]) -> BoxFormat:
+    """The format whose name is the longest: "gpt-5.2" is none of the "gpt-5"."""
+    return max(matches, key=lambda match: len(match[0]))[1]
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
-    return [
-        _format_from_row(str(row.get("name", f"row {i}")), row)
-        for i, row in enumerate(rows, start=1)
-    ]
+    formats = []
+    for number, row in enumerate(rows, start=1):
+        formats.append(_format_from_row(str(row.get("name", f"row {number}")), row))
+    return formats
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
+    """The format that a row of the table, or of the user's, states. Raises SpecError."""
     try:
         _check_row(row)
-        order, models = row.get("order", "xyxy"), row.get("models") or ()
-        given = {
-            **row,
-            "name": name,
-            "order": order,
-            "key": "box_2d" if order == "yxyx" else "bbox_2d",
-        }
-        given |= {
-            key: str(row[key])
-            for key in ("key", "frame", "words", "source", "date")
-            if row.get(key)
-        }
-        given |= {"offset": float(row.get("offset", 0.0))}
-        given |= {"models": (models,) if isinstance(models, str) else tuple(map(str, models))}
-        found = BoxFormat(**given)
-        frame_of(found.frame, (1, 1))
-        return found
+        order = row.get("order", "xyxy")
+        models = row.get("models") or ()
+        values = dict(row)
+        values["name"] = name
+        values["order"] = order
+        values["key"] = "box_2d" if order == "yxyx" else "bbox_2d"
+        for key in ("key", "frame", "words", "source", "date"):
+            if row.get(key):
+                values[key] = str(row[key])
+        values["offset"] = float(row.get("offset", 0.0))
+        values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))
+        known = BoxFormat(**values)
+        frame_of(known.frame, (1, 1))
+        return known
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"box format {name!r}: {error}") from None
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    """Raises ValueError: a misspelt `order` would be read as the usual one, and every box would be
-    silently wrong.
+    """Raises ValueError for a row that can't be meant.
+
+    A misspelt `order` would be read as the usual one, and every box would be silently wrong.
     """
     scale = row.get("scale")
-    known_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
-    if row.get("order", "xyxy") not in ORDERS or not known_scale:
-        scales = "scale px, grid_32 or a whole number from 1 to 999999"
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}; {scales}")
+    is_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
+    if row.get("order", "xyxy") not in ORDERS or not is_scale:
+        raise ValueError(
+            f"order must be one of {', '.join(ORDERS)}; scale px, grid_32 or a whole number from 1"
+            " to 999999"
+        )
     for key in row:
         if key not in BoxFormat.__dataclass_fields__:
             raise ValueError(

@@ -62,10 +62,12 @@ def ordered(bbox: Bbox) -> Bbox:
 
 
 def clamp(bbox: Bbox, size: Size) -> Bbox:
-    """Return the box moved inside an image of `size` (width, height); one wholly outside has no
-    area left.
+    """Return the part of a box that is inside an image of `size` (width, height).
+
+    One wholly outside has no area left.
     """
-    (x1, y1, x2, y2), (width, height) = bbox, size
+    x1, y1, x2, y2 = bbox
+    width, height = size
     return (
         min(max(x1, 0.0), width),
         min(max(y1, 0.0), height),
@@ -106,8 +108,9 @@ def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
 def without_duplicates(
     instances: Sequence[dict[str, Any]], merge_iou: float | None
 ) -> list[dict[str, Any]]:
-    """Return a phrase's instances in their order, and of those that overlap or are equal the one
-    with the best score.
+    """Return a phrase's instances in their order, each thing once.
+
+    Of those that overlap or are equal, the one with the best score stays.
 
     Args:
         instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; the first of
@@ -124,19 +127,27 @@ def without_duplicates(
     if merge_iou is None:
         return list(instances)
     boxes = [box_of(instance["bbox"]) for instance in instances]
-    scores = [-1.0 if (score := one.get("score")) is None else float(score) for one in instances]
-    kept: list[tuple[float, int]] = []  # left edge, place
-    for place in sorted(range(len(boxes)), key=lambda n: -scores[n]):
-        left, _, right, _ = boxes[place]
+    scores = [_score_of(instance) for instance in instances]
+    best_first = sorted(range(len(boxes)), key=lambda number: -scores[number])
+    kept: list[tuple[float, int]] = []  # left edge and number, sorted
+    for number in best_first:
+        left, _, right, _ = boxes[number]
         # Boxes that overlap so much begin near each other. Without this, a thousand boxes are half
         # a million pairs.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
-        near = kept[
-            bisect_left(kept, (left - reach, -1)) : bisect_right(kept, (left + reach, math.inf))
-        ]
-        if all(
-            boxes[place] != boxes[other] and iou(boxes[place], boxes[other]) < merge_iou
-            for _, other in near
-        ):
-            insort(kept, (left, place))
-    return [instances[place] for place in sorted(place for _, place in kept)]
+        first = bisect_left(kept, (left - reach, -1))
+        last = bisect_right(kept, (left + reach, math.inf))
+        near = [boxes[better] for _, better in kept[first:last]]
+        if not any(_is_same(boxes[number], box, merge_iou) for box in near):
+            insort(kept, (left, number))
+    return [instances[number] for number in sorted(number for _, number in kept)]
+
+
+def _score_of(instance: dict[str, Any]) -> float:
+    """An instance's score; less than any for one without."""
+    score = instance.get("score")
+    return -1.0 if score is None else float(score)
+
+
+def _is_same(a: Bbox, b: Bbox, merge_iou: float) -> bool:
+    return a == b or iou(a, b) >= merge_iou

@@ -13,61 +13,71 @@ SAME = 0.5  # IoU from which two boxes mean the same thing
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, tuple[int, float]]:
-    """Which of `found` is which of `wanted`, one to one: place in `wanted` → (place in `found`, IoU
-    ≥ `threshold`).
+    """Which of `found` is which of `wanted`, one to one.
 
-    Made by falling IoU, of equal ones the first. With `most`, as many pairs as can be (augmenting
-    paths, Kuhn 1955).
+    Place in `wanted` → (place in `found`, IoU ≥ `threshold`). Made by falling IoU, of equal ones
+    the first. With `most`, as many pairs as can be (augmenting paths, Kuhn 1955).
     """
-    overlaps = [[iou(a, b) for a in found] for b in wanted]
-    near = [
-        sorted((n for n, overlap in enumerate(row) if overlap >= threshold), key=lambda n: -row[n])
-        for row in overlaps
-    ]
-    by_overlap = sorted(
-        (-overlaps[n][which], n, which) for n, row in enumerate(near) for which in row
-    )
-    partner = first_free((which, want) for _, want, which in by_overlap)
+    overlaps: list[list[float]] = []
+    near: list[list[int]] = []  # for each wanted box, those found that overlap it, best first
+    pairs: list[tuple[float, int, int]] = []
+    for want, wanted_box in enumerate(wanted):
+        row = [iou(found_box, wanted_box) for found_box in found]
+        own_pairs = []
+        for which, overlap in enumerate(row):
+            if overlap >= threshold:
+                own_pairs.append((-overlap, want, which))
+        own_pairs.sort()
+        overlaps.append(row)
+        near.append([which for _, _, which in own_pairs])
+        pairs += own_pairs
+    pairs.sort()
+    partner = first_free((which, want) for _, want, which in pairs)
     if most:
         _add_more(partner, near)
-    return {
-        want: (which, overlaps[want][which])
-        for which, want in sorted(partner.items(), key=lambda item: item[1])
-    }
+    matched: dict[int, tuple[int, float]] = {}
+    for which, want in sorted(partner.items(), key=lambda pair: pair[1]):
+        matched[want] = (which, overlaps[want][which])
+    return matched
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
-    """One to one, of pairs that come by preference those whose sides no earlier one has: one side →
-    the other.
+    """One to one: of pairs that come by preference, those whose sides no earlier one has.
+
+    One side → the other.
     """
     partner: dict[A, B] = {}
-    placed: set[B] = set()
-    for one, other in pairs:
-        if one not in partner and other not in placed:
-            partner[one] = other
-            placed.add(other)
+    taken: set[B] = set()
+    for a, b in pairs:
+        if a not in partner and b not in taken:
+            partner[a] = b
+            taken.add(b)
     return partner
 
 
 def _add_more(partner: dict[int, int], near: Sequence[Sequence[int]]) -> None:
-    """Place those left over where others can move to another box for it."""
+    """Give a box to those left over, where others can move to another box for it."""
 
-    def place(want: int, tried: set[int]) -> bool:
+    def find_box(want: int, tried: set[int]) -> bool:
         for which in near[want]:
             if which not in tried:
                 tried.add(which)
-                if which not in partner or place(partner[which], tried):
+                if which not in partner or find_box(partner[which], tried):
                     partner[which] = want
                     return True
         return False
 
-    for want in sorted(set(range(len(near))) - set(partner.values())):
-        place(want, set())
+    left_over = set(range(len(near))) - set(partner.values())
+    for want in sorted(left_over):
+        find_box(want, set())
 
 
 def agreement(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
-    """Mean IoU of two answers' boxes, matched one to one by falling IoU; a box without a partner
-    counts 0.
+    """Mean IoU of two answers' boxes, matched one to one by falling IoU.
+
+    A box without a partner counts 0.
     """
-    matched = match_boxes([box_of(b["bbox"]) for b in other], [box_of(a["bbox"]) for a in one], 0.0)
+    boxes = [box_of(instance["bbox"]) for instance in one]
+    other_boxes = [box_of(instance["bbox"]) for instance in other]
+    matched = match_boxes(other_boxes, boxes, 0.0)
     return sum(overlap for _, overlap in matched.values()) / max(len(one), len(other), 1)

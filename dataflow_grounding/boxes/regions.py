@@ -1,5 +1,6 @@
-"""Boxes as rows state them: regions, and which expressions stand on which; `[x, y, width, height]`
-of the user's.
+"""Boxes as rows state them.
+
+Regions, and which expressions stand on which; and the user's own boxes, `[x, y, width, height]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,9 @@ def check_seed(record: Record) -> None:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """The regions: `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and `type`. Raises
-    BrokenRow.
+    """The regions: `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and `type`.
+
+    Raises BrokenRow.
     """
     check_seed(record)
     value = record.get(key)
@@ -50,8 +52,10 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
             )
         if area(box_of(bbox)) <= 0:
             raise BrokenRow(f"column {key!r}, region {number}: the box {list(bbox)} has no area")
-        kind = region.get("type")
-        regions.append({**region, "type": kind if isinstance(kind, str) else ""})
+        type_name = region.get("type")
+        if not isinstance(type_name, str):
+            type_name = ""
+        regions.append({**region, "type": type_name})
     return regions
 
 
@@ -61,117 +65,161 @@ def instances_on(
     expression_id: str,
     known: int | None = None,
 ) -> list[dict[str, Any]]:
-    """An instance for each region at `places` (from 0), numbers as given; the first `known` (None:
-    all) are named.
+    """An instance for each region at `places` (from 0), numbers as given.
+
+    The first `known` regions (None: all) are named.
     """
-    return [
-        {
+    instances = []
+    for number, place in enumerate(places):
+        instance: dict[str, Any] = {
             "bbox_id": f"{expression_id}.{number}",
             "bbox": list(regions[place]["bbox"]),
             "score": None,
         }
-        | ({"region_id": place + 1} if known is None or place < known else {})
-        for number, place in enumerate(places)
-    ]
+        if known is None or place < known:
+            instance["region_id"] = place + 1
+        instances.append(instance)
+    return instances
 
 
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """The places (from 0) of the regions with the very boxes of the instances; None when an
-    instance has none.
+    """The places (from 0) of the regions with the very boxes of the instances.
+
+    None when an instance has none.
     """
+    boxes = [list(region["bbox"]) for region in regions]
     places = []
     for instance in instances:
-        stated = instance.get("region_id")
-        same = [
-            n for n, region in enumerate(regions) if list(region["bbox"]) == list(instance["bbox"])
-        ]
+        bbox = list(instance["bbox"])
+        same = [place for place, box in enumerate(boxes) if box == bbox]
         if not same:
             return None
-        places.append(stated - 1 if isinstance(stated, int) and stated - 1 in same else same[0])
+        # Of regions with one box, the one that is named.
+        stated = instance.get("region_id")
+        if isinstance(stated, int) and stated - 1 in same:
+            places.append(stated - 1)
+        else:
+            places.append(same[0])
     return list(dict.fromkeys(places))
 
 
 @dataclass
 class GivenBoxes:
-    """`boxes` are those that can be used: place in the row (from 0) and pixels, xyxy, inside the
-    image.
+    """The boxes of a row.
+
+    Attributes:
+        boxes: Those that can be used: place in the row (from 0) and pixels, xyxy, inside the image.
+        problems: Place, box and kind (a key of REASONS) of the others, with the reason in words.
+        cut: How many of `boxes` reached out of the image by more than the slack and were cut at its
+            edge.
     """
 
     boxes: list[tuple[int, Bbox]] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
-    """Place, box and kind (a key of REASONS) of the others, with the reason in words."""
-    # how many of `boxes` reached out of the image by more than the slack and were cut at its edge
     cut: int = 0
 
     def report(self) -> str:
         """All problems in one line."""
         told = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
         more = len(self.problems) - len(told)
-        return "; ".join(told) + (f"; and {more} more" if more else "")
+        if more:
+            told.append(f"and {more} more")
+        return "; ".join(told)
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """The boxes in a column, for an image of `size`; None where the row has none. One box may stand
-    without its list.
+    """The boxes in a column, for an image of `size`; None where the row has none.
 
-    Where some fit only as `[x1, y1, x2, y2]`, and all do, the row is taken to mean that, and no box
-    is used.
+    One box may stand without its list. Where some fit only as `[x1, y1, x2, y2]`, and all do, the
+    row is taken to mean that, and no box is used.
     """
     items = _listed(value)
     if not items:
         return None
-    found = GivenBoxes()
-    for place, (item, kind) in enumerate(zip(items, _kinds(items, size), strict=True)):
-        if kind is None:
-            found.boxes.append((place, _tidy(clamp(to_xyxy(item, "xywh"), size))))
-            found.cut += not _is_within(to_xyxy(item, "xywh"), size)
-        else:
-            found.problems.append(
-                {"box": place, "bbox": item, "kind": kind, "reason": REASONS[kind]}
-            )
-    return found
+    given = GivenBoxes()
+    for number, (item, problem) in enumerate(zip(items, _problems(items, size), strict=True)):
+        if problem is not None:
+            reason = REASONS[problem]
+            given.problems.append({"box": number, "bbox": item, "kind": problem, "reason": reason})
+            continue
+        corners = to_xyxy(item, "xywh")
+        given.boxes.append((number, _tidy(clamp(corners, size))))
+        if not _is_within(corners, size):
+            given.cut += 1
+    return given
 
 
 def _listed(value: Any) -> Sequence[Any]:
+    """The boxes of a column's value, which may be one box without its list."""
     if value is None or value == "":
         return []
-    items = value if isinstance(value, (list, tuple)) else [value]
-    is_one_box = len(items) == 4 and not any(isinstance(item, (list, tuple)) for item in items)
-    return [items] if is_one_box else items
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    holds_lists = any(isinstance(item, (list, tuple)) for item in value)
+    if len(value) == 4 and not holds_lists:
+        return [value]
+    return value
 
 
-def _kinds(items: Sequence[Any], size: Size) -> list[str | None]:
-    """What is wrong with each; whether they are corners is decided for the row as a whole."""
-    kinds = [_unreadable(item) or _wrong(item, size) for item in items]
-    numbers = [item for item, kind in zip(items, kinds, strict=True) if kind not in _UNREADABLE]
-    if "xyxy" in kinds and all(_fits_as_corners(item, size) for item in numbers):
-        return [kind if kind in _UNREADABLE else "xyxy" for kind in kinds]
-    # Each on its own: one that reaches out, in a row of others that can't be corners, is cut.
-    return [None if kind == "xyxy" else kind for kind in kinds]
+def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
+    """What is wrong with each, by its key in REASONS; None for what can be used.
+
+    Whether they are corners is decided for the row as a whole.
+    """
+    problems = [_unreadable(item) or _wrong(item, size) for item in items]
+    readable = []
+    for item, problem in zip(items, problems, strict=True):
+        if problem not in _UNREADABLE:
+            readable.append(item)
+    is_of_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
+    decided: list[str | None] = []
+    for problem in problems:
+        if is_of_corners and problem not in _UNREADABLE:
+            decided.append("xyxy")
+        elif problem == "xyxy":
+            # Each on its own: one that reaches out, in a row of others that can't be corners, is
+            # cut.
+            decided.append(None)
+        else:
+            decided.append(problem)
+    return decided
 
 
 def _wrong(item: Sequence[float], size: Size) -> str | None:
+    """What is wrong with four numbers, as x, y, width and height."""
     if min(item[2:]) <= 0:
         return "no_area"
-    if not _is_within(to_xyxy(item, "xywh"), size) and _fits_as_corners(item, size):
+    corners = to_xyxy(item, "xywh")
+    if not _is_within(corners, size) and _fits_as_corners(item, size):
         return "xyxy"
-    inside = clamp(to_xyxy(item, "xywh"), size)
+    inside = clamp(corners, size)
     if area(inside) <= 0:
         return "outside"
-    return "too_small" if min(inside[2] - inside[0], inside[3] - inside[1]) < 1 else None
+    if min(inside[2] - inside[0], inside[3] - inside[1]) < 1:
+        return "too_small"
+    return None
 
 
 def _unreadable(item: Any) -> str | None:
+    """Why an item isn't four numbers; None if it is."""
     if not (isinstance(item, (list, tuple)) and len(item) == 4):
         return "not_numbers"
-    if any(n is None for n in item):  # what NaN becomes in a table
+    if any(number is None for number in item):  # what NaN becomes in a table
         return "not_finite"
-    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in item):
-        spelt_out = any(isinstance(n, str) and n.strip().lower() in _NOT_FINITE for n in item)
-        return "not_finite" if spelt_out else "not_numbers"
-    return None if all(map(is_number, item)) else "not_finite"
+    for number in item:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            return "not_finite" if _names_no_number(item) else "not_numbers"
+    if not all(map(is_number, item)):
+        return "not_finite"
+    return None
+
+
+def _names_no_number(item: Sequence[Any]) -> bool:
+    """Whether NaN or infinity stands among the four as a word."""
+    words = [part.strip().lower() for part in item if isinstance(part, str)]
+    return any(word in _NOT_FINITE for word in words)
 
 
 _UNREADABLE = ("not_numbers", "not_finite")
@@ -179,12 +227,10 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:
+    """Whether a box is inside of the image, or nearly."""
     slack = SLACK * max(size)
-    return (
-        min(corners[:2]) >= -slack
-        and corners[2] <= size[0] + slack
-        and corners[3] <= size[1] + slack
-    )
+    x1, y1, x2, y2 = corners
+    return x1 >= -slack and y1 >= -slack and x2 <= size[0] + slack and y2 <= size[1] + slack
 
 
 def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
@@ -192,7 +238,8 @@ def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
 
 
 def _tidy(bbox: Bbox) -> Bbox:
-    x1, y1, x2, y2 = (int(edge) if float(edge).is_integer() else edge for edge in bbox)
+    """The box with whole numbers as such."""
+    x1, y1, x2, y2 = [int(edge) if float(edge).is_integer() else edge for edge in bbox]
     return x1, y1, x2, y2
 
 
@@ -200,7 +247,8 @@ def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[i
     """At most `most` of the boxes, the largest, in the row's order; of equal ones the earlier."""
     if most is None or len(boxes) <= most:
         return list(boxes)
-    return sorted(sorted(boxes, key=lambda box: (-area(box[1]), box[0]))[:most])
+    by_area = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))
+    return sorted(by_area[:most])
 
 
 def normalized(bbox: Bbox, size: Size) -> list[float]:

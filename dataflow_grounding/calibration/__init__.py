@@ -1,3 +1,1 @@
-"""Finding out a model's box format: probe pictures, the fit of every format, and what is
-remembered.
-"""
+"""Finding out a model's box format, and remembering it: probe pictures, the fit of every format."""

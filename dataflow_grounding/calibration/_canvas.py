@@ -1,5 +1,4 @@
-"""The way out for models that count pixels, where no sizes arrive as sent: all pictures are sent in
-one size, a square.
+"""The way out for models that count pixels, where no sizes arrive as sent: squares of one size.
 
 Whatever a server does to a picture, it does the same to every picture of that size. So how large
 the model sees this one is measured, and no rule has to be known: servers that always enlarge, or
@@ -9,14 +8,22 @@ bottom; elongated ones lose detail by it.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from dataflow_grounding.boxes.coordinates import ORDERS, Order, to_xyxy
+from dataflow_grounding.boxes.coordinates import ORDERS, Order
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import ordered
 from dataflow_grounding.calibration._fitting import NEAR, SECOND, Scores
-from dataflow_grounding.calibration._seen import Array, SeenSize, measured_in, shown
+from dataflow_grounding.calibration._seen import (
+    SYSTEMATIC,
+    Array,
+    SeenSize,
+    answered_boxes,
+    is_by_chance,
+    measured_in,
+    shown,
+)
 from dataflow_grounding.calibration._taken import Taken
 from dataflow_grounding.calibration.probes import SIZES, AskProbes, NoFit, ProbedPicture, probe_of
 from dataflow_grounding.images.image import SizeLimits
@@ -24,13 +31,24 @@ from dataflow_grounding.images.image import SizeLimits
 # a multiple of 14, 16, 24, 28, 36, 42, 48 and 56: seldom rounded, and over no usual limit by far
 SIDE = 1008
 STEP = 28
-FIRST, MORE, MOST = 4, 4, 16  # pictures: at first, and where the model is noisy
+FIRST = 4  # pictures that are asked for at first
+MORE = 4  # and then at a time, where the model is noisy
+MOST = 16
 EXACT = 0.0022  # standard error of the side that is measured, as a share of it
 AS_SENT = 0.004  # a square that is seen with sides so near to its own is taken to be seen as sent
 LEVEL = 0.002  # how far off the first edge may be, as a share of the side
-SYSTEMATIC = 0.003  # what models are off by beside chance
 ONE_ORDER = 2 / 3  # share of the rectangles that one order has to explain
 PARTS = (1, 100, 1000, 1024)  # what stands for the whole side where a model counts no pixels
+APART = 0.2  # of the side: a slope is taken between edges that are further apart
+
+
+@dataclass(frozen=True)
+class SeenSides:
+    """The width and height in which all squares are seen, and the relative error of that."""
+
+    width: float
+    height: float
+    error: float
 
 
 def squares(side: int) -> SizeLimits:
@@ -41,77 +59,80 @@ def squares(side: int) -> SizeLimits:
 async def on_canvas(
     ask: AskProbes, order: Order, max_side: int, taken: Taken
 ) -> tuple[str, list[ProbedPicture], SizeLimits]:
-    """The frame in which a model counts that is only sent squares, the pictures that show it, and
-    the limits that make squares of all. Raises NoFit.
+    """How a model that counts pixels sees squares.
+
+    Returns the frame in which it counts, the pictures that show it, and the limits that make
+    squares of all. Raises NoFit.
     """
-    side = min(taken.fitted((square := min(SIDE, max_side), square)))
-    side = side // STEP * STEP or side
+    side = _side_of_squares(max_side, taken)
     stated = find_box_format(f"{order}_px", "")
     pictures: list[ProbedPicture] = []
-    while len(pictures) < MOST:
-        layouts = range(len(pictures), len(pictures) + (MORE if pictures else FIRST))
+    wanted = FIRST
+    while True:
+        layouts = range(len(pictures), len(pictures) + wanted)
         pictures += await ask([probe_of((side, side), layout) for layout in layouts], stated)
         measured = _measured(pictures, order)
-        sides, error = _sides(measured, side)
-        if error <= EXACT:
+        sides = _sides(measured, side)
+        if sides.error <= EXACT:
             break
-    else:
-        raise NoFit(
-            f"answers are too noisy to tell in which size a square is seen ({shown(measured)})"
-        )
-    if all(abs(one / side - 1) <= AS_SENT for one in sides):
+        if len(pictures) >= MOST:
+            raise NoFit(
+                f"answers are too noisy to tell in which size a square is seen ({shown(measured)})"
+            )
+        wanted = MORE
+    if abs(sides.width / side - 1) <= AS_SENT and abs(sides.height / side - 1) <= AS_SENT:
         return "sent", pictures, squares(side)
-    frame = f"seen_{round(sides[0])}_{round(sides[1])}"
-    [last] = await ask(
-        [probe_of((side, side), len(pictures))], find_box_format(f"{order}_px@{frame}", "")
-    )
-    [seen] = _measured([last], order)
-    if any(
-        abs(scale * side / one - 1) > 2 * SYSTEMATIC + 4 * error
-        for scale, one, error in zip(seen.scale, sides, seen.error, strict=True)
-    ):
-        raise NoFit(f"the size that is stated changes the answers ({shown([*measured, seen])})")
+    frame = f"seen_{round(sides.width)}_{round(sides.height)}"
+    last_probe = probe_of((side, side), len(pictures))
+    [last] = await ask([last_probe], find_box_format(f"{order}_px@{frame}", ""))
+    [last_seen] = _measured([last], order)
+    for axis, expected in enumerate((sides.width, sides.height)):
+        gap = abs(last_seen.scale[axis] * side / expected - 1)
+        if gap > 2 * SYSTEMATIC + 4 * last_seen.error[axis]:
+            raise NoFit(
+                f"the size that is stated changes the answers ({shown([*measured, last_seen])})"
+            )
     return frame, [*pictures, last], squares(side)
+
+
+def _side_of_squares(max_side: int, taken: Taken) -> int:
+    """The side of a square that may be sent and is taken, in multiples that are seldom rounded."""
+    most = min(SIDE, max_side)
+    side = min(taken.fitted((most, most)))
+    return side // STEP * STEP or side
 
 
 def _measured(pictures: Sequence[ProbedPicture], order: Order) -> list[SeenSize]:
     """How large each square was seen. Raises NoFit unless the answers are clearly in this order."""
-    orders: list[Order] = [order, *(one for one in ORDERS if one != order)]
-    scores = Scores(pictures, [find_box_format(f"{one}_px", "") for one in orders], measured=True)
+    orders = [order] + [candidate for candidate in ORDERS if candidate != order]
+    formats = [find_box_format(f"{candidate}_px", "") for candidate in orders]
+    scores = Scores(pictures, formats, measured=True)
     scores.check_found(0)
     scores.check_one_format(0)
     measured = measured_in(pictures, order, "sent")
     if len(measured) < len(pictures):
-        raise NoFit(scores.seen("too few boxes came back"))
+        raise NoFit(scores.message("too few boxes came back"))
     return measured
 
 
-def _sides(measured: Sequence[SeenSize], side: int) -> tuple[tuple[float, float], float]:
-    """The width and height in which all squares are seen, and the relative error of that. Raises
-    NoFit.
-    """
-    scales, errors = _table(measured, "scale", "error")
-    shifts, shift_errors = _table(measured, "shift", "shift_error")
+def _sides(measured: Sequence[SeenSize], side: int) -> SeenSides:
+    """The width and height in which all squares of this side are seen. Raises NoFit."""
+    scales = np.array([picture.scale for picture in measured])
+    errors = np.array([picture.error for picture in measured])
     mean, error = _mean(scales, errors * scales)
     spread = float((((scales / mean - 1) / np.hypot(errors, SYSTEMATIC)) ** 2).sum())
-    if spread > scales.size + 5 * math.sqrt(2 * scales.size):
+    if not is_by_chance(spread, scales.size):
         raise NoFit(f"pictures of one size are seen in several ({shown(measured)})")
+    shifts = np.array([picture.shift for picture in measured])
+    shift_errors = np.array([picture.shift_error for picture in measured])
     shift, shift_error = _mean(shifts, shift_errors)
     if (np.abs(shift) > LEVEL + 2.5 * shift_error).any():
         raise NoFit(f"numbers begin at {shift.max():.1%} of a square's side ({shown(measured)})")
     relative = error / mean
     if abs(mean[0] / mean[1] - 1) <= 3 * math.hypot(*relative):  # a square that stays one
         both = float(np.average(mean, weights=relative**-2.0))
-        return (both * side, both * side), 1 / math.sqrt(float((relative**-2.0).sum()))
-    return (float(mean[0]) * side, float(mean[1]) * side), float(relative.max())
-
-
-def _table(measured: Sequence[SeenSize], value: str, error: str) -> tuple[Array, Array]:
-    """Of each picture, x and y: a value and its error."""
-    return (
-        np.array([getattr(one, value) for one in measured]),
-        np.array([getattr(one, error) for one in measured]),
-    )
+        return SeenSides(both * side, both * side, 1 / math.sqrt(float((relative**-2.0).sum())))
+    return SeenSides(float(mean[0]) * side, float(mean[1]) * side, float(relative.max()))
 
 
 def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
@@ -123,57 +144,59 @@ def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
 
 
 def one_order(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """The order in which all pictures were answered in pixels of some size; None if there is no
-    such one.
-    """
+    """The order in which all pictures were answered in pixels of some size; None without such."""
     if len(pictures) < 2:
         return None
-    explained = {
-        order: np.array([_explained(picture, order) for picture in pictures]) for order in ORDERS
-    }
+    explained: dict[Order, Array] = {}
+    for order in ORDERS:
+        explained[order] = np.array([_explained(picture, order) for picture in pictures])
     best = max(ORDERS, key=lambda order: int(explained[order].sum()))
-    beaten = any((explained[order] >= explained[best] + SECOND).any() for order in ORDERS)
-    if beaten or explained[best].sum() < ONE_ORDER * sum(picture.asked for picture in pictures):
+    for order in ORDERS:
+        if (explained[order] >= explained[best] + SECOND).any():
+            return None
+    if explained[best].sum() < ONE_ORDER * sum(picture.asked for picture in pictures):
         return None
-    return None if any(map(_in_parts, measured_in(pictures[: len(SIZES)], best, "sent"))) else best
+    for picture in measured_in(pictures[: len(SIZES)], best, "sent"):
+        if _is_in_parts(picture):
+            return None
+    return best
 
 
 def _explained(picture: ProbedPicture, order: Order) -> int:
-    """How many rectangles lie on one line for x and one for y, wherever those begin and however
-    steep they are.
-    """
-    answers = [answer for answer in picture.answers if len(answer.numbers) == 4]
-    if len(answers) < 4:
+    """How many rectangles lie on one line for x and one for y, wherever these begin."""
+    boxes = answered_boxes(picture, order)
+    if boxes is None:
         return 0
-    written = np.array(
-        [ordered(to_xyxy(answer.numbers, answer.order or order)) for answer in answers]
-    )
-    true = np.array([answer.asked for answer in answers], dtype=float)
-    near = np.ones(len(answers), dtype=bool)
+    near = np.ones(len(boxes.asked), dtype=bool)
     for axis in (0, 1):
-        at, numbers = true[:, axis::2] / picture.size[axis], written[:, axis::2]
-        x, y = at.ravel(), numbers.ravel()
+        edges = boxes.asked[:, axis::2] / picture.size[axis]
+        numbers = boxes.written[:, axis::2]
+        x = edges.ravel()
+        y = numbers.ravel()
         apart = np.subtract.outer(x, x)
-        far = apart > 0.2
+        far = apart > APART
         slope = float(np.median(np.subtract.outer(y, y)[far] / apart[far]))
         if slope <= 0:
             return 0
         start = float(np.median(y - slope * x))
-        near &= (np.abs(numbers - start - slope * at) <= NEAR * slope).all(axis=1)
+        near &= (np.abs(numbers - start - slope * edges) <= NEAR * slope).all(axis=1)
     return int(near.sum())
 
 
-def _in_parts(one: SeenSize) -> bool:
-    """Whether a picture that is no square was answered as models do that count in parts of the
-    side.
+def _is_in_parts(picture: SeenSize) -> bool:
+    """Whether a picture was answered as models do that count in parts of the side.
+
+    In a square, parts of the side look like pixels of a picture that was resized.
     """
-    sides = [
-        (scale * side, error)
-        for scale, side, error in zip(one.scale, one.sent, one.error, strict=True)
-    ]
-    alike = [
-        part
-        for part in PARTS
-        if all(abs(n / part - 1) <= 0.01 + 3 * min(error, 0.01) for n, error in sides)
-    ]
-    return bool(alike) and max(one.sent) > 1.1 * min(one.sent)
+    if max(picture.sent) <= 1.1 * min(picture.sent):
+        return False
+    return any(_is_whole_side(picture, part) for part in PARTS)
+
+
+def _is_whole_side(picture: SeenSize, part: int) -> bool:
+    """Whether this number stands for the picture's width and for its height."""
+    for axis in (0, 1):
+        number = picture.scale[axis] * picture.sent[axis]
+        if abs(number / part - 1) > 0.01 + 3 * min(picture.error[axis], 0.01):
+            return False
+    return True

@@ -1,5 +1,4 @@
-"""For models that count pixels: the sizes at which a picture proved to be seen as it is sent, and
-what to ask next.
+"""For models that count pixels: the sizes at which a picture proved to be seen as it is sent.
 
 Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in
 multiples), which answers about some sizes never settle for all others. So no rule is named. Large
@@ -11,7 +10,7 @@ them, so that its numbers count pixels of the picture as sent.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,15 +21,23 @@ from dataflow_grounding.calibration._roundings import (
     discerning_sizes,
     plausible_roundings,
 )
-from dataflow_grounding.calibration._seen import ROUNDED_PX, SeenSize, check_even, pooled, shown
+from dataflow_grounding.calibration._seen import (
+    ROUNDED_PX,
+    SeenSize,
+    check_even,
+    pooled,
+    sent_sizes,
+    shown,
+)
 from dataflow_grounding.calibration._taken import Taken, is_near, most_elongated
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
 from dataflow_grounding.calibration.probes import SIZES, NoFit, by, reduced_to
 from dataflow_grounding.images.image import SizeLimits
 
-SMALL = SIZES[1][0] * SIZES[1][1]
+SMALL = math.prod(SIZES[1])
 SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16))
 ASPECT = 4
+MOST_ASPECT = 16
 UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond the errors of measuring
 # the same for several pictures together, beyond one and a half standard errors
 UNTOUCHED_MEAN = 0.006
@@ -47,10 +54,15 @@ MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
 class Covering:
     """Decides, round by round, which sizes to ask for, until it can say what is covered.
 
-    `own` are sizes of the run's pictures, the commonest first, of which up to `most_own` are asked
-    for, `max_side` the longest side ever sent, `taken` what the endpoint takes. Sizes are (width,
-    height) in pixels. Pictures up to `aspect` times as long as wide are asked for, and the run's
-    longest, up to 16.
+    Sizes are (width, height) in pixels. Pictures up to `aspect` times as long as wide are asked
+    for, and the run's longest, up to 16.
+
+    Args:
+        max_side: The longest side ever sent.
+        taken: What the endpoint takes.
+        own: Sizes of the run's pictures, the commonest first.
+        most_own: How many of them are asked for at the most.
+        aspect: See above.
     """
 
     def __init__(
@@ -61,7 +73,8 @@ class Covering:
         most_own: int = MOST_OWN,
         aspect: int = ASPECT,
     ) -> None:
-        self.max_side, self.taken = max_side, taken
+        self.max_side = max_side
+        self.taken = taken
         self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme(own, aspect)]))
         self.own = [reduced_to(size, max_side) for size in own]
         self.most_own = most_own
@@ -71,26 +84,24 @@ class Covering:
     @property
     def shaped(self) -> SizeLimits:
         """The limits that the shapes which are asked for set to others."""
-        wide, tall = (
-            max(shape[axis] / shape[1 - axis] for shape in self.shapes) for axis in (0, 1)
-        )
+        wide = max(shape[0] / shape[1] for shape in self.shapes)
+        tall = max(shape[1] / shape[0] for shape in self.shapes)
         return SizeLimits(self.max_side, max_wide=wide, max_tall=tall).within(self.taken.limits)
 
     def next_sizes(self, measured: Sequence[SeenSize]) -> list[Size]:
-        """The sizes to ask for next; none when `covered` can tell. Raises NoFit when asking on is
-        useless.
+        """The sizes to ask for next; none when `covered` can tell.
+
+        Raises NoFit when asking on is useless.
         """
         check_even(measured)
         self.rounds += 1
         if self.rounds == 1:
-            return [
-                one
-                for one in map(self.largest, self.shapes)
-                if not is_near(one, [seen.sent for seen in measured])
-            ]
+            asked = sent_sizes(measured)
+            largest = map(self.largest, self.shapes)
+            return [size for size in largest if not is_near(size, asked)]
         limits = self.limits(measured)
         self._check_possible(limits, measured)
-        inside = [one for one in measured if limits.allows(one.sent)]
+        inside = [picture for picture in measured if limits.allows(picture.sent)]
         wanted = self.unproven(inside, limits) or self.between(inside, limits)
         roundings = plausible_roundings(inside)
         if not roundings and self.rounds > 2:  # the smallest may have been enlarged a little
@@ -104,14 +115,9 @@ class Covering:
 
     def _check_possible(self, limits: SizeLimits, measured: Sequence[SeenSize]) -> None:
         """Raises NoFit if the least area is more than the other limits leave of a shape."""
-        if any(
-            math.prod(limits.fitted(self.largest(shape))) < SLACK * limits.min_pixels
-            for shape in self.shapes
-        ):
-            raise NoFit(
-                "there are no sizes at which pictures are surely seen as they are sent"
-                f" ({shown(measured)})"
-            )
+        for shape in self.shapes:
+            if math.prod(limits.fitted(self.largest(shape))) < SLACK * limits.min_pixels:
+                raise _no_sizes(measured)
 
     def largest(self, shape: tuple[int, int]) -> Size:
         """The largest size of this shape that may be sent and is taken."""
@@ -119,74 +125,74 @@ class Covering:
         return self.taken.fitted((max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
 
     def unproven(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
-        """The sizes at the limits, and the run's own, that were not asked for; `inside` were
-        measured within them.
+        """The sizes at the limits, and the run's own, that were not asked for.
+
+        `inside` were measured within the limits.
         """
-        fitted = [
-            limits.fitted(limits.padded(size))
-            for size in [*map(self.largest, self.shapes), *self.smallest(limits)]
-        ]
-        sent = [one.sent for one in inside]
-        edges = [size for size in dict.fromkeys(fitted) if not is_near(size, sent)]
-        own = uncovered(
-            [limits.fitted(limits.padded(size)) for size in self.own], (), is_covered, self.most_own
-        )
-        return [*edges, *(size for size in own if not is_covered(size, [*sent, *edges]))]
+        sent = sent_sizes(inside)
+        edges: list[Size] = []
+        for size in [*map(self.largest, self.shapes), *self.smallest(limits)]:
+            fitted = limits.fitted(limits.padded(size))
+            if fitted not in edges and not is_near(fitted, sent):
+                edges.append(fitted)
+        own = [limits.fitted(limits.padded(size)) for size in self.own]
+        wanted = list(edges)
+        for size in uncovered(own, (), is_covered, self.most_own):
+            if not is_covered(size, [*sent, *edges]):
+                wanted.append(size)
+        return wanted
 
     def smallest(self, limits: SizeLimits) -> list[Size]:
-        """The widest, the tallest and a square of the smallest pictures: rules for the shorter side
-        enlarge the first two, rules for the longer one the third.
+        """The widest, the tallest and a square of the smallest pictures.
+
+        Rules for the shorter side enlarge the first two, rules for the longer one the third.
         """
-        shapes = sorted(self.shapes, key=lambda shape: shape[0] / shape[1])
-        return [
-            _of_area(1.02 * limits.min_pixels, shape) for shape in (shapes[0], shapes[-1], (1, 1))
-        ]
+        by_shape = sorted(self.shapes, key=lambda shape: shape[0] / shape[1])
+        shapes = (by_shape[0], by_shape[-1], (1, 1))
+        return [_of_area(1.02 * limits.min_pixels, shape) for shape in shapes]
 
     def between(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
-        """Pictures between those asked for: a server may treat the middle-sized in a way of their
-        own.
-        """
-        areas = sorted({math.prod(one.sent) for one in inside})
+        """Pictures between those asked for: servers may treat the middle-sized in another way."""
+        areas = sorted(set(map(math.prod, sent_sizes(inside))))
         wanted: list[Size] = []
         for low, high in itertools.pairwise(areas):
             steps = math.ceil(math.log(high / low) / math.log(STEP))
             for step in range(1, steps):
                 area = low * (high / low) ** (step / steps)
-                wanted.append(
-                    limits.fitted(limits.padded(_of_area(area, MIDDLE[len(wanted) % len(MIDDLE)])))
-                )
+                size = _of_area(area, MIDDLE[len(wanted) % len(MIDDLE)])
+                wanted.append(limits.fitted(limits.padded(size)))
         return wanted
 
     def untried(self, inside: Sequence[SeenSize], limits: SizeLimits, multiple: int) -> list[Size]:
-        """A size in such multiples, as runs send them, where none was asked for: others may look
-        rounded by chance.
+        """A size in such multiples, as runs send them, where none was asked for.
+
+        Others may look rounded by chance.
         """
-        if multiple == 1 or any(
-            one.sent[0] % multiple == one.sent[1] % multiple == 0 for one in inside
-        ):
+        if multiple == 1:
             return []
+        for picture in inside:
+            if picture.sent[0] % multiple == 0 and picture.sent[1] % multiple == 0:
+                return []
         return [replace(limits, multiple=multiple).fitted(self.largest(SHAPES[0]))]
 
     def covered(self, measured: Sequence[SeenSize], frame: str) -> tuple[SizeLimits, str]:
-        """The limits within which pictures are seen as sent, and in which frame; only where nothing
-        was padded, in `frame` "sent", sides are left to be rounded. Raises NoFit, with what was
-        seen.
+        """The limits within which pictures are seen as sent, and in which frame.
+
+        Only where nothing was padded, in `frame` "sent", sides are left to be rounded. Raises
+        NoFit, with what was seen.
         """
         check_even(measured)
         limits = self.limits(measured)
         self._check_possible(limits, measured)
-        inside = [one for one in measured if limits.allows(one.sent)]
+        inside = [picture for picture in measured if limits.allows(picture.sent)]
         limits = limits.within(self.shaped)
         roundings = plausible_roundings(inside) if inside else []
-        multiple = math.lcm(*(rounding.factor for rounding in roundings)) if roundings else 0
+        multiple = math.lcm(*[rounding.factor for rounding in roundings])
         unproven = self.unproven(inside, limits) or self.between(inside, limits)
         if len(roundings) == 1:
             unproven += self.untried(inside, limits, multiple)
-        if not 1 <= multiple <= MOST_MULTIPLE or unproven:
-            raise NoFit(
-                "there are no sizes at which pictures are surely seen as they are sent"
-                f" ({shown(measured)})"
-            )
+        if not roundings or multiple > MOST_MULTIPLE or unproven:
+            raise _no_sizes(measured)
         _check_untouched(inside, roundings[0], measured)
         rounded = roundings[0].frame
         if len(roundings) > 1 or rounded is None or frame != "sent":
@@ -194,52 +200,68 @@ class Covering:
         return limits, rounded
 
     def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
-        """The widest limits within which every picture measured so far should be seen as sent, and
-        was taken.
-        """
-        enlarged = [one for one in measured if one.reduced - 1 > _doubt(one)]
-        least = math.ceil(max([self.least, *(math.prod(one.size) for one in enlarged)]) / MARGIN**2)
-        large = [one for one in measured if one not in enlarged]
-        if all(abs(1 - one.reduced) + 3 * one.reduced_error <= CERTAIN for one in large):
-            return SizeLimits(max_side=self.max_side, min_pixels=least).within(self.taken.limits)
-        long, area, short = _safe_limits(
-            [(one.sent, _limit_of(one, self.max_side)) for one in large]
+        """The widest limits within which all should be seen as sent, and was taken."""
+        least: float = self.least
+        large = []
+        for picture in measured:
+            if picture.reduced - 1 > _doubt(picture):  # enlarged
+                least = max(least, math.prod(picture.size))
+            else:
+                large.append(picture)
+        min_pixels = math.ceil(least / MARGIN**2)
+        if all(_is_surely_whole(picture) for picture in large):
+            limits = SizeLimits(self.max_side, min_pixels=min_pixels)
+            return limits.within(self.taken.limits)
+        reduced = [_reduced_by(picture, self.max_side) for picture in large]
+        safe = _safe_limits(sent_sizes(large), reduced)
+        limits = SizeLimits(
+            max_side=min(self.max_side, int(safe.long * MARGIN)),
+            max_pixels=_whole_or_none(safe.area * MARGIN**2),
+            max_short_side=_whole_or_none(safe.short * MARGIN),
+            min_pixels=min_pixels,
         )
-        return SizeLimits(
-            max_side=min(self.max_side, int(long * MARGIN)),
-            max_pixels=int(area * MARGIN**2) if area < math.inf else None,
-            max_short_side=int(short * MARGIN) if short < math.inf else None,
-            min_pixels=least,
-        ).within(self.taken.limits)
+        return limits.within(self.taken.limits)
+
+
+def _no_sizes(measured: Sequence[SeenSize]) -> NoFit:
+    why = "there are no sizes at which pictures are surely seen as they are sent"
+    return NoFit(f"{why} ({shown(measured)})")
 
 
 def _check_untouched(
     inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]
 ) -> None:
-    for one in inside:
-        if not one.is_as_expected(rounding.expected(one.sent), UNTOUCHED):
+    """Raises NoFit unless rounding explains each picture, and pictures of each area together."""
+    for picture in inside:
+        if not picture.is_as_expected(rounding.expected(picture.sent), UNTOUCHED):
             raise NoFit(
-                f"pictures of {by(one.sent)} px are not seen as they are sent ({shown(measured)})"
+                f"pictures of {by(picture.sent)} px are not seen as they are sent"
+                f" ({shown(measured)})"
             )
-    by_area = sorted(inside, key=lambda one: math.prod(one.sent), reverse=True)
-    groups = [by_area[place : place + ALIKE] for place in range(0, len(by_area), ALIKE)]
-    means = [pooled(group, rounding.expected) for group in groups]
-    if any(abs(mean) > UNTOUCHED_MEAN + 1.5 * error for mean, error in means):
-        raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
+    by_area = sorted(inside, key=lambda picture: math.prod(picture.sent), reverse=True)
+    for start in range(0, len(by_area), ALIKE):
+        mean = pooled(by_area[start : start + ALIKE], rounding.expected)
+        if not mean.is_within(UNTOUCHED_MEAN, 1.5):
+            raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
 
 
-def _limit_of(one: SeenSize, largest: int) -> float:
+def _reduced_by(picture: SeenSize, largest: int) -> float:
     """By what a picture's sides are reduced; 1 where rounding alone can explain it."""
     # One of the largest side is taken at its word: rounding means little to it, and a limit just
     # below it could hide.
-    scale = min(one.reduced, 1 / one.reduced)
-    doubt = 0.0 if max(one.sent) == largest else _doubt(one)
+    scale = min(picture.reduced, 1 / picture.reduced)
+    doubt = 0.0 if max(picture.sent) == largest else _doubt(picture)
     return scale if 1 - scale > doubt else 1.0
 
 
-def _doubt(one: SeenSize) -> float:
+def _is_surely_whole(picture: SeenSize) -> bool:
+    """Whether a picture can't have been reduced by more than what needs no margin."""
+    return abs(1 - picture.reduced) + 3 * picture.reduced_error <= CERTAIN
+
+
+def _doubt(picture: SeenSize) -> float:
     """By how much a picture may look reduced or enlarged where sides are only rounded."""
-    return CERTAIN / 2 + 3 * one.reduced_error + ROUNDED_PX / min(one.sent)
+    return CERTAIN / 2 + 3 * picture.reduced_error + ROUNDED_PX / min(picture.sent)
 
 
 def _of_area(area: float, shape: tuple[int, int]) -> Size:
@@ -247,35 +269,61 @@ def _of_area(area: float, shape: tuple[int, int]) -> Size:
     return round(shape[0] * side), round(shape[1] * side)
 
 
-def _safe_limits(large: Sequence[tuple[Size, float]]) -> tuple[float, float, float]:
-    """The limits (long side, area, short side) that keep what was seen of each picture and leave
-    the most of them.
+def _whole_or_none(limit: float) -> int | None:
+    """A limit in whole pixels; None where there is none."""
+    return int(limit) if limit < math.inf else None
+
+
+@dataclass(frozen=True)
+class SafeLimits:
+    """A longest side, an area and a shorter side, in pixels; infinite where there is no limit."""
+
+    long: float
+    area: float
+    short: float
+
+
+def _safe_limits(sizes: Sequence[Size], scales: Sequence[float]) -> SafeLimits:
+    """The limits that keep what was seen of each picture and leave the most of them.
+
+    `scales` is by what each of the sizes was reduced. Every combination of limits that some of the
+    pictures suggest is tried.
     """
-    sent, scales = (
-        np.array([size for size, _ in large], float),
-        np.array([scale for _, scale in large]),
-    )
-    seen = sent * scales[:, None]
+    sent = np.array(sizes, float)
+    reduced = np.array(scales)
+    seen = sent * reduced[:, None]
     longs = np.unique(seen.max(1))
-    areas, shorts = (np.append(np.unique(sides), math.inf) for sides in (seen.prod(1), seen.min(1)))
-    by_area, by_short = np.sqrt(areas[:, None] / sent.prod(1)), shorts[:, None] / sent.min(1)
-    # for each area and short side, each picture's
-    others = np.minimum(by_area[:, None], np.minimum(by_short, 1.0))
-    most = (-math.inf, (0.0, 0.0, 0.0))
+    areas = np.append(np.unique(seen.prod(1)), math.inf)
+    shorts = np.append(np.unique(seen.min(1)), math.inf)
+    # By what each picture is reduced under an area and a shorter side: [area, short, picture].
+    by_area = np.sqrt(areas[:, None] / sent.prod(1))
+    by_short = shorts[:, None] / sent.min(1)
+    by_both = np.minimum(by_area[:, None], np.minimum(by_short, 1.0))
+    best = SafeLimits(0.0, 0.0, 0.0)
+    most_left = -math.inf
     for long in longs:
-        left = np.minimum(others, long / sent.max(1))
-        total = np.where((left <= 1.02 * scales).all(-1), np.log(left).sum(-1), -math.inf).ravel()
+        left = np.minimum(by_both, long / sent.max(1))
+        keeps = (left <= 1.02 * reduced).all(-1)
+        total = np.where(keeps, np.log(left).sum(-1), -math.inf).ravel()
+        # Of equal ones the last: the widest limits.
         area, short = divmod(int(np.flatnonzero(total == total.max())[-1]), len(shorts))
-        most = max(
-            most, (float(total.max()), (float(long), float(areas[area]), float(shorts[short])))
-        )
-    return most[1]
+        if float(total.max()) >= most_left:
+            most_left = float(total.max())
+            best = SafeLimits(float(long), float(areas[area]), float(shorts[short]))
+    return best
 
 
 def _extreme(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
-    """The widest of the run's shapes, where it is wider than `aspect` by 1, and the tallest, where
-    taller than 9:16.
+    """The shapes of the run's widest and tallest pictures, where these are out of the ordinary.
+
+    That is wider than `aspect` by 1, or taller than 9:16.
     """
-    wide, tall = (max(size) / min(size) for size in most_elongated(own))
-    shapes = [(min(math.ceil(wide), 16), 1)] if wide > aspect else []
-    return [*shapes, (1, min(max(math.ceil(tall), aspect), 16))] if tall > 1.8 else shapes
+    widest, tallest = most_elongated(own)
+    wide = max(widest) / min(widest)
+    tall = max(tallest) / min(tallest)
+    shapes = []
+    if wide > aspect:
+        shapes.append((min(math.ceil(wide), MOST_ASPECT), 1))
+    if tall > 1.8:
+        shapes.append((1, min(max(math.ceil(tall), aspect), MOST_ASPECT)))
+    return shapes

@@ -1,5 +1,6 @@
-"""What to ask a model, answer by answer, until its box format is known, and how to send it
-elongated pictures.
+"""What to ask a model, answer by answer, until its box format is known.
+
+And how to send it elongated pictures.
 """
 
 import asyncio
@@ -20,10 +21,12 @@ from dataflow_grounding.calibration._fitting import Fit, first_guess, fit, fit_a
 from dataflow_grounding.calibration._seen import (
     ONCE_OFF,
     Expected,
+    SeenSize,
     check_whole,
     constant_side,
     measured_in,
     seen,
+    sent_sizes,
     shown,
 )
 from dataflow_grounding.calibration._taken import MODERATE, Taken, elongated, is_elongated, is_near
@@ -45,9 +48,9 @@ from dataflow_grounding.calibration.probes import (
 )
 from dataflow_grounding.images.image import SizeLimits
 
-WAYS = (None, MODERATE, 2)  # as it is, and with padding to this aspect
-# how much worse than usual boxes have to be, and how much better with padding
-WORSE, BETTER = 2.0, 0.6
+PADDINGS = (None, MODERATE, 2)  # elongated pictures as they are, and padded to these aspects
+WORSE = 2.0  # how much worse than usual boxes have to be to try padding
+BETTER = 0.6  # how much better they have to be with padding
 # of the side: boxes that are further off than this, and than WORSE times the usual, are of no use
 FAR = 0.05
 USUAL = 0.01  # boxes are at least this far off in any picture
@@ -57,8 +60,12 @@ LEAST_ANSWERED = 1 / 4
 
 @dataclass(frozen=True)
 class Decision:
-    """The format, and the pictures that speak for it; `limits` are those within which pixels are
-    the sent picture's.
+    """The format, and what it rests on.
+
+    Attributes:
+        fit: The format that fits.
+        pictures: The pictures that speak for it.
+        limits: Those within which pixels are the sent picture's.
     """
 
     fit: Fit
@@ -67,172 +74,203 @@ class Decision:
 
 
 class Deciding:
-    """One model's case: `ask` puts probe pictures to it, `own` are sizes of the run's, the
-    commonest first, of which up to `most_own` are asked for. What takes long to reckon is done by a
-    thread: the event loop may have other things to do.
+    """One model's case.
+
+    What takes long to reckon is done by a thread: the event loop may have other things to do.
+
+    Args:
+        ask: Puts probe pictures to the model.
+        max_side: The longest side that is ever sent, in pixels.
+        own: Sizes of the run's pictures, the commonest first.
+        most_own: How many of them are asked for at the most.
     """
 
     def __init__(
         self, ask: AskProbes, max_side: int, own: Sequence[Size] = (), most_own: int = MOST_OWN
     ) -> None:
-        self.ask, self.max_side, self.own, self.most_own = ask, max_side, own, most_own
+        self.ask = ask
+        self.max_side = max_side
+        self.own = own
+        self.most_own = most_own
         self.pictures: list[ProbedPicture] = []
         self.taken = Taken(max_side, own)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """The format that fits: `stated` for the first picture, then as its answer suggests. Raises
-        NoFit.
+        """The format that fits.
+
+        The first picture is asked for in the `stated` one, the others as its answer suggests.
+        Raises NoFit.
         """
         try:
             return await self._decided(stated)
-        except NoFit as why:
-            unclear, order = why, one_order(self.pictures)
+        except NoFit as error:
+            unclear = error
+        order = one_order(self.pictures)
         if order is None:
             raise unclear
         return await self._as_squares(order, unclear)
 
     async def _decided(self, stated: BoxFormat) -> Decision:
-        first, *others = (reduced_to(size, self.max_side) for size in SIZES)
+        first, *further_sizes = [reduced_to(size, self.max_side) for size in SIZES]
         await self._ask_for([first], stated)
         stated = first_guess(self.pictures[0], stated)
-        await self._ask_for(
-            [size for size in others if not is_near(size, [self.pictures[0].sent])], stated
-        )
-        found = await asyncio.to_thread(fit, self.pictures, stated)
-        if found.format.frame != "sent" and found.format.scale != "px":
+        first_sent = self.pictures[0].sent
+        unlike_first = [size for size in further_sizes if not is_near(size, [first_sent])]
+        await self._ask_for(unlike_first, stated)
+        best = await self._fit(stated)
+        if best.format.frame != "sent" and best.format.scale != "px":
             await self._ask_for([reduced_to(size, self.max_side) for size in OTHER_SHAPES], stated)
-            found = await asyncio.to_thread(fit, self.pictures, stated)
-        if found.format.scale == "px":
-            return await self._in_pixels(found.format)
-        further = self._further_shapes(found.format)
+            best = await self._fit(stated)
+        if best.format.scale == "px":
+            return await self._in_pixels(best.format)
+        further = self._further_shapes(best.format)
         if further:
             await self._ask_further(further, stated)
-            found = await asyncio.to_thread(fit, self.pictures, stated)
-        if self.taken.narrowed and self.own:
-            await self._ask_for(
-                [legible(reduced_to(self.own[0], self.max_side), self.max_side)], stated
-            )
-        return Decision(found, self.pictures, self.taken.limits if self.taken.narrowed else None)
+            best = await self._fit(stated)
+        if not self.taken.narrowed:
+            return Decision(best, self.pictures)
+        if self.own:
+            await self._ask_for([self._legible(self.own[0])], stated)
+        return Decision(best, self.pictures, self.taken.limits)
+
+    async def _fit(self, stated: BoxFormat) -> Fit:
+        return await asyncio.to_thread(fit, self.pictures, stated)
+
+    def _legible(self, size: Size) -> Size:
+        """The size, as large as it may be sent, and not too small to see anything in it."""
+        return legible(reduced_to(size, self.max_side), self.max_side)
 
     async def _ask_further(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for further shapes, of which those that are refused, or left without rectangles, say
-        nothing.
+        """Ask for further shapes.
+
+        Those that are refused, or left without rectangles, say nothing.
         """
         before = len(self.pictures)
         with suppress(NoFit):  # no limit explains what is refused: such sizes stay untried
             await self._ask_for(sizes, asked)
-        further = self.pictures[before:]
-        unanswered = [picture for picture in further if judge([picture], asked).kind == "silent"]
+        answered = []
+        unanswered = []
+        for picture in self.pictures[before:]:
+            if judge([picture], asked).kind == "silent":
+                unanswered.append(picture)
+            else:
+                answered.append(picture)
         if unanswered:
-            them = ", ".join(by(picture.sent) for picture in unanswered)
+            sizes_in_words = ", ".join(by(picture.sent) for picture in unanswered)
             say(
-                f"The rectangles in pictures of {them} px were not answered: boxes in such pictures"
-                " are not known."
+                f"The rectangles in pictures of {sizes_in_words} px were not answered: boxes in"
+                " such pictures are not known."
             )
-        self.pictures = self.pictures[:before] + [
-            picture for picture in further if picture not in unanswered
-        ]
+        self.pictures = self.pictures[:before] + answered
 
-    def _further_shapes(self, found: BoxFormat) -> list[Size]:
-        """For a model that counts parts of the side: the run's own shapes that none of the pictures
-        stands for, or the usual ones. How elongated pictures are to be sent is found out by
-        `verdict_on`.
+    def _further_shapes(self, known: BoxFormat) -> list[Size]:
+        """Shapes to ask for where a model counts parts of the side.
+
+        Those are the run's own that none of the pictures stands for, or the usual ones. How
+        elongated pictures are to be sent is found out by `verdict_on`.
         """
-        usual = USUAL_SHAPES if found.frame == "sent" else ()
-        own = [
-            legible(reduced_to(size, self.max_side), self.max_side) for size in self.own or usual
-        ]
-        asked = [picture.sent for picture in self.pictures]
-        return uncovered(
-            [size for size in own if not is_elongated(size)], asked, is_alike, self.most_own
-        )
+        sizes = self.own
+        if not sizes and known.frame == "sent":
+            sizes = USUAL_SHAPES
+        drawn = [self._legible(size) for size in sizes]
+        moderate = [size for size in drawn if not is_elongated(size)]
+        return uncovered(moderate, sent_sizes(self.pictures), is_alike, self.most_own)
 
     async def _as_squares(self, order: Order, unclear: NoFit) -> Decision:
-        """For a model that counts pixels, though in no sizes those of the picture as sent. Raises
-        `unclear`.
+        """For a model that counts pixels, though in no sizes those of the picture as sent.
+
+        Raises `unclear` where squares of one size don't help.
         """
         try:
             frame, pictures, limits = await on_canvas(self.ask, order, self.max_side, self.taken)
-        except NoFit as why:
-            raise unclear from why
+        except NoFit as error:
+            raise unclear from error
         self.pictures = pictures
         return Decision(fit_as(order, "px", frame, pictures), pictures, limits)
 
-    async def _in_pixels(self, found: BoxFormat) -> Decision:
-        """For a model that counts pixels: the limits within which it counts those of the picture as
-        sent.
-        """
-        measured = measured_in(self.pictures, found.order, found.frame)
-        constant = constant_side(measured, found.frame)
-        if constant is not None and constant[1] != "sent":
+    async def _in_pixels(self, known: BoxFormat) -> Decision:
+        """For a model that counts pixels: the limits within which these are the sent picture's."""
+        measured = measured_in(self.pictures, known.order, known.frame)
+        constant = constant_side(measured, known.frame)
+        if constant is not None and constant.frame != "sent":
             # squares show as much to a server that pads to them itself
             raise NoFit(
                 "the side of the squares that pictures are padded to is not known"
                 f" ({shown(measured)})"
             )
         if constant is not None:
-            return await self._in_parts(found)
+            return await self._in_parts(known)
         try:
-            limits, frame = await self._covered(
-                found, Covering(self.max_side, self.taken, self.own, self.most_own)
-            )
-        except NoFit:  # elongated pictures may be what is wrong: they can be padded
+            covering = Covering(self.max_side, self.taken, self.own, self.most_own)
+            limits, frame = await self._covered(known, covering)
+        except NoFit:
             if not elongated(self.own):
                 raise
-            self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
-            padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
-            own = [padding.padded(size) for size in self.own]
-            limits, frame = await self._covered(
-                found, Covering(self.max_side, self.taken, own, self.most_own, MODERATE)
-            )
+            # Elongated pictures may be what is wrong: they can be padded.
+            limits, frame = await self._covered_without_elongated(known)
         inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
-        return Decision(fit_as(found.order, "px", frame, inside), inside, limits)
+        return Decision(fit_as(known.order, "px", frame, inside), inside, limits)
 
-    async def _covered(self, found: BoxFormat, covering: Covering) -> tuple[SizeLimits, str]:
+    async def _covered_without_elongated(self, known: BoxFormat) -> tuple[SizeLimits, str]:
+        self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
+        padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
+        own = [padding.padded(size) for size in self.own]
+        covering = Covering(self.max_side, self.taken, own, self.most_own, MODERATE)
+        return await self._covered(known, covering)
+
+    async def _covered(self, known: BoxFormat, covering: Covering) -> tuple[SizeLimits, str]:
         """What the further pictures prove, as Covering.covered. Raises NoFit."""
 
-        def next_sizes() -> list[Size]:
-            return covering.next_sizes(measured_in(self.pictures, found.order, found.frame))
+        def measured() -> list[SeenSize]:
+            return measured_in(self.pictures, known.order, known.frame)
 
-        while sizes := await asyncio.to_thread(next_sizes):
-            await self._ask_for(sizes, found)
-        return covering.covered(measured_in(self.pictures, found.order, found.frame), found.frame)
+        while True:
+            sizes = await asyncio.to_thread(lambda: covering.next_sizes(measured()))
+            if not sizes:
+                return covering.covered(measured(), known.frame)
+            await self._ask_for(sizes, known)
 
-    async def _in_parts(self, found: BoxFormat) -> Decision:
-        """For a model that writes one number for the whole side of any picture, if further pictures
-        say so too.
+    async def _in_parts(self, known: BoxFormat) -> Decision:
+        """For a model that writes one number for the whole side of any picture.
+
+        Raises NoFit unless further pictures say so too.
         """
         covering = Covering(self.max_side, self.taken, self.own, self.most_own)
-        await self._ask_for([*covering.next_sizes([]), *OTHER_SHAPES], found)
-        measured = measured_in(self.pictures, found.order, found.frame)
-        constant = constant_side(measured, found.frame)
-        if constant is None or constant[1] != "sent":
+        await self._ask_for([*covering.next_sizes([]), *OTHER_SHAPES], known)
+        measured = measured_in(self.pictures, known.order, known.frame)
+        constant = constant_side(measured, known.frame)
+        if constant is None or constant.frame != "sent":
             raise PicturesDisagree(
                 "the pictures disagree: some are counted in pixels, some in parts of the side"
             )
-        limits = replace(covering.shaped, min_pixels=min(math.prod(one.sent) for one in measured))
-        named = fit_as(found.order, *constant, self.pictures)
+        smallest = min(map(math.prod, sent_sizes(measured)))
+        named = fit_as(known.order, constant.number, constant.frame, self.pictures)
         check_whole(measured, named.format)
-        return Decision(named, self.pictures, limits)
+        return Decision(named, self.pictures, replace(covering.shaped, min_pixels=smallest))
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for pictures of these sizes, and of others where some are refused. Raises
-        NothingAnswered, NoFit.
+        """Ask for pictures of these sizes, and of others where some are refused.
+
+        Raises NothingAnswered, NoFit.
         """
-        sent = [picture.sent for picture in self.pictures]
+        sent = sent_sizes(self.pictures)
         fitted = dict.fromkeys(map(self.taken.fitted, sizes))
         sizes = [size for size in fitted if size in sizes or not is_near(size, sent)]
         while sizes:
-            before = Counter(picture.size for picture in self.pictures)
-            answers = await self.ask([probe_of(size, layout=before[size]) for size in sizes], asked)
-            self.pictures += [picture for picture in answers if not picture.refused]
-            refused = [picture for picture in answers if picture.refused]
-            sizes = self.taken.instead(refused, [picture.sent for picture in self.pictures])
+            # A second picture of one size has its rectangles elsewhere.
+            layouts = Counter(picture.size for picture in self.pictures)
+            probes = [probe_of(size, layout=layouts[size]) for size in sizes]
+            refused = []
+            for picture in await self.ask(probes, asked):
+                if picture.refused:
+                    refused.append(picture)
+                else:
+                    self.pictures.append(picture)
+            sizes = self.taken.instead(refused, sent_sizes(self.pictures))
 
 
 async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
-    """Whether boxes in a picture of this size are where the format says; None if that can't be
-    told.
+    """Whether boxes in a picture of this size are where the format says; None if it can't be told.
 
     The rectangles have to be found before the scale is measured: it looks the same with x and y
     swapped.
@@ -244,15 +282,19 @@ async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
             return None
         if verdict.kind == "misses":
             continue
-        one = seen(
-            picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent"
-        )
-        if one is None:
+        measured = _seen_in(picture, known)
+        if measured is None:
             return None
         within = UNTOUCHED if known.scale == "px" else ONCE_OFF
-        if one.is_as_expected(_expected(known, picture.sent), within):
+        if measured.is_as_expected(_expected(known, picture.sent), within):
             return True
     return False
+
+
+def _seen_in(picture: ProbedPicture, known: BoxFormat) -> SeenSize | None:
+    """A picture's size as numbers in this format count it; only padding moves the first edge."""
+    frame = known.frame if known.frame.startswith("pad_square") else "sent"
+    return seen(picture, known.order, frame)
 
 
 def _expected(known: BoxFormat, sent: Size) -> Expected:
@@ -264,8 +306,12 @@ def _expected(known: BoxFormat, sent: Size) -> Expected:
 
 
 class PaddingVerdict(NamedTuple):
-    """For pictures like `size`: the aspect to pad to, or None; where that's no use, how far `off`
-    boxes still are.
+    """How pictures like `size` are to be sent.
+
+    Attributes:
+        size: Width and height in pixels.
+        aspect: The aspect to pad to; None for no padding.
+        off: Where that is no use: how far off boxes still are, as a share of the side.
     """
 
     size: Size
@@ -276,70 +322,71 @@ class PaddingVerdict(NamedTuple):
 async def verdict_on(
     ask: AskProbes, size: Size, known: BoxFormat, max_side: int, usual: float | None
 ) -> tuple[PaddingVerdict | None, list[ProbedPicture]]:
-    """Ask for a picture of this size in a format of parts of the side, padded ever more while that
-    may help.
+    """Ask for a picture of this size, padded ever more while that may help.
 
-    `usual` is how far boxes are off otherwise; None to find out. No verdict where nothing is
-    answered. A picture too narrow to draw rectangles in is enlarged.
+    The `known` format counts parts of the side. `usual` is how far boxes are off otherwise; None
+    to find out. No verdict where nothing is answered. A picture too narrow to draw rectangles in
+    is enlarged. Returns the pictures, too.
     """
     pictures: list[ProbedPicture] = []
-    offs: dict[float | None, float] = {}
+    off_with: dict[float | None, float] = {}
     drawn = legible(size, max_side)
-    for aspect in WAYS:
+    for aspect in PADDINGS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         padded = Probe(limits.padded(drawn), probe_of(drawn).boxes, drawn)
-        pictures += await ask([padded], known)
-        if (
-            len(pictures[-1].answers) < LEAST_ANSWERED * pictures[-1].asked
-            and not pictures[-1].refused
-        ):
+        [picture] = await ask([padded], known)
+        pictures.append(picture)
+        if len(picture.answers) < LEAST_ANSWERED * picture.asked and not picture.refused:
             break
-        offs[aspect] = max(median_error(pictures[-1], known), steady_error(pictures[-1], known))
-        if offs[aspect] <= WORSE * max(usual or 0, USUAL) or (aspect and offs[aspect] <= FAR):
+        off = max(median_error(picture, known), steady_error(picture, known))
+        off_with[aspect] = off
+        if off <= WORSE * max(usual or 0, USUAL) or (aspect and off <= FAR):
             break
-    if not offs or all(picture.refused for picture in pictures):
+    if not off_with or all(picture.refused for picture in pictures):
         return None, pictures
-    plain, best = offs[None], min(offs, key=lambda aspect: offs[aspect])
-    if offs[best] >= BETTER * plain:
+    best = min(off_with, key=lambda aspect: off_with[aspect])
+    if off_with[best] >= BETTER * off_with[None]:
         best = None
-    if offs[best] <= FAR:
+    if off_with[best] <= FAR:
         return PaddingVerdict(size, best, None), pictures
     if usual is None:
-        pictures += await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
-        usual = median_error(pictures[-1], known)
-    return PaddingVerdict(size, best, offs[best] if offs[best] > WORSE * usual else None), pictures
+        [picture] = await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
+        pictures.append(picture)
+        usual = median_error(picture, known)
+    if off_with[best] > WORSE * usual:
+        return PaddingVerdict(size, best, off_with[best]), pictures
+    return PaddingVerdict(size, best, None), pictures
 
 
 def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:
-    """How far all boxes of a picture are scaled or shifted together, as a share of the side; 0 if
-    that may be noise.
+    """How far all boxes of a picture are scaled or shifted together; 0 if that may be noise.
 
-    A server that pads pictures to multiples moves the boxes of long ones by more than those of
-    others. Pictures that this package padded are not looked at: they have other sides.
+    As a share of the side. A server that pads pictures to multiples moves the boxes of long ones
+    by more than those of others. Pictures that this package padded are not looked at: they have
+    other sides.
     """
     if picture.probe.drawn is not None and picture.probe.drawn != picture.probe.size:
         return 0.0
-    one = seen(
-        picture, known.order, known.frame if known.frame.startswith("pad_square") else "sent"
-    )
-    if one is None:
+    measured = _seen_in(picture, known)
+    if measured is None:
         return 0.0
     expected = _expected(known, picture.sent)
-    return (
-        0.0
-        if one.is_as_expected(expected, ONCE_OFF)
-        else max(map(abs, (*one.gaps(expected), *one.shift)))
-    )
+    if measured.is_as_expected(expected, ONCE_OFF):
+        return 0.0
+    gaps = measured.scale_gaps(expected) + measured.shift_gaps(expected)
+    return max(abs(gap.gap) for gap in gaps)
 
 
 def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
-    """The worst edge of the median rectangle, as a share of the side of what is drawn; 1 where
-    hardly any came back.
+    """The worst edge of the median rectangle, as a share of the side of what is drawn.
+
+    Rectangles that did not come back are off by the whole side.
     """
     sides = (picture.probe.drawn or picture.size) * 2
-    usable = [answer for answer in picture.answers if len(answer.numbers) == 4]
-    pairs = [(picture.in_pixels(answer, known), answer.asked) for answer in usable]
-    worst = [
-        max(abs(a - b) / side for a, b, side in zip(*pair, sides, strict=True)) for pair in pairs
-    ]
-    return median([*worst, *[1.0] * (picture.asked - len(worst))])
+    worst = []
+    for answer in picture.answers:
+        if len(answer.numbers) == 4:
+            edges = zip(picture.in_pixels(answer, known), answer.asked, sides, strict=True)
+            worst.append(max(abs(read - true) / side for read, true, side in edges))
+    worst += [1.0] * (picture.asked - len(worst))
+    return median(worst)

@@ -1,5 +1,6 @@
-"""To which multiples a server brings the sides of pictures that no other limit touches: what is
-still plausible.
+"""To which multiples a server brings the sides of pictures that no other limit touches.
+
+Answers seldom settle that: what is found is which roundings are still plausible.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._seen import Expected, SeenSize
+from dataflow_grounding.calibration._seen import SYSTEMATIC, Expected, SeenSize, is_by_chance
 
 # Patches of vision encoders, one or several of them: what is in use, and what might be.
 FACTORS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 30, 32, 36, 40, 42, 48, 56, 60, 64)
@@ -19,16 +20,21 @@ WAYS: dict[str, Callable[[float], int]] = {"nearest": round, "down": math.floor,
 # chi-squared by which a rounding has to be worse than the best to be out of the question
 SURE = 16.0
 SURE_OF_COMMON = 30.0  # the same for those that most servers have: none, 28 and 32
+MOST_OF_ONE = 100.0  # chi-squared that one figure may add
 # a line that has to go through 0 is steeper where numbers start later: mean over mean square of 0
 # to 1
 STEEPER = 1.5
-SYSTEMATIC = 0.003  # what models are off by beside chance, as a share of the side
+DRAWS = 60  # pairs of sizes, of which the most discerning is taken
 
 
 class Rounding(NamedTuple):
-    """Sides are brought to multiples of `factor` px: to the nearest, `down` or `up`. `centered`:
-    the picture keeps its shape and lies in the middle of one with such sides (llama.cpp pads so:
-    mtmd-image.cpp), else it is stretched.
+    """How a server brings sides to multiples.
+
+    Attributes:
+        factor: The multiples, in pixels.
+        way: To the `nearest` of them, `down` or `up`.
+        centered: The picture keeps its shape and lies in the middle of one with such sides, as
+            llama.cpp pads it (mtmd-image.cpp); else it is stretched.
     """
 
     factor: int = 1
@@ -43,80 +49,99 @@ class Rounding(NamedTuple):
         return f"round_{self.factor}" if self.way == "nearest" and not self.centered else None
 
     def expected(self, sent: Size) -> Expected:
-        """How a picture of this size should be seen, by the line that SeenSize has through a
-        picture's first edge.
+        """How a picture of this size should be seen.
+
+        That is the line that SeenSize has through a picture's first edge.
         """
-        rounded = [
-            max(self.factor, WAYS[self.way](side / self.factor) * self.factor) for side in sent
-        ]
-        x, y = (side / plain for side, plain in zip(rounded, sent, strict=True))
+        x = self._rounded(sent[0]) / sent[0]
+        y = self._rounded(sent[1]) / sent[1]
         if not self.centered:
             return Expected((x, y))
         scale = min(x, y)
-        starts = (x / scale - 1) / 2, (y / scale - 1) / 2  # as shares of the side
-        steeper = 1 + STEEPER * starts[0], 1 + STEEPER * starts[1]
+        # where the picture begins, as a share of its side
+        left = (x / scale - 1) / 2
+        top = (y / scale - 1) / 2
+        steeper_x = 1 + STEEPER * left
+        steeper_y = 1 + STEEPER * top
         return Expected(
-            (scale * steeper[0], scale * steeper[1]),
-            (starts[0] / steeper[0], starts[1] / steeper[1]),
+            scale=(scale * steeper_x, scale * steeper_y), shift=(left / steeper_x, top / steeper_y)
         )
+
+    def _rounded(self, side: int) -> int:
+        return max(self.factor, WAYS[self.way](side / self.factor) * self.factor)
 
 
 COMMON = (Rounding(), Rounding(28), Rounding(32))
-ROUNDINGS = (
-    Rounding(),
-    *(Rounding(factor, way) for factor in FACTORS for way in WAYS),
-    *(Rounding(factor, way, True) for factor in FACTORS for way in WAYS),
-)
+
+
+def _all_roundings() -> list[Rounding]:
+    roundings = [Rounding()]
+    for centered in (False, True):
+        for factor in FACTORS:
+            roundings += [Rounding(factor, way, centered) for way in WAYS]
+    return roundings
+
+
+ROUNDINGS = tuple(_all_roundings())
 
 
 def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
-    """The roundings that these pictures, touched by no other limit, don't rule out, the best first;
-    perhaps none.
+    """The roundings that these pictures don't rule out, the best first; perhaps none.
+
+    No other limit touches the pictures.
     """
-    costs = {rounding: sum(_cost(rounding, one) for one in measured) for rounding in ROUNDINGS}
-    best, terms = min(costs.values(), default=0.0), 4 * len(measured)
-    if best > terms + 5 * math.sqrt(2 * terms):
+    costs: dict[Rounding, float] = {}
+    for rounding in ROUNDINGS:
+        costs[rounding] = sum(_cost(rounding, picture) for picture in measured)
+    best = min(costs.values())
+    if not is_by_chance(best, 4 * len(measured)):
         return []
-    plausible = [
-        r for r in ROUNDINGS if costs[r] - best < (SURE_OF_COMMON if r in COMMON else SURE)
-    ]
+    plausible = []
+    for rounding, cost in costs.items():
+        if cost - best < (SURE_OF_COMMON if rounding in COMMON else SURE):
+            plausible.append(rounding)
     return sorted(plausible, key=lambda rounding: costs[rounding])
 
 
-def _cost(rounding: Rounding, one: SeenSize) -> float:
-    """How badly it explains a picture: squares of the gaps of both sides' scales and shifts, in
-    standard errors.
-    """
-    expected = rounding.expected(one.sent)
-    gaps = [*zip(one.gaps(expected), one.error, strict=True)]
-    gaps += [
-        (at - should, error)
-        for at, should, error in zip(one.shift, expected.shift, one.shift_error, strict=True)
-    ]
-    return sum(min((gap / math.hypot(error, SYSTEMATIC)) ** 2, 100.0) for gap, error in gaps)
+def _cost(rounding: Rounding, picture: SeenSize) -> float:
+    """How badly a rounding explains a picture: chi-squared of both sides' scales and shifts."""
+    expected = rounding.expected(picture.sent)
+    gaps = picture.scale_gaps(expected) + picture.shift_gaps(expected)
+    return sum(min(gap.chi_squared(SYSTEMATIC), MOST_OF_ONE) for gap in gaps)
 
 
 @lru_cache(maxsize=64)
 def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int) -> list[Size]:
-    """Two sizes of little more than `min_pixels` square pixels on whose sides these roundings
-    differ the most.
+    """Two sizes on whose sides these roundings differ the most.
+
+    They have little more than `min_pixels` square pixels; one is wide, one is tall.
     """
     draw = random.Random(seed)
     compared = list(dict.fromkeys([*roundings, *COMMON]))
-    best: tuple[float, list[Size]] = (-1.0, [])
-    for _ in range(60):
-        wide, (height, width) = (
-            _size(min_pixels * draw.uniform(1.05, 1.4), draw.uniform(0.4, 1.0)) for _ in range(2)
-        )
+    most_apart = -1.0
+    best: list[Size] = []
+    for _ in range(DRAWS):
+        wide = _drawn_size(draw, min_pixels)
+        height, width = _drawn_size(draw, min_pixels)
         sizes = [wide, (width, height)]
-        views = np.array([[np.ravel(one.expected(size)) for size in sizes] for one in compared])
-        views = views.reshape(len(compared), -1)
-        apart = ((views[:, None] - views[None]) ** 2).sum(axis=2)
-        worst = float(apart[np.triu_indices(len(compared), 1)].min())
-        if worst > best[0]:
-            best = worst, sizes
-    return best[1]
+        apart = _least_apart(compared, sizes)
+        if apart > most_apart:
+            most_apart = apart
+            best = sizes
+    return best
 
 
-def _size(area: float, shape: float) -> Size:
+def _drawn_size(draw: random.Random, min_pixels: int) -> Size:
+    area = min_pixels * draw.uniform(1.05, 1.4)
+    shape = draw.uniform(0.4, 1.0)
     return round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
+
+
+def _least_apart(roundings: Sequence[Rounding], sizes: Sequence[Size]) -> float:
+    """How far apart the two most alike of the roundings are, in pictures of these sizes."""
+    views = []
+    for rounding in roundings:
+        views.append([np.ravel(rounding.expected(size)) for size in sizes])
+    table = np.array(views).reshape(len(roundings), -1)
+    apart = ((table[:, None] - table[None]) ** 2).sum(axis=2)
+    return float(apart[np.triu_indices(len(roundings), 1)].min())

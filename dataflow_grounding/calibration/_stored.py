@@ -1,5 +1,6 @@
-"""Calibrations on disk: a small file per endpoint, model and prompt, in the user's cache and beside
-a run's results.
+"""Calibrations on disk: a small file per endpoint, model and prompt.
+
+It is in the user's cache and beside a run's results.
 """
 
 import hashlib
@@ -27,13 +28,23 @@ LEAST_SIDE, MOST_SIDE = 16, 100_000  # px of pictures, of which a calibration ca
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found out about one model. `error_px` is the mean distance of an edge, in pixels of
-    the probe pictures; `error_share` that of the median rectangle's worst edge, in parts of the
-    side. `date`: UTC, `YYYY-MM-DDTHH:MM:SSZ`. `limits` are those of SizeLimits within which pixels
-    are the sent picture's, None for formats that don't count pixels; `sizes` are the sizes, within
-    them, at which that was measured. `poor` are elongated sizes in which boxes are wrong however
-    they are asked for: width, height, and how far off boxes are as a share of the side. `untried`,
-    in a run's own file, are sizes of its pictures that nothing covers and that it went on with.
+    """What was found out about one model.
+
+    Attributes:
+        endpoint, model, prompt: Whom it is about; `prompt` is a digest, see `prompt_version`.
+        box_format: The format's name.
+        error_px: The mean distance of an edge, in pixels of the probe pictures.
+        error_share: How far the median rectangle's worst edge is off, in parts of the side.
+        found: How many of the rectangles that were `asked` for are where the format says.
+        requests: How many it took.
+        date: In UTC, `YYYY-MM-DDTHH:MM:SSZ`.
+        limits: The sizes within which pixels are the sent picture's; None for formats that don't
+            count pixels.
+        sizes: The sizes, within the limits, at which that was measured.
+        poor: Elongated sizes in which boxes are wrong however they are asked for: width, height,
+            and how far off boxes are as a share of the side.
+        untried: In a run's own file: sizes of its pictures that nothing covers and that it went on
+            with.
     """
 
     endpoint: str
@@ -64,24 +75,34 @@ class Calibration:
     def covers(self, size: Size) -> bool:
         """Whether it is known how boxes turn out in elongated pictures of this size."""
         limits = self.limits or SizeLimits()
-        limit = limits.max_wide if size[0] > size[1] else limits.max_tall
-        measured = any(_is_beyond(one, size) for one in self.sizes)
-        return limit is not None or measured or self.off_in(size) is not None
+        aspect = limits.max_wide if size[0] > size[1] else limits.max_tall
+        if aspect is not None or self.off_in(size) is not None:
+            return True
+        return any(_is_as_elongated(measured, size) for measured in self.sizes)
 
     def off_in(self, size: Size) -> float | None:
-        """How far off boxes are in elongated pictures of this size, as a share of the side; None if
-        not poor.
+        """How far off boxes are in elongated pictures of this size; None if they aren't poor.
+
+        As a share of the side.
         """
-        return next((off for *one, off in self.poor if _is_beyond(size, one)), None)
+        for *measured, off in self.poor:
+            if _is_as_elongated(size, measured):
+                return off
+        return None
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> "Calibration":
-        """This, with an elongated size: that it is to be padded to an aspect, or that boxes in it
-        are `off`.
+        """This, with what was found out about an elongated size.
+
+        It is to be padded to an aspect, None for no padding; or boxes in it are `off`, whatever is
+        done.
         """
         if off is not None:
             return replace(self, date=now(), poor=[*self.poor, [*size, off]])
-        shape: dict[str, Any] = {"max_wide" if size[0] > size[1] else "max_tall": aspect}
-        limits = replace(self.limits or SizeLimits(), **shape)
+        limits = self.limits or SizeLimits()
+        if size[0] > size[1]:
+            limits = replace(limits, max_wide=aspect)
+        else:
+            limits = replace(limits, max_tall=aspect)
         return replace(self, date=now(), limits=limits, sizes=[*self.sizes, list(size)])
 
     def save(self, path: str) -> None:
@@ -92,15 +113,15 @@ class Calibration:
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
-    """The user's cached file of this endpoint, model and today's prompt: its format, or how
-    `elongated` pictures do.
+    """The user's cached file of this endpoint, model and today's prompt.
+
+    With `elongated`, a format's name: the one that says how elongated pictures do in that format.
     """
-    name = json.dumps(
-        [bare_address(endpoint), model, prompt_version(), *([elongated] if elongated else [])]
-    )
-    return within(
-        cache_folder(), f"calibration-{hashlib.sha256(name.encode()).hexdigest()[:20]}.json"
-    )
+    parts = [bare_address(endpoint), model, prompt_version()]
+    if elongated:
+        parts.append(elongated)
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+    return within(cache_folder(), f"calibration-{digest}.json")
 
 
 def bare_address(endpoint: str) -> str:
@@ -114,59 +135,84 @@ def bare_address(endpoint: str) -> str:
 
 @cache
 def prompt_version() -> str:
-    """Digest of all words that tell a model how to write boxes: another prompt may bring another
-    format.
+    """Digest of all words that tell a model how to write boxes.
+
+    Another prompt may bring another format.
     """
-    plain = [find_box_format(f"{order}_{scale}", "") for order in ORDERS for scale in SCALES]
     words = [load_prompt("system"), load_prompt("phrase_grounding")]
-    words += [known.instructions((896, 672)) for known in plain]
+    for order in ORDERS:
+        for scale in SCALES:
+            words.append(find_box_format(f"{order}_{scale}", "").instructions((896, 672)))
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
     """The latest calibration of this endpoint, model and prompt at these paths."""
-    found = [load(path, endpoint, model) for path in paths]
-    return max((one for one in found if one is not None), key=lambda one: one.date, default=None)
+    latest: Calibration | None = None
+    for path in paths:
+        calibration = load(path, endpoint, model)
+        if calibration is not None and (latest is None or calibration.date > latest.date):
+            latest = calibration
+    return latest
 
 
 def load(path: str, endpoint: str, model: str) -> Calibration | None:
-    """The calibration in a file; None for one that is missing, damaged, or of another model,
-    endpoint or prompt.
+    """The calibration in a file.
+
+    None for one that is missing, damaged, or of another model, endpoint or prompt.
     """
     row = read_object(path)
     try:
         calibration = _read(row)
     except (ValueError, TypeError, AttributeError, ArithmeticError, SpecError):
         return None
-    ours = (bare_address(endpoint), model, prompt_version())
-    return (
-        calibration
-        if (calibration.endpoint, calibration.model, calibration.prompt) == ours
-        else None
-    )
+    whose = (calibration.endpoint, calibration.model, calibration.prompt)
+    if whose != (bare_address(endpoint), model, prompt_version()):
+        return None
+    return calibration
 
 
 def _read(row: dict[str, Any]) -> Calibration:
     """The calibration that a file holds. Raises what `load` takes for damage."""
-    known = {one.name: one.type for one in fields(Calibration) if one.name in row}
-    limits = None if row.get("limits") is None else SizeLimits(**row["limits"])
-    calibration = Calibration(**{**{name: row[name] for name in known}, "limits": limits})
-    is_sound = [
-        *(isinstance(row[name], str) for name, kind in known.items() if kind is str),
-        *(is_number(row[name]) for name, kind in known.items() if kind in (int, float)),
-        *(_are_sizes(limits) if limits else [calibration.format.scale != "px"]),
-    ]
-    if not (all(is_sound) and _has_sizes(calibration) and _is_usable(calibration.format)):
+    values: dict[str, Any] = {}
+    for column in fields(Calibration):
+        if column.name in row:
+            values[column.name] = row[column.name]
+    limits = None
+    if row.get("limits") is not None:
+        limits = SizeLimits(**row["limits"])
+    calibration = Calibration(**{**values, "limits": limits})
+    known = calibration.format
+    is_sound = (
+        _are_of_their_types(values)
+        and (_are_limits(limits) if limits else known.scale != "px")
+        and _has_sizes(calibration)
+        and _is_usable(known)
+    )
+    if not is_sound:
         raise ValueError
     return calibration
 
 
+def _are_of_their_types(values: dict[str, Any]) -> bool:
+    """Whether what should be text is, and what should be a number."""
+    for column in fields(Calibration):
+        if column.name not in values:
+            continue
+        value = values[column.name]
+        if column.type is str and not isinstance(value, str):
+            return False
+        if column.type in (int, float) and not is_number(value):
+            return False
+    return True
+
+
 def _has_sizes(calibration: Calibration) -> bool:
     """Whether what should be sizes is."""
-    measured = all(
-        len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE for size in calibration.sizes
-    )
-    return measured and all(len(size) == 3 and min(size) > 0 for size in calibration.poor)
+    for size in calibration.sizes:
+        if not (len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE):
+            return False
+    return all(len(size) == 3 and min(size) > 0 for size in calibration.poor)
 
 
 def _is_usable(known: BoxFormat) -> bool:
@@ -174,26 +220,33 @@ def _is_usable(known: BoxFormat) -> bool:
     return known.boxes and all(1 <= side <= MOST_SIDE**2 for side in known.limits((1000, 700)))
 
 
-def _are_sizes(limits: SizeLimits) -> list[bool]:
+def _are_limits(limits: SizeLimits) -> bool:
     """Whether limits are such as calibrations find: a file may be damaged, or edited by hand."""
-    whole = [limits.max_side, limits.multiple, limits.min_pixels]
-    sides = [limits.max_side, *(side for side in (limits.max_short_side,) if side is not None)]
-    aspects = [aspect for aspect in (limits.max_wide, limits.max_tall) if aspect is not None]
-    return [
-        *(type(number) is int for number in whole),
-        *(type(number) in (int, float) for number in (*sides, *aspects)),
-        *(LEAST_SIDE <= side <= MOST_SIDE for side in sides),
-        1 <= limits.multiple <= MOST_SIDE,
-        0 <= limits.min_pixels <= MOST_SIDE**2,
-        limits.max_pixels is None or LEAST_SIDE**2 <= limits.max_pixels <= MOST_SIDE**2,
-        *(1 <= aspect <= MOST_SIDE for aspect in aspects),
-    ]
+    for whole in (limits.max_side, limits.multiple, limits.min_pixels):
+        if type(whole) is not int:
+            return False
+    for side in (limits.max_side, limits.max_short_side):
+        if side is not None and not _is_between(LEAST_SIDE, side, MOST_SIDE):
+            return False
+    for aspect in (limits.max_wide, limits.max_tall):
+        if aspect is not None and not _is_between(1, aspect, MOST_SIDE):
+            return False
+    most_pixels = limits.max_pixels
+    if most_pixels is not None and not LEAST_SIDE**2 <= most_pixels <= MOST_SIDE**2:
+        return False
+    return 1 <= limits.multiple <= MOST_SIDE and 0 <= limits.min_pixels <= MOST_SIDE**2
 
 
-def _is_beyond(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether a size is wide or tall as the other one is, and about as much or more."""
-    wide = other[0] > other[1]
-    return (one[0] > one[1]) == wide and max(one) / min(one) >= 0.95 * max(other) / min(other)
+def _is_between(low: int, number: float, high: int) -> bool:
+    """Whether it is a number, and in this range."""
+    return type(number) in (int, float) and low <= number <= high
+
+
+def _is_as_elongated(size: Sequence[float], than: Sequence[float]) -> bool:
+    """Whether a size is wide or tall as the other is, and about as much or more."""
+    is_wide = size[0] > size[1]
+    is_same_way = is_wide == (than[0] > than[1])
+    return is_same_way and max(size) / min(size) >= 0.95 * max(than) / min(than)
 
 
 def now() -> str:

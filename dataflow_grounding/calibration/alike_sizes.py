@@ -1,5 +1,6 @@
-"""Which sizes of pictures stand for others: where boxes are right in one, they are in those that
-are alike.
+"""Which sizes of pictures stand for others.
+
+Where boxes are right in one, they are in those that are alike.
 """
 
 import math
@@ -12,8 +13,9 @@ from dataflow_grounding.boxes.geometry import Size
 # of a side, by which a size may differ from one that was measured to be taken for the same
 COVERED = 0.1
 ALIKE = 3  # by how many times its area may, where numbers count parts of the side
-MOST_OWN, EVEN_MORE = 8, 24  # probe pictures in a run's own sizes, and in those of a large run
-FOR_EACH = 60  # of its pictures, one probe picture more
+MOST_OWN = 8  # probe pictures in a run's own sizes
+EVEN_MORE = 24  # the same for a large run
+FOR_EACH = 60  # pictures of a run, one probe picture more
 
 Covers: TypeAlias = Callable[[Size, Iterable[Sequence[float]]], bool]
 """Whether one of the sizes that were measured stands for this size."""
@@ -22,10 +24,9 @@ Covers: TypeAlias = Callable[[Size, Iterable[Sequence[float]]], bool]
 def uncovered(
     sizes: Sequence[Size], measured: Sequence[Sequence[float]], covers: Covers, most: int = MOST_OWN
 ) -> list[Size]:
-    """Those of a run's `sizes`, as sent and the commonest first, that stand for the ones which none
-    `measured` covers.
+    """Those of a run's `sizes` that stand for the ones which none `measured` covers.
 
-    Up to `most`, the largest and the smallest among them.
+    Sizes are as sent, the commonest first. Up to `most`, the largest and the smallest among them.
     """
     left = [size for size in dict.fromkeys(sizes) if not covers(size, measured)]
     by_area = sorted(left, key=math.prod)
@@ -53,30 +54,29 @@ def is_alike(size: Size, measured: Iterable[Sequence[float]]) -> bool:
     do, which go by the shape, and so do servers that treat small or large pictures in a way of
     their own.
     """
-    for one in measured:
-        across, down = size[0] / one[0], size[1] / one[1]
-        if abs(across / down - 1) <= COVERED and 1 / ALIKE <= across * down <= ALIKE:
+    for known in measured:
+        across = size[0] / known[0]
+        down = size[1] / known[1]
+        if _is_near_one(across / down) and 1 / ALIKE <= across * down <= ALIKE:
             return True
     return False
 
 
 def is_covered(size: Size, measured: Iterable[Sequence[float]]) -> bool:
-    """Whether both sides are within a tenth of those of one that was measured, and its shape and
-    area are alike.
+    """Whether a size was measured that is alike in both sides, in shape and in area.
 
     For numbers that count pixels: a side, the area and the shape are all that rules of resizing go
-    by.
-
-    Sides that differ by a tenth each in opposite ways make another shape, and in the same way
+    by. Sides that differ by a tenth each in opposite ways make another shape, and in the same way
     another area.
     """
-    for one in measured:
-        across, down = size[0] / one[0], size[1] / one[1]
-        is_near_enough = max(abs(across - 1), abs(down - 1)) <= COVERED
-        if (
-            is_near_enough
-            and abs(across / down - 1) <= COVERED
-            and abs(across * down - 1) <= COVERED
-        ):
+    for known in measured:
+        across = size[0] / known[0]
+        down = size[1] / known[1]
+        are_sides_near = _is_near_one(across) and _is_near_one(down)
+        if are_sides_near and _is_near_one(across / down) and _is_near_one(across * down):
             return True
     return False
+
+
+def _is_near_one(ratio: float) -> bool:
+    return abs(ratio - 1) <= COVERED

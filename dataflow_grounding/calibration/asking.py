@@ -1,22 +1,27 @@
-"""Calibrating: puts probe pictures to a model, through the engine as a run does, and fits a format
-to the answers.
+"""Calibrating: puts probe pictures to a model, and fits a format to the answers.
+
+They go through the engine, as a run's requests do.
 """
 
 import asyncio
+import hashlib
 import itertools
+import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
 from dataflow_grounding._util.errors import EndpointRefused, RecordError, UnreadableReply
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._deciding import (
-    WAYS,
+    PADDINGS,
     Deciding,
     Decision,
     PaddingVerdict,
@@ -39,21 +44,23 @@ from dataflow_grounding.calibration.probes import (
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
-from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
 
 T = TypeVar("T")
 
-WAY_OUT = (
-    "State it, as in vlm.box_format: xyxy_1000 (or yxyx_1000, xyxy_px, xyxy_1, or a family such as"
-    " gemini or qwen3-vl)"
-)
-SOME_SHAPES = (
-    ". Where a run is stopped even so: leave out what differs, or set vlm.on_suspect_boxes: warn"
-)
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
+SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}
+
+
+def way_out() -> str:
+    """What to do where a model's format can't be found out."""
+    return (
+        f"State it, as in {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1,"
+        " or a family such as gemini or qwen3-vl)"
+    )
 
 
 def calibrate(
@@ -80,20 +87,36 @@ def calibrate(
         NoFit: The answers name no format; the message says how to state it.
         RunStopped: The endpoint doesn't answer.
     """
+    try:
+        return _calibrated(serving, stated, start)
+    except NoFit:
+        if start.replies is None or _was_asked(serving, start.replies):
+            raise
+    # The stored replies are those of another address: this one may answer otherwise.
+    anew = replace(start.options, force_reprocess=True)
+    return _calibrated(serving, stated, replace(start, options=anew))
+
+
+def _calibrated(
+    serving: Serving, stated: BoxFormat, start: RunStart
+) -> tuple[Calibration, Decision, Counter[str]]:
     own = start.pictures()
     asker = _Asker(serving, start, own)
-    deciding = Deciding(
-        asker.ask, serving.image_limits.max_side, own.sizes, most_own(sum(own.counts))
-    )
+    max_side = serving.image_limits.max_side
+    deciding = Deciding(asker.ask, max_side, own.sizes, most_own(sum(own.counts)))
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
-        why = f"can't tell how {serving.model!r} writes boxes: {unclear}"
-        way_out = WAY_OUT + SOME_SHAPES if isinstance(unclear, PicturesDisagree) else WAY_OUT
-        unclear.args, unclear.pictures = (
-            (f"{why}. {way_out}{AFRESH if start.replies else ''}",),
-            deciding.pictures,
-        )
+        why = f"can't tell how {serving.model!r} writes boxes: {unclear}. {way_out()}"
+        if isinstance(unclear, PicturesDisagree):
+            why += (
+                ". Where a run is stopped even so: leave out what differs, or set"
+                f" {setting('vlm.on_suspect_boxes', 'warn')}"
+            )
+        if start.replies:
+            why += AFRESH
+        unclear.args = (why,)
+        unclear.pictures = deciding.pictures
         raise
     return _calibration(asker, decision), decision, asker.asking.counts
 
@@ -106,63 +129,75 @@ def calibrate_elongated(
     usual: float | None,
     found: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
-    """Find out whether the run's `own` elongated pictures need padding, and add that to what was
-    `found` for others.
+    """Find out whether the run's `own` elongated pictures need padding.
 
-    `usual` is as for verdict_on. None where nothing was answered. Raises RunStopped.
+    That is added to what was `found` for others. `usual` is as for verdict_on. None where nothing
+    was answered. Raises RunStopped.
     """
-    each = (
-        f"1 to {len(WAYS) + (usual is None)}"
-        f" requests{' for each shape' if len(own.sizes) > 1 else ''}"
-    )
-    say(
-        f"Some pictures are over {MODERATE} times as long as wide: {each} find out whether to pad"
-        " them."
-    )
+    _say_what_it_takes(own, usual)
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
 
-    async def verdicts() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
-        return [
-            await verdict_on(asker.ask, reduced_to(size, max_side), known, max_side, usual)
-            for size in own.sizes
-        ]
+    async def ask_all() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
+        verdicts = []
+        for size in own.sizes:
+            asked = reduced_to(size, max_side)
+            verdicts.append(await verdict_on(asker.ask, asked, known, max_side, usual))
+        return verdicts
 
-    for verdict, pictures in run_blocking(lambda: asker.closing(verdicts())):
+    calibration = found
+    for verdict, pictures in run_blocking(lambda: asker.closing(ask_all())):
         if verdict is None:
             say("Nothing was answered: they are sent as they are.")
             continue
-        if found is None:
+        if calibration is None:
             fit = Scores(pictures, [known]).result(0)  # however badly it fits
-            found = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
-        found = found.with_shape(verdict.size, verdict.aspect, verdict.off)
+            calibration = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
+        calibration = calibration.with_shape(verdict.size, verdict.aspect, verdict.off)
         if verdict.off is None:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
             say(f"Pictures as elongated as {by(verdict.size)} are {how}.")
-    return found, asker.asking.counts
+    return calibration, asker.asking.counts
+
+
+def _say_what_it_takes(own: OwnPictures, usual: float | None) -> None:
+    most = len(PADDINGS)
+    if usual is None:
+        most += 1  # to find out how far off boxes usually are
+    each = " for each shape" if len(own.sizes) > 1 else ""
+    say(
+        f"Some pictures are over {MODERATE} times as long as wide: 1 to {most} requests{each} find"
+        " out whether to pad them."
+    )
 
 
 def try_sizes(
     serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
 ) -> tuple[list[Size], list[Size], Counter[str]]:
-    """In which of the run's `own` sizes, as sent, a model writes boxes in the `known` format, and
-    in which not; the others were not answered. A size counts as wrong if a second picture of it is
-    wrong too.
+    """In which of the run's `own` sizes, as sent, a model writes boxes in the `known` format.
 
-    Raises RunStopped.
+    Returns the sizes where it does and those where it doesn't; the others were not answered. A
+    size counts as wrong if a second picture of it is wrong too. Raises RunStopped.
     """
     asker = _Asker(serving, start, own)
 
-    async def verdicts() -> list[bool | None]:
+    async def ask_all() -> list[bool | None]:
         return [await holds_at(asker.ask, size, known) for size in own.sizes]
 
-    holds = dict(zip(own.sizes, run_blocking(lambda: asker.closing(verdicts())), strict=True))
-    right, wrong = ([size for size in own.sizes if holds[size] is kind] for kind in (True, False))
+    right: list[Size] = []
+    wrong: list[Size] = []
+    verdicts = run_blocking(lambda: asker.closing(ask_all()))
+    for size, holds in zip(own.sizes, verdicts, strict=True):
+        if holds:
+            right.append(size)
+        elif holds is not None:
+            wrong.append(size)
     return right, wrong, asker.asking.counts
 
 
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
-    fit, serving = decision.fit, asker.serving
+    fit = decision.fit
+    serving = asker.serving
     return Calibration(
         endpoint=bare_address(serving.endpoint),
         model=serving.model,
@@ -179,11 +214,25 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
     )
 
 
+def _place_of(serving: Serving) -> str:
+    """The key under which a store says that a serving's address was asked for probe pictures."""
+    where = json.dumps(["calibration", serving.identity_there()], sort_keys=True, default=repr)
+    return hashlib.sha256(where.encode()).hexdigest()[:32]
+
+
+def _was_asked(serving: Serving, replies: str) -> bool:
+    """Whether any probe picture of the store was answered at the serving's own address."""
+    with closing(KeyedLog(replies, read_only=True)) as store:
+        return store.get(_place_of(serving)) is not None
+
+
 class _Asker:
+    """Puts probe pictures to a serving, as a run puts its requests."""
+
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
-        self.suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
         self.asking = Asking(serving, start.options, start.budget)
+        self._suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
         self._store = KeyedLog(start.replies or "")
         self._number = itertools.count()  # pictures of one size may be drawn at once
         self._asked: Counter[tuple[str, ...]] = Counter()
@@ -193,32 +242,35 @@ class _Asker:
         try:
             return await work
         except NothingAnswered as refused:
-            why = (
+            raise EndpointRefused(
                 f"calibrating {self.serving.model!r} got no answer, not even to a small picture:"
-                f" {refused}"
-            )
-            raise EndpointRefused(f"{why}. {WAY_OUT}") from None
+                f" {refused}. {way_out()}"
+            ) from None
         finally:
             await self.serving.aclose()
-            self.asking.places.settle()
+            self.asking.endpoints.settle()
+            if self.asking.counts["answered"]:
+                self._store.put(_place_of(self.serving), {"task": CHECK})
             self._store.close()
 
     async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
+        """What comes back for these pictures, asked for all at once in a format."""
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
-            return await asyncio.gather(*(self._ask(probe, stated, folder) for probe in asked))
+            return await asyncio.gather(*[self._ask(probe, stated, folder) for probe in asked])
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
-        path = os.path.join(folder, f"{next(self._number)}-{by(probe.size)}{next(self.suffixes)}")
-        question = await asyncio.to_thread(
-            question_of, probe, stated, self.serving.image_limits, path
-        )
+        name = f"{next(self._number)}-{by(probe.size)}{next(self._suffixes)}"
+        path = os.path.join(folder, name)
+        limits = self.serving.image_limits
+        question = await asyncio.to_thread(question_of, probe, stated, limits, path)
         [image] = question.images
         key = (image.sent_digest, question.question)
+        question = replace(question, sample=self._asked[key])
         self._asked[key] += 1  # one that is asked for again is another
-        question = replace(question, sample=self._asked[key] - 1)
         ask = StepAsk(self.asking, self._store, "calibration", (probe.size,), Counter())
         try:
-            return (await self.asking.answer(question, ask))[0]
+            picture, _ = await self.asking.answer(question, ask)
+            return picture
         except UnreadableReply as error:  # cut off
             return ProbedPicture(probe, image.sent_size, [], str(error))
         except RecordError as error:
@@ -228,11 +280,12 @@ class _Asker:
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
-    """The file types in which the run's pictures are sent: what is reduced, or of another type,
-    goes out as JPEG.
+    """The file types in which the run's pictures are sent.
+
+    What is reduced, or of another type, goes out as JPEG.
     """
-    reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)
-    kinds = [
-        {"image/png": ".png", "image/webp": ".webp"}.get(kind, ".jpg") for kind in own.media_types
-    ]
-    return list(dict.fromkeys([*kinds, *([".jpg"] if reduced or not kinds else [])]))
+    suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
+    is_any_reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)
+    if is_any_reduced or not suffixes:
+        suffixes.append(".jpg")
+    return list(dict.fromkeys(suffixes))

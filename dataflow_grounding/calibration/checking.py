@@ -1,25 +1,27 @@
-"""Checking an endpoint in a run: one probe picture, and whether the run's format puts its
-rectangles where they are.
+"""Checking an endpoint in a run by a probe picture.
+
+What counts is whether the run's format puts the picture's rectangles where they are.
 """
 
 import asyncio
-import itertools
 import os
 import random
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dataflow_grounding._util.errors import RunStopped
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._fitting import NEAR, Scores
 from dataflow_grounding.calibration._seen import Array
-from dataflow_grounding.calibration.choice import CALIBRATE
+from dataflow_grounding.calibration.choice import advice_to_calibrate
 from dataflow_grounding.calibration.probes import (
     Probe,
     ProbedPicture,
@@ -39,6 +41,7 @@ LEAST = 4  # answers, of twelve, before they say anything
 # in 5
 FOUND = 1 / 3
 BETTER = 3  # rectangles that another format finds and this one doesn't
+MOST_FOUND = 0.6  # share of the answers that another format, or a stretch, finds at the least
 CLEARLY = 2 / 3  # share of the answers that another format finds before it is beyond doubt
 MORE = 3  # pictures that are asked for after one that was clearly answered in another format
 OFF = 0.04  # how far all boxes together may be off at an end of a side, as a share of it
@@ -49,19 +52,33 @@ SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 
 @dataclass(frozen=True)
 class CheckVerdict:
-    """Rectangles are where the format says (`fits`), aren't (`misses`; `fitting` would), or
-    unanswered (`silent`).
+    """What probe pictures show of the run's format.
+
+    Attributes:
+        kind: Rectangles are where the format says (`fits`), aren't (`misses`), or unanswered
+            (`silent`).
+        why: What was seen; `remedy`: what to do about it.
+        fitting: The format that would fit, where one does.
+        clear: Whether nearly all are where `fitting` puts them, and hardly any where the run's
+            format does.
+        odd: The format in which one picture was clearly answered, though others were not.
+        answered: The sizes in which rectangles are where the format says.
     """
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
     remedy: str = ""
     fitting: str | None = None
-    # whether nearly all are where `fitting` puts them, and hardly any where the run's format does
     clear: bool = False
-    # the format in which one picture was clearly answered, though others were not
     odd: str | None = None
-    answered: tuple[Size, ...] = ()  # the sizes in which rectangles are where the format says
+    answered: tuple[Size, ...] = ()
+
+
+class Wanted(NamedTuple):
+    """A probe picture to ask for: its size, and the number of the endpoint that is asked."""
+
+    size: Size
+    endpoint: int
 
 
 async def check(
@@ -74,12 +91,11 @@ async def check(
     odd: str | None = None,
     endpoints: Sequence[str] = ("",),
 ) -> CheckVerdict:
-    """Whether the rectangles of probe pictures are where the run's format puts them. Raises
-    RunStopped.
+    """Whether the rectangles of probe pictures are where the run's format puts them.
 
     A picture that misses counts only if another of its size misses too. Where the first was clearly
     answered in another format and the next was not, `MORE` are asked for, and a second of its kind
-    is enough.
+    is enough. Raises RunStopped.
 
     Args:
         ask, asked: How the run sends requests, and its format.
@@ -90,26 +106,32 @@ async def check(
             picture is enough.
         endpoints: Addresses of the serving's; each is asked for a picture or more.
     """
-    of_size = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
-    of_size += of_size[:1] * (len(endpoints) - len(of_size))
+    drawn = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
+    drawn += drawn[:1] * (len(endpoints) - len(drawn))
+    wanted = [Wanted(size, number % len(endpoints)) for number, size in enumerate(drawn)]
     pictures = _Pictures(ask, asked, limits, in_doubt, odd, endpoints)
-    left = list(zip(of_size, itertools.cycle(range(len(endpoints)))))
-    while left:
-        left, missed = await pictures.ask_for(left)
+    while wanted:
+        wanted, missed = await pictures.ask_for(wanted)
         if missed is not None:
             return missed
     answered = tuple(size for size, verdict in pictures.told if verdict.kind == "fits")
-    why = next((verdict.why for size, verdict in pictures.told if size not in answered), "")
+    unanswered = [verdict for size, verdict in pictures.told if size not in answered]
     return CheckVerdict(
-        "fits" if answered else "silent", why, odd=pictures.newly_odd, answered=answered
+        "fits" if answered else "silent",
+        unanswered[0].why if unanswered else "",
+        odd=pictures.newly_odd,
+        answered=answered,
     )
 
 
 class _Pictures:
-    """The pictures of one check: what they `told`, and in which format one was clearly answered,
-    though others fit.
+    """The pictures of one check.
 
     The arguments are those of `check`.
+
+    Attributes:
+        told: The size of each picture, and what it and a second one like it told.
+        newly_odd: The format in which one was clearly answered, though others fit.
     """
 
     def __init__(
@@ -121,61 +143,64 @@ class _Pictures:
         odd: str | None,
         endpoints: Sequence[str],
     ) -> None:
-        self._ask, self._asked, self._limits = ask, asked, limits
-        self._in_doubt, self._odd, self._endpoints = in_doubt, odd, endpoints
+        self._ask = ask
+        self._asked = asked
+        self._limits = limits
+        self._in_doubt = in_doubt
+        self._odd = odd
+        self._endpoints = endpoints
         self._layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
         self.told: list[tuple[Size, CheckVerdict]] = []
         self.newly_odd: str | None = None
 
-    async def ask_for(
-        self, places: Sequence[tuple[Size, int]]
-    ) -> tuple[list[tuple[Size, int]], CheckVerdict | None]:
-        """One picture of each size, of the endpoint with that number: what to ask for next, or what
-        was missed.
-        """
-        pictures = await asyncio.gather(*(self._shown(size, at) for size, at in places))
+    async def ask_for(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], CheckVerdict | None]:
+        """Ask for these pictures: what to ask for next, or what was missed."""
+        pictures = await asyncio.gather(*[self._shown(picture) for picture in wanted])
         verdicts = [judge([picture], self._asked) for picture in pictures]
-        further: list[tuple[Size, int]] = []
-        for (size, at), picture, verdict in zip(places, pictures, verdicts, strict=True):
-            second = verdict
-            if verdict.kind == "misses":
+        further: list[Wanted] = []
+        for which, picture, first in zip(wanted, pictures, verdicts, strict=True):
+            verdict = first
+            if first.kind == "misses":
                 self._in_doubt()
-                second = await self._once_more(size, at, picture, verdict)
-            if second.kind == "misses":
-                fit = [
-                    place
-                    for (place, _), one in zip(places, verdicts, strict=True)
-                    if one.kind == "fits"
-                ]
-                is_by_shape = len(self._endpoints) == 1 and second.odd is None
-                return [], replace(second, answered=tuple(fit)) if is_by_shape else second
-            if verdict.clear:
-                self._odd = self.newly_odd = verdict.fitting
-                further = [(size, at)] * MORE
-            self.told.append((size, second))
+                verdict = await self._once_more(which, picture, first)
+            if verdict.kind == "misses":
+                if len(self._endpoints) == 1 and verdict.odd is None:
+                    # It may be by shape: those that fit are told, too.
+                    verdict = replace(verdict, answered=_fitting_sizes(wanted, verdicts))
+                return [], verdict
+            if first.clear:
+                self._odd = first.fitting
+                self.newly_odd = first.fitting
+                further = [which] * MORE
+            self.told.append((which.size, verdict))
         return further, None
 
     async def _once_more(
-        self, size: Size, at: int, missed: ProbedPicture, verdict: CheckVerdict
+        self, which: Wanted, missed: ProbedPicture, first: CheckVerdict
     ) -> CheckVerdict:
         """What another picture says of one that was missed: only both together count."""
-        if verdict.clear and self._odd:
-            return _mixed(self._odd, verdict)
-        another = await self._shown(size, at)
+        if first.clear and self._odd:
+            return _mixed(self._odd, first)
+        another = await self._shown(which)
         second = judge([another], self._asked)
         if second.kind != "misses":
             return second
         both = judge([missed, another], self._asked)
-        return (
-            replace(both, why=f"at {self._endpoints[at]}, {both.why}")
-            if self._endpoints[at]
-            else both
-        )
+        address = self._endpoints[which.endpoint]
+        return replace(both, why=f"at {address}, {both.why}") if address else both
 
-    async def _shown(self, size: Size, at: int) -> ProbedPicture:
-        return await shown(
-            self._ask, probe_of(size, next(self._layouts)), self._asked, self._limits, at
-        )
+    async def _shown(self, which: Wanted) -> ProbedPicture:
+        probe = probe_of(which.size, next(self._layouts))
+        return await shown(self._ask, probe, self._asked, self._limits, which.endpoint)
+
+
+def _fitting_sizes(wanted: Sequence[Wanted], verdicts: Sequence[CheckVerdict]) -> tuple[Size, ...]:
+    """The sizes whose first picture fits."""
+    fitting = []
+    for which, verdict in zip(wanted, verdicts, strict=True):
+        if verdict.kind == "fits":
+            fitting.append(which.size)
+    return tuple(fitting)
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
@@ -191,14 +216,16 @@ def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
 async def shown(
     ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0
 ) -> ProbedPicture:
-    """A probe picture with what came back for it; without answers where the request failed. Raises
-    RunStopped.
+    """A probe picture with what came back for it; without answers where the request failed.
+
+    `at` is the number of the endpoint that is asked. Raises RunStopped.
     """
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
         question = await asyncio.to_thread(question_of, probe, asked, limits, path)
         try:
-            return (await ask.aside(replace(question, at=at)))[0]
+            picture, _ = await ask.aside(replace(question, at=at))
+            return picture
         except RunStopped:
             raise
         except Exception as error:  # nor is a serving's own failure on such a picture
@@ -207,7 +234,7 @@ async def shown(
 
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """What these pictures show: that the format is missed, only where all of them do."""
-    ways = []
+    readings = []
     for picture in pictures:
         usable = sum(answer.usable for answer in picture.answers)
         if usable < LEAST:
@@ -215,96 +242,143 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
             return CheckVerdict(
                 "silent", f"{usable} of {picture.asked} rectangles were answered{trouble}"
             )
-        ways.append(_Ways(picture, asked))
-    return _missed(ways) if all(way.missed for way in ways) else CheckVerdict("fits")
+        readings.append(_Readings(picture, asked))
+    if all(reading.is_missed for reading in readings):
+        return _missed(readings)
+    return CheckVerdict("fits")
 
 
-def _missed(ways: "Sequence[_Ways]") -> CheckVerdict:
-    total, found = sum(way.count for way in ways), sum(way.found for way in ways)
-    pictures = "a probe picture" if len(ways) == 1 else f"{len(ways)} probe pictures"
+def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
+    """What was seen of pictures that all miss, and what to do about it."""
+    total = sum(reading.count for reading in readings)
+    as_asked = sum(reading.as_asked for reading in readings)
+    pictures = "a probe picture" if len(readings) == 1 else f"{len(readings)} probe pictures"
     seen = (
-        f"{found} of {total} rectangles in {pictures} of {by(ways[0].sent)} px are where it puts"
-        " them"
+        f"{as_asked} of {total} rectangles in {pictures} of {by(readings[0].sent)} px are where it"
+        " puts them"
     )
-    counts = {name: sum(way.others[name] for way in ways) for name in ways[0].others}
-    # 1000 rather than 1024
-    best = next(name for name in counts if counts[name] >= max(counts.values()) - 1)
-    explained = counts[best]
-    moved = next((way.moved for way in ways if way.moved), None)
-    stretched = sum(way.moved[2] for way in ways if way.moved)
-    if explained >= max(found + BETTER * len(ways), total / 2, stretched - BETTER * len(ways) + 1):
-        clear = explained >= CLEARLY * total and 2 * found <= explained
-        return CheckVerdict(
-            "misses", f"{seen}, {explained} where {best} does", f"{best} would fit", best, clear
-        )
-    if moved is not None:
-        why = f"{seen}; they would fit {moved[0]} and {moved[1]}"
-        return CheckVerdict(
-            "misses", why, f"The endpoint seems to resize or pad pictures: {CALIBRATE}"
-        )
+    in_format: Counter[str] = Counter()
+    for reading in readings:
+        in_format.update(reading.in_format)
+    fitting = _first_of_the_best(in_format)
+    explained = in_format[fitting]
+    stretches = [reading.stretch for reading in readings if reading.stretch is not None]
+    stretched = sum(stretch.found for stretch in stretches)
+    margin = BETTER * len(readings)
+    if explained >= max(as_asked + margin, total / 2, stretched - margin + 1):
+        clear = explained >= CLEARLY * total and 2 * as_asked <= explained
+        why = f"{seen}, {explained} where {fitting} does"
+        return CheckVerdict("misses", why, f"{fitting} would fit", fitting, clear)
+    if stretches:
+        why = f"{seen}; they would fit {stretches[0].words}"
+        remedy = f"The endpoint seems to resize or pad pictures: {advice_to_calibrate()}"
+        return CheckVerdict("misses", why, remedy)
     remedy = (
-        f"No plain format fits: {CALIBRATE}; or set vlm.check_every: null if such pictures are"
-        " beyond the model"
+        f"No plain format fits: {advice_to_calibrate()}; or set"
+        f" {setting('vlm.check_every', 'null')} if such pictures are beyond the model"
     )
     return CheckVerdict("misses", f"{seen}, and hardly more where any other format does", remedy)
 
 
-class _Ways:
-    """One picture's answers: how many rectangles they find read as asked and, in `others`, in every
-    plain format.
+def _first_of_the_best(in_format: Counter[str]) -> str:
+    """The first of the formats that find the most, or one less: 1000 rather than 1024."""
+    most = max(in_format.values())
+    return next(name for name, count in in_format.items() if count >= most - 1)
+
+
+class RobustLine(NamedTuple):
+    """How boxes along one axis lie beside the true ones, in parts of the side.
+
+    Attributes:
+        factor, shift: What they would have to be stretched and shifted by.
+        error: That of what these say at a far end.
+    """
+
+    factor: float
+    shift: float
+    error: float
+
+    @property
+    def is_surely_off(self) -> bool:
+        """Whether boxes are surely off at an end of the side."""
+        most = max(abs(self.shift), abs(self.factor + self.shift - 1))
+        return most > max(OFF, SURELY * self.error)
+
+
+class Stretch(NamedTuple):
+    """What would have to be done to a picture's boxes, in words, and how many are found then."""
+
+    words: str
+    found: int
+
+
+class _Readings:
+    """One picture's answers, read as asked and in every plain format.
+
+    Attributes:
+        sent: The size of the picture.
+        count: The answers.
+        as_asked: How many rectangles they find read as asked.
+        in_format: How many they find in each plain format, by its name.
+        stretch: What would help if all boxes are off together; None where they aren't.
     """
 
     def __init__(self, picture: ProbedPicture, asked: BoxFormat) -> None:
-        # those at the scale that was asked for first
-        frame = "" if asked.frame == "sent" else f"@{asked.frame}"
-        names = [
-            f"{order}_{scale}{frame}"
-            for scale in (asked.scale, *SCALES)
-            for order in (asked.order, *ORDERS)
-        ]
-        names = list(dict.fromkeys(names))
-        scores = Scores([picture], [asked, *(find_box_format(name, "") for name in names)])
-        self.count, self.sent = len(scores.rows), picture.sent
-        self.found, *others = (scores.worst <= NEAR).sum(axis=1).tolist()
-        self.others: dict[str, int] = dict(zip(names, others, strict=True))
-        self.moved = self._moved(scores.boxes[0] / scores.sides, scores.asked / scores.sides)
-        enough = self.found >= FOUND * self.count and self.moved is None
-        # another format finds most, and clearly more
-        better = max(self.found + BETTER, 0.6 * self.count)
-        self.missed = not enough or (self.found + BETTER <= self.count and max(others) >= better)
+        names = _plain_names(asked)
+        scores = Scores([picture], [asked] + [find_box_format(name, "") for name in names])
+        counts: list[int] = (scores.worst <= NEAR).sum(axis=1).tolist()
+        self.sent = picture.sent
+        self.count = len(scores.rows)
+        self.as_asked = counts[0]
+        self.in_format = dict(zip(names, counts[1:], strict=True))
+        self.stretch = self._stretch(scores.boxes[0] / scores.sides, scores.asked / scores.sides)
 
-    def _moved(self, read: Array, true: Array) -> tuple[str, str, int] | None:
-        """How x and y would have to be stretched and shifted, if that surely matters, and how many
-        are then found.
-        """
-        lines, sure = [], False
-        for axis in (0, 1):
-            factor, shift, error = _robust_line(
-                [*zip(read[:, axis::2].flat, true[:, axis::2].flat, strict=True)]
-            )
-            sure = sure or max(abs(shift), abs(factor + shift - 1)) > max(OFF, SURELY * error)
-            lines.append((factor, shift))
-        (x, left), (y, top) = lines
-        found = int(
-            (abs(read * [x, y, x, y] + [left, top, left, top] - true).max(axis=1) <= NEAR).sum()
-        )
-        if not sure or found < max(self.found, 0.6 * self.count):
+    @property
+    def is_missed(self) -> bool:
+        """Whether too few are where the format says, or clearly more where another one does."""
+        if self.as_asked < FOUND * self.count or self.stretch is not None:
+            return True
+        clearly_more = max(self.as_asked + BETTER, MOST_FOUND * self.count)
+        is_room_for_more = self.as_asked + BETTER <= self.count
+        return is_room_for_more and max(self.in_format.values()) >= clearly_more
+
+    def _stretch(self, read: Array, true: Array) -> Stretch | None:
+        """How x and y would have to be stretched and shifted, if that surely matters."""
+        x = _robust_line(list(zip(read[:, 0::2].flat, true[:, 0::2].flat, strict=True)))
+        y = _robust_line(list(zip(read[:, 1::2].flat, true[:, 1::2].flat, strict=True)))
+        if not (x.is_surely_off or y.is_surely_off):
             return None
-        return (
-            f"with x times {x:.2f} {left:+.2f} of the width",
-            f"y times {y:.2f} {top:+.2f} of the height",
-            found,
+        factors = [x.factor, y.factor, x.factor, y.factor]
+        shifts = [x.shift, y.shift, x.shift, y.shift]
+        off = abs(read * factors + shifts - true).max(axis=1)
+        found = int((off <= NEAR).sum())
+        if found < max(self.as_asked, MOST_FOUND * self.count):
+            return None
+        words = (
+            f"with x times {x.factor:.2f} {x.shift:+.2f} of the width and"
+            f" y times {y.factor:.2f} {y.shift:+.2f} of the height"
         )
+        return Stretch(words, found)
 
 
-def _robust_line(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """Factor and shift most (read, true) pairs agree on (Theil-Sen), and the error of what they say
-    at a far end.
-    """
-    steps = ((b[0] - a[0], b[1] - a[1]) for a, b in combinations(pairs, 2))
-    slopes = [true / read for read, true in steps if abs(read) > 1e-6]
+def _plain_names(asked: BoxFormat) -> list[str]:
+    """The names of all plain formats, those at the scale that was asked for first."""
+    frame = "" if asked.frame == "sent" else f"@{asked.frame}"
+    names = []
+    for scale in (asked.scale, *SCALES):
+        for order in (asked.order, *ORDERS):
+            names.append(f"{order}_{scale}{frame}")
+    return list(dict.fromkeys(names))
+
+
+def _robust_line(pairs: Sequence[tuple[float, float]]) -> RobustLine:
+    """The line that most (read, true) pairs agree on (Theil-Sen)."""
+    slopes = []
+    for (read_a, true_a), (read_b, true_b) in combinations(pairs, 2):
+        if abs(read_b - read_a) > 1e-6:
+            slopes.append((true_b - true_a) / (read_b - read_a))
     factor = statistics.median(slopes) if slopes else 1.0
-    rest = [true - factor * read for read, true in pairs]
-    shift = statistics.median(rest)
-    spread = 1.4826 * statistics.median(abs(value - shift) for value in rest)
-    return factor, shift, 2.5 * max(spread, 0.003) / len(pairs) ** 0.5
+    shifts = [true - factor * read for read, true in pairs]
+    shift = statistics.median(shifts)
+    spread = 1.4826 * statistics.median(abs(value - shift) for value in shifts)
+    return RobustLine(factor, shift, 2.5 * max(spread, 0.003) / len(pairs) ** 0.5)

@@ -1,15 +1,18 @@
-"""Which box format an operator asks for: by name, by the model's name, as calibrated, or to be
-calibrated first.
+"""Which box format an operator asks for.
+
+By its name, by the model's name, as calibrated, or to be calibrated first.
 """
 
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
@@ -29,13 +32,18 @@ from dataflow_grounding.serving.base import Serving
 # changes nothing.
 STATED = "xyxy_1000"
 REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibration takes
-# What to do about a format that isn't known: the result is used even for a model whose name says
-# something else.
-CALIBRATE = "run dataflowgrounding calibrate and then set vlm.box_format: calibrated"
 MOST_SIZES = 64  # that a calibration covers before no more are tried: data may have thousands
 RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
+SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
 # what could not be written to the cache, for the rest of this process
 _settled: dict[str, Calibration] = {}
+
+
+class NamedFormat(NamedTuple):
+    """What names alone tell of a model's format; without an `origin`, it is only a first guess."""
+
+    format: BoxFormat
+    origin: str | None
 
 
 class FormatChoice:
@@ -55,79 +63,29 @@ class FormatChoice:
 
     def __init__(self, serving: Serving, wanted: str | None = None) -> None:
         self._serving = serving
-        self._unlimited = serving.image_limits  # by no calibration
-        by_serving = wanted is None and type(serving).box_format == serving.box_format
-        wanted = wanted or serving.box_format
-        self.pending = False
-        self._usual: float | None = None
+        self._uncalibrated_limits = serving.image_limits
+        self._calibration: Calibration | None = None
         self._calibrated_at = -math.inf
+        self._usual_error: float | None = None
         self.limits: SizeLimits | None = None
-        self._found: Calibration | None = None
-        name = wanted.strip().lower()
-        candidate = format_of_model(serving.model, serving.box_formats)
-        if name not in ("auto", "calibrated"):
-            self.format = find_box_format(wanted, serving.model, serving.box_formats)
-            if self.format != known_formats().get(name) or self.format.scale != "px":
-                self.origin = "the serving's own" if by_serving else "vlm.box_format"
-                return
-        elif (
-            name == "auto"
-            and candidate is not None
-            and (_is_proof(candidate) or not candidate.boxes)
-        ):
-            self.format = find_box_format("auto", serving.model, serving.box_formats)
-            self.origin = "the model's name"
+        self.pending = False
+        named = _named_format(serving, wanted)
+        self.format = named.format
+        if named.origin is not None:
+            self.origin = named.origin
             return
-        else:
-            self.format = stated_format(serving.model)
         self.origin = "not known before it is calibrated"
         self.pending = True
         self.recall()
-        if self.pending and name == "calibrated":
+        if self.pending and (wanted or serving.box_format).strip().lower() == "calibrated":
             raise SpecError(
-                f"vlm.box_format is 'calibrated', but no calibration of {serving.model!r} at"
-                f" {serving.endpoint} is stored: run dataflowgrounding calibrate first"
+                f"{setting('vlm.box_format')} is 'calibrated', but no calibration of"
+                f" {serving.model!r} at {serving.endpoint} is stored: run dataflowgrounding"
+                " calibrate first"
             )
 
     def __repr__(self) -> str:
         return repr((self.format, self.limits))
-
-    def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
-        """As `settle`, and whether to pad elongated pictures; `on_poor` is told where boxes are far
-        off even so.
-        """
-        serving, counts = self._serving, self.settle(start)
-        if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
-            return counts
-        from dataflow_grounding.calibration._taken import elongated
-        from dataflow_grounding.calibration.probes import by
-
-        pictures = start.pictures()
-        own = elongated(pictures.sizes)
-        path = cache_path(serving.endpoint, serving.model, self.format.name)
-        found = stored_calibration(serving.endpoint, serving.model, path) or _settled.get(path)
-        missing = [size for size in own if found is None or not found.covers(size)]
-        if missing:
-            from dataflow_grounding.calibration.asking import calibrate_elongated
-
-            found, asked = calibrate_elongated(
-                serving, self.format, start, replace(pictures, sizes=missing), self._usual, found
-            )
-            counts += asked
-            if found is not None:
-                keep(found, elongated=self.format.name)
-        if found is None:
-            return counts
-        for size in own:
-            off = found.off_in(size)
-            if off is not None:
-                shape = f"pictures as elongated as {by(size)}"
-                what = f"boxes of {serving.model} in {shape} are off by {off:.0%} of the side"
-                on_poor(
-                    f"{what}, padded or not: leave such pictures out, or cut them into shorter ones"
-                )
-        self._narrow(found)
-        return counts
 
     @property
     def why(self) -> str:
@@ -139,104 +97,175 @@ class FormatChoice:
             )
         return f"It is not known how {self._serving.model} writes boxes"
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether calibrating has found the format out, now or earlier."""
+        return self._calibration is not None
+
+    def is_new(self, seconds: float) -> bool:
+        """Whether the model was calibrated in the last `seconds`, as good as a check: told once."""
+        calibrated_at = self._calibrated_at
+        self._calibrated_at = -math.inf
+        return time.monotonic() - calibrated_at < seconds
+
+    # What is stored
+
     def recall(self, folder: str | None = None) -> None:
-        """Take a stored calibration, the user's or that of the run in `folder`, if one is wanted.
+        """Take a stored calibration, if one is wanted: the user's, or that of the run in `folder`.
+
         Sends nothing.
         """
         if not self.pending:
             return
-        serving, path = self._serving, cache_path(self._serving.endpoint, self._serving.model)
-        found = stored_calibration(
-            serving.endpoint, serving.model, path, *_beside(folder)
-        ) or _settled.get(path)
-        if found is not None:
-            self._take(found)
+        serving = self._serving
+        cached = cache_path(serving.endpoint, serving.model)
+        paths = [cached]
+        if folder:
+            paths.append(_run_file(folder))
+        stored = stored_calibration(serving.endpoint, serving.model, *paths)
+        calibration = stored or _settled.get(cached)
+        if calibration is not None:
+            self._take(calibration)
 
-    def _take(self, found: Calibration) -> None:
+    def _take(self, calibration: Calibration) -> None:
         """Ask and read in what was found, and send no picture in a size at which it was not."""
-        self.format, self.origin, self.pending = found.format, found.origin, False
-        self._found = found
-        self._usual = found.error_share
-        self._narrow(found)
+        self.format = calibration.format
+        self.origin = calibration.origin
+        self.pending = False
+        self._calibration = calibration
+        self._usual_error = calibration.error_share
+        self._narrow(calibration)
 
-    def _narrow(self, found: Calibration) -> None:
-        self.limits = found.limits
+    def _narrow(self, calibration: Calibration) -> None:
+        """Send pictures only in sizes for which the calibration holds."""
+        self.limits = calibration.limits
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)
 
-    @property
-    def is_calibrated(self) -> bool:
-        """Whether calibrating has found the format out, now or earlier."""
-        return self._found is not None
-
-    def is_new(self, seconds: float) -> bool:
-        """Whether the model was calibrated in the last `seconds`, as good as a check of the
-        endpoint: told once.
-        """
-        at, self._calibrated_at = self._calibrated_at, -math.inf
-        return time.monotonic() - at < seconds
+    # What is asked
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrate if `pending`, and say so; returns counts of requests and tokens, empty where
-        nothing was asked.
+        """Calibrate if `pending`, and say so.
 
         What is stored is tried in sizes of the run that it doesn't cover, one picture each, and
         found out anew if it is wrong there. The run's folder keeps the result, to be resumed in the
-        same format, and the replies, which the next try reads. Raises NoFit, RunStopped.
+        same format, and the replies, which the next try reads. Returns counts of requests and
+        tokens, empty where nothing was asked. Raises NoFit, RunStopped.
         """
         self.recall(start.folder)
-        counts, paid = Counter[str](), start.budget.sent
-        if not self.pending and self._found is not None and self._serving.takes_probes:
-            start, counts = self._cover(start, self._found)
-        return counts + self._calibrate(start, paid) if self.pending else counts
+        counts = Counter[str]()
+        sent_before = start.budget.sent
+        if not self.pending and self._calibration is not None and self._serving.takes_probes:
+            start, counts = self._cover(start, self._calibration)
+        if self.pending:
+            counts = counts + self._calibrate(start, sent_before)
+        return counts
 
-    def _cover(self, start: RunStart, found: Calibration) -> tuple[RunStart, Counter[str]]:
-        """Try the calibration in sizes that it doesn't cover; `pending` again where it is wrong in
-        one, which the start that is returned puts first.
+    def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
+        """As `settle`, and find out whether to pad elongated pictures.
+
+        `on_poor` is told where boxes are far off even so.
         """
-        in_pixels = found.format.scale == "px"
-        if (
-            (in_pixels and found.limits is None)
-            or len(found.sizes) >= MOST_SIZES
-            or found.format.scale == "grid_32"
-        ):
-            return start, Counter()
-        from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
-        from dataflow_grounding.calibration.asking import try_sizes
+        serving = self._serving
+        counts = self.settle(start)
+        if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
+            return counts
+        from dataflow_grounding.calibration._taken import elongated
+
+        pictures = start.pictures()
+        own = elongated(pictures.sizes)
+        path = cache_path(serving.endpoint, serving.model, self.format.name)
+        stored = stored_calibration(serving.endpoint, serving.model, path)
+        calibration = stored or _settled.get(path)
+        missing = [size for size in own if calibration is None or not calibration.covers(size)]
+        if missing:
+            from dataflow_grounding.calibration.asking import calibrate_elongated
+
+            calibration, asked = calibrate_elongated(
+                serving,
+                self.format,
+                start,
+                replace(pictures, sizes=missing),
+                self._usual_error,
+                calibration,
+            )
+            counts += asked
+            if calibration is not None:
+                keep(calibration, elongated=self.format.name)
+        if calibration is not None:
+            self._tell_poor(calibration, own, on_poor)
+            self._narrow(calibration)
+        return counts
+
+    def _tell_poor(
+        self, calibration: Calibration, own: list[Size], on_poor: Callable[[str], None]
+    ) -> None:
         from dataflow_grounding.calibration.probes import by
 
-        pictures, covers = start.pictures(), covers_for(found.format.scale)
-        sent, gone_on = (
-            self._sizes_to_cover(pictures, in_pixels=in_pixels),
-            self._gone_on_with(start.folder),
-        )
-        missing = uncovered(sent, [*found.sizes, *gone_on], covers, most_own(sum(pictures.counts)))
+        for size in own:
+            off = calibration.off_in(size)
+            if off is not None:
+                on_poor(
+                    f"boxes of {self._serving.model} in pictures as elongated as {by(size)} are off"
+                    f" by {off:.0%} of the side, padded or not: leave such pictures out, or cut"
+                    " them into shorter ones"
+                )
+
+    def _cover(self, start: RunStart, known: Calibration) -> tuple[RunStart, Counter[str]]:
+        """Try the calibration in sizes of the run that it doesn't cover.
+
+        Where it is wrong in one, the choice is `pending` again, and the start that is returned puts
+        that size first.
+        """
+        if not _can_be_extended(known):
+            return start, Counter()
+        from dataflow_grounding.calibration.asking import try_sizes
+
+        pictures = start.pictures()
+        gone_on_with, missing = self._to_try(known, pictures, start.folder)
         if not missing:
             return start, Counter()
-        sizes = ", ".join(map(by, missing))
         say(
-            f"The calibration covers no pictures like those of {sizes} px: one request each tells"
-            " whether it holds."
+            f"The calibration covers no pictures like those of {_listed(missing)} px: one request"
+            " each tells whether it holds."
         )
         right, wrong, counts = try_sizes(
-            self._serving, found.format, start, replace(pictures, sizes=missing)
+            self._serving, known.format, start, replace(pictures, sizes=missing)
         )
-        if not wrong:
-            found = replace(found, date=now(), sizes=[*found.sizes, *map(list, right)])
-            keep(replace(found, untried=[*gone_on, *self._not_covered(found, start)]), start.folder)
-            self._take(found)
-            return start, counts
-        say(f"Pictures of {', '.join(map(by, wrong))} px are not seen as the calibration says.")
+        if wrong:
+            say(f"Pictures of {_listed(wrong)} px are not seen as the calibration says.")
+            return self._start_anew(start, pictures, wrong), counts
+        sizes = [*known.sizes, *map(list, right)]
+        known = replace(known, date=now(), sizes=sizes)
+        untried = [*gone_on_with, *self._not_covered(known, start)]
+        keep(replace(known, untried=untried), start.folder)
+        self._take(known)
+        return start, counts
+
+    def _to_try(
+        self, known: Calibration, pictures: OwnPictures, folder: str | None
+    ) -> tuple[list[list[int]], list[Size]]:
+        """The sizes that the run has gone on with before, and those that are to be tried now."""
+        from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
+
+        covers = covers_for(known.format.scale)
+        sent = self._sizes_to_cover(pictures, in_pixels=known.format.scale == "px")
+        gone_on_with = self._untried_before(folder)
+        most = most_own(sum(pictures.counts))
+        return gone_on_with, uncovered(sent, [*known.sizes, *gone_on_with], covers, most)
+
+    def _start_anew(self, start: RunStart, pictures: OwnPictures, wrong: list[Size]) -> RunStart:
+        """Forget what is stored; of the run's pictures, those in which it is wrong come first."""
         self.pending = True
-        own = replace(
-            pictures, sizes=[*wrong, *(size for size in pictures.sizes if size not in wrong)]
-        )
-        self._serving.image_limits = self._unlimited
-        return replace(start, pictures=lambda: own), counts
+        self._serving.image_limits = self._uncalibrated_limits
+        others = [size for size in pictures.sizes if size not in wrong]
+        own = replace(pictures, sizes=[*wrong, *others])
+        return replace(start, pictures=lambda: own)
 
     def _sizes_to_cover(self, pictures: OwnPictures, *, in_pixels: bool) -> list[Size]:
-        """The sizes in which a run's pictures are sent, the commonest first, and a format is to be
-        tried.
+        """The sizes in which a format is to be tried: those in which the run's pictures are sent.
+
+        The commonest come first.
         """
         from dataflow_grounding.calibration._taken import is_elongated
         from dataflow_grounding.calibration.probes import legible
@@ -249,106 +278,161 @@ class FormatChoice:
         # themselves.
         return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
 
-    def _not_covered(self, found: Calibration, start: RunStart) -> list[list[int]]:
-        """The sizes of the run's pictures, as sent, that what was found doesn't cover."""
+    def _not_covered(self, known: Calibration, start: RunStart) -> list[list[int]]:
+        """The sizes of the run's pictures, as sent, that the calibration doesn't cover."""
         from dataflow_grounding.calibration.alike_sizes import covers_for
 
-        sent = self._sizes_to_cover(start.pictures(), in_pixels=found.format.scale == "px")
-        covers = covers_for(found.format.scale)
-        return [list(size) for size in dict.fromkeys(sent) if not covers(size, found.sizes)]
+        sent = self._sizes_to_cover(start.pictures(), in_pixels=known.format.scale == "px")
+        covers = covers_for(known.format.scale)
+        return [list(size) for size in dict.fromkeys(sent) if not covers(size, known.sizes)]
 
-    def _gone_on_with(self, folder: str | None) -> list[list[int]]:
-        """The sizes that an earlier start of the same run went on with: done once, it sends nothing
-        when repeated.
+    def _untried_before(self, folder: str | None) -> list[list[int]]:
+        """The run's own sizes that no calibration covers, and with which it went on all the same.
+
+        They stand in the calibration that the run's folder keeps. When the run is started again
+        they count as covered, so that it doesn't send probe pictures for what it did without.
         """
-        serving = self._serving
-        earlier = (
-            load(os.path.join(folder, RUN_FILE), serving.endpoint, serving.model)
-            if folder
-            else None
-        )
+        if not folder:
+            return []
+        earlier = load(_run_file(folder), self._serving.endpoint, self._serving.model)
         return earlier.untried if earlier is not None else []
 
-    def _calibrate(self, start: RunStart, paid: int) -> Counter[str]:
-        """Calibrate, in a run that had sent so many requests `paid` for its records before it came
-        to that.
-        """
+    def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
+        """Calibrate, in a run that had sent so many requests before it came to that."""
         from dataflow_grounding.calibration.asking import calibrate
         from dataflow_grounding.calibration.probes import NoFit
 
         serving = self._serving
         say(f"{self.why}: calibrating, with {REQUESTS}.")
         try:
-            found, _, counts = calibrate(serving, self.format, start)
+            calibration, _, counts = calibrate(serving, self.format, start)
         except NoFit as unclear:
-            if paid:  # by steps that came first: then it isn't the end of a run that sent nothing
+            if sent_before:
+                # Steps that came first were paid for: it isn't the end of a run that sent nothing.
                 raise EndpointRefused(str(unclear)) from None
             raise
-        say(f"{serving.model} writes {found.box_format}: {summary(found)}.")
-        self._take(found)
-        keep(
-            replace(found, untried=self._not_covered(found, start)) if start.folder else found,
-            start.folder,
-        )
+        say(f"{serving.model} writes {calibration.box_format}: {summary(calibration)}.")
+        self._take(calibration)
+        if start.folder:
+            untried = self._not_covered(calibration, start)
+            keep(replace(calibration, untried=untried), start.folder)
+        else:
+            keep(calibration)
         self._calibrated_at = time.monotonic()
         return counts
 
 
-def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
-    """The FormatChoice that all who ask this serving share, so that it is settled once. Raises
-    SpecError.
+def advice_to_calibrate() -> str:
+    """What to do about a format that isn't known.
+
+    The result is used even for a model whose name says something else.
     """
-    if (
-        serving.exact_boxes
-        and isinstance(wanted, str)
-        and wanted not in ("auto", serving.box_format)
-    ):
+    return f"run dataflowgrounding calibrate and then set {setting('vlm.box_format', 'calibrated')}"
+
+
+def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
+    """The FormatChoice that all who ask this serving share, so that it is settled once.
+
+    Raises SpecError.
+    """
+    is_stated = isinstance(wanted, str) and wanted not in ("auto", serving.box_format)
+    if serving.exact_boxes and is_stated:
         raise SpecError(
-            f"{serving.model} writes boxes as {serving.box_format} alone: leave out vlm.box_format"
+            f"{serving.model} writes boxes as {serving.box_format} alone: leave out"
+            f" {setting('vlm.box_format')}"
         )
-    choices = vars(serving).setdefault("_format_choices", {})
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
-    choice: FormatChoice = choices.get(asked) or choices.setdefault(
-        asked, FormatChoice(serving, wanted)
-    )
+    choices = _shared_choices(serving)
+    choice = choices.get(asked)
+    if choice is None:
+        # Of two threads that come at once, both get the first one's.
+        choice = choices.setdefault(asked, FormatChoice(serving, wanted))
     choice.recall()
     return choice
 
 
+def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
+    """The choices of all who ask this serving, by what was asked for.
+
+    The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
+    that is sent to another process takes them along.
+    """
+    choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
+    return choices
+
+
 def stated_format(model: str) -> BoxFormat:
-    """The format in which a model is asked first to calibrate it: that of the table for its name,
-    else xyxy_1000.
+    """The format in which a model is asked first to calibrate it.
+
+    That of the table for its name, else xyxy_1000.
     """
     candidate = format_of_model(model)
-    return (
-        candidate if candidate is not None and candidate.boxes else find_box_format(STATED, model)
-    )
+    if candidate is not None and candidate.boxes:
+        return candidate
+    return find_box_format(STATED, model)
+
+
+def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
+    """The format that is stated, or that the model's name tells. Raises SpecError."""
+    candidate = format_of_model(serving.model, serving.box_formats)
+    stated = wanted or serving.box_format
+    name = stated.strip().lower()
+    if name not in ("auto", "calibrated"):
+        known = find_box_format(stated, serving.model, serving.box_formats)
+        if _is_pixels_of_the_table(known, name):
+            return NamedFormat(known, None)
+        is_serving_s_own = wanted is None and type(serving).box_format == serving.box_format
+        return NamedFormat(
+            known, "the serving's own" if is_serving_s_own else setting("vlm.box_format")
+        )
+    if name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
+        known = find_box_format("auto", serving.model, serving.box_formats)
+        return NamedFormat(known, "the model's name")
+    return NamedFormat(stated_format(serving.model), None)
+
+
+def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
+    """Whether a format counts pixels as the table says: never a proof.
+
+    Servers reduce pictures as they like.
+    """
+    return known.scale == "px" and known == known_formats().get(name)
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format: never pixels of the table, as servers reduce
-    pictures as they like.
-    """
-    return candidate.verified and (
-        candidate.scale != "px" or candidate != known_formats().get(candidate.name)
-    )
+    """Whether a model's name settles its format."""
+    return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 
-def summary(found: Calibration) -> str:
+def _can_be_extended(known: Calibration) -> bool:
+    """Whether a calibration can be tried in further sizes, and added to."""
+    if known.format.scale == "px" and known.limits is None:
+        return False
+    return len(known.sizes) < MOST_SIZES and known.format.scale != "grid_32"
+
+
+def _listed(sizes: list[Size]) -> str:
+    from dataflow_grounding.calibration.probes import by
+
+    return ", ".join(by(size) for size in sizes)
+
+
+def summary(calibration: Calibration) -> str:
     """How well the format fits, and what it took, in words."""
-    share = f"{100 * found.error_share:.1f}% of the side"
-    counted = f"{found.found} of {found.asked} rectangles found, {found.requests} requests"
-    limits = (
-        f", pictures sent with {_in_words(limits)}" if (limits := found.limits) is not None else ""
-    )
+    limits = ""
+    if calibration.limits is not None:
+        limits = f", pictures sent with {_in_words(calibration.limits)}"
+    share = 100 * calibration.error_share
     return (
-        f"error {found.error_px:.1f} px ({share} for the median rectangle's worst edge),"
-        f" {counted}{limits}"
+        f"error {calibration.error_px:.1f} px"
+        f" ({share:.1f}% of the side for the median rectangle's worst edge),"
+        f" {calibration.found} of {calibration.asked} rectangles found,"
+        f" {calibration.requests} requests{limits}"
     )
 
 
 def _in_words(limits: SizeLimits) -> str:
-    if limits.max_wide == limits.max_tall == 1:
+    if limits.max_wide == 1 and limits.max_tall == 1:
         return f"sides of {limits.max_side} px, padded to squares"
     parts = [f"sides up to {limits.max_side} px"]
     if limits.max_short_side is not None:
@@ -360,21 +444,30 @@ def _in_words(limits: SizeLimits) -> str:
     return ", ".join(parts)
 
 
-def keep(found: Calibration, folder: str | None = None, elongated: str = "") -> str | None:
-    """Store `found` in the user's cache (`elongated` as for cache_path) and a run's `folder`; what
-    can't be written is kept in memory. Returns the cache's file, None if it can't be written.
+def keep(calibration: Calibration, folder: str | None = None, elongated: str = "") -> str | None:
+    """Store a calibration in the user's cache and in a run's `folder`.
+
+    `elongated` is as for cache_path. What can't be written is kept in memory. Returns the cache's
+    file, None if it can't be written.
     """
-    cached = cache_path(found.endpoint, found.model, elongated)
-    written = set()
-    for path in (cached, *_beside(folder)):
-        try:
-            (replace(found, untried=[]) if path == cached else found).save(path)
-            written.add(path)
-        except OSError as error:
-            _settled[cached] = found
-            say(f"The calibration can't be saved to {path}: {error.strerror or error}")
-    return cached if cached in written else None
+    cached = cache_path(calibration.endpoint, calibration.model, elongated)
+    # What a run went on with concerns no other run.
+    is_cached = _save(replace(calibration, untried=[]), cached)
+    is_kept = _save(calibration, _run_file(folder)) if folder else True
+    if not (is_cached and is_kept):
+        _settled[cached] = calibration
+    return cached if is_cached else None
 
 
-def _beside(folder: str | None) -> list[str]:
-    return [os.path.join(folder, RUN_FILE)] if folder else []
+def _save(calibration: Calibration, path: str) -> bool:
+    """Write a calibration; says so where it can't be."""
+    try:
+        calibration.save(path)
+    except OSError as error:
+        say(f"The calibration can't be saved to {path}: {error.strerror or error}")
+        return False
+    return True
+
+
+def _run_file(folder: str) -> str:
+    return os.path.join(folder, RUN_FILE)

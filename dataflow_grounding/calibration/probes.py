@@ -1,5 +1,6 @@
-"""Probe pictures: a dozen rectangles of distinct colours, whose places are known; drawn, and with
-what was answered.
+"""Probe pictures: a dozen rectangles of distinct colours, whose places are known.
+
+Here they are laid out, drawn, asked about, and kept with what was answered.
 """
 
 import random
@@ -20,7 +21,7 @@ from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.image import PADDING, ImageLimits, open_image
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.replies.labels import equal_ids, matching_ids
-from dataflow_grounding.replies.reading import Said
+from dataflow_grounding.replies.reading import Details
 from dataflow_grounding.tasks import Request, phrase_grounding
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -39,7 +40,9 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 BACKGROUND = (222, 232, 240)
 ANSWERED = (213, 0, 120)
-PLOT_HEIGHT, PLOT_MARGIN = 672, 24
+OUTLINE = (60, 60, 60)
+PLOT_HEIGHT = 672  # px of a picture in a plot
+PLOT_MARGIN = 24
 
 # The pictures that settle order and scale. The first has sides that no provider's resize changes:
 # multiples of 28 and 32, neither small nor large. The second is off every such multiple, so that
@@ -57,8 +60,9 @@ NARROWEST = 96  # the same, where the longest side allows no more
 
 
 class NoFit(SpecError):
-    """No format can be named; the message says what was seen, the `pictures` are those that were
-    answered.
+    """No format can be named.
+
+    The message says what was seen, the `pictures` are those that were answered.
     """
 
     pictures: "Sequence[ProbedPicture]" = ()
@@ -70,34 +74,47 @@ class PicturesDisagree(NoFit):
 
 @dataclass(frozen=True)
 class Probe:
-    """A picture to be drawn: `boxes` are the rectangles by phrase ("the red rectangle"), in its
-    pixels.
+    """A picture to be drawn.
+
+    Attributes:
+        size: Width and height in pixels.
+        boxes: The rectangles by phrase ("the red rectangle"), in its pixels.
+        drawn: Up to where it is drawn: what lies to the right or below is padding.
     """
 
     size: Size
     boxes: dict[str, Bbox]
-    drawn: Size | None = None  # up to where it is drawn: what lies to the right or below is padding
+    drawn: Size | None = None
 
     def draw(self) -> PIL.Image.Image:
         """The picture."""
         picture = PIL.Image.new("RGB", self.size, PADDING)
         picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
         pen = PIL.ImageDraw.Draw(picture)
+        line = max(1, round(min(self.size) / 400))
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
-            line = max(1, round(min(self.size) / 400))
-            pen.rectangle(
-                (x1, y1, x2 - 1, y2 - 1),
-                fill=COLORS[phrase.split()[1]],
-                outline=(60, 60, 60),
-                width=line,
-            )
+            color = COLORS[_color_of(phrase)]
+            pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color, outline=OUTLINE, width=line)
         return picture
+
+
+def _phrase_of(color: str) -> str:
+    return f"the {color} rectangle"
+
+
+def _color_of(phrase: str) -> str:
+    return phrase.split()[1]
 
 
 @dataclass(frozen=True)
 class ProbeBox:
-    """One rectangle: `asked` in pixels of the picture, and as the reply wrote it: `numbers`,
-    `order` or `family`.
+    """One rectangle, and the box that was answered.
+
+    Attributes:
+        phrase: What was asked for.
+        asked: The rectangle, in pixels of the picture.
+        numbers: As the reply wrote them.
+        order, family: What the reply says of the numbers' order or format; None where it doesn't.
     """
 
     phrase: str
@@ -114,8 +131,14 @@ class ProbeBox:
 
 @dataclass(frozen=True)
 class ProbedPicture:
-    """What came back for a picture `sent` in this size; `trouble`: what kept a reply unread,
-    `refused`: why none is.
+    """What came back for a picture.
+
+    Attributes:
+        probe: The picture.
+        sent: The size in which it was sent.
+        answers: The rectangles that were answered.
+        trouble: What kept a reply unread.
+        refused: Why there is no reply.
     """
 
     probe: Probe
@@ -135,11 +158,15 @@ class ProbedPicture:
         return len(self.probe.boxes)
 
     def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
-        """An answer in pixels of the picture, as the reader would read it where this format was
-        asked for.
+        """An answer in pixels of the picture, as the reader would read it.
+
+        `asked` is the format that was asked for.
         """
-        written = replace(asked, order=answer.order) if answer.order else asked
-        written = known_formats()[answer.family] if answer.family else written
+        written = asked
+        if answer.family:
+            written = known_formats()[answer.family]
+        elif answer.order:
+            written = replace(asked, order=answer.order)
         return written.to_pixels(answer.numbers, original=self.size, sent=self.sent)
 
 
@@ -156,7 +183,8 @@ def reduced_to(size: Size, max_side: int) -> Size:
 def legible(size: Size, max_side: int) -> Size:
     """The size, enlarged where a model would see nothing in it."""
     scale = max(1.0, min(SHORTEST / min(size), max_side / max(size)))
-    width, height = (min(max(round(side * scale), NARROWEST), max_side) for side in size)
+    width = min(max(round(size[0] * scale), NARROWEST), max_side)
+    height = min(max(round(size[1] * scale), NARROWEST), max_side)
     return width, height
 
 
@@ -167,31 +195,44 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     highest number.
     """
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
-    names = sorted(COLORS)
-    draw.shuffle(names)
-    columns, rows = (6, 2) if max(size) > 2.5 * min(size) else (4, 3)
-    columns, rows = (columns, rows) if size[0] >= size[1] else (rows, columns)
-    width, height = size[0] / columns, size[1] / rows
+    colors = sorted(COLORS)
+    draw.shuffle(colors)
+    columns, rows = _grid(size)
+    cell_width = size[0] / columns
+    cell_height = size[1] / rows
     boxes: dict[str, Bbox] = {}
-    for number, name in enumerate(names):
+    for number, color in enumerate(colors):
         column, row = number % columns, number // columns
-        wide = draw.random() < 0.5
-        w = draw.uniform(0.6, 0.85) if wide else draw.uniform(0.3, 0.5)
-        h = draw.uniform(0.3, 0.5) if wide else draw.uniform(0.6, 0.85)
-        left = 1 - w if column == columns - 1 else draw.uniform(0.05, 0.95 - w)
-        top = 1 - h if row == rows - 1 else draw.uniform(0.05, 0.95 - h)
-        x1, y1 = round((column + left) * width), round((row + top) * height)
-        x2, y2 = round((column + left + w) * width), round((row + top + h) * height)
-        x1, y1 = min(x1, x2 - 1), min(y1, y2 - 1)  # of a strip, too, each has an area
-        boxes[f"the {name} rectangle"] = (x1, y1, x2, y2)
+        # In parts of the cell: half of the rectangles are wide, the others tall.
+        if draw.random() < 0.5:
+            width = draw.uniform(0.6, 0.85)
+            height = draw.uniform(0.3, 0.5)
+        else:
+            width = draw.uniform(0.3, 0.5)
+            height = draw.uniform(0.6, 0.85)
+        left = 1 - width if column == columns - 1 else draw.uniform(0.05, 0.95 - width)
+        top = 1 - height if row == rows - 1 else draw.uniform(0.05, 0.95 - height)
+        x2 = round((column + left + width) * cell_width)
+        y2 = round((row + top + height) * cell_height)
+        # Of a strip, too, each has an area.
+        x1 = min(round((column + left) * cell_width), x2 - 1)
+        y1 = min(round((row + top) * cell_height), y2 - 1)
+        boxes[_phrase_of(color)] = (x1, y1, x2, y2)
     return Probe(size, boxes)
+
+
+def _grid(size: Size) -> tuple[int, int]:
+    """Into how many columns and rows a picture is divided, for a dozen rectangles."""
+    along, across = (6, 2) if max(size) > 2.5 * min(size) else (4, 3)
+    return (along, across) if size[0] >= size[1] else (across, along)
 
 
 def question_of(
     probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
 ) -> Request[ProbedPicture]:
-    """The question for the rectangles of a probe picture, which is drawn into a file
-    of this name.
+    """The question for the rectangles of a probe picture.
+
+    The picture is drawn into the file at `path`.
     """
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
@@ -204,8 +245,9 @@ def question_of(
 
 
 def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
-    """The picture with the box that a reply's last answer gives each rectangle,
-    numbers as written.
+    """The picture with the box that a reply gives each rectangle, numbers as written.
+
+    Of several answers in a reply, the last one counts.
     """
     try:
         parsed = parse_reply(reply, key)
@@ -213,24 +255,30 @@ def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
         return replace(blank, trouble=str(error))
     phrases = dict(enumerate(blank.probe.boxes, 1))
     answers: dict[int, ProbeBox] = {}
-    for raw in sorted(parsed.boxes, key=lambda raw: -raw.answer):  # the last answer counts
-        number = _phrase_of(raw.said, phrases)
+    for box in sorted(parsed.boxes, key=lambda box: -box.answer):
+        number = _number_meant(box.details, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]
-            answers[number] = ProbeBox(
-                phrase, blank.probe.boxes[phrase], raw.numbers, raw.order, raw.family
-            )
+            asked = blank.probe.boxes[phrase]
+            answers[number] = ProbeBox(phrase, asked, box.numbers, box.order, box.family)
     return replace(blank, answers=[answers[number] for number in sorted(answers)])
 
 
-def _phrase_of(said: Said, phrases: Mapping[int, str]) -> int | None:
-    """By a label that is a phrase, else by id, else by a label that means only one phrase."""
-    equal = [number for label in said.labels for number in equal_ids(label, phrases)]
-    if equal or said.id in phrases:
-        return equal[0] if equal else said.id
-    return next(
-        (ids[0] for label in said.labels if len(ids := matching_ids(label, phrases)) == 1), None
-    )
+def _number_meant(details: Details, phrases: Mapping[int, str]) -> int | None:
+    """The number of the phrase that a box is said to be of.
+
+    By a label that is a phrase, else by id, else by a label that means only one phrase.
+    """
+    for label in details.labels:
+        for number in equal_ids(label, phrases):
+            return number
+    if details.id in phrases:
+        return details.id
+    for label in details.labels:
+        numbers = matching_ids(label, phrases)
+        if len(numbers) == 1:
+            return numbers[0]
+    return None
 
 
 def by(size: Size) -> str:
@@ -241,17 +289,19 @@ def by(size: Size) -> str:
 def plot(
     pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]
 ) -> PIL.Image.Image:
-    """The pictures side by side, each 672 px high; `boxes` are the answers in pixels, per picture,
-    drawn dashed.
+    """The pictures side by side, each 672 px high.
+
+    `boxes` are the answers in pixels, per picture; they are drawn dashed.
     """
     columns = []
     for picture, answers in zip(pictures, boxes, strict=True):
         scale = PLOT_HEIGHT / picture.size[1]
-        small = picture.probe.draw().resize(
-            (round(picture.size[0] * scale), PLOT_HEIGHT), PIL.Image.Resampling.LANCZOS
-        )
-        scaled = [(phrase, box_of([edge * scale for edge in bbox])) for phrase, bbox in answers]
-        marks = [Mark(bbox, phrase.split()[1], ANSWERED, True) for phrase, bbox in scaled]
+        size = (round(picture.size[0] * scale), PLOT_HEIGHT)
+        small = picture.probe.draw().resize(size, PIL.Image.Resampling.LANCZOS)
+        marks = []
+        for phrase, bbox in answers:
+            scaled = box_of([edge * scale for edge in bbox])
+            marks.append(Mark(scaled, _color_of(phrase), ANSWERED, True))
         around = ((PLOT_MARGIN, PLOT_MARGIN), (PLOT_MARGIN, 0), (0, 0))
         columns.append(np.pad(np.asarray(draw_marks(small, marks)), around, constant_values=255))
     at_the_right = np.full((PLOT_HEIGHT + 2 * PLOT_MARGIN, PLOT_MARGIN, 3), 255, np.uint8)

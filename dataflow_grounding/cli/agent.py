@@ -1,9 +1,10 @@
-"""`agent`: what a coding agent has to know to use this package: agent.txt, with what the code says
-of itself.
+"""`agent`: what a coding agent has to know to use this package.
+
+It is agent.txt, with what the code says of itself.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from string import Template
 
@@ -16,11 +17,18 @@ from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 
-_MANY = 5  # options that two commands share
+_MANY = 5  # more options that two commands share are told once
 # options that are told once, for all commands
 _ELSEWHERE = {"--json", "--image-root", "--no-pictures"}
-# what operators take that is told of the spec's `vlm`
-_OF_VLM = ("self", "on_suspect_boxes", "check_every")
+# what operators take that is told once for all of them, or of the spec's `vlm`
+_SHARED = (
+    "self",
+    "on_suspect_boxes",
+    "check_every",
+    "box_format",
+    "merge_iou",
+    "regions_per_request",
+)
 
 
 @click.group("agent")
@@ -32,9 +40,8 @@ def command() -> None:
 @click.pass_context
 def context(here: click.Context) -> None:
     """Print the commands, spec keys, operators and columns as one page of text."""
-    page = Template(
-        files(__package__).joinpath("agent.txt").read_text(encoding="utf-8")
-    ).substitute(
+    text = files(__package__).joinpath("agent.txt").read_text(encoding="utf-8")
+    page = Template(text).substitute(
         version=__version__,
         commands="\n".join(_commands(here)),
         spec_keys="\n".join(_spec_keys()),
@@ -45,57 +52,59 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
+    """A line for each command: its arguments, its options and what it does."""
     told: dict[str, set[str]] = {}
-    for name, says in COMMANDS.items():
+    for name, purpose in COMMANDS.items():
         command = cli.get_command(here, name)
-        arguments = [
-            p.make_metavar(click.Context(command))
-            for p in command.params
-            if isinstance(p, click.Argument)
-        ]
-        given = [
-            p.opts
-            for p in command.params
-            if isinstance(p, click.Option) and not _ELSEWHERE & {*p.opts}
-        ]
-        options = [min(names, key=len) for names in given]
-        for other, known in told.items():
+        arguments = []
+        options = []
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument):
+                arguments.append(parameter.make_metavar(click.Context(command)))
+            elif isinstance(parameter, click.Option) and _ELSEWHERE.isdisjoint(parameter.opts):
+                options.append(min(parameter.opts, key=len))
+        for earlier_command, known in told.items():
             if len(known.intersection(options)) > _MANY:
-                options = [
-                    *(option for option in options if option not in known),
-                    f"(those of {other})",
-                ]
+                options = [option for option in options if option not in known]
+                options.append(f"(those of {earlier_command})")
         told[name] = set(options)
-        yield f"- {' '.join([name, *arguments, *options])}: {says}"
+        yield f"- {' '.join([name, *arguments, *options])}: {purpose}"
 
 
 def _spec_keys() -> list[str]:
     """The shipped specs, the second and third only where they differ from those before."""
-    seen, lines = set[str](), list[str]()
+    lines: list[str] = []
+    seen = set[str]()
     for name in JOBS:
         text = files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        block = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        lines += [line for line in block if line not in seen]
-        seen |= {
-            line for line in block if line.strip().rstrip(":") not in ("workflow", "data", name)
-        }
+        stated = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        lines += [line for line in stated if line not in seen]
+        # These heads stay above what differs below them.
+        heads = ("workflow", "data", name)
+        seen.update(line for line in stated if line.strip().rstrip(":") not in heads)
     return lines
 
 
 def _operators() -> Iterator[str]:
-    for name, cls in (
-        row
-        for row in OPERATOR_REGISTRY
-        if row[1].__module__.startswith("dataflow_grounding.operators")
-    ):
-        parameters = [
-            p for p in inspect.signature(cls).parameters.values() if p.name not in _OF_VLM
-        ]
-        settings = ", ".join(
-            p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters
-        )
-        columns = (cls.input_keys, cls.output_keys)
-        reads, writes = (
-            ", ".join(f"{role}={column}" for role, column in keys.items()) for keys in columns
-        )
-        yield f"- {name}({settings}): {reads} -> {writes}. {cls.get_desc()}"
+    """A line for each shipped operator: its settings, its columns and what it does."""
+    for name, cls in OPERATOR_REGISTRY:
+        if not cls.__module__.startswith("dataflow_grounding.operators"):
+            continue
+        settings = []
+        for parameter in inspect.signature(cls).parameters.values():
+            if parameter.name in _SHARED:
+                continue
+            required = parameter.default is parameter.empty
+            setting = parameter.name if required else f"{parameter.name}={parameter.default!r}"
+            settings.append(setting)
+        reads = _columns(cls.input_keys)
+        writes = _columns(cls.output_keys)
+        yield f"- {name}({', '.join(settings)}): {reads} -> {writes}. {cls.get_desc()}"
+
+
+def _columns(column_of: Mapping[str, str]) -> str:
+    """`role=column` of each; the role alone where its column is called so."""
+    columns = []
+    for role, column in column_of.items():
+        columns.append(role if role == column else f"{role}={column}")
+    return ", ".join(columns)

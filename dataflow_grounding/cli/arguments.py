@@ -1,9 +1,11 @@
 """Arguments that several commands take, and how they answer."""
 
 import gc
+import math
 import os
-from collections.abc import Callable, Iterable
-from functools import reduce
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
@@ -11,13 +13,15 @@ import click
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.terminal import answers_alone, say, say_json
+from dataflow_grounding.engine.summary import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """`-e SPEC`, which may be given several times; `what` says what the spec is for: it may name
-    code that prints.
+    """`-e SPEC`, which may be given several times; `what` says what the spec is for.
+
+    The answer stays alone on standard output: a spec may name code that prints.
     """
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
@@ -29,15 +33,41 @@ spec_option = spec_option_for("The spec, a YAML file")
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """For the shell's completion: the keys of every pipeline's spec that begin so."""
+    """For the shell's completion: the keys that begin so, of the spec that is given.
+
+    Without one they are those of every pipeline.
+    """
     from dataflow_grounding.jobs.registry import JOBS
     from dataflow_grounding.spec.problems import keys_of
-    from dataflow_grounding.spec.schema import spec_with
+    from dataflow_grounding.spec.schema import SpecHead, spec_with
 
-    keys = dict.fromkeys(
-        key for name, job in JOBS.items() for key in keys_of(spec_with(name, job.block))
-    )
+    paths = ctx.params.get("spec_paths") or ()
+    names = _pipelines_in(paths, JOBS) if paths else list(JOBS)
+    keys = dict.fromkeys(keys_of(SpecHead))
+    for name in names:
+        spec = spec_with(name, JOBS[name].block)
+        keys.update(dict.fromkeys(keys_of(spec, in_lists=False)))
     return [f"{key}=" for key in keys if key.startswith(begun)]
+
+
+def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
+    """The shipped pipelines that specs name, or have blocks of; no code of the user's is run."""
+    import yaml
+
+    named = None
+    blocks: dict[str, None] = {}
+    for path in paths:
+        try:
+            with open(os.path.expanduser(path), encoding="utf-8") as file:
+                spec = yaml.safe_load(file)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue
+        if isinstance(spec, dict):
+            named = spec.get("autolabel_type", named)
+            blocks.update(dict.fromkeys(name for name in spec if name in shipped))
+    if named is None:
+        return list(blocks)
+    return [name for name in shipped if name == named]
 
 
 overrides_argument = click.argument(
@@ -45,17 +75,18 @@ overrides_argument = click.argument(
 )
 
 
-def answer(as_json: bool, found: Any, lines: Iterable[str], indent: int | None = None) -> None:
-    """Print what was found: as JSON for programs, or these lines for people."""
+def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None = None) -> None:
+    """Print figures as JSON for programs, or these lines for people."""
     if as_json:
-        say_json(found, indent)
+        say_json(figures, indent)
     else:
         say("\n".join(lines), err=False)
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Raises SpecError, before anything is paid for, where a picture, made of `image`, can't be
-    written.
+    """Refuse a path that a picture, made of `image`, can't be written to.
+
+    Raises SpecError, before anything is paid for.
     """
     from PIL import Image
 
@@ -64,7 +95,8 @@ def check_writable(path: str, image: str = "") -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise SpecError(f"can't write {path}: there is no folder {folder}")
-    if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+    written_to = path if os.path.exists(path) else folder
+    if os.path.isdir(path) or not os.access(written_to, os.W_OK):
         raise SpecError(f"can't write {path}: choose another file")
     if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
         raise SpecError(
@@ -73,15 +105,23 @@ def check_writable(path: str, image: str = "") -> None:
 
 
 def rarely_collect_garbage() -> None:
-    """Let Python look for cycles less often: among a million records there are none, and looking
-    takes a sixth.
+    """Let Python look for cycles less often.
+
+    Among a million records there are none, and looking takes a sixth of the time.
     """
     gc.set_threshold(200_000, 50, 50)
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Options that several commands take, as one decorator."""
-    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+    def with_options(command: F) -> F:
+        # As decorators are put on: the last first.
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return with_options
 
 
 class Folder(click.Path):
@@ -92,14 +132,43 @@ class Folder(click.Path):
         return value if is_elsewhere(value) else super().convert(value, *where)
 
 
+@dataclass(frozen=True)
+class FailedLimit:
+    """How many records may fail: a number, or a share of all from 0 to 1."""
+
+    number: int | None = None
+    share: float = 0.0
+
+    def allows(self, summary: Summary) -> bool:
+        """Whether no more have failed."""
+        if self.number is not None:
+            return summary.failed <= self.number
+        return summary.failed <= self.share * summary.records
+
+
+class FailedRecords(click.ParamType):  # type: ignore[type-arg]
+    """`20`, or `2.5%`."""
+
+    name = "limit"
+
+    def convert(self, value: Any, *where: Any) -> FailedLimit:
+        """The limit."""
+        if isinstance(value, FailedLimit):
+            return value
+        if re.fullmatch("[0-9]{1,12}", value):
+            return FailedLimit(int(value))
+        percent = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", value)
+        if percent is None or float(percent[1]) > 100:
+            self.fail(f"{value!r} is neither a number of records nor a share, as in 2%.", *where)
+        return FailedLimit(share=float(percent[1]) / 100)
+
+
 class Range(click.FloatRange):
     """Numbers between bounds."""
 
     def convert(self, value: Any, *where: Any) -> float:
         """The number; NaN, which no bound keeps out, is none."""
         number: float = super().convert(value, *where)
-        return (
-            number
-            if number == number
-            else self.fail(f"{value} is not in {self._describe_range()}.", *where)
-        )
+        if math.isnan(number):
+            self.fail(f"{value} is not in {self._describe_range()}.", *where)
+        return number

@@ -1,5 +1,6 @@
-"""`check`, `estimate`: what a run would meet, and what it would send and cost. Neither sends
-anything.
+"""`check`, `estimate`: what a run would meet, and what it would send and cost.
+
+Neither sends anything.
 """
 
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.terminal import counted, say, say_json
+from dataflow_grounding._util.terminal import counted, in_columns, say, say_json
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import (
     answer,
@@ -29,19 +30,20 @@ def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, .
     """List everything that is wrong with SPEC, its input and its images. Sends nothing. Exits with
     2 if there are problems.
     """
-    found = check_spec(spec_paths, overrides)
+    findings = check_spec(spec_paths, overrides)
     if as_json:
-        say_json(vars(found))
+        say_json(vars(findings))
     else:
-        for remark in found.remarks:
+        if findings.asks:
+            say(f"A run asks {findings.asks}.", err=False)
+        for remark in findings.remarks:
             say(remark, err=False)
-        for problem in found.problems:
+        for problem in findings.problems:
             say(f"Problem: {problem}")
-        counts = (
-            f"{counted(found.records, 'record')} checked, {counted(len(found.problems), 'problem')}"
-        )
-        say(f"{counts}. Nothing was sent.", err=False)
-    return 2 if found.problems else 0
+        records = counted(findings.records, "record")
+        problems = counted(len(findings.problems), "problem")
+        say(f"{records} checked, {problems}. Nothing was sent.", err=False)
+    return 2 if findings.problems else 0
 
 
 @click.command("estimate")
@@ -59,40 +61,44 @@ def of_estimate(
     counted for it.
     """
     rarely_collect_garbage()
-    found = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
-    answer(as_json, found, _lines(found))
+    figures = estimate(SpecRun(load_spec(spec_paths, overrides), pilot=pilot))
+    answer(as_json, figures, _lines(figures))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    rows = [("step", "requests", "input", "cached", "output", "USD")]
-    for step in [*found["steps"], {"step": "total", **found}]:
-        counts = (f"{number:,}" for number in (step["requests"], *step["tokens"].values()))
-        rows.append(
-            (step["step"], *counts, "-" if step["cost_usd"] is None else f"{step['cost_usd']:.4f}")
-        )
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    line = "  ".join([f"{{:{first}}}", *(f"{{:>{width}}}" for width in others)])
-    yield from (line.format(*row) for row in rows)
-    records = f"{counted(found['records'], 'record')}, {counted(found['stored'], 'reply')} stored"
-    yield f"{found['model']}, {records}. Nothing was sent."
-    if found["looked_at"] < found["records"]:
-        yield f"Extrapolated from {found['looked_at']:,} of them."
-    if found["measured"]:
+def _lines(figures: dict[str, Any]) -> Iterator[str]:
+    """What `estimate` says, for people."""
+    yield from _table(figures)
+    records = counted(figures["records"], "record")
+    stored = counted(figures["stored"], "reply")
+    yield f"A run asks {figures['asks']}: {records}, {stored} stored. Nothing was sent."
+    if figures["looked_at"] < figures["records"]:
+        yield f"Extrapolated from {figures['looked_at']:,} of them."
+    if figures["measured"]:
         yield "Token counts are based on what the endpoint counted for the stored replies."
-    elif found["image_rule"] == "assumed":
+    elif figures["image_rule"] == "assumed":
         yield (
             "How this model counts images isn't published: 1,000 tokens each are assumed. A pilot"
             " measures it."
         )
-    if found["not_guessed"]:
-        tasks = ", ".join(found["not_guessed"])
+    if figures["not_guessed"]:
+        tasks = ", ".join(figures["not_guessed"])
         yield (
             f"No reply to {tasks} can be made up here: requests that depend on one are not counted."
         )
-    if found["calibration_first"]:
+    if figures["calibration_first"]:
         yield f"The run starts with a calibration of the box format: {REQUESTS}."
-    yield (
-        f"Prices: {found['prices']}."
-        if found["prices"]
-        else "No known price: set vlm.prices to see the cost in USD."
-    )
+    if figures["prices"]:
+        yield f"Prices: {figures['prices']}."
+    else:
+        yield "No known price: set vlm.prices to see the cost in USD."
+
+
+def _table(figures: dict[str, Any]) -> Iterator[str]:
+    """The estimate of each step and of all, in columns."""
+    rows = [["step", "requests", "input", "cached", "output", "USD"]]
+    for step in [*figures["steps"], {"step": "total", **figures}]:
+        counts = [step["requests"], *step["tokens"].values()]
+        cost = "-" if step["cost_usd"] is None else f"{step['cost_usd']:.4f}"
+        shown_counts = [f"{count:,}" for count in counts]
+        rows.append([step["step"], *shown_counts, cost])
+    yield from in_columns(rows)

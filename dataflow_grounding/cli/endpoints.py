@@ -1,5 +1,6 @@
-"""`doctor`, `calibrate`: whether an endpoint answers, what it accepts, and in which box format its
-model answers.
+"""`doctor`, `calibrate`: what an endpoint does.
+
+Whether it answers, what it accepts, and in which box format its model answers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,18 @@ from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
 
+_OF_ENDPOINT = (
+    "backend",
+    "endpoint",
+    "weight",
+    "model",
+    "key",
+    "box_format",
+    "takes",
+    "reply",
+    "seconds",
+)
+
 
 @click.command("doctor")
 @spec_option_for("Check this spec's endpoint; without it, that of the environment")
@@ -42,50 +55,47 @@ def doctor(
     """
     if overrides and not spec_paths:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
-    found = installation()
+    findings = installation()
     if spec_paths:
-        found["endpoint"] = endpoint_of_spec(
-            load_spec(spec_paths, overrides, whole=False), send=not offline
-        )
+        spec = load_spec(spec_paths, overrides, whole=False)
+        findings["endpoint"] = endpoint_of_spec(spec, send=not offline)
     elif backend_named():
         try:
-            found["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
+            findings["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
         except SpecError as error:
-            found["endpoint"] = {"problems": [str(error)]}
-    answer(as_json, found, _lines(found))
-    return 4 if found.get("endpoint", {}).get("problems") else 0
+            findings["endpoint"] = {"problems": [str(error)]}
+    answer(as_json, findings, _lines(findings))
+    return 4 if findings.get("endpoint", {}).get("problems") else 0
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"dataflow-grounding {found['version']}, Python {found['python']}"
-    for extra, version in found["extras"].items():
+def _lines(findings: dict[str, Any]) -> Iterator[str]:
+    """What `doctor` says, for people."""
+    yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
+    for extra, version in findings["extras"].items():
         missing = f"not installed: pip install 'dataflow-grounding[{extra}]'"
         yield f"extra {extra}: {version or missing}"
-    for name, given in found["environment"].items():
-        yield f"{name}: {'set' if given else 'not set'}"
-    endpoint = found.get("endpoint", {})
+    for name, is_set in findings["environment"].items():
+        yield f"{name}: {'set' if is_set else 'not set'}"
+    endpoint = findings.get("endpoint", {})
     if not endpoint:
-        way = (
-            unused_keys() or "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
-        )
+        way = unused_keys()
+        if not way:
+            way = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
         yield f"endpoint: none named: {way}"
-    for found in (endpoint, *endpoint.get("endpoints", ())):
-        for name in (
-            "backend",
-            "endpoint",
-            "weight",
-            "model",
-            "key",
-            "box_format",
-            "takes",
-            "reply",
-            "seconds",
-        ):
-            if name in found:
-                yield f"{name.replace('_', ' ')}: {found[name]}"
-        if any((usage := found.get("usage", {})).values()):
-            yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
-    yield from (f"Problem: {problem}" for problem in endpoint.get("problems", ()))
+    yield from _of_endpoint(endpoint)
+    for part in endpoint.get("endpoints", ()):
+        yield from _of_endpoint(part)
+    for problem in endpoint.get("problems", ()):
+        yield f"Problem: {problem}"
+
+
+def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
+    for name in _OF_ENDPOINT:
+        if name in endpoint:
+            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
+    usage = endpoint.get("usage", {})
+    if any(usage.values()):
+        yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"
 
 
 @click.command("calibrate")
@@ -123,48 +133,55 @@ def of_calibrate(
     serving, options = _serving(spec_paths, overrides, **endpoint)
     try:
         start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-        found, decision, _ = calibrate(serving, stated_format(serving.model), start)
+        calibration, decision, _ = calibrate(serving, stated_format(serving.model), start)
     except NoFit as unclear:
         _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
         raise
-    path = keep(found)
+    path = keep(calibration)
     _write_plot(decision.pictures, decision.fit.boxes, plot_path)
-    lines = [f"{serving.model} writes {found.box_format}: {summary(found)}."]
-    lines.append(
-        f"Stored in {path}; vlm.box_format: calibrated uses it." if path else "Not stored."
-    )
-    answer(as_json, {**asdict(found), "stored": path}, lines)
+    lines = [f"{serving.model} writes {calibration.box_format}: {summary(calibration)}."]
+    if path:
+        lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it.")
+    else:
+        lines.append("Not stored.")
+    answer(as_json, {**asdict(calibration), "stored": path}, lines)
 
 
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    given = base_url is not None or model is not None
-    if spec_paths and given:
+    """What is to be calibrated: a spec's, an endpoint of options, or that of the environment.
+
+    Raises SpecError where there is none, or nothing to find out.
+    """
+    endpoint_named = base_url is not None or model is not None
+    if spec_paths and endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     if spec_paths:
         spec = load_spec(spec_paths, overrides, whole=False)
-        vlm, workflow = spec.block.vlm, spec.block.workflow
-        serving, options = serving_of(vlm, workflow, spec.folders), options_of(vlm, workflow)
+        vlm = spec.block.vlm
+        workflow = spec.block.workflow
+        serving = serving_of(vlm, workflow, spec.folders)
+        options = options_of(vlm, workflow)
     elif overrides:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
-    elif not given and backend_named() is None:
-        ways = (
-            "give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL and DF_MODEL"
+    elif not endpoint_named and backend_named() is None:
+        raise SpecError(
+            "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL"
+            " and DF_MODEL"
         )
-        raise SpecError(f"no endpoint: {ways}")
     else:
-        stated = {"base_url": base_url or "", "model_name": model or ""}
-        vlm = VlmBlock(backend="openai" if given else "auto", openai=OpenAIBlock(**stated))
-        serving, options = (
-            serving_of(with_environment(vlm), WorkflowBlock(steps=[], max_workers=16)),
-            RunOptions(),
-        )
+        openai = OpenAIBlock(base_url=base_url or "", model_name=model or "")
+        vlm = VlmBlock(backend="openai" if endpoint_named else "auto", openai=openai)
+        workflow = WorkflowBlock(steps=[], max_workers=16)
+        serving = serving_of(with_environment(vlm), workflow)
+        options = RunOptions()
     if serving.exact_boxes:
         raise SpecError(
             f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate"
         )
-    if obstacles := serving.obstacles():
+    obstacles = serving.obstacles()
+    if obstacles:
         raise SpecError("\n".join(obstacles))
     return serving, options
 

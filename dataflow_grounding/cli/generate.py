@@ -9,19 +9,34 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
-from dataflow_grounding._util.extensions import required
+from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.terminal import say, say_json, telling
-from dataflow_grounding.cli.arguments import Range, answer, overrides_argument, spec_option
+from dataflow_grounding.cli.arguments import (
+    FailedLimit,
+    FailedRecords,
+    Range,
+    answer,
+    overrides_argument,
+    spec_option,
+)
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.working_folder import address_of, present, sent, working_folder
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.spec import Spec
 
+_STRONGER = {
+    "gemini": "use a stronger model, or raise media_resolution or max_output_tokens",
+    "openai": "use a stronger model, or raise max_tokens",
+    "local": "use a stronger model, or raise max_tokens",
+    "embedded": "name a vision-language model, in vlm or in DF_BASE_URL and DF_MODEL",
+    "auto": "name a vision-language model, in vlm or in DF_BASE_URL and DF_MODEL",
+}
+"""By `vlm.backend`, what may make results better."""
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
@@ -74,6 +89,12 @@ _MOST = 256  # requests in flight up to which a pilot measures what the endpoint
     is_flag=True,
     help="Also retry permanent failures: refusals, unreadable replies.",
 )
+@click.option(
+    "--max-failed",
+    type=FailedRecords(),
+    metavar="N|P%",
+    help="Exit with 0 where at most N records, or P% of them, failed.",
+)
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", is_flag=True, help="Don't show progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
@@ -83,70 +104,97 @@ def generate(
     overrides: tuple[str, ...],
     pilot: int | None,
     as_json: bool,
-    **given: Any,
+    **options: Any,
 ) -> int:
     """Run the pipeline that SPEC names; KEY=VALUE overrides a key.
 
-    Exit codes: 0 all records done, 1 some failed, 2 spec or input wrong, 3 stopped by the budget, 4
-    no record succeeded or the endpoint refused, 130 interrupted. After any stop, the same command
-    resumes.
+    Exit codes: 0 all records done, 1 some failed (more than --max-failed), 2 spec or input wrong, 3
+    stopped by the budget, 4 no record succeeded or the endpoint refused, 130 interrupted. After any
+    stop, the same command resumes.
     """
     spec = load_spec(spec_paths, overrides)
-    engine = _engine(spec, given)
+    engine = _engine(spec, options)
     for remark in spec.remarks:
         say(f"Note: {remark}.")
-    if given["set_from"]:
+    if options["set_from"]:
         _set_workers(spec, in_pilot=pilot is not None)
-    limits = {
-        "budget_usd": given["budget_usd"],
-        "retry_failed": given["retry_failed"] or None,
-        "shard": given["shard"],
-    }
-    run = SpecRun(spec, pilot=pilot, progress=False if given["no_progress"] else None, **limits)
-    if given["dry_run"]:
+    run = SpecRun(
+        spec,
+        pilot=pilot,
+        # None: shown on a terminal.
+        progress=False if options["no_progress"] else None,
+        budget_usd=options["budget_usd"],
+        retry_failed=options["retry_failed"] or None,
+        shard=options["shard"],
+    )
+    if options["dry_run"]:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
-    # what the start has made stays to the end: not looked through again, not even at the end
+    _say_who_is_asked(run, as_json)
+    summary = _executed(run, engine, as_json)
+    if summary.done and not options["no_report"]:
+        _report(run, summary, silent=options["no_progress"])
+    if as_json:
+        say_json(summary.to_json())
+    else:
+        _tell(run, summary, in_pilot=pilot is not None)
+    limit: FailedLimit | None = options["max_failed"]
+    if limit is not None and summary.done and limit.allows(summary):
+        return 0
+    return summary.exit_code
+
+
+def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
+    """Name model and address before anything is sent; `run.json` has them for programs."""
+    if not as_json and not run.job.obstacles():
+        say(f"{run.spec.autolabel_type} asks {run.who}.")
+    for remark in run.remarks():
+        say(f"Note: {remark}.")
+
+
+def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
+    """Run it. Raises RunStopped, of which programs are told in JSON."""
+    # What the start has made stays: Python needn't look through it for cycles, not even at the end.
     gc.freeze()
     try:
-        summary = run.execute(engine)
+        return run.execute(engine)
     except RunStopped as stopped:
         if as_json:
             say_json({"stopped": str(stopped), **(stopped.summary or {})})
         raise
-    if summary.done and not given["no_report"]:
-        _report(run, summary, silent=given["no_progress"])
-    if as_json:
-        say_json(summary.to_json())
-        return summary.exit_code
+
+
+def _tell(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
+    """What was done, and what can be done now."""
     say(str(summary))
-    if summary.done and pilot:
+    if summary.done and in_pilot:
         say(_advice(run))
     elif summary.records:
-        say(_next_steps(run, summary))
-    return summary.exit_code
+        lines = _next_steps(run, summary)
+        if lines:
+            say("\n".join(lines))
 
 
-def _engine(spec: Spec, given: dict[str, Any]) -> MakeRun:
-    """What takes the rows through the steps. Raises SpecError for options that don't
-    go together.
+def _engine(spec: Spec, options: dict[str, Any]) -> MakeRun:
+    """What takes the rows through the steps.
+
+    Raises SpecError for options that don't go together.
     """
-    _check_together(spec, given)
-    if given["engine"] == "ray":
+    _check_together(spec, options)
+    if options["engine"] == "ray":
         ray_run = required("engines", "ray", "--engine ray")
-        return partial(ray_run, given["ray_address"], given["workers"])
-    if (given["processes"] or 1) > 1:
-        return partial(required("engines", "processes", "--processes"), given["processes"])
+        return partial(ray_run, options["ray_address"], options["workers"])
+    processes = options["processes"] or 1
+    if processes > 1:
+        return partial(required("engines", "processes", "--processes"), processes)
     return Run
 
 
-def _check_together(spec: Spec, given: dict[str, Any]) -> None:
+def _check_together(spec: Spec, options: dict[str, Any]) -> None:
     """Raises SpecError for options that don't go together."""
-    on_ray, is_shard, has_processes = (
-        given["engine"] == "ray",
-        given["shard"] is not None,
-        given["processes"] is not None,
-    )
+    on_ray = options["engine"] == "ray"
+    is_shard = options["shard"] is not None
+    has_processes = options["processes"] is not None
     if has_processes and on_ray:
         raise SpecError("--processes are of this machine: with --engine ray, say --workers")
     if has_processes and is_shard:
@@ -155,23 +203,26 @@ def _check_together(spec: Spec, given: dict[str, Any]) -> None:
         raise SpecError("vlm.backend local has its model in one process: leave --processes out")
     if on_ray and is_shard:
         raise SpecError("--engine ray makes shards of its own: leave --shard out")
-    if not on_ray and (given["ray_address"] or given["workers"]):
+    if not on_ray and (options["ray_address"] or options["workers"]):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    """Write the page, unless it is there already; what keeps it from being written fails no run."""
-    there = os.path.join(run.spec.results_dir, "report.html")
-    stays = summary.already_complete and os.path.exists(there)
-    if stays:
-        summary.report = address_of(there)
-        return
-    # with Pillow's drawing and the figures, which no run needs
-    from dataflow_grounding.extras.review import report_folder
+    """Write the page, unless it is there already.
 
+    What keeps it from being written fails no run.
+    """
+    page = os.path.join(run.spec.results_dir, "report.html")
+    if summary.already_complete and os.path.exists(page):
+        summary.report = address_of(page)
+        return
+    report_folder = extension("reports", "html")
+    if report_folder is None:
+        return
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:
-            summary.report = sent(report_folder(run.spec.results_dir, on_progress=tell)[0])
+            written = report_folder(run.spec.results_dir, on_progress=tell)
+            summary.report = sent(written[0])
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 
@@ -182,44 +233,46 @@ def _advice(run: SpecRun) -> str:
     for step in run.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {address_of(step.storage.output_path)}: {question}")
-    lines += [
-        f"  or at everything in a browser: dataflowgrounding report {folder}",
-        (
-            "If it is not good enough: use a stronger model, or raise media_resolution,"
-            " max_output_tokens or max_tokens."
-        ),
-        (
-            "Only what a change affects is asked again. If it is good: the same command without"
-            " --pilot continues from here;"
-        ),
-        (
+    lines.append(f"  or at everything in a browser: dataflowgrounding report {folder}")
+    lines.append(
+        f"If it is not good enough: {_STRONGER.get(run.block.vlm.backend, 'use a stronger model')}."
+    )
+    lines.append(
+        "Only what a change affects is asked again. If it is good: the same command without"
+        " --pilot continues from here."
+    )
+    if not run.serving.free:
+        lines.append(
             "estimate now uses what was measured. How many requests at once the endpoint takes is"
             " measured by --pilot N --set-from pilot, with a larger N; --set-from pilot alone then"
             " uses that many."
-        ),
-    ]
-    return "\n".join(lines)
-
-
-def _next_steps(run: SpecRun, summary: Summary) -> str:
-    folder = shlex.quote(address_of(run.spec.results_dir))
-    lines = ["next: open the report in a browser"] if summary.report else []
-    if summary.failed or summary.failures:
-        way = (
-            "the same command tries again what may pass"
-            if summary.passing_failures
-            else "--retry-failed asks again"
         )
-        lines.append(f"next: see in failures.jsonl why records failed; {way}")
-    lines.append(
-        f"next: dataflowgrounding cost {folder}; or, with boxes drawn by hand, eval {folder} --gold"
-        " FILE"
-    )
     return "\n".join(lines)
+
+
+def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
+    """What can be done now, a line each."""
+    folder = shlex.quote(address_of(run.spec.results_dir))
+    lines = []
+    if summary.report:
+        lines.append("next: open the report in a browser")
+    if summary.failed or summary.failures:
+        line = "next: see in failures.jsonl why records failed"
+        if summary.passing_failures:
+            line += "; the same command tries again what may pass"
+        elif ASKED_AGAIN.intersection(summary.failures):
+            line += "; --retry-failed asks again"
+        lines.append(line)
+    if summary.done and not run.serving.free:
+        lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")
+    if summary.expressions["total"]:
+        lines.append(f"next: with boxes drawn by hand, dataflowgrounding eval {folder} --gold FILE")
+    return lines
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
     """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained.
+
     Raises SpecError.
     """
     workflow = spec.block.workflow
@@ -227,19 +280,18 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
     if in_pilot:
         workflow.max_workers = max(stated, _MOST)
         return
-    run = read_object(
-        present(os.path.join(working_folder(spec.results_dir), "run.json"), anew=True)
-    )
+    run_file = os.path.join(working_folder(spec.results_dir), "run.json")
+    run = read_object(present(run_file, anew=True))
     sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
         raise SpecError(
             f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot"
         )
     workflow.max_workers = max(stated, sustained)
-    tried = (
-        f"the last run sustained {sustained} at once; only --pilot N --set-from pilot, with new"
-        " records, tries more"
-    )
-    say(
-        f"workflow.max_workers: {workflow.max_workers}{'' if sustained > stated else f' ({tried})'}"
-    )
+    remark = ""
+    if sustained <= stated:
+        remark = (
+            f" (the last run sustained {sustained} at once; only --pilot N --set-from pilot, with"
+            " new records, tries more)"
+        )
+    say(f"workflow.max_workers: {workflow.max_workers}{remark}")

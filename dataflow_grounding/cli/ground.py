@@ -41,16 +41,20 @@ def command(
     embedded grounder. Replies are kept in the user's cache folder, so that the same question is
     paid for once.
     """
-    if blank := [number for number, phrase in enumerate(phrases, 1) if not phrase.strip()]:
-        raise SpecError(f"phrase {blank[0]} is an empty text: say what to look for")
+    for number, phrase in enumerate(phrases, 1):
+        if not phrase.strip():
+            raise SpecError(f"phrase {number} is an empty text: say what to look for")
     if draw_path:
         check_writable(draw_path, image)
-    grounder = (
-        grounder_of_spec(spec_paths) if spec_paths else PhraseGrounder(serving_from_environment())
-    )
-    if obstacles := grounder.serving.obstacles():
+    if spec_paths:
+        grounder = grounder_of_spec(spec_paths)
+    else:
+        grounder = PhraseGrounder(serving_from_environment())
+    obstacles = grounder.serving.obstacles()
+    if obstacles:
         raise SpecError("\n".join(obstacles))
-    options = RunOptions(replies=None if no_cache or grounder.serving.free else _cache_of(image))
+    keeps_replies = not no_cache and not grounder.serving.free
+    options = RunOptions(replies=_cache_of(image) if keeps_replies else None)
     with holding(current_options, options):
         record = grounder({"image_path": image, "expressions": list(phrases)})
     say_json(record, indent=1)
@@ -64,7 +68,6 @@ def _cache_of(image: str) -> str | None:
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-        return os.path.join(
-            folder, f"{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl"
-        )
+        digest = hashlib.sha256(os.path.abspath(image).encode()).hexdigest()
+        return os.path.join(folder, f"{digest[:20]}.jsonl")
     return None

@@ -1,5 +1,6 @@
-"""`dataflowgrounding`: the group of commands; how errors, and streams that can't be written, become
-exit codes.
+"""`dataflowgrounding`: the group of commands.
+
+And how errors, and streams that can't be written, become exit codes.
 """
 
 import errno
@@ -21,65 +22,111 @@ from click.shell_completion import get_completion_class
 
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import GroundingError, RunStopped
-from dataflow_grounding._util.terminal import say, speaks_of_specs
+from dataflow_grounding._util.extensions import extension, names_of
+from dataflow_grounding._util.settings import speaks_of_specs
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
 
-_COMMANDS = {
-    "init": ("starting", "Write editable pipelines, example data and a spec into a folder."),
-    "generate": ("generate", "Run the pipeline that a spec names."),
-    "merge": ("results", "Put shards together."),
-    "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
-    "check": ("before_run", "Validate spec, input and images; send nothing."),
-    "doctor": (
-        "endpoints",
-        "Show what is installed, which keys are set, and what an endpoint accepts.",
-    ),
-    "estimate": ("before_run", "Estimate what a run will send and cost."),
-    "calibrate": ("endpoints", "Find out which box format a model uses."),
-    "ground": ("ground", "Find phrases in one image."),
-    "cost": ("results", "Show what was paid for results, per step."),
-    "report": ("results", "Write a page that shows the results."),
-    "review": ("review", "Mend results in a browser."),
-    "apply": ("review", "Write results as they were reviewed."),
-    "certify": ("review", "Say how much is wrong, by a reviewed sample."),
-    "export": ("formats", "Write results in a format that a trainer reads."),
-    "import": ("formats", "Make another format's annotations a results folder."),
-    "convert": ("formats", "Write annotations of one format in another."),
-    "split": ("data_sets", "Make parts of results that have no picture in common."),
-    "stats": ("data_sets", "Show figures of a data set, and what to do about each."),
-    "lint": ("data_sets", "Check a data set line by line, and fix what leaves no question."),
-    "eval": ("eval", "Compare results with gold annotations."),
-    "agree": ("eval", "Show how far two annotators agree."),
-    "agent": ("agent", "Print what a coding agent has to know."),
-    "completion": ("main", "Print the shell's completion script."),
+_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "To begin": {
+        "init": ("starting", "Write pipelines, example data and a spec into a folder."),
+        "default_specs": ("starting", "Write a complete, commented spec for each pipeline."),
+        "prompts": ("prompts", "Show the prompts, or write them to be changed."),
+        "doctor": ("endpoints", "Show what is installed and what an endpoint accepts."),
+        "calibrate": ("endpoints", "Find out which box format a model uses."),
+        "ground": ("ground", "Find phrases in one image."),
+    },
+    "To run": {
+        "check": ("before_run", "Validate spec, input and images; send nothing."),
+        "estimate": ("before_run", "Estimate what a run will send and cost."),
+        "generate": ("generate", "Run the pipeline that a spec names."),
+        "merge": ("", "Put shards together."),
+        "cost": ("cost", "Show what was paid for results, per step."),
+    },
+    "To look and mend": {
+        "report": ("", "Write a page that shows the results."),
+        "review": ("", "Mend results in a browser."),
+        "apply": ("", "Write results as they were reviewed."),
+        "certify": ("", "Say how much is wrong, by a reviewed sample."),
+    },
+    "To measure": {
+        "eval": ("", "Compare results with gold annotations."),
+        "agree": ("", "Show how far two annotators agree."),
+        "stats": ("", "Show figures of a data set, and what to do about each."),
+        "lint": ("", "Check a data set line by line, and fix what is clear."),
+        "split": ("", "Make parts of results that have no picture in common."),
+    },
+    "To take along": {
+        "export": ("", "Write results in a format that a trainer reads."),
+        "import": ("", "Make another format's annotations a results folder."),
+        "convert": ("", "Write annotations of one format in another."),
+        "agent": ("agent", "Print what a coding agent has to know."),
+        "completion": ("main", "Print the shell's completion script."),
+    },
 }
-COMMANDS = {name: says for name, (_, says) in _COMMANDS.items()}
-"""Command → what `--help` says; the module of this folder that it stands in is imported when it is
-used.
+"""Group → command → the module of this folder that it stands in, and what `--help` says.
+
+The module is imported when it is used; without one the command is an extension's.
 """
+_COMMANDS = {name: about for group in _GROUPS.values() for name, about in group.items()}
+COMMANDS = {name: purpose for name, (_, purpose) in _COMMANDS.items()}
 
 
 class _LazyGroup(click.Group):
+    """Commands that are imported when they are used, as a start would otherwise import them all."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *_users_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         name = cmd_name.replace("-", "_")
-        if name not in COMMANDS:
-            from dataflow_grounding.spec.problems import nearest
+        module_name, _ = _COMMANDS.get(name, ("", ""))
+        if module_name:
+            return _command_in(f"dataflow_grounding.cli.{module_name}", name)
+        command = extension("commands", name) or extension("commands", cmd_name)
+        if isinstance(command, click.Command):
+            return command
+        if name in COMMANDS:
+            what = "needs a part that isn't installed: install dataflow-grounding again"
+            raise click.UsageError(f"{cmd_name!r} {what}", ctx)
+        from dataflow_grounding.spec.problems import nearest
 
-            raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
-        module = importlib.import_module(f"dataflow_grounding.cli.{_COMMANDS[name][0]}")
-        return next(
-            made
-            for made in vars(module).values()
-            if isinstance(made, click.Command) and made.name == name
-        )
+        raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All on one screen: no empty lines between the groups, options last and in a line each."""
+        self.format_usage(ctx, formatter)
+        formatter.write(f"{self.help}\n")
+        groups = {
+            f"{group}:": [(name, COMMANDS[name]) for name in names]
+            for group, names in _GROUPS.items()
+        }
+        own = [
+            (name, self.get_command(ctx, name).get_short_help_str()) for name in _users_commands()
+        ]
+        if own:
+            groups["Commands of other packages:"] = own
+        options = [option.get_help_record(ctx) for option in self.get_params(ctx)]
+        groups["Options:"] = [record for record in options if record]
+        width = max(len(name) for rows in groups.values() for name, _ in rows)
+        for heading, rows in groups.items():
+            formatter.write(f"{heading}\n")
+            for name, purpose in rows:
+                formatter.write(f"  {name:{width}}  {purpose}\n")
+
+
+def _users_commands() -> list[str]:
+    """The names of commands that other packages bring."""
+    return [name for name in names_of("commands") if name not in COMMANDS]
+
+
+def _command_in(module_name: str, name: str) -> click.Command:
+    module = importlib.import_module(module_name)
+    for value in vars(module).values():
+        if isinstance(value, click.Command) and value.name == name:
+            return value
+    raise AssertionError(f"{module_name} has no command {name}")
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,9 +142,10 @@ def completion(shell: str) -> None:
     """Print the script that makes SHELL complete commands and options: eval "$(dataflowgrounding
     completion bash)".
     """
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE").source())  # noqa: TID251
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    script = completion_class(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE")
+    click.echo(script.source())  # noqa: TID251
 
 
 def main() -> None:
@@ -118,8 +166,9 @@ def main() -> None:
 
 @contextmanager
 def as_command() -> Iterator[None]:
-    """Let a script end as the command line does: Ctrl-C and a GroundingError are told in a line;
-    `--debug` shows where.
+    """Let a script end as the command line does.
+
+    Ctrl-C and a GroundingError are told in a line; `--debug` shows where.
 
     Raises:
         SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another
@@ -154,8 +203,10 @@ def _run() -> None:
             read_env_files()
             sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show(said := io.StringIO())
-        say(said.getvalue().rstrip())
+        # Through `say`, which masks keys, as a wrong argument may be one.
+        message = io.StringIO()
+        error.show(message)
+        say(message.getvalue().rstrip())
         sys.exit(2)
     except Exception as error:
         if "--debug" in sys.argv:
@@ -171,9 +222,12 @@ class _Sink(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            while (written := super().write(data)) is None:  # a pipe that is full and doesn't block
+            while True:
+                written = super().write(data)
+                if written is not None:
+                    return written
+                # A pipe that is full, and doesn't block: wait until there is room.
                 select.select([], [self], [])
-            return written
         except OSError as error:
             self.failed = self.failed or error
             return memoryview(data).nbytes
@@ -181,25 +235,20 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    """Makes printing safe: exits with 130 where output couldn't be written; a reader that went away
-    is fine.
+    """Makes printing safe.
+
+    Exits with 130 where output couldn't be written; a reader that went away is fine.
     """
     if sys.stdout is not sys.__stdout__:  # a caller's own
         yield
         return
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            # closed: the next file that is opened would be it, and take what others print
-            setattr(
-                sys,
-                name,
-                os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"),
-            )
+    _replace_closed_streams()
     streams: list[Any] = [sys.stdout, sys.stderr]
     sinks = [_Sink(os.dup(stream.fileno()), "w") for stream in streams]
     # what user code starts prints there, not into the answer
     os.dup2(streams[1].fileno(), streams[0].fileno())
-    sys.stdout, sys.stderr = map(_over, sinks, streams)
+    sys.stdout = _over(sinks[0], streams[0])
+    sys.stderr = _over(sinks[1], streams[1])
     try:
         yield
     except SystemExit as leave:
@@ -209,6 +258,16 @@ def _standard_streams() -> Iterator[None]:
             raise
         say(f"Error: can't write to standard output: {failed.strerror}")
         raise SystemExit(leave.code or 130) from None
+
+
+def _replace_closed_streams() -> None:
+    """Have standard streams that were closed read and write nothing.
+
+    Else the next file that is opened would be one of them, and take what others print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _over(sink: _Sink, stream: Any) -> TextIO:

@@ -30,30 +30,31 @@ def init(folder: str, force: bool) -> None:
     without --force.
     """
     targets = {os.path.join(folder, name): source for source, name in _shipped_files()}
-    kept = set() if force else set(filter(os.path.exists, targets))
+    kept = 0
     for target, source in targets.items():
-        if target not in kept:
-            with told_as(GroundingError, f"can't write {target}"):
-                os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-                copy_file(source, target)
-        say(f"{'kept ' if target in kept else 'wrote'}   {target}", err=False)
-    counts = (
-        f"{counted(len(targets) - len(kept), 'file')}"
-        f" written{f', {len(kept)} kept' if kept else ''}. Next:"
-    )
+        if os.path.exists(target) and not force:
+            kept += 1
+            say(f"kept    {target}", err=False)
+            continue
+        with told_as(GroundingError, f"can't write {target}"):
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            copy_file(source, target)
+        say(f"wrote   {target}", err=False)
+    counts = f"{counted(len(targets) - kept, 'file')} written"
+    if kept:
+        counts += f", {kept} kept"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
-    # not so with pipx or uv
-    here = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)
-    say(
-        f"{counts}\n  {'python' if here else shlex.quote(sys.executable)} {shlex.quote(script)}",
-        err=False,
-    )
+    # Not so with pipx or uv, whose Python has this package and isn't on the path.
+    on_path = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)
+    python = "python" if on_path else shlex.quote(sys.executable)
+    say(f"{counts}. Next:\n  {python} {shlex.quote(script)}", err=False)
     say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
     """Each file, and its name in a new working folder; what's in `init_template` goes to the top.
+
     Raises InputError.
     """
     package = Path(__file__).parents[1]
@@ -85,16 +86,14 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     """
     folder, names = _read(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
-    if there := next(filter(os.path.exists, paths.values()), None):
-        raise SpecError(f"{there} already exists: move it away, or choose another results_dir")
+    for path in paths.values():
+        if os.path.exists(path):
+            raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
-        text = (
-            resources.files("dataflow_grounding.spec")
-            .joinpath(f"{name}.yaml")
-            .read_text(encoding="utf-8")
-        )
+        shipped = resources.files("dataflow_grounding.spec").joinpath(f"{name}.yaml")
+        text = shipped.read_text(encoding="utf-8")
         text = text.replace("backend: gemini #", f"backend: {backend} #")
         if backend == "gemini" and model:
             text = text.replace(f" model: {GeminiBlock().model}", f" model: {json.dumps(model)}")
@@ -110,17 +109,20 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
 
 def _read(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
     """The folder to write into, and the pipelines whose specs are wanted. Raises SpecError."""
-    given = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
-    for name, _, value in (argument.partition("=") for argument in arguments):
-        if name not in given:
-            raise SpecError(f"{name!r} is not one of {', '.join(given)}{nearest(name, given)}")
-        given[name] = value
-    if (wanted := given["autolabel_type"]) and wanted not in JOBS:
+    settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name not in settings:
+            known = ", ".join(settings)
+            raise SpecError(f"{name!r} is not one of {known}{nearest(name, settings)}")
+        settings[name] = value
+    pipeline = settings["autolabel_type"]
+    if pipeline and pipeline not in JOBS:
         raise SpecError(
-            f"autolabel_type {wanted!r} is not one of {', '.join(JOBS)}{nearest(wanted, JOBS)}"
+            f"autolabel_type {pipeline!r} is not one of {', '.join(JOBS)}{nearest(pipeline, JOBS)}"
         )
-    if given["module_name"] != _MODULE:
+    if settings["module_name"] != _MODULE:
         raise SpecError(
-            f"module_name {given['module_name']!r} can't be written: there is {_MODULE} alone"
+            f"module_name {settings['module_name']!r} can't be written: there is {_MODULE} alone"
         )
-    return given["results_dir"] or ".", [wanted] if wanted else JOBS
+    return settings["results_dir"] or ".", [pipeline] if pipeline else JOBS

@@ -1,10 +1,12 @@
-"""Rows and tables: DataFrames in and out, the tables that pandas writes, Parquet a few rows at a
-time.
+"""Rows and tables.
+
+DataFrames in and out, the tables that pandas writes, Parquet a few rows at a time.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -18,7 +20,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import is_elsewhere, open_file, plain_path, system_errors
 from dataflow_grounding.data.records import dump_text, is_number
 
-# also with marks of ours before it, so that each text has a cell of its own
+# Also with marks of ours before it, so that each text has a cell of its own.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 ROWS_BYTES = 2**26  # of a Parquet file's rows that are read together, on the average
@@ -26,8 +28,9 @@ REPEATED_BYTES = 2**30  # the same, if each had all of the largest column's dict
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row as JSON has it. Raises InputError for anything but a mapping, BrokenRow for one that
-    JSON can't hold.
+    """A row as JSON has it.
+
+    Raises InputError for anything but a mapping, BrokenRow for one that JSON can't hold.
     """
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
@@ -43,8 +46,9 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A value as JSON has it: NaN and other marks for a missing value as null, bytes too, dates as
-    text.
+    """A value as JSON has it.
+
+    NaN and other marks for a missing value become null, bytes too; dates become text.
     """
     if isinstance(value, float):
         return value if is_number(value) else None
@@ -69,30 +73,38 @@ def from_dataframe(frame: Any) -> list[dict[str, Any]]:
 
 
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
-    """The records as a pandas DataFrame, every value as it is: left to pandas, 2**53 + 1 beside
-    null would be 2**53.
+    """The records as a pandas DataFrame, every value as it is.
+
+    Left to pandas, 2**53 + 1 beside null would be 2**53.
     """
     import pandas
 
     rows = [dict(record) for record in records]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return pandas.DataFrame(
-        {c: pandas.Series([row.get(c) for row in rows], dtype=object) for c in columns}
-    )
+    names = dict.fromkeys(chain.from_iterable(rows))
+    columns = {}
+    for name in names:
+        columns[name] = pandas.Series([row.get(name) for row in rows], dtype=object)
+    return pandas.DataFrame(columns)
 
 
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
-    """Write a CSV or TSV file; lists and objects stand in their cells as JSON, formulas as
-    `cell_of` has them.
+    """Write a CSV or TSV file.
+
+    Lists and objects stand in their cells as JSON, formulas as `cell_of` has them.
     """
-    as_text = ({cell_of(n): cell_of(v) for n, v in row.items()} for row in rows)
-    frame = to_dataframe(as_text)
+    frame = to_dataframe(map(_cells_of, rows))
     frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
 
 
+def _cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {cell_of(name): cell_of(value) for name, value in row.items()}
+
+
 def cell_of(value: Any) -> Any:
-    """A value as it stands in a cell. A text that a spreadsheet would take for a formula, and might
-    act on, has a `'` before it, as one types it there; `text_of` takes it off.
+    """A value as it stands in a cell.
+
+    A text that a spreadsheet would take for a formula, and might act on, has a `'` before it, as
+    one types it there; `text_of` takes it off.
 
     Example:
         >>> [cell_of(value) for value in ("=1+1", "-2.5", "'=1", "a = b", [1, 2], -3)]
@@ -100,18 +112,22 @@ def cell_of(value: Any) -> Any:
     """
     if isinstance(value, (list, dict)):
         return dump_text(value)
-    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
-    return f"'{value}" if is_formula else value
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def text_of(cell: str) -> str:
     """The text that a cell stands for."""
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+    if cell[:1] == "'" and _FORMULA.match(cell):
+        return cell[1:]
+    return cell
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
-    """Write a Parquet file, which errors call `shown`. Raises MissingExtra; InputError for rows it
-    can't hold.
+    """Write a Parquet file, which errors call `shown`.
+
+    Raises MissingExtra; InputError for rows that it can't hold.
     """
     try:
         to_dataframe(map(encodable, rows)).to_parquet(path, index=False)
@@ -131,42 +147,49 @@ def encodable(value: Any) -> Any:
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, list):
         return [encodable(item) for item in value]
-    return (
-        {encodable(name): encodable(item) for name, item in value.items()}
-        if isinstance(value, dict)
-        else value
-    )
+    if isinstance(value, dict):
+        return {encodable(name): encodable(item) for name, item in value.items()}
+    return value
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as they are there, `at_once` in memory, or as few as its sizes
-    say: a text that stands in a dictionary may be in each of them. Raises InputError, MissingExtra,
-    OSError.
+    """The rows of a Parquet file as they are there, `at_once` in memory, or fewer.
+
+    Raises InputError, MissingExtra, OSError.
     """
     with parquet_file(path) as file:
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        row = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        text = max(
-            (one.total_uncompressed_size for one in columns if one.has_dictionary_page), default=0
-        )
-        most = min(at_once, ROWS_BYTES // max(1, row), REPEATED_BYTES // max(1, text))
-        for batch in file.iter_batches(batch_size=max(1, most)):
+        batch_size = min(at_once, _rows_that_fit(file.metadata))
+        for batch in file.iter_batches(batch_size=max(1, batch_size)):
             yield from batch.to_pylist()
+
+
+def _rows_that_fit(metadata: Any) -> int:
+    """How many rows a file's sizes say that there is room for in memory.
+
+    A text that stands in a dictionary may be in each of them.
+    """
+    row_bytes = 0
+    dictionary_bytes = 0
+    for group_number in range(metadata.num_row_groups):
+        group = metadata.row_group(group_number)
+        row_bytes = max(row_bytes, group.total_byte_size // max(1, group.num_rows))
+        for column_number in range(group.num_columns):
+            column = group.column(column_number)
+            if column.has_dictionary_page:
+                dictionary_bytes = max(dictionary_bytes, column.total_uncompressed_size)
+    return min(ROWS_BYTES // max(1, row_bytes), REPEATED_BYTES // max(1, dictionary_bytes))
 
 
 @contextmanager
 def parquet_file(path: str) -> Iterator[Any]:
-    """A Parquet file, opened so that it is never in memory as a whole. Raises InputError,
-    MissingExtra, OSError.
+    """A Parquet file, opened so that it is never in memory as a whole.
+
+    Raises InputError, MissingExtra, OSError.
     """
     with needs_extra("Parquet", "parquet"):
         import pyarrow.parquet
     try:
-        with (
-            system_errors(path),
-            open_file(path) if is_elsewhere(path) else nullcontext(plain_path(path)) as source,
-        ):
+        with system_errors(path), _parquet_source(path) as source:
             yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
@@ -174,9 +197,17 @@ def parquet_file(path: str) -> Iterator[Any]:
         raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
+def _parquet_source(path: str) -> AbstractContextManager[Any]:
+    """What pyarrow opens: a path, or a file that is read from elsewhere."""
+    if is_elsewhere(path):
+        return open_file(path)
+    return nullcontext(plain_path(path))
+
+
 def holds_bytes(path: str) -> bool:
-    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`. Raises InputError,
-    MissingExtra.
+    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`.
+
+    Raises InputError, MissingExtra.
     """
     with told_as(InputError, f"can't read {path}"), parquet_file(path) as file:
-        return any("binary" in str(kind) for kind in file.schema_arrow.types)
+        return any("binary" in str(column_type) for column_type in file.schema_arrow.types)

@@ -1,5 +1,6 @@
-"""The record: one image with its caption and annotations, as a JSON object; its ids, and strict
-writing.
+"""The record: one image with its caption and annotations, as a JSON object.
+
+Its ids are made here, and JSON is read and written strictly.
 """
 
 import json
@@ -22,17 +23,19 @@ from dataflow_grounding._util.paths import (
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
-"""Column of an image's second and later rows: which it is, from 1. Rows that fail before it don't
-change its ids.
+"""Column of an image's second and later rows: which it is, from 1.
+
+Rows that fail before it don't change its ids.
 """
 
 BROKEN_ROW = "_broken_row"
 """Column of a row that stands for one that can't be read: why it can't."""
 
-# `json.dumps` makes one anew each time
+# `json.dumps` would make one anew each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
+REGIONS = "regions"
 VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
 """An expression's `verified`, in words."""
 
@@ -56,9 +59,11 @@ class Record(dict[str, Any]):
         place: int = 0,
     ) -> None:
         super().__init__(row)
-        self.folders, self.occurrence, self.place = folders, occurrence, place
-        given = row.get("image_id")
-        self.image_id = str(given) if has_id(given) else image_id
+        self.folders = folders
+        self.occurrence = occurrence
+        self.place = place
+        own_id = row.get("image_id")
+        self.image_id = str(own_id) if has_id(own_id) else image_id
 
     def updated(self, update: Mapping[str, Any]) -> "Record":
         """A copy with the columns of `update` set."""
@@ -68,17 +73,22 @@ class Record(dict[str, Any]):
     def unique_id(self) -> str:
         """`image_id`, told apart from earlier rows of the same image."""
         image_id = "record" if self.image_id is None else self.image_id
-        return image_id if not self.occurrence else f"{image_id}@{self.occurrence + 1}"
+        if self.occurrence:
+            return f"{image_id}@{self.occurrence + 1}"
+        return image_id
 
 
 def image_id_of(
     row: Mapping[str, Any], image_key: str, image_root: str | None = None
 ) -> str | None:
     """The row's own `image_id`, else what its image path is called within `image_root`."""
-    given, path = row.get("image_id"), row.get(image_key)
-    if has_id(given):
-        return str(given)
-    return name_within(path, image_root) if isinstance(path, str) and path else None
+    own_id = row.get("image_id")
+    if has_id(own_id):
+        return str(own_id)
+    path = row.get(image_key)
+    if isinstance(path, str) and path:
+        return name_within(path, image_root)
+    return None
 
 
 def path_of(record: Mapping[str, Any]) -> str:
@@ -88,27 +98,35 @@ def path_of(record: Mapping[str, Any]) -> str:
 
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The width and height that a record says its picture has, in pixels; None where not both are
-    above 0.
+    """The width and height that a record says its picture has, in pixels.
+
+    None where not both are above 0.
     """
-    width, height = whole_number(record.get("width")), whole_number(record.get("height"))
-    return (width, height) if width and height and min(width, height) > 0 else None
+    width = whole_number(record.get("width"))
+    height = whole_number(record.get("height"))
+    if width is None or height is None or min(width, height) <= 0:
+        return None
+    return (width, height)
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, also one that is written as 640.0, as a text or as NumPy's; None for anything
-    else.
+    """A whole number, also one that is written as 640.0, as a text or as NumPy's.
+
+    None for anything else.
     """
+    if isinstance(value, bool):
+        return None
     with suppress(TypeError, ValueError, OverflowError):
-        return (
-            int(float(value)) if not isinstance(value, bool) and float(value).is_integer() else None
-        )
+        number = float(value)
+        if number.is_integer():
+            return int(number)
     return None
 
 
 def name_within(path: str, root: str | None) -> str:
-    """What an image is called in ids and in files about it: its path without ending, the same on
-    every machine.
+    """What an image is called in ids and in files about it.
+
+    It is the image's path without ending, the same on every machine.
 
     Args:
         path: As the row states it.
@@ -116,7 +134,7 @@ def name_within(path: str, root: str | None) -> str:
             other only the file's name is left.
 
     Returns:
-        A relative path with `/` that stays where it is put: each `..` becomes `_`.
+        A relative path with `/` that doesn't lead out of a folder: each `..` becomes `_`.
 
     Example:
         >>> paths = ("/data/a/x.jpg", "/elsewhere/x.jpg", "../x.jpg")
@@ -124,96 +142,115 @@ def name_within(path: str, root: str | None) -> str:
         ['a/x', 'x', '_/x']
     """
     if is_absolute(path):
-        same = root and is_elsewhere(path) == is_elsewhere(root)
-        inside = os.path.relpath(plain_path(path), absolute(str(root))) if same else os.pardir
-        path = os.path.basename(path) if inside.split(os.sep)[0] == os.pardir else inside
+        path = path_within(path, root) or os.path.basename(path)
     parts = os.path.splitext(os.path.normpath(path))[0].split(os.sep)
     return "/".join("_" if part == os.pardir else part for part in parts)
 
 
-def has_id(given: Any) -> bool:
+def path_within(path: str, root: str | None) -> str:
+    """An absolute path as it is from `root`; empty where it isn't within it."""
+    if not root or is_elsewhere(path) != is_elsewhere(root):
+        return ""
+    # nearly all paths are plain ones below the root, of which nothing has to be worked out
+    below = path.removeprefix(f"{root}{os.sep}")
+    is_plain = not below.startswith((os.pardir, os.sep)) and os.path.normpath(below) == below
+    if below != path and root.startswith(os.sep) and is_plain:
+        return below
+    inside = os.path.relpath(plain_path(path), absolute(root))
+    return "" if inside.split(os.sep)[0] == os.pardir else inside
+
+
+def has_id(own_id: Any) -> bool:
     """Return whether a user's id counts as one: 0 does, an empty text doesn't."""
-    return given is not None and given != ""
+    return own_id is not None and own_id != ""
 
 
 def expression_id(record: "Record", number: int) -> str:
-    """Id of the record's expression `number` (from 0); unique in the data set, the same on every
-    run.
+    """Id of the record's expression `number`, from 0.
+
+    It is unique in the data set, and the same on every run.
     """
     return f"{record.unique_id}#{number}"
 
 
 def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
-    """The record's expressions as objects with `text` and `expression_id`. Raises BrokenRow for
-    anything else.
+    """The record's expressions as objects with `text`, `expression_id` and `instances`.
+
+    Raises BrokenRow for anything else.
     """
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
-        raise BrokenRow(f"column {key!r} should be a list of expressions, not {_kind(value)}")
+        raise BrokenRow(f"column {key!r} should be a list of expressions, not {_type_name(value)}")
     expressions = []
     for number, item in enumerate(value):
-        expression, where = (
-            {"text": item} if isinstance(item, str) else item,
-            f"column {key!r}, expression {number}",
-        )
+        where = f"column {key!r}, expression {number}"
+        expression = {"text": item} if isinstance(item, str) else item
         text = expression.get("text") if isinstance(expression, dict) else None
         if not isinstance(text, str) or not text.strip():
             raise BrokenRow(f"{where}: no 'text' in it")
-        given_id, instances = expression.get("expression_id"), expression.get("instances") or []
+        instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
-            raise BrokenRow(f"{where}: 'instances' should be a list, not {_kind(instances)}")
-        own_id = given_id if has_id(given_id) else expression_id(record, number)
-        read = [_read_instance(item, where) for item in instances]
+            raise BrokenRow(f"{where}: 'instances' should be a list, not {_type_name(instances)}")
+        own_id = expression.get("expression_id")
+        if not has_id(own_id):
+            own_id = expression_id(record, number)
+        read = [_read_instance(instance, where) for instance in instances]
         expressions.append({**expression, "expression_id": own_id, "instances": read})
     return expressions
 
 
 def read_annotations(record: "Record") -> list[dict[str, Any]]:
-    """The record's expressions, else its region captions, else its regions, as `read_expressions`
-    gives them.
+    """The record's expressions, else its region captions, else its regions.
 
-    A region is an expression with its own box. Raises BrokenRow.
+    They are as `read_expressions` gives them: a region is an expression with its own box. Raises
+    BrokenRow.
     """
     key = annotated_column(record)
     if not key:
         raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
-    said = record if key == "expressions" else Record({**record, key: _as_expressions(record[key])})
-    return read_expressions(said, key)
+    if key != "expressions":
+        record = Record({**record, key: _as_expressions(record[key])})
+    return read_expressions(record, key)
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
     """The column that says what is in the picture; empty where there is none."""
-    return next(
-        (
-            key
-            for key in ("expressions", "region_captions", "regions")
-            if record.get(key) is not None
-        ),
-        "",
-    )
+    for key in ("expressions", "region_captions", "regions"):
+        if record.get(key) is not None:
+            return key
+    return ""
 
 
-def _as_expressions(given: Any) -> Any:
-    rows = list(given) if isinstance(given, list) else given
-    for number, item in enumerate(rows if isinstance(given, list) else ()):
-        if isinstance(item, Mapping):
-            text = (
-                item.get("text")
-                or item.get("description")
-                or item.get("type")
-                or f"region {number + 1}"
-            )
-            rows[number] = {"text": text, "instances": [{"bbox": item.get("bbox")}]}
-    return rows
+def _as_expressions(regions: Any) -> Any:
+    """Regions as expressions; what is none stays, for `read_expressions` to tell."""
+    if not isinstance(regions, list):
+        return regions
+    expressions = []
+    for number, region in enumerate(regions, 1):
+        if isinstance(region, Mapping):
+            text = region.get("text") or region.get("description") or region.get("type")
+            instances = [{"bbox": region.get("bbox")}]
+            expressions.append({"text": text or f"region {number}", "instances": instances})
+        else:
+            expressions.append(region)
+    return expressions
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    given = item if isinstance(item, dict) else {}
-    if not is_box(bbox := given.get("bbox")) and not is_box(bbox := _without_numpy(bbox)):
-        raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
-    instance = {name: value for name, value in given.items() if name != "bbox_score"}
-    score = given.get("bbox_score") if given.get("score") is None else given["score"]
-    return {**instance, "bbox": bbox, "score": score if score is None else _without_numpy(score)}
+    """An instance with its box and score as lists and numbers of Python's. Raises BrokenRow."""
+    instance = item if isinstance(item, dict) else {}
+    bbox = instance.get("bbox")
+    if not is_box(bbox):
+        bbox = _without_numpy(bbox)
+        if not is_box(bbox):
+            raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
+    score = instance.get("score")
+    if score is None:
+        score = instance.get("bbox_score")  # as TAO calls it
+    if score is not None:
+        score = _without_numpy(score)
+    others = {name: value for name, value in instance.items() if name != "bbox_score"}
+    return {**others, "bbox": bbox, "score": score}
 
 
 def is_box(value: Any) -> bool:
@@ -229,25 +266,66 @@ def _without_numpy(value: Any) -> Any:
 
 def is_score(value: Any) -> bool:
     """Whether a value is a box's score: a number from 0 to 1, or None for one without."""
-    return value is None or (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-    )
+    if value is None:
+        return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def was_checked(expression: Mapping[str, Any]) -> bool:
+    """Whether a check or a person looked at an expression, with a verdict or without.
+
+    Records of pipelines have `verified: null` where nobody did; a check that came to no verdict
+    says why in `verification`.
+
+    Example:
+        >>> was_checked({"verified": None}), was_checked({"verified": False})
+        (False, True)
+    """
+    return expression.get("verified") is not None or bool(expression.get("verification"))
+
+
+def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
+    """Return a step's update so that records of every pipeline have the same keys.
+
+    Each expression and region caption has `verified`, null where nobody checked it, and the record
+    has `regions`, a list. What is there stays.
+
+    Example:
+        >>> in_one_schema({}, {"expressions": [{"text": "a dog"}]})
+        {'expressions': [{'text': 'a dog', 'verified': None}], 'regions': []}
+    """
+    whole = dict(update)
+    for column in ("expressions", "region_captions"):
+        rows = update.get(column)
+        if isinstance(rows, list):
+            whole[column] = [_with_verdict(row) for row in rows]
+    if REGIONS not in record and REGIONS not in update:
+        whole[REGIONS] = []
+    return whole
+
+
+def _with_verdict(row: Any) -> Any:
+    if not isinstance(row, dict) or "verified" in row:
+        return row
+    return {**row, "verified": None}
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
-    """Whether a person found its boxes right, or that there is nothing: no later step or run
-    changes that.
+    """Whether a person found its boxes right, or that there is nothing.
+
+    No later step or run changes that.
     """
-    answered = expression.get("instances") or expression.get("status") == "none"
-    return bool(expression.get("reviewed_by") and expression.get("verified") is True and answered)
+    if not expression.get("reviewed_by") or expression.get("verified") is not True:
+        return False
+    return bool(expression.get("instances")) or expression.get("status") == "none"
 
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite int or float that a double can hold; a bool is not."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
     try:
-        return (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        return math.isfinite(value)
     except OverflowError:
         return False
 
@@ -256,7 +334,7 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
     """The text in column `key`. Raises BrokenRow if it is missing, empty or not a text."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise BrokenRow(f"column {key!r} should be a text, not {_kind(value)}")
+        raise BrokenRow(f"column {key!r} should be a text, not {_type_name(value)}")
     return value
 
 
@@ -267,24 +345,24 @@ def dump_line(value: Mapping[str, Any]) -> str:
 
 def dump_text(value: Any, indent: int | None = None) -> str:
     """`value` as strict JSON that UTF-8 can hold."""
-    strict = (
-        _STRICT
-        if indent is None
-        else json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
-    )
-    text = strict.encode(value)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # half of a surrogate pair, which UTF-8 can't hold: write it escaped, as it came
-            return json.dumps(value, allow_nan=False, indent=indent)
+    encoder = _STRICT
+    if indent is not None:
+        encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
+    text = encoder.encode(value)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which UTF-8 can't hold: write it escaped, as it came.
+        return json.dumps(value, allow_nan=False, indent=indent)
     return text
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `value` as it reads back from a file. Raises TypeError or ValueError for what JSON
-    can't hold.
+    """A copy of `value` as it reads back from a file.
+
+    Raises TypeError or ValueError for what JSON can't hold.
     """
     return dict(json.loads(_OF_OPERATORS.encode(value)))
 
@@ -299,12 +377,13 @@ _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """A line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity and numbers
-    beyond a double.
+    """A line's JSON object.
+
+    Raises BrokenRow with the reason, also for NaN, Infinity and numbers beyond a double.
     """
     row = parse_value(line)
     if not isinstance(row, dict):
-        raise BrokenRow(f"should be a JSON object, not {_kind(row)}")
+        raise BrokenRow(f"should be a JSON object, not {_type_name(row)}")
     return row
 
 
@@ -317,8 +396,9 @@ def parse_value(text: str | bytes) -> Any:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The JSON object in a file of the package's own; an empty one if it is missing, damaged or not
-    an object.
+    """The JSON object in a file of the package's own.
+
+    It is empty if the file is missing, damaged or not an object.
     """
     with suppress(OSError, BrokenRow), open_file(path) as file:
         return parse_line(file.read())
@@ -327,6 +407,7 @@ def read_object(path: str) -> dict[str, Any]:
 
 def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
     """Write a file whole or not at all; where this is not `alone`, others may write it meanwhile.
+
     Raises OSError.
     """
     with whole_file(path, alone=alone) as file:
@@ -344,16 +425,11 @@ def _finite(text: str) -> float:
     return value
 
 
-def _kind(value: Any) -> str:
-    names = {
-        type(None): "missing",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-        bool: "true or false",
-    }
-    return (
-        "empty"
-        if isinstance(value, str) and not value.strip()
-        else names.get(type(value), "a number")
-    )
+def _type_name(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    if value is None:
+        return "missing"
+    if isinstance(value, str):
+        return "a text" if value.strip() else "empty"
+    names = {list: "a list", dict: "an object", bool: "true or false"}
+    return names.get(type(value), "a number")

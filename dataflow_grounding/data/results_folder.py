@@ -1,5 +1,6 @@
-"""What a command's RESULTS names, here or elsewhere: a run's folder, or a file of records; where
-its pictures are.
+"""What a command's RESULTS names, here or elsewhere: a run's folder, or a file of records.
+
+And where its pictures are.
 """
 
 import os
@@ -25,25 +26,32 @@ def annotations_of(results: str) -> str:
 
 
 def run_of(results: str) -> dict[str, Any]:
-    """What `run.json` says of the run; also where RESULTS is the folder of one of its steps. Empty
-    without it.
+    """What `run.json` says of the run; empty without it.
+
+    RESULTS may also be the folder of one of its steps.
     """
-    folder = absolute(joined(_folder_of(results), ""))
-    paths = [joined(at, "run.json") for at in (folder, os.path.dirname(folder))]
-    return next(filter(None, map(read_object, filter(kind_of, paths))), {})
+    folder = absolute(joined(folder_of_results(results), ""))
+    for candidate in (folder, os.path.dirname(folder)):
+        path = joined(candidate, "run.json")
+        run = read_object(path) if kind_of(path) else {}
+        if run:
+            return run
+    return {}
 
 
-def _folder_of(results: str) -> str:
+def folder_of_results(results: str) -> str:
+    """The folder that RESULTS names, or that holds the file."""
     return results if kind_of(results) == "folder" else os.path.dirname(results) or "."
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """What blocks of a run's spec state under `part`, such as `data`; that of its
-    pipeline first.
+    """What blocks of a run's spec state under `part`, such as `data`.
+
+    That of its pipeline comes first.
     """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
+    # A user's pipeline has another name than its block, so that all blocks are looked at.
     for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):
-        # a user's pipeline has another name
         if isinstance(block, dict) and isinstance(block.get(part), dict):
             yield block[part]
 
@@ -55,15 +63,20 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
     """
     if image_root:
         return (image_root,)
-    found = run_of(results).get("image_folders")
-    known = [path for path in found if isinstance(path, str)] if isinstance(found, list) else []
-    known = [path for path in known if may_be_named(path, [results])]
-    return tuple(dict.fromkeys([*known, _folder_of(results), "."]))
+    stated = run_of(results).get("image_folders")
+    if not isinstance(stated, list):
+        stated = []
+    folders = []
+    for path in stated:
+        if isinstance(path, str) and may_be_named(path, [results]):
+            folders.append(path)
+    return tuple(dict.fromkeys([*folders, folder_of_results(results), "."]))
 
 
 def records_of(results: str) -> Iterator[Record]:
-    """The records, one at a time. Raises InputError that names file and line of one that can't be
-    read.
+    """The records, one at a time.
+
+    Raises InputError that names file and line of one that can't be read.
     """
     for line, data in read_whole_rows(annotations_of(results)):
         yield Record(data, place=line - 1)

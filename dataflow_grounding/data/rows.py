@@ -1,5 +1,6 @@
-"""Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet; row by row, in order, written
-whole or not at all.
+"""Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet.
+
+They are read row by row, in order, and written whole or not at all.
 """
 
 import csv
@@ -7,6 +8,7 @@ import errno
 import filecmp
 import json
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -33,7 +35,6 @@ from dataflow_grounding.data.dataframes import (
     write_csv,
     write_parquet,
 )
-from dataflow_grounding.data.json_lists import items_of, json_file, read_json
 from dataflow_grounding.data.records import (
     BROKEN_ROW,
     dump_line,
@@ -49,52 +50,58 @@ NO_PICKLE = (
 )
 PARQUET_ROWS = 64  # at a time; more take longer, a row
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class Row(NamedTuple):
-    """A row as read: its line (JSONL, CSV, TSV) or place (JSON, Parquet) from 1, and its object or
-    what's wrong.
-
-    `place` is where it stands among all rows of the input, from 0, where a Source has read it.
-    """
+    """A row as read: its object, or what is wrong with it."""
 
     line: int
+    """From 1: the line in JSONL, CSV and TSV, the number of the row in JSON and Parquet."""
     data: dict[str, Any] | None
     error: BrokenRow | None = None
     place: int = 0
+    """Its number among all rows of the input, from 0, where a Source has read it."""
 
 
 def file_type_of(path: str) -> str:
     """The type that a file's ending names; JSONL when it names none."""
     ending = os.path.splitext(path)[1].lstrip(".").lower()
-    return {"pq": "parquet"}.get(ending, ending if ending in FILE_TYPES else "jsonl")
+    if ending == "pq":
+        return "parquet"
+    return ending if ending in FILE_TYPES else "jsonl"
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """All rows of a data file. A broken row comes with its error; InputError when the file can't be
-    read at all.
+    """All rows of a data file; a broken row comes with its error.
+
+    Raises InputError when the file can't be read at all.
     """
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
     readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
+    reader = readers.get(file_type_of(path), _read_jsonl)
     try:
         with system_errors(path):
-            yield from readers.get(file_type_of(path), _read_jsonl)(path)
+            yield from reader(path)
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except OSError as error:
-        known = {
-            errno.ENOENT: f"no input file {path}",
-            errno.EISDIR: f"{path} is a folder, not a data file",
-        }
-        raise InputError(
-            known.get(error.errno or 0, f"can't read {path}: {error.strerror or error}")
-        ) from None
+        raise InputError(_why_unread(path, error)) from None
+
+
+def _why_unread(path: str, error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return f"no input file {path}"
+    if error.errno == errno.EISDIR:
+        return f"{path} is a folder, not a data file"
+    return f"can't read {path}: {error.strerror or error}"
 
 
 def read_whole_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row's line and object. Raises InputError that names file and line, or other `unit`, of a
-    broken one.
+    """Each row's line and object.
+
+    Raises InputError that names file and line, or other `unit`, of a broken one.
     """
     for row in read_rows(path):
         if row.data is None:
@@ -110,7 +117,7 @@ def read_records(path: str) -> list[dict[str, Any]]:
 def _read_jsonl(path: str) -> Iterator[Row]:
     import jsonlines
 
-    number = 0  # jsonlines tells the line of an error only; every row has its own
+    number = 0  # every row has its line; jsonlines tells that of an error only
 
     def counted(file: IO[bytes]) -> Iterator[bytes]:
         nonlocal number
@@ -131,37 +138,39 @@ def _read_jsonl(path: str) -> Iterator[Row]:
 
 
 def as_line(row: Row) -> str:
-    """A row as a line of JSON, which is read as that row; one that can't be read, as one with its
-    error.
-    """
-    error = row.error
-    return dump_line(
-        row.data or {} if error is None else {BROKEN_ROW: str(error), "passing": error.passing}
-    )
+    """A row as a line of JSON, which is read as that row, broken or not."""
+    if row.error is not None:
+        return dump_line({BROKEN_ROW: str(row.error), "passing": row.error.passing})
+    return dump_line(row.data or {})
 
 
 def _parsed(number: int, line: str | bytes) -> Row:
     try:
         data = parse_line(line)
-        if BROKEN_ROW not in data:
-            return Row(number, data)
-        (error := BrokenRow(str(data[BROKEN_ROW]))).passing = data.get("passing") is True
-    except BrokenRow as why:
-        error = why
-    return Row(number, None, error)
+    except BrokenRow as error:
+        return Row(number, None, error)
+    if BROKEN_ROW not in data:
+        return Row(number, data)
+    stated = BrokenRow(str(data[BROKEN_ROW]))
+    stated.passing = data.get("passing") is True
+    return Row(number, None, stated)
 
 
 def _read_json(path: str) -> Iterator[Row]:
     number = 0
+    # here, as most files are JSON lines
+    from dataflow_grounding.data.json_lists import items_of, json_file, read_json
+
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
             yield _parsed(number, item)
         return
-    items = read_json(path)  # one object, lines, or not JSON, which it tells
-    if items is None and not number:
+    # It is no list: one object, lines, or not JSON, which `read_json` tells.
+    data = read_json(path)
+    if data is None and not number:
         yield from _read_jsonl(path)
-    elif isinstance(items, dict):  # JSON lines under another name, with one line
-        yield _parsed(1, json.dumps(items))
+    elif isinstance(data, dict):  # JSON lines under another name, with one line
+        yield _parsed(1, json.dumps(data))
     else:
         raise InputError(f"{path} should hold a JSON array of objects")
 
@@ -183,14 +192,13 @@ def _read_csv(path: str) -> Iterator[Row]:
             if not _is_utf8(cells):
                 yield Row(line, None, BrokenRow("is not UTF-8"))
             elif len(cells) == len(names):
-                yield Row(
-                    line, {name: _cell(cell) for name, cell in zip(names, cells, strict=True)}
-                )
-            elif cells:
+                yield Row(line, dict(zip(names, map(_cell, cells), strict=True)))
+            elif cells:  # an empty line is passed over
                 yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    """The names of a file's columns. Raises InputError."""
     try:
         names = next(reader, None)
     except csv.Error as error:
@@ -201,22 +209,23 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: is not UTF-8")
-    if len(names) == 1 and (wrong := {";", "\t"}.intersection(names[0])):
+    wrong = {";", "\t"}.intersection(names[0])
+    if len(names) == 1 and wrong:
         raise InputError(
             f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with"
             " tabs"
         )
-    names = [*map(text_of, names)]
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None:
-        raise InputError(f"{path}, line 1: two columns are called {twice!r}")
+    names = [text_of(name) for name in names]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{path}, line 1: two columns are called {name!r}")
     return names
 
 
 def _is_utf8(cells: list[str]) -> bool:
-    return not any(
-        "\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell
-    )
+    """Whether no cell has a byte that is no UTF-8, which `surrogateescape` makes U+DC80 to DCFF."""
+    suspects = [cell for cell in cells if not cell.isascii()]
+    return not any(map(_ESCAPED_BYTE.search, suspects))
 
 
 def _cell(text: str) -> Any:
@@ -233,8 +242,9 @@ def _read_parquet(path: str) -> Iterator[Row]:
 
 
 class RowWriter:
-    """Writes rows to a temporary file beside `path`; `commit` puts the whole in place, else `close`
-    leaves no trace.
+    """Writes rows to a temporary file beside `path`.
+
+    `commit` puts the whole in place; without it `close` leaves no trace.
     """
 
     def __init__(self, path: str) -> None:
@@ -256,21 +266,23 @@ class RowWriter:
 
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
         """Set columns of the rows, written already, that have these numbers, from 0."""
+        before = f"{self._part}.before"
         self._file.close()
-        os.replace(self._part, before := f"{self._part}.before")
+        os.replace(self._part, before)
         self._file = locked_file(self._part)
         try:
             with open(before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
-                    self._file.write(
-                        dump_line({**parse_line(line), **columns}) if number in numbers else line
-                    )
+                    if number in numbers:
+                        line = dump_line({**parse_line(line), **columns})
+                    self._file.write(line)
         finally:
             os.remove(before)
 
     def commit(self) -> None:
-        """Make the file, whole and on disk; of its type only now, as any row can be added to JSON
-        lines.
+        """Make the file, whole and on disk.
+
+        It gets its type only now, as any row can be added to JSON lines.
         """
         self._file.flush()
         if self.file_type == "parquet":
@@ -283,7 +295,8 @@ class RowWriter:
             self._file.flush()
         elif self.file_type != "jsonl":
             write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
-        os.fsync(self._file.fileno())  # what was made of the lines is in the file that they were in
+        # Whatever was made of the lines is in the file that they were in.
+        os.fsync(self._file.fileno())
         if not is_at(self._file, self._part):
             raise OSError(errno.EBUSY, "another process is writing it", self._part)
         os.replace(self._part, self.path)
@@ -291,7 +304,7 @@ class RowWriter:
 
     def close(self) -> None:
         """Remove what was written and is not in place."""
-        if self._file.closed:  # it is in place: by now the other may be somebody else's
+        if self._file.closed:  # it is in place: by now a `.part` may be somebody else's
             return
         with suppress(OSError):
             if is_at(self._file, self._part):
@@ -333,5 +346,5 @@ def write_text(path: str, text: str) -> None:
 def copy_file(source: str, target: str) -> None:
     """Copy a file, whole or not at all; one that is equal already stays untouched."""
     if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
-        with whole_file(target) as file, open(source, "rb") as given:
-            shutil.copyfileobj(given, file, 2**20)
+        with whole_file(target) as file, open(source, "rb") as original:
+            shutil.copyfileobj(original, file, 2**20)

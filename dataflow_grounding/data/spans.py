@@ -21,12 +21,17 @@ _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
 # An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
 _EDGE = "\n"  # stands where a word may begin or end; a line break of the text is a blank by then
-# What a character is: of a word or not, and in capitals when no word ends before it, which goes on
-# a letter.
-_WORD, _SIGN = "w", "s"
-_ASCII_KINDS = {
-    code: _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN for code in range(128)
-}
+# What a character is: of a word or not; in capitals where it goes on a letter, so that no word ends
+# before it.
+_WORD = "w"
+_SIGN = "s"
+
+
+def _ascii_kind(code: int) -> str:
+    return _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN
+
+
+_ASCII_KINDS = {code: _ascii_kind(code) for code in range(128)}
 _WHERE_WORDS_END = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
 
 
@@ -39,7 +44,7 @@ def clean_caption(caption: str) -> str:
     """
     text = unicodedata.normalize("NFC", caption)
     if not text.isprintable():
-        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+        text = "".join(" " if unicodedata.category(sign) == "Cc" else sign for sign in text)
     return " ".join(text.split())
 
 
@@ -75,9 +80,8 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         wanted.setdefault(phrase.edged, (phrase, []))[1].append(index)
     spans: list[Span | None] = [None] * len(phrases)
     taken = bytearray(len(caption))
-    for phrase, indices in sorted(
-        wanted.values(), key=lambda pair: len(pair[0].text), reverse=True
-    ):
+    longest_first = sorted(wanted.values(), key=lambda pair: len(pair[0].text), reverse=True)
+    for phrase, indices in longest_first:
         occurrences = _occurrences(phrase, folded, plain)
         free_first = sorted(occurrences, key=lambda span: taken.find(1, *span) >= 0)
         chosen = sorted(free_first[: len(indices)])
@@ -102,98 +106,130 @@ class _Folded:
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
-        self.text, self.kinds, self.starts, self.ends = text, kinds, starts, ends
+        self.text = text
+        self.kinds = kinds
+        self.starts = starts
+        self.ends = ends
         edges = [edge.start() for edge in _WHERE_WORDS_END.finditer(kinds)]
-        self.edged = _EDGE.join(["", *(text[start:end] for start, end in pairwise(edges)), ""])
+        words = [text[start:end] for start, end in pairwise(edges)]
+        self.edged = _EDGE.join(["", *words, ""])
 
     def part(self, ranges: Sequence[Span]) -> "_Folded":
         """The characters at these places alone."""
-        text, kinds = (
-            "".join(s[start:end] for start, end in ranges) for s in (self.text, self.kinds)
-        )
-        starts, ends = (
-            [n for start, end in ranges for n in s[start:end]] for s in (self.starts, self.ends)
-        )
-        return _Folded(text, kinds, starts, ends)
+        texts: list[str] = []
+        kinds: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        for start, end in ranges:
+            texts.append(self.text[start:end])
+            kinds.append(self.kinds[start:end])
+            starts += self.starts[start:end]
+            ends += self.ends[start:end]
+        return _Folded("".join(texts), "".join(kinds), starts, ends)
 
     def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
         """Where a phrase stands, from left to right, without overlap."""
-        at, edges, counted = self.edged.find(phrase.edged), 0, 0
-        while phrase.text and at >= 0:
+        if not phrase.text:
+            return
+        edges = 0  # of words, up to `counted`
+        counted = 0
+        at = self.edged.find(phrase.edged)
+        while at >= 0:
             edges += self.edged.count(_EDGE, counted, at + 1)
             counted = at + 1
-            first = counted - edges
-            yield self.starts[first], self.ends[first + len(phrase.text) - 1]
+            first = counted - edges  # of the phrase's characters, in the text without edges
+            last = first + len(phrase.text) - 1
+            yield self.starts[first], self.ends[last]
+            # Its last edge may be the first one of the next.
             at = self.edged.find(phrase.edged, at + len(phrase.edged) - 1)
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    """Where a phrase stands: first as it is written, then in other places with marks in it or left
-    out.
+    """Where a phrase stands.
+
+    First as it is written, then in other places with marks in it or left out.
     """
-    found = list(caption.occurrences(phrase))
+    spans = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
-        return found
+        return spans
     covered = bytearray(caption.ends[-1] if caption.text else 0)
-    for start, end in found:
+    for start, end in spans:
         covered[start:end] = bytes([1]) * (end - start)
-    return found + [span for span in plain_caption.occurrences(plain) if covered.find(1, *span) < 0]
+    for span in plain_caption.occurrences(plain):
+        if covered.find(1, *span) < 0:
+            spans.append(span)
+    return spans
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    """The text without Markdown's marks. Between two letters of a word (vis_a, 2*3) or between
-    blanks is none.
+    """The text without Markdown's marks.
+
+    Between two letters of a word (vis_a, 2*3) or between blanks is none.
     """
-    kept, end = list[Span](), 0
+    kept: list[Span] = []
+    end = 0
     for mark in _MARKS.finditer(folded.text):
-        before, after = (
-            slice(max(0, mark.start() - 1), mark.start()),
-            slice(mark.end(), mark.end() + 1),
-        )
+        before = slice(max(0, mark.start() - 1), mark.start())
+        after = slice(mark.end(), mark.end() + 1)
         is_bare = not (folded.text[before] + folded.text[after]).strip(" ")
         is_within_a_word = (folded.kinds[before] + folded.kinds[after]).lower() == 2 * _WORD
         has_accent = folded.kinds[after].isupper()
         if not is_bare and not is_within_a_word and not has_accent:
             kept.append((end, mark.start()))
             end = mark.end()
-    return folded.part([*kept, (end, len(folded.text))]) if kept else folded
+    if not kept:
+        return folded
+    return folded.part([*kept, (end, len(folded.text))])
 
 
 def _stripped(folded: _Folded) -> _Folded:
     """The text without blanks before and after it."""
     start = len(folded.text) - len(folded.text.lstrip(" "))
     end = len(folded.text.rstrip(" "))
-    return folded if (start, end) == (0, len(folded.text)) else folded.part([(start, end)])
+    if (start, end) == (0, len(folded.text)):
+        return folded
+    return folded.part([(start, end)])
 
 
 def _fold(text: str) -> _Folded:
     if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
-        folded = text.lower()
-        return _Folded(
-            folded, folded.translate(_ASCII_KINDS), range(len(text)), range(1, len(text) + 1)
-        )
-    pieces, kinds, starts, ends = list[str](), list[str](), list[int](), list[int]()
+        lower = text.lower()
+        kinds = lower.translate(_ASCII_KINDS)
+        return _Folded(lower, kinds, range(len(text)), range(1, len(text) + 1))
+    return _fold_letters(text)
+
+
+def _fold_letters(text: str) -> _Folded:
+    """A text folded letter by letter; blanks that follow one another are one."""
+    letters: list[str] = []
+    kinds: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
     start = 0
     for end in range(1, len(text) + 1):
         if end < len(text) and _goes_on(text[end - 1], text[end]):
             continue
         letter = _fold_letter(text[start:end])
-        if letter and (letter != " " or pieces[-1:] != [" "]):
+        is_second_blank = letter == " " and letters[-1:] == [" "]
+        if letter and not is_second_blank:
             kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
-            # on something that can't be seen
-            goes_on = _is_accent(letter[0]) and bool(pieces) and pieces[-1] != " "
-            pieces.append(letter)
-            kinds.append((kind.upper() if goes_on else kind) + kind.upper() * (len(letter) - 1))
+            goes_on = kind.upper()
+            # An accent may be left from a letter that can't be seen.
+            if _is_accent(letter[0]) and letters and letters[-1] != " ":
+                kind = goes_on
+            letters.append(letter)
+            kinds.append(kind + goes_on * (len(letter) - 1))
             starts += [start] * len(letter)
             ends += [end] * len(letter)
         start = end
-    return _Folded("".join(pieces), "".join(kinds), starts, ends)
+    return _Folded("".join(letters), "".join(kinds), starts, ends)
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether `after` is part of the letter before: an accent, the rest of a Hangul syllable or of
-    a joined emoji.
+    """Whether `after` is part of the letter before.
+
+    So is an accent, the rest of a Hangul syllable or of a joined emoji.
     """
     if after < "\u0300" or before.isspace():
         return before == "\u200d" and not after.isspace()
@@ -207,21 +243,20 @@ def _fold_letter(letter: str) -> str:
         return " "
     if letter.isascii():
         return letter.lower()
-    folded = _decomposed(letter.translate(_SAME))
-    return _decomposed(folded.casefold()).translate(_SAME)  # may become several: ß, İ
+    decomposed = _decomposed(letter.translate(_SAME))
+    return _decomposed(decomposed.casefold()).translate(_SAME)  # may become several: ß, İ
 
 
 def _decomposed(letter: str) -> str:
-    """In Unicode's compatibility form: ３, ﬁ, ㎡. Where words would end within that it stays a
-    sign: ½, …, ℃, ¨.
+    """In Unicode's compatibility form: ３, ﬁ, ㎡.
+
+    Where words would end within that it stays a sign: ½, …, ℃, ¨.
     """
     compatible = unicodedata.normalize("NFKD", letter)
-    is_of_one_word = all(c.isalnum() or _is_accent(c) for c in compatible)
-    return (
-        compatible
-        if is_of_one_word or len(compatible) == 1
-        else unicodedata.normalize("NFD", letter)
-    )
+    is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
+    if is_of_one_word or len(compatible) == 1:
+        return compatible
+    return unicodedata.normalize("NFD", letter)
 
 
 def _is_accent(letter: str) -> bool:
@@ -230,12 +265,11 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    """Whether words of this letter's script end where its letters end; scripts written without
-    spaces have no edges.
+    """Whether words of this letter's script end where its letters end.
 
-    `folded` is how the letter begins as it is compared: a modifier letter may be an apostrophe. A
-    sign isn't of a word, though its compatibility form is spelt with letters: ™, ㎡. Half-width
-    kana are folded to kana.
+    Scripts written without spaces have no edges. `folded` is how the letter begins as it is
+    compared: a modifier letter may be an apostrophe. A sign isn't of a word, though its
+    compatibility form is spelt with letters: ™, ㎡. Half-width kana are folded to kana.
     """
     if _is_accent(folded):
         return True

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Literal, TypeVar
 
 from dataflow_grounding._util.errors import InputError
@@ -25,8 +26,8 @@ class FileStorage:
     Args:
         first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`,
             `.tsv`, `.parquet`.
-        cache_path: Folder of the steps' files, and of `.ckpt`, what was paid for; or its address
-            (s3://, …).
+        cache_path: Folder, or its address (s3://, …), of the steps' files, and of `.ckpt`, what was
+            paid for.
         file_name_prefix: What the steps' files are called.
         cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one
             runs its code.
@@ -72,6 +73,7 @@ class FileStorage:
     @classmethod
     def like(cls, storage: Any) -> "FileStorage":
         """`storage` itself, or ours for another library's with the same attributes (DataFlow's).
+
         Raises InputError.
         """
         if isinstance(storage, FileStorage):
@@ -87,7 +89,7 @@ class FileStorage:
             raise InputError(
                 f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()"
             )
-        *settings, step = (getattr(storage, name) for name in names)
+        *settings, step = [getattr(storage, name) for name in names]
         ours = FileStorage(*settings)
         ours.operator_step = step
         return ours
@@ -99,9 +101,10 @@ class FileStorage:
 
     def in_folder(self: S, folder: str) -> S:
         """A copy that writes there, in lines of JSON, and reads there what earlier steps wrote."""
-        other = copy.copy(self)
-        other.cache_path, other.cache_type = folder, "jsonl"
-        return other
+        storage = copy.copy(self)
+        storage.cache_path = folder
+        storage.cache_type = "jsonl"
+        return storage
 
     def reset(self: S) -> S:
         """Go back to before the first step."""
@@ -109,8 +112,9 @@ class FileStorage:
         return self
 
     def path_of(self, step: int) -> str:
-        """The file that step `step` reads, which step `step - 1` wrote. Raises InputError before
-        the first `step()`.
+        """The file that step `step` reads, which step `step - 1` wrote.
+
+        Raises InputError before the first `step()`.
         """
         if step < 0:
             raise InputError("call storage.step() before reading or writing")
@@ -165,7 +169,7 @@ class FileStorage:
 
         Raises:
             InputError: For a file that can't be read, or with a broken row; names file and line.
-                For another type.
+                For another `output_type`.
         """
         if output_type not in ("dataframe", "dict"):
             raise InputError(f"read() gives a 'dataframe' or a 'dict', not {output_type!r}")
@@ -185,15 +189,14 @@ class FileStorage:
             InputError: For rows that aren't dicts, or that the file's type can't hold; the old file
                 stays.
         """
-        write_rows(
-            self.output_path,
-            from_dataframe(data) if hasattr(data, "to_dict") else map(plain_row, data),
-        )
+        is_frame = hasattr(data, "to_dict")
+        rows = from_dataframe(data) if is_frame else map(plain_row, data)
+        write_rows(self.output_path, rows)
         return self.output_path
 
     def get_keys_from_dataframe(self) -> list[str]:
         """The columns of this step's rows."""
-        return list(dict.fromkeys(name for row in self.read("dict") for name in row))
+        return list(dict.fromkeys(chain.from_iterable(self.read("dict"))))
 
 
 class ResultsStorage(FileStorage):
@@ -205,8 +208,9 @@ class ResultsStorage(FileStorage):
 
     @property
     def input_path(self) -> str:
-        """The file that this step reads: that of the step before or, where a person reviewed it,
-        what `apply` wrote.
+        """The file that this step reads.
+
+        It is that of the step before or, where a person reviewed it, what `apply` wrote.
         """
         if self.reads:
             return os.path.join(self.cache_path, self.reads)
@@ -226,8 +230,9 @@ class ResultsStorage(FileStorage):
         """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""
         if step <= 0:
             return super().path_of(step)
-        # not named yet: see compile()
-        folder = self.steps[step - 1] if step <= len(self.steps) else f"step_{step - 1}"
+        folder = f"step_{step - 1}"  # until compile() names it
+        if step <= len(self.steps):
+            folder = self.steps[step - 1]
         return os.path.join(self.cache_path, folder, "annotations.jsonl")
 
     @property

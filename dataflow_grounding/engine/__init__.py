@@ -1,3 +1,4 @@
-"""The engine: runs the steps of a plan over the rows of a file, and owns everything that can go
-wrong.
+"""The engine: runs the steps of a plan over the rows of a file.
+
+It owns everything that can go wrong.
 """

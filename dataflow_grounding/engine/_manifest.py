@@ -1,6 +1,4 @@
-"""What a finished run leaves behind so that the same run, sent again, is recognised without doing
-it again.
-"""
+"""What a finished run leaves behind, so that the same run isn't done again."""
 
 import hashlib
 import json
@@ -22,32 +20,37 @@ from dataflow_grounding.engine.summary import Summary
 
 
 class Manifest:
-    """`.ckpt/finished.json`: for each finished segment, digests of what went in and the state of
-    the files it wrote.
+    """`.ckpt/finished.json`: what went into each finished segment, and what it wrote.
+
+    Of the first it has digests, of the files that were written the state.
     """
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
         self._entry = f"{steps[0].label}..{steps[-1].label}"
+        # before the run reads anything, to see at its end whether what it read is still there
         self._input_before = state_of(source.path)
-        self._steps, self._source, self._started = steps, source, time.time_ns()
-        attempts = options.max_attempts
+        self._started = time.time_ns()
+        self._steps = steps
+        self._source = source
         self._extra = {
             "version": __version__,
             "name": source.name,
             "pilot": options.pilot,
-            "attempts": attempts,
+            "attempts": options.max_attempts,
         }
 
     @cached_property
     def _settings(self) -> str | None:
-        """Digest of all that the files depend on, besides the input, once all is settled that the
-        operators ask before the first record; None when it can't be told.
+        """Digest of all that the files depend on, besides the input; None when it can't be told.
+
+        To be asked for once all is settled that the operators ask before the first record.
         """
         parts: list[Any] = [self._extra]
         for step in self._steps:
             operator = step.operator
-            if (settings := operator.settings()) is None:
+            settings = operator.settings()
+            if settings is None:
                 return None
             serving = operator.serving.identity() if operator.serving else None
             parts.append([step.label, operator.reads(), operator.writes(), settings, serving])
@@ -61,34 +64,35 @@ class Manifest:
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
-        is_as_left = (
-            os.path.exists(self._steps[0].storage.failures_path)
-            and entry.get("outputs") == self._state()
-        )
-        if not is_as_left or entry.get("input") != self._source.fingerprint():
+        if not os.path.exists(self._steps[0].storage.failures_path):
+            return None
+        if entry.get("outputs") != self._state():
+            return None
+        # last, as it takes the longest: all rows and images are looked at
+        if entry.get("input") != self._source.fingerprint():
             return None
         kept: dict[str, Any] = entry["summary"]
         kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run: one without failures that may pass and whose input stayed the
-        same.
+        """Remember a finished run, if nothing would come out otherwise were it done again.
+
+        That is one without failures that may pass and whose input stayed the same.
         """
-        # other steps may have used it
-        entries = {} if summary.notes["image_changed"] else read_object(self._path)
-        entries.pop(self._entry, None)
+        if summary.notes["image_changed"]:
+            entries = {}  # other segments may have used the image
+        else:
+            entries = read_object(self._path)
+            entries.pop(self._entry, None)
         fingerprint = None
         if not summary.passing_failures and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
             # the run may have seen something of both
             summary.notes["input_changed"] += 1
-        if (
-            fingerprint is not None
-            and not summary.notes["input_changed"]
-            and not summary.notes["image_changed"]
-        ):
+        has_changed = summary.notes["input_changed"] or summary.notes["image_changed"]
+        if fingerprint is not None and not has_changed:
             counts = ["records", "done", "failed", "expressions", "notes", "failures"]
             kept = [*counts, "models", "annotations", "failures_file"]
             entry = {"settings": self._settings, "input": fingerprint, "outputs": self._state()}
@@ -98,7 +102,6 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
-        return [
-            found and found[:2]
-            for found in (state_of(step.storage.output_path) for step in self._steps)
-        ]
+        """The first two figures of each output file's state; None for one that isn't there."""
+        states = [state_of(step.storage.output_path) for step in self._steps]
+        return [state and state[:2] for state in states]

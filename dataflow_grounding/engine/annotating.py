@@ -30,13 +30,26 @@ from dataflow_grounding.engine.plan import (
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
+from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class StepAsk:
-    """`ask` for one record in one step."""
+    """The `ask` that an operator is given for one record in one step.
+
+    Attributes:
+        asking: What answers requests; None where the step has nothing to ask.
+        store: Where replies are kept.
+        step: The step's label.
+        priority: Orders requests that wait: the smallest goes first.
+        notes: Counts remarks by code, for the whole run.
+        unstored: Called when a request has to be sent, as no stored reply answers it.
+        suspects: Filled in: the priorities of those who got boxes that may be wrong.
+        wording: The user's own words, in which every question is put, checks too: other words may
+            bring boxes of another format.
+    """
 
     asking: Asking | None
     store: KeyedLog
@@ -44,33 +57,43 @@ class StepAsk:
     priority: Any
     notes: Counter[str]
     unstored: Callable[[], None] = lambda: None
-    # priorities of those who got boxes that may be wrong
     suspects: set[Any] = field(default_factory=set)
+    wording: Wording | None = None
 
     async def __call__(self, request: Request[T]) -> T:
-        """Puts a request to the step's serving. Raises what failed."""
+        """Put a request to the step's serving; return the answer, and count the notes on it.
+
+        Raises what failed.
+        """
         if self.asking is None:
             raise OperatorFailed(
                 "this operator has no serving to ask, or had nothing to ask when the run began"
             )
-        found = await self.asking.answer(request, self)
-        if not (
-            isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], (list, tuple))
-        ):
+        if self.wording is not None:
+            request = self.wording.of(request)
+        reply = await self.asking.answer(request, self)
+        if not _is_read_reply(reply):  # the reader may be a user's
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
-        for note in found[1]:
-            code, text = note if isinstance(note, Note) else note.partition(":")[::2]
+        answer, notes = reply
+        for note in notes:
+            if isinstance(note, Note):
+                code, text = note
+            else:
+                code, _, text = note.partition(":")
             self.note(code, text.strip())
-        return found[0]
+        return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
-        """Puts a request about no record: what its reply says, and notes on reading it. Raises what
-        failed.
+        """Put a request about no record, before all others; return the answer and notes on it.
+
+        It is never answered by a stored reply. Raises what failed.
         """
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
+        if self.wording is not None:
+            request = self.wording.of(request)
         apart = StepAsk(self.asking, self.store, self.step, (-1,), self.notes)
         return await self.asking.answer(request, apart, check=True)
 
@@ -86,6 +109,10 @@ class StepAsk:
             self.notes[code] += 1
 
 
+def _is_read_reply(reply: Any) -> bool:
+    return isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], (list, tuple))
+
+
 async def annotated(
     operator: Annotator,
     record: Record,
@@ -93,20 +120,35 @@ async def annotated(
     memo: ImageMemo,
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """What an operator adds to a record, as plain JSON, and what went wrong. Raises RunStopped."""
+    """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
+
+    Both may be there: an operator can return a Partial. The columns are None where the record
+    doesn't go on. Any error of the operator's own code becomes the record's OperatorFailed. What
+    a person has settled stays as it was.
+
+    Args:
+        operator: The operator.
+        record: The record; it isn't changed.
+        ask: The operator's way to a model.
+        memo: What is known of images.
+        cancelled: Whether a CancelledError means that the run was cancelled, and is raised.
+
+    Raises:
+        RunStopped: The whole run has to stop.
+    """
     try:
         image_key = image_column(operator, record)
         if image_key is not None:
-            await memo.prepare(
-                record, image_key, operator.serving.image_limits if operator.serving else None
-            )
+            limits = operator.serving.image_limits if operator.serving else None
+            await memo.prepare(record, image_key, limits)
         # On a copy and as plain JSON, so that a streamed record is what one would be that was
         # written and read again.
         update = await operator.annotate(record.updated(as_json(record)), ask)
-        columns, error = (
-            (update.update, update.error) if isinstance(update, Partial) else (update, None)
-        )
-        return _with_truth(record, as_json(_checked(columns, operator))), error
+        lacking = None
+        if isinstance(update, Partial):
+            lacking = update.error
+            update = update.update
+        return _with_truth(record, as_json(_checked(update, operator))), lacking
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
             ask.note("image_changed", "its facts are taken anew")
@@ -126,45 +168,50 @@ async def annotated(
         fault = machine_fault(error)
         if isinstance(fault, RunStopped):
             raise fault from None
-        said = excerpt(str(error))
-        failed = OperatorFailed(
-            f"{type(error).__name__} in {operator.name}" + (f": {said}" if said else "")
-        )
+        message = excerpt(str(error))
+        why = f": {message}" if message else ""
+        failed = OperatorFailed(f"{type(error).__name__} in {operator.name}{why}")
         return None, fault or failed
 
 
 def _with_truth(record: Record, update: Update) -> Update:
-    """The update with what people found right as they left it; what a step changes counts as
-    reviewed no longer.
+    """Return the update with all phrases that a person has settled as the person left them.
+
+    Phrases are known by their `expression_id`; a settled one that the update lacks is put back. One
+    that was reviewed but not settled may change: then it counts as reviewed no longer.
     """
-    before, rows = record.get("expressions"), update.get("expressions")
+    before = record.get("expressions")
+    rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
         return update
-    seen = {
-        row["expression_id"]: row
-        for row in before
-        if isinstance(row, dict) and row.get("reviewed_by")
-    }
-    made = {row["expression_id"]: row for row in rows} if seen else {}
-    made |= {name: row for name, row in seen.items() if is_settled(row)}
-    for name in made.keys() & seen.keys():
-        if made[name] != seen[name]:
-            made[name].pop("reviewed_by", None)
-    return {**update, "expressions": list(made.values())} if seen else update
+    reviewed = {}
+    for row in before:
+        if isinstance(row, dict) and row.get("reviewed_by"):
+            reviewed[row["expression_id"]] = row
+    if not reviewed:
+        return update
+    merged = {row["expression_id"]: row for row in rows}
+    for expression_id, row in reviewed.items():
+        if is_settled(row):
+            merged[expression_id] = row
+        elif expression_id in merged and merged[expression_id] != row:
+            merged[expression_id].pop("reviewed_by", None)
+    return {**update, "expressions": list(merged.values())}
 
 
 def _checked(update: Any, operator: Annotator) -> Update:
-    """An operator's update. Raises OperatorFailed where it isn't one, or has columns that no plan
-    could know of.
+    """Return an operator's update as a dict.
+
+    Raises OperatorFailed where it is no mapping, or has columns that `output_keys` don't declare.
     """
     if not isinstance(update, Mapping):
         wanted = "return a dict of columns to add, {} for none"
         raise OperatorFailed(
             f"annotate of {operator.name} returned {type(update).__name__}: {wanted}"
         )
-    undeclared = (
-        [] if operator.sees_all else [*update.keys() - {*operator.writes().values(), *FACT_COLUMNS}]
-    )
+    if operator.sees_all:
+        return dict(update)
+    undeclared = update.keys() - {*operator.writes().values(), *FACT_COLUMNS}
     if undeclared:
         columns = ", ".join(sorted(map(repr, undeclared)))
         wanted = (

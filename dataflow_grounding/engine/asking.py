@@ -1,10 +1,7 @@
-"""Getting one request answered: from the store of replies, or by sending, waiting, and trying
-again.
-"""
+"""Getting one request answered: from stored replies, or by sending, waiting and trying again."""
 
 import asyncio
 import copy
-import itertools
 import random
 import time
 from collections import Counter
@@ -14,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util import errors
-from dataflow_grounding.engine._places import Place, Places, most_tries
+from dataflow_grounding.engine._endpoints import Endpoint, Endpoints, most_tries
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
@@ -28,8 +25,14 @@ T = TypeVar("T")
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run, equal ones once; `stop` is told what
-    stops the run.
+    """Answers the requests to one serving for a whole run, equal ones once.
+
+    Args:
+        serving: Who answers.
+        options: How the run goes.
+        budget: What it may send and spend.
+        stop: Told what stops the run; without it, that stops this serving's requests only.
+        servings: How many servings of the run share the connections that may be open.
     """
 
     def __init__(
@@ -42,8 +45,11 @@ class Asking:
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        self.places = Places(serving, options, servings)
-        self.budget, self.options = budget, options
+        # under which earlier versions may have stored replies
+        self._identities_before = [serving.identity_there(), *serving.other_identities]
+        self.endpoints = Endpoints(serving, options, servings)
+        self.budget = budget
+        self.options = options
         self.counts: Counter[str] = Counter()
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
@@ -51,134 +57,174 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
-        """What `request`'s reply says, and notes on reading it. Raises what failed, with `attempts`
-        and `reply` set.
+        """Return what a request's reply says, and notes on reading it.
 
-        A `check` is asked anew each time.
+        A reply that can't be read is asked for again, with the error in the question, up to
+        `max_attempts` tries in all. Refusals are not; a cut-off reply to a `divisible` request
+        isn't either, as whoever asks divides it then. With `retry_failed`, a question that failed
+        for good in the store is asked once more from its first try on. A `check` is never taken
+        from the store. Raises the last try's error, with `attempts` and `reply` set.
         """
-        attempt, stored = 0, not (self.options.force_reprocess or check)
+        attempt = 0
+        # Stored tries come first. Once one is missing all further ones are sent: they have its
+        # error in the question, which no stored one can know.
+        from_store = not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
         while True:
-            tried = request.again(
-                attempt, str(error or ""), isinstance(error, errors.TruncatedReply)
-            )
-            key = tried.key(self.identity)
-            lines = self._replayed(tried, key, by) if stored else []
+            was_cut_off = isinstance(error, errors.TruncatedReply)
+            this_try = request.again(attempt, str(error or ""), was_cut_off)
+            key = this_try.key(self.identity)
+            lines = self._replayed(this_try, key, by) if from_store else []
             if not lines:
-                stored = False
+                from_store = False
                 by.unstored()
-                lines = [await self._sent(tried, key, by, check)]
+                lines = [await self._sent(this_try, key, by, check)]
             attempt += 1
             try:
-                found = read_lines(tried, lines, attempt)
-                self.counts["replayed"] += stored
-                return found
+                reply = read_lines(this_try, lines, attempt)
+                self.counts["replayed"] += from_store
+                return reply
             except errors.RecordError as failed:
                 error = failed
-                self.counts["unreadable"] += not stored and _is_unreadable(failed)
-                # by whoever asks
-                divided = request.divisible and isinstance(failed, errors.TruncatedReply)
-                if (
-                    divided
-                    or attempt >= self.options.max_attempts
-                    or isinstance(failed, errors.RequestRefused)
-                ):
-                    if divided or not stored or not self.options.retry_failed:
-                        raise
-                    attempt, stored, error = 0, False, None
+            self.counts["unreadable"] += not from_store and _is_unreadable(error)
+            # whoever asks divides the request then
+            is_divided = request.divisible and isinstance(error, errors.TruncatedReply)
+            is_refused = isinstance(error, errors.RequestRefused)
+            if not (is_divided or is_refused or attempt >= self.options.max_attempts):
+                continue
+            if is_divided or not from_store or not self.options.retry_failed:
+                raise error
+            # What failed for good is asked again from the first try on, as if nothing were stored.
+            attempt = 0
+            from_store = False
+            error = None
 
-    def _stored(self, tried: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        keys = itertools.chain([key], map(tried.key, self.serving.other_identities))
-        return next(filter(None, map(by.store.every, keys)), [])
+    def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
+        """Return a try's stored lines, under the serving's identity or one of its earlier ones."""
+        lines = by.store.every(key)
+        # what this run stores is under today's identity: the others take a digest each to look up
+        if lines or not by.store.has_earlier:
+            return lines
+        for identity in self._identities_before:
+            lines = by.store.every(this_try.key(identity))
+            if lines:
+                return lines
+        if this_try.formerly is None:
+            return []
+        attempt, sample = this_try.attempt, this_try.sample
+        former = this_try.formerly.put_so(attempt=attempt, sample=sample)
+        return self._stored(former, former.key(self.identity), by)
 
-    def _replayed(self, tried: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        """The stored lines of replies to a try; whoever reads them can find out whether there was a
-        further try.
+    def _replayed(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
+        """The stored lines of replies to a try.
+
+        Whoever reads them can find out whether there was a further try.
         """
-        lines = self._stored(tried, key, by)
-        if lines and tried.stored is not None:
-            further = tried.again(tried.attempt + 1, "")
-            tried.stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
+        lines = self._stored(this_try, key, by)
+        if lines and this_try.stored is not None:
+            further = this_try.again(this_try.attempt + 1, "")
+            this_try.stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
         return lines
 
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        """The stored line of the reply to a request that has no reply in the store, or none that
-        counts.
+        """Send a request, unless this run has sent an equal one; return its reply's stored line.
+
+        Equal requests that are under way at once are sent once, and all get that reply. A refusal
+        becomes a line as well, but is kept out of the store until the endpoint has answered
+        something: until then it may be the endpoint's rather than the record's. Raises what failed.
         """
         if request.before is not None:
             await request.before()
-        done = None if check else by.store.get(key, by.store.first_new)  # an equal row came first
-        done = done or self.places.held.get(key, [None])[0]
-        if done is not None:
-            return done
+        line = self._answered_in_this_run(key, by, check)
+        if line is not None:
+            return line
         under_way = self._in_flight.get(key)
         if under_way is not None:
             try:
+                # shielded: who waits may be cancelled, but the request is another's
                 return await asyncio.shield(under_way)
             except errors.RecordError as error:
                 raise copy.copy(error) from None  # each record's own: operators may add to it
+        # Nothing is awaited between the look above and this entry, so that equal requests of two
+        # records are never both sent, and paid for twice.
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
             reply = await self._reply(request, by.priority)
+            # stored before anybody reads it: it is paid for, whatever happens to the run now
             line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
             future.set_result(line)
             return line
         except errors.RequestRefused as refused:
             # stored, so that it is asked again only when the user wants it
-            line = line_of(
-                by.step, request, self.serving, Reply("", "refused", Usage(), str(refused)), check
-            )
-            self.places.held[key] = (line, refused.passing, by.store)
+            reply = Reply("", "refused", Usage(), str(refused))
+            line = line_of(by.step, request, self.serving, reply, check)
+            self.endpoints.held[key] = (line, refused.passing, by.store)
             future.set_result(line)
             return line
         except BaseException as error:
-            future.set_exception(
-                error if isinstance(error, Exception) else errors.Interrupted("stopped")
-            )
+            if isinstance(error, Exception):
+                future.set_exception(error)
+            else:
+                future.set_exception(errors.Interrupted("stopped"))
             future.exception()  # whoever waits sees it; nobody need wait
             raise
         finally:
             del self._in_flight[key]
 
+    def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
+        """Return the line of an equal request that this run has sent before; None without one."""
+        line = None
+        if not check:  # checks want a fresh answer each
+            line = by.store.get(key, by.store.first_new)
+        if not line and key in self.endpoints.held:
+            line = self.endpoints.held[key][0]
+        return line
+
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
-        """Sends until a reply comes; faults of the server are tried again, rate
-        limits waited for.
+        """Send a request until a reply comes.
+
+        Faults of the server are tried again, each kind so many times; rate limits are waited for
+        and count as no try. Where the serving has several endpoints another one is tried before
+        waiting. Raises RequestRefused, a ServerFault with `attempts` set, and what stops the run.
         """
-        tries, failed = Counter[str](), set[Place]()  # the latter since it last waited
+        tries = Counter[str]()  # by kind of fault
+        failed_at = set[Endpoint]()  # since it last waited
         while True:
-            place, number = await self._room(request, priority, failed)
-            refused = answered = False
+            endpoint, number = await self._room(request, priority, failed_at)
+            overloaded = False
+            answered = False
             try:
-                reply = await self._send_once(request, place)
+                reply = await self._send_once(request, endpoint)
                 answered = True
                 return reply
             except (errors.EndpointRefused, errors.RequestRefused) as error:
                 # perhaps the endpoint's as a whole
                 answered = isinstance(error, errors.RequestRefused)
                 with self._stopping():
-                    refusal = self.places.refused(place, error, failed)
+                    refusal = self.endpoints.refused(endpoint, error, failed_at)
                 if not isinstance(refusal, errors.ServerFault):
                     raise refusal from None
                 fault = refusal
             except errors.ServerFault as error:
                 fault = error
-                refused = isinstance(fault, errors.ServerOverloaded)
+                overloaded = isinstance(fault, errors.ServerOverloaded)
                 tries[fault.kind] += 1
                 with self._stopping():
-                    self.places.failed(place, fault, tries[fault.kind])
+                    self.endpoints.failed(endpoint, fault, tries[fault.kind])
             finally:  # once it is known whether the endpoint may be asked at all
-                self.places.release(place, number, refused=refused, answered=answered)
-            failed.add(place)
+                self.endpoints.release(endpoint, number, refused=overloaded, answered=answered)
+            failed_at.add(endpoint)
             limited = isinstance(fault, errors.RateLimited)
             if not limited and tries[fault.kind] >= most_tries(fault, self.options.max_attempts):
                 fault.attempts = tries[fault.kind]
                 raise fault
-            if request.at is None and self.places.others(failed):
+            # another endpoint may take it at once; only where none is left is there a wait
+            if request.at is None and self.endpoints.others(failed_at):
                 continue
-            failed.clear()
+            failed_at.clear()
             self.waiting_for_rate_limit += limited
             try:
                 await self._wait(getattr(fault, "retry_after", None), tries.total())
@@ -186,57 +232,62 @@ class Asking:
                 self.waiting_for_rate_limit -= limited
 
     async def _room(
-        self, request: Request[Any], priority: Any, failed: set[Place]
-    ) -> tuple[Place, int]:
-        """Where there is room to send a request that may be sent: things may have changed while it
-        waited for room.
+        self, request: Request[Any], priority: Any, failed: set[Endpoint]
+    ) -> tuple[Endpoint, int]:
+        """Wait for room to send a request, and for leave to send it.
+
+        The leave is asked for last: things may have changed while it waited for room.
         """
         while True:
-            place, number = await self.places.acquire(priority, failed, request.at)
+            endpoint, number = await self.endpoints.acquire(priority, failed, request.at)
             if request.may_send is None or request.may_send():
-                return place, number
-            self.places.release(place, number, refused=False, answered=False)
+                return endpoint, number
+            self.endpoints.release(endpoint, number, refused=False, answered=False)
             if request.before is not None:
                 await request.before()
 
-    async def _send_once(self, request: Request[T], place: Place) -> Reply:
+    async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:
+        """Send a request to an endpoint, and count what it took. Raises what the serving does."""
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
         self._check_stopped()
         with self._stopping():
-            reserved = await self.budget.reserve(request, place.serving)
+            reserved = await self.budget.reserve(request, endpoint.serving)
         try:
-            self._check_stopped()
+            self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
-            answer = await place.serving.answer(
-                request.put_so(before_another=partial(self._count_another, place))
+            answer = await endpoint.serving.answer(
+                request.put_so(before_another=partial(self._count_another, endpoint))
             )
             reply = Reply(answer) if isinstance(answer, str) else answer
             if not isinstance(reply, Reply):
-                whose = f"answer of {type(place.serving).__name__}"
+                whose = f"answer of {type(endpoint.serving).__name__}"
                 raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
-            usage = reply.usage if reply.usage != Usage() else None  # none told: its worst case
+            if reply.usage != Usage():  # where none is told, the worst case counts
+                usage = reply.usage
             if 0 < reply.hold <= self.options.max_wait:  # where it says longer, a request finds out
-                place.share.hold(reply.hold)
-            place.answered()
+                endpoint.share.hold(reply.hold)
+            endpoint.answered()
             self.counts.update(answered=1, **vars(reply.usage))
             return reply
         except errors.GroundingError as error:
             self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
-            at_work = isinstance(error, errors.ServerFault) and not isinstance(
-                error, errors.EndpointUnreachable
-            )
-            if isinstance(error, errors.ServerOverloaded) or not at_work:
+            if not _may_be_billed(error):
                 usage = Usage()
             raise
         finally:
-            self.budget.settle(reserved, usage)
+            # whatever is raised, or the room in the budget would never come back
+            self.budget.settle(reserved, usage, endpoint.serving)
 
-    def _count_another(self, place: Place, refused: errors.RequestRefused | None = None) -> None:
-        """The serving sends once more for one answer: it was refused, and finds out what the
-        endpoint takes.
+    def _count_another(
+        self, endpoint: Endpoint, refused: errors.RequestRefused | None = None
+    ) -> None:
+        """Count that the serving sends once more for one answer.
+
+        Where it was refused, and finds out what the endpoint takes, in so many forms, the refusal
+        counts as often.
         """
-        if refused is not None:  # in so many forms, it counts as often
-            place.refused(refused)
+        if refused is not None:
+            endpoint.refused(refused)
         with self._stopping():
             self._check_stopped()
             self.budget.count()
@@ -256,19 +307,28 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered; never less than a
-        tenth of that.
+        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered.
+
+        It is never less than a tenth of the latter, whatever the endpoint asks for.
         """
         own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
         seconds = own if asked_for is None else max(asked_for, own / 10)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
+        # in short sleeps, so that a run that is stopped ends soon
         while (left := until - time.monotonic()) > 0:
             self._check_stopped()
             await asyncio.sleep(min(left, 0.25))
         self._check_stopped()
 
 
-def _is_unreadable(failed: errors.RecordError) -> bool:
-    return isinstance(failed, errors.UnreadableReply) and not isinstance(
-        failed, errors.SuspectReply
-    )
+def _is_unreadable(error: errors.RecordError) -> bool:
+    return isinstance(error, errors.UnreadableReply) and not isinstance(error, errors.SuspectReply)
+
+
+def _may_be_billed(error: errors.GroundingError) -> bool:
+    """Whether an endpoint may have worked on a request that ended so.
+
+    It has on a fault amid the work, but not where it was too busy, couldn't be reached, or refused.
+    """
+    never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
+    return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

@@ -53,9 +53,9 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def readable_replies(folder: str) -> Iterator[KeyedLog]:
-    """What is stored for the run that a checkpoint folder is of, also by its shards and elsewhere,
-    to be read.
+    """What is stored for the run that a checkpoint folder is of, to be read.
 
+    Also what its shards have stored, and who works for it elsewhere.
     Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
     """
     elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)

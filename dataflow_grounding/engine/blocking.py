@@ -15,8 +15,9 @@ T = TypeVar("T")
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where an event loop is running; an interrupt cancels it and
-    is waited for.
+    """Run a coroutine to its end, also where an event loop is running.
+
+    An interrupt cancels it and is waited for.
     """
     try:
         asyncio.get_running_loop()
@@ -26,8 +27,9 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it in a thread and an event loop of its own, and wait for it, whatever is raised here
-    meanwhile.
+    """Run it in a thread and an event loop of its own.
+
+    It is waited for, whatever is raised here meanwhile.
     """
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
     interrupted = False

@@ -1,5 +1,6 @@
-"""What models cost, and limits on what a run may send and spend, counting what is in flight at its
-worst case.
+"""What models cost, and the limits on what a run may send and spend.
+
+What is in flight counts at its worst case, so that no answer can take a run past its limit.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BudgetExceeded, SpecError
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.data.records import is_number
+from dataflow_grounding.engine.limiter import Limiters
 from dataflow_grounding.serving.base import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 
-NO_REQUEST_LEFT = "stopped before passing workflow.max_requests={}"
 WAIT_SECONDS = 0.025
 _SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
 
@@ -64,102 +66,148 @@ class PriceRow(NamedTuple):
 
 @functools.cache
 def listed_price(model: str) -> PriceRow | None:
-    """Return the prices of a model by its name, with or without a vendor and a date; None if it is
-    not listed.
+    """The prices of a model by its name, with or without a vendor and a date.
+
+    None if it is not listed.
     """
     rows = {row["model"]: row for row in load_table(__package__, "prices.yaml")}
     name = model.lower().rsplit("/", 1)[-1]
     while name not in rows and _SUFFIX.search(name):
         name = _SUFFIX.sub("", name)
-    if (row := rows.get(name)) is None:
+    row = rows.get(name)
+    if row is None:
         return None
-    return PriceRow(
-        name,
-        str(row["date"]),
-        row["source"],
-        Prices(row["input"], row["output"], row.get("cached_input")),
-    )
+    prices = Prices(row["input"], row["output"], row.get("cached_input"))
+    return PriceRow(name, str(row["date"]), row["source"], prices)
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
-    """More tokens than the provider counts for the request, by its published rule for images or by
-    their pixels.
+    """Return more tokens than the provider can count for a request and its reply.
+
+    Images count by the provider's published rule or by their pixels, whichever is more; text by
+    its bytes, two to a token.
     """
     rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
-    sizes = [image.sent_size for image in request.images]
-    images = sum(
-        max(width * height // 700 + 2000, rules.image((width, height))) for width, height in sizes
-    )
-    text = len((request.system + request.text).encode("utf-8", "replace")) // 2 + 500
-    return Usage(text + images, 0, serving.max_output_tokens)
+    image_tokens = 0
+    for image in request.images:
+        width, height = image.sent_size
+        by_pixels = width * height // 700 + 2000
+        image_tokens += max(by_pixels, rules.image((width, height)))
+    text_bytes = len((request.system + request.text).encode("utf-8", "replace"))
+    text_tokens = text_bytes // 2 + 500
+    return Usage(text_tokens + image_tokens, 0, serving.max_output_tokens)
+
+
+def no_request_left(most: int | None) -> str:
+    """Why a run stops that has sent as many requests as it may."""
+    return f"stopped before passing {setting('workflow.max_requests')}={most}"
 
 
 def no_usd_left(usd: float, spent: float, worst: float) -> str:
     """Why a run stops whose next request could cost more than is left."""
-    so_far = f"stopped before passing workflow.budget_usd={usd:g}: spent {spent:.4f}"
+    limit = setting("workflow.budget_usd")
+    so_far = f"stopped before passing {limit}={usd:g}: spent {spent:.4f}"
     return f"{so_far}, and the next request could cost {worst:.4f}"
 
 
 class Budget:
-    """What a run may send (`max_requests`, tries too) and spend (`usd`, needs `prices`); None is
-    without limit.
+    """What a run may send and spend.
+
+    Several event loops and threads may share one, so every figure changes under its lock.
+
+    Args:
+        max_requests: Most requests, tries included; None is without limit.
+        usd: Most USD, which needs `prices`; None is without limit.
+        prices: What the model's tokens cost.
     """
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
-        self.max_requests, self.usd, self.prices = max_requests, usd, prices
-        self.sent = self.in_flight = 0
-        self.spent = self.reserved = 0.0
+        self.max_requests = max_requests
+        self.usd = usd
+        self.prices = prices
+        self.sent = 0  # requests, tries included
+        self.in_flight = 0  # answers that are waited for; one may take several requests
+        self.spent = 0.0  # USD
+        self.reserved = 0.0  # USD that what is in flight costs at the worst
         self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """What to hand to `settle`, once there is room for it. Raises BudgetExceeded, RunStopped if
-        there won't be.
+        """Wait until there is room for the request; returns what to hand to `settle`.
+
+        Raises BudgetExceeded, RunStopped if there won't be any.
         """
         worst = 0.0
-        if self.prices is not None and self.usd is not None:
-            worst = self.prices.cost(worst_case(request, serving))
-        while not self._take(worst):
+        prices = self._prices_of(serving)
+        if prices is not None and self.usd is not None:
+            worst = prices.cost(worst_case(request, serving))
+        # Asked again and again rather than woken: whoever settles may be in another event loop.
+        while not self._take(worst, answers=1):
             await asyncio.sleep(WAIT_SECONDS)
-        self.in_flight += 1
         return worst
 
+    def _prices_of(self, serving: Serving | None) -> Prices | None:
+        """What a serving's tokens cost: its own prices, or else those of the run."""
+        own: Prices | None = None if serving is None else serving.prices
+        return own or self.prices
+
     def count(self) -> None:
-        """One more request is sent for the same answer; it waits, with all else. Raises as
-        `reserve`.
+        """One more request is sent for an answer that is reserved already.
+
+        It waits where it is, and blocks its thread. Raises as `reserve`.
         """
-        while not self._take(0.0):
+        while not self._take(0.0, answers=0):
             time.sleep(WAIT_SECONDS)
 
-    def _take(self, worst: float) -> bool:
+    def _take(self, worst: float, answers: int) -> bool:
+        """Count a request that so many new `answers` come of, if there is room for it now."""
+        # Looking and taking are one step: between them another could take the same room.
         with self.lock:
             if not self.has_room(worst):
                 return False
-            self.sent, self.reserved = self.sent + 1, self.reserved + worst
+            self.sent += 1
+            self.reserved += worst
+            self.in_flight += answers
             return True
 
     def has_room(self, worst: float) -> bool:
-        """Whether what is in flight leaves room for one more. Raises BudgetExceeded if nothing
-        will.
+        """Whether what is in flight leaves room for one more.
+
+        Raises BudgetExceeded where nothing that is in flight can make room. The lock is held.
         """
         if self.max_requests is not None and self.sent >= self.max_requests:
-            raise BudgetExceeded(NO_REQUEST_LEFT.format(self.max_requests))
+            raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:
             return True
         if not self.in_flight or self.spent + worst > self.usd:
             raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
         return False
 
-    def settle(self, reserved: float, usage: Usage | None) -> None:
-        """After the answer: what it cost. None: no answer came, though it may be billed; its worst
-        case counts.
+    def settle(self, reserved: float, usage: Usage | None, serving: Serving | None = None) -> None:
+        """Count what a serving's answer cost in place of what was reserved for it.
+
+        None: no answer came, though it may be billed; its worst case counts.
         """
+        prices = self._prices_of(serving)
+        if usage is None:
+            cost = reserved
+        elif prices is not None:
+            cost = prices.cost(usage)
+        else:
+            cost = 0.0
         with self.lock:
             self.in_flight -= 1
-            self.reserved = self.reserved - reserved if self.in_flight else 0.0
-            self.spent += (
-                reserved
-                if usage is None
-                else self.prices.cost(usage)
-                if self.prices is not None
-                else 0.0
-            )
+            self.spent += cost
+            if self.in_flight:
+                self.reserved -= reserved
+            else:
+                # nothing is left of sums and differences of floats
+                self.reserved = 0.0
+
+
+class SharedLimits(Budget):
+    """The limits of a run that shares them with others, who are told by whoever hands them out.
+
+    It counts what this run sends and spends; `limiters` have the places at its endpoints.
+    """
+
+    limiters: Limiters

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import accumulate, pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import (
     BudgetExceeded,
@@ -18,6 +17,7 @@ from dataflow_grounding._util.errors import (
     StorageFailed,
     told_as,
 )
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
@@ -80,11 +80,16 @@ def execute(
     """
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
-    ahead = [*(step.operator for step in steps), *ahead]
-    total, held = None, {locked}
+    to_settle = [step.operator for step in steps]
+    to_settle += ahead
+    total: Summary | None = None
+    held = {locked}
+    # Locks are kept to the end of the run, not of their segment: the segments that come read what
+    # this one wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
         for segment in segments(steps):
-            if isinstance(operator := segment[0].operator, WholeFile):
+            operator = segment[0].operator
+            if isinstance(operator, WholeFile):
                 with as_part_of_the_run(segment[0], options, budget) as beside:
                     operator.work()
                 total = published(segment[0], beside, total)
@@ -93,8 +98,11 @@ def execute(
             if folder not in held:
                 locks.enter_context(at_work(folder))
                 held.add(folder)
-            for part in [segment] if options.stream else _stages(segment):
-                summary, ahead = _execute_segment(part, options, name, budget, ahead, run), []
+            parts = [segment] if options.stream else _stages(segment)
+            for part in parts:
+                summary = _execute_segment(part, options, name, budget, to_settle, run)
+                # before the first part paid for a record
+                to_settle = []
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
@@ -105,34 +113,36 @@ def execute(
 
 @contextmanager
 def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
-    """What our servings answer an operator from elsewhere is kept with the replies of the run's own
-    steps, and counts against its limits.
+    """Make what our servings answer an operator from elsewhere a part of the run.
+
+    It is kept with the replies of the run's own steps, and counts against its limits.
     """
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         keeping = replace(options, replies=store_path(folder))
-    beside, before = Beside(budget), budget.spent
+    beside = Beside(budget)
+    spent_before = budget.spent
     with holding(current_options, keeping), holding(sent_beside, beside):
         yield beside
     if budget.prices is not None:
-        beside.cost_usd = budget.spent - before
+        beside.cost_usd = budget.spent - spent_before
 
 
 def published(step: Step, beside: Beside, earlier: Summary | None = None) -> Summary | None:
-    """The summary after an operator that writes a whole file: that file's rows, and what was sent
-    `beside`; `earlier` where it wrote none.
+    """The summary after an operator that writes a whole file: its rows, and what was sent `beside`.
+
+    Where it wrote no file, that is `earlier`.
     """
     path = step.storage.output_path
     if not os.path.exists(path):
         return earlier
     summary = Summary(annotations=path, failures_file=step.storage.failures_path)
-    summary.requests, summary.models, summary.cost_usd = (
-        beside.requests,
-        beside.models,
-        beside.cost_usd,
-    )
-    for summary.done, row in enumerate(read_rows(path), 1):
+    summary.requests = beside.requests
+    summary.models = beside.models
+    summary.cost_usd = beside.cost_usd
+    for row in read_rows(path):
+        summary.done += 1
         summary.count_expressions(Record(row.data or {}, place=row.line))
     summary.records = summary.done
     if earlier is not None:
@@ -141,8 +151,10 @@ def published(step: Step, beside: Beside, earlier: Summary | None = None) -> Sum
 
 
 def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
-    """Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that
-    can't be kept to.
+    """Refuse what can be seen to be wrong before anything is read.
+
+    Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't
+    be kept to.
     """
     if not steps:
         raise PlanError("the pipeline has no steps")
@@ -158,16 +170,26 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
         return
     if options.prices is None:
         raise SpecError(
-            "workflow.budget_usd needs the model's prices: set vlm.prices (input and output)"
+            f"{setting('workflow.budget_usd')} needs the model's prices: set"
+            f" {setting('vlm.prices')} (input and output)"
         )
     if not 0 <= options.budget_usd < math.inf:
-        raise SpecError(f"workflow.budget_usd {options.budget_usd} should be a number of USD")
+        name = setting("workflow.budget_usd")
+        raise SpecError(f"{name} {options.budget_usd} should be a number of USD")
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
     """The segment cut where all records should have finished before the next step begins."""
-    ends = sorted({*accumulate((max(group) + 1 for group in levels(segment)), max)})
-    return [segment[place:end] for place, end in pairwise([0, *ends])]
+    stages = []
+    start = 0
+    end = 0
+    for level in levels(segment):
+        # The steps of a level need not stand side by side: a cut is behind the last one so far.
+        end = max(end, max(level) + 1)
+        if end > start:
+            stages.append(segment[start:end])
+            start = end
+    return stages
 
 
 def _execute_segment(
@@ -175,42 +197,58 @@ def _execute_segment(
     options: RunOptions,
     name: str | None,
     budget: Budget,
-    ahead: list[Annotator],
+    to_settle: list[Annotator],
     make_run: MakeRun,
 ) -> Summary:
-    steps[0].storage.begin()
+    """Check one segment, then run it, unless an earlier run has finished just this.
+
+    The checks stand in this order: nothing is read before it is known that the run would not write
+    over its input, and nothing is asked before the columns are known to fit.
+    """
+    storage = steps[0].storage
+    storage.begin()
     source = Source(steps, name, options.pilot, options.shard)
-    refuse_to_overwrite(
-        source.path, [*(step.storage.output_path for step in steps), steps[0].storage.failures_path]
-    )
+    outputs = [step.storage.output_path for step in steps]
+    refuse_to_overwrite(source.path, [*outputs, storage.failures_path])
+    # Made before the first row is read, as it notes the input's state to see it change.
     manifest = Manifest(steps, source, options)
-    check(steps, source.columns())
-    start = RunStart(
-        options, budget, steps[0].storage.checkpoint_folder, functools.cache(source.pictures)
-    )
-    asked, idle = _prepared(steps, ahead, start, source)
-    summary = None if options.force_reprocess or options.retry_failed else manifest.finished()
+    columns = source.columns()
+    check(steps, columns, source.empty_columns)
+    pictures = functools.cache(source.pictures)
+    start = RunStart(options, budget, storage.checkpoint_folder, pictures)
+    # What is settled is a part of the settings that the manifest compares.
+    prepared = _prepare(steps, to_settle, start, source)
+    summary = None
+    if not (options.force_reprocess or options.retry_failed):
+        summary = manifest.finished()
     if summary is None:
-        run = make_run(steps, source, options, budget, idle)
+        run = make_run(steps, source, options, budget, prepared.idle)
         try:
             summary = run_blocking(run.execute)
         except BudgetExceeded as stopped:
             raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
-        summary.requests.update(asked)
+        summary.requests.update(prepared.asked)
         manifest.write(summary)
-    summary.seen, summary.digest = source.seen, source.digest  # which is read to tell, too
+    # of a finished run, too: its manifest has read the rows to compare them
+    summary.seen = source.seen
+    summary.digest = source.digest
     return summary
 
 
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
-    """Raises InputError where an output is there already, but not the folder that a run of ours
-    leaves beside it.
+    """Raises InputError where an output is there already that no run of ours has left.
+
+    A run of ours leaves its checkpoint folder beside it.
     """
-    there = next(filter(os.path.exists, outputs), "")
-    if there and not os.path.exists(checkpoint_folder):
-        place = os.path.dirname(checkpoint_folder)
-        what = f"{there} is from elsewhere: {place} has no .ckpt, where this package keeps replies"
-        raise InputError(f"{what}. Choose another folder, or move the results away")
+    if os.path.exists(checkpoint_folder):
+        return
+    for path in outputs:
+        if os.path.exists(path):
+            folder = os.path.dirname(checkpoint_folder)
+            raise InputError(
+                f"{path} is from elsewhere: {folder} has no .ckpt, where this package keeps"
+                " replies. Choose another folder, or move the results away"
+            )
 
 
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
@@ -221,51 +259,68 @@ def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
         )
 
 
-def _prepared(
-    steps: list[Step], ahead: list[Annotator], start: RunStart, source: Source
-) -> tuple[Counter[str], set[int]]:
-    """What the operators had to ask before the first record, and the places of those with no record
-    to ask about.
+class Prepared(NamedTuple):
+    """What the operators had `asked` before the first record; `idle`: indices of steps without one.
+
+    An idle step has no record to ask about, so that its serving isn't needed at all.
     """
-    asked, idle = Counter[str](), set[int]()
+
+    asked: Counter[str]
+    idle: set[int]
+
+
+def _prepare(
+    steps: list[Step], to_settle: list[Annotator], start: RunStart, source: Source
+) -> Prepared:
+    """Let the operators find out what they have to know before the first record."""
+    asked = Counter[str]()
+    idle: set[int] = set()
     made: set[str] = set()  # columns
-    anything = False  # whether a step doesn't name what it makes
-    for index, operator in enumerate(step.operator for step in steps):
-        asks = anything or source.may_ask(operator, made)
+    makes_unnamed_columns = False
+    for index, step in enumerate(steps):
+        operator = step.operator
+        # behind a step that may make any column nothing can be told from the input's
+        asks = makes_unnamed_columns or source.may_ask(operator, made)
         if asks:
             asked.update(operator.prepare(start))
         else:
             idle.add(index)
-        anything = anything or operator.sees_all
-        if asks is not None:
-            own = set(operator.writes().values())
-            made |= own if asks else own.difference(operator.reads().values())
-    for operator in ahead if len(idle) < len(steps) else ():
-        if all(operator is not step.operator for step in steps):
-            asked.update(operator.settle(start))
-    return asked, idle
+        if operator.sees_all:
+            makes_unnamed_columns = True
+        if asks is None:  # no record gets that far
+            continue
+        columns = set(operator.writes().values())
+        if not asks:
+            # what it writes over without asking is as the input has it
+            columns.difference_update(operator.reads().values())
+        made |= columns
+    if len(idle) < len(steps):
+        own = {id(step.operator) for step in steps}
+        # Operators of later segments settle now: what would stop them stops the run before anything
+        # is paid for.
+        for operator in to_settle:
+            if id(operator) not in own:
+                asked.update(operator.settle(start))
+    return Prepared(asked, idle)
 
 
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    """The stop with what is done and what the rest would take, at one request per step and what
-    these ones cost.
+    """The stop with what is done and what the rest would take.
+
+    The rest is taken to be one request per step and record, at what the answered ones cost.
     """
-    answered = done.requests["replayed"] + done.requests["answered"]
     # others' may be stored as well
+    answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
         left = max(total * requests_each - answered, 1)
-        cost = (
-            done.cost_usd / done.requests["answered"]
-            if done.cost_usd and done.requests["answered"]
-            else 0.0
-        )
-        text += f"; the rest takes about {counted(left, 'more request')}" + (
-            f", {cost * left:.4f} USD" if cost else ""
-        )
+        text += f"; the rest takes about {counted(left, 'more request')}"
+        if done.cost_usd and done.requests["answered"]:
+            cost = done.cost_usd / done.requests["answered"]
+            text += f", {cost * left:.4f} USD"
         text += ", if nothing of it is stored"
-    told = type(stopped)(f"{text}. The same command goes on")
-    told.summary = stopped.summary
-    return told
+    with_rest = type(stopped)(f"{text}. The same command goes on")
+    with_rest.summary = stopped.summary
+    return with_rest

@@ -1,5 +1,6 @@
-"""What is known of image files, remembered on disk by path, size and time, so that resuming reads
-no image again.
+"""What is known of image files, remembered on disk by path, size and time.
+
+So a run that goes on reads no image again.
 """
 
 import asyncio
@@ -25,8 +26,9 @@ _FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
-    """Makes images' facts known before an operator asks: a local disk's read here, slow ones by
-    threads.
+    """Makes images' facts known before an operator asks.
+
+    Those on a local disk are read here, on the event loop; where that is slow, threads read them.
 
     Args:
         log: Where facts are remembered.
@@ -40,23 +42,19 @@ class ImageMemo:
         self._for_threads = 0
 
     async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
-        """Know the facts of the record's image. Raises BrokenRow, ImageMissing, ImageBroken,
-        MachineBusy.
+        """Know the facts of the record's image.
+
+        Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy.
         """
-        far = images.is_far(record, key)
-        file = (
-            await off_loop(images.find_image, record, key)
-            if far
-            else images.find_image(record, key)
-        )
+        if images.is_far(record, key):
+            file = await off_loop(images.find_image, record, key)
+        else:
+            file = images.find_image(record, key)
         if file in images.kept_facts:
             return
         known = remembered(self._log, file) if self._log is not None else None
-        facts = images.keep(
-            images.kept_facts,
-            file,
-            known or await self._read(file, limits if self._keeps else None),
-        )
+        facts = known or await self._read(file, limits if self._keeps else None)
+        images.keep(images.kept_facts, file, facts)
         young = time.time_ns() - file.mtime_ns <= 2 * 10**9  # it may change unseen
         if self._log is not None and self._keeps and known is None and not young:
             self._log.put(_digest(file), sealed({**vars(facts)}))
@@ -82,16 +80,20 @@ class ImageMemo:
         try:
             return images.read_facts(path, limits)
         finally:
-            self._slow_in_a_row = (
-                self._slow_in_a_row + 1 if time.perf_counter() - start > SLOW else 0
-            )
+            if time.perf_counter() - start > SLOW:
+                self._slow_in_a_row += 1
+            else:
+                self._slow_in_a_row = 0
             if self._slow_in_a_row >= 3:
-                self._slow_in_a_row, self._for_threads = 2, 64
+                # after 64 by threads, one is tried here again: if it is slow, the next are theirs
+                self._slow_in_a_row = 2
+                self._for_threads = 64
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
-    """What a run remembers of its images, to be read alone; empty where there is none, or none that
-    can be read.
+    """What a run remembers of its images, to be read alone.
+
+    It is empty where there is no such file, or none that can be read.
     """
     try:
         return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
@@ -105,15 +107,16 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
 
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
-    """The facts in a line; None where they are not those that were stored, or lack what this
-    version wants to know.
+    """The facts in a line; None where they are not those that were stored.
+
+    None also where they lack what this version wants to know.
     """
-    known = unsealed({name: line[name] for name in line if name != "key"}) if line else None
-    return (
-        ImageFacts(*map(known.__getitem__, _FACTS))
-        if known and known.keys() >= _FACTS.keys()
-        else None
-    )
+    if not line:
+        return None
+    known = unsealed({name: value for name, value in line.items() if name != "key"})
+    if not known or not known.keys() >= _FACTS.keys():
+        return None
+    return ImageFacts(**{name: known[name] for name in _FACTS})
 
 
 def _digest(file: images.ImageFile) -> str:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageChanged, RecordError, RunStopped
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
@@ -16,7 +17,6 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import RunStart, current_options, part_of_a_run
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
@@ -31,32 +31,36 @@ Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 def annotate_all(
     operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False
 ) -> Results:
-    """By place, each row with the operator's update or with what failed; `until_failure` begins
-    none after a failure.
+    """Return, by the index of a row, the row with the operator's update, or the row and its error.
 
     While the operator works, a picture in memory is a file, and other values are as JSON has them;
-    what comes back are the caller's own. Raises RunStopped.
+    the rows returned hold the caller's own values. With `until_failure`, rows that were not begun
+    before the first failure are missing from the result. Preparing the operator may send requests
+    of its own, for a calibration, but not where every row is broken. Raises RunStopped.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
+    errors, will_ask = _before_asking(operator, records, outcomes)
+    outcomes |= errors
+    pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
     run = part_of_a_run(options)
-    asks = _may_ask(operator, records, outcomes)
-    left = {place: record for place, record in enumerate(records) if place not in outcomes}
-    if asks:
-        pictures = partial(pictures_of, left.values(), image_key or IMAGE_COLUMN)
+    if will_ask:
+        pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
         operator.prepare(RunStart(options, run.budget, None, pictures))
     asking = None
-    if asks and operator.serving is not None:  # nothing is stored
-        asking = Asking(
-            operator.serving,
-            replace(options, force_reprocess=False, retry_failed=False),
-            run.budget,
-        )
+    if will_ask and operator.serving is not None:
+        # there is no store of earlier runs whose replies these could pass over
+        own_options = replace(options, force_reprocess=False, retry_failed=False)
+        asking = Asking(operator.serving, own_options, run.budget)
     with closing(KeyedLog(options.replies or "")) as store:
-        after_all = StepAsk(asking, store, operator.name, (len(rows),), Counter())
+        after_all = StepAsk(
+            asking, store, operator.name, (len(rows),), Counter(), wording=operator.wording
+        )
         try:
-            run_blocking(lambda: _annotate_all(operator, left, outcomes, after_all, until_failure))
+            run_blocking(
+                lambda: _annotate_all(operator, pending, outcomes, after_all, until_failure)
+            )
         finally:
             run.add(asking)
     return _results(rows, records, outcomes, image_key)
@@ -68,73 +72,95 @@ def _results(
     outcomes: Mapping[int, Result],
     image_key: str | None,
 ) -> Results:
+    """Return the caller's rows with their outcomes, in the order of rows."""
     results: Results = {}
-    for place in sorted(outcomes):
-        row, record, (update, error) = rows[place], records[place], outcomes[place]
-        # of which ids are made: no NaN
+    for index in sorted(outcomes):
+        row = rows[index]
+        update, error = outcomes[index]
+        # without the column of which ids are made: the record has it as its id, and no NaN
         shown = {str(name): value for name, value in row.items() if name != "image_id"}
-        shown |= update if update and error is None else {}  # nothing of one in part
-        results[place] = ShownRecord.of(record, image_key or _image_column(row), shown), error
+        if update and error is None:  # a row of which a part failed shows nothing of the rest
+            shown |= update
+        column = image_key or _image_column(row)
+        results[index] = ShownRecord.of(records[index], column, shown), error
     return results
 
 
 def _records(
     operator: Annotator, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Record], dict[int, Result]]:
-    """The rows as records, as JSON has them, their pictures as files; and, by place, what is wrong
-    with rows.
+    """Make the rows records: plain JSON values, and pictures in memory written to files.
+
+    Returns one record for each row, and the outcome of each row that can't be one, by its index.
+    The record of such a row only holds its place.
     """
     image_key = operator.reads().get("image")
+    is_needed = bool(operator.needs_image and image_key)
     records: list[Record] = []
     broken: dict[int, Result] = {}
     rows_of_image = NumberTable()
-    for place, row in enumerate(rows):
-        column, file, plain = image_key or _image_column(row), {}, {}
+    for index, row in enumerate(rows):
+        column = image_key or _image_column(row)
+        plain: dict[str, Any] = {}
         try:
-            file = _picture_as_file(row, column, bool(operator.needs_image and image_key))
+            picture_file = _picture_as_file(row, column, is_needed)
         except RecordError as error:
-            broken[place], file = (None, error), {column: ""}
+            broken[index] = (None, error)
+            picture_file = {column: ""}
         try:
-            plain = plain_row({**row, **file})
+            plain = plain_row({**row, **picture_file})
         except BrokenRow as error:
-            broken[place] = None, error
+            broken[index] = (None, error)
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
             records.append(row.updated(plain))
             continue
-        record = Record(
-            {**plain, **{name: id_of(path) for name, path in file.items()}}, place=place
-        )
+        # the id of a picture in memory comes from its content, not from the file it is in for now
+        named = {name: id_of(path) for name, path in picture_file.items()}
+        record = Record({**plain, **named}, place=index)
         identify(record, column, None, rows_of_image)
-        record.update(file)
+        record.update(picture_file)
         records.append(record)
     return records, broken
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    """The column with the path of a file that has the row's picture, where that isn't named by a
-    path. As `as_path`.
+    """Return the image column with the path of a file, written for a picture that is in memory.
+
+    Empty where the row holds a path already, or no picture and none is needed. Raises what
+    `as_path` does.
     """
-    given = row.get(column)
-    given = given if is_picture(given) else plain_row({column: given})[column]
-    if isinstance(given, str) or not (is_picture(given) or (needed and column in row)):
+    value = row.get(column)
+    if not is_picture(value):
+        value = plain_row({column: value})[column]
+    if isinstance(value, str):
         return {}
-    return {column: as_path(given, column)}
+    if is_picture(value) or (needed and column in row):
+        return {column: as_path(value, column)}
+    return {}
 
 
-def _may_ask(operator: Annotator, records: Iterable[Record], outcomes: dict[int, Result]) -> bool:
-    """Whether it may ask about any record. What is wrong is seen before anything is paid for, a
-    calibration too.
+def _before_asking(
+    operator: Annotator, records: Sequence[Record], broken: Mapping[int, Result]
+) -> tuple[dict[int, Result], bool]:
+    """Look for errors before anything is paid for: an unreadable picture, say.
+
+    Returns the outcomes of records with one, by index, and whether the operator may ask about any
+    other record. Those that are known to be broken are passed over.
     """
-    image_key, asks = operator.reads().get("image"), False
-    for place, record in enumerate(records):
-        if place not in outcomes:
-            try:
-                if image_key and operator.needs_image:
-                    find_image(record, image_key)
-                asks |= may_ask(operator, record)
-            except RecordError as why:
-                outcomes[place] = None, why
-    return asks
+    image_key = operator.reads().get("image")
+    errors: dict[int, Result] = {}
+    will_ask = False
+    for index, record in enumerate(records):
+        if index in broken:
+            continue
+        try:
+            if image_key and operator.needs_image:
+                find_image(record, image_key)
+            if may_ask(operator, record):
+                will_ask = True
+        except RecordError as error:
+            errors[index] = (None, error)
+    return errors, will_ask
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
@@ -143,46 +169,59 @@ def _image_column(row: Mapping[str, Any]) -> str:
 
 async def _annotate_all(
     operator: Annotator,
-    left: Mapping[int, Record],
+    pending: Mapping[int, Record],
     outcomes: dict[int, Result],
     after_all: StepAsk,
     until_failure: bool,
 ) -> None:
-    """Fills in the outcomes of the records that are left, by place; `after_all` is for the
-    operator's conclusion.
+    """Annotate the pending records side by side, and enter their outcomes by index.
+
+    Raises RunStopped; outcomes so far stay entered.
+
+    Args:
+        operator: The operator.
+        pending: Records by the index of their row.
+        outcomes: Filled in. Those that it holds to begin with are failures.
+        after_all: What the operator asks with when it concludes, after the last record.
+        until_failure: Whether no record is begun once one has failed.
     """
-    asking, memo = after_all.asking, ImageMemo(None)
-    queue = iter(left.items())
+    asking = after_all.asking
+    memo = ImageMemo(None)
+    queue = iter(pending.items())  # all workers take from it
     suspects: set[tuple[int]] = set()
-    failed = bool(outcomes)  # those that are there before anything is asked are all failures
+    has_failed = bool(outcomes)
 
     async def work() -> None:
-        nonlocal failed
-        for place, record in queue:
-            if until_failure and failed:
+        nonlocal has_failed
+        for index, record in queue:
+            if until_failure and has_failed:
                 return
-            ask = replace(after_all, priority=(place,), suspects=suspects)
-            once = partial(annotated, operator, record, ask, memo, lambda: workers.cancelled)
-            for _ in range(2):  # once more when the image is found to be another than was known
-                update, error = await workers.until_done(once)
-                if update is not None or not isinstance(error, ImageChanged):
-                    break
-            outcomes[place] = update, error
-            failed |= error is not None
+            ask = replace(after_all, priority=(index,), suspects=suspects)
+            annotate_once = partial(
+                annotated, operator, record, ask, memo, lambda: workers.cancelled
+            )
+            update, error = await workers.until_done(annotate_once)
+            if update is None and isinstance(error, ImageChanged):
+                # what was known of the image is of an older file: once more, with it read anew
+                update, error = await workers.until_done(annotate_once)
+            outcomes[index] = (update, error)
+            if error is not None:
+                has_failed = True
 
-    workers = Workers(lambda: False)  # which an interrupt ends at once
-    count = min(len(left), 2 * (asking.places.most if asking else 4))
+    workers = Workers(lambda: False)  # an interrupt ends them at once: nothing has to be written
+    # twice as many as requests in flight: some prepare pictures while others wait for replies
+    count = min(len(pending), 2 * (asking.endpoints.most if asking else 4))
     try:
         await workers.do(work() for _ in range(count))
         if workers.cancelled:
             raise asyncio.CancelledError
         await operator.conclude(after_all)
-        for (place,) in suspects:
-            update, error = outcomes[place]
-            outcomes[place] = {**(update or {}), SUSPECT: True}, error
-    except RunStopped as why:
+        for (index,) in suspects:
+            update, error = outcomes[index]
+            outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
+    except RunStopped as stop:
         if asking is not None:
-            asking.stopped = why  # nothing more is sent for the records that are under way
+            asking.stopped = stop  # nothing more is sent for the records that are under way
         raise
     finally:
         if asking is not None:

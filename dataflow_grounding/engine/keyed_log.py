@@ -1,6 +1,4 @@
-"""An append-only file of JSON lines, found by key: what was paid for, and what was learnt of
-images.
-"""
+"""An append-only file of JSON lines, found by key: what was paid for, what was learnt of images."""
 
 import glob
 import hashlib
@@ -14,8 +12,8 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import StorageFailed, told_as
 from dataflow_grounding._util.files import open_log
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.dataframes import plain_value
-from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.shard import FOLDER
 
 CHECK = "check"
@@ -27,46 +25,50 @@ MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 
 _HEAD = b'{"key": "'
 _LINES = json.JSONEncoder(default=plain_value)  # `json.dumps` makes one anew each time
-Span: TypeAlias = tuple[int, int | None]  # places in a log, from and to; None: all that comes
+# byte offsets in a log, from and to; None: all that is written from now on
+Span: TypeAlias = tuple[int, int | None]
 
 
 class Vouched:
-    """What checks have said of a log's lines, by what the lines are `of` (endpoint, model and
-    format).
+    """What checks of an endpoint have said of a log's lines.
 
-    The last `mark` says it of all up to the place `end`; what is damaged says nothing.
+    Lines are told apart by what they are `of`: the endpoint, model and format that were asked.
+    The last `mark` says it of all lines before the byte offset `end`; a damaged mark says nothing.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
-        checks = (mark or {}).get("checks")
-        self.entries = {
-            of: {
-                name: _joined(entry.get(name) if isinstance(entry, dict) else None, end)
-                for name in ("open", "void")
-            }
-            for of, entry in (checks.items() if isinstance(checks, dict) else ())
-        }
+        self.entries: dict[str, dict[str, list[Span]]] = {}
+        checks = mark.get("checks") if mark else None
+        if isinstance(checks, dict):
+            for of, entry in checks.items():
+                spans = entry if isinstance(entry, dict) else {}
+                self.entries[of] = {
+                    "open": _joined(spans.get("open"), end),
+                    "void": _joined(spans.get("void"), end),
+                }
         # where lines are as good as lost
         self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
-        # of which lines in such places count all the same, as suspect
+        # of which lines in such spans count all the same, as suspect
         self.trusted: set[str] = set()
         # of which other logs have lines that no check has vouched for
         self.open_elsewhere: set[str] = set()
 
-    def judged(self, line: dict[str, Any], place: int) -> dict[str, Any] | None:
-        """The line, `suspect` where a check says so; None for one that is as good as lost."""
+    def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
+        """Return the line, marked `suspect` where a check failed and such lines are trusted.
+
+        None where a check failed and they aren't: the line is as good as lost.
+        """
         of = line.get("of", "")
-        if not any(
-            first <= place and (last is None or place < last)
-            for first, last in self.void.get(of, ())
-        ):
-            return line
-        return {**line, "suspect": True} if of in self.trusted else None
+        for first, last in self.void.get(of, ()):
+            if first <= offset and (last is None or offset < last):
+                return {**line, "suspect": True} if of in self.trusted else None
+        return line
 
 
 class KeyedLog:
-    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. In memory: 16 to 32 bytes
-    per line.
+    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts.
+
+    In memory they take 16 to 32 bytes each.
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync`
     puts all on disk. A line torn by a stop is dropped when the file is opened.
@@ -92,30 +94,37 @@ class KeyedLog:
         read_only: bool = False,
         others: Iterable[str] = (),
     ) -> None:
-        self.path, self._read_only = path, read_only
+        self.path = path
+        self._read_only = read_only
         self.vouched = Vouched()
         self.others = [KeyedLog(other, read_only=True) for other in others]
-        self._most_pending: float = 32_768 if buffered else 0 if path else math.inf
+        self._most_pending: float = 0  # bytes that wait to be written
+        if buffered:
+            self._most_pending = 32_768
+        elif not path:
+            self._most_pending = math.inf
         self._pending = bytearray()
-        self._places = NumberTable()
+        self._offsets = NumberTable()
         self.unsynced = 0  # lines not known to be on disk
         with storing(path):
             self._file = self._open()
             self._size = self._load() if self._file >= 0 else 0
         self.first_new = self._size  # where the lines of this run begin
         self.vouched = Vouched(self._own(MARK), self._size)
-        entries = [entry for other in self.others for entry in other.vouched.entries.items()]
-        self.vouched.open_elsewhere = {of for of, entry in entries if entry["open"]}
+        for log in self.others:
+            for of, entry in log.vouched.entries.items():
+                if entry["open"]:
+                    self.vouched.open_elsewhere.add(of)
 
     @property
     def end(self) -> int:
-        """The place of the next line."""
+        """The byte offset of the next line."""
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """The last line of `key`, or None; with `since` only this log's own, at or after that
-        place.
+        """The last line of `key`, or None.
 
+        With `since` only a line of this log itself counts, at or after that byte offset.
         Of several logs' lines, one that isn't a refusal: another part of the run may have asked
         again.
         """
@@ -125,35 +134,45 @@ class KeyedLog:
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """The last line of `key` in this log, then those of others; a refusal only where there is
-        nothing else.
+        """Return the last line of `key` in this log, then the last one in each of the others.
+
+        Where no log has an answer, the first refusal alone.
         """
-        found = list(filter(None, [self._own(key), *(other._own(key) for other in self.others)]))
-        return [line for line in found if not line.get("refusal")] or found[:1]
+        lines = []
+        for log in [self, *self.others]:
+            line = log._own(key)
+            if line:
+                lines.append(line)
+        answers = [line for line in lines if not line.get("refusal")]
+        return answers or lines[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        place = self._places.get(int(key[:16], 16))
-        if place is None or place < since:
+        offset = self._offsets.get(int(key[:16], 16))
+        if offset is None or offset < since:
             return None
         try:
-            line: Any = json.loads(self._line_at(place))
+            line: Any = json.loads(self._line_at(offset))
         except (ValueError, RecursionError):  # damaged since it was written: as good as lost
             return None
-        return (
-            self.vouched.judged(line, place)
-            if isinstance(line, dict) and line.get("key") == key
-            else None
-        )
+        # the index knows half of the key: the line tells whether it is this one's
+        if not isinstance(line, dict) or line.get("key") != key:
+            return None
+        return self.vouched.judged(line, offset)
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether there were lines before this run's."""
+        return bool(self.first_new or self.others)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it."""
+        """Add a line; returns it, as a check has judged what comes."""
         line = {"key": key, **value}
-        place = self.end
+        offset = self.end
         self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
-        self._places.set(int(key[:16], 16), place)
-        return self.vouched.judged(line, place) or line
+        self._offsets.set(int(key[:16], 16), offset)
+        return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
         data = bytes(self._pending)
@@ -165,7 +184,9 @@ class KeyedLog:
 
     def sync(self) -> None:
         """Put all lines on disk; may be called from another thread."""
-        if count := self.unsynced:
+        # Counted before: a line that is written while the disk is at work may not be on it.
+        count = self.unsynced
+        if count:
             with storing(self.path):
                 os.fsync(self._file)
             self.unsynced -= count
@@ -184,7 +205,7 @@ class KeyedLog:
                 self._file = -1
 
     def __len__(self) -> int:
-        return self._places.count
+        return self._offsets.count
 
     def _open(self) -> int:
         if self._read_only or not self.path:
@@ -193,25 +214,27 @@ class KeyedLog:
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
-        """Index the file; returns its size without a torn last line."""
-        place = 0
+        """Index the file by key; return its size without a torn last line, which is cut off."""
+        offset = 0
         with open(self.path, "rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     if not self._read_only:
-                        os.ftruncate(self._file, place)
+                        os.ftruncate(self._file, offset)
                     break
-                if (key := _key_of(line)) is not None:
-                    self._places.set(key, place)
-                place += len(line)
-        return place
+                key = _key_of(line)
+                if key is not None:
+                    self._offsets.set(key, offset)
+                offset += len(line)
+        return offset
 
-    def _line_at(self, place: int) -> bytes:
-        if (at := place - self._size) >= 0:
+    def _line_at(self, offset: int) -> bytes:
+        at = offset - self._size
+        if at >= 0:  # not written yet
             return bytes(self._pending[at : self._pending.index(b"\n", at)])
-        data = os.pread(self._file, 4096, place)
+        data = os.pread(self._file, 4096, offset)
         while b"\n" not in data:
-            more = os.pread(self._file, max(len(data), 65536), place + len(data))
+            more = os.pread(self._file, max(len(data), 65536), offset + len(data))
             if not more:
                 break
             data += more
@@ -219,8 +242,9 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system behind the `size` bytes that an open file has, whole or not at all.
-    Raises OSError.
+    """Hand data to the system behind the `size` bytes that an open file has.
+
+    Whole or not at all: what was written in part is cut off again. Raises OSError.
     """
     try:
         written = 0
@@ -233,17 +257,24 @@ def append(file: int, data: bytes, size: int) -> None:
 
 
 def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log between two places, bar damaged ones; a missing file has none."""
+    """Read the whole lines of a log between two byte offsets.
+
+    Damaged lines are passed over; a missing file has none.
+    """
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:
-        file.seek(place := first)
-        while (last is None or place < last) and (text := file.readline()):
+        file.seek(first)
+        offset = first
+        while last is None or offset < last:
+            text = file.readline()
+            if not text:
+                return
             with suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if isinstance(line, dict) and isinstance(line.get("key"), str):
                     yield line
-            place += len(text)
+            offset += len(text)
 
 
 def _key_of(line: bytes) -> int | None:
@@ -262,22 +293,24 @@ def store_path(folder: str) -> str:
 
 
 def stores_of(results_dir: str) -> list[str]:
-    """The stores of a run, of its shards, and those that other machines have filled for a folder
-    elsewhere.
+    """The stores of a run, of its shards, and of other machines.
+
+    The last are those that others have filled for a folder elsewhere.
     """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, FOLDER, "*", ".ckpt")]
-    patterns = [
-        os.path.join(folder, names)
-        for folder in folders
-        for names in ("replies.jsonl", "replies/*.jsonl")
-    ]
-    return sorted(path for pattern in patterns for path in glob.glob(pattern))
+    paths = []
+    for folder in folders:
+        paths += glob.glob(os.path.join(folder, "replies.jsonl"))
+        paths += glob.glob(os.path.join(folder, "replies/*.jsonl"))
+    return sorted(paths)
 
 
 def other_stores(folder: str) -> list[str]:
-    """The stores of the other parts of the run that a checkpoint folder is of: its shards, and the
-    folder of these.
+    """Return the stores of the other parts of a run, given the checkpoint folder of one part.
+
+    For a shard's folder these are the run's own store and those of the other shards; for the run's
+    own folder, those of its shards.
     """
     results = os.path.dirname(os.path.abspath(folder))
     if os.path.basename(os.path.dirname(results)) == FOLDER:
@@ -296,8 +329,9 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(value: Any) -> dict[str, Any] | None:
-    """What was sealed, as it was; None for anything else: damaged, edited, or from a version that
-    sealed nothing.
+    """What was sealed, as it was; None for anything else.
+
+    Such is what is damaged, edited, or from a version that sealed nothing.
     """
     if not isinstance(value, dict):
         return None
@@ -312,7 +346,9 @@ def _sum(value: Mapping[str, Any]) -> int:
 def _joined(spans: Any, end: int) -> list[Span]:
     """Spans that follow one another as one; open ones up to `end`."""
     joined: list[Span] = []
-    for span in spans if isinstance(spans, list) else ():
+    if not isinstance(spans, list):
+        return joined
+    for span in spans:
         match span:
             case [int(first), None | int() as last]:
                 if joined and joined[-1][1] == first:

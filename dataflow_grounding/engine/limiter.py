@@ -8,26 +8,24 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from dataflow_grounding.serving.base import Serving
 
-if TYPE_CHECKING:
-    from dataflow_grounding.extras.scale.leases import Lease
-
-START = 8
-CUT = 0.85
-PATIENCE = 4.0
-MOST_PATIENCE = 16.0
+START = 8  # places to begin with
+CUT = 0.85  # what is left of the places after a refusal
+PATIENCE = 4.0  # windows without a refusal before the first probe of more places
+MOST_PATIENCE = 16.0  # and before any later one
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
 
 Key = tuple[str, str]  # an endpoint and a model
 
 
 class Found(NamedTuple):
-    """How many `places` an endpoint was found to have, and at how many in flight it refused last;
-    None if it didn't.
+    """How many `places` an endpoint was found to have.
+
+    `refused_at` is at how many in flight it refused last; None if it didn't.
     """
 
     places: float
@@ -35,8 +33,7 @@ class Found(NamedTuple):
 
 
 class Level:
-    """How many may be in flight: additive increase, multiplicative decrease, with a memory of what
-    was last refused.
+    """How many may be in flight: additive increase, multiplicative decrease, with a memory.
 
     It grows by one per success until the first refusal, then by one per window (as many successes
     as the level) up to just under where the endpoint last refused. Above it, it probes: one more
@@ -50,11 +47,15 @@ class Level:
         self.most = most
         self.shared = False  # whether other processes send there, too
         self.number = 0  # the last one given to a request
-        self._value, self._stride, self._patience = float(min(START, most)), 1.0, PATIENCE
+        self._value = float(min(START, most))
+        self._stride = 1.0  # how many more the next probe lets in
+        self._patience = PATIENCE  # windows without a refusal before the next probe
         self._refused_at: float | None = None
         self._value_before_probe: float | None = None
-        self._flight, self._refused_of_flight = 0.0, 0
-        self._quiet = self._changed_at = 0
+        self._flight = 0.0  # how many were in flight at the last cut; 0 after a probe
+        self._refused_of_flight = 0
+        self._quiet = 0  # answers since the level last changed, of requests sent since
+        self._changed_at = 0  # the number of the last request before that
 
     @property
     def places(self) -> int:
@@ -64,15 +65,14 @@ class Level:
     @property
     def found(self) -> Found:
         """What is known by now of the endpoint; what is just being probed isn't."""
-        sustained = self._value if self._value_before_probe is None else self._value_before_probe
-        return Found(sustained, self._refused_at)
+        if self._value_before_probe is None:
+            return Found(self._value, self._refused_at)
+        return Found(self._value_before_probe, self._refused_at)
 
     def resume(self, found: Found) -> None:
         """Go on from what an earlier run, or other processes, found; never above `most`."""
-        self._value, self._refused_at = (
-            min(max(1.0, found.places), float(self.most)),
-            found.refused_at,
-        )
+        self._value = min(max(1.0, found.places), float(self.most))
+        self._refused_at = found.refused_at
         self._change(None)
 
     def send(self) -> int:
@@ -83,28 +83,49 @@ class Level:
     def refused(self, number: int, in_flight: int) -> None:
         """The endpoint was busy, with so many in flight when it said so."""
         if number <= self._changed_at:
-            # of a flight that was cut: less of it may have been accepted than the cut left
-            self._refused_of_flight += 1
-            accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
-            if self._flight and accepted < self._value:
-                self._value = max(1.0, accepted)
-                self._refused_at = self._value + 1
+            self._refused_late()
             return
-        if (before := self._value_before_probe) is not None:
-            self._value = max(1.0, before - int(self.shared * before / YIELD + random.random()))
-            self._refused_at = self._value + 1 if self.shared else float(in_flight)
-            self._patience = min(self._patience * 2, MOST_PATIENCE)
-            self._flight = 0.0
+        before_probe = self._value_before_probe
+        if before_probe is not None:
+            self._take_back(before_probe, in_flight)
         else:
-            self._flight, self._refused_of_flight = float(in_flight), 1
-            self._value, self._refused_at = max(1.0, self._value * CUT), float(in_flight)
-            self._patience = PATIENCE
+            self._cut(in_flight)
         self._stride = 1.0
         self._change(None)
 
+    def _refused_late(self) -> None:
+        """Count a refusal of a flight that was cut: it may have accepted less than the cut left."""
+        self._refused_of_flight += 1
+        accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
+        if self._flight and accepted < self._value:
+            self._value = max(1.0, accepted)
+            self._refused_at = self._value + 1
+
+    def _take_back(self, before_probe: float, in_flight: int) -> None:
+        """Go back to where the refused probe began; further where others send there, too."""
+        if self.shared:
+            # drawn by lot: of a level below YIELD now and then one place is left, not one each time
+            left_to_others = int(before_probe / YIELD + random.random())
+            self._value = max(1.0, before_probe - left_to_others)
+            self._refused_at = self._value + 1
+        else:
+            self._value = max(1.0, before_probe)
+            self._refused_at = float(in_flight)
+        self._patience = min(self._patience * 2, MOST_PATIENCE)
+        self._flight = 0.0
+
+    def _cut(self, in_flight: int) -> None:
+        """Cut the level, once per flight."""
+        self._flight = float(in_flight)
+        self._refused_of_flight = 1
+        self._value = max(1.0, self._value * CUT)
+        self._refused_at = float(in_flight)
+        self._patience = PATIENCE
+
     def answered(self, number: int) -> None:
         """A request was answered while all places were taken."""
-        self._quiet += number > self._changed_at
+        if number > self._changed_at:
+            self._quiet += 1
         if self._refused_at is None:
             self._value += 1
         elif self._value_before_probe is not None:
@@ -124,18 +145,24 @@ class Level:
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        self._value_before_probe, self._quiet, self._changed_at = value_before_probe, 0, self.number
+        """Begin to count anew what speaks for the level, or for the probe of it."""
+        self._value_before_probe = value_before_probe
+        self._quiet = 0
+        self._changed_at = self.number
 
 
 class Waiter:
-    """Who waits for a place, in the event loop that runs; the limiter's lock is held where its
-    fields are set.
+    """A request that waits for a place, in the event loop that runs.
+
+    The limiter's lock is held where its fields are set.
     """
 
     def __init__(self) -> None:
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self.turn = self._loop.create_future()
-        self.is_in = self.has_left = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self.turn = self._loop.create_future()  # done when it has a place
+        self.is_in = False  # whether a place was counted for it
+        self.has_left = False  # whether it was cancelled while it waited
 
     def let_in(self) -> None:
         """Say that it has a place; from any thread."""
@@ -147,35 +174,36 @@ class Waiter:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
+        # One that is cancelled is done, too: it will find out about that, and give the place back.
         if not self.turn.done():
-            # cancelled, which it will find out about; then it gives the place back
             self.turn.set_result(None)
 
 
 class Limiter:
-    """An endpoint's: as many in flight as its level has places.
+    """Lets as many requests be in flight to an endpoint as its level has places.
 
     Waiting requests are let in by priority: the oldest record first. Event loops of several threads
     may share it.
     """
 
-    # what gives this process its places, where many share an endpoint
-    lease: ClassVar["Lease | None"] = None
-
     def __init__(self, level: Level) -> None:
-        self.level, self.in_flight, self.held_until = level, 0, 0.0
+        self.level = level
+        self.in_flight = 0
+        self.held_until = 0.0  # by the process's clock: until then nobody is let in
         self.shares = WeakSet[Share]()  # in which somebody has waited
         self.known = False  # whether it has been through a run of this process
         self.order = itertools.count()
+        # Event loops of several threads share it; reentrant, as who holds it lets others in.
         self.lock = threading.RLock()
 
     @property
     def wanted(self) -> int:
         """How many would be in flight if there were places for all."""
         with self.lock:
-            return self.in_flight + sum(
-                min(len(s.waiting), max(0, s.most - s.in_flight)) for s in self.shares
-            )
+            wanted = self.in_flight
+            for share in self.shares:
+                wanted += min(len(share.waiting), max(0, share.most - share.in_flight))
+            return wanted
 
     @property
     def has_room(self) -> bool:
@@ -185,26 +213,40 @@ class Limiter:
     def let_in(self) -> None:
         """Give places to those who wait, as far as there are any."""
         with self.lock:
-            while self.has_room and (
-                waiting := [s for s in self.shares if s.waiting and s.in_flight < s.allowed]
-            ):
-                share = min(waiting, key=lambda share: share.waiting[0][:2])
-                waiter = heapq.heappop(share.waiting)[2]
+            while self.has_room:
+                waiting = [s for s in self.shares if s.waiting and s.in_flight < s.allowed]
+                if not waiting:
+                    return
+                share = min(waiting, key=_next_in_line)
+                waiter = heapq.heappop(share.waiting).waiter
                 if not waiter.has_left:
+                    # counted here, before the waiter wakes: else another would take its place
                     share.enter()
                     waiter.let_in()
 
 
+class _InLine(NamedTuple):
+    """Whoever waits in a share, ordered by priority; of equals who came first goes first."""
+
+    priority: Any
+    order: int
+    waiter: Waiter
+
+
+def _next_in_line(share: "Share") -> tuple[Any, int]:
+    first = share.waiting[0]
+    return first.priority, first.order
+
+
 class Share:
-    """A serving's part of its endpoint's limiter: of what the endpoint takes, never more than
-    `most` in flight.
-    """
+    """A serving's part of an endpoint's limiter: of the places there, never more than `most`."""
 
     def __init__(self, limiter: Limiter, most: int) -> None:
-        self._limiter, self.most = limiter, most
-        self.allowed = most  # of these, for now
+        self._limiter = limiter
+        self.most = most
+        self.allowed = most  # how many of these may be in flight for now; 0 while it rests
         self.in_flight = 0
-        self.waiting: list[tuple[Any, int, Waiter]] = []
+        self.waiting: list[_InLine] = []  # a heap
 
     @property
     def level(self) -> int:
@@ -258,18 +300,20 @@ class Share:
         """Wait for a place; returns the request's number, for `release`."""
         limiter = self._limiter
         with limiter.lock:
-            if (number := self.take()) is not None:
+            number = self.take()
+            if number is not None:
                 return number
             waiter = Waiter()
-            heapq.heappush(self.waiting, (priority, next(limiter.order), waiter))
+            heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
+            # it may be its turn already, before others that wait
             limiter.let_in()
         try:
             await waiter.turn
         except asyncio.CancelledError:
             with limiter.lock:
                 waiter.has_left = True
-                if waiter.is_in:
+                if waiter.is_in:  # it was let in meanwhile: the place is another's now
                     self.enter(-1)
                     limiter.let_in()
             raise
@@ -284,11 +328,16 @@ class Share:
         asyncio.get_running_loop().call_later(seconds, limiter.let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
-        """Give the place back. `refused`: the endpoint said that it is busy. `answered`: it did its
-        work.
+        """Give the place back.
+
+        Args:
+            number: The request's, as `acquire` or `take` returned it.
+            refused: Whether the endpoint said that it is busy.
+            answered: Whether it did its work.
         """
         limiter = self._limiter
         with limiter.lock:
+            # the level first: who is let in then is let in by what was learnt
             if refused:
                 limiter.level.refused(number, limiter.in_flight)
             elif answered and limiter.in_flight >= limiter.level.places:
@@ -297,44 +346,71 @@ class Share:
             limiter.let_in()
 
 
-_limiters: dict[Key, Limiter] = {}
+class Limiters:
+    """The limiters of all endpoints, by endpoint and model.
+
+    Those whose places come from elsewhere make them otherwise: a subclass with its own `made`.
+
+    `leased`: whether their places come from elsewhere. `gates`: whether what is in flight to all
+    endpoints of one serving together is limited from there, too.
+    """
+
+    leased = False
+    gates = False
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Limiter] = {}
+
+    def of(self, key: Key, most: int) -> Limiter:
+        """The limiter of a key, made for `most` in flight where there is none yet."""
+        limiter = self._by_key.get(key)
+        if limiter is None:
+            limiter = self.made(key, most)
+            self._by_key[key] = limiter
+        return limiter
+
+    def made(self, key: Key, most: int) -> Limiter:
+        """A new limiter for a key."""
+        return Limiter(Level(most))
 
 
-def limiter_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
-    """A serving's share of its endpoint's and model's limiter; `servings` share the connections
-    that may be open.
+_of_this_process = Limiters()
+
+
+def limiter_of(
+    serving: Serving,
+    servings: int = 1,
+    shared: bool | None = None,
+    limiters: Limiters | None = None,
+) -> Share:
+    """A serving's share of its endpoint's and model's limiter.
+
+    So many `servings` share the connections that may be open. Without `limiters` it is that of this
+    process.
     """
     most = max(1, min(serving.max_workers, files_left() // servings))
-    lease, key = Limiter.lease, (serving.endpoint, serving.model)
-    limiters = _limiters if lease is None else lease.limiters
-    if (limiter := limiters.get(key)) is None:
-        limiter = limiters[key] = (
-            Limiter(Level(most)) if lease is None else lease.limiter(key, most)
-        )
+    limiter = (limiters or _of_this_process).of((serving.endpoint, serving.model), most)
     limiter.level.most = max(limiter.level.most, most)
-    limiter.level.shared = limiter.level.shared if shared is None else shared
+    if shared is not None:
+        limiter.level.shared = shared
     return Share(limiter, most)
 
 
-def gate_of(serving: Serving, shares: Sequence[Share]) -> Share:
-    """What limits the requests in flight to all endpoints of a serving together, of which these are
-    the shares.
+def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None) -> Share:
+    """What limits the requests in flight to all endpoints of a serving together.
+
+    These are its shares of the endpoints' limiters.
     """
-    most, lease = min(share.most for share in shares), Limiter.lease
-    if lease is not None and lease.together:
-        key = (serving.endpoint, serving.model)
-        if key not in lease.limiters:
-            lease.limiters[key] = lease.limiter(key, most)
-        return Share(lease.limiters[key], most)
+    most = min(share.most for share in shares)
+    if limiters is not None and limiters.gates:
+        return Share(limiters.of((serving.endpoint, serving.model), most), most)
     level = Level(most)
     level.resume(Found(sum(share.level for share in shares)))
     return Share(Limiter(level), most)
 
 
 def files_left() -> int:
-    """How many connections this process may open besides the files that it has open, with some left
-    for all else.
-    """
+    """How many connections this process may open, with some files left for all else."""
     import resource
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -11,7 +11,8 @@ from dataflow_grounding._util.errors import SpecError
 if TYPE_CHECKING:
     from dataflow_grounding.boxes.geometry import Size
     from dataflow_grounding.engine.asking import Asking
-    from dataflow_grounding.engine.budget import Budget, Prices
+    from dataflow_grounding.engine.budget import Budget, Prices, SharedLimits
+    from dataflow_grounding.engine.limiter import Limiters
     from dataflow_grounding.engine.shard import Shard
 
 
@@ -36,6 +37,8 @@ class RunOptions:
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does where standard error is a terminal, and else writes a
             line now and then.
+        shared_limits: Requests, USD and places that the run shares with runs elsewhere, instead of
+            limits of its own (`extras.scale.leases`).
     """
 
     max_attempts: int = 3
@@ -50,6 +53,7 @@ class RunOptions:
     shard: "Shard | None" = None
     replies: str | None = None
     progress: bool | None = None
+    shared_limits: "SharedLimits | None" = None
 
     def __post_init__(self) -> None:
         kinds = {
@@ -100,29 +104,37 @@ sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
 
 
 def part_of_a_run(options: RunOptions) -> Beside:
-    """What counts the requests about records in memory: the run's that calls for them, else one of
-    their own.
+    """What counts the requests about records in memory.
+
+    That is the run's that calls for them, else one of their own.
     """
     return sent_beside.get() or Beside(budget_of(options))
 
 
 def budget_of(options: RunOptions) -> "Budget":
-    """A fresh budget with the options' limits; the process's lease where many share them."""
+    """A fresh budget with the options' limits, or the one that many runs share."""
     from dataflow_grounding.engine.budget import Budget
-    from dataflow_grounding.engine.limiter import Limiter
 
-    if (lease := Limiter.lease) is None:
+    shared = options.shared_limits
+    if shared is None:
         return Budget(options.max_requests, options.budget_usd, options.prices)
-    lease.usd, lease.prices = options.budget_usd, options.prices
-    return lease
+    shared.usd = options.budget_usd
+    shared.prices = options.prices
+    return shared
+
+
+def limiters_of(options: RunOptions) -> "Limiters | None":
+    """The limiters that are shared with other runs elsewhere; None for this process's own."""
+    if options.shared_limits is None:
+        return None
+    return options.shared_limits.limiters
 
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """A run's own pictures: their sizes in pixels, upright, each once, and their media types; the
-    commonest first.
+    """A run's own pictures: their sizes in pixels, upright, and their media types.
 
-    `counts` has how many pictures there are of each size.
+    Each is there once, the commonest first. `counts` has how many pictures there are of each size.
     """
 
     sizes: "Sequence[Size]" = ()

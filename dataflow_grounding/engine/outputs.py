@@ -19,8 +19,9 @@ from dataflow_grounding.engine.summary import Summary
 
 @dataclass
 class Outcome:
-    """What became of one row: the record after each step that it got through, and what went wrong
-    in which step.
+    """What became of one row.
+
+    It has the record after each step that it got through, and what went wrong in which step.
     """
 
     line: int
@@ -30,21 +31,29 @@ class Outcome:
 
 
 class Outputs:
-    """One file per step, and `failures.jsonl`; `put` takes outcomes in any order.
+    """Writes one file per step, and `failures.jsonl`, in the order of rows.
 
-    With `places`, those of a shard: beside each step's file is written in which lines of the input
-    its rows stood.
+    `put` takes outcomes in any order. Nothing replaces an earlier file before `commit`.
+
+    Args:
+        steps: The run's steps.
+        summary: Filled in: records, failures, expressions.
+        keep_lines: Whether, beside each step's file, is written in which lines of the input its
+            rows stood: for a shard's files, which are merged by them.
     """
 
-    def __init__(self, steps: list[Step], summary: Summary, places: bool = False) -> None:
-        self.steps, self.summary = steps, summary
+    def __init__(self, steps: list[Step], summary: Summary, keep_lines: bool = False) -> None:
+        self.steps = steps
+        self.summary = summary
         self.next = 0  # the place of the oldest row that is not finished
+        # by a row's place: its line in the input, and the lines of its records and failures
         self._waiting: dict[int, tuple[int, list[str], list[str]]] = {}
         self._left = Counter[int]()  # failed rows by the number of steps that they got through
-        # the places of the rows that a step's file lacks
+        # for each step, the places of the rows that its file lacks
         self._missing = [array("q") for _ in steps]
-        self._places = [array("q") for _ in steps if places]
-        # places of rows, and steps that asked for boxes that may be wrong
+        # for each step, the input's lines of the rows in its file; empty unless they are kept
+        self._input_lines = [array("q") for _ in steps if keep_lines]
+        # (place of a row, index of the step) that asked for boxes that may be wrong
         self.suspects: set[tuple[int, int]] = set()
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
@@ -52,7 +61,10 @@ class Outputs:
             self._failures = RowWriter(self.failures_path)
 
     def put(self, place: int, outcome: Outcome) -> None:
-        """Take a row's outcome, and write all that are due. What has to wait, waits as text."""
+        """Take a row's outcome, and write all rows that have no unfinished row before them.
+
+        What has to wait, waits as text.
+        """
         self._count(outcome)
         self._waiting[place] = (
             outcome.line,
@@ -61,9 +73,10 @@ class Outputs:
         )
         with storing(self.failures_path):
             while self.next in self._waiting:
-                at, lines, failures = self._waiting.pop(self.next)
-                for places, _ in zip(self._places, lines, strict=False):
-                    places.append(at)
+                input_line, lines, failures = self._waiting.pop(self.next)
+                # a row that failed has fewer lines than there are steps
+                for input_lines, _ in zip(self._input_lines, lines, strict=False):
+                    input_lines.append(input_line)
                 for writer, line in zip(self._writers, lines, strict=False):
                     writer.write_line(line)
                 for missing in self._missing[len(lines) :]:
@@ -73,16 +86,18 @@ class Outputs:
                 self.next += 1
 
     def _mark_suspects(self) -> None:
-        """Set the column in the files, and count the records of the last one."""
+        """Set the column in the files; count the records of the last step's in the summary."""
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
-            numbers = set()
+            rows_of_file = set()
             for place, first in self.suspects:
-                before = bisect_left(missing, place)
-                if first <= step and missing[before : before + 1] != array("q", [place]):
-                    numbers.add(place - before)
-            if numbers:
-                writer.set_in(numbers, {SUSPECT: True})
-                self.summary.notes[SUSPECT] = len(numbers)
+                # rows before it that the file lacks; the row's number there is so much less
+                lacking = bisect_left(missing, place)
+                is_missing = missing[lacking : lacking + 1] == array("q", [place])
+                if first <= step and not is_missing:
+                    rows_of_file.add(place - lacking)
+            if rows_of_file:
+                writer.set_in(rows_of_file, {SUSPECT: True})
+                self.summary.notes[SUSPECT] = len(rows_of_file)
 
     def _count(self, outcome: Outcome) -> None:
         for _, error in outcome.failures:
@@ -97,23 +112,26 @@ class Outputs:
             self._left[len(outcome.records)] += bool(outcome.failures)
 
     def commit(self, rows: int) -> None:
-        """Put the files in place, once each of the `rows` is written or among the failures. Raises
-        RunStopped.
+        """Put the files in place, once each of the `rows` is written or among the failures.
+
+        Raises RunStopped.
         """
         self._check(rows)
         with storing(self.failures_path):
+            # read before the file is replaced: it holds what other steps, which aren't run, failed
             for line in other_failures(self.failures_path, {step.label for step in self.steps}):
                 self._failures.write(line)
             self._mark_suspects()
             self._failures.commit()
-            for number, writer in enumerate(self._writers):
-                if writer.count or self._places or not self.summary.records:
+            for index, writer in enumerate(self._writers):
+                if writer.count or self._input_lines or not self.summary.records:
                     # else the earlier file stays
                     writer.commit()
-                    for places in self._places[number : number + 1]:
-                        write_places(writer.path, places)
+                    if self._input_lines:
+                        write_places(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
+        """Raises RunStopped where a row is missing: no defect of ours may lose one in silence."""
         failed = 0
         for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
             failed += self._left[number]
@@ -143,13 +161,16 @@ def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
 
 
 def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
+    """A line of the failures file."""
     line: dict[str, Any] = {
         "id": outcome.image_id,
         "line": outcome.line,
         "step": step,
         "kind": error.kind,
+        "message": str(error),
+        "attempts": error.attempts,
+        "passing": error.passing,
     }
-    line |= {"message": str(error), "attempts": error.attempts, "passing": error.passing}
     if error.reply is not None:
         line["reply"] = blotted(error.reply)
     return line

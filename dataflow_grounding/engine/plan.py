@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.summary import Summary
     from dataflow_grounding.engine.vouching import Vouching
     from dataflow_grounding.serving.base import Serving
-    from dataflow_grounding.tasks.request import ReadReply, Request
+    from dataflow_grounding.tasks.wording import Wording
+from dataflow_grounding.tasks.request import ReadReply, Request
+from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
 
@@ -53,8 +55,9 @@ NO_MODEL = (
 
 @dataclass(frozen=True)
 class Partial:
-    """An update that lacks something: the record goes on with it, and `error` is told as its
-    failure.
+    """An update that lacks something.
+
+    The record goes on with it, and `error` is told as its failure.
     """
 
     update: Update
@@ -66,23 +69,25 @@ Result: TypeAlias = "tuple[Update | None, RecordError | None]"
 
 
 class Ask(Protocol):
-    """An operator's only way to a model: puts a request, returns what its reply says. Let its
-    RecordErrors through.
+    """An operator's only way to a model: puts a request, returns what its reply says.
+
+    Let its RecordErrors through.
     """
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
         """The answer to `request`."""
 
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark on this record under `code`, for the run's summary; `text` says it in
-        words.
+        """Count a remark on this record under `code`, for the run's summary.
+
+        The `text` says it in words.
         """
 
     def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
-        """The answer to a check of the endpoint, sent before all others and paid for, and notes on
-        it.
+        """The answer to a check of the endpoint, and notes on it.
 
-        Its reply is never taken for the answer to a record's request.
+        The check is sent before all other requests, and paid for. Its reply is never taken for the
+        answer to a record's request.
         """
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
@@ -99,6 +104,9 @@ class Annotator:
     number, or none.
     """
 
+    wording: Wording | None = None
+    """The user's own words for its questions; None for the shipped ones."""
+
     @property
     def name(self) -> str:
         """What the step is called."""
@@ -106,8 +114,9 @@ class Annotator:
 
     @property
     def sees_all(self) -> bool:
-        """Whether it may read or write columns that it doesn't name: no step then
-        runs beside it.
+        """Whether it may read or write columns that it doesn't name.
+
+        No step then runs beside it.
         """
         return True
 
@@ -124,21 +133,28 @@ class Annotator:
         """Role → column that it fills in."""
         return {}
 
+    def way_to_rename(self, role: str) -> str:
+        """What to do where the column of a role is another's already, in words."""
+        return "give it another output key"
+
     def settings(self) -> dict[str, Any] | None:
-        """All that its updates depend on besides record and replies, as JSON; None when that can't
-        be told.
+        """All that its updates depend on besides record and replies, as JSON.
+
+        None when that can't be told.
         """
         return None
 
     def asks(self, record: Record) -> bool:
-        """Whether it may ask about a record. Raises RecordError for what is wrong
-        with the record.
+        """Whether it may ask about a record.
+
+        Raises RecordError for what is wrong with the record.
         """
         return False
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Called before anything is paid for, by earlier steps too: finds out what it must know of
-        the model; returns counts of requests and tokens.
+        """Find out what it must know of the model; returns counts of requests and tokens.
+
+        Called before anything is paid for, by earlier steps too.
         """
         return Counter()
 
@@ -147,31 +163,42 @@ class Annotator:
         return self.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises
-        RecordError.
+        """The columns to add to `record`.
+
+        `await ask(request)` gives what a reply says. Raises RecordError.
         """
         return {}
 
     async def conclude(self, ask: Ask) -> None:
-        """Called after a run's last record, before its files are put in place. A RunStopped from
-        here prevents that.
+        """Called after a run's last record, before its files are put in place.
+
+        A RunStopped from here prevents that.
         """
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Whether it may ask about a record, as it says; always with an `annotate` below its `asks`.
-    Raises RecordError.
+    """Whether it may ask about a record, as its `asks` says. Raises RecordError.
+
+    That is always where its class has an `annotate` of its own but takes over the `asks` of one
+    above, which knows nothing of it.
     """
-    kinds = type(operator).__mro__
-    annotates, says = (
-        next(kind for kind in kinds if name in vars(kind)) for name in ("annotate", "asks")
-    )
+    annotates = _class_with(type(operator), "annotate")
+    says = _class_with(type(operator), "asks")
     return not issubclass(says, annotates) or operator.asks(record)
 
 
+def _class_with(operator_class: type, name: str) -> type:
+    """The class that an operator has a method from."""
+    for ancestor in operator_class.__mro__:
+        if name in vars(ancestor):
+            return ancestor
+    raise AttributeError(name)
+
+
 class WholeFile(Annotator):
-    """An operator from elsewhere (DataFlow's, say): it reads and writes its storage itself, all
-    rows at once.
+    """An operator from elsewhere, DataFlow's, say.
+
+    It reads and writes its storage itself, all rows at once.
     """
 
     name = ""
@@ -191,11 +218,9 @@ class Step:
     @property
     def label(self) -> str:
         """What `pipeline_steps` and `failures.jsonl` call it."""
-        return (
-            f"step{self.storage.operator_step}_{self.operator.name}"
-            if self.numbered
-            else self.operator.name
-        )
+        if not self.numbered:
+            return self.operator.name
+        return f"step{self.storage.operator_step}_{self.operator.name}"
 
     @property
     def image_key(self) -> str | None:
@@ -204,14 +229,15 @@ class Step:
 
 
 def image_column(operator: Annotator, record: Record) -> str | None:
-    """The column with the path of the record's one image; None where the operator, or the record,
-    has no such.
+    """The column with the path of the record's one image.
+
+    None where the operator, or the record, has no such.
     """
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
         return column
-    given = record.get(column)
-    return column if given and isinstance(given, str) else None
+    path = record.get(column)
+    return column if path and isinstance(path, str) else None
 
 
 class NoRecordLeft(Exception):
@@ -246,8 +272,11 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
         variable.reset(token)
 
 
-def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
-    """Raises PlanError for a column that nobody provides, or one that a step would overwrite."""
+def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
+    """Raises PlanError for a column that nobody provides, or one that a step would overwrite.
+
+    Those of the `columns` that are `empty` may be filled in: earlier steps leave `regions: []`.
+    """
     there = dict.fromkeys(columns, "the input")
     anything = False
     for step in steps:
@@ -268,9 +297,12 @@ def check(steps: Iterable[Step], columns: Iterable[str]) -> None:
                     f"{step.label} reads column {column!r}, which nobody provides{near}"
                 )
         for column in dict.fromkeys(writes.values()):  # two roles may share one
-            if column in there and column not in reads.values():
+            is_filled = (column in there and there[column] != "the input") or column not in empty
+            if column in there and is_filled and column not in reads.values():
                 whose = f"column {column!r} of {there[column]}"
-                raise PlanError(f"{step.label} would overwrite {whose}: give it another output key")
+                role = next(role for role, name in writes.items() if name == column)
+                way = step.operator.way_to_rename(role)
+                raise PlanError(f"{step.label} would overwrite {whose}: {way}")
             there[column] = step.label
         anything = anything or not writes
 
@@ -282,50 +314,62 @@ def for_want_of_a_model(operator: Annotator, role: str) -> bool:
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps of one storage in which each reads what the one before wrote; a WholeFile
-    stands alone.
+    """The runs of steps in which each reads what the one before wrote.
+
+    A WholeFile stands alone.
     """
     parts: list[list[Step]] = []
     for step in steps:
-        before = parts[-1][-1] if parts else step
-        whole = any(isinstance(one.operator, WholeFile) for one in (before, step))
-        left, read = before.storage, step.storage
-        if (
-            not parts
-            or whole
-            or (left.output_path, left.failures_path) != (read.input_path, read.failures_path)
-        ):
-            parts.append([])
-        parts[-1].append(step)
+        if parts and _follows(parts[-1][-1], step):
+            parts[-1].append(step)
+        else:
+            parts.append([step])
     return parts
 
 
+def _follows(before: Step, step: Step) -> bool:
+    """Whether a step reads the file that the one before it writes, row by row."""
+    if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
+        return False
+    written = (before.storage.output_path, before.storage.failures_path)
+    return written == (step.storage.input_path, step.storage.failures_path)
+
+
 def levels(steps: list[Step]) -> list[list[int]]:
-    """The places of the steps, grouped: those of one group don't need each other's columns and run
-    side by side.
+    """The indices of the steps, grouped into levels.
+
+    Those of one level don't need each other's columns and run side by side.
     """
     groups: list[list[int]] = []
-    written: dict[str, int] = {}  # column → the first group that sees it as written last
-    read: dict[str, int] = {}  # column → the last group that reads it
+    written: dict[str, int] = {}  # column → the first level that sees it as written last
+    read: dict[str, int] = {}  # column → the last level that reads it
     at_least = 0
-    for place, step in enumerate(steps):
-        reads, writes = step.operator.reads().values(), step.operator.writes().values()
-        level = max(
-            [at_least, *(written.get(c, 0) for c in reads), *(read.get(c, 0) for c in writes)]
-        )
+    for index, step in enumerate(steps):
+        reads = step.operator.reads().values()
+        writes = step.operator.writes().values()
+        level = at_least
+        for column in reads:
+            level = max(level, written.get(column, 0))
+        for column in writes:
+            level = max(level, read.get(column, 0))
         if step.operator.sees_all:
-            level, at_least = len(groups), len(groups) + 1
+            # a level of its own, and all that come stand behind it
+            level = len(groups)
+            at_least = level + 1
         if level == len(groups):
             groups.append([])
-        groups[level].append(place)
-        read.update({column: max(level, read.get(column, 0)) for column in reads})
-        written.update(dict.fromkeys(writes, level + 1))
+        groups[level].append(index)
+        for column in reads:
+            read[column] = max(level, read.get(column, 0))
+        for column in writes:
+            written[column] = level + 1
     return groups
 
 
 def source_digest(thing: Any) -> str | None:
-    """Digest of the source of a function or class and of its file, which it may use; None when
-    there is none.
+    """Digest of the source of a function or class; None when there is none.
+
+    Where that is in a file, it is of all of it, as it may use the rest.
     """
     try:
         file = inspect.getsourcefile(thing)

@@ -9,16 +9,15 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.terminal import LINE_EVERY, LIVE_EVERY, LiveLine, counted, say
 
-LAST_SECONDS, LAST_RECORDS = 20.0, 10
+LAST_SECONDS = 20.0
+LAST_RECORDS = 10
 """The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last
 ten.
 """
 
 
 class Now(NamedTuple):
-    """How far a run is; `replayed` of the `finished` records were answered by stored
-    replies alone.
-    """
+    """How far a run is; of the `finished` records, `replayed` took stored replies alone."""
 
     finished: int
     replayed: int
@@ -34,7 +33,8 @@ class Progress:
     """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
 
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
-        self._now, self._title = now, title
+        self._now = now
+        self._title = title
         self._silent = show is False or sys.stderr is None
         self._live = None if self._silent else LiveLine.on_terminal()
         self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)], maxlen=4096)
@@ -49,10 +49,10 @@ class Progress:
                 await asyncio.sleep(every)
                 if self._live:
                     parts = self.parts()
-                    needed = 1 + max(
-                        (place for place, part in enumerate(parts) if part.endswith(" stored")),
-                        default=0,
-                    )
+                    needed = 1  # how many are shown in any case: up to what is stored
+                    for number, part in enumerate(parts, 1):
+                        if part.endswith(" stored"):
+                            needed = number
                     self._live.show(f"{self._title}:", parts, needed)
                 else:
                     say(f"{self._title}: {', '.join(self.parts())}")
@@ -64,22 +64,31 @@ class Progress:
         """The state, what matters most first."""
         now = self._now()
         per_second, is_known = self._rate(now)
-        parts = [f"{now.finished}{'' if now.total is None else f'/{now.total}'} records"]
-        parts += [f"{now.failed} failed"] * bool(now.failed)
-        parts += [f"{per_second:.{1 if per_second < 100 else 0}f}/s"]
+        of_total = "" if now.total is None else f"/{now.total}"
+        parts = [f"{now.finished}{of_total} records"]
+        if now.failed:
+            parts.append(f"{now.failed} failed")
+        digits = 1 if per_second < 100 else 0
+        parts.append(f"{per_second:.{digits}f}/s")
         if now.total is not None and is_known:
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
-        parts += [f"{now.replayed} stored"] * bool(now.replayed)
-        parts += [f"{now.cost_usd:.4f} USD"] if now.cost_usd is not None else []
-        parts += [f"{now.waiting_for_rate_limit} rate-limited"] * bool(now.waiting_for_rate_limit)
+        if now.replayed:
+            parts.append(f"{now.replayed} stored")
+        if now.cost_usd is not None:
+            parts.append(f"{now.cost_usd:.4f} USD")
+        if now.waiting_for_rate_limit:
+            parts.append(f"{now.waiting_for_rate_limit} rate-limited")
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        """Records per second of late, and whether that tells how long the rest takes: once as many
-        records that were asked for have followed the first such as requests are in flight. Before,
-        it is the store's speed, or a wave's.
+        """Records per second of late, and whether that tells how long the rest takes.
+
+        It does once as many records that were asked for have followed the first such as requests
+        are in flight. Before, it is the store's speed, or a wave's.
         """
-        at, asked, past = time.monotonic(), now.finished - now.replayed, self._past
+        at = time.monotonic()
+        asked = now.finished - now.replayed
+        past = self._past
         if asked and not past[-1][2]:
             past.clear()
         if not past or at - past[-1][0] >= 0.2:

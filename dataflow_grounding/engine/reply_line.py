@@ -1,7 +1,6 @@
 """A reply as it is stored, a line of JSON, and what it says."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import (
@@ -25,37 +24,47 @@ T = TypeVar("T")
 def line_of(
     step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
 ) -> dict[str, Any]:
-    """A step's reply as it is stored, then read: without the keys that it repeats. That to a
-    `check` says it is one.
+    """A step's reply as it is stored, then read: without the keys that it repeats.
+
+    That to a `check` says it is one.
     """
     line: dict[str, Any] = {
         "step": step,
         "task": CHECK if check else request.task,
         "model": serving.model,
+        "reply": blotted(reply.text) if isinstance(reply.text, str) else None,
+        "finish_reason": blotted(reply.finish_reason),
+        "usage": reply.usage.as_list(),
+        "refusal": reply.refusal and blotted(reply.refusal),
     }
-    line["reply"] = blotted(reply.text) if isinstance(reply.text, str) else None
-    line |= {"finish_reason": blotted(reply.finish_reason), "usage": list(astuple(reply.usage))}
-    line["refusal"] = reply.refusal and blotted(reply.refusal)
-    again = {
-        "attempt": request.attempt,
-        "sample": request.sample,
-        "of": request.of,
-        "free": serving.free,
-    }
-    return {**line, **{name: value for name, value in again.items() if value}}
+    # only what says something: most lines have none of these
+    if request.attempt:
+        line["attempt"] = request.attempt
+    if request.sample:
+        line["sample"] = request.sample
+    if request.of:
+        line["of"] = request.of
+    if serving.free:
+        line["free"] = serving.free
+    return line
 
 
 def usage_of(line: dict[str, Any]) -> Usage:
-    """The tokens that the endpoint counted for a stored reply; none where they can't be: other
-    versions stored any.
+    """The tokens that the endpoint counted for a stored reply.
+
+    None where they can't be counts: other versions stored anything.
     """
     counts = line.get("usage")
-    return Usage(*counts).bounded() if isinstance(counts, list) and len(counts) == 3 else Usage()
+    if isinstance(counts, list) and len(counts) == 3:
+        return Usage(*counts).bounded()
+    return Usage()
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """What the first of some replies says that can be read: another part of the run may have asked
-    again, and was told better. Raises as `read_line`, for the first.
+    """What the first of some replies says that can be read.
+
+    There are several where another part of the run has asked again, and was told better. Raises as
+    `read_line`, for the first.
     """
     error: UnreadableReply | None = None
     seen: list[Any] = []
@@ -74,8 +83,9 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
-    """What a stored reply says. Raises RecordError with `attempts` and `reply` set; RunStopped
-    where a watch does.
+    """What a stored reply says.
+
+    Raises RecordError with `attempts` and `reply` set; RunStopped where a watch does.
     """
     error: RecordError
     if line.get("refusal"):
@@ -86,17 +96,19 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
         error = UnreadableReply("the reply has no text.")
     else:
         try:
-            found = request.read(line["reply"])
-            return (found[0], [*found[1], Note(SUSPECT, "")]) if line.get("suspect") else found
+            answer = request.read(line["reply"])
+            if line.get("suspect"):
+                return answer[0], [*answer[1], Note(SUSPECT, "")]
+            return answer
         except RecordError as failed:
             error = failed
         except GroundingError:
             raise
         except Exception as failed:
             # a reader that took for granted what the model left out, perhaps the user's
-            said = excerpt(str(failed), 200)
-            error = UnreadableReply(
-                f"reading it raised {type(failed).__name__}" + (f": {said}." if said else ".")
-            )
-    error.attempts, error.reply = attempts, line.get("reply")
+            message = excerpt(str(failed), 200)
+            why = f": {message}" if message else ""
+            error = UnreadableReply(f"reading it raised {type(failed).__name__}{why}.")
+    error.attempts = attempts
+    error.reply = line.get("reply")
     raise error

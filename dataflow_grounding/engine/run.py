@@ -11,7 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import ImageChanged, Interrupted, RecordError, RunStopped
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import Record, in_one_schema
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
@@ -36,8 +36,16 @@ LONGEST_TURN = 0.01
 
 
 class Run:
-    """One pass over a source: workers see rows through all steps in order, within a window that
-    bounds memory.
+    """One pass over a source: workers take row after row, each through all steps in order.
+
+    A worker whose row is too far ahead of the oldest unfinished one waits, which bounds memory.
+
+    Args:
+        steps: What is done with each row.
+        source: Where the rows come from.
+        options: How the run goes.
+        budget: What it may send and spend, perhaps with other runs.
+        idle: Indices of steps that have nothing to ask about: their servings aren't opened.
     """
 
     def __init__(
@@ -48,28 +56,35 @@ class Run:
         budget: Budget,
         idle: Collection[int],
     ) -> None:
-        self.steps, self.source, self.options = steps, source, options
+        self.steps = steps
+        self.source = source
+        self.options = options
         self.summary = Summary(
             annotations=steps[-1].storage.output_path, failures_file=steps[0].storage.failures_path
         )
-        self.stopped: RunStopped | None = None
-        self._budget, self._idle, self._folder = budget, idle, steps[0].storage.checkpoint_folder
+        self.stopped: RunStopped | None = None  # why nothing more is sent
+        self._budget = budget
+        self._idle = idle
+        self._folder = steps[0].storage.checkpoint_folder
         self._levels = levels(steps)
-        self._rows: deque[tuple[int, Row]] = deque()
-        self._room = asyncio.Event()
+        self._rows: deque[tuple[int, Row]] = deque()  # read, but not begun, with their places
+        self._room = asyncio.Event()  # pulsed when the oldest unfinished row has moved on
         self._workers = Workers(self._interrupt)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._taken = 0
+        self._loop: asyncio.AbstractEventLoop | None = None  # None until the first row is taken
+        self._taken = 0  # rows read so far
         self._asked: set[int] = set()  # places of the rows at work for which something was asked
-        self._replayed = 0  # rows that were finished without
+        self._replayed = 0  # rows that stored replies alone were enough for
 
     async def execute(self) -> Summary:
-        """Do it all. Raises RunStopped when the run could not be finished; then no step file has
-        changed.
+        """Take all rows through the steps and put the files in place; return what was done.
+
+        Raises RunStopped when the run could not be finished; then no step file has changed.
         """
         start = time.monotonic()
         try:
-            with resumed(self._folder, self._servings()):
+            with ExitStack() as concurrency:
+                if self.options.shared_limits is None:  # else who hands them out keeps them
+                    concurrency.enter_context(resumed(self._folder, self._servings()))
                 await self._execute()
         finally:
             self.summary.seconds = time.monotonic() - start
@@ -79,45 +94,51 @@ class Run:
 
     def _servings(self) -> list[Serving]:
         """Who answers the steps, each once."""
-        servings = [
-            step.operator.serving for step in self.steps if step.operator.serving is not None
-        ]
-        return list({id(serving): serving for serving in servings}.values())
+        servings: dict[int, Serving] = {}
+        for step in self.steps:
+            serving = step.operator.serving
+            if serving is not None:
+                servings.setdefault(id(serving), serving)
+        return list(servings.values())
 
     async def _execute(self) -> None:
+        """Open what the run keeps, work through the rows, and put its files in place."""
         spent_before = self._budget.spent
         with ExitStack() as held:
             replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
             self._replies = held.enter_context(closing(replies))
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
             self._memo = ImageMemo(held.enter_context(closing(images)))
-            servings = {id(serving): serving for serving in self._servings()}
-            given = (self.options, self._budget, self.stop, len(servings))
-            self._askings = {which: Asking(one, *given) for which, one in servings.items()}
+            servings = self._servings()
+            self._askings: dict[int, Asking] = {}
+            for serving in servings:
+                asking = Asking(serving, self.options, self._budget, self.stop, len(servings))
+                self._askings[id(serving)] = asking
             try:
                 self._outputs = Outputs(
-                    self.steps, self.summary, places=self.options.shard is not None
+                    self.steps, self.summary, keep_lines=self.options.shard is not None
                 )
                 with closing(self._outputs):
                     await self._work_through()
+                    # Replies are on disk before any file that was made of them replaces another.
                     await asyncio.to_thread(self._replies.sync)
                     self._outputs.commit(self._taken)
             finally:
+                # while the stores are open: refusals that were held back are put there now
                 await self._end_asking()
-                self.summary.cost_usd = (
-                    self._budget.spent - spent_before if self._budget.prices else None
-                )
+                if self._budget.prices:
+                    self.summary.cost_usd = self._budget.spent - spent_before
 
     async def _end_asking(self) -> None:
         """Close connections; enter requests, tokens and models."""
+        models: dict[str, None] = {}
         for asking in self._askings.values():
             with suppress(Exception):
                 await asking.serving.aclose()
-            self.summary.passing_failures += asking.places.settle()
+            self.summary.passing_failures += asking.endpoints.settle()
             self.summary.requests.update(asking.counts)
-        self.summary.models = list(
-            dict.fromkeys(asking.serving.model for asking in self._askings.values())
-        )
+            models[asking.serving.model] = None
+        self.summary.models = list(models)
 
     async def _sync_now_and_then(self) -> None:
         """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
@@ -126,12 +147,14 @@ class Run:
                 await asyncio.sleep(SYNC_SECONDS / 10)
                 if self._replies.unsynced >= SYNC_LINES:
                     break
+            # before more is put there: another run may be at work in the folder by now
             check_held(self._folder)
             with suppress(RuntimeError):  # no thread to be had for now
                 await asyncio.to_thread(self._replies.sync)
 
     async def _work_through(self) -> None:
-        most = sum(asking.places.most for asking in self._askings.values()) or 4
+        """See all rows through the steps, then let the operators conclude."""
+        most = sum(asking.endpoints.most for asking in self._askings.values()) or 4
         # as many as may be in flight, and some that are between two requests
         count = most + max(8, most // 8)
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
@@ -143,12 +166,15 @@ class Run:
 
     @asynccontextmanager
     async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """While the workers work, show how far they are, and heed signals. Raises in the end what
-        stopped the run.
+        """While the workers work: run the helpers, show progress, and stop at SIGINT or SIGTERM.
+
+        Raises what stopped the run, once the workers have ended.
         """
-        total, title = self.source.length(), " + ".join(step.operator.name for step in self.steps)
+        total = self.source.length()
+        title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
         tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
+        # a signal comes between any two steps of the loop, which may be asleep: it is to wake it
         interrupt = functools.partial(
             asyncio.get_running_loop().call_soon_threadsafe, self._workers.interrupt
         )
@@ -186,6 +212,7 @@ class Run:
         return self._loop is not None
 
     def _interrupt(self) -> bool:
+        """Stop for the user; return whether nothing had stopped the run before."""
         going_on = self.stopped is None
         self.stop(
             Interrupted(
@@ -195,7 +222,7 @@ class Run:
         return going_on
 
     async def _heeded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """What stops some work stops the run."""
+        """Do some work; what stops it stops the run, without being raised here."""
         try:
             await work()
         except RunStopped as why:
@@ -205,12 +232,11 @@ class Run:
             raise
 
     async def _work(self) -> None:
+        """One worker: take row after row, and see each through all steps."""
         turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
             if not self._rows:
-                taken = await self.source.take(64)
-                self._taken += len(taken)
-                self._rows.extend(taken)
+                await self._read_rows()
                 if not self._rows:
                     return
                 continue
@@ -222,16 +248,24 @@ class Run:
             while place - self._outputs.next >= self._window and self.stopped is None:
                 await self._room.wait()
             self._outputs.put(place, await self._finish(place, row, record))
-            waited = place in self._asked
-            self._replayed += bool(self._askings) and not waited
+            has_waited = place in self._asked
+            if self._askings and not has_waited:
+                self._replayed += 1
             self._asked.discard(place)
             if place < self._outputs.next:
                 self._wake()
-            if not waited and time.perf_counter() - turn > LONGEST_TURN:
+            if not has_waited and time.perf_counter() - turn > LONGEST_TURN:
+                # rows with stored replies wait for nothing: others would never have a turn
                 await asyncio.sleep(0)
-                waited = True
-            if waited:
+                has_waited = True
+            if has_waited:
                 turn = time.perf_counter()
+
+    async def _read_rows(self) -> None:
+        """Read the next rows, for all workers; none at the end of the input."""
+        rows = await self.source.take(64)
+        self._taken += len(rows)
+        self._rows.extend(rows)
 
     async def _conclude(self) -> None:
         for index, step in enumerate(self.steps):
@@ -245,8 +279,10 @@ class Run:
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, again: bool = False
     ) -> Outcome:
-        """Take one row through all steps; once more when its image is found to be another than was
-        known.
+        """Take one row through all steps, up to the first that adds nothing.
+
+        Steps that don't need each other's columns work on it side by side. Where its image is found
+        to be another than was known, all steps are done once more. `again` says that they were.
         """
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
@@ -256,14 +292,13 @@ class Run:
             for columns, _ in results:
                 now = now.updated(columns or {})
             work = [self._annotate(index, place, now) for index in level]
-            found = [await work[0]] if len(work) == 1 else await all_done(work)
-            for index, result in zip(level, found, strict=True):
+            # nearly always it is one, which needs no task of its own
+            of_level = [await work[0]] if len(work) == 1 else await all_done(work)
+            for index, result in zip(level, of_level, strict=True):
                 results[index] = result
-            if any(columns is None for columns, _ in found):
+            if any(columns is None for columns, _ in of_level):
                 break
-        if not again and any(
-            columns is None and isinstance(error, ImageChanged) for columns, error in results
-        ):
+        if not again and _image_changed(results):
             return await self._finish(place, row, record, again=True)
         return self._outcome(row, record, results)
 
@@ -278,39 +313,57 @@ class Run:
             record = record.updated(columns)
             if self.source.name is not None:
                 before = record.get("pipeline_steps")
-                record["pipeline_steps"] = [
-                    *(before if isinstance(before, list) else []),
-                    step.label,
-                ]
+                labels = before if isinstance(before, list) else []
+                record["pipeline_steps"] = [*labels, step.label]
             outcome.records.append(record)
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
-        operator, ask = self.steps[index].operator, self._ask(index, place)
-        memo, cancelled = self._memo, lambda: self._workers.cancelled
-        return await self._workers.until_done(
-            lambda: annotated(operator, record, ask, memo, cancelled)
+        """Let a step work on a record, again where the machine is too busy for it."""
+        operator = self.steps[index].operator
+        ask = self._ask(index, place)
+        columns, error = await self._workers.until_done(
+            lambda: annotated(operator, record, ask, self._memo, lambda: self._workers.cancelled)
         )
+        # here, where a step's columns are made: so a streamed record is what it would be if the
+        # next step read it from a file
+        if columns is not None and self.source.name is not None:
+            columns = in_one_schema(record, columns)
+        return columns, error
 
     def _ask(self, index: int, place: int) -> StepAsk:
+        """What a step asks with about a row: the oldest row's requests go first."""
         step = self.steps[index]
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
-        asked = functools.partial(self._asked.add, place)
-        given = (self.summary.notes, asked, self._outputs.suspects)
-        return StepAsk(asking, self._replies, step.label, (place, index), *given)
+        return StepAsk(
+            asking,
+            self._replies,
+            step.label,
+            priority=(place, index),
+            notes=self.summary.notes,
+            unstored=functools.partial(self._asked.add, place),
+            suspects=self._outputs.suspects,
+            wording=step.operator.wording,
+        )
 
     def now(self, total: int | None) -> Now:
         """How far it is, of so many rows."""
         askings = self._askings.values()
+        in_flight = 0
+        for asking in askings:
+            in_flight += sum(endpoint.share.in_flight for endpoint in asking.endpoints.all)
         return Now(
             finished=self.summary.records,
             replayed=self._replayed,
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
-            in_flight=sum(
-                place.share.in_flight for asking in askings for place in asking.places.all
-            ),
+            in_flight=in_flight,
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
         )
+
+
+def _image_changed(results: list[Result]) -> bool:
+    """Whether a step failed because its image was another than was known."""
+    return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)

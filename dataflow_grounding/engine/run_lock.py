@@ -1,5 +1,6 @@
-"""One run at a time in a folder; where no system call keeps a lock, numbered files with a heartbeat
-do.
+"""One run at a time in a folder.
+
+Where no system call keeps a lock, numbered files with a heartbeat do.
 """
 
 import errno
@@ -30,9 +31,10 @@ _lost: set[str] = set()  # checkpoint folders of this process whose lock another
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint folder. The system releases it however the process ends; on
-    file systems without `flock` (NFS without a lock daemon, FUSE) files with host, process and a
-    heartbeat take its place.
+    """Hold the lock of a checkpoint folder.
+
+    The system releases it however the process ends; on file systems without `flock` (NFS without a
+    lock daemon, FUSE) files with host, process and a heartbeat take its place.
 
     Raises:
         FolderTaken: Another run holds it.
@@ -43,7 +45,7 @@ def only_run(folder: str) -> Iterator[None]:
     with told_as(InputError, f"can't write in {folder}"):
         os.makedirs(folder, exist_ok=True)
         lock = open_log(os.path.join(folder, "lock"))
-    place = os.path.dirname(folder) or "."
+    results = os.path.dirname(folder) or "."
     with ExitStack() as held:
         held.callback(os.close, lock)
         try:
@@ -51,15 +53,17 @@ def only_run(folder: str) -> Iterator[None]:
         except OSError as error:
             if error.errno in _TAKEN:
                 raise FolderTaken(
-                    f"another run is working in {place}: wait for it to end"
+                    f"another run is working in {results}: wait for it to end"
                 ) from None
-            held.enter_context(HeartLock(_Here(folder), "", place, folder).held())
+            # any other error: this file system keeps no locks
+            held.enter_context(HeartLock(_Here(folder), "", results, folder).held())
         yield
 
 
 def check_held(folder: str) -> None:
-    """Raises StorageFailed where another run has taken over a checkpoint folder, or what it stands
-    for.
+    """Raises StorageFailed where another run has taken over a checkpoint folder.
+
+    Or the one elsewhere that it stands for.
     """
     if folder in _lost:
         raise StorageFailed(
@@ -112,15 +116,25 @@ class _Here:
 
 
 class HeartLock:
-    """`lock-{n}` in a `folder` of files, of which the highest counts. Whoever makes the next one,
-    and only one can, has locked the `place`, as people call it, for which the checkpoint folder
-    `here` stands.
+    """`lock-{n}` in a `folder` of files, of which the highest counts.
+
+    Whoever makes the next one, and only one can, has locked the `place`, as people call it, for
+    which the checkpoint folder `here` stands.
     """
 
     def __init__(self, files: LockFiles, folder: str, place: str, here: str) -> None:
-        self._files, self._folder, self._place, self._here = files, folder, place, here
-        self._mine = {"host": socket.gethostname(), "kernel": _kernel(), "pid": os.getpid()}
-        self._mine |= {"started": _start_of(os.getpid()), "id": files.id, "claim": token_hex(8)}
+        self._files = files
+        self._folder = folder
+        self._place = place
+        self._here = here
+        self._mine = {
+            "host": socket.gethostname(),
+            "kernel": _kernel(),
+            "pid": os.getpid(),
+            "started": _start_of(os.getpid()),
+            "id": files.id,
+            "claim": token_hex(8),  # tells two runs apart that are alike in all else
+        }
         self._number = 0
 
     @contextmanager
@@ -147,7 +161,8 @@ class HeartLock:
             self._wait_for(number)
             self._number = number + 1
             self._write("create")
-            # which is higher where this one slept, and others came
+            # Read again what was made: it is another's where both made it at once, and there is a
+            # higher one where this process slept, and others came.
             number = max(self._number, *self._numbers())
             if number == self._number and self._holder(number).get("claim") == self._mine["claim"]:
                 break
@@ -157,8 +172,9 @@ class HeartLock:
                 self._files.remove(self._name(old))
 
     def beat(self, ended: threading.Event) -> None:
-        """Show now and then that this run is alive, until it ends, or another one has
-        taken over.
+        """Show now and then that this run is alive.
+
+        Until it ends, or another one has taken over.
         """
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next may get through
@@ -169,8 +185,9 @@ class HeartLock:
 
     def _wait_for(self, number: int) -> None:
         """Raises FolderTaken where the run of a lock is alive."""
-        now = holder = self._holder(number)
-        self._files.known.update(filter(None, [holder.get("id")]))
+        holder = self._holder(number)
+        if holder.get("id"):
+            self._files.known.add(holder["id"])
         lives = self._lives(holder)
         if number == 0 or holder.get("free") or lives is False:
             return
@@ -181,6 +198,7 @@ class HeartLock:
             )
             # no clock but ours is asked: that of a file server may be off
             until = time.monotonic() + DEAD_SECONDS
+            now = holder
             while now == holder and time.monotonic() < until:
                 time.sleep(DEAD_SECONDS / 30)
                 now = self._holder(number)
@@ -192,9 +210,9 @@ class HeartLock:
     def _lives(self, holder: dict[str, Any]) -> bool | None:
         """Whether the run behind a lock is alive, if this machine can tell."""
         pid = holder.get("pid")
-        if not isinstance(pid, int) or any(
-            holder.get(name) != self._mine[name] for name in ("host", "kernel")
-        ):
+        same_host = holder.get("host") == self._mine["host"]
+        same_kernel = holder.get("kernel") == self._mine["kernel"]
+        if not (isinstance(pid, int) and same_host and same_kernel):
             return None
         lives = bool(_start_of(pid) == holder.get("started", 0))
         if not lives or not self._files.id:
@@ -208,8 +226,13 @@ class HeartLock:
         return os.path.join(self._folder, f"lock-{number}")
 
     def _numbers(self) -> list[int]:
-        names = (name.removeprefix("lock-") for name in self._files.listed(self._folder))
-        return [0, *(int(name) for name in names if name.isdecimal())]
+        """The numbers of the lock files, in no order, and 0."""
+        numbers = [0]
+        for name in self._files.listed(self._folder):
+            number = name.removeprefix("lock-")
+            if number.isdecimal():
+                numbers.append(int(number))
+        return numbers
 
     def _holder(self, number: int) -> dict[str, Any]:
         """What a lock says; nothing where that can't be read, or without one."""
@@ -217,15 +240,16 @@ class HeartLock:
             return dict(json.loads(self._files.read(self._name(number))))
         return {}
 
-    def _write(self, mode: str, **said: Any) -> None:
-        self._files.write(
-            self._name(self._number), json.dumps({**self._mine, **said}).encode(), mode
-        )
+    def _write(self, mode: str, **more: Any) -> None:
+        """Write this run's lock: who it is, and what there is more to say."""
+        data = json.dumps({**self._mine, **more}).encode()
+        self._files.write(self._name(self._number), data, mode)
 
 
 def _kernel() -> str:
-    """What tells this start of this machine, or of this container, from others of its name; empty
-    without /proc.
+    """What tells this start of this machine, or of this container, from others of its name.
+
+    It is empty without /proc.
     """
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -233,8 +257,9 @@ def _kernel() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, in the system's own unit, so that a reused number is told apart; None
-    if it is gone.
+    """When a process began, so that a reused number is told apart; None if it is gone.
+
+    In the system's own unit.
     """
     try:
         os.kill(pid, 0)

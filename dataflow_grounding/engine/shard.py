@@ -1,5 +1,6 @@
-"""One of n parts of an input, which is worked on apart from the others: all rows of a picture are
-in one.
+"""One of n parts of an input, which is worked on apart from the others.
+
+All rows of a picture are in one part.
 """
 
 import os
@@ -19,8 +20,10 @@ _NUMBERED = re.compile(r"([@~]\d+)+$")
 
 
 class Shard(NamedTuple):
-    """Shard `number`, from 1, `of` so many; `rows` is a file of its rows alone, where somebody has
-    split the input, and `columns` are then those of the input.
+    """Shard `number`, from 1, `of` so many.
+
+    Where somebody has split the input, `rows` is a file of its rows alone, and `columns` are those
+    of the input.
 
     Example:
         >>> shard = Shard.parse("2/8")
@@ -36,8 +39,8 @@ class Shard(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """The shard that a text such as `2/8` names. Raises SpecError."""
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-        shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+        shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
         if not 1 <= shard.number <= shard.of:
             raise SpecError(f"--shard {text!r} should be i/n, such as 1/8 for the first of eight")
         return shard
@@ -47,26 +50,25 @@ class Shard(NamedTuple):
 
     @staticmethod
     def is_apart(folder: str, other: str) -> bool:
-        """Whether two folders, by their names, are of blocks of one split: neither has a row of the
-        other.
+        """Whether two folders, by their names, are of blocks of one split.
+
+        Neither then has a row of the other.
         """
-        (of, count), (of_other, other_count) = (
-            name.rpartition("-")[::2] for name in (folder, other)
-        )
-        return (
-            folder != other
-            and count == other_count
-            and of.startswith("block-")
-            and of_other.startswith("block-")
-        )
+        if folder == other:
+            return False
+        block, _, count = folder.rpartition("-")
+        other_block, _, other_count = other.rpartition("-")
+        are_blocks = block.startswith("block-") and other_block.startswith("block-")
+        return are_blocks and count == other_count
 
     def folder(self, results_dir: str) -> str:
         """Where its results are."""
         return os.path.join(results_dir, FOLDER, str(self))
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
-        """Whether a row is in it. That follows from what its picture is called: rows added later
-        move no other.
+        """Whether a row is in it.
+
+        That follows from what its picture is called: rows added later move no other.
         """
         return shard_of(row, self.of, image_key, image_root) == self.number
 

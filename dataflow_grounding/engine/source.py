@@ -20,18 +20,20 @@ from dataflow_grounding._util.errors import (
     RecordError,
     RunStopped,
 )
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import is_absolute, kind_of, open_file
 from dataflow_grounding._util.threads import side_by_side
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.working_folder import present
-from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_image, is_far
 
+BLOCK = 1 << 20  # bytes that are read at a time
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
 # times as long as wide: in longer pictures no model sees anything, a probe's rectangles neither
 LONGEST_SHAPE = 50
@@ -42,14 +44,20 @@ IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step nam
 def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
-    """Give the record its `image_id`, and tell it apart from the rows before it, which
-    `rows_of_image` remembers.
+    """Give the record its `image_id`, and tell it apart from the rows before it.
+
+    These are what `rows_of_image` remembers, so records have to come in the order of their rows.
     """
-    image_id = record.image_id = _told_apart(record, image_key, image_root, rows_of_image)
+    image_id = _told_apart(record, image_key, image_root, rows_of_image)
+    record.image_id = image_id
     if image_id is None:
         return
-    stated, earlier = record.get(ROW_OF_IMAGE), rows_of_image.get(hash(image_id)) or 0
-    record.occurrence = stated - 1 if isinstance(stated, int) and stated > 1 else earlier
+    earlier = rows_of_image.get(hash(image_id)) or 0
+    stated = record.get(ROW_OF_IMAGE)
+    if isinstance(stated, int) and stated > 1:
+        record.occurrence = stated - 1
+    else:
+        record.occurrence = earlier
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
         # another row is really called x@2
         record.occurrence += 1
@@ -61,12 +69,16 @@ def identify(
 def _told_apart(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    """The record's id; absolute paths that are called the same without their folders get numbers
-    from the second on.
+    """The record's id, with a number where another picture is called the same.
+
+    Such are absolute paths without a common folder, of which only the file's name is in the id;
+    they get numbers from the second on.
     """
-    image_id, path = image_id_of(record, image_key, image_root), record.get(image_key)
-    given = has_id(record.get("image_id")) or not isinstance(path, str) or not is_absolute(path)
-    if image_id is None or "/" in image_id or given:
+    image_id = image_id_of(record, image_key, image_root)
+    if image_id is None or "/" in image_id or has_id(record.get("image_id")):
+        return image_id
+    path = record.get(image_key)
+    if not isinstance(path, str) or not is_absolute(path):
         return image_id
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
@@ -77,21 +89,30 @@ def _told_apart(
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """The pictures of the first thousand records, without sizes of strips that are longer than
-    LONGEST_SHAPE.
+    """What the pictures of the first thousand records are.
+
+    Sizes of strips that are longer than LONGEST_SHAPE are left out.
     """
-    some = itertools.islice(records, SAMPLE)
-    headers = list(
-        filter(
-            None, side_by_side(partial(_header, image_key), some, partial(is_far, key=image_key))
-        )
+    sizes: Counter[Size] = Counter()
+    media_types: Counter[str] = Counter()
+    sample = itertools.islice(records, SAMPLE)
+    far = partial(is_far, key=image_key)
+    for header in side_by_side(partial(_header, image_key), sample, far):
+        if header is None:
+            continue
+        media_types[header.media_type] += 1
+        if max(header.size) <= LONGEST_SHAPE * min(header.size):
+            sizes[header.size] += 1
+    commonest = sizes.most_common()
+    return OwnPictures(
+        sizes=[size for size, _ in commonest],
+        media_types=[media_type for media_type, _ in media_types.most_common()],
+        counts=[count for _, count in commonest],
     )
-    sizes = Counter(
-        header.size for header in headers if max(header.size) <= LONGEST_SHAPE * min(header.size)
-    )
-    media_types = Counter(header.media_type for header in headers)
-    of_sizes, kinds = sizes.most_common(), [kind for kind, _ in media_types.most_common()]
-    return OwnPictures([size for size, _ in of_sizes], kinds, [count for _, count in of_sizes])
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _header(image_key: str, record: Record) -> Header | None:
@@ -121,27 +142,39 @@ class Source:
         pilot: int | None = None,
         shard: Shard | None = None,
     ) -> None:
-        storage, keys = steps[0].storage, [step.image_key for step in steps]
-        self.path = (shard and shard.rows) or present(storage.input_path)
-        self.image_key = next(filter(None, keys), IMAGE_COLUMN)
-        self._first_image_key = keys[0] or IMAGE_COLUMN
-        self.name, self._pilot, self._shard = name, pilot, shard
+        storage = steps[0].storage
+        if shard is not None and shard.rows:
+            self.path = shard.rows
+        else:
+            self.path = present(storage.input_path)
+        image_keys = [step.image_key for step in steps]
+        self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
+        self._first_image_key = image_keys[0] or IMAGE_COLUMN
+        self.name = name
+        self._pilot = pilot
+        self._shard = shard
         # not the user's own
         self._is_made = self.path.startswith(os.path.join(storage.cache_path, ""))
-        self.seen, self.digest = 0, ""
+        self.seen = 0
+        self.digest = ""
         self._folders = storage.image_folders
         self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered = self._rows()
+        self.empty_columns: list[str] = []
+        # Many workers take rows: a generator that is at work in one thread can't be asked by
+        # another.
         self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
+        """The rows of this part, counted from 0, read anew."""
         rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
         return enumerate(self._own(row._replace(place=place) for place, row in rows))
 
     def _own(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows of the shard; of a step's file of a shard all, with where in the input they
-        stood.
+        """The rows of the shard, each with where in the input it stood.
+
+        A file of a shard's rows alone has all of them, and beside it where they stood.
         """
         if self._shard is None:
             yield from rows
@@ -153,13 +186,16 @@ class Source:
             for row, line in zip(rows, read_places(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:
-            seen, digest = 0, hashlib.sha256()
-            for seen, row in enumerate(rows, 1):  # noqa: B007
+            seen = 0
+            digest = hashlib.sha256()
+            for row in rows:
+                seen += 1
                 digest.update(json.dumps([row.line, row.data], default=repr).encode())
                 if self._shard.has(row, self.image_key, self._image_root):
                     yield row
-            # else the file was not read to its end
-            self.seen, self.digest = seen, digest.hexdigest()
+            # only here: else the file was not read to its end
+            self.seen = seen
+            self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
         """Whether the file is of a shard's rows, and beside it is where in the input they stood."""
@@ -168,50 +204,61 @@ class Source:
         return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
 
     def columns(self) -> list[str]:
-        """The columns of the first rows. The rows read for this are kept. Raises InputError when no
-        row can be read.
+        """The columns of the first rows, which are kept to be worked on.
+
+        Afterwards `empty_columns` has those of them that hold an empty list in each of these rows.
+
+        Raises InputError when no row can be read.
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
         ahead = [row for _, row in itertools.islice(self._numbered, 50)]
-        readable = [row.data for row in ahead if row.data is not None] or self._first_readable(
-            ahead
-        )
-        if not readable and self._shard is not None:  # a shard may have no rows
-            readable = [
-                row.data
-                for row in itertools.islice(read_rows(self.path), 50)
-                if row.data is not None
-            ]
+        readable = [row.data for row in ahead if row.data is not None]
+        if not readable:
+            readable = self._first_readable(ahead)
+        if not readable and self._shard is not None:
+            # a shard may have no rows: then the columns are those of the whole input
+            whole = itertools.islice(read_rows(self.path), 50)
+            readable = [row.data for row in whole if row.data is not None]
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
             raise InputError(f"nothing to do in {self.path}: {why}")
         self._numbered = itertools.chain(enumerate(ahead), self._numbered)
-        return list(dict.fromkeys(column for row in readable for column in row))
+        columns = list(dict.fromkeys(column for row in readable for column in row))
+        for column in columns:
+            if all(row.get(column) == [] for row in readable):
+                self.empty_columns.append(column)
+        return columns
 
     def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
-        """The first row that can be read, however far down. A file is read anew; what is read of a
-        pipe is kept.
+        """The first row that can be read, however far down; none where there is no such.
+
+        A file is read anew; what is read of a pipe, which can't be, is added to `ahead`.
         """
-        rows = self._rows() if kind_of(self.path) == "file" else self._numbered
-        for _, row in rows:
-            if rows is self._numbered:
-                ahead.append(row)
+        if kind_of(self.path) == "file":
+            for _, row in self._rows():
+                if row.data is not None:
+                    return [row.data]
+            return []
+        for _, row in self._numbered:
+            ahead.append(row)
             if row.data is not None:
                 return [row.data]
         return []
 
     def split(self, of: int) -> Iterator[tuple[int, Row]]:
-        """The rows, each with the number of the shard that it is in. Raises InputError if they
-        can't be read.
+        """The rows, each with the number of the shard that it is in.
+
+        Raises InputError if they can't be read.
         """
         return (
             (shard_of(row, of, self.image_key, self._image_root), row) for _, row in self._numbered
         )
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """The next rows, read off the event loop; an empty list at the end. Raises RunStopped if
-        they can't be read.
+        """The next rows, read off the event loop; an empty list at the end.
+
+        Raises RunStopped if they can't be read.
         """
         async with self._read_more:
             try:
@@ -230,9 +277,7 @@ class Source:
             record[ROW_OF_IMAGE] = record.occurrence + 1
         if self.name is not None:
             steps = record.get("pipeline_steps")  # to which steps add their labels
-            if steps is not None and not (
-                isinstance(steps, list) and all(isinstance(step, str) for step in steps)
-            ):
+            if steps is not None and not _is_list_of_texts(steps):
                 raise BrokenRow("column 'pipeline_steps' should be a list of texts")
             record.setdefault("source", self.name)
         return record
@@ -242,69 +287,81 @@ class Source:
         return pictures_of(self._records(), self._first_image_key)
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
-        """Whether it may ask about any record; None where none gets that far. Steps make the
-        columns `made` first.
+        """Whether it may ask about any record, of which the steps before it have `made` columns.
+
+        None where no record gets that far. What can't be told counts as asking.
         """
-        if kind_of(self.path) != "file":
+        if kind_of(self.path) != "file":  # it can be read only once
             return True
-        unknown = not made.isdisjoint(operator.reads().values())
-        found = None
+        reads_made = not made.isdisjoint(operator.reads().values())
+        gets_that_far = False
         for record in self._records():
             try:
                 column = image_column(operator, record)
                 if column is not None and column not in made:
                     find_image(record, column)
-                if unknown or may_ask(operator, record):
+                if reads_made or may_ask(operator, record):
                     return True
-                found = False
-            except RecordError as error:
-                if isinstance(error, MachineBusy):
-                    return True
-        return found
+                gets_that_far = True
+            except MachineBusy:
+                return True
+            except RecordError:  # the record's own trouble, told when its turn comes
+                continue
+        return False if gets_that_far else None
 
     def _records(self) -> Iterator[Record]:
+        """The rows that can be read, anew, as records without ids."""
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
-        """How many rows there are, as far as a quick look tells: exact for JSONL, of a shard about;
-        else None.
+        """How many rows there are, as far as a quick look tells; None where it doesn't.
+
+        It is exact for JSONL, and of a shard about.
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
+        lines = 0
         with open(self.path, "rb") as file:
-            lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-        lines = min(lines, self._pilot) if self._pilot else lines
+            while block := file.read(BLOCK):
+                lines += block.count(b"\n")
+        if self._pilot:
+            lines = min(lines, self._pilot)
         return lines // self._shard.of if self._shard else lines
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Digest of rows and images; None if one can't be read twice, or changed at
-        `unchanged_since` (ns) or after.
+        """Digest of rows and of what images are on the disk; None if one can't be read twice.
+
+        None also if an image changed at `unchanged_since` (ns) or after: the run may have seen it
+        before or after that.
         """
-        digest = hashlib.sha256()
         try:
-            if kind_of(self.path) != "file":
-                return None
-            # the same rows may have moved in the input
-            own = [lines_path(self.path)] if self._keeps_lines() else []
-            for path in (self.path, *own):
-                with open_file(path) as file:
-                    for block in iter(lambda: file.read(1 << 20), b""):
-                        digest.update(block)
-            for state in side_by_side(
-                self._image_state, self._records(), partial(is_far, key=self.image_key)
-            ):
-                if (
-                    unchanged_since is not None
-                    and state
-                    and unchanged_since <= state[2] <= time.time_ns()
-                ):
-                    return None
-                digest.update(repr(state).encode())
+            return self._fingerprint(unchanged_since)
         except (OSError, GroundingError):
             return None
+
+    def _fingerprint(self, since: int | None) -> str | None:
+        """As `fingerprint`. Raises OSError, GroundingError."""
+        if kind_of(self.path) != "file":
+            return None
+        digest = hashlib.sha256()
+        paths = [self.path]
+        if self._keeps_lines():
+            # the same rows may have moved in the input
+            paths.append(lines_path(self.path))
+        for path in paths:
+            with open_file(path) as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+        far = partial(is_far, key=self.image_key)
+        for image in side_by_side(self._image_state, self._records(), far):
+            # a time to come is a clock's fault, not a change
+            if image and since is not None and since <= image.mtime_ns <= time.time_ns():
+                return None
+            digest.update(repr(image).encode())
         return digest.hexdigest()
 
     def _image_state(self, record: Record) -> ImageFile | None:
+        """The record's image file with size and time; None where it isn't found."""
         with suppress(GroundingError):
             return find_image(record, self.image_key)
         return None

@@ -1,13 +1,14 @@
 """What a run did: counts for the user, `run.json` and scripts."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
-from dataflow_grounding.data.records import STATUSES, VERDICTS, Record
+from dataflow_grounding.boxes.class_table import ClassTable, class_lines
+from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, was_checked
 from dataflow_grounding.engine.plan import SUSPECT
 
 WARNINGS = {
@@ -30,33 +31,40 @@ WARNINGS = {
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""
 
+ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"}
+"""The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
+
 SHOWN = 5
 """How many of the first boxes a summary shows."""
+MOST_CLASSES = 20
+"""How many classes it shows."""
 
 
 @dataclass
 class Summary:
-    """Counts of one run; `expressions` has the total and a count per status."""
+    """What one run did, in counts."""
 
-    records: int = 0
-    done: int = 0
-    failed: int = 0
-    passing_failures: int = 0
-    expressions: Counter[str] = field(default_factory=Counter)
-    requests: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
+    records: int = 0  # rows, whatever became of them
+    done: int = 0  # that got through all steps
+    failed: int = 0  # that didn't
+    passing_failures: int = 0  # that may not fail again: the next run asks again
+    expressions: Counter[str] = field(default_factory=Counter)  # "total", by status, by verdict
+    requests: Counter[str] = field(default_factory=Counter)  # "sent", "replayed", tokens by kind
+    notes: Counter[str] = field(default_factory=Counter)  # remarks by code
+    failures: Counter[str] = field(default_factory=Counter)  # by kind of error
     seconds: float = 0.0
-    cost_usd: float | None = None
+    cost_usd: float | None = None  # None where no prices are known
     models: list[str] = field(default_factory=list)
-    annotations: str = ""
+    annotations: str = ""  # path of the last step's file
     failures_file: str = ""
-    report: str = ""
-    # of the first records with any, by place: for people
+    report: str = ""  # path of the report; "" without one
+    # lines that show the first boxes, with the places of their records
     boxes: list[tuple[int, str]] = field(default_factory=list)
-    already_complete: bool = False
+    classes: ClassTable = field(default_factory=ClassTable)
+    takes: str = ""  # of a driven run: what its workers found that the endpoint takes
+    already_complete: bool = False  # an earlier run had done just this: nothing was done now
     seen: int = 0  # of a shard: the rows of the input that were read, of all shards
-    digest: str = ""  # what tells these rows from others
+    digest: str = ""  # of a shard: that of these rows, which tells inputs apart
 
     @property
     def exit_code(self) -> int:
@@ -67,28 +75,33 @@ class Summary:
 
     def count_expressions(self, record: Record) -> None:
         """Add one finished record's expressions."""
-        given = record.get("expressions")
-        if not isinstance(given, list):
+        column = record.get("expressions")
+        if not isinstance(column, list):
             return
-        expressions = [expression for expression in given if isinstance(expression, dict)]
+        expressions = [expression for expression in column if isinstance(expression, dict)]
         if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
             lines = _boxes(record.unique_id, expressions)
-            self.boxes = sorted([*self.boxes, *((record.place, line) for line in lines)])[:SHOWN]
-        self.expressions["total"] += len(given)
+            boxes = [(record.place, line) for line in lines]
+            self.boxes = sorted(self.boxes + boxes)[:SHOWN]
+        self.classes.add(record.image_id or record.unique_id, expressions)
+        self.expressions["total"] += len(column)
         for expression in expressions:
             if expression.get("status") in STATUSES:
                 self.expressions[expression["status"]] += 1
-            if "verified" in expression:
-                verified = expression["verified"]
-                self.expressions[VERDICTS[verified if isinstance(verified, bool) else None]] += 1
+            if was_checked(expression):
+                verified = expression.get("verified")
+                verdict = VERDICTS[verified if isinstance(verified, bool) else None]
+                self.expressions[verdict] += 1
 
     def add_earlier(self, earlier: "Summary") -> None:
-        """Take in what the steps before this summary's did: their requests, time, and records that
-        failed.
+        """Take in what the steps before this summary's did.
+
+        That is their requests and time, and the records that failed in them.
         """
         self._add(earlier, "failed", "seconds")
         self.records = max(self.records, earlier.records)
-        self.seen, self.digest = earlier.seen or self.seen, earlier.digest or self.digest
+        self.seen = earlier.seen or self.seen
+        self.digest = earlier.digest or self.digest
         self.already_complete = self.already_complete and earlier.already_complete
 
     def add_part(self, part: "Summary") -> None:
@@ -96,8 +109,11 @@ class Summary:
         self._add(part, "records", "done", "failed")
         self.expressions.update(part.expressions)
         self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
+        self.classes.add_table(part.classes)
+        self.takes = self.takes or part.takes
 
     def _add(self, other: "Summary", *names: str) -> None:
+        """Add another run's requests, notes, failures and cost, and the counts of these names."""
         for name in ("passing_failures", *names):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
@@ -108,7 +124,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The counts as one JSON object."""
-        return {
+        counts: dict[str, Any] = {
             "images": self.records,
             "done": self.done,
             "failed": self.failed,
@@ -131,60 +147,69 @@ class Summary:
             "annotations": self.annotations,
             "failures_file": self.failures_file,
         }
+        classes = self.classes.rows()
+        if classes:
+            counts["classes"] = classes
+        return counts
 
     def __repr__(self) -> str:
-        sent, file = counted(self.requests["sent"], "request"), self.annotations or "no results"
+        sent = counted(self.requests["sent"], "request")
+        file = self.annotations or "no results"
         return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
 
     def _done(self) -> str:
         return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
 
     def __str__(self) -> str:
-        lines = [self._done(), *self._found()]
+        lines = [self._done(), *self._expression_lines()]
         sent = f"{counted(self.requests['sent'], 'request')} sent, "
         sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.already_complete:
             sent = "nothing to do: this run is complete, 0 requests sent"
         if self.cost_usd is not None:
             sent += f", {self.cost_usd:.4f} USD"
-        lines.append(
-            f"{sent}, in {self.seconds:.1f} s"
-            + (f" (model {', '.join(self.models)})" if self.models else "")
-        )
-        told = ((self.notes[note], *words) for note, words in WARNINGS.items())
-        lines += [
-            f"Warning: {counted(count, thing)} {what}" for count, thing, what in told if count
-        ]
+        models = f" (model {', '.join(self.models)})" if self.models else ""
+        lines.append(f"{sent}, in {self.seconds:.1f} s{models}")
+        for note, (thing, what) in WARNINGS.items():
+            if self.notes[note]:
+                lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
-        there = self.done or self.already_complete
-        lines.append(f"results: {self.annotations}" if there else "no results were written")
+        if self.done or self.already_complete:
+            lines.append(f"results: {self.annotations}")
+        else:
+            lines.append("no results were written")
         if self.report:
             lines.append(f"report: {self.report}")
         return shown("\n".join(lines))
 
-    def _found(self) -> Iterator[str]:
+    def _expression_lines(self) -> Iterator[str]:
+        """How many expressions there are, by status and verdict, then the first boxes."""
         if self.expressions["total"]:
-            counts = [
-                f"{self.expressions[word]} {word}" for word in STATUSES if self.expressions[word]
-            ]
-            checks = [
-                f"{self.expressions[word]} {word}"
-                for word in VERDICTS.values()
-                if self.expressions[word]
-            ]
-            parts = "; ".join(filter(None, [", ".join(counts), ", ".join(checks)]))
-            yield counted(self.expressions["total"], "expression") + (f": {parts}" if parts else "")
+            total = counted(self.expressions["total"], "expression")
+            by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS.values())]
+            parts = "; ".join(filter(None, by_word))
+            yield f"{total}: {parts}" if parts else total
+        for line in class_lines(self.classes.rows(), MOST_CLASSES):
+            yield f"  {line}"
         for _, line in self.boxes:
             yield f"  {line}"
 
+    def _counts_of(self, words: Iterable[str]) -> str:
+        """How many expressions each word is said of; nothing of those that none is."""
+        return ", ".join(
+            f"{self.expressions[word]} {word}" for word in words if self.expressions[word]
+        )
+
 
 def _boxes(of: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each expression of a record that has boxes, with the first of them."""
     for expression in expressions:
         instances = expression.get("instances")
-        instances = instances if isinstance(instances, list) else []
-        found = [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i]
-        if found:
-            line = f"{of:.60}: {expression.get('text')!s:.60} {', '.join(map(str, found[:3]))}"
-            yield shown(line, lines=False)
+        if not isinstance(instances, list):
+            continue
+        boxes = [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i]
+        if boxes:
+            first = ", ".join(map(str, boxes[:3]))
+            yield shown(f"{of:.60}: {expression.get('text')!s:.60} {first}", lines=False)

@@ -1,5 +1,6 @@
-"""Which replies of a step's store a check of the endpoint has vouched for; kept in the store
-itself.
+"""Which replies of a step's store a check of the endpoint has vouched for.
+
+That is kept in the store itself.
 """
 
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, rea
 
 
 class Vouching:
-    """The replies to one kind of question (`of`: endpoint, model and format) that are open, and
-    those set aside.
+    """The replies to one kind of question that are open, and those set aside.
+
+    A kind is told by what it is `of`: endpoint, model and format.
 
     Open is what came since the last check that passed. Where a check fails it is set aside: the
     next run asks for it again, as if it had never come. A run that was killed leaves its last
@@ -19,9 +21,12 @@ class Vouching:
     """
 
     def __init__(self, store: KeyedLog, of: str, trusting: bool = False) -> None:
-        self._store, self._of = store, of
-        vouched, self._entries = store.vouched, store.vouched.entries
-        mine = self._mine = self._entries.setdefault(of, {"open": [], "void": []})
+        self._store = store
+        self._of = of
+        vouched = store.vouched
+        self._entries = vouched.entries
+        mine = self._entries.setdefault(of, {"open": [], "void": []})
+        self._mine = mine
         earlier = [span for span in mine["open"] if span[1] is not None]
         self.relied_on = (
             bool(trusting and mine["void"])
@@ -33,30 +38,35 @@ class Vouching:
             vouched.trusted.add(of)
             vouched.void[of] = mine["void"]  # which grows where a check fails
         if (store.first_new, None) not in mine["open"]:
-            mine["open"] = [*(mine["open"] if self.relied_on else []), (store.first_new, None)]
+            still_open = mine["open"] if self.relied_on else []
+            mine["open"] = [*still_open, (store.first_new, None)]
 
     def here(self) -> int:
-        """The place up to which a check that begins now will vouch."""
+        """Return the byte offset in the store up to which a check that begins now will vouch."""
         return self._store.end
 
-    def good(self, place: int) -> None:
-        """A check that began at `place` has passed."""
-        self._mine["open"] = [(place, None)]
+    def good(self, offset: int) -> None:
+        """Note that a check has passed that began when the store was `offset` bytes long."""
+        self._mine["open"] = [(offset, None)]
         self.write("good")
 
     def bad(self) -> int:
-        """A check has failed: all that is open, and to come, is set aside. Returns how many replies
-        so far.
+        """Note that a check has failed: all open replies, and those to come, are set aside.
+
+        Returns how many there are so far.
         """
-        count = sum(1 for _ in self._replies(self._mine["open"]))
+        count = 0
+        for _ in self._replies(self._mine["open"]):
+            count += 1
         self._mine["void"] += self._mine["open"]
         self._mine["open"] = []
         self.write("bad")
         return count
 
     def doubt(self) -> None:
-        """Signs speak against all replies, and no check can tell. Not kept: the next run sees the
-        same signs.
+        """Signs speak against all replies, and no check can tell.
+
+        That isn't kept: the next run sees the same signs.
         """
         self._store.vouched.void[self._of] = [(0, None)]
 
@@ -66,12 +76,14 @@ class Vouching:
         self.write("finished")
 
     def write(self, verdict: str) -> None:
-        """Keep what is open and what is set aside: also where replies are about to come, or a check
-        told nothing.
+        """Keep what is open and what is set aside.
+
+        Also where replies are about to come, or a check told nothing.
         """
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
+        """The stored replies to this kind of question, bar those to checks, in some spans."""
         for first, last in spans:
             for line in read_lines(self._store.path, first, last):
                 if line.get("of") == self._of and line.get("task") != CHECK:

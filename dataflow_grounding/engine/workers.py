@@ -1,6 +1,4 @@
-"""Tasks that work side by side: how they are waited for, interrupted and cancelled, and wait for
-the machine.
-"""
+"""Tasks that work side by side: waited for, interrupted, cancelled, tried again."""
 
 import asyncio
 import random
@@ -22,32 +20,36 @@ BUSY_SECONDS = 60.0
 
 
 class Workers:
-    """The tasks of one run: a first interrupt calls `stop` and cancels them soon after, a second
-    one at once.
+    """The tasks of one run.
+
+    A first interrupt calls `stop` and cancels them soon after, a second one at once.
     """
 
     def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
-        self._stop, self._grace = stop, grace
+        self._stop = stop
+        self._grace = grace
         self._tasks: list[asyncio.Task[None]] = []
         # whether they have been cancelled. Until then, a CancelledError is somebody else's.
         self.cancelled = False
-        # for the machine; when something was done last
-        self._waiting, self._went_well = 0, time.monotonic()
+        self._waiting = 0  # how many wait for the machine
+        self._went_well = time.monotonic()  # when something was done last
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Wait until all is done, come what may. Raises what the first of them raised that was not
-        cancelled.
+        """Wait until all is done, come what may.
+
+        Raises what the first of them raised that was not cancelled.
         """
-        self._tasks += [asyncio.create_task(one) for one in work]
+        self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
         while pending := [task for task in self._tasks if not task.done()]:
             try:
                 await asyncio.wait(pending)
             except asyncio.CancelledError:  # the interrupt of a notebook, or of asyncio.run
                 self.interrupt()
-        # of all: none is left unheard
-        found = [task.exception() for task in self._tasks if not task.cancelled()]
-        for error in filter(None, found):
-            raise error
+        # of all, before the first is raised: asyncio complains of those that nobody asked for
+        errors = [task.exception() for task in self._tasks if not task.cancelled()]
+        for error in errors:
+            if error is not None:
+                raise error
 
     def interrupt(self) -> None:
         """The user, or the system, wants them to end."""
@@ -63,44 +65,54 @@ class Workers:
             task.cancel()
 
     async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """What `once` returns, tried again for a minute of MachineBusy. Raises RunStopped if
-        nothing else moved.
+        """What `once` returns, tried again for a minute of MachineBusy.
 
-        So a machine that is at its end is told from one file on it that can't be read.
+        Raises RunStopped if nothing else moved in that time. So a machine that is at its end is
+        told from one file on it that can't be read.
         """
-        since, pause = time.monotonic(), 0.25
-        while (result := await once())[0] is None and isinstance(busy := result[1], MachineBusy):
+        since = time.monotonic()
+        pause = 0.25
+        while True:
+            result = await once()
+            columns, error = result
+            if columns is not None or not isinstance(error, MachineBusy):
+                self._went_well = time.monotonic()
+                return result
             if time.monotonic() - since > BUSY_SECONDS:
                 if self._waiting and self._went_well < since:
                     raise RunStopped(
-                        f"{busy}, for {BUSY_SECONDS:g} s. Fix that, then run the same command again"
+                        f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command"
+                        " again"
                     )
                 return result
             self._waiting += 1
             try:
+                # by lot, so that those who wait don't all come back at once
                 await asyncio.sleep(pause * random.uniform(0.75, 1.25))
             finally:
                 self._waiting -= 1
             pause = min(2 * pause, 4.0)
-        self._went_well = time.monotonic()
-        return result
 
 
 async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
-    """What each returns, once all have ended: none is left at work. Raises what the first raised
-    that failed.
+    """What each returns, once all have ended: none is left at work.
+
+    Raises what the first raised that failed.
     """
-    found = await asyncio.gather(*work, return_exceptions=True)
-    for error in found:
-        if isinstance(error, BaseException):
-            raise error
-    return [one for one in found if not isinstance(one, BaseException)]
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    results: list[T] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results
 
 
 @contextmanager
 def beside(work: Callable[[threading.Event], None], wait: float | None = None) -> Iterator[None]:
-    """Within it a thread does `work` until the event is set that it is given; `wait` seconds at
-    most at the end.
+    """Within it a thread does `work`, until the event is set that it is given.
+
+    At the end it is waited for, `wait` seconds at most.
     """
     over = threading.Event()
     thread = threading.Thread(target=work, args=[over], daemon=True)
@@ -114,13 +126,16 @@ def beside(work: Callable[[threading.Event], None], wait: float | None = None) -
 
 @contextmanager
 def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
-    """Within it these signals call `interrupt`, if this is the main thread; else they do what they
-    did before.
+    """Within it these signals call `interrupt`, if this is the main thread.
+
+    Else they do what they did before: Python lets no other thread change that.
     """
-    here = threading.current_thread() is threading.main_thread()
-    before = {one: signal.signal(one, lambda *_: interrupt()) for one in which if here}
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in which:
+            before[number] = signal.signal(number, lambda *_: interrupt())
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,4 @@
-"""Text for labels: on one line, in letters that a font on the system has, no wider than there is
-room.
-"""
+"""Text for labels: on one line, in letters that some font has, no wider than there is room."""
 
 import unicodedata
 from bisect import bisect_left
@@ -35,23 +33,27 @@ _ASCII_SIGNS = str.maketrans(
 
 
 def writable(label: str, number: str) -> tuple[str, str]:
-    """`(text, font name)`: the label on one line as it is, else without accents and symbols, else
-    `number`.
+    """`(text, font name)`: the label on one line, as far as a font on the system can write it.
+
+    As it is, else without accents, else without symbols, too, else `number`.
     """
     spaced = " ".join(label[:1000].split())  # far more than is ever shown
-    text = "".join(
-        c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-    )
+    text = _without(spaced, ("Cc", "Cf", "Cs", "Co", "Cn"))
     decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))
-    without_symbols = "".join(
-        c for c in plain if unicodedata.category(c) not in ("So", "Sk")
-    ).strip()
+    without_symbols = _without(plain, ("So", "Sk")).strip()
     for version in dict.fromkeys((text, plain, without_symbols)):
-        for name in ("", *_SYSTEM_FONTS) if version else ():
+        if not version:
+            continue
+        for name in ("", *_SYSTEM_FONTS):
             if all(_has_glyph(name, c) for c in version):
                 return version, name
     return number, ""
+
+
+def _without(text: str, categories: tuple[str, ...]) -> str:
+    """The text without characters of these Unicode categories."""
+    return "".join(c for c in text if unicodedata.category(c) not in categories)
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
@@ -78,5 +80,6 @@ def _has_glyph(name: str, char: str) -> bool:
     font = font_of(name, 16)
     if font is None or char == " ":
         return font is not None
-    drawn, missing = font.getmask(char), font.getmask("\U0010ffff")
+    drawn = font.getmask(char)
+    missing = font.getmask("\U0010ffff")  # what a font draws for a character that it lacks
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)

@@ -1,5 +1,6 @@
-"""How records and `Grounded` show themselves: a picture with its boxes, and in a notebook a table
-beneath it.
+"""How records and `Grounded` show themselves: a picture with its boxes.
+
+In a notebook there is a table beneath it.
 """
 
 import html
@@ -73,8 +74,9 @@ class Shown:
 
 
 class ShownRecord(Shown, Record):
-    """A record that an operator gives back in Python: a dict that shows itself. `image_key` is its
-    picture's column.
+    """A record that an operator gives back in Python: a dict that shows itself.
+
+    Its `image_key` is its picture's column.
     """
 
     __slots__ = ("image_key",)
@@ -99,16 +101,15 @@ class ShownRecord(Shown, Record):
         return self.of(self, self.image_key, update)
 
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """Its expressions, in whichever column they were put last; without any its regions with
-        their texts.
+        """Its expressions, in whichever column they were put last.
+
+        Without any, its regions with their texts.
         """
         for key in reversed(self):
             value = self[key]
-            if (
-                isinstance(value, list)
-                and value
-                and all(isinstance(i, dict) and "instances" in i for i in value)
-            ):
+            if not isinstance(value, list) or not value:
+                continue
+            if all(isinstance(item, dict) and "instances" in item for item in value):
                 return read_expressions(self, key)
         for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
@@ -118,44 +119,41 @@ class ShownRecord(Shown, Record):
     def counts(self) -> tuple[int, int]:
         """How many expressions and boxes it has; none where they can't be read."""
         with suppress(RecordError):
-            found = self.shown_expressions()
-            return len(found), sum(len(expression["instances"]) for expression in found)
+            expressions = self.shown_expressions()
+            return len(expressions), sum(len(row["instances"]) for row in expressions)
         return 0, 0
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
-    """One mark per instance, labelled with its expression; those of one expression
-    share its color.
-    """
+    """One mark per instance, labelled with its expression, whose instances share a color."""
     from dataflow_grounding.images.drawing import Mark, palette_color
 
     boxed = [expression for expression in expressions if expression["instances"]]
-    return [
-        Mark(
-            ordered(i["bbox"]),
-            expression["text"],
-            palette_color(number),
-            i.get("evidence") == "region",
-        )
-        for number, expression in enumerate(boxed)
-        for i in expression["instances"]
-    ]
+    marks = []
+    for number, expression in enumerate(boxed):
+        color = palette_color(number)
+        for instance in expression["instances"]:
+            dashed = instance.get("evidence") == "region"
+            marks.append(Mark(ordered(instance["bbox"]), expression["text"], color, dashed))
+    return marks
 
 
 def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> bytes:
-    """A copy without metadata, at most so many pixels wide and high; the picture is then as small,
-    too.
+    """A copy without metadata, at most so many pixels wide and high.
+
+    The picture itself is then as small, too.
     """
     picture.info.clear()
     picture.thumbnail((side, side), reducing_gap=2.0)
-    picture.save(out := io.BytesIO(), kind, **how)
+    out = io.BytesIO()
+    picture.save(out, kind, **how)
     return out.getvalue()
 
 
 def page_text(value: Any) -> str:
-    r"""The one way of data into HTML and SVG, also inside attributes: `value` as text, its first
-    2,000 characters.
+    r"""The one way of data into HTML and SVG, also inside attributes: `value` as text.
 
+    These are its first 2,000 characters.
     Characters that no page may have are replaced, and those that turn the reading direction spelt
     out.
 

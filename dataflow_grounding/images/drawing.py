@@ -1,5 +1,6 @@
-"""Draw labelled boxes on a picture: outlines around what they mark, labels beside, in
-colour-blind-safe colours.
+"""Draw labelled boxes on a picture: outlines around what they mark, labels beside.
+
+The colours can be told apart by the colour-blind.
 """
 
 import math
@@ -31,8 +32,9 @@ PALETTE: tuple[Color, ...] = (
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: `bbox` is `(x1, y1, x2, y2)` in pixels of the picture; `color` None: by
-    position.
+    """A box to draw: `bbox` is `(x1, y1, x2, y2)` in pixels of the picture.
+
+    Where `color` is None, it follows from the mark's position among the others.
     """
 
     bbox: tuple[float, float, float, float]
@@ -43,12 +45,14 @@ class Mark:
 
 
 class _Sizes:
-    """Lengths in pixels that go with a picture's size, and with how many labels are to have room in
-    it.
+    """Lengths in pixels that go with a picture's size.
+
+    And with how many labels are to have room in it.
     """
 
     def __init__(self, width: int, height: int, labels: int) -> None:
-        self.width, self.height = width, height
+        self.width = width
+        self.height = height
         # Grows slower than the picture: small ones are seen pixel by pixel, large ones fitted to a
         # screen.
         extent = min(max(width, height), 2.5 * min(width, height))
@@ -72,16 +76,21 @@ def palette_color(index: int) -> Color:
 
 
 def text_color(color: Color) -> Color:
-    """Near-black or white, whichever has the higher contrast on `color` (WCAG 2.2,
-    contrast ratio).
+    """Near-black or white, whichever has the higher contrast on `color`.
+
+    Contrast and luminance are those of WCAG 2.2.
     """
-    r, g, b = (
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-        for c in (v / 255 for v in color)
-    )
-    luminance = 0.2126 * r + 0.7152 * g + 0.0722 * b
+    red, green, blue = (_linear(value / 255) for value in color)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     # there both have the same contrast
     return (17, 17, 17) if luminance > 0.19163 else (255, 255, 255)
+
+
+def _linear(value: float) -> float:
+    """A channel of sRGB, 0 to 1, as an amount of light (WCAG 2.2, relative luminance)."""
+    if value <= 0.04045:
+        return value / 12.92
+    return float(((value + 0.055) / 1.055) ** 2.4)
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
@@ -140,18 +149,17 @@ def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
         )
     if x2 < 0 or y2 < 0 or x1 >= sizes.width or y1 >= sizes.height:
         return (0, 0, 0, 0)
-    left, top = min(max(0, round(x1)), sizes.width - 1), min(max(0, round(y1)), sizes.height - 1)
-    return (
-        left,
-        top,
-        min(max(left + 1, round(x2)), sizes.width),
-        min(max(top + 1, round(y2)), sizes.height),
-    )
+    left = min(max(0, round(x1)), sizes.width - 1)
+    top = min(max(0, round(y1)), sizes.height - 1)
+    right = min(max(left + 1, round(x2)), sizes.width)
+    bottom = min(max(top + 1, round(y2)), sizes.height)
+    return left, top, right, bottom
 
 
 def _ring(box: Box, sizes: _Sizes) -> Box:
-    """The outer edge of the outline of `box`: a ring's width outside, or as far as the picture
-    goes.
+    """The outer edge of the outline of `box`.
+
+    It is a ring's width outside, or as far as the picture goes.
     """
 
     def span(low: int, high: int, limit: int) -> tuple[int, int]:
@@ -160,7 +168,8 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
         high = min(limit, max(high + sizes.ring, low + least))
         return max(0, min(low, high - least)), high
 
-    (x1, x2), (y1, y2) = span(box[0], box[2], sizes.width), span(box[1], box[3], sizes.height)
+    x1, x2 = span(box[0], box[2], sizes.width)
+    y1, y2 = span(box[1], box[3], sizes.height)
     return x1, y1, x2, y2
 
 
@@ -173,13 +182,18 @@ def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: 
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
+    """The upper, lower, left and right side of an outline."""
     x1, y1, x2, y2 = ring
-    yield from ((x1, y1, x2, min(y2, y1 + thick)), (x1, max(y1, y2 - thick), x2, y2))
-    yield from ((x1, y1, min(x2, x1 + thick), y2), (max(x1, x2 - thick), y1, x2, y2))
+    yield x1, y1, x2, min(y2, y1 + thick)
+    yield x1, max(y1, y2 - thick), x2, y2
+    yield x1, y1, min(x2, x1 + thick), y2
+    yield max(x1, x2 - thick), y1, x2, y2
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    dash, gap = 5 * sizes.line + 2 * sizes.halo, 3 * sizes.line
+    """The sides of an outline in dashes, one at each corner; a side too short for two is whole."""
+    dash = 5 * sizes.line + 2 * sizes.halo
+    gap = 3 * sizes.line
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
         length = max(x2 - x1, y2 - y1)
         count = round((length + gap) / (dash + gap))
@@ -188,24 +202,24 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
             continue
         for k in range(count):
             start = round(k * (length - dash) / (count - 1))
-            flat = x2 - x1 >= y2 - y1
-            yield (
-                (x1 + start, y1, x1 + start + dash, y2)
-                if flat
-                else (x1, y1 + start, x2, y1 + start + dash)
-            )
+            if x2 - x1 >= y2 - y1:
+                yield x1 + start, y1, x1 + start + dash, y2
+            else:
+                yield x1, y1 + start, x2, y1 + start + dash
 
 
 def _place_label(
     i: int, label: str, pixels: Sequence[Box], placed: Sequence[Box], sizes: _Sizes
 ) -> tuple[str, ImageFont.FreeTypeFont, Box | None]:
-    """The text to write for mark `i`, its font, and where: the best place of the longest text that
-    finds a good one.
+    """The text to write for mark `i`, its font, and where.
+
+    That is the best spot of the longest text that finds a good one.
     """
     text, name = writable(label, str(i + 1))
     font = font_of(name, sizes.font)
     assert font is not None  # it has all letters of the text
-    box, room = pixels[i], sizes.width - 2 * sizes.padding
+    box = pixels[i]
+    room = sizes.width - 2 * sizes.padding
     room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
     room = min(room, max(4 * sizes.font, round(sizes.share)))
     best: tuple[float, str, Box] | None = None
@@ -216,58 +230,61 @@ def _place_label(
     )
     for shown in dict.fromkeys(versions):
         spots = list(_spots(box, round(font.getlength(shown)) + 2 * sizes.padding, sizes))
-        near = [
-            other
-            for j, other in enumerate(pixels)
-            if j != i and any(_overlap(spot, other) for spot in spots)
-        ]
-        ranked = [
-            (_harm(spot, box, near, placed) + 0.003 * rank, shown, spot)
-            for rank, spot in enumerate(spots)
-        ]
-        best = min([*ranked, *([best] if best else [])], default=None)
-        if best and best[0] < 0.2:
+        others = [pixels[j] for j in range(len(pixels)) if j != i]
+        near = [mark for mark in others if any(_overlap(spot, mark) for spot in spots)]
+        for rank, spot in enumerate(spots):
+            # of two that hide as much, the one that is preferred
+            harm = _harm(spot, box, near, placed) + 0.003 * rank
+            candidate = (harm, shown, spot)
+            if best is None or candidate < best:
+                best = candidate
+        if best is not None and best[0] < 0.2:
             break
-    return (best[1], font, best[2]) if best else (text, font, None)
+    if best is None:
+        return text, font, None
+    return best[1], font, best[2]
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
-    """Places in the picture for a label of that width, the preferred first: above, below, beside,
-    within the box.
+    """Spots in the picture for a label of that width, the preferred first.
+
+    These are above, below, beside, and within the box.
     """
     x1, y1, x2, y2 = _ring(box, sizes)
     height = round(1.36 * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
         return
     joint = sizes.halo  # the label's edge and the outline's are one line
-    columns, rows = (x1, x2 - width), (y1, y2 - height)
+    columns = (x1, x2 - width)
+    rows = (y1, y2 - height)
     outside = [(x, y) for y in (y1 - height + joint, y2 - joint) for x in columns]
     beside = [(x, y) for x in (x2 - joint, x1 - width + joint) for y in rows]
     step = sizes.ring - joint
     within = [
         (x, y) for y in (y1 + step, y2 - step - height) for x in (x1 + step, x2 - step - width)
     ]
-    for kind, corners in enumerate((outside, beside, within)):
+    for corners in (outside, beside, within):
         for x, y in corners:
-            fit_x, fit_y = (
-                min(max(0, x), sizes.width - width),
-                min(max(0, y), sizes.height - height),
-            )
+            fit_x = min(max(0, x), sizes.width - width)
+            fit_y = min(max(0, y), sizes.height - height)
             # Pushed along its box a label still belongs to it; pushed across, it would lie on what
             # it names.
-            if (kind == 0 and fit_y != y) or (kind == 1 and fit_x != x):
+            if corners is outside and fit_y != y:
+                continue
+            if corners is beside and fit_x != x:
                 continue
             yield fit_x, fit_y, fit_x + width, fit_y + height
 
 
 def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> float:
-    """What a label there would hide: parts of other labels, then parts of marked boxes, its own the
-    least.
+    """What a label there would hide, as a number to compare.
+
+    Other labels count the most, then marked boxes, its own the least.
     """
     covered = sum(_overlap(spot, label) for label in labels) / area(spot)
     hidden = sum(_overlap(spot, box) / area(box) for box in others)
     return 4 * covered + hidden + 0.3 * _overlap(spot, own) / area(own)
 
 
-def _overlap(one: Box, other: Box) -> float:
-    return area(intersection(one, other))
+def _overlap(box_a: Box, box_b: Box) -> float:
+    return area(intersection(box_a, box_b))

@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import (
     machine_fault,
 )
 from dataflow_grounding._util.paths import fetched, is_elsewhere, look
+from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF
 runs Ghostscript.
 """
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""By which a picture among other files is known."""
+
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of
@@ -37,7 +41,8 @@ them goes alone.
 
 MAX_FILE_BYTES = 512 * 2**20
 # of a JPEG; a camera writes one segment of EXIF, 64 KiB at most
-MAX_EXIF_BYTES, MAX_SEGMENTS = 2**20, 10_000
+MAX_EXIF_BYTES = 2**20
+MAX_SEGMENTS = 10_000
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _ORIENTATION = 0x0112
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -45,8 +50,9 @@ _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of an image file without decoding it. `width` and `height` are those of the
-    upright picture.
+    """What is known of an image file without decoding it.
+
+    `width` and `height` are those of the upright picture.
     """
 
     digest: str
@@ -64,8 +70,9 @@ class ImageFacts:
 
 
 def read_file(path: str, size: int | None = None) -> bytes:
-    """All bytes of an image file; the `size` of one elsewhere, if that is known, saves asking for
-    it.
+    """All bytes of an image file.
+
+    The `size` of one elsewhere, if that is known, saves asking for it.
 
     Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file.
     """
@@ -81,20 +88,22 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
         if size is None or not far:
             size, _, kind = look(path)
             if kind != "file":
-                raise ImageBroken(f"{path!r} is a folder or a device, not an image")
+                raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
         if first is None and size > MAX_FILE_BYTES:
-            raise ImageBroken(f"{path!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        with (
-            io.BytesIO(fetched(path, min(size, first or size))) if far else open(path, "rb") as file
-        ):
-            yield file
+            raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        if far:
+            yield io.BytesIO(fetched(path, min(size, first or size)))
+        else:
+            with open(path, "rb") as file:
+                yield file
     except (OSError, InputError, MissingExtra) as error:
         raise cant_read(path, error) from None
 
 
 class Header(NamedTuple):
-    """What an image file's header says: upright width and height, media type, EXIF orientation (1
-    to 8).
+    """What an image file's header says.
+
+    That is upright width and height, media type, and EXIF orientation (1 to 8).
     """
 
     size: Size
@@ -103,19 +112,20 @@ class Header(NamedTuple):
 
 
 def read_header(path: str, data: bytes | None = None, first: int | None = 2**16) -> Header:
-    """An image file's header, from all its `data` if that is known; b"" passes over the orientation
-    of a PNG, for which the whole file would have to be read.
+    """An image file's header, from all its `data` if that is known.
 
-    Of a file elsewhere the `first` bytes are fetched, or all where they are too few.
-    Raises ImageMissing, MachineBusy, ImageBroken.
+    Data of b"" passes over the orientation of a PNG, for which the whole file would have to be
+    read. Of a file elsewhere the `first` bytes are fetched, or all where they are too few. Raises
+    ImageMissing, MachineBusy, ImageBroken.
     """
     try:
         with (
             io.BytesIO(data) if data else _open_file(path, first) as file,
             _opened(file, path, 2 * MAX_PIXELS) as picture,
         ):
-            whole = read_file(path) if data is None and picture.format == "PNG" else data
-            return _header_of(picture, whole or b"")
+            if data is None and picture.format == "PNG":
+                data = read_file(path)
+            return _header_of(picture, data or b"")
     except ImageBroken:
         if first is None or not is_elsewhere(path):
             raise
@@ -127,7 +137,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     with _opened(io.BytesIO(data), path) as picture:
         size, media_type, orientation = _header_of(picture, data)
         if not _is_whole(data, picture.format):
-            raise ImageBroken(f"{path!r} is cut off: its end is missing")
+            raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
         plain = orientation == 1 and picture.mode in _PLAIN_MODES
         # n_frames reads all
         plain = plain and (picture.format == "MPO" or not getattr(picture, "is_animated", False))
@@ -135,6 +145,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
 
 
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
+    """What Pillow knows of a picture that it has opened, of a PNG with all its `data`."""
     import PIL.Image
 
     orientation: Any = 1
@@ -146,12 +157,12 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
         width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
-    kind = (
-        "image/jpeg"
-        if picture.format == "MPO"
-        else PIL.Image.MIME.get(picture.format or "", "image/unknown")
-    )
-    return Header((height, width) if orientation >= 5 else (width, height), kind, orientation)
+    if picture.format == "MPO":  # a JPEG with more pictures behind the first
+        media_type = "image/jpeg"
+    else:
+        media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
+    upright = (height, width) if orientation >= 5 else (width, height)
+    return Header(upright, media_type, orientation)
 
 
 def open_picture(file: IO[bytes]) -> "PillowImage":
@@ -170,14 +181,13 @@ def _formats() -> list[str]:
 
     # glibc keeps smaller blocks when they are freed, each thread its own
     PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
-    return [
-        name
-        for name in FORMATS
-        if name != "AVIF" or importlib.util.find_spec("PIL.AvifImagePlugin")
-    ]
+    if importlib.util.find_spec("PIL.AvifImagePlugin"):
+        return list(FORMATS)
+    return [name for name in FORMATS if name != "AVIF"]
 
 
 def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage":
+    """A file's picture, not decoded. Raises ImageBroken, with what is wrong; MachineBusy."""
     import PIL.Image
 
     try:
@@ -186,29 +196,28 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
             raise PIL.Image.DecompressionBombError
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         file.seek(0)
-        if not (start := file.read(12)):
+        start = file.read(12)
+        if not start:
             why = "is empty"
         elif isinstance(error, PIL.Image.DecompressionBombError):
             why = f"has more than {MAX_PIXELS // 10**6} million pixels"
         elif isinstance(error, PIL.UnidentifiedImageError):
-            heic = start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
-            hint = (
-                "HEIC: convert it to JPEG"
-                if heic
-                else f"these can be read: {', '.join(_formats())}"
-            )
+            hint = f"these can be read: {', '.join(_formats())}"
+            if start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+                hint = "HEIC: convert it to JPEG"
             why = f"is not a readable image ({hint})"
         else:
             raise machine_fault(error) or ImageBroken(
-                f"{path!r} is a broken image: {error}"
+                f"{quoted(path)} is a broken image: {error}"
             ) from None
-        raise ImageBroken(f"{path!r} {why}") from None
+        raise ImageBroken(f"{quoted(path)} {why}") from None
     if not (picture.width > 0 and picture.height > 0):
-        raise ImageBroken(f"{path!r} has no pixels")
+        raise ImageBroken(f"{quoted(path)} has no pixels")
     return picture
 
 
 def _is_whole(data: bytes, format: str | None) -> bool:
+    """Whether a file's end is there, as far as its format tells without decoding it."""
     if format in ("JPEG", "MPO"):  # phones append a video to some
         return data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0
     if format == "PNG":
@@ -235,16 +244,18 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
-    """Raises ValueError for a JPEG whose EXIF, put together piece by piece, takes Pillow minutes:
-    100 MB took two.
+    """Raises ValueError for a JPEG whose EXIF takes Pillow minutes.
+
+    It puts the pieces together one by one: 100 MB took two.
     """
-    exif = segments = 0
+    exif_bytes = 0
     is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
     file.seek(0)
     if not is_small and file.read(2) == b"\xff\xd8":
         for segments, (_, head) in enumerate(_jpeg_segments(file), 1):
-            exif += int.from_bytes(head[2:4], "big") if head[4:8] == b"Exif" else 0
-            if exif > MAX_EXIF_BYTES or segments > MAX_SEGMENTS:
+            if head[4:8] == b"Exif":
+                exif_bytes += int.from_bytes(head[2:4], "big")
+            if exif_bytes > MAX_EXIF_BYTES or segments > MAX_SEGMENTS:
                 raise ValueError(
                     f"more than {MAX_EXIF_BYTES >> 20} MiB of EXIF, or {MAX_SEGMENTS} segments"
                 )
@@ -252,17 +263,19 @@ def _refuse_endless_exif(file: IO[bytes]) -> None:
 
 
 class _Room:
-    """For how many pixels there is room: threads wait in turn, so that small pictures keep no large
-    one out.
-    """
+    """For how many pixels there is room: threads wait for it in turn."""
 
     def __init__(self, most: int) -> None:
-        self._most = self._free = most
-        self._turn, self._changed = threading.Lock(), threading.Condition()
+        self._most = most
+        self._free = most
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
+        """Hold room for so many pixels, as soon as there is."""
         pixels = min(pixels, self._most)
+        # Who waits for room keeps the turn: else small pictures would keep a large one out.
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels
@@ -279,8 +292,9 @@ _room = _Room(PIXELS_AT_ONCE)
 
 @contextmanager
 def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[PillowImage]":
-    """The picture upright, as RGB on white, not smaller than `at_least` if given; waits until there
-    is room for it.
+    """The picture upright, as RGB on white; waits until there is room for it.
+
+    It is not smaller than `at_least`, if that is given, but may be smaller than the file's.
 
     The room is given back at the end of the `with`: what outlives it should be small; decode
     nothing inside it. Raises ImageBroken, MachineBusy.
@@ -290,10 +304,13 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
     picture = _opened(io.BytesIO(data), path)
     if at_least:  # lets the JPEG decoder work at a fraction of the size
         # Pillow rounds down
-        longest, shortest = (max(1, side - 1) for side in (max(at_least), min(at_least)))
-        picture.draft(
-            "RGB", (longest, shortest) if picture.width >= picture.height else (shortest, longest)
-        )
+        longest = max(1, max(at_least) - 1)
+        shortest = max(1, min(at_least) - 1)
+        # the file's picture may lie on its side
+        if picture.width >= picture.height:
+            picture.draft("RGB", (longest, shortest))
+        else:
+            picture.draft("RGB", (shortest, longest))
     with _room.taken(math.prod(picture.size)):
         try:
             picture.load()
@@ -301,7 +318,7 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
             picture = on_white(picture)
         except Exception as error:  # Pillow's decoders raise all kinds on broken data
             raise machine_fault(error) or ImageBroken(
-                f"{path!r} is a broken image: {error}"
+                f"{quoted(path)} is a broken image: {error}"
             ) from None
         yield picture
 
@@ -319,7 +336,8 @@ def on_white(picture: "PillowImage") -> "PillowImage":
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        if picture.mode != "RGBA":
+            picture = picture.convert("RGBA")
         white = PIL.Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=picture)
         return white
@@ -327,9 +345,7 @@ def on_white(picture: "PillowImage") -> "PillowImage":
 
 
 def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
-    """A JPEG; where it would have more than `max_bytes`, of as good a quality as fits, or the
-    least.
-    """
+    """A JPEG of as good a quality as fits into `max_bytes`, or of the least."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         picture.save(out, "JPEG", quality=quality, subsampling=0 if quality > 80 else "4:2:0")

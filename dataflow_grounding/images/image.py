@@ -2,9 +2,10 @@
 
 import hashlib
 import math
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -28,6 +29,7 @@ from dataflow_grounding._util.paths import (
     may_be_named,
     scheme_of,
 )
+from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.files import ImageFacts, decoding, encoded, parse_facts, read_file
@@ -44,10 +46,12 @@ MAX_KEPT_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """The sizes in which pictures are sent: no side over `max_side` px, the shorter one not over
-    `max_short_side`, an area of `min_pixels` to `max_pixels` square pixels, sides in multiples of
-    `multiple`. A picture more than `max_wide` times as wide as high, or `max_tall` times as high as
-    wide, is padded. None stands for no limit.
+    """The sizes in which pictures are sent.
+
+    No side is over `max_side` px, the shorter one not over `max_short_side`, the area is
+    `min_pixels` to `max_pixels` square pixels, and sides are multiples of `multiple`. A picture
+    more than `max_wide` times as wide as high, or `max_tall` times as high as wide, is padded. None
+    stands for no limit.
     """
 
     max_side: int = 2048
@@ -59,50 +63,48 @@ class SizeLimits:
     max_tall: float | None = None
 
     def padded(self, size: Size) -> Size:
-        """The size (width, height), with the shorter side as long as `max_wide` and `max_tall` want
-        it.
-        """
+        """The size (width, height), padded to the shape that `max_wide` and `max_tall` want."""
         width, height = size
-        least = (
-            math.ceil(height / (self.max_tall or math.inf)),
-            math.ceil(width / (self.max_wide or math.inf)),
-        )
-        return width if width >= 0.99 * least[0] else least[0], (
-            height if height >= 0.99 * least[1] else least[1]
-        )
+        least_width = math.ceil(height / (self.max_tall or math.inf))
+        least_height = math.ceil(width / (self.max_wide or math.inf))
+        # give or take a hundredth, for which nothing is padded
+        if width < 0.99 * least_width:
+            width = least_width
+        if height < 0.99 * least_height:
+            height = least_height
+        return width, height
 
     def fitted(self, size: Size) -> Size:
-        """The size (width, height) in which a picture of `size` is sent; the upper limits go before
-        the lower one.
+        """The size (width, height) in which a picture of `size` is sent.
+
+        The upper limits go before the lower one.
         """
         scale = self._scale(size)
         if scale == 1 and self.multiple == 1:
             return size
-        nearest, lower = (
-            (
-                max(step, way(size[0] * scale / step) * step),
-                max(step, way(size[1] * scale / step) * step),
-            )
-            for step, way in ((self.multiple, round), (self.multiple, math.floor))
-        )
-        return nearest if self._most(nearest) >= 0.99 else lower
+        step = self.multiple
+        columns = size[0] * scale / step
+        rows = size[1] * scale / step
+        nearest = (max(step, round(columns) * step), max(step, round(rows) * step))
+        if self._most(nearest) >= 0.99:
+            return nearest
+        return max(step, math.floor(columns) * step), max(step, math.floor(rows) * step)
 
     def allows(self, size: Size) -> bool:
-        """Whether a picture of this size is sent in it, give or take a hundredth and rounding to
-        multiples.
+        """Whether a picture of this size is sent in it.
+
+        Give or take a hundredth, and rounding to multiples.
         """
         return abs(self._scale(size) - 1) <= 0.01
 
     def within(self: L, other: "SizeLimits") -> L:
         """These limits, narrowed to sizes that the `other` allows too."""
         ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
-        both = {
-            one.name: (getattr(self, one.name), getattr(other, one.name))
-            for one in fields(SizeLimits)
-        }
-        return replace(
-            self, **{name: ways.get(name, _least)(*limits) for name, limits in both.items()}
-        )
+        narrowed = {}
+        for field in fields(SizeLimits):
+            narrower = ways.get(field.name, _least)
+            narrowed[field.name] = narrower(getattr(self, field.name), getattr(other, field.name))
+        return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
         enlarged = math.sqrt(self.min_pixels / math.prod(size))
@@ -110,8 +112,10 @@ class SizeLimits:
 
     def _most(self, size: Size) -> float:
         """What the sides can be multiplied with at the most."""
-        longest, shortest = self.max_side / max(size), (self.max_short_side or math.inf) / min(size)
-        return min(longest, shortest, math.sqrt((self.max_pixels or math.inf) / math.prod(size)))
+        longest = self.max_side / max(size)
+        shortest = (self.max_short_side or math.inf) / min(size)
+        area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
+        return min(longest, shortest, area)
 
 
 @dataclass(frozen=True)
@@ -129,16 +133,21 @@ def url_of(data: bytes, media_type: str) -> bytes:
     return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
 
 
-def _least(one: float | None, other: float | None) -> float | None:
-    return min((limit for limit in (one, other) if limit is not None), default=None)
+def _least(limit_a: float | None, limit_b: float | None) -> float | None:
+    """The narrower of two upper limits; None is no limit."""
+    return min((limit for limit in (limit_a, limit_b) if limit is not None), default=None)
 
 
 class _Kept(OrderedDict[str, bytes]):
-    """The last pictures by digest, up to MAX_KEPT_BYTES, or some times as many: for the record's
-    next steps.
+    """The last pictures by digest, for the record's next steps.
+
+    Up to MAX_KEPT_BYTES, or some times as many.
     """
 
-    held, times, _lock = 0, 1, threading.Lock()
+    held = 0  # bytes
+    times = 1
+    # of all: threads that read pictures put them here
+    _lock = threading.Lock()
 
     def put(self, key: str, data: bytes) -> bytes:
         """Keep `data`; the oldest go where there are too many bytes."""
@@ -171,8 +180,9 @@ class Image:
 
     @cached_property
     def shown_size(self) -> Size:
-        """Width and height, in pixels of the upright picture, of what the model is shown, padding
-        included.
+        """Width and height, in pixels of the upright picture, of what the model is shown.
+
+        Its padding is included.
         """
         return self.limits.padded(self.size)
 
@@ -191,27 +201,25 @@ class Image:
     def sent_size(self) -> Size:
         """Width and height in pixels of the picture as sent."""
         fitted = self.limits.fitted(self.shown_size)
-        if (
-            self.facts.media_type == "image/jpeg"
-            and self.limits.multiple == 1
-            and self.shown_size == self.size
-        ):
-            for part in (2, 4, 8):
-                # a half, a quarter or an eighth comes out of the decoder as it is
-                width, height = (math.ceil(side / part) for side in self.facts.size)
-                if 0.75 * max(fitted) <= max(width, height) <= max(fitted) < max(self.size):
-                    return width, height
+        is_padded = self.shown_size != self.size
+        if self.facts.media_type != "image/jpeg" or self.limits.multiple != 1 or is_padded:
+            return fitted
+        for part in (2, 4, 8):
+            # a half, a quarter or an eighth comes out of the decoder as it is
+            width = math.ceil(self.facts.width / part)
+            height = math.ceil(self.facts.height / part)
+            if 0.75 * max(fitted) <= max(width, height) <= max(fitted) < max(self.size):
+                return width, height
         return fitted
 
     @cached_property
     def sent_digest(self) -> str:
         """Tells apart what is sent: the file's bytes, and what is done to them."""
-        pad = "" if self.shown_size == self.size else "+padding"
-        return (
-            self.facts.digest
-            if self.as_is
-            else f"{self.facts.digest}>{self.sent_size[0]}x{self.sent_size[1]}{pad}"
-        )
+        if self.as_is:
+            return self.facts.digest
+        width, height = self.sent_size
+        padding = "" if self.shown_size == self.size else "+padding"
+        return f"{self.facts.digest}>{width}x{height}{padding}"
 
     @property
     def ready(self) -> bool:
@@ -224,32 +232,34 @@ class Image:
         return kept_urls.get(key) or kept_urls.put(key, self._url_of(self._bytes()))
 
     def _bytes(self) -> bytes:
-        """The file, if it is the one that the facts are of. Raises ImageChanged, ImageMissing,
-        MachineBusy.
+        """The file, if it is the one that the facts are of.
+
+        Raises ImageChanged, ImageMissing, MachineBusy.
         """
-        if (kept := kept_files.get(self.facts.digest)) is not None:
+        kept = kept_files.get(self.facts.digest)
+        if kept is not None:
             return kept
         data = read_file(self.path, self.facts.file_bytes)
         if hashlib.sha256(data).hexdigest() != self.facts.digest:
-            raise ImageChanged(f"{self.path!r} changed while it was read: run again")
+            raise ImageChanged(f"{quoted(self.path)} changed while it was read: run again")
         return data
 
     def _url_of(self, data: bytes) -> bytes:
-        media_type = self.facts.media_type
-        if not self.as_is:
-            data, media_type = encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg"
-        return url_of(data, media_type)
+        if self.as_is:
+            return url_of(data, self.facts.media_type)
+        return url_of(encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg")
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """The file's picture upright, RGB, in the size that is sent, with its padding. Raises
-        ImageBroken.
+        """The file's picture upright, RGB, in the size that is sent, with its padding.
+
+        Raises ImageBroken.
         """
         import PIL.Image
 
-        sent, shown = self.sent_size, self.shown_size
-        width, height = (
-            max(1, round(side * sent[i] / shown[i])) for i, side in enumerate(self.size)
-        )
+        sent = self.sent_size
+        shown = self.shown_size
+        width = max(1, round(self.size[0] * sent[0] / shown[0]))
+        height = max(1, round(self.size[1] * sent[1] / shown[1]))
         with decoding(data, self.path, at_least=(width, height)) as picture:
             if picture.size != (width, height):
                 picture = picture.resize(
@@ -262,13 +272,15 @@ class Image:
         return canvas
 
     def sent_picture(self) -> "PillowImage":
-        """The picture that is sent, decoded. Raises ImageBroken, ImageChanged, ImageMissing,
-        MachineBusy.
+        """The picture that is sent, decoded.
+
+        Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
         return self.as_sent(self._bytes())
 
     def decoded(self) -> "AbstractContextManager[PillowImage]":
         """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones.
+
         Raises ImageBroken.
         """
         return decoding(self._bytes(), self.path)
@@ -288,81 +300,100 @@ def is_far(record: Record, key: str) -> bool:
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """The record's image file: as given, else in the record's folders. Raises BrokenRow,
-    ImageMissing, MachineBusy.
+    """The record's image file: as given, else in the record's folders.
 
     Whatever a row says, it is the failure of its record alone, and no host is asked that the user
-    had no part in.
+    had no part in. Raises BrokenRow, ImageMissing, MachineBusy.
     """
-    given, busy = _path_in(record, key), None
-    for path in [
-        joined(f, given) for f in (("",) if is_absolute(given) else record.folders or ("",))
-    ]:
+    name = _path_in(record, key)
+    folders = record.folders
+    if is_absolute(name) or not folders:
+        paths = [joined("", name)]
+    else:
+        paths = [joined(folder, name) for folder in folders]
+    busy: MachineBusy | None = None
+    for path in paths:
         try:
-            found = look(path)
-            return keep(
-                seen_files, (given, *record.folders), ImageFile(path, found.size, found.changed)
-            )
+            state = look(path)
+            file = ImageFile(path, state.size, state.changed)
+            return keep(seen_files, (name, *folders), file)
         except (OSError, InputError, MissingExtra) as error:
             why = cant_read(path, error)
-            reason, busy = (
-                getattr(error, "strerror", error),
-                why if isinstance(why, MachineBusy) else busy,
-            )
+            reason = getattr(error, "strerror", error)
+            if isinstance(why, MachineBusy):
+                busy = why
         except ValueError:  # half of a surrogate pair: no file can be called so
             reason = "no such name"
     if busy is not None:  # it may be there all the same
         raise busy
-    where = (
-        f" (looked in {', '.join(record.folders)})"
-        if record.folders and not is_absolute(given)
-        else ""
-    )
-    raise ImageMissing(f"no image {given!r}: {reason}{where}")
+    with_slashes = name.replace("\\", "/")
+    if with_slashes != name and _is_there(with_slashes, folders):
+        raise ImageMissing(
+            f"no image {quoted(name)}, but {quoted(with_slashes)}: write / for \\ in its path"
+        )
+    where = f" (looked in {', '.join(folders)})" if folders and not is_absolute(name) else ""
+    raise ImageMissing(f"no image {quoted(name)}: {reason}{where}")
+
+
+def _is_there(path: str, folders: Sequence[str]) -> bool:
+    """Whether a path names a file of this machine, as given or in one of the folders."""
+    here = [folder for folder in folders if not is_elsewhere(folder)]
+    paths = [joined(folder, path) for folder in here] or [path]
+    try:
+        return any(os.path.isfile(found) for found in paths)
+    except ValueError:
+        return False
 
 
 def _path_in(record: Record, key: str) -> str:
     """The path or address that a row names, if it may. Raises BrokenRow, ImageMissing."""
-    given = record.get(key)
-    if not isinstance(given, str) or not given or "\0" in given:
+    path = record.get(key)
+    if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {key!r} should be the path of an image")
-    if not may_be_named(given, record.folders):
-        what = f"column {key!r} names a picture at {scheme_of(given)}://, which rows may not"
+    if not may_be_named(path, record.folders):
+        what = f"column {key!r} names a picture at {scheme_of(path)}://, which rows may not"
         raise BrokenRow(
             f"{what}: copy it to a folder, or name its folder as data.image_root (--image-root)"
         )
-    if is_web(given):
+    if is_web(path):
         raise ImageMissing(
-            f"no image {given!r}: what is at http addresses is fetched where data.allow_http"
+            f"no image {quoted(path)}: what is at http addresses is fetched where data.allow_http"
             " says so"
         )
-    return given
+    return path
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
-    """The image that column `key` names, as far as its facts need. Raises BrokenRow, ImageMissing,
-    ImageBroken.
+    """The image that column `key` names, as far as its facts need.
+
+    Raises BrokenRow, ImageMissing, ImageBroken.
     """
-    seen = seen_files.get((record.get(key), *record.folders)) if is_far(record, key) else None
-    file = seen or find_image(record, key)
-    facts = kept_facts.get(file) or keep(
-        kept_facts, file, read_facts(file.path, size=file.file_bytes)
-    )
+    file = None
+    if is_far(record, key):
+        file = seen_files.get((record.get(key), *record.folders))
+    if file is None:
+        file = find_image(record, key)
+    facts = kept_facts.get(file)
+    if facts is None:
+        facts = keep(kept_facts, file, read_facts(file.path, size=file.file_bytes))
     return Image(file.path, facts, limits or ImageLimits())
 
 
 def read_facts(
     path: str, keep_for: ImageLimits | None = None, size: int | None = None
 ) -> ImageFacts:
-    """An image file's facts; `keep_for` keeps what is sent under these limits. Raises ImageMissing,
-    ImageBroken.
+    """An image file's facts; `keep_for` keeps what is sent under these limits.
+
+    Raises ImageMissing, ImageBroken.
     """
     data = read_file(path, size)
     facts = parse_facts(data, path)
     if is_elsewhere(path):
         kept_files.put(facts.digest, data)
-    if keep_for and (image := Image(path, facts, keep_for)).as_is:
-        kept_urls.put(image.sent_digest, image._url_of(data))
+    if keep_for:
+        image = Image(path, facts, keep_for)
+        if image.as_is:
+            kept_urls.put(image.sent_digest, image._url_of(data))
     return facts
 
 

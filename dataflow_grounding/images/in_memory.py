@@ -1,5 +1,6 @@
-"""Pictures given in memory (bytes of image files, PIL images, NumPy arrays) as files, while the
-process runs.
+"""Pictures given in memory, as files while the process runs.
+
+They are bytes of image files, PIL images or NumPy arrays.
 """
 
 import atexit
@@ -34,11 +35,11 @@ def is_picture(value: Any) -> bool:
 
 
 def as_path(given: Any, name: str) -> str:
-    """The path of a picture: the one given, or that of a file with the picture, called by a digest
-    of its content.
+    """The path of a picture: the one given, or that of a file with the picture.
 
-    Errors call it `name`. Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy,
-    StorageFailed.
+    That is called by a digest of its content. Errors call the picture `name`.
+
+    Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy, StorageFailed.
     """
     if _is_stored(given):
         given = given.get("bytes") or given.get("path")
@@ -50,7 +51,10 @@ def as_path(given: Any, name: str) -> str:
             facts = parse_facts(data, f"{name} of {len(data):,} bytes")
             ending = facts.media_type.partition("/")[2]
             return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
-        picture = (_from_array if _is_a(given, "ndarray", "numpy") else _from_pillow)(given, name)
+        if _is_a(given, "ndarray", "numpy"):
+            picture = _from_array(given, name)
+        else:
+            picture = _from_pillow(given, name)
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
         picture.info = {}  # what a picture holds besides its pixels
@@ -61,14 +65,13 @@ def as_path(given: Any, name: str) -> str:
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
-        said = f"{name}: this {type(given).__name__} can't be read: {' '.join(str(error).split())}"
-        raise machine_fault(error) or ImageBroken(said) from None
+        why = " ".join(str(error).split())
+        broken = ImageBroken(f"{name}: this {type(given).__name__} can't be read: {why}")
+        raise machine_fault(error) or broken from None
 
 
 def id_of(path: str) -> str:
-    """What the picture's ids are made of: its path, or the digest of one that was
-    given in memory.
-    """
+    """What the picture's ids are made of: its path, or the digest of one from memory."""
     return os.path.basename(path) if os.path.dirname(path) in _folders.values() else path
 
 
@@ -129,6 +132,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
     """The file of that name in this process's folder, written if it is not there yet."""
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
+        # each thread writes its own, and the last to be through puts the same bytes in place
         part = Path(f"{path}.{threading.get_ident()}")
         write(part)
         os.replace(part, path)
@@ -136,9 +140,11 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
+    """This process's folder, made when it is first asked for."""
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
-        folder = _folders[process] = tempfile.mkdtemp(prefix="dataflow_grounding_")
+        folder = tempfile.mkdtemp(prefix="dataflow_grounding_")
+        _folders[process] = folder
         atexit.register(_remove, folder, process)
     return _folders[process]
 

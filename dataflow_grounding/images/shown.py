@@ -1,6 +1,6 @@
-"""Images that are sent otherwise than their files are: a part, enlarged, or the whole with numbered
-boxes drawn on it.
+"""Images that are sent otherwise than their files are.
 
+They are a part, enlarged, or the whole with numbered boxes drawn on it.
 What is small is found again in a part; regions are easier to tell apart by marks than by numbers in
 a text.
 """
@@ -29,8 +29,9 @@ TARGET_SIDE = 1024  # px to which a crop is enlarged, by a whole factor
 
 @dataclass(frozen=True)
 class ImageCrop(Image):
-    """The part inside `region` (whole pixels, xyxy, upright), enlarged `factor` times; boxes count
-    from its corner.
+    """The part inside `region` (whole pixels, xyxy, upright), enlarged `factor` times.
+
+    Boxes count from its corner.
     """
 
     region: tuple[int, int, int, int]
@@ -79,8 +80,9 @@ class ImageCrop(Image):
 
 
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
-    """A square part of the upright image around a box in its pixels, moved inside it, enlarged as
-    far as is taken.
+    """A square part of the upright image around a box in its pixels.
+
+    It is moved inside the image, and enlarged as far as the serving takes it.
     """
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
@@ -90,8 +92,9 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
-    """What is inside a box (pixels of the upright image), enlarged as far as is taken, or reduced
-    to what is.
+    """What is inside a box, in pixels of the upright image.
+
+    It is enlarged as far as the serving takes it, or reduced to what it takes.
     """
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
@@ -108,8 +111,9 @@ def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1 (Set-of-Mark,
-    Yang et al. 2023).
+    """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1.
+
+    The method is Set-of-Mark (Yang et al. 2023).
     """
 
     boxes: tuple[Bbox, ...]
@@ -125,8 +129,9 @@ class MarkedImage(Image):
         return f"{self.facts.digest}>{width}x{height}+{tags}{drawn}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
-        """Have at hand what was drawn elsewhere with the same marks, where it is of the size that
-        is sent.
+        """Have at hand what was drawn elsewhere with the same marks.
+
+        Only where it is of the size that is sent.
         """
         if self.sent_size == self.size:
             kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))

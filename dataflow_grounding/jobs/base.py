@@ -1,5 +1,6 @@
-"""What a spec's run needs to know of its pipeline: its steps, its input, and what it leaves besides
-the step files.
+"""What a spec's run needs to know of its pipeline.
+
+Its steps, its input, and what it leaves besides the step files.
 """
 
 import os
@@ -7,33 +8,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.files import within
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.extras.formats.legacy_files import remove_legacy, write_legacy
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.user_code import described, in_one_line, named
+from dataflow_grounding.tasks.wording import Wording, read_prompts
 
 Writer: TypeAlias = Callable[[Step], None]
-"""Called after a run with each step whose annotations are there; reads `step.storage.output_path`,
-writes beside it.
+"""Called after a run with each step whose annotations are there.
+
+It reads `step.storage.output_path` and writes beside it.
 """
 
-OUTPUT_FORMATS: dict[str, Writer] = {
-    **dict.fromkeys(("unified", "jsonl"), remove_legacy),
-    **dict.fromkeys(("legacy", "both"), write_legacy),
-}
-"""`jsonl` is the name of `unified` in TAO's code."""
+OUTPUT_FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both": "legacy"}
+"""The extension that writes each; `jsonl` is the name of `unified` in TAO's code."""
 
 
 class SpecJob:
-    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`. Raises SpecError,
-    InputError.
+    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`.
+
+    Raises SpecError, InputError.
     """
 
     name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
@@ -44,6 +45,7 @@ class SpecJob:
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
     pilot: int | None = None  # only the first so many rows
+    empty_columns: Sequence[str] = ()  # of those that `columns` found, which hold empty lists
     # the box format that the model is asked for; None for a pipeline without boxes
     box_format: FormatChoice | None
 
@@ -57,11 +59,31 @@ class SpecJob:
         """What `source` and `pipeline_steps` of the records say; None leaves them out."""
         return self.name
 
+    def definitions(self) -> dict[str, str]:
+        """What counts as the terms and phrases that the spec defines."""
+        return {}
+
+    def put_in_words(self) -> None:
+        """Have every step put its questions in the words that the spec states.
+
+        What a step's operator was given by `with_words` goes before. Raises SpecError.
+        """
+        block = self.spec.block
+        prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
+        stated = Wording(prompts, block.workflow.guidance, self.definitions())
+        if not stated:
+            return
+        for operator in self.operators:
+            own = operator.wording or Wording()
+            operator.wording = Wording(
+                {**stated.prompts, **own.prompts},
+                own.guidance or stated.guidance,
+                {**stated.definitions, **own.definitions},
+            )
+
     @property
     def operators(self) -> list[Operator]:
-        """The operators of the steps, without those of other libraries, which say nothing of
-        themselves.
-        """
+        """The operators of the steps, without other libraries', which say nothing of themselves."""
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
 
     @property
@@ -71,9 +93,10 @@ class SpecJob:
 
     def obstacles(self) -> list[str]:
         """What prevents the servings from sending, one sentence each."""
-        return list(
-            dict.fromkeys(text for serving in self.servings for text in serving.obstacles())
-        )
+        texts: list[str] = []
+        for serving in self.servings:
+            texts += serving.obstacles()
+        return list(dict.fromkeys(texts))
 
     def prepare(self) -> None:
         """Make the first step's input file where it isn't the user's own. Raises InputError."""
@@ -88,28 +111,46 @@ class SpecJob:
         return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:
-        """The columns of the first step's rows. Raises InputError, also where it can be told which
-        column is meant.
+        """The columns of the first step's rows.
+
+        Raises InputError, also where it can be told which column is meant.
         """
         self.prepare()
-        return Source(self.steps).columns()
+        source = Source(self.steps)
+        columns = source.columns()
+        self.empty_columns = source.empty_columns
+        return columns
 
     def needs(self) -> list[str]:
-        """What servings and operators lack, or what is good to know of them before a run, one line
-        each.
-        """
-        whose: list[Operator | Serving] = [*self.servings, *self.operators]
-        return list(dict.fromkeys(line for what in whose for line in needed(what)))
+        """What servings and operators lack, or what is good to know of them, one line each."""
+        lines: list[str] = []
+        for serving in self.servings:
+            lines += needed(serving)
+        for operator in self.operators:
+            lines += needed(operator)
+        return list(dict.fromkeys(lines))
 
     def remarks(self) -> list[str]:
-        """What is good to know of the input before a run, one line each."""
-        return []
+        """What is good to know of words and input before a run, one line each."""
+        heedless: set[str] = set()
+        for operator in self.operators:
+            if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
+                heedless.add(operator.serving.model)
+        return [
+            f"{model} reads no prompts, guidance or definitions: they change nothing of its answers"
+            for model in sorted(heedless)
+        ]
 
     def facts(self) -> dict[str, Any]:
         """What `run.json` says besides what it says of every pipeline."""
-        found = [told(operator) for operator in self.operators]
-        suspects = [facts["suspect_boxes"] for facts in found if "suspect_boxes" in facts]
-        return {"suspect_boxes": next(filter(None, suspects), None)} if suspects else {}
+        suspects = []
+        for operator in self.operators:
+            facts = told(operator)
+            if "suspect_boxes" in facts:
+                suspects.append(facts["suspect_boxes"])
+        if not suspects:
+            return {}
+        return {"suspect_boxes": next(filter(None, suspects), None)}
 
     def finish(self) -> None:
         """Leave what the output format has besides step files. Raises SpecError, StorageFailed."""
@@ -130,8 +171,8 @@ def in_folders(steps: list[Step]) -> list[Step]:
     for step in steps:
         name = step.operator.name
         if "/" in name or not _names_a_file(f"step_{name}"):  # a backslash, a line break
-            kind = "slash" if {*"/\\"}.intersection(name) else "control character"
-            what = f"a name with a {kind} names no folder: give it another `name`"
+            culprit = "slash" if "/" in name or "\\" in name else "control character"
+            what = f"a name with a {culprit} names no folder: give it another `name`"
             raise SpecError(f"operator {name!r}: {what}")
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
@@ -147,23 +188,25 @@ def _names_a_file(name: str) -> bool:
 
 
 def _bring_up_to_date(annotations: str) -> None:
-    from dataflow_grounding.extras.review.applying import bring_up_to_date  # few runs need it
-
-    bring_up_to_date(annotations)
+    """Write a step's reviewed file anew, where reviewing is installed."""
+    write_reviewed = extension("reviews", "apply")
+    if write_reviewed:
+        write_reviewed(annotations)
 
 
 def recalled(steps: list[Step]) -> FormatChoice | None:
-    """The box format that the steps' operators ask for, as their results folder remembers it; None
-    without boxes.
+    """The box format that the steps' operators ask for; None without boxes.
+
+    It is the one that their results folder remembers.
     """
-    choices = [
-        choice
-        for step in steps
-        if (choice := getattr(step.operator, "format_choice", None)) is not None
-    ]
-    for choice in choices:
-        choice.recall(steps[0].storage.checkpoint_folder)
-    return choices[0] if choices else None
+    first: FormatChoice | None = None
+    for step in steps:
+        choice = getattr(step.operator, "format_choice", None)
+        if choice is not None:
+            choice.recall(steps[0].storage.checkpoint_folder)
+            if first is None:
+                first = choice
+    return first
 
 
 def chosen(steps: list[Step], names: list[str]) -> list[Step]:
@@ -176,20 +219,27 @@ def chosen(steps: list[Step], names: list[str]) -> list[Step]:
 
 
 def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
-    """The writers of the format that a spec names, a user's own as `module:function`. Raises
-    SpecError.
+    """The writers of the format that a spec names, a user's own as `module:function`.
+
+    Raises SpecError.
     """
-    if name in OUTPUT_FORMATS:
-        return (OUTPUT_FORMATS[name],)
-    writer = named(name, "workflow.output_format", OUTPUT_FORMATS, folders)
-    if not callable(writer):
-        raise SpecError(f"workflow.output_format {name!r} should name a function that takes a step")
-    return (remove_legacy, writer)
+    key = "workflow.output_format"
+    without_legacy = extension("outputs", "unified")  # nothing to remove where nothing writes it
+    writers = [without_legacy] if without_legacy else []
+    if name not in OUTPUT_FORMATS:
+        writer = named(name, key, OUTPUT_FORMATS, folders)
+        if not callable(writer):
+            raise SpecError(f"{key} {name!r} should name a function that takes a step")
+        writers.append(writer)
+    elif OUTPUT_FORMATS[name] == "legacy":
+        writers = [required("outputs", "legacy", f"{key} {name}")]
+    return tuple(writers)
 
 
 def told(what: Operator | Serving) -> dict[str, Any]:
-    """The `facts()` of an operator or a serving, whoever wrote it: `error` where they
-    can't be had.
+    """The `facts()` of an operator or a serving, whoever wrote it.
+
+    Where they can't be had, `error` says why.
     """
     try:
         return what.facts()

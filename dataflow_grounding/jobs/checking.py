@@ -1,5 +1,6 @@
-"""Looking everything over before a run: spec, folders, every row, every image's header; nothing is
-sent.
+"""Looking everything over before a run: spec, folders, every row, every image's header.
+
+Nothing is sent.
 """
 
 import os
@@ -7,22 +8,25 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from dataflow_grounding._util.errors import GroundingError, InputError, RecordError, told_as
 from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
-from dataflow_grounding._util.terminal import counted
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import Record, has_id, read_text
+from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.working_folder import is_mirrored, mirrors
+from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.limiter import files_left
+from dataflow_grounding.engine.plan import Step, image_column
 from dataflow_grounding.engine.plan import check as check_plan
-from dataflow_grounding.engine.plan import image_column
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.extras.formats.label_seeds import counted_items
 from dataflow_grounding.images.image import find_image, open_image
+from dataflow_grounding.jobs.estimating import unanswerable
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
@@ -38,12 +42,12 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     records: int = 0
+    asks: str = ""
+    """Model and address of who would be asked."""
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """What an error says that is raised within becomes problems, but for lines that are told
-        already.
-        """
+        """What an error within says becomes problems, but for lines that are told already."""
         try:
             yield
         except GroundingError as error:
@@ -52,111 +56,203 @@ class Findings:
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
     """All that is wrong with a spec and what it names."""
-    found = Findings()
+    findings = Findings()
     run: SpecRun | None = None
-    with found.taking():
-        spec, found.problems = look_into_spec(paths, overrides)
+    with findings.taking():
+        spec, findings.problems = look_into_spec(paths, overrides)
         if spec is not None:
-            found.remarks += spec.remarks
-            run = _run_of(spec, found)
-            check_plan(run.steps, run.job.columns())
+            findings.remarks += spec.remarks
+            run = _run_of(spec, findings)
     if run is None:
-        return found
-    _check_folder(run.spec.results_dir, found)
-    found.problems += run.job.obstacles()
-    found.remarks += run.job.needs()
+        return findings
+    with _leaving_nothing_behind(run):
+        _check_run(run, findings)
+    return findings
+
+
+def _check_run(run: SpecRun, findings: Findings) -> None:
+    """Find what the run would meet."""
+    with findings.taking():
+        columns = run.job.columns()
+        check_plan(run.steps, columns, run.job.empty_columns)
+    _check_folder(run.spec.results_dir, findings)
+    findings.problems += run.job.obstacles()
+    findings.remarks += run.job.needs()
+    findings.remarks += run.remarks()
     if run.box_format is not None and run.box_format.pending:
-        first = f"the run starts with a calibration of {REQUESTS} (or set vlm.box_format)"
-        found.remarks.append(f"{run.box_format.why}: {first}")
-    workers, most = run.serving.max_workers, files_left()
-    if workers > most:
-        allowed = f"ulimit -n allows {most} connections: raise the limit to use them all"
-        found.remarks.append(f"max_workers is {workers}, but {allowed}")
-    with found.taking():
-        _check_rows(run, found)
-    return found
+        stating = f"set {setting('vlm.box_format')}"
+        first = f"the run starts with a calibration of {REQUESTS} (or {stating})"
+        findings.remarks.append(f"{run.box_format.why}: {first}")
+    workers = run.serving.max_workers
+    connections = files_left()
+    if workers > connections:
+        allowed = f"ulimit -n allows {connections} connections: raise the limit to use them all"
+        findings.remarks.append(f"max_workers is {workers}, but {allowed}")
+    with findings.taking():
+        _check_rows(run, findings)
+    if not findings.problems:
+        with findings.taking():
+            findings.problems += unanswerable(run)
 
 
-def _run_of(spec: Spec, found: Findings) -> SpecRun:
-    """The spec's run, with the embedded grounder where its model can't be used. Raises
-    GroundingError.
+@contextmanager
+def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
+    """Take away what is made within of the input, in folders that weren't there.
+
+    A folder with a `.ckpt` would pass for that of a run. What was fetched from the web stays, so
+    that it is fetched once.
     """
-    with found.taking():
-        return SpecRun(spec)
-    other = spec.model_copy(deep=True)
-    other.block.vlm.backend, other.block.vlm.box_format = "embedded", "auto"
-    return SpecRun(other)
+    results = run.spec.results_dir
+    checkpoints = run.steps[0].storage.checkpoint_folder
+    folders = [checkpoints, os.path.join(results, "pictures")]
+    made = [folder for folder in folders if not os.path.exists(folder)]
+    outer = [results, *_missing_parents(results)]
+    new = [folder for folder in outer if not os.path.exists(folder)]
+    try:
+        yield
+    finally:
+        _take_away(run, made, new)
 
 
-def _check_folder(folder: str, found: Findings) -> None:
+def _take_away(run: SpecRun, made: Sequence[str], outer: Sequence[str]) -> None:
+    """Delete the folders that a check has `made`, and those around them that are then empty."""
+    checkpoints = run.steps[0].storage.checkpoint_folder
+    lock = os.path.join(checkpoints, "lock")
+    is_a_runs = os.path.exists(lock) or os.path.exists(store_path(checkpoints))
+    if is_a_runs or getattr(run.block.data, "fetches", False):
+        return
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in outer:
+        with suppress(OSError):  # not empty, or not there
+            os.rmdir(folder)
+
+
+def _missing_parents(folder: str) -> Iterator[str]:
+    """The folders above one that aren't there, the nearest first."""
+    parent = os.path.dirname(os.path.abspath(folder))
+    while not os.path.exists(parent):
+        yield parent
+        parent = os.path.dirname(parent)
+
+
+def _run_of(spec: Spec, findings: Findings) -> SpecRun:
+    """The spec's run, with the embedded grounder where its model can't be used.
+
+    Raises GroundingError.
+    """
+    with findings.taking():
+        run = SpecRun(spec)
+        findings.asks = run.who
+        return run
+    embedded = spec.model_copy(deep=True)
+    embedded.block.vlm.backend = "embedded"
+    embedded.block.vlm.box_format = "auto"
+    return SpecRun(embedded)
+
+
+def _check_folder(folder: str, findings: Findings) -> None:
+    """Whether the results can be written, here and, where they go elsewhere, there."""
     if is_mirrored(folder):
-        with found.taking():
+        with findings.taking():
             mirrors(folder).check_writable(folder)
-    there = folder
-    while not os.path.exists(there):
-        there = os.path.dirname(there) or "."
-    with found.taking(), told_as(InputError, f"results_dir {folder}: cannot write to {there}"):
-        with tempfile.TemporaryFile(dir=there):
-            free = shutil.disk_usage(there).free
+    existing = folder
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing) or "."
+    with (
+        findings.taking(),
+        told_as(InputError, f"results_dir {folder}: cannot write to {existing}"),
+    ):
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
         if free < SMALL_DISK:
-            found.problems.append(
+            findings.problems.append(
                 f"results_dir {folder}: less than {SMALL_DISK >> 20} MiB free on its disk"
             )
 
 
-def _check_rows(run: SpecRun, found: Findings) -> None:
-    step = run.steps[0]
-    source = Source([step])
-    ids: dict[str, int] = {}
-    folders: Counter[str] = Counter()
-    texts = set(step.operator.reads().values()) - {source.image_key}
-    asked: dict[int, int] = {}
-    repeated: list[str] = []
+class _RowCheck:
+    """Looks rows over, one after the other, and remembers those that others repeat."""
+
+    def __init__(self, step: Step) -> None:
+        self.source = Source([step])
+        self.folders: Counter[str] = Counter()  # how many images were found in each
+        self.repeated: list[str] = []
+        self._step = step
+        self._reads = step.operator.reads()
+        self._texts = set(self._reads.values()) - {self.source.image_key}
+        self._lines_of_ids: dict[str, int] = {}
+        self._lines_of_questions: dict[int, int] = {}
+
+    def check(self, row: Row) -> str | None:
+        """What is wrong with a row, though it can be read. Raises RecordError where it can't."""
+        record = self.source.record(row)
+        check_seed(record)
+        if self._has_image(record):
+            self._check_image(record, row.line)
+        operator = self._step.operator
+        if isinstance(operator, Operator):
+            operator.look_over(record)
+        if self._reads.get("caption") == "caption":
+            read_text(record, "caption")
+        if "regions" in self._reads:
+            read_regions(record, "regions")
+        return self._check_id(str(record.image_id), row)
+
+    def _has_image(self, record: Record) -> bool:
+        if image_column(self._step.operator, record):
+            return True
+        return self._step.image_key is None and self.source.image_key in record
+
+    def _check_image(self, record: Record, line: int) -> None:
+        """Open the image, and note whether an earlier row asks the same of it."""
+        image_key = self.source.image_key
+        self.folders[_folder_of(record, image_key)] += 1
+        open_image(record, image_key)
+        path = os.path.realpath(find_image(record, image_key).path)
+        # a hash alone, as there may be a million rows
+        question = hash(repr([path, *map(record.get, self._texts)]))
+        first_line = self._lines_of_questions.setdefault(question, line)
+        if first_line != line:
+            self.repeated.append(f"line {line} that of line {first_line}")
+
+    def _check_id(self, image_id: str, row: Row) -> str | None:
+        """What is wrong with an id that an earlier row has, if this row states it."""
+        first_line = self._lines_of_ids.get(image_id)
+        if first_line is None:
+            self._lines_of_ids[image_id] = row.line
+        elif row.data and has_id(row.data.get("image_id")):
+            return f"image_id {image_id!r} is used in line {first_line} too"
+        return None
+
+
+def _check_rows(run: SpecRun, findings: Findings) -> None:
+    """Look over every row and the header of its image, and tell what there is to know of them."""
+    check = _RowCheck(run.steps[0])
     for row in run.job.rows():
-        found.records += 1
+        findings.records += 1
         where = run.job.where(row)
         try:
-            record = source.record(row)
-            check_seed(record)
-            if image_column(step.operator, record) or (
-                step.image_key is None and source.image_key in record
-            ):
-                folders[_folder_of(record, source.image_key)] += 1
-                open_image(record, source.image_key)
-                read = [
-                    os.path.realpath(find_image(record, source.image_key).path),
-                    *map(record.get, texts),
-                ]
-                first = asked.setdefault(hash(repr(read)), row.line)
-                repeated += [f"line {row.line} that of line {first}"] if first != row.line else []
-            if isinstance(step.operator, Operator):
-                step.operator.look_over(record)
-            if step.operator.reads().get("caption") == "caption":
-                read_text(record, "caption")
-            if "regions" in step.operator.reads():
-                read_regions(record, "regions")
-            image_id = str(record.image_id)
-            if row.data and has_id(row.data.get("image_id")) and image_id in ids:
-                found.problems.append(
-                    f"{where}: image_id {image_id!r} is used in line {ids[image_id]} too"
-                )
-            ids.setdefault(image_id, row.line)
+            problem = check.check(row)
         except RecordError as error:
-            found.problems.append(f"{where}: {error}")
-    found.remarks += run.job.remarks()
+            problem = str(error)
+        if problem is not None:
+            findings.problems.append(f"{where}: {problem}")
+    findings.remarks += run.job.remarks()
     again = "rows repeat the picture and text of an earlier row, and are paid for once"
-    found.remarks += counted_items(again, repeated)
-    found.remarks += [
-        f"{counted(count, 'image')} found in {folder}"
-        for folder, count in folders.items()
-        if folder
-    ]
+    findings.remarks += counted_items(again, check.repeated)
+    for folder, count in check.folders.items():
+        if folder:
+            findings.remarks.append(f"{counted(count, 'image')} found in {folder}")
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    given = str(record.get(image_key))
+    """The folder in which a relative path's image was found; "" for an absolute path."""
+    named = str(record.get(image_key))
     path = find_image(record, image_key).path
-    found = (f for f in record.folders if joined(f, given) == path and not is_absolute(given))
-    return next(
-        (folder if is_elsewhere(folder) else os.path.normpath(folder) for folder in found), ""
-    )
+    if is_absolute(named):
+        return ""
+    for folder in record.folders:
+        if joined(folder, named) == path:
+            return folder if is_elsewhere(folder) else os.path.normpath(folder)
+    return ""

@@ -2,13 +2,13 @@
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from math import isnan, nan
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import is_number, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.working_folder import address_of
@@ -23,8 +23,9 @@ FREE = Prices(0, 0)
 
 @dataclass
 class Amount:
-    """Requests, tokens and USD, NaN with any that has no price; fractions come from what was
-    measured.
+    """Requests, tokens and USD, which are NaN with any that has no price.
+
+    Fractions come from what was measured.
     """
 
     requests: float = 0.0
@@ -34,10 +35,22 @@ class Amount:
     cost_usd: float = 0.0
 
     def __add__(self, other: "Amount") -> "Amount":
-        return Amount(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
+        return Amount(
+            requests=self.requests + other.requests,
+            input=self.input + other.input,
+            cached=self.cached + other.cached,
+            output=self.output + other.output,
+            cost_usd=self.cost_usd + other.cost_usd,
+        )
 
     def __mul__(self, times: float) -> "Amount":
-        return Amount(*(number * times for number in vars(self).values()))
+        return Amount(
+            requests=self.requests * times,
+            input=self.input * times,
+            cached=self.cached * times,
+            output=self.output * times,
+            cost_usd=self.cost_usd * times,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Whole requests and tokens, and USD."""
@@ -47,54 +60,89 @@ class Amount:
 
 
 def costs_of(folder: str) -> dict[str, Any]:
-    """What the replies of all runs in `folder` cost at the prices in its run.json. Raises
-    InputError without any.
+    """What the replies of all runs in `folder` cost at the prices in its run.json.
+
+    Raises InputError where there are none.
     """
-    steps = paid_by_step(folder, stated_prices(read_object(os.path.join(folder, "run.json"))))
+    run = read_object(os.path.join(folder, "run.json"))
+    steps = paid_by_step(folder, stated_prices(run), judges_prices(run))
     if not steps:
         raise InputError(
             f"no stored replies in {address_of(folder)}: is it the results_dir of a run?"
         )
-    usd = (nan if step["cost_usd"] is None else step["cost_usd"] for step in steps)
-    paid = (
-        Amount(step["requests"], **step["tokens"], cost_usd=cost)
-        for step, cost in zip(steps, usd, strict=True)
-    )
-    return {**sum(paid, Amount()).to_json(), "steps": steps}
+    total = Amount()
+    for step in steps:
+        cost = nan if step["cost_usd"] is None else step["cost_usd"]
+        total += Amount(step["requests"], **step["tokens"], cost_usd=cost)
+    return {**total.to_json(), "steps": steps}
 
 
-def paid_by_step(folder: str, prices: Prices | None) -> list[dict[str, Any]]:
-    """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`. What got no
-    reply is not in it.
+def paid_by_step(
+    folder: str, prices: Prices | None, others: Mapping[str, Prices | None] | None = None
+) -> list[dict[str, Any]]:
+    """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`.
+
+    What got no reply is not in it.
+
+    Args:
+        folder: The results folder.
+        prices: What tokens cost; None takes the published prices of each reply's model.
+        others: Model → its prices, where these are other ones; None as for `prices`.
     """
+    others = others or {}
     bills: dict[str, dict[str, Amount]] = {}
-    for line in chain.from_iterable(map(read_lines, stores_of(folder))):
-        if "checks" in line:  # what a check says of other lines
-            continue
-        usage = usage_of(line)
-        row = None if prices else listed_price(str(line.get("model")))
-        price = FREE if line.get("free") else prices or (row.prices if row else None)
-        bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
-        cost = nan if price is None else price.cost(usage)
-        reply = Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
-        is_a = {
-            "retries": line.get("attempt"),
-            "samples": line.get("sample"),
-            "checks": line.get("task") == CHECK,
-        }
-        for part in ("all", *filter(is_a.get, PARTS)):
-            bill[part] += reply
-    return [
-        {"step": step, **bill["all"].to_json(), **{part: bill[part].to_json() for part in PARTS}}
-        for step, bill in sorted(bills.items())
-    ]
+    for path in stores_of(folder):
+        for line in read_lines(path):
+            is_check = line.get("task") == CHECK
+            if is_check and "reply" not in line:  # what is said of other lines
+                continue
+            bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
+            reply = _paid_for(line, others.get(str(line.get("model")), prices))
+            bill["all"] += reply
+            if line.get("attempt"):
+                bill["retries"] += reply
+            if line.get("sample"):
+                bill["samples"] += reply
+            if is_check:
+                bill["checks"] += reply
+    steps = []
+    for step, bill in sorted(bills.items()):
+        parts = {part: bill[part].to_json() for part in PARTS}
+        steps.append({"step": step, **bill["all"].to_json(), **parts})
+    return steps
+
+
+def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
+    """What a stored reply cost, at the given prices or else at the published ones of its model."""
+    usage = usage_of(line)
+    price = prices
+    if line.get("free"):
+        price = FREE
+    elif price is None:
+        listed = listed_price(str(line.get("model")))
+        price = listed.prices if listed else None
+    cost = nan if price is None else price.cost(usage)
+    return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
+
+
+def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
+    """By its model, the prices of the judge that a `run.json` says was asked besides.
+
+    None for one that the spec states no prices of.
+    """
+    judge = run.get("judge")
+    if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
+        return {}
+    prices: Prices | None = None
+    with suppress(TypeError, AttributeError, SpecError):
+        prices = Prices(**judge["prices"])
+    return {judge["model"]: prices}
 
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:
     """Those of the spec in what a `run.json` says, if it has any."""
     for vlm in stated_in(run, "vlm"):
         with suppress(KeyError, TypeError, AttributeError):
-            return Prices(
-                **{name: price for name, price in vlm["prices"].items() if is_number(price)}
-            )
+            stated = {name: price for name, price in vlm["prices"].items() if is_number(price)}
+            return Prices(**stated)
     return None

@@ -1,5 +1,6 @@
-"""What `doctor` tells: what is installed, which keys are set, and what an endpoint takes, by asking
-it once.
+"""What `doctor` tells: what is installed, which keys are set, and what an endpoint takes.
+
+The last is found out by asking it once.
 """
 
 import importlib.metadata
@@ -35,14 +36,21 @@ EXTRAS = {
     "local": "transformers",
 }
 NAMES = (
-    *("DF_BASE_URL", "DF_MODEL", "DF_API_KEY", "DF_BOX_FORMAT"),
-    *("OPENAI_BASE_URL", "OPENAI_API_KEY", "GOOGLE_GEMINI_BASE_URL", *GEMINI_KEYS),
+    "DF_BASE_URL",
+    "DF_MODEL",
+    "DF_API_KEY",
+    "DF_BOX_FORMAT",
+    "OPENAI_BASE_URL",
+    "OPENAI_API_KEY",
+    "GOOGLE_GEMINI_BASE_URL",
+    *GEMINI_KEYS,
 )
 
 
 def installation() -> dict[str, Any]:
-    """Versions, extras (None: not installed), and which names the environment has; never their
-    values.
+    """Versions, extras (None: not installed), and which names the environment has.
+
+    Never their values.
     """
     return {
         "version": __version__,
@@ -53,8 +61,9 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
-    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered a small
-    picture.
+    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered.
+
+    It is asked about a small picture.
     """
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])
@@ -69,26 +78,31 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
     """The same of a serving; what keeps the `others` from being asked keeps it, too."""
-    problems = list(dict.fromkeys(text for each in (serving, *others) for text in each.obstacles()))
-    found = {
+    obstacles: list[str] = []
+    for asked in (serving, *others):
+        obstacles += asked.obstacles()
+    facts = {
         "endpoint": serving.endpoint,
         "model": serving.model,
-        "problems": problems,
+        "problems": list(dict.fromkeys(obstacles)),
         **serving.facts(),
     }
-    if not send or problems:
-        return found
-    if len(parts := serving.endpoints()) == 1:
-        return {**found, **_asked(serving)}
-    each = [{"endpoint": one.endpoint, "weight": weight, **_asked(one)} for one, weight in parts]
-    return {
-        **found,
-        "endpoints": each,
-        "problems": [text for one in each for text in one.get("problems", ())],
-    }
+    if not send or obstacles:
+        return facts
+    parts = serving.endpoints()
+    if len(parts) == 1:
+        return {**facts, **_asked(serving)}
+    answers = []
+    problems: list[str] = []
+    for part, weight in parts:
+        answer = {"endpoint": part.endpoint, "weight": weight, **_asked(part)}
+        answers.append(answer)
+        problems += answer.get("problems", ())
+    return {**facts, "endpoints": answers, "problems": problems}
 
 
 def _asked(serving: Serving) -> dict[str, Any]:
+    """How a serving answers a small picture, or the `problems` that it has with it."""
     from PIL import Image as Pillow
 
     with tempfile.TemporaryDirectory() as folder:
@@ -109,19 +123,16 @@ def _asked(serving: Serving) -> dict[str, Any]:
             reply = run_blocking(ask)
         except GroundingError as error:
             return {"problems": [str(error)]}
-    found: dict[str, Any] = {
-        "seconds": round(time.monotonic() - start, 2),
-        "usage": vars(reply.usage),
-    }
-    found["takes"] = serving.facts().get("takes", "JSON schemas, a system message")
+    seconds = round(time.monotonic() - start, 2)
+    takes = serving.facts().get("takes", "JSON schemas, a system message")
     try:
         _, notes = request.read(reply.text)
-        found["reply"] = "as asked for" if not notes else f"readable ({', '.join(map(str, notes))})"
+        verdict = f"readable ({', '.join(map(str, notes))})" if notes else "as asked for"
     except RecordError as error:
-        found["reply"] = f"not readable: {error}"
+        verdict = f"not readable: {error}"
     if not reply.usage.input_tokens:
-        found["reply"] += "; it reports no token counts, so costs are unknown"
-    return found
+        verdict += "; it reports no token counts, so costs are unknown"
+    return {"seconds": seconds, "usage": vars(reply.usage), "takes": takes, "reply": verdict}
 
 
 def _version(package: str) -> str | None:

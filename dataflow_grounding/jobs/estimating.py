@@ -1,14 +1,15 @@
-"""What a run will send and cost, before it sends anything: its steps at work on the data, with
-made-up replies.
+"""What a run will send and cost, before it sends anything.
+
+Its steps are put to work on the data, with made-up replies.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import nan
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -29,6 +30,7 @@ from dataflow_grounding.jobs.costs import Amount
 from dataflow_grounding.jobs.guessed_replies import guess_reply
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
+from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
@@ -36,40 +38,48 @@ from dataflow_grounding.tasks.request import ReadReply
 from dataflow_grounding.watch.probing import checks_for
 
 T = TypeVar("T")
+TRIED = 20  # records that show what steps ask
 ALL_UP_TO = 2000
+"""So many records are all looked at; of more, the first and some of the others, so many in all."""
 HEAD = 300
-"""Of more records than ALL_UP_TO, the first (a pilot's), and of the others as many as make
-ALL_UP_TO, evenly spread.
-"""
+"""How many first records are looked at, as a pilot would; the others are evenly spread."""
 
 
 @dataclass
 class StepEstimate:
-    """One step: what is still to be sent, by guess; for what is stored, what was measured and what
-    the guess was.
+    """One step: what it is guessed to send, and how such guesses compare with what is stored.
+
+    `measured` is what the replies cost that are stored, `guessed` what would have been guessed of
+    them.
     """
 
     label: str
     to_send: Amount = field(default_factory=Amount)
     measured: Amount = field(default_factory=Amount)
     guessed: Amount = field(default_factory=Amount)
-    done: int = 0
-    # records through it, and those of which not even what it will read is known
-    coming: float = 0.0
+    done: int = 0  # records that went through it
+    coming: float = 0.0  # records of which not even what it will read is known
 
     def expected(self) -> Amount:
         """What is still to be sent, corrected by what was measured."""
-        sent, was, guess = self.to_send, self.measured, self.guessed
-        if not was.requests:
-            return sent
-        if not guess.requests:  # a step for what no guess foresees, as small boxes: by the record
-            return sent + was * (self.coming / max(self.done, 1))
-        times = was.requests / guess.requests
-        if not was.input or not guess.input:  # the endpoint counts no tokens
-            return sent * times
-        input_ = sent.input * was.input / guess.input
-        output = sent.output * (was.output / guess.output if guess.output else times)
-        return Amount(sent.requests * times, input_, input_ * was.cached / was.input, output)
+        to_send = self.to_send
+        measured = self.measured
+        guessed = self.guessed
+        if not measured.requests:
+            return to_send
+        if not guessed.requests:  # a step for what no guess foresees, as small boxes: by the record
+            return to_send + measured * (self.coming / max(self.done, 1))
+        times = measured.requests / guessed.requests
+        if not measured.input or not guessed.input:  # the endpoint counts no tokens
+            return to_send * times
+        output_times = measured.output / guessed.output if guessed.output else times
+        input_tokens = to_send.input * measured.input / guessed.input
+        return Amount(
+            requests=to_send.requests * times,
+            input=input_tokens,
+            cached=input_tokens * measured.cached / measured.input,
+            output=to_send.output * output_times,
+        )
 
 
 class _Guessing(Serving):
@@ -78,33 +88,46 @@ class _Guessing(Serving):
     def __init__(
         self, serving: Serving, box_format: BoxFormat, rules: TokenRules | None, seen: set[str]
     ) -> None:
-        self.model, self.endpoint, self.image_limits = (
-            serving.model,
-            serving.endpoint,
-            serving.image_limits,
-        )
+        self.model = serving.model
+        self.endpoint = serving.endpoint
+        self.image_limits = serving.image_limits
         self.max_output_tokens = serving.max_output_tokens
+        self.other_identities = serving.other_identities
         self.counted = Amount()
         self.unreadable: set[str] = set()
-        self._identity, self.other_identities = serving.identity(), serving.other_identities
-        self._box_format, self._rules, self._seen = box_format, rules, seen
+        self.tasks = serving.tasks
+        self.unanswerable: set[str] = set()
+        self._identity = serving.identity()
+        self._identity_there = serving.identity_there()
+        self._box_format = box_format
+        self._rules = rules
+        self._seen = seen  # pictures that were sent before, by any step
 
     def identity(self) -> dict[str, Any]:
         return self._identity  # the real serving's: stored replies are found by it
 
+    def identity_there(self) -> dict[str, Any]:
+        return self._identity_there
+
+    def _count(self, request: Request[Any], reply: str, rules: TokenRules) -> None:
+        """Add a request's tokens; one that begins as an earlier one did is cached to that point."""
+        beginning = rules.text(request.system)
+        beginning += sum(rules.image(image.sent_size) for image in request.images)
+        pictures = "/".join(image.sent_digest for image in request.images)
+        if pictures in self._seen and beginning >= rules.least_cached:
+            self.counted.cached += beginning
+        self._seen.add(pictures)
+        said = "".join(turn.text for turn in request.turns)
+        self.counted.input += beginning + rules.text(request.text) + rules.text(said)
+        self.counted.output += rules.text(reply)
+
     async def answer(self, request: Request[Any]) -> Reply:
+        if self.tasks is not None and request.task not in self.tasks:
+            self.unanswerable.add(request.task)
         text = guess_reply(request, self._box_format)
         self.counted.requests += 1
-        if (rules := self._rules) is not None:
-            beginning = rules.text(request.system) + sum(
-                rules.image(image.sent_size) for image in request.images
-            )
-            pictures = "/".join(image.sent_digest for image in request.images)
-            if pictures in self._seen and beginning >= rules.least_cached:
-                self.counted.cached += beginning
-            self._seen.add(pictures)
-            self.counted.input += beginning + rules.text(request.text)
-            self.counted.output += rules.text(text)
+        if self._rules is not None:
+            self._count(request, text, self._rules)
         try:
             request.read(text)
         except Exception:  # a reader of the user's own, that wants more than the schema says
@@ -114,8 +137,9 @@ class _Guessing(Serving):
 
 
 class _StepReplies(KeyedLog):
-    """The stored replies as one step asks for them, of one record; what it puts is
-    kept in memory.
+    """The stored replies as one step asks for them, of one record.
+
+    What the step puts is kept in memory.
     """
 
     def __init__(self, stored: KeyedLog | None) -> None:
@@ -128,27 +152,46 @@ class _StepReplies(KeyedLog):
         """The reply put here, or the last stored one."""
         self.asked.add(key)
         line = super().get(key)
-        if (
-            line is None
-            and self._stored is not None
-            and (line := self._stored.get(key)) is not None
-        ):
+        if line is not None or self._stored is None:
+            return line
+        line = self._stored.get(key)
+        if line is not None:
             self.used[key] = usage_of(line)
         return line
 
+    def every(self, key: str) -> list[dict[str, Any]]:
+        """The reply put here, or the stored ones."""
+        lines = super().every(key)
+        if lines or self._stored is None:
+            return lines
+        lines = self._stored.every(key)
+        if lines:
+            self.asked.add(key)
+            self.used[key] = usage_of(lines[-1])
+        return lines
+
+    @property
+    def has_earlier(self) -> bool:
+        """Whether there are stored replies."""
+        return self._stored is not None and (len(self._stored) > 0 or self._stored.has_earlier)
+
+    def cost(self) -> Amount:
+        """What the stored replies cost that were asked for, in requests and tokens."""
+        amounts = [Amount(1, *usage.as_list()) for usage in self.used.values()]
+        return sum(amounts, Amount())
+
 
 class _GuessAsk(StepAsk):
-    """Reads each made-up reply once, though both the stand-in for a serving and the engine ask what
-    it says.
-    """
+    """Reads each made-up reply once, though the stand-in and the engine both ask what it says."""
 
     async def __call__(self, request: Request[T]) -> T:
         return await super().__call__(request.put_so(read=_ReadOnce(request.read)))
 
 
 class _ReadOnce(Generic[T]):
-    """A request's `read` that remembers what the last text said; what can't be read
-    is read again.
+    """A request's `read` that remembers what the last text said.
+
+    What can't be read is read again.
     """
 
     def __init__(self, read: Callable[[str], ReadReply[T]]) -> None:
@@ -161,9 +204,17 @@ class _ReadOnce(Generic[T]):
         return self._last[1]
 
 
+class _StepOnRecord(NamedTuple):
+    """What one step would send for one record, and what its stored replies cost."""
+
+    to_send: Amount
+    measured: Amount
+
+
 class _Pass:
-    """The steps at work on records, each step with its own counts; `replies` are those that are
-    there.
+    """The steps at work on records, each step with its own counts.
+
+    `replies` are those that are there, `images` what is known of the pictures.
     """
 
     def __init__(
@@ -173,89 +224,159 @@ class _Pass:
         replies: KeyedLog | None,
         images: KeyedLog | None = None,
     ) -> None:
-        self._steps, self._replies = run.steps, replies
-        seen: set[str] = set()
+        self._steps = run.steps
+        self._replies = replies
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
-        self.servings = [
-            _Guessing(step.operator.serving or run.serving, box_format, rules, seen)
-            for step in run.steps
-        ]
+        seen: set[str] = set()
+        self.servings: list[_Guessing] = []
+        for step in run.steps:
+            real_serving = step.operator.serving or run.serving
+            own_rules = rules if real_serving is run.serving else _token_rules(real_serving)
+            self.servings.append(_Guessing(real_serving, box_format, own_rules, seen))
         options = replace(run.options, force_reprocess=False)  # then there are no stored replies
         budget = Budget(None, None, None)
         self._askings = [Asking(serving, options, budget) for serving in self.servings]
         self._memo = ImageMemo(images, keeps=False)
-        self._rows: set[frozenset[str]] = set()
+        self._rows: set[frozenset[str]] = set()  # as what the first step asks of them
 
-    async def take(self, record: Record) -> list[tuple[Amount, Amount]]:
-        """Take a record through all steps: what each would send, and what of it is stored or asked
-        twice.
+    async def take(self, record: Record) -> list[_StepOnRecord]:
+        """Take a record through all steps: what each would send, and what of it is stored.
+
+        A row that asks what an earlier one did costs nothing.
         """
-        found, going_on = [], True
+        results: list[_StepOnRecord] = []
+        failed = False
         stores = [_StepReplies(self._replies) for _ in self._steps]
         for step, serving, store, asking in zip(
             self._steps, self.servings, stores, self._askings, strict=True
         ):
             serving.counted = Amount()
-            if going_on:
-                ask = _GuessAsk(asking, store, step.label, (0,), Counter())
+            if not failed:
+                wording = step.operator.wording
+                ask = _GuessAsk(asking, store, step.label, (0,), Counter(), wording=wording)
                 update, _ = await annotated(step.operator, record, ask, self._memo)
-                going_on = update is not None
+                failed = update is None
                 record = record.updated(update or {})
-            stored = (Amount(1, *astuple(usage)) for usage in store.used.values())
-            found.append((serving.counted, sum(stored, Amount())))
-        if (first := frozenset(stores[0].asked)) and first in self._rows:
-            return [(Amount(), Amount()) for _ in found]
-        self._rows.add(first)
-        return found
+            results.append(_StepOnRecord(serving.counted, store.cost()))
+        asked_first = frozenset(stores[0].asked)
+        if asked_first and asked_first in self._rows:
+            return [_StepOnRecord(Amount(), Amount()) for _ in results]
+        self._rows.add(asked_first)
+        return results
+
+    def unanswerable(self) -> list[str]:
+        """What the steps have asked that their servings can't answer, one line each."""
+        lines = []
+        for step, serving in zip(self._steps, self.servings, strict=True):
+            for task in sorted(serving.unanswerable):
+                lines.append(
+                    f"{step.label} asks {task}, which {serving.model} can't answer: name another"
+                    " model in vlm.backend"
+                )
+        return lines
+
+
+def unanswerable(run: SpecRun) -> list[str]:
+    """What steps of the user's own ask the servings that these can't answer, one line each.
+
+    Found out by the first records, with made-up replies.
+    """
+    steps = [step for step in run.steps if not isinstance(step.operator, WholeFile)]
+    servings = [step.operator.serving for step in steps]
+    is_limited = any(serving is not None and serving.tasks is not None for serving in servings)
+    is_shipped = all(
+        type(step.operator).__module__.startswith("dataflow_grounding.operators.") for step in steps
+    )
+    if not is_limited or is_shipped or len(steps) < len(run.steps):
+        return []
+    trial = _Pass(run, None, None)
+    records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
+    run_blocking(lambda: _worked_through(run, records, trial, None))
+    return trial.unanswerable()
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """What a run will send and cost, as one JSON object; the total is under `requests`, `tokens`,
-    `cost_usd`.
+    """What a run will send and cost, as one JSON object.
 
-    `records` are in the input, `looked_at` of them were reckoned with: worked through with made-up
-    replies. What is stored already costs nothing more. `not_guessed`: tasks whose replies could not
-    be made up; what is asked because of them is not in it.
+    The total is under `requests`, `tokens`, `cost_usd`. `records` are in the input, `looked_at` of
+    them were reckoned with: worked through with made-up replies. What is stored already costs
+    nothing more. `not_guessed`: tasks whose replies could not be made up; what is asked because of
+    them is not in it.
     """
     for step in run.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
-    rules = None
-    if run.serving.endpoint.startswith(("http://", "https://")):
-        rules = TokenRules(run.serving.model, getattr(run.serving, "media_resolution", ""))
-    anew, folder = run.options.force_reprocess, run.steps[0].storage.checkpoint_folder
+    rules = _token_rules(run.serving)
+    anew = run.options.force_reprocess
+    folder = run.steps[0].storage.checkpoint_folder
     with (
-        closing(KeyedLog("")) if anew else readable_replies(folder) as there,
+        closing(KeyedLog("")) if anew else readable_replies(folder) as replies,
         closing(log_of(folder)) as images,
     ):
-        stored = _answers_in(there)
-        real, guess = (
-            _Pass(run, rules, there, images),
-            _Pass(run, rules, None, images) if stored else None,
-        )
+        stored = _answers_in(replies)
+        real = _Pass(run, rules, replies, images)
+        guess = _Pass(run, rules, None, images) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _worked_through(run, records, real, guess))
+    wrong = real.unanswerable()
+    if wrong:
+        raise SpecError("\n".join(wrong))
     _add_checks(run.steps, steps)
-    prices = run.options.prices
+    _add_tests(run.steps, steps, records)
+    expected = [
+        _with_cost(estimated.expected(), _prices_of(step, run))
+        for step, estimated in zip(run.steps, steps, strict=True)
+    ]
+    unreadable: set[str] = set()
+    for serving in real.servings:
+        unreadable |= serving.unreadable
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
+        "asks": run.who,
         "records": records,
         "looked_at": min(records, ALL_UP_TO),
-        **_priced(sum((step.expected() for step in steps), Amount()), prices),
+        **sum(expected, Amount()).to_json(),
         "stored": stored,
-        "steps": [{"step": step.label, **_priced(step.expected(), prices)} for step in steps],
+        "steps": [
+            {"step": step.label, **amount.to_json()}
+            for step, amount in zip(steps, expected, strict=True)
+        ],
         "measured": any(step.measured.requests for step in steps),
-        "image_rule": None if rules is None else "published" if rules.known else "assumed",
-        "not_guessed": sorted(set().union(*(serving.unreadable for serving in real.servings))),
+        "image_rule": _image_rule(rules),
+        "not_guessed": sorted(unreadable),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
 
 
-def _priced(amount: Amount, prices: Prices | None) -> dict[str, Any]:
-    tokens = (round(number) for number in (amount.input, amount.cached, amount.output))
-    return replace(amount, cost_usd=prices.cost(Usage(*tokens)) if prices else nan).to_json()
+def _token_rules(serving: Serving) -> TokenRules | None:
+    """How an endpoint counts tokens; None for what runs on this machine, which counts none."""
+    if not serving.endpoint.startswith(("http://", "https://")):
+        return None
+    return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
+
+
+def _image_rule(rules: TokenRules | None) -> str | None:
+    """Whether it is published how the model counts images; None where nothing is counted."""
+    if rules is None:
+        return None
+    return "published" if rules.known else "assumed"
+
+
+def _prices_of(step: Step, run: SpecRun) -> Prices | None:
+    """What the tokens cost of whoever answers a step."""
+    serving = step.operator.serving or run.serving
+    return run.judges_prices.get(serving.model, run.options.prices)
+
+
+def _with_cost(amount: Amount, prices: Prices | None) -> Amount:
+    """An amount with its cost."""
+    cost = nan
+    if prices:
+        tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
+        cost = prices.cost(tokens)
+    return replace(amount, cost_usd=cost)
 
 
 async def _worked_through(
@@ -270,56 +391,86 @@ async def _worked_through(
         except RecordError:
             continue
         guessed = await guess.take(record.updated({})) if guess else []
-        earlier = 0.0
-        for place, (to_send, measured) in enumerate(await real.take(record)):
-            steps[place].to_send += to_send * times
-            steps[place].coming += times if earlier else 0
-            steps[place].done += not (earlier or to_send.requests)
-            earlier += to_send.requests
+        sent_before = 0.0  # requests of the steps before
+        for number, (to_send, measured) in enumerate(await real.take(record)):
+            step = steps[number]
+            step.to_send += to_send * times
+            if sent_before:
+                step.coming += times
+            elif not to_send.requests:
+                step.done += 1
+            sent_before += to_send.requests
             if measured.requests and not to_send.requests:
-                steps[place].measured += measured
-                steps[place].guessed += guessed[place][0]
+                step.measured += measured
+                step.guessed += guessed[number].to_send
     return steps
 
 
 def _answers_in(replies: KeyedLog) -> int:
-    """How many replies answer a record's question, in all logs."""
-    logs = (replies, *replies.others)
-    checks = (
-        {line["key"] for line in read_lines(log.path, 0, log.end) if line.get("task") == CHECK}
-        for log in logs
-    )
-    return sum(map(len, logs)) - sum(map(len, checks))
+    """How many replies answer a record's question, in all logs; checks' replies answer none."""
+    count = 0
+    for log in (replies, *replies.others):
+        lines = read_lines(log.path, 0, log.end)
+        checks = {line["key"] for line in lines if line.get("task") == CHECK}
+        count += len(log) - len(checks)
+    return count
 
 
 def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
-    """Add the checks of the box format, each much like a request; the steps that watch their boxes
-    do them together.
+    """Add the checks of the box format, each much like a request.
+
+    The steps that watch their boxes do them together.
     """
     watched = 0.0  # requests
-    for step, found in zip(steps, estimates, strict=True):
-        operator, serving, to_send = step.operator, step.operator.serving, found.to_send
-        checked = serving is not None and serving.takes_probes and not serving.exact_boxes
-        every = (
-            operator.facts().get("check_every")
-            if checked and isinstance(operator, Operator)
-            else None
-        )
-        if serving is not None and to_send.requests and every:
-            before, watched = watched, watched + to_send.requests
-            endpoints = len(serving.endpoints())
-            checks = checks_for(round(watched), every, endpoints) - checks_for(
-                round(before), every, endpoints
-            )
-            found.to_send += to_send * (checks / to_send.requests)
+    for step, estimated in zip(steps, estimates, strict=True):
+        serving = step.operator.serving
+        every = _check_every(step)
+        requests = estimated.to_send.requests
+        if serving is None or not every or not requests:
+            continue
+        endpoints = len(serving.endpoints())
+        checks_before = checks_for(round(watched), every, endpoints)
+        watched += requests
+        checks = checks_for(round(watched), every, endpoints) - checks_before
+        estimated.to_send += estimated.to_send * (checks / requests)
+
+
+def _add_tests(steps: list[Step], estimates: list[StepEstimate], records: int) -> None:
+    """Add the tests of judges, each much like a request."""
+    for step, estimated in zip(steps, estimates, strict=True):
+        requests = estimated.to_send.requests
+        operator = step.operator
+        if not isinstance(operator, JudgeOperator) or not requests:
+            continue
+        every = operator.judge_watch.every
+        if every is not None and operator.serving.takes_probes:
+            tests = -(-records // every)
+            estimated.to_send += estimated.to_send * (tests / requests)
+
+
+def _check_every(step: Step) -> int | None:
+    """After how many requests a step checks the box format; None for one that doesn't."""
+    operator = step.operator
+    serving = operator.serving
+    if serving is None or not serving.takes_probes or serving.exact_boxes:
+        return None
+    if not isinstance(operator, Operator):
+        return None
+    return operator.facts().get("check_every")
 
 
 def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
     """The rows to look at, and for how many each stands."""
-    yield from ((row, 1.0) for row in itertools.islice(rows, HEAD if total > ALL_UP_TO else total))
-    rest, wanted = total - HEAD, ALL_UP_TO - HEAD
+    if total <= ALL_UP_TO:
+        for row in itertools.islice(rows, total):
+            yield row, 1.0
+        return
+    for row in itertools.islice(rows, HEAD):
+        yield row, 1.0
+    rest = total - HEAD
+    wanted = ALL_UP_TO - HEAD
     taken = 0
-    for place, row in enumerate(rows):
-        if place * wanted // rest >= taken:
+    for number, row in enumerate(rows):
+        if number * wanted // rest >= taken:
             taken += 1
             yield row, rest / wanted

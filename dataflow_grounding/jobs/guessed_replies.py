@@ -1,13 +1,11 @@
-"""Replies such as a model might give, made up from the request alone: what an estimate reckons
-with.
-"""
+"""Replies such as a model might give, made up from the request: what an estimate reckons with."""
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.extras.embedded.noun_phrases import extract_expressions
 from dataflow_grounding.tasks import Request
 
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
@@ -17,9 +15,19 @@ _ABOUT = {
     "color": "silver",
     "description": "the silver car parked in front of the white van",
 }
-_LISTS: dict[str, tuple[str, str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    "region_expression": ("regions", "regions", lambda region: {"id": region["id"], **_ABOUT}),
-    "grounding_expression": (
+
+
+class _List(NamedTuple):
+    """A reply that lists, under `name`, an item for each of what is `asked` in the request."""
+
+    name: str
+    asked: str
+    item_for: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+_LISTS = {
+    "region_expression": _List("regions", "regions", lambda region: {"id": region["id"], **_ABOUT}),
+    "grounding_expression": _List(
         "expressions",
         "regions",
         lambda region: {
@@ -27,68 +35,93 @@ _LISTS: dict[str, tuple[str, str, Callable[[dict[str, Any]], dict[str, Any]]]] =
             "region_ids": [region["id"]],
         },
     ),
-    "double_check": (
+    "double_check": _List(
         "checks",
         "expressions",
         lambda expression: {**expression, "matches": True, "reason": ""},
     ),
-    "region_caption": (
+    "crop_check": _List(
+        "crops",
+        "crops",
+        lambda crop: {"id": crop["id"], "answer": "yes"},
+    ),
+    "region_caption": _List(
         "captions",
         "regions",
         lambda region: {"id": region["id"], "text": _SENTENCE},
     ),
 }
-"""Of tasks that are answered by a list: its name, what of the request has an item for each, and
-that item.
-"""
+"""The tasks that are answered by a list."""
 
 
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
-    """A reply to a request of any task, about as long as a model's; where its schema says enough,
-    one that fits it.
+    """A reply to a request of any task, about as long as a model's.
+
+    Where the request's schema says enough, it fits it.
     """
     if request.task in _LISTS:
-        name, asked, item_for = _LISTS[request.task]
-        made: Any = {name: [item_for(one) for one in request.input[asked]]}
+        answer = _LISTS[request.task]
+        items = [answer.item_for(item) for item in request.input[answer.asked]]
+        reply: Any = {answer.name: items}
     elif request.task == "expression_extraction":
-        made = _expressions(str(request.input["caption"]))
-    elif request.task == "phrase_grounding":
-        made = _objects(request, box_format)
+        reply = _expressions(str(request.input["caption"]))
+    elif request.task == "box_check":
+        reply = _all_right(request)
+    elif request.task in ("phrase_grounding", "missing_boxes"):
+        reply = _objects(request, box_format)
     else:
-        made = _fitting(request.schema)
-    return json.dumps(made, ensure_ascii=False)
+        reply = _fitting(request.schema)
+    return json.dumps(reply, ensure_ascii=False)
 
 
 def _fitting(schema: Mapping[str, Any]) -> Any:
     """A value that a JSON schema allows."""
     if schema.get("enum"):
         return schema["enum"][0]
-    kind = schema.get("type")
-    kind = kind[0] if isinstance(kind, list) and kind else kind
-    if kind == "object":
+    json_type = schema.get("type")
+    if isinstance(json_type, list) and json_type:
+        json_type = json_type[0]
+    if json_type == "object":
         return {name: _fitting(value) for name, value in schema.get("properties", {}).items()}
-    if kind == "array":
+    if json_type == "array":
         return [_fitting(schema.get("items", {}))]
-    return {"integer": 1, "number": 1, "boolean": True, "null": None}.get(str(kind), _SENTENCE)
+    examples = {"integer": 1, "number": 1, "boolean": True, "null": None}
+    return examples.get(str(json_type), _SENTENCE)
 
 
 def _expressions(caption: str) -> Any:
-    found = extract_expressions(caption)
-    if not found["expressions"]:
+    """The caption's noun phrases; where none can be told, so many pieces as there may be."""
+    extract = extension("phrases", "embedded")
+    reply: dict[str, Any] = extract(caption) if extract else {"expressions": []}
+    if not reply["expressions"]:
         # another language, or no sentence: a phrase for three words, or for six characters
         words = caption.split()
         pieces = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
         if len(words) < len(caption) / 12:
             pieces = [caption[at : at + 6] for at in range(0, len(caption), 6)]
-        found["expressions"] = [{"text": piece, "noun_chunk": piece} for piece in pieces[:8]]
-    return found
+        reply["expressions"] = [{"text": piece, "noun_chunk": piece} for piece in pieces[:8]]
+    return reply
+
+
+def _all_right(request: Request[Any]) -> Any:
+    """A check that finds every phrase's thing there, and every box right."""
+    boxes = request.input["boxes"]
+    presences = []
+    for phrase in request.input["phrases"]:
+        count = len([box for box in boxes if box["text"] == phrase["text"]])
+        presences.append({"id": phrase["id"], "there": count > 0, "count": count})
+    verdicts = [{"id": box["id"], "verdict": "right", "reason": ""} for box in boxes]
+    return {"phrases": presences, "boxes": verdicts}
 
 
 def _objects(request: Request[Any], box_format: BoxFormat) -> Any:
-    width, height = size = request.images[0].sent_size
+    """A box for each phrase, the same for all: it is its length that counts."""
+    size = request.images[0].sent_size
+    width, height = size
     box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)
     numbers = box_format.from_pixels(box, original=size, sent=size)
-    found = {box_format.key: numbers, "score": 0.92}
-    return {
-        "objects": [{"id": p["id"], "label": p["text"], **found} for p in request.input["phrases"]]
-    }
+    objects = []
+    for phrase in request.input["phrases"]:
+        label = {"id": phrase["id"], "label": phrase["text"]}
+        objects.append({**label, box_format.key: numbers, "score": 0.92})
+    return {"objects": objects}

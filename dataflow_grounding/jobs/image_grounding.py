@@ -6,12 +6,16 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.extensions import required
+from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
+from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.rows_job import RowsJob
-from dataflow_grounding.operators import PhraseLister
-from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
-from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline, ProposalPipeline
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 
 GROUND = 1  # the step after which further ones may look at the boxes again
 
@@ -20,25 +24,38 @@ class GroundingWorkflow(WorkflowBlock):
     """`image_grounding.workflow`."""
 
     steps: list[str] = ["0", "1"]
+    phrases_per_request: int = Field(16, ge=1, le=1000)
     samples: int = Field(1, ge=1, le=100)
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
+    check: bool | Literal["fast"] = False
     merge_iou: float | None = Field(0.9, gt=0, le=1)
 
 
+class ClassEntry(Block):
+    """A class of `data.classes`: its phrases, by default its name, and what counts as it."""
+
+    phrases: list[str] = []
+    definition: str = ""
+
+
 class GroundingData(RowsData):
-    """`image_grounding.data`; `classes` are class names, or phrase → class, to look for in every
-    picture.
+    """`image_grounding.data`.
+
+    `classes` are what to look for in every picture: class names, or phrase → class, or class → its
+    phrases and definition. `proposals` is the format of a detector's boxes in `input_jsonl`, which
+    are verified instead of asked for.
     """
 
-    classes: list[str] | dict[str, str] = []
+    proposals: str = ""
+    classes: list[str] | dict[str, str | ClassEntry] = []
 
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
         try:
             if value:
-                PhraseLister(value if isinstance(value, (list, dict)) else "")
+                phrases_with_classes(value)
         except SpecError as error:
             raise PydanticCustomError(
                 "classes", "{why}", {"why": str(error).removeprefix("classes: ")}
@@ -46,11 +63,57 @@ class GroundingData(RowsData):
         return value or []
 
 
+class CheckedVlmBlock(VlmBlock):
+    """`image_grounding.vlm`: with `check`, the model that judges boxes, if another is to."""
+
+    check: VlmBlock | None = None
+
+
 class ImageGroundingBlock(PipelineBlock):
     """`image_grounding`."""
 
+    vlm: CheckedVlmBlock = CheckedVlmBlock()
     workflow: GroundingWorkflow = GroundingWorkflow()
     data: GroundingData
+
+    @property
+    def vlms(self) -> list[VlmBlock]:
+        """With that of the judge, if another is to check."""
+        is_judged = self.workflow.check or self.data.proposals
+        if self.vlm.check is None or not is_judged:
+            return [self.vlm]
+        return [self.vlm, judge_block(self.vlm, self.vlm.check)]
+
+
+def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
+    """`vlm.check` with what it leaves open as in `vlm`, where it names no other address.
+
+    A key goes to no other address than the one that it stands beside.
+    """
+    stated = check.model_fields_set
+    backends = [name for name in ("openai", "gemini", "local") if name in stated]
+    backend: Any = check.backend
+    if "backend" not in stated:
+        backend = backends[0] if backends else vlm.backend
+    changes: dict[str, Any] = {"backend": backend}
+    if backend == vlm.backend and backend in ("openai", "gemini", "local"):
+        own = getattr(check, backend)
+        if not own.model_fields_set & {"base_url", "endpoints", "azure"}:
+            common = getattr(vlm, backend)
+            own_fields = {name: getattr(own, name) for name in own.model_fields_set}
+            changes[backend] = common.model_copy(update=own_fields)
+    return check.model_copy(update=changes)
+
+
+def _refuse_beside_proposals(workflow: GroundingWorkflow) -> None:
+    """Raises SpecError for settings of a grounding that isn't done."""
+    stated = workflow.model_fields_set
+    for key in ("samples", "zoom", "verify", "check"):
+        if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
+            raise SpecError(
+                f"workflow.{key} is of boxes that the model finds: leave it out beside"
+                " data.proposals, which are judged as they are"
+            )
 
 
 class ImageGroundingJob(RowsJob):
@@ -66,17 +129,62 @@ class ImageGroundingJob(RowsJob):
             "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
             " any?"
         ),
+        "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
+        "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
+        "missing_search": "Are the instances with found_by things that had been missed?",
+        "crop_judgement": (
+            "Are the boxes under rejected wrong, and those with verified: true right?"
+        ),
     }
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
+        judge: Serving | None = None
+        for vlm in block.vlms[1:]:
+            try:
+                judge = serving_of(vlm, block.workflow, self.spec.folders)
+            except SpecError as error:  # which names keys of `vlm`
+                raise SpecError(str(error).replace("vlm.", "vlm.check.")) from error
+            self.servings.append(judge)
+        if block.data.proposals:
+            _refuse_beside_proposals(block.workflow)
+            return ProposalPipeline(
+                storage, self.serving, judge=judge, merge_iou=block.workflow.merge_iou
+            ).steps()
         return ImageGroundingPipeline(
-            storage, self.serving, classes=block.data.classes, **settings
+            storage, self.serving, classes=self._stated_classes(), judge=judge, **settings
         ).steps()
+
+    def find_input(self) -> Input:
+        """With the reader of `data.proposals`' format, where that is given."""
+        data = self.spec.block.data
+        assert isinstance(data, GroundingData)
+        if not data.proposals:
+            return super().find_input()
+        labels = required("seeds", "labels", "data.proposals")
+        stated = self._stated_classes()
+        source: Input = labels.find_proposals(
+            data.input_jsonl,
+            data.proposals,
+            data.image_root or "",
+            phrases_with_classes(stated) if stated else {},
+            self.spec.results_dir,
+        )
+        return source
+
+    def _stated_classes(self) -> Any:
+        """`data.classes` as plain lists and mappings."""
+        return self.spec.block.data.model_dump()["classes"]
+
+    def definitions(self) -> dict[str, str]:
+        """What counts as the terms of the glossary, and as the classes."""
+        return {**super().definitions(), **definitions_of(self._stated_classes())}
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """The steps that look at the boxes again go with the one that finds them."""
         names = super().wanted(steps)
-        return [*names, *map(str, range(GROUND + 1, len(steps)))] if str(GROUND) in names else names
+        if str(GROUND) not in names:
+            return names
+        return names + [str(number) for number in range(GROUND + 1, len(steps))]

@@ -1,24 +1,21 @@
-"""The job `image_referring_expression`: seeds from labels, four steps in subsets, files of the old
-layout.
-"""
+"""The job `image_referring_expression`: seeds from labels, then four steps or some of them."""
 
 import itertools
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.extensions import required
 from dataflow_grounding._util.paths import look
+from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.extras.formats.label_seeds import Seeds
-from dataflow_grounding.extras.formats.seed_records import Made, find_seeds, write_seeds
-from dataflow_grounding.extras.formats.tao_records import refuse_taos_results
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
@@ -26,7 +23,10 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import ReferringData
 
-CAPTION, MERGE, CHECK = 1, 2, 3
+# the numbers of the steps after the first
+CAPTION = 1
+MERGE = 2
+CHECK = 3
 LOOKED_AT = 50  # records that tell whether a file has what a step needs
 
 
@@ -38,8 +38,9 @@ class ReferringWorkflow(WorkflowBlock):
 
 
 class DoubleCheckBlock(Block):
-    """`image_referring_expression.double_check`: how step 3 checks; `vlm` grounds afresh, if
-    another model is to.
+    """`image_referring_expression.double_check`: how step 3 checks.
+
+    `vlm` grounds afresh, if another model is to.
     """
 
     method: Literal["ask", "reground", "both"] = "ask"
@@ -58,13 +59,13 @@ class ImageReferringExpressionBlock(PipelineBlock):
     def vlms(self) -> list[VlmBlock]:
         """With that of the double check, if another is to ground afresh."""
         check = self.double_check
-        return [self.vlm, *([check.vlm] if check.vlm and check.method != "ask" else [])]
+        if check.vlm and check.method != "ask":
+            return [self.vlm, check.vlm]
+        return [self.vlm]
 
 
 class ImageReferringExpressionJob(SpecJob):
-    """Reads what the first of its steps needs: the seeds, or the file of the last
-    step before it.
-    """
+    """Reads what the first of its steps needs: the seeds, or the file of the step before it."""
 
     name = "image_referring_expression"
     block = ImageReferringExpressionBlock
@@ -82,31 +83,25 @@ class ImageReferringExpressionJob(SpecJob):
         block = spec.block
         assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
-        check = block.double_check
         self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
+        self._labels = required("seeds", "labels", f"the pipeline {self.name}")
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = ResultsStorage(self._seed_file, spec.results_dir)
-        settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
-        reground_serving = next(iter(self.servings[1:]), None)
-        pipeline = ImageReferringExpressionPipeline(
-            storage, serving, reground_serving=reground_serving, **settings
-        )
+        pipeline = self._pipeline(block, storage)
         all_steps = in_folders(pipeline.steps())
-        names = self._with_caption(
-            list(block.workflow.steps), all_steps, block.workflow.force_reprocess
-        )
+        names = list(block.workflow.steps)
+        if not block.workflow.force_reprocess:
+            names = _with_caption(names, all_steps)
         self.steps = chosen(all_steps, names)
         self.box_format = recalled(all_steps)
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
-        places = [step.storage.operator_step for step in self.steps]
         if not os.path.exists(storage.checkpoint_folder):  # with one, the folder is ours
-            refuse_taos_results(
-                spec.results_dir,
-                [self._seed_file, *(step.storage.output_path for step in all_steps)],
-            )
-        self._seeds: Seeds = find_seeds(
-            self._data, _made(all_steps, places), places in ([CAPTION], [CHECK])
-        )
+            outputs = [step.storage.output_path for step in all_steps]
+            self._labels.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
+        self._numbers = [step.storage.operator_step for step in self.steps]
+        without_regions = self._numbers in ([CAPTION], [CHECK])
+        made = _made(all_steps, self._numbers)
+        self._seeds: Seeds = self._labels.find_seeds(self._data, made, without_regions)
         self.inputs = self._seeds.files
         for path in self.inputs:
             refuse_to_overwrite(path, [self._seed_file])
@@ -114,73 +109,90 @@ class ImageReferringExpressionJob(SpecJob):
         self._chain(all_steps)
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
 
-    def _with_caption(self, names: list[str], all_steps: list[Step], force: bool) -> list[str]:
-        """With step 0 also step 1 if it was run before: its replies are stored, and its file lacks
-        what step 0 adds.
-        """
-        describe, caption = all_steps[:MERGE]
-        if "0" not in names or "1" in names or force:
-            return names
-        return (
-            [*names, "1"] if _made_without(caption.storage.output_path, describe.label) else names
+    def _pipeline(
+        self, block: ImageReferringExpressionBlock, storage: ResultsStorage
+    ) -> ImageReferringExpressionPipeline:
+        check = block.double_check
+        settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
+        reground_serving = self.servings[1] if len(self.servings) > 1 else None
+        return ImageReferringExpressionPipeline(
+            storage, self.serving, reground_serving=reground_serving, **settings
         )
 
     def _chain(self, all_steps: list[Step]) -> None:
         """Let each step read what the one before it in this run writes, the first what there is.
+
         Raises InputError.
         """
-        before = ""
+        path = self._first_input(all_steps)
         for step in self.steps:
             assert isinstance(step.storage, ResultsStorage)
             step.storage.folders = self._seeds.folders
-            step.storage.reads = os.path.relpath(
-                before or self._first_input(step, all_steps), self.spec.results_dir
-            )
-            before = step.storage.output_path
+            step.storage.reads = os.path.relpath(path, self.spec.results_dir)
+            path = step.storage.output_path
 
-    def _first_input(self, first: Step, all_steps: list[Step]) -> str:
-        place = first.storage.operator_step
-        if place == 0:
+    def _first_input(self, all_steps: list[Step]) -> str:
+        """What the first step reads: the seeds, or the file of the step before, as each has it.
+
+        Raises InputError where neither has what the steps of this run need.
+        """
+        number = self._numbers[0]
+        if number == 0:
             return self._seed_file
-        before = all_steps[place - 1].storage.output_path
-        there = os.path.exists(before)
-        given = self._data.input_annotations_jsonl
-        newer = given and (not there or look(given).changed > os.stat(before).st_mtime_ns)
-        seeds = not there if place == CAPTION else newer  # a caption needs no more than the image
-        for path in [*([self._seed_file] if seeds else []), *([before] if there else [])]:
+        before = all_steps[number - 1].storage.output_path
+        was_made = os.path.exists(before)
+        candidates = []
+        if self._prefers_seeds(number, before):
+            candidates.append(self._seed_file)
+        if was_made:
+            candidates.append(before)
+        for path in candidates:
             if self._holds(path):
                 return path
-        reader, steps, needs = (
-            MERGE,
-            "steps 0 and 1",
-            "regions with a description, and a cleaned_caption",
-        )
-        if place == CHECK:
-            reader, steps, needs = CHECK, "step 2", "expressions"
-        nothing = f"{before} has none" if there else f"there is no {before}"
+        lacks = _LACKS[CHECK if number == CHECK else MERGE]
+        nothing = f"{before} has none" if was_made else f"there is no {before}"
         or_give = "or give data.input_annotations_jsonl records that have them"
-        raise InputError(f"step {reader} needs {needs} ({nothing}): run {steps} first, {or_give}")
+        raise InputError(
+            f"step {lacks.number} needs {lacks.needs} ({nothing}): run {lacks.made_by} first,"
+            f" {or_give}"
+        )
+
+    def _prefers_seeds(self, number: int, before: str) -> bool:
+        """Whether the seeds are looked at before the file of the step before."""
+        was_made = os.path.exists(before)
+        if number == CAPTION:  # a caption needs no more than the image
+            return not was_made
+        annotations = self._data.input_annotations_jsonl
+        if not annotations:
+            return False
+        return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
 
     def _holds(self, path: str) -> bool:
-        """Whether the first records of a file, or of the seeds, have what the steps of this run
-        need and don't make.
+        """Whether a file, or the seeds, have what the steps of this run need and don't make.
+
+        That is told by the first records.
         """
-        places = [step.storage.operator_step for step in self.steps]
-        rows = (
-            self._seeds.records()
-            if path == self._seed_file
-            else (row.data or {} for row in read_rows(path))
-        )
-        readable = (record for record in rows if record.get("image_path"))
-        if places[0] == CHECK:
-            return isinstance(next(readable, {}).get("expressions"), list)
-        if MERGE not in places:
+        records = self._readable_records(path)
+        if self._numbers[0] == CHECK:
+            return isinstance(next(records, {}).get("expressions"), list)
+        if MERGE not in self._numbers:
             return True
-        with_regions = list(
-            itertools.islice((record for record in readable if record.get("regions")), LOOKED_AT)
-        )
-        captioned = CAPTION in places or all("cleaned_caption" in record for record in with_regions)
-        return bool(with_regions) and captioned and all(map(_described, with_regions))
+        records = (record for record in records if record.get("regions"))
+        with_regions = list(itertools.islice(records, LOOKED_AT))
+        makes_captions = CAPTION in self._numbers
+        for record in with_regions:
+            captioned = makes_captions or "cleaned_caption" in record
+            if not (captioned and _described(record)):
+                return False
+        return bool(with_regions)
+
+    def _readable_records(self, path: str) -> Iterator[dict[str, Any]]:
+        """The records of a file, or of the seeds, that have an image."""
+        if path == self._seed_file:
+            records = self._seeds.records()
+        else:
+            records = (row.data or {} for row in read_rows(path))
+        return (record for record in records if record.get("image_path"))
 
     @property
     def reads(self) -> str:
@@ -189,7 +201,7 @@ class ImageReferringExpressionJob(SpecJob):
     def prepare(self) -> None:
         if self._from_seeds:
             state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
-            self._report = write_seeds(self._seeds, self._seed_file, state)
+            self._report = self._labels.write_seeds(self._seeds, self._seed_file, state)
 
     def rows(self) -> Iterator[Row]:
         if not self._from_seeds:
@@ -198,34 +210,62 @@ class ImageReferringExpressionJob(SpecJob):
 
     def where(self, row: Row) -> str:
         """A seed is known by its image."""
-        return (
-            str((row.data or {}).get("image_path") or self.reads)
-            if self._from_seeds
-            else super().where(row)
-        )
+        if not self._from_seeds:
+            return super().where(row)
+        return str((row.data or {}).get("image_path") or self.reads)
 
     def columns(self) -> list[str]:
         if not self._from_seeds:
             return super().columns()
-        first = itertools.islice(self._seeds.records(), 50)
+        first = itertools.islice(self._seeds.records(), LOOKED_AT)
         return list(dict.fromkeys(column for record in first for column in record))
 
     def remarks(self) -> list[str]:
-        return self._seeds.remarks()
+        return [*super().remarks(), *self._seeds.remarks()]
 
     def facts(self) -> dict[str, Any]:
         return {"input": self._report}
 
 
-def _made(all_steps: list[Step], places: list[int]) -> Made:
-    """What the steps at these places make of given annotations, and the steps after them later."""
-    steps = [all_steps[place] for place in [*places, *range(places[-1] + 1, len(all_steps))]]
-    new = [step for step in steps if step.storage.operator_step != CHECK]
-    columns = {column for step in new for column in step.operator.writes().values()}
+class _Lacks(NamedTuple):
+    """What a step needs and doesn't find, and the steps that make it."""
+
+    number: int
+    needs: str
+    made_by: str
+
+
+_LACKS = {
+    MERGE: _Lacks(MERGE, "regions with a description, and a cleaned_caption", "steps 0 and 1"),
+    CHECK: _Lacks(CHECK, "expressions", "step 2"),
+}
+
+
+def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
+    """With step 0 also step 1 if it was run before.
+
+    Its replies are stored, and its file lacks what step 0 adds.
+    """
+    describe, caption = all_steps[0], all_steps[CAPTION]
+    if "0" not in names or "1" in names:
+        return names
+    if _made_without(caption.storage.output_path, describe.label):
+        return [*names, "1"]
+    return names
+
+
+def _made(all_steps: list[Step], numbers: list[int]) -> Made:
+    """What the steps of these numbers make of given annotations, and the steps after them later."""
+    steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
+    columns: set[str] = set()
+    for step in steps:
+        if step.storage.operator_step != CHECK:
+            columns.update(step.operator.writes().values())
     return Made(sorted(columns - {"regions"}), [step.label for step in steps])
 
 
 def _described(record: dict[str, Any]) -> bool:
+    """Whether any region has a description."""
     return any(
         isinstance(region, dict) and region.get("description") for region in record["regions"]
     )
@@ -234,7 +274,9 @@ def _described(record: dict[str, Any]) -> bool:
 def _made_without(path: str, label: str) -> bool:
     """Whether a step's file is there, and its records did not go through the step of this label."""
     with suppress(InputError):
-        first = next((row.data for row in read_rows(path) if row.data), {"pipeline_steps": [label]})
+        first = next((row.data for row in read_rows(path) if row.data), None)
+        if first is None:
+            return False
         made_by = first.get("pipeline_steps")
         return not (isinstance(made_by, list) and label in made_by)
     return False

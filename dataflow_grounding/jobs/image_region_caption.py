@@ -1,6 +1,4 @@
-"""The job `image_region_caption`: the user's images, with or without boxes, in; a text for each box
-out.
-"""
+"""The job `image_region_caption`: the user's images in, a text for each box out."""
 
 from typing import Literal
 
@@ -20,6 +18,7 @@ class RegionCaptionWorkflow(WorkflowBlock):
     max_boxes: int | None = Field(10, ge=1)
     marks: Literal["outline", "tag", "crop"] = "outline"
     proposals: Literal["model", "opencv"] = "model"
+    output_columns: dict[str, str] = {}
 
 
 class ImageRegionCaptionBlock(PipelineBlock):
@@ -30,9 +29,7 @@ class ImageRegionCaptionBlock(PipelineBlock):
 
 
 class ImageRegionCaptionJob(RowsJob):
-    """`image_region_caption` from a spec; pictures with boxes are written into `results_dir`
-    itself.
-    """
+    """`image_region_caption` from a spec; pictures with boxes are written into `results_dir`."""
 
     name = "image_region_caption"
     block = ImageRegionCaptionBlock

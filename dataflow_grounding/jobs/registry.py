@@ -8,7 +8,6 @@ from pydantic import create_model
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.jobs.base import SpecJob
-from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
@@ -22,9 +21,7 @@ _CLASSES = {
 
 
 class _Jobs(Mapping[str, type[SpecJob]]):
-    """Each job's module has its name, and is imported when it is asked for: a run takes one of
-    them.
-    """
+    """Each job's module has its name, and is imported when it is asked for: a run takes one."""
 
     def __getitem__(self, name: str) -> type[SpecJob]:
         class_name = _CLASSES[name]
@@ -48,34 +45,42 @@ JOBS = _Jobs()
 
 
 def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
-    """The job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`. Raises
-    SpecError.
+    """The job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`.
+
+    Raises SpecError.
     """
     if autolabel_type in JOBS:
         return JOBS[autolabel_type]
-    found = named(autolabel_type, "autolabel_type", JOBS, folders)
-    if isinstance(found, type) and issubclass(found, Pipeline):
-        known = {
-            "name": found.name or BLOCK,
-            "questions": getattr(found, "questions", {}),
-            "pipeline_class": found,
-        }
-        found = type(found.__name__, (UserJob,), known)
-    if not (isinstance(found, type) and issubclass(found, SpecJob)):
+    job = named(autolabel_type, "autolabel_type", JOBS, folders)
+    if isinstance(job, type) and issubclass(job, Pipeline):
+        job = _job_of_pipeline(job)
+    if not (isinstance(job, type) and issubclass(job, SpecJob)):
         raise SpecError(
             f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline"
         )
-    if not isinstance(getattr(found, "name", None), str):
+    if not isinstance(getattr(job, "name", None), str):
         raise SpecError(
             f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the"
             " spec"
         )
-    if found.name in SpecHead.model_fields or found.name in OTHER_KEYS["blocks"]:
+    if job.name in SpecHead.model_fields or job.name in OTHER_KEYS["blocks"]:
         raise SpecError(
-            f"autolabel_type: {autolabel_type} needs another `name`: {found.name!r} is a key of"
+            f"autolabel_type: {autolabel_type} needs another `name`: {job.name!r} is a key of"
             " every spec"
         )
-    return found
+    return job
+
+
+def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
+    """The job that runs a pipeline of the user's own."""
+    from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
+
+    attributes = {
+        "name": pipeline.name or BLOCK,
+        "questions": getattr(pipeline, "questions", {}),
+        "pipeline_class": pipeline,
+    }
+    return type(pipeline.__name__, (UserJob,), attributes)
 
 
 def load_spec(
@@ -91,18 +96,19 @@ def load_spec(
 def look_into_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> tuple[Spec | None, list[str]]:
-    """A spec and everything wrong with it, one line each; without `whole`, `data` and `results_dir`
-    may be missing, as its model alone will be asked. See `read_spec`. Raises SpecError.
+    """A spec and everything wrong with it, one line each, as `read_spec` tells it.
+
+    Without `whole`, `data` and `results_dir` may be missing, as its model alone will be asked.
+    Raises SpecError.
     """
     # with OmegaConf, which only reading takes
     from dataflow_grounding.spec.loading import read_spec
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
         job = job_named(autolabel_type, folders)
-        return job.name, (
-            job.block
-            if whole
-            else create_model(job.block.__name__, __base__=job.block, data=(Any, None))
-        )
+        block: type[PipelineBlock] = job.block
+        if not whole:
+            block = create_model(block.__name__, __base__=block, data=(Any, None))
+        return job.name, block
 
     return read_spec(paths, overrides, block_of, JOBS, whole)

@@ -1,12 +1,11 @@
-"""The job of a pipeline that reads rows of the user's: in place, or made into rows in the results
-folder.
-"""
+"""The job of a pipeline that reads rows of the user's: in place, or made into rows of our own."""
 
 import json
 import os
 import shlex
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -14,6 +13,7 @@ from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.paths import is_web, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.inputs import Input, find_input
 from dataflow_grounding.data.records import as_json, read_object
 from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.data.storage import ResultsStorage
@@ -21,10 +21,9 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
-from dataflow_grounding.extras.formats.inputs import find_input, guessed, record_rows
-from dataflow_grounding.extras.formats.pictures import FOLDER, Downloads
+from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
-from dataflow_grounding.operators import CaptionGenerator
+from dataflow_grounding.jobs.input_rows import guessed, record_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
@@ -36,44 +35,64 @@ CAPTIONS = "captions"
 
 
 class RowsJob(SpecJob):
-    """A pipeline whose first step reads what `data.input_jsonl` names. Raises InputError,
-    SpecError, MissingExtra.
+    """A pipeline whose first step reads what `data.input_jsonl` names.
+
+    Raises InputError, SpecError, MissingExtra.
     """
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
         super().__init__(spec, serving)
-        assert isinstance(spec.block.data, RowsData)
-        data = self._data = spec.block.data
-        self._block, self._ready = f"{self.name}.data", False
+        data = spec.block.data
+        assert isinstance(data, RowsData)
+        self._data = data
+        self._data_key = f"{self.name}.data"
+        self._ready = False  # whether the input was looked at, and its rows were made
         self.inputs = [data.input_jsonl]
-        self._given = find_input(data.input_jsonl, data.split, spec.results_dir)
-        as_it_is = self._given.plain and not data.columns and not data.allow_http
-        self._made = None if as_it_is else os.path.join(spec.results_dir, ".ckpt", "input.jsonl")
-        storage = ResultsStorage(
-            self._made or self._given.path, spec.results_dir, image_root=data.image_root
-        )
-        folders = (data.image_root,) if data.image_root else self._given.folders
-        storage.folders = folders if as_it_is else (*folders, spec.results_dir)
+        self._input = self.find_input()
+        storage = self._find_storage()
         all_steps = in_folders(self.make_steps(storage))
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
-        steps = self.steps = chosen(all_steps, self.wanted(all_steps))
+        numbered_steps = chosen(all_steps, self.wanted(all_steps))
         self.box_format = recalled(all_steps)
-        self._first, first = steps[0], steps[0].storage
-        self._from_input = first.operator_step == 0
+        self._first = numbered_steps[0]
+        self._from_input = self._first.storage.operator_step == 0
+        self._check_input()
+        self.steps = numbered_steps
         if self._from_input:
-            if self._given.plain and not kind_of(data.input_jsonl):
-                raise InputError(f"no input file {data.input_jsonl}: check data.input_jsonl")
-            self.steps = [*self._captioning(storage), *steps]
+            self.steps = [*self._captioning(storage), *numbered_steps]
+        _refuse_gaps(numbered_steps)
+
+    def find_input(self) -> Input:
+        """What `data.input_jsonl` names. Raises InputError, MissingExtra."""
+        return find_input(self._data.input_jsonl, self._data.split, self.spec.results_dir)
+
+    def _find_storage(self) -> ResultsStorage:
+        """The storage of the first step: the user's file as it is, or rows made of it."""
+        data = self._data
+        folders = (data.image_root,) if data.image_root else self._input.folders
+        self._made: str | None = None  # the file of the rows of our own
+        if not self._input.plain or data.columns or data.fetches:
+            self._made = os.path.join(self.spec.results_dir, ".ckpt", "input.jsonl")
+            folders = (*folders, self.spec.results_dir)
+        storage = ResultsStorage(
+            self._made or self._input.path, self.spec.results_dir, image_root=data.image_root
+        )
+        storage.folders = folders
+        return storage
+
+    def _check_input(self) -> None:
+        """Raises InputError where what the first step reads isn't there."""
+        first = self._first.storage
+        if self._from_input:
+            path = self._data.input_jsonl
+            if self._input.plain and not kind_of(path):
+                raise InputError(f"no input file {path}: check data.input_jsonl")
         elif not os.path.exists(present(first.input_path)):
             before = first.operator_step - 1
             raise InputError(
                 f"step {first.operator_step} reads {first.input_path}: run step {before} first"
             )
-        for one, next_one in pairwise(steps):
-            if one.storage.operator_step + 1 != next_one.storage.operator_step:
-                between = f"between {one.label} and {next_one.label}"
-                raise SpecError(f"workflow.steps: {between} there is a step: name it too")
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """All steps of the pipeline as the spec states it, on `storage`."""
@@ -81,10 +100,15 @@ class RowsJob(SpecJob):
 
     @property
     def reads(self) -> str:
-        return self._given.path if self._from_input else super().reads
+        return self._input.path if self._from_input else super().reads
+
+    def definitions(self) -> dict[str, str]:
+        """What counts as the terms of `data.glossary`."""
+        return dict(self._data.glossary)
 
     def remarks(self) -> list[str]:
-        return [self._given.remark] if self._from_input and self._given.remark else []
+        of_input = [self._input.remark] if self._from_input and self._input.remark else []
+        return [*super().remarks(), *of_input]
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """The numbers of those of all `steps` that the spec asks for."""
@@ -92,25 +116,27 @@ class RowsJob(SpecJob):
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
         """The step that comes before the first, where that needs captions and there are none.
+
         Raises SpecError.
         """
-        if not self._given.bare or "caption" not in self._first.operator.reads():
+        if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
         if self.serving.needs_labels:
             what = (
-                f"{self._given.path} has pictures without captions, and {self.serving.model} can't"
+                f"{self._input.path} has pictures without captions, and {self.serving.model} can't"
                 " write captions"
             )
-            instead = (
-                f", or name what to look for in {self._block}.classes"
-                if hasattr(self._data, "classes")
-                else ""
-            )
+            instead = ""
+            if hasattr(self._data, "classes"):
+                instead = f", or name what to look for in {self._data_key}.classes"
             raise SpecError(f"{what}: choose another vlm.backend{instead}")
         storage = storage.reset().step()
         storage.steps = (CAPTIONS,)
         assert isinstance(self._first.storage, ResultsStorage)
         self._first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
+        # here, as few runs need it
+        from dataflow_grounding.operators import CaptionGenerator
+
         captioner = CaptionGenerator(self.serving).bound(
             input_image_key=self._roles["image"],
             output_caption_key=self._roles["caption"],
@@ -124,130 +150,172 @@ class RowsJob(SpecJob):
         return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
 
     def prepare(self) -> None:
-        """Look at the first rows; make the rows of our own, where they aren't made. Raises
-        InputError, SpecError.
+        """Look at the first rows; make the rows of our own, where they aren't made.
+
+        Raises InputError, SpecError.
         """
         if self._ready or not self._from_input:
             return
-        if not self._given.plain or kind_of(self._given.path) == "file":
+        if not self._input.plain or kind_of(self._input.path) == "file":
             sources = self._sources()
             if self._made is not None:
                 self._make(self._made, sources)
         elif self._made is not None:  # of a pipe, which can be read once
             raise InputError(
-                f"{self._given.path} is not a file: save its rows in one to use"
-                f" {self._block}.columns"
+                f"{self._input.path} is not a file: save its rows in one to use"
+                f" {self._data_key}.columns"
             )
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        """The record's column → the user's, by the format and by `data.columns`. Raises InputError,
-        SpecError.
+        """The record's column → the user's, by the format and by `data.columns`.
+
+        Raises InputError, SpecError.
         """
-        rows = [row.data for row in islice(self._given.read(), FIRST) if row.data is not None]
-        there = list(dict.fromkeys(name for row in rows for name in row))
-        own = {role: column for role, column in self._given.columns.items() if column in there}
-        by_role = {**own, **self._data.columns}
+        rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         for role, column in self._data.columns.items():
-            key = f"{self._block}.columns.{role}"
+            key = f"{self._data_key}.columns.{role}"
             if role not in self._roles:
                 raise SpecError(f"{key} is not one of {', '.join(self._roles)}")
-            if there and column not in there:
-                hint = nearest(column, there) or f"; it has {', '.join(there)}"
-                raise InputError(f"{key}: {self._given.path} has no column {column!r}{hint}")
+            if columns and column not in columns:
+                hint = nearest(column, columns) or f"; it has {', '.join(columns)}"
+                raise InputError(f"{key}: {self._input.path} has no column {column!r}{hint}")
+        by_role = {
+            role: column for role, column in self._input.columns.items() if column in columns
+        }
+        by_role.update(self._data.columns)
         sources = {self._roles[role]: column for role, column in by_role.items()}
-        self._look(rows, there, sources)
+        self._look_for_columns(rows, columns, sources)
+        self._look_for_addresses(rows, sources)
         return sources
 
-    def _look(self, rows: list[dict[str, Any]], there: list[str], sources: dict[str, str]) -> None:
-        """Raises InputError where columns are missing that others may stand for, or pictures are
-        somewhere else.
-        """
+    def _look_for_columns(
+        self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
+    ) -> None:
+        """Raises InputError where columns are missing that others may stand for."""
+        if self._input.bare:
+            return
         operator = self._first.operator
-        needed = {
-            role: name
-            for role, name in operator.reads().items()
-            if role not in operator.optional_keys
-        }
-        needed = {} if self._given.bare else needed
-        missing = {
-            role: name for role, name in needed.items() if name not in there and name not in sources
-        }
-        taken, found = [*sources.values(), *(set(needed.values()) & set(there))], dict[str, str]()
+        taken = list(sources.values())
+        missing: dict[str, str] = {}  # role → column
+        for role, column in operator.reads().items():
+            if role in operator.optional_keys:
+                continue
+            if column in columns:
+                taken.append(column)
+            elif column not in sources:
+                missing[role] = column
+        candidates: dict[str, str] = {}  # role → the user's column that may stand for it
         for role in missing:
-            if (column := guessed(role, rows, [*taken, *found.values()])) is not None:
-                found[role] = column
-        if found:
-            lacking = " and ".join(f"no column {missing[role]!r}" for role in found)
-            meant = " and ".join(map(repr, found.values()))
-            keys = " ".join(
-                shlex.quote(f"{self._block}.columns.{role}={name}") for role, name in found.items()
-            )
-            raise InputError(
-                f"{self._given.path} has {lacking}; if {meant} should be taken, add {keys}"
-            )
-        self._look_for_addresses(rows, sources)
+            candidate = guessed(role, rows, taken)
+            if candidate is not None:
+                candidates[role] = candidate
+                taken.append(candidate)
+        if not candidates:
+            return
+        lacking = " and ".join(f"no column {missing[role]!r}" for role in candidates)
+        meant = " and ".join(repr(column) for column in candidates.values())
+        keys = " ".join(
+            shlex.quote(f"{self._data_key}.columns.{role}={column}")
+            for role, column in candidates.items()
+        )
+        raise InputError(
+            f"{self._input.path} has {lacking}; if {meant} should be taken, add {keys}"
+        )
 
     def _look_for_addresses(self, rows: list[dict[str, Any]], sources: dict[str, str]) -> None:
-        """Raises InputError where all pictures would have to be fetched, and none may be."""
+        """Raises InputError where all pictures would have to be fetched, and none may be.
+
+        Where only some would, each of them is its record's failure.
+        """
+        if self._data.fetches:
+            return
         image = self._roles["image"]
-        named = [given for row in rows if (given := row.get(sources.get(image, image)))]
-        if named and not self._data.allow_http and all(map(is_web, named)):
-            # of some, each is its record's failure
+        column = sources.get(image, image)
+        pictures = [row[column] for row in rows if row.get(column)]
+        if pictures and all(is_web(picture) for picture in pictures):
             what = (
-                f"{self._given.path} has pictures at http addresses, which are not fetched unasked"
+                f"{self._input.path} has pictures at http addresses, which are not fetched unasked"
             )
-            raise InputError(f"{what}: add {self._block}.allow_http=true")
+            raise InputError(
+                f"{what}: add {self._data_key}.allow_http=true, or name their hosts in allow_hosts"
+            )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        """Write the rows, each in the line in which it stands in the user's file, unless they are
-        there.
-        """
-        files, state_path = self._given.files, os.path.join(os.path.dirname(path), "input.json")
-        # what the rows depend on; None where that can't be told
-        known = (
-            [__version__, self._data.model_dump(), sources, *map(state_of, files)]
-            if files
-            else None
-        )
-        state = unsealed(read_object(state_path)) or {}
-        unchanged = known is not None and [state.get("known"), state.get("made")] == [
-            known,
-            self._state(path),
-        ]
-        if unchanged and state["pilot"] in (None, self.pilot):
+        """Write the rows, each in its line of the user's file, unless they are there."""
+        state_path = os.path.join(os.path.dirname(path), "input.json")
+        known: list[Any] | None = None  # what the rows depend on, where that can be told
+        if self._input.files:
+            states = [state_of(file) for file in self._input.files]
+            known = [__version__, self._data.model_dump(), sources, *states]
+        before = unsealed(read_object(state_path)) or {}
+        if (
+            known is not None
+            and before.get("known") == known
+            and before.get("made") == self._state(path)
+            and before["pilot"] in (None, self.pilot)
+        ):
             return
-        fetch = Downloads(self.spec.results_dir).fetch if self._data.allow_http else None
-        if fetch is not None:
-            say(f"Fetching the pictures of {self._given.path} that aren't here yet.")
-        image = self._roles["image"]
-        rows = record_rows(
-            islice(self._given.read(), self.pilot), sources, image, self.spec.results_dir, fetch
-        )
-        broken = self._write(path, rows)
-        if not (broken and fetch):  # what could not be fetched is tried again
-            made = {"known": known, "pilot": self.pilot, "made": self._state(path)}
-            write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
+        fetch = None
+        if self._data.fetches:
+            # here, as few runs fetch pictures
+            from dataflow_grounding.jobs.downloads import Downloads
 
-    def _write(self, path: str, rows: Iterator[Row]) -> int:
-        broken = at = 0
-        with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
-            for row in rows:
-                writer.write_line("\n" * (row.line - at - 1) + as_line(row))
-                broken, at = broken + (row.error is not None), row.line
-            writer.commit()
-        return broken
+            data = self._data
+            fetch = Downloads(
+                self.spec.results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
+            ).fetch
+            say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
+        rows = islice(self._input.read(), self.pilot)
+        image = self._roles["image"]
+        broken = _write(path, record_rows(rows, sources, image, self.spec.results_dir, fetch))
+        if broken and fetch:  # what could not be fetched is tried again
+            return
+        made = {"known": known, "pilot": self.pilot, "made": self._state(path)}
+        write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
         """That of the rows, and whether their pictures are there."""
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 
+def _refuse_gaps(steps: list[Step]) -> None:
+    """Raises SpecError where a step between two of the spec's is left out."""
+    for step, following in pairwise(steps):
+        if step.storage.operator_step + 1 != following.storage.operator_step:
+            between = f"between {step.label} and {following.label}"
+            raise SpecError(f"workflow.steps: {between} there is a step: name it too")
+
+
+def _write(path: str, rows: Iterator[Row]) -> int:
+    """Write the rows, with empty lines where the user's file has none; how many are broken."""
+    broken = 0
+    last_line = 0
+    with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
+        for row in rows:
+            empty_lines = "\n" * (row.line - last_line - 1)
+            writer.write_line(empty_lines + as_line(row))
+            last_line = row.line
+            if row.error is not None:
+                broken += 1
+        writer.commit()
+    return broken
+
+
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
+    """Let an operator watch its boxes as the spec states it, in what the spec states of that."""
+    states_checks = "check_every" in vlm.model_fields_set
+    judge_watch = getattr(operator, "judge_watch", None)
+    if judge_watch is not None and states_checks:
+        operator.judge_watch = replace(judge_watch, every=vlm.check_every)
     watch = getattr(operator, "watch", None)
-    if isinstance(watch, BoxWatch):
-        stated = vlm.model_fields_set
-        on_suspect = vlm.on_suspect_boxes if "on_suspect_boxes" in stated else watch.on_suspect
-        operator.watch = BoxWatch(
-            on_suspect, vlm.check_every if "check_every" in stated else watch.every
-        )
+    if not isinstance(watch, BoxWatch):
+        return
+    on_suspect = watch.on_suspect
+    every = watch.every
+    if "on_suspect_boxes" in vlm.model_fields_set:
+        on_suspect = vlm.on_suspect_boxes
+    if states_checks:
+        every = vlm.check_every
+    operator.watch = BoxWatch(on_suspect, every)

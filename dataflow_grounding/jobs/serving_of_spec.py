@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 
+from dataflow_grounding import serving as servings  # each is imported when it is named
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import required
-from dataflow_grounding.serving import (
-    GeminiServing,
-    LocalServing,
-    OpenAISdkServing,
-    OpenAIServing,
-    Serving,
-    SeveralEndpoints,
-)
-from dataflow_grounding.serving.openai_sdk import provider_named
+from dataflow_grounding._util.secrets import learn_fields
+from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
-from dataflow_grounding.spec.environment import unused_keys, with_environment
-from dataflow_grounding.spec.schema import AzureBlock, GeminiBlock, OpenAIBlock
+from dataflow_grounding.spec.environment import (
+    check_public_is_meant,
+    unused_keys,
+    with_environment,
+)
+from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, OpenAIBlock
+from dataflow_grounding.spec.user_code import in_one_line, named
 
 NOTICE = (
     "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and"
@@ -27,14 +26,16 @@ NOTICE = (
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = ()) -> Serving:
     """The serving that `vlm` of a spec in `folders` names. Raises SpecError."""
+    check_public_is_meant(vlm)
     serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
     return serving
 
 
 def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serving:
-    """The endpoint that the environment names, as a spec with `vlm.backend: auto` has it; else the
-    embedded grounder.
+    """The endpoint that the environment names, else the embedded grounder.
+
+    It is that of a spec with `vlm.backend: auto`.
 
     Args:
         max_workers: Most requests in flight.
@@ -42,11 +43,10 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
     Returns:
         With `DF_BASE_URL` or `DF_API_KEY`: the OpenAI-compatible endpoint, with the model
-            `DF_MODEL`. With `DF_MODEL`
-        alone: Gemini or OpenAI, by `GOOGLE_API_KEY` or `OPENAI_API_KEY`. Without these: the
-            embedded grounder, which
-        says so when it first answers. `DF_BOX_FORMAT` states the model's box format where it isn't
-        known by name. Names that aren't set are taken from a `.env` file in the current folder.
+        `DF_MODEL`. With `DF_MODEL` alone: Gemini or OpenAI, by `GOOGLE_API_KEY` or
+        `OPENAI_API_KEY`. Without these: the embedded grounder, which says so when it first
+        answers. `DF_BOX_FORMAT` states the model's box format where it isn't known by name. Names
+        that aren't set are taken from a `.env` file in the current folder.
 
     Raises:
         SpecError: The model isn't named.
@@ -59,59 +59,95 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+    """The serving of `vlm.backend`."""
     if vlm.backend in ("embedded", "auto"):
         return _embedded(vlm.backend)
     if vlm.backend == "gemini":
-        return GeminiServing(
+        return servings.GeminiServing(
             max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump()
         )
     if vlm.backend == "local":
-        return LocalServing(
+        return servings.LocalServing(
             max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
         )
-    block, azure = vlm.openai, vlm.openai.azure
-    if block.endpoints:
-        return _several(vlm, workflow, folders)
-    settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
-    settings |= {
-        "api_url": block.base_url,
-        "max_workers": workflow.max_workers,
-        "box_format": vlm.box_format,
-    }
-    settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
-    if block.client == "sdk":
-        settings |= {"azure_endpoint": azure.endpoint, "api_version": azure.api_version}
-        provider = (
-            provider_named(azure.token_provider, [*folders, "."]) if azure.token_provider else None
-        )
-        return OpenAISdkServing(token_provider=provider, **settings)
-    if azure != AzureBlock():
-        raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
-    return OpenAIServing(**settings)
+    if ":" in vlm.backend:
+        return _users_own(vlm, workflow, folders)
+    if vlm.openai.endpoints:
+        return _several_endpoints(vlm, workflow, folders)
+    return _openai(vlm, workflow, folders)
 
 
 def _embedded(backend: str) -> Serving:
-    kind = required("servings", "embedded", f"vlm.backend {backend} without an endpoint")
+    """The grounder that needs no model; for `auto`, it says why it is used."""
+    serving_class = required("servings", "embedded", f"vlm.backend {backend} without an endpoint")
     notice = ""
     if backend == "auto":
         why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         notice = why + NOTICE
-    serving: Serving = kind(notice=notice)
+    serving: Serving = serving_class(notice=notice)
     return serving
 
 
-def _several(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+    """A serving of the user's, made as `Class(**settings)`. Raises SpecError."""
+    key = f"vlm.backend {vlm.backend}"
+    serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."])
+    learn_fields(vlm.settings)
+    if not callable(serving_class):
+        raise SpecError(f"{key} is no class of a serving, but {type(serving_class).__name__}")
+    with in_one_line(f"{key} can't be made with vlm.settings"):
+        serving = serving_class(**vlm.settings)
+    if not isinstance(serving, Serving):
+        raise SpecError(
+            f"{key} makes {type(serving).__name__}, which is no Serving: derive the class from"
+            " dataflow_grounding.Serving"
+        )
+    serving.max_workers = min(serving.max_workers, workflow.max_workers)
+    if vlm.box_format != "auto":
+        serving.box_format = vlm.box_format
+    return serving
+
+
+def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+    """An OpenAI-compatible endpoint, by our own client or by OpenAI's."""
+    block = vlm.openai
+    azure = block.azure
+    settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
+    settings["api_url"] = block.base_url
+    settings["max_workers"] = workflow.max_workers
+    settings["box_format"] = vlm.box_format
+    settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
+    if block.client == "sdk":
+        provider = None
+        if azure.token_provider:
+            from dataflow_grounding.serving.openai_sdk import provider_named
+
+            provider = provider_named(azure.token_provider, [*folders, "."])
+        return servings.OpenAISdkServing(
+            token_provider=provider,
+            azure_endpoint=azure.endpoint,
+            api_version=azure.api_version,
+            **settings,
+        )
+    if azure != AzureBlock():
+        raise SpecError("vlm.openai.azure needs OpenAI's client: set vlm.openai.client to sdk")
+    return servings.OpenAIServing(**settings)
+
+
+def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+    """One serving of several endpoints with the same model, each with its own address and key."""
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():
         raise SpecError(
             "vlm.openai.endpoints stands beside base_url or azure: leave one of them out"
         )
-    own = (
-        {"base_url": one.base_url, "api_key": one.api_key or block.api_key}
-        for one in block.endpoints
-    )
-    blocks = [block.model_copy(update={"endpoints": [], **one}) for one in own]
-    servings = [
-        _backend(vlm.model_copy(update={"openai": one}), workflow, folders) for one in blocks
-    ]
-    return SeveralEndpoints(servings, [one.weight for one in block.endpoints])
+    parts = []
+    for endpoint in block.endpoints:
+        own = {
+            "endpoints": [],
+            "base_url": endpoint.base_url,
+            "api_key": endpoint.api_key or block.api_key,
+        }
+        alone = vlm.model_copy(update={"openai": block.model_copy(update=own)})
+        parts.append(_backend(alone, workflow, folders))
+    return servings.SeveralEndpoints(parts, [endpoint.weight for endpoint in block.endpoints])

@@ -1,6 +1,4 @@
-"""From a spec to a run: the serving, the options, the pipeline, and the files of its results
-folder.
-"""
+"""From a spec to a run: the serving, the options, the pipeline, and the files of its results."""
 
 import json
 import os
@@ -8,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import (
     InputError,
@@ -28,24 +26,30 @@ from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import limiter_of
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.extras.scale.shard_files import bytes_of, digest_of, pictures_of
 from dataflow_grounding.jobs.base import told
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.operators import Operator, PhraseGrounder
+from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import SpecHead
 
+RUN_JSON = "run.json"
+MOST_ADDRESSES = 16
+"""So many earlier addresses of a results folder are remembered: each costs a look into the store.
+"""
+ANY_MODEL = ("default", "local", "local-model", "loaded", "model", "vlm")
+"""What servers call whatever model they have loaded."""
+
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
-    """A grounder with the serving that the `vlm` of a spec file, or of several, names. Raises
-    SpecError.
-    """
+    """A grounder with the serving that the `vlm` of spec files names. Raises SpecError."""
     spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
@@ -60,68 +64,148 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
     stated = workflow.model_dump(
         include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__
     )
-    given = {name: value for name, value in command.items() if value is not None}
-    return RunOptions(**{**stated, "prices": prices, **given})
+    by_command = {name: value for name, value in command.items() if value is not None}
+    shared_limits = current_options.get().shared_limits  # of whoever has this process run a spec
+    return RunOptions(**{**stated, "prices": prices, **by_command}, shared_limits=shared_limits)
+
+
+def _in_working_folder(spec: Spec, shard: Shard | None) -> Spec:
+    """The spec with a results folder of this machine, also for one that is elsewhere."""
+    part = "" if shard is None else shard.folder("")
+    return spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
+
+
+def _bring_earlier_results(results_dir: str) -> None:
+    """Bring what an earlier run tells this one, where the results folder is elsewhere."""
+    run_json = os.path.join(results_dir, RUN_JSON)
+    box_format = os.path.join(results_dir, f"{CKPT}/{RUN_FILE}")
+    present(run_json, box_format, anew=True)
+
+
+class _Pricing(NamedTuple):
+    """What tokens cost, and who says so; both None where nobody does."""
+
+    prices: Prices | None
+    source: str | None
+
+
+def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
+    """The prices that the spec states, or else the published ones; a model on this machine is free.
+
+    A local model is free even where the spec states prices: nobody bills it.
+    """
+    if serving.free:
+        return _Pricing(FREE, "it runs on this machine")
+    if stated is not None:
+        return _Pricing(stated, "vlm.prices")
+    listed = listed_price(serving.model)
+    if listed is None:
+        return _Pricing(None, None)
+    return _Pricing(listed.prices, f"{listed.source}, {listed.date}")
 
 
 class SpecRun:
-    """A spec made ready to run: everything that can be wrong before the first request has been
-    looked at.
-    """
+    """A spec made ready to run: what can be wrong before the first request has been looked at."""
 
     def __init__(self, spec: Spec, **command: Any) -> None:
-        self.options = options_of(spec.block.vlm, spec.block.workflow, **command)
-        part = self.options.shard.folder("") if self.options.shard is not None else ""
-        spec = spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
-        present(
-            *(os.path.join(spec.results_dir, name) for name in ("run.json", f"{CKPT}/{RUN_FILE}")),
-            anew=True,
-        )
-        self.spec, self.block = spec, spec.block
-        self.serving = serving_of(self.block.vlm, self.block.workflow, spec.folders)
-        self.prices_from = "vlm.prices" if self.options.prices else None
-        listed = listed_price(self.serving.model) if self.options.prices is None else None
-        if listed is not None:
-            self.options = replace(self.options, prices=listed.prices)
-            self.prices_from = f"{listed.source}, {listed.date}"
-        if self.serving.free:
-            self.options, self.prices_from = (
-                replace(self.options, prices=FREE),
-                "it runs on this machine",
-            )
-        self.job = job_named(spec.autolabel_type, spec.folders)(spec, self.serving)
+        options = options_of(spec.block.vlm, spec.block.workflow, **command)
+        self.spec = _in_working_folder(spec, options.shard)
+        _bring_earlier_results(self.spec.results_dir)
+        self.block = self.spec.block
+        self.serving = serving_of(self.block.vlm, self.block.workflow, self.spec.folders)
+        self._addresses_before = self._find_addresses_before()
+        self._take_over_replies()
+        pricing = _pricing(options.prices, self.serving)
+        self.options = replace(options, prices=pricing.prices)
+        self.prices_from = pricing.source
+        make_job = job_named(self.spec.autolabel_type, self.spec.folders)
+        self.job = make_job(self.spec, self.serving)
+        self.job.put_in_words()
+        self.judges_prices = self._price_others()
         self.job.pilot = self.options.pilot
         self.steps = self.job.steps
-        self._refuse_to_begin_late()
         self.box_format = self.job.box_format
-        self.annotations_path = os.path.join(spec.results_dir, "annotations.jsonl")
-        written = [self.annotations_path, *(step.storage.output_path for step in self.steps)]
-        written += [os.path.join(spec.results_dir, "run.json"), self.steps[0].storage.failures_path]
-        for path in self.job.inputs:
-            refuse_to_overwrite(path, written)
-        written.append(os.path.join(spec.results_dir, "report.html"))
-        refuse_foreign(self.steps[0].storage.checkpoint_folder, written)
+        self.annotations_path = os.path.join(self.spec.results_dir, "annotations.jsonl")
+        self._refuse_to_begin_late()
+        self._refuse_to_write_over_others_files()
+
+    def _price_others(self) -> dict[str, Prices | None]:
+        """By its model, what each further model costs that a step asks, where it is another one.
+
+        Raises SpecError for a budget in USD where one has no price.
+        """
+        prices: dict[str, Prices | None] = {}
+        further = zip(self.block.vlms[1:], self.job.servings[1:], strict=False)
+        for vlm, serving in further:
+            is_asked = any(step.operator.serving is serving for step in self.job.steps)
+            if not is_asked or serving.model == self.serving.model:
+                continue
+            stated: Prices | None = None
+            if vlm.prices is not None:
+                stated = Prices(**vlm.prices.model_dump())
+            serving.prices = _pricing(stated, serving).prices
+            prices[serving.model] = serving.prices
+            if serving.prices is None and self.options.budget_usd is not None:
+                what = f"workflow.budget_usd needs the prices of {serving.model}, too"
+                raise SpecError(f"{what}: set vlm.check.prices")
+        return prices
+
+    def _find_addresses_before(self) -> list[str]:
+        """Where earlier runs of the results folder asked the model, the last first."""
+        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
+        earlier = before.get("endpoints_before")
+        named = [before.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
+        addresses = [address for address in named if isinstance(address, str)]
+        others = [address for address in addresses if address != self.serving.endpoint]
+        return list(dict.fromkeys(others))[:MOST_ADDRESSES]
+
+    def _take_over_replies(self) -> None:
+        """Find what an earlier version has stored by the address at which it asked the model."""
+        serving = self.serving
+        there = serving.identity_there()
+        if there == serving.identity():
+            return
+        identities = list(serving.other_identities)
+        for address in self._addresses_before:
+            is_several = " + " in address
+            endpoint = "several endpoints" if is_several else address
+            identities.append({**there, "endpoint": endpoint})
+        serving.other_identities = identities
 
     def _refuse_to_begin_late(self) -> None:
-        """Raises SpecError for a shard that begins with a step's file, which doesn't tell what rows
-        it was made of.
+        """Raises SpecError for a shard that begins with a step's file.
+
+        Such a file doesn't tell which rows of the input it was made of.
         """
-        place = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
-        if self.options.shard is not None and place.split(os.sep)[0] not in (
-            os.pardir,
-            CKPT,
-            os.path.basename(place),
-        ):
+        if self.options.shard is None:
+            return
+        path = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
+        top_folder = path.split(os.sep)[0]
+        outside = top_folder == os.pardir
+        made_of_input = top_folder == CKPT
+        not_in_a_folder = os.path.basename(path) == top_folder
+        if not (outside or made_of_input or not_in_a_folder):
             way = "name the steps before in workflow.steps, too: what they were answered is kept"
-            raise SpecError(f"a shard begins with the input, not with {place}: {way}")
+            raise SpecError(f"a shard begins with the input, not with {path}: {way}")
+
+    def _refuse_to_write_over_others_files(self) -> None:
+        """Raises InputError where a file that the run writes is its input, or not of our making."""
+        first = self.steps[0].storage
+        written = [self.annotations_path]
+        written += [step.storage.output_path for step in self.steps]
+        written += [os.path.join(self.spec.results_dir, RUN_JSON), first.failures_path]
+        for path in self.job.inputs:
+            refuse_to_overwrite(path, written)
+        written.append(os.path.join(self.spec.results_dir, "report.html"))
+        refuse_foreign(first.checkpoint_folder, written)
 
     def execute(self, run: MakeRun = Run) -> Summary:
-        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also when the run is
-        stopped.
+        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also of a stopped run.
 
         `run` makes what takes the rows through the steps.
         """
-        if obstacles := self.job.obstacles():
+        obstacles = self.job.obstacles()
+        if obstacles:
             raise SpecError("\n".join(obstacles))
         self._keep_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
@@ -142,10 +226,8 @@ class SpecRun:
                 raise
 
     def _keep_a_models_results(self) -> None:
-        """Raises SpecError where `auto` fell back to no model, in a folder with the
-        results of one.
-        """
-        before = read_object(os.path.join(self.spec.results_dir, "run.json")).get("model")
+        """Raises SpecError where `auto` fell back to no model, in a folder with results of one."""
+        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON)).get("model")
         if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
             raise SpecError(
@@ -154,19 +236,17 @@ class SpecRun:
             )
 
     def _copy_last(self, summary: Summary) -> None:
+        """Make `annotations.jsonl` of the last step's file, and name the results as people know it.
+
+        The last file that is there: an operator from elsewhere may write none.
+        """
         target = self.annotations_path
         if summary.done:
             with told_as(StorageFailed, f"can't write {target}", again=True):
-                written = [
-                    step.storage.output_path
-                    for step in self.steps
-                    if os.path.exists(step.storage.output_path)
-                ]
-                copy_file(written[-1], target)  # an operator from elsewhere may write nothing
-        summary.annotations, summary.failures_file = (
-            address_of(target),
-            address_of(summary.failures_file),
-        )
+                paths = [step.storage.output_path for step in self.steps]
+                copy_file([path for path in paths if os.path.exists(path)][-1], target)
+        summary.annotations = address_of(target)
+        summary.failures_file = address_of(summary.failures_file)
 
     def plan(self) -> dict[str, Any]:
         """What would run, for `--dry-run`."""
@@ -189,11 +269,35 @@ class SpecRun:
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
         lines = [
-            f"{plan['pipeline']} with {plan['model']} at {plan['endpoint']}{in_format}",
+            f"{plan['pipeline']} with {self.who}{in_format}",
             f"reads {plan['input']}",
         ]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]
         return "\n".join([*lines, "Nothing was sent."])
+
+    @property
+    def who(self) -> str:
+        """Who is asked, in words: model and address of each serving."""
+        names = []
+        for serving in self.job.servings:
+            address = serving.endpoint
+            where = f"at {address}" if "://" in address else "on this machine"
+            names.append(f"{serving.model} {where}")
+        return " and ".join(dict.fromkeys(names))
+
+    def remarks(self) -> list[str]:
+        """What is good to know of who is asked before a run, one line each."""
+        before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
+        model = self.serving.model
+        is_moved = before.get("endpoint") not in (None, self.serving.endpoint)
+        is_anyone = model.lower() in ANY_MODEL and not self.block.vlm.openai.name
+        if is_moved and is_anyone and before.get("model") == model:
+            return [
+                f"replies of {before['endpoint']} count for {self.serving.endpoint}, too, as both"
+                f" call their model {model!r}: where these are two models, give this one a name in"
+                " vlm.openai.name"
+            ]
+        return []
 
     @property
     def calibrates(self) -> bool:
@@ -206,7 +310,9 @@ class SpecRun:
         choice = self.box_format
         if choice is None:
             return {"name": None, "from": None}
-        return {"name": None if choice.pending else choice.format.name, "from": choice.origin}
+        if choice.pending:
+            return {"name": None, "from": choice.origin}
+        return {"name": choice.format.name, "from": choice.origin}
 
     @property
     def _image_folders(self) -> list[str]:
@@ -214,25 +320,26 @@ class SpecRun:
 
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
         """By which the shards' parts of one run are told to belong together."""
-        files = [
-            os.path.relpath(step.storage.output_path, self.spec.results_dir) for step in self.steps
-        ]
-        seen = {
+        paths = [step.storage.output_path for step in self.steps]
+        return {
+            "number": shard.number,
+            "of": shard.of,
             "rows_of_all": summary and summary.seen,
             "digest_of_all": summary and summary.digest,
+            "files": [os.path.relpath(path, self.spec.results_dir) for path in paths],
+            "bytes": [bytes_of(path) for path in paths],
+            "digests": [digest_of(path) for path in paths],
+            "pictures": summary and pictures_of(paths[-1], self._image_folders),
+            "code": [(step.operator.settings() or {}).get("source") for step in self.steps],
         }
-        sizes = [bytes_of(step.storage.output_path) for step in self.steps]
-        code = [(step.operator.settings() or {}).get("source") for step in self.steps]
-        digests = [digest_of(step.storage.output_path) for step in self.steps]
-        pictures = summary and pictures_of(self.steps[-1].storage.output_path, self._image_folders)
-        left = {"files": files, "bytes": sizes, "digests": digests, "pictures": pictures}
-        return {"number": shard.number, "of": shard.of, **seen, **left, "code": code}
 
     def _write_run_json(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> None:
-        path = os.path.join(self.spec.results_dir, "run.json")
-        before = read_object(path) if summary is not None and summary.already_complete else {}
+        path = os.path.join(self.spec.results_dir, RUN_JSON)
+        before: dict[str, Any] = {}
+        if summary is not None and summary.already_complete:
+            before = read_object(path)
         if before.get("state") == "finished":  # else that run was killed before it came to this
             run = before | {"spec": self._stated()}
         else:
@@ -244,36 +351,51 @@ class SpecRun:
     def _facts(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> dict[str, Any]:
-        """What `run.json` says."""
-        shard = self.options.shard
-        return {
-            "state": "finished" if summary is not None else "stopped",
+        """What `run.json` says, its keys in the order in which they are written."""
+        facts: dict[str, Any] = {
+            "state": "stopped" if summary is None else "finished",
             "stopped_by": str(stopped) if stopped else None,
             "version": __version__,
-            "started": (
-                time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
-                + f".{int(started * 1000) % 1000:03}Z"
-            ),
+            "started": _in_utc(started),
             "model": self.serving.model,
             "endpoint": self.serving.endpoint,
+            "endpoints_before": self._addresses_before,
             "box_format": self._format_asked,
             "image_folders": self._image_folders,
-            **self.job.facts(),
-            "serving": told(self.serving),
-            "operators": {
-                s.label: told(s.operator) for s in self.steps if isinstance(s.operator, Operator)
-            },
-            **({"shard": self._shard_facts(shard, summary)} if shard else {}),
-            "sustained_concurrency": sum(
-                limiter_of(one).level for one, _ in self.serving.endpoints()
-            ),
-            "summary": summary.to_json() if summary else stopped and stopped.summary,
-            "prices": self.prices_from,
-            # a stop should be quick
-            "steps": summary and paid_by_step(self.spec.results_dir, self.options.prices),
-            "spec": self._stated(),
         }
+        for model, prices in self.judges_prices.items():
+            facts["judge"] = {"model": model, "prices": prices and vars(prices)}
+        facts |= self.job.facts()
+        facts["serving"] = told(self.serving)
+        if summary is not None and summary.takes:
+            facts["serving"].setdefault("takes", summary.takes)
+        facts["operators"] = {
+            step.label: told(step.operator)
+            for step in self.steps
+            if isinstance(step.operator, Operator)
+        }
+        if self.options.shard:
+            facts["shard"] = self._shard_facts(self.options.shard, summary)
+        endpoints = self.serving.endpoints()
+        limiters = limiters_of(self.options)
+        shares = [limiter_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
+        facts["sustained_concurrency"] = sum(share.level for share in shares)
+        facts["summary"] = summary.to_json() if summary else stopped and stopped.summary
+        facts["prices"] = self.prices_from
+        # not of a stopped run: stores may be large, and a stop should be quick
+        facts["steps"] = summary and paid_by_step(
+            self.spec.results_dir, self.options.prices, self.judges_prices
+        )
+        facts["spec"] = self._stated()
+        return facts
 
     def _stated(self) -> dict[str, Any]:
+        """The spec as it stands, beginning with the keys that every `run.json` has."""
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
+
+
+def _in_utc(seconds: float) -> str:
+    """A time as `2024-05-31T08:15:00.123Z`."""
+    whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole_seconds}.{int(seconds * 1000) % 1000:03}Z"

@@ -32,9 +32,7 @@ class UserBlock(PipelineBlock):
 
 
 class UserJob(RowsJob):
-    """Runs a subclass of Pipeline, made as `Pipeline(storage, serving, **settings)`, on the user's
-    rows.
-    """
+    """Runs a Pipeline of the user's, made as `Pipeline(storage, serving, **settings)`, on rows."""
 
     block = UserBlock
     pipeline_class: ClassVar[type[Pipeline]]
@@ -44,11 +42,13 @@ class UserJob(RowsJob):
         return self.pipeline_class.name
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Raises SpecError for settings that the class doesn't take, and for what its
-        code raises.
+        """The pipeline's steps.
+
+        Raises SpecError for settings that the class doesn't take, and for what its code raises.
         """
-        block, key = self.spec.block, f"autolabel_type {self.spec.autolabel_type}"
+        block = self.spec.block
         assert isinstance(block, UserBlock)
+        key = f"autolabel_type {self.spec.autolabel_type}"
         learn_fields(block.settings)
         _check_settings(self.pipeline_class, block.settings, f"{self.name}.settings")
         make: Callable[..., Pipeline] = self.pipeline_class
@@ -56,10 +56,10 @@ class UserJob(RowsJob):
             pipeline = make(storage, self.serving, **block.settings)
             storage.reset()  # which it may have stepped through: compile() does
             steps = pipeline.steps()
-        places = [
+        numbers = [
             step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
         ]
-        if not steps or places != [*range(len(steps))]:
+        if not steps or numbers != list(range(len(steps))):
             how = (
                 "forward() should run each operator on a step() of its own of the storage that the"
                 " class is given"
@@ -68,29 +68,37 @@ class UserJob(RowsJob):
         return steps
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        return super().wanted(steps) or [str(place) for place in range(len(steps))]
+        return super().wanted(steps) or [str(number) for number in range(len(steps))]
 
 
-def _check_settings(kind: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    """Raises SpecError for a class that can't be made as `kind(storage, serving, **settings)`."""
+def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
+    """Raises SpecError for a class that can't be made as `pipeline(storage, serving, **settings)`.
+
+    `key` is that of the settings in the spec.
+    """
     made = (
-        f"{kind.__name__}.__init__ is given storage and serving, and what {key} holds as keyword"
-        " arguments"
+        f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
+        " keyword arguments"
     )
-    if kind.__init__ is object.__init__:
+    if pipeline.__init__ is object.__init__:
         raise SpecError(
             f"{made}: write def __init__(self, storage, serving), which keeps both for forward()"
         )
-    signature = inspect.signature(kind.__init__)
-    parameters = list(signature.parameters.values())[3:]
-    takes = [
-        one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-    ]
+    signature = inspect.signature(pipeline.__init__)
+    names: list[str] = []
+    takes_any = False
+    for parameter in list(signature.parameters.values())[3:]:  # after self, storage, serving
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            names.append(parameter.name)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            takes_any = True
     try:
         signature.bind(None, None, None, **settings)
     except TypeError as error:
-        for name in settings:
-            if name not in takes and not any(one.kind is one.VAR_KEYWORD for one in parameters):
-                hint = nearest(name, takes) or f"; it takes {', '.join(takes) or 'none'}"
-                raise SpecError(f"{key}.{name} is not a setting of {kind.__name__}{hint}") from None
+        unknown = [name for name in settings if name not in names]
+        if unknown and not takes_any:
+            hint = nearest(unknown[0], names) or f"; it takes {', '.join(names) or 'none'}"
+            raise SpecError(
+                f"{key}.{unknown[0]} is not a setting of {pipeline.__name__}{hint}"
+            ) from None
         raise SpecError(f"{made}: {error}") from None

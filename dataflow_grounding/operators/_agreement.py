@@ -4,12 +4,12 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
 
@@ -20,103 +20,167 @@ T = TypeVar("T")
 LEAST = 0.07
 
 
-async def agreed(
+async def ask_and_merge(
     ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
 ) -> list[Found]:
-    """The answers of `ask_once(number)`, merged; up to half may be unreadable. Raises what failed
-    otherwise.
+    """Ask the same question `samples` times and return the answers merged, phrase by phrase.
+
+    Args:
+        ask_once: Asks once. Its argument is the answer's number, from 0.
+        samples: How many answers to ask for.
+        size: Width and height of the image, px.
+
+    Raises:
+        UnreadableReply: More than half of the answers can't be read. Fewer are left out.
+        BaseException: Any other failure of an answer.
     """
     if samples == 1:
         return await ask_once(0)
-    readable = _readable(await _gathered(ask_once, range(samples)), samples)
-    return [merged(of_one, samples, LEAST * max(size)) for of_one in zip(*readable, strict=True)]
+    readable = _readable_answers(await _ask_all(ask_once, range(samples)), samples)
+    least_side = LEAST * max(size)
+    merged: list[Found] = []
+    for answers_for_phrase in zip(*readable, strict=True):
+        merged.append(merge_answers(answers_for_phrase, samples, least_side))
+    return merged
 
 
-async def located(ask_once: Callable[[int], Awaitable[Found]], samples: int, size: Size) -> Found:
-    """Where a thing is that was found before, by `samples` answers at most: those that find nothing
-    have no vote.
+async def ask_until_agreed(
+    ask_once: Callable[[int], Awaitable[Found]], samples: int, size: Size
+) -> Found:
+    """Ask where a thing is that was seen before, and return the answers merged.
 
-    The first ones, just over half, are enough where they agree: the others couldn't outvote them.
+    Just over half of the answers are asked for first. Where they agree they are enough, as the
+    others couldn't outvote them. Answers that find nothing have no vote.
+
+    Args:
+        ask_once: Asks once. Its argument is the answer's number, from 0.
+        samples: How many answers to ask for at most.
+        size: Width and height of the image, px.
+
+    Raises:
+        UnreadableReply: More than half of `samples` answers can't be read.
+        BaseException: Any other failure of an answer.
     """
     if samples == 1:
         return await ask_once(0)
-    least, enough = LEAST * max(size), samples // 2 + 1
-    answers = await _gathered(ask_once, range(enough))
-    if merged(_readable(answers, samples), enough, least).disagreement:
-        answers += await _gathered(ask_once, range(enough, samples))
-    readable = _readable(answers, samples)
-    voting = [answer for answer in readable if answer.instances] or readable
-    return merged(voting, len(voting), least)
+    least_side = LEAST * max(size)
+    majority = samples // 2 + 1
+    answers = await _ask_all(ask_once, range(majority))
+    first = merge_answers(_readable_answers(answers, samples), majority, least_side)
+    if first.disagreement:
+        answers += await _ask_all(ask_once, range(majority, samples))
+    readable = _readable_answers(answers, samples)
+    with_boxes = [answer for answer in readable if answer.instances]
+    voters = with_boxes or readable
+    return merge_answers(voters, len(voters), least_side)
 
 
-async def _gathered(
+async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
+    """Ask for the answers of these numbers at once, and return each or what it failed with."""
     return await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
 
 
-def _readable(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    """The answers that could be read, where at most half of `samples` couldn't. Raises what failed
-    otherwise.
+def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
+    """Return the answers without those that can't be read.
+
+    Raises the first failure where more than half of `samples` can't be read, or where an answer
+    failed otherwise.
     """
-    failed = [answer for answer in answers if isinstance(answer, BaseException)]
-    for error in failed:
-        if not isinstance(error, UnreadableReply) or 2 * len(failed) > samples:
-            raise error
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
-
-
-def merged(answers: Sequence[Found], samples: int, least: float = 0.0) -> Found:
-    """One answer of several to the same phrase: boxes that overlap at IoU 0.5 at their median.
-
-    Sides count as `least` px or more. A box stays when half of `samples` answers have it, their
-    share its score; where they differ and none stays, it is `ambiguous`. `disagreement` unless all
-    agree; doubtful when half of `samples` are.
-    """
-    clusters: list[list[tuple[Bbox, dict[str, Any]]]] = []
+    errors: list[BaseException] = []
+    readable: list[T] = []
     for answer in answers:
-        _add(clusters, answer, least)
-    kept = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
-    same = len(answers) == samples and all(len(cluster) == samples for cluster in clusters)
-    disagreement = not (same and len({answer.status for answer in answers}) == 1)
-    doubtful = 2 * sum(answer.doubtful for answer in answers) >= samples
-    if kept:
-        return Found(
-            "grounded",
-            [_instance(cluster, samples) for cluster in kept],
-            None,
-            disagreement,
-            doubtful,
-        )
-    statuses = [answer.status for answer in answers]
-    common = max(dict.fromkeys(statuses), key=statuses.count)
-    reason = next((answer.reason for answer in answers if answer.status == common), None)
-    return Found(
-        "ambiguous" if common == "grounded" else common, [], reason, disagreement, doubtful
+        if isinstance(answer, BaseException):
+            errors.append(answer)
+        else:
+            readable.append(answer)
+    for error in errors:
+        if not isinstance(error, UnreadableReply) or 2 * len(errors) > samples:
+            raise error
+    return readable
+
+
+def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
+    """Merge several answers about the same phrase to one.
+
+    Boxes of different answers that overlap at IoU 0.5 or more are one, at their median. It stays
+    when half of `samples` answers or more have it; their share is its score.
+
+    Args:
+        answers: The answers that could be read.
+        samples: How many answers were asked for.
+        least_side: Where boxes are compared, a shorter side counts as this long, px.
+
+    Returns:
+        The boxes that stay. Where none does, the commonest status, which is `ambiguous` if answers
+        had boxes. `disagreement` is set unless all answers are there and agree, `doubtful` where
+        half of `samples` or more are.
+    """
+    clusters: list[_Cluster] = []
+    for answer in answers:
+        _add_to_clusters(answer, clusters, least_side)
+    agree = (
+        len(answers) == samples
+        and all(len(cluster) == samples for cluster in clusters)
+        and len({answer.status for answer in answers}) == 1
     )
+    doubtful = 2 * sum(answer.doubtful for answer in answers) >= samples
+    majorities = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
+    if majorities:
+        instances = [_instance_of(cluster, samples) for cluster in majorities]
+        return Found("grounded", instances, None, not agree, doubtful)
+    statuses = [answer.status for answer in answers]
+    commonest = max(dict.fromkeys(statuses), key=statuses.count)
+    reason = answers[statuses.index(commonest)].reason
+    status = "ambiguous" if commonest == "grounded" else commonest
+    return Found(status, [], reason, not agree, doubtful)
 
 
-def _add(clusters: list[list[tuple[Bbox, dict[str, Any]]]], answer: Found, least: float) -> None:
-    """Sort one answer's boxes into the clusters, by falling IoU, at most one into each."""
-    boxed = [(box_of(instance["bbox"]), instance) for instance in answer.instances]
-    middles = [_grown(_middle(cluster), least) for cluster in clusters]
-    same = match_boxes([_grown(box, least) for box, _ in boxed], middles)
-    for k, (n, _) in same.items():
-        clusters[k].append(boxed[n])
-    placed = {n for n, _ in same.values()}
-    clusters += [[one] for n, one in enumerate(boxed) if n not in placed]
+class _BoxedInstance(NamedTuple):
+    """An instance, and its box as numbers."""
+
+    bbox: Bbox
+    instance: dict[str, Any]
 
 
-def _grown(bbox: Bbox, least: float) -> Bbox:
-    x, y = (max(0.0, least - (bbox[side + 2] - bbox[side])) / 2 for side in (0, 1))
-    return bbox[0] - x, bbox[1] - y, bbox[2] + x, bbox[3] + y
+_Cluster: TypeAlias = list[_BoxedInstance]
+"""Instances that are the same thing, one of each answer that has it."""
 
 
-def _middle(cluster: Sequence[tuple[Bbox, object]]) -> Bbox:
-    x1, y1, x2, y2 = (median(edges) for edges in zip(*(bbox for bbox, _ in cluster), strict=True))
-    return x1, y1, x2, y2
+def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
+    """Add one answer's instances to `clusters`, in place.
+
+    Each goes to the cluster that it overlaps most, at most one to each; others begin new ones.
+    """
+    instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
+    boxes = [_enlarge(instance.bbox, least_side) for instance in instances]
+    medians = [_enlarge(_median_box(cluster), least_side) for cluster in clusters]
+    clustered: set[int] = set()
+    for cluster_number, (number, _) in match_boxes(boxes, medians).items():
+        clusters[cluster_number].append(instances[number])
+        clustered.add(number)
+    for number, instance in enumerate(instances):
+        if number not in clustered:
+            clusters.append([instance])
 
 
-def _instance(cluster: Sequence[tuple[Bbox, dict[str, Any]]], samples: int) -> dict[str, Any]:
-    bbox = [math.floor(edge + 0.5) for edge in _middle(cluster)]
-    return {**cluster[0][1], "bbox": bbox, "score": round(len(cluster) / samples, 4)}
+def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
+    """Return a box about the same middle with sides of at least so many px."""
+    x1, y1, x2, y2 = bbox
+    margin_x = max(0.0, least_side - (x2 - x1)) / 2
+    margin_y = max(0.0, least_side - (y2 - y1)) / 2
+    return x1 - margin_x, y1 - margin_y, x2 + margin_x, y2 + margin_y
+
+
+def _median_box(cluster: _Cluster) -> Bbox:
+    """Return the box whose edges are the medians of all boxes' edges."""
+    boxes = [instance.bbox for instance in cluster]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return median(lefts), median(tops), median(rights), median(bottoms)
+
+
+def _instance_of(cluster: _Cluster, samples: int) -> dict[str, Any]:
+    """Return the first instance with the median box, and the share of answers as its score."""
+    bbox = [math.floor(edge + 0.5) for edge in _median_box(cluster)]
+    return {**cluster[0].instance, "bbox": bbox, "score": round(len(cluster) / samples, 4)}

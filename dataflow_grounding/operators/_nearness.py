@@ -1,6 +1,4 @@
-"""Many regions or texts in several requests: groups of regions that lie near each other, texts
-grounded again.
-"""
+"""Many regions or texts in several requests: those near each other together, no more than fit."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
@@ -8,42 +6,59 @@ from typing import TypeVar
 from dataflow_grounding._util.errors import RecordError, TruncatedReply
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.engine.workers import all_done
-from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """The boxes' places in groups of at most `most`, always the same: halves along the longer
-    extent (Bentley 1975).
+    """Group boxes that lie near each other, the same way each time.
+
+    Boxes are halved along the axis on which their middles reach further, and so are the halves, as
+    a k-d tree is built (Bentley 1975).
+
+    Args:
+        boxes: The boxes.
+        most: Most boxes of a group.
+
+    Returns:
+        The groups, each the places of its boxes in `boxes`, rising.
     """
+    if not boxes:
+        return []
     middles = [middle_of(box) for box in boxes]
 
-    def cut(places: list[int]) -> list[list[int]]:
+    def split(places: list[int]) -> list[list[int]]:
+        """Return these boxes as one group, or as the groups of their halves."""
         if len(places) <= max(1, most):
-            return [places] if places else []
-        wide, high = (
-            max(side) - min(side)
-            for side in zip(*(middles[place] for place in places), strict=True)
+            return [places]
+        axis = _longer_axis([middles[place] for place in places])
+        other_axis = 1 - axis
+        in_order = sorted(
+            places, key=lambda place: (middles[place][axis], middles[place][other_axis], place)
         )
-        axis = 0 if wide >= high else 1
-        ordered = sorted(
-            places, key=lambda place: (middles[place][axis], middles[place][1 - axis], place)
-        )
-        half = (len(ordered) + 1) // 2
-        return cut(sorted(ordered[:half])) + cut(sorted(ordered[half:]))
+        half = (len(in_order) + 1) // 2
+        return split(sorted(in_order[:half])) + split(sorted(in_order[half:]))
 
-    return cut(list(range(len(boxes))))
+    return split(list(range(len(boxes))))
+
+
+def _longer_axis(points: Sequence[tuple[float, float]]) -> int:
+    """Return the axis along which points reach further: 0 for x, 1 for y."""
+    xs = [x for x, _ in points]
+    ys = [y for _, y in points]
+    return 0 if max(xs) - min(xs) >= max(ys) - min(ys) else 1
 
 
 def middle_of(box: Bbox) -> tuple[float, float]:
-    """The middle of a box, x and y."""
-    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    """Return the middle of a box, x and y."""
+    x1, y1, x2, y2 = box
+    return (x1 + x2) / 2, (y1 + y2) / 2
 
 
 def batched(items: list[I], most: int) -> list[list[I]]:
-    """The items in lists of at most `most`."""
+    """Split a list into lists of at most `most` items, in order."""
     return [items[start : start + most] for start in range(0, len(items), most)]
 
 
@@ -52,8 +67,20 @@ async def ask_in_parts(
     ask_for: Callable[[list[I]], Awaitable[T]],
     box_of_item: Callable[[I], Bbox] | None = None,
 ) -> list[tuple[list[I], T]]:
-    """What `ask_for` says of the items; where its reply is cut off, of each half: of near ones, if
-    they have boxes.
+    """Ask about items, and if the reply is cut off, about each half of them in its own request.
+
+    Halves whose replies are cut off are halved again.
+
+    Args:
+        items: What to ask about.
+        ask_for: Asks about some items in one request.
+        box_of_item: Where an item is. With it, items near each other come into the same half.
+
+    Returns:
+        Of each request that was answered: its items, and the answer.
+
+    Raises:
+        TruncatedReply: The reply about a single item is cut off.
     """
     try:
         return [(items, await ask_for(items))]
@@ -63,29 +90,42 @@ async def ask_in_parts(
     middle = len(items) // 2
     halves = [items[:middle], items[middle:]]
     if box_of_item is not None:
-        near = near_groups([box_of_item(item) for item in items], (len(items) + 1) // 2)
-        halves = [[items[n] for n in group] for group in near]
-    return [part for half in halves for part in await ask_in_parts(half, ask_for, box_of_item)]
+        groups = near_groups([box_of_item(item) for item in items], (len(items) + 1) // 2)
+        halves = []
+        for group in groups:
+            halves.append([items[place] for place in group])
+    answers: list[tuple[list[I], T]] = []
+    for half in halves:
+        answers += await ask_in_parts(half, ask_for, box_of_item)
+    return answers
 
 
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """What each text is found at afresh, or why it isn't known. Equal texts are grounded once,
-    `at_once` a request.
+    """Ask again where texts are in an image, equal texts once.
+
+    Args:
+        ground: Asks for the boxes of some texts in one request.
+        texts: The texts.
+        at_once: Most texts in a request.
+
+    Returns:
+        Text → its boxes, or why they couldn't be had.
     """
 
-    async def grounded(some: list[str]) -> Sequence[Found | RecordError]:
+    async def ground_or_fail(request_texts: list[str]) -> Sequence[Found | RecordError]:
+        """Return an answer or an error for each text."""
         try:
-            return await ground(some)
+            return await ground(request_texts)
         except RecordError as error:
-            if isinstance(error, TruncatedReply) and len(some) > 1:
-                raise  # its halves are asked for
-            return [error] * len(some)
+            if isinstance(error, TruncatedReply) and len(request_texts) > 1:
+                raise  # so that ask_in_parts asks for halves
+            return [error] * len(request_texts)
 
     chunks = batched(list(dict.fromkeys(texts)), at_once)
-    found: dict[str, Found | RecordError] = {}
-    for parts in await all_done(ask_in_parts(chunk, grounded) for chunk in chunks):
-        for some, answer in parts:
-            found.update(zip(some, answer, strict=True))
-    return found
+    answer_by_text: dict[str, Found | RecordError] = {}
+    for parts in await all_done(ask_in_parts(chunk, ground_or_fail) for chunk in chunks):
+        for request_texts, answers in parts:
+            answer_by_text.update(zip(request_texts, answers, strict=True))
+    return answer_by_text

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError
-from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
+from dataflow_grounding.boxes.geometry import Bbox, iou
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.boxes.regions import instances_on, places_of
-from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.operators._expressions import boxes_of
+from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.regions import Check
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
@@ -16,11 +17,17 @@ Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What stands after a check: `text` on the regions at `places` (from 0).
+    """What a check says of an expression.
 
-    `matches`: as it was. `mended`: its text or its regions were corrected. `several`: it is meant
-    for one region and fits all of `places`. `wrong`: it doesn't match, and nothing better is known.
-    `unknown`: the check could not tell.
+    Attributes:
+        kind: `matches`: it is right as it was. `mended`: its text or its regions were corrected.
+            `several`: it is meant for one region and fits all of `places`. `wrong`: it doesn't
+            match, and nothing better is known. `unknown`: the check could not tell.
+        text: The expression after the check.
+        places: The regions that it names after the check, from 0.
+        reason: Why the check says so.
+        iou: How well its regions and the boxes of grounding it afresh overlap on average; None
+            where it wasn't grounded afresh.
     """
 
     kind: Kind
@@ -30,165 +37,229 @@ class Verdict:
     iou: float | None = None
 
 
-def judged(check: Check, text: str, places: list[int]) -> Verdict:
-    """The verdict of a model that was asked."""
+def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
+    """Return the verdict on an expression from a model that was asked whether it is right.
+
+    Args:
+        check: The model's answer.
+        text: The expression that it was asked about.
+        places: The regions that the expression names, from 0.
+    """
     same_text = not check.text or _fold(check.text) == _fold(text)
-    if (
-        same_text
-        and len(places) == 1 < len(check.places)
-        and (not check.matches or places[0] in check.places)
-    ):
+    fits_several = len(places) == 1 and len(check.places) > 1
+    if same_text and fits_several and (not check.matches or places[0] in check.places):
         return Verdict("several", text, check.places, check.reason)
-    if check.matches is None or check.matches:
-        return Verdict(
-            "unknown" if check.matches is None else "matches", text, places, check.reason
-        )
+    if check.matches is None:
+        return Verdict("unknown", text, places, check.reason)
+    if check.matches:
+        return Verdict("matches", text, places, check.reason)
     if not same_text or (check.places and set(check.places) != set(places)):
         return Verdict("mended", check.text or text, check.places or places, check.reason)
     return Verdict("wrong", text, places, check.reason)
 
 
-def regrounded(
-    found: Found, text: str, places: list[int], boxes: Sequence[Bbox], threshold: float
+def verdict_of_regrounding(
+    answer: Found, text: str, places: list[int], regions: Sequence[Bbox], threshold: float
 ) -> Verdict:
-    """The verdict of grounding `text` afresh, against the `boxes` of all regions."""
-    if found.status in ("ambiguous", "unsupported"):
-        return Verdict("unknown", text, places, found.reason or found.status)
-    again = [box_of(instance["bbox"]) for instance in found.instances]
-    own, rest = _found_on(places, again, boxes, threshold)
-    if len(own) == len(places) and not rest:
-        return Verdict("matches", text, places, "", _mean(own.values()))
-    others, stray = _found_on(
-        [place for place in range(len(boxes)) if place not in own], rest, boxes, threshold
-    )
-    if again and not stray:
-        at = sorted([*own, *others])
-        kind: Kind = "several" if len(places) == 1 < len(at) else "mended"
-        overlap = _mean([*own.values(), *others.values()])
-        return Verdict(kind, text, at, f"grounded afresh, it is found at {_regions(at)}", overlap)
-    best = _mean([max((iou(boxes[place], box) for box in again), default=0.0) for place in places])
-    more = f"{len(stray)} of {len(again)} boxes are on no region" if again else "nothing is found"
-    return Verdict("wrong", text, places, f"grounded afresh, {more}", best)
+    """Return the verdict on an expression from grounding its text afresh.
 
-
-def _found_on(
-    places: Sequence[int], again: Sequence[Bbox], boxes: Sequence[Bbox], threshold: float
-) -> tuple[dict[int, float], list[Bbox]]:
-    """On which of the regions at `places` boxes lie (place → IoU), and the boxes that lie on none
-    of them.
+    Args:
+        answer: What was found for the text.
+        text: The expression's text.
+        places: The regions that the expression names, from 0.
+        regions: The boxes of all regions.
+        threshold: Least IoU of a box and the region that it shows.
     """
-    matched = match_boxes(again, [boxes[place] for place in places], threshold, most=True)
-    used = {which for which, _ in matched.values()}
-    rest = [box for which, box in enumerate(again) if which not in used]
-    return {places[n]: overlap for n, (_, overlap) in matched.items()}, rest
+    if answer.status in ("ambiguous", "unsupported"):
+        return Verdict("unknown", text, places, answer.reason or answer.status)
+    boxes = boxes_of(answer.instances)
+    own = _match_regions(boxes, places, regions, threshold)
+    if len(own.overlaps) == len(places) and not own.stray:
+        return Verdict("matches", text, places, "", _mean(own.overlaps.values()))
+    other_places = [place for place in range(len(regions)) if place not in own.overlaps]
+    others = _match_regions(own.stray, other_places, regions, threshold)
+    if boxes and not others.stray:
+        overlaps = {**own.overlaps, **others.overlaps}
+        new_places = sorted(overlaps)
+        kind: Kind = "mended"
+        if len(places) == 1 and len(new_places) > 1:
+            kind = "several"
+        reason = f"grounded afresh, it is found at {_region_numbers(new_places)}"
+        return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
+    reason = "nothing is found"
+    if boxes:
+        reason = f"{len(others.stray)} of {len(boxes)} boxes are on no region"
+    best_overlaps: list[float] = []
+    for place in places:
+        overlaps_here = [iou(regions[place], box) for box in boxes]
+        best_overlaps.append(max(overlaps_here, default=0.0))
+    return Verdict("wrong", text, places, f"grounded afresh, {reason}", _mean(best_overlaps))
 
 
-def combined(asked: Verdict, again: Verdict, before: Verdict) -> Verdict:
-    """Both judgements, mended only where they agree; `again` is of what `asked` left, `before` of
-    what stood first.
+class _RegionMatches(NamedTuple):
+    """Which boxes lie on which regions.
+
+    Attributes:
+        overlaps: Place of a region with a box on it → their IoU.
+        stray: The boxes that lie on no region.
     """
-    several = next((verdict for verdict in (asked, again) if verdict.kind == "several"), None)
-    if several is not None:
-        return replace(several, text=before.text)
-    if again.kind == "unknown":
-        return asked
-    if asked.kind == "unknown":
-        return again
-    if asked.kind in ("matches", "mended") and again.kind == "matches":
-        return replace(asked, iou=again.iou)
-    if asked.kind == "wrong" and again.kind == "mended":
-        return replace(again, reason=_joined(asked, again))
-    if asked.kind == "wrong" and again.kind == "wrong":
-        return replace(asked, reason=_joined(asked, again), iou=again.iou)
-    said = "right" if asked.kind == "matches" else "wrong"
-    seen = f"at {_regions(again.places)}" if again.kind in ("matches", "mended") else "nowhere else"
-    disagree = f"the two checks disagree: asked, it is {said}; grounded afresh, it is found {seen}"
-    return Verdict("wrong", before.text, before.places, disagree, again.iou)
+
+    overlaps: dict[int, float]
+    stray: list[Bbox]
 
 
-def _joined(*verdicts: Verdict) -> str:
+def _match_regions(
+    boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
+) -> _RegionMatches:
+    """Match boxes with those regions that are at `places`, at most one box with each."""
+    candidates = [regions[place] for place in places]
+    overlaps: dict[int, float] = {}
+    matched: set[int] = set()
+    matches = match_boxes(boxes, candidates, threshold, most=True)
+    for candidate, (box_number, overlap) in matches.items():
+        overlaps[places[candidate]] = overlap
+        matched.add(box_number)
+    stray = [box for number, box in enumerate(boxes) if number not in matched]
+    return _RegionMatches(overlaps, stray)
+
+
+def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
+    """Return one verdict from two checks, which corrects the expression only where both agree.
+
+    Args:
+        by_asking: What the model said when it was asked.
+        by_grounding: What grounding the expression afresh said, as `by_asking` left it.
+        before: The expression as it was before both.
+    """
+    for verdict in (by_asking, by_grounding):
+        if verdict.kind == "several":
+            return replace(verdict, text=before.text)
+    if by_grounding.kind == "unknown":
+        return by_asking
+    if by_asking.kind == "unknown":
+        return by_grounding
+    if by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches":
+        return replace(by_asking, iou=by_grounding.iou)
+    if by_asking.kind == "wrong" and by_grounding.kind == "mended":
+        return replace(by_grounding, reason=_join_reasons(by_asking, by_grounding))
+    if by_asking.kind == "wrong" and by_grounding.kind == "wrong":
+        reason = _join_reasons(by_asking, by_grounding)
+        return replace(by_asking, reason=reason, iou=by_grounding.iou)
+    answer = "right" if by_asking.kind == "matches" else "wrong"
+    where = "nowhere else"
+    if by_grounding.kind in ("matches", "mended"):
+        where = f"at {_region_numbers(by_grounding.places)}"
+    reason = f"the two checks disagree: asked, it is {answer}; grounded afresh, it is found {where}"
+    return Verdict("wrong", before.text, before.places, reason, by_grounding.iou)
+
+
+def _join_reasons(*verdicts: Verdict) -> str:
+    """Return the reasons of several verdicts as one text."""
     return "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
 
 
-def _regions(places: Sequence[int]) -> str:
-    return f"region{'s' * (len(places) != 1)} {', '.join(str(place + 1) for place in places)}"
+def _region_numbers(places: Sequence[int]) -> str:
+    """Return regions as people count them, from 1: `region 2`, `regions 2, 5`."""
+    numbers = ", ".join(map(str, _region_ids(places)))
+    return f"region {numbers}" if len(places) == 1 else f"regions {numbers}"
+
+
+def _region_ids(places: Sequence[int]) -> list[int]:
+    """Return the ids of regions, which count from 1; places count from 0."""
+    return [place + 1 for place in places]
 
 
 def _mean(values: Collection[float]) -> float | None:
+    """Return the mean, rounded to four places; None if there are no values."""
     return round(sum(values) / len(values), 4) if values else None
 
 
 def _fold(text: str) -> str:
+    """Return a text single-spaced and without case, to compare it."""
     return " ".join(text.split()).casefold()
 
 
+# fields of an expression that are wrong once its text has changed
 OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Each expression with boxes by number, its places among `regions`, of which the first `known`
-    are the record's.
+class ExpressionsToCheck:
+    """The expressions of a record that have boxes, and the regions that they name.
+
+    Attributes:
+        verdicts: Number of an expression → what it says before the check, of kind `unknown`.
+        regions: All regions. Where an expression has a box that is no region of the record, the
+            box is one here.
+        known: How many of `regions`, the first ones, are the record's.
     """
 
     verdicts: dict[int, Verdict]
     regions: list[Mapping[str, Any]]
     known: int
 
-    def entered(
+    def with_result(
         self, number: int, expression: dict[str, Any], result: Verdict | RecordError, method: str
     ) -> dict[str, Any]:
-        """The expression of this number with what the check by `method` says."""
+        """Return an expression with what its check says.
+
+        Args:
+            number: The expression's number in the record.
+            expression: The expression as it was before the check.
+            result: The verdict, or why there is none.
+            method: How it was checked, as DoubleChecker's `method`.
+        """
         if isinstance(result, RecordError):
             verification: dict[str, Any] = {"method": method, "iou": None, "reason": "not checked"}
             return {**expression, "verified": None, "verification": verification}
         verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
         if result.kind in ("matches", "wrong", "unknown"):
-            verified = {"matches": True, "wrong": False}.get(result.kind)
+            verified: bool | None = None
+            if result.kind != "unknown":
+                verified = result.kind == "matches"
             return {**expression, "verified": verified, "verification": verification}
         before = self.verdicts[number]
         verification["before"] = {
             "text": before.text,
-            "region_ids": [place + 1 for place in before.places],
+            "region_ids": _region_ids(before.places),
         }
         if result.kind == "several":
-            verification["region_ids"] = [place + 1 for place in result.places]
-            unclear = {
+            verification["region_ids"] = _region_ids(result.places)
+            return {
+                **expression,
                 "instances": [],
                 "status": "ambiguous",
                 "verified": False,
                 "verification": verification,
             }
-            return {**expression, **unclear}
-        instances = expression["instances"]
+        mended = dict(expression)
+        if result.text != before.text:
+            for name in OF_AN_EARLIER_TEXT:
+                mended.pop(name, None)
+        mended["text"] = result.text
         if result.places != before.places:
-            instances = instances_on(
+            mended["instances"] = instances_on(
                 result.places, self.regions, expression["expression_id"], self.known
             )
-        mended = {
-            "text": result.text,
-            "instances": instances,
-            "status": "grounded",
-            "verified": True,
-        }
-        stale = OF_AN_EARLIER_TEXT if result.text != before.text else ()
-        kept = {name: value for name, value in expression.items() if name not in stale}
-        return {**kept, **mended, "verification": verification}
+        mended["status"] = "grounded"
+        mended["verified"] = True
+        mended["verification"] = verification
+        return mended
 
 
-def standing_of(
+def expressions_to_check(
     expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
-) -> Standing:
-    """What the expressions with boxes stand on."""
-    boxes = list(regions)
-    verdicts = {}
+) -> ExpressionsToCheck:
+    """Return the expressions that have boxes, with the regions that the boxes are of."""
+    all_regions = list(regions)
+    verdicts: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):
         instances = expression["instances"]
+        if not instances:
+            continue
         for instance in instances:
-            if places_of([instance], boxes) is None:
-                boxes.append({"bbox": instance["bbox"], "type": ""})
-        if instances:
-            verdicts[number] = Verdict(
-                "unknown", expression["text"], places_of(instances, boxes) or []
-            )
-    return Standing(verdicts, boxes, len(regions))
+            if places_of([instance], all_regions) is None:
+                all_regions.append({"bbox": instance["bbox"], "type": ""})
+        places = places_of(instances, all_regions) or []
+        verdicts[number] = Verdict("unknown", expression["text"], places)
+    return ExpressionsToCheck(verdicts, all_regions, len(regions))

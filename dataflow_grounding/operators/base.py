@@ -1,15 +1,19 @@
-"""What an operator is: a question about one record, and how it is run on a record, a list, a
-DataFrame or a file.
-"""
+"""What an operator is: a question about one record, asked of records, lists, frames or files."""
 
 import copy
+import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from dataflow_grounding._util.errors import BrokenRow, InputError, PlanError
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    InputError,
+    NothingDone,
+    PlanError,
+    SpecError,
+)
 from dataflow_grounding._util.secrets import blotted_message, masked
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
@@ -17,23 +21,31 @@ from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Ask, Partial
-from dataflow_grounding.images.display import ShownRecord
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
-from dataflow_grounding.operators._calling import Annotated, OnError, Rows
+from dataflow_grounding.operators._calling import Annotated, Columns, OnError, Rows
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks.wording import Wording
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from dataflow_grounding.images.display import ShownRecord
 
 C = TypeVar("C", bound=type[Any])
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
 
 class Registry:
-    """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one."""
+    """Classes by their names: `@OPERATOR_REGISTRY.register()` adds one.
 
-    def __init__(self) -> None:
+    Args:
+        package: Where shipped classes stand. They register themselves when they are imported, which
+            is before this is first looked into.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
         self._classes: dict[str, type[Any]] = {}
 
     @overload
@@ -50,25 +62,28 @@ class Registry:
         return cls
 
     def get(self, name: str) -> type[Any]:
-        """The class of this name. Raises KeyError."""
-        return self._classes[name]
+        """Return the class of this name. Raises KeyError."""
+        return self.get_obj_map()[name]
 
     def get_obj_map(self) -> dict[str, type[Any]]:
-        """All classes by their names."""
+        """Return all classes by their names."""
+        package = importlib.import_module(self._package)
+        for name in package.__all__:
+            getattr(package, name)  # which imports it
         return dict(self._classes)
 
     def keys(self) -> list[str]:
-        """All names, sorted."""
-        return sorted(self._classes)
+        """Return all names, sorted."""
+        return sorted(self.get_obj_map())
 
     def __contains__(self, name: str) -> bool:
-        return name in self._classes
+        return name in self.get_obj_map()
 
     def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
-        return iter(sorted(self._classes.items()))
+        return iter(sorted(self.get_obj_map().items()))
 
 
-OPERATOR_REGISTRY = Registry()
+OPERATOR_REGISTRY = Registry("dataflow_grounding.operators")
 
 
 class Operator(plan.Annotator, ABC):
@@ -94,64 +109,68 @@ class Operator(plan.Annotator, ABC):
     input_keys: ClassVar[Mapping[str, str]] = {}
     output_keys: ClassVar[Mapping[str, str]] = {}
     needs_image: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """The tasks that it asks a model, which are the names of their prompts."""
     # what it does, by language; in English, as its docstring begins
     descriptions: ClassVar[Mapping[str, str]] = {}
     serving: Any = None
-    """The Serving that it asks, None for one that asks nothing: Any, so that a subclass can count
-    on its own.
+    """The Serving that it asks; None for one that asks nothing.
+
+    Any, so that a subclass can count on its own.
     """
 
-    if not TYPE_CHECKING:  # it takes what __init__ takes
+    if not TYPE_CHECKING:  # a type checker shall see what __init__ takes
 
         def __new__(cls, *args: Any, **settings: Any) -> "Operator":
-            """An operator that can show what it was made with. Raises SpecError for a `serving`
-            that is not one.
+            """Keep the arguments for `repr`, as users' own `__init__` may not keep them.
+
+            Raises SpecError for a `serving` that is not one.
             """
             operator = super().__new__(cls)
-            operator.__dict__["_made_with"] = calling.made_with(cls, args, settings)
+            operator.__dict__["_made_with"] = calling.arguments_by_name(cls, args, settings)
             return operator
 
     def __repr__(self) -> str:
-        known = inspect.signature(type(self).__init__).parameters
-        given = masked(self.__dict__["_made_with"], ours=False)
-        told = (
-            f"{n}={v!r}"
-            for n, v in given.items()
-            if n not in known or repr(v) != repr(known[n].default)
-        )
-        return blotted_message(f"{type(self).__name__}({', '.join(told)})")
+        parameters = inspect.signature(type(self).__init__).parameters
+        settings = []
+        for name, value in masked(self.__dict__["_made_with"], ours=False).items():
+            if name not in parameters or repr(value) != repr(parameters[name].default):
+                settings.append(f"{name}={value!r}")
+        return blotted_message(f"{type(self).__name__}({', '.join(settings)})")
 
     @property
     def sees_all(self) -> bool:
-        """Whether it names none, so that no step runs beside it."""
+        """Whether it names no columns to read or none to write: then no step runs beside it."""
         return not (self.input_keys and self.output_keys)
 
     @property
-    def keys(self) -> SimpleNamespace:
-        """The column of each role."""
-        bound: SimpleNamespace | None = self.__dict__.get("_keys")
-        return (
-            bound if bound is not None else SimpleNamespace(**self.input_keys, **self.output_keys)
-        )
+    def keys(self) -> Columns:
+        """The columns of the present run by role: `self.keys.caption`."""
+        bound: Columns | None = self.__dict__.get("_keys")
+        if bound is not None:
+            return bound
+        return Columns({**self.input_keys, **self.output_keys})
 
     def asks(self, record: Record) -> bool:
-        """Whether `annotate` may ask about a record; where it does of none, nothing is found out of
-        the model either.
+        """Whether `annotate` may ask the model about a record.
 
-        Raises RecordError for what is wrong with the record.
+        Where no record of a run is asked about, the model's box format isn't found out either.
+        Raises RecordError where the record can't be read.
         """
         return True
 
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The columns to add to `record`. `await ask(request)` gives what a reply says. Raises
-        RecordError.
+        """Return the columns to add to `record`. Raises RecordError.
+
+        `await ask(request)` returns what the model's reply says.
         """
 
     @calling.with_columns
     def run(self, storage: Any, **columns: str) -> str:
-        """Work through a storage's step. While a pipeline is compiled, only note that the step is
-        wanted.
+        """Run this step over the records of a storage.
+
+        While a pipeline is compiled, the step is only noted down.
 
         Args:
             storage: A FileStorage, pinned to its step: `storage.step()`.
@@ -162,11 +181,9 @@ class Operator(plan.Annotator, ABC):
 
         Raises:
             PlanError, InputError, SpecError: Before anything is sent.
-            RunStopped: The run could not be finished; what was paid for is stored.
+            RunStopped: The run could not be finished, or no row got through; what was paid for is
+                stored.
         """
-        # with all that running takes, where something is run
-        from dataflow_grounding.engine.execute import execute
-
         operator = self.bound(**columns)
         if isinstance(storage, (Mapping, list, tuple)) or hasattr(storage, "iloc"):
             how = (
@@ -177,29 +194,36 @@ class Operator(plan.Annotator, ABC):
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
         step = plan.Step(operator, FileStorage.like(storage))
-        steps, pipeline = plan.recorded_steps.get(), plan.current_pipeline.get()
-        if steps is not None:
-            steps.append(step)
+        recorded = plan.recorded_steps.get()
+        pipeline = plan.current_pipeline.get()
+        if recorded is not None:
+            recorded.append(step)
         elif pipeline:
-            ahead, pipeline.ahead = pipeline.ahead, []
-            summary = execute(
-                [step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead
+            _run_in_pipeline(step, pipeline)
+        else:
+            self._run_alone(step)
+        return next(iter(operator.writes().values()), "")
+
+    def _run_alone(self, step: plan.Step) -> None:
+        """Run the step outside of a Pipeline, and say where its failures are."""
+        # with all that running takes, where something is run
+        from dataflow_grounding.engine.execute import execute
+
+        summary = execute([step], current_options.get())
+        if summary.failed and not summary.done:
+            raise NothingDone(
+                f"all {summary.failed} rows failed in {self.name}: {summary.failures_file} says why"
             )
-            pipeline.summaries.append(summary)
-            if summary.failed and not summary.done:
-                raise plan.NoRecordLeft
-        elif (summary := execute([step], current_options.get())).failed:
-            # nobody else tells it without a Pipeline
+        if summary.failed:
             say(
                 f"{summary.failed} of {summary.records} rows failed in {self.name}: see"
                 f" {summary.failures_file}"
             )
-        return next(iter(operator.writes().values()), "")
 
     @overload
     def __call__(
         self, data: Mapping[str, Any], *, on_error: OnError = ..., **columns: str
-    ) -> ShownRecord: ...
+    ) -> "ShownRecord": ...
 
     @overload
     def __call__(self, data: Rows, *, on_error: OnError = ..., **columns: str) -> Annotated: ...
@@ -217,18 +241,19 @@ class Operator(plan.Annotator, ABC):
                 The image's column may hold a path, the bytes of an image file, a PIL image, or a
                 NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
             on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out
-                and says how many, "keep" keeps them with null in the columns that the operator
-                fills, "raise" stops at the first.
+                and says how many, where any is left, "keep" keeps them with null in the columns
+                that the operator fills, "raise" stops at the first.
             columns: As of `run`.
 
         Returns:
             The same kind, with the columns added: a list has `failures`, (place, error) each; a
-                DataFrame, which keeps
-            its index and all other columns as they are, has them in `.attrs["failures"]`, as JSON.
+            DataFrame, which keeps its index and all other columns as they are, has them in
+            `.attrs["failures"]`, as JSON.
 
         Raises:
             InputError: No row has a column that it needs; for one record a RecordError.
-            RecordError: What failed, of one record, or with on_error="raise".
+            RecordError: What failed, of one record, with on_error="raise", or where all rows
+                failed and would be dropped.
             RunStopped: Nothing more could be sent.
         """
         operator = self.bound(**columns)
@@ -244,104 +269,199 @@ class Operator(plan.Annotator, ABC):
         return record
 
     def bound(self: O, **arguments: str) -> O:
-        """This operator with its columns set by `input_<role>_key` and `output_<role>_key`. Raises
-        PlanError.
+        """Return a copy of this operator with other columns.
+
+        Args:
+            **arguments: `input_<role>_key=` and `output_<role>_key=` name columns; `input_key=`
+                names that of an only input, `output_key=` that of the first output.
+
+        Raises:
+            PlanError: There is no such role, or `input_key=` doesn't say which of several is meant.
         """
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
         roles = calling.roles_of(self)
-        for prefix, keys in (("input", self.input_keys), ("output", self.output_keys)):
-            # the first role needs no name
-            roles |= {f"{prefix}_key": role for role in list(keys)[:1]}
+        # an only input, and the first output, need no name
+        if len(self.input_keys) == 1:
+            roles["input_key"] = next(iter(self.input_keys))
+        if self.output_keys:
+            roles["output_key"] = next(iter(self.output_keys))
         for argument, column in arguments.items():
+            if argument == "input_key" and argument not in roles and self.input_keys:
+                inputs = [name for name, role in roles.items() if role in self.input_keys]
+                raise PlanError(
+                    f"{type(self).__name__} reads several columns, and input_key doesn't say which:"
+                    f" name it by {' or '.join(inputs)}"
+                )
             if argument not in roles:
                 raise PlanError(
                     f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}"
                 )
             columns[roles[argument]] = column
-        operator.__dict__["_keys"] = SimpleNamespace(**columns)
+        operator.__dict__["_keys"] = Columns(columns)
+        return operator
+
+    def with_words(
+        self: O,
+        *,
+        prompt: str | None = None,
+        guidance: str = "",
+        prompts: Mapping[str, str] | None = None,
+        definitions: Mapping[str, str] | None = None,
+    ) -> O:
+        """Return a copy of this operator that puts its questions in the user's own words.
+
+        What is left out is as it was before. Other words are another question: replies to the
+        former ones are kept, and don't count.
+
+        Args:
+            prompt: The prompt of its task, with `<input>` where the data go; for an operator of
+                one task. `dataflowgrounding prompts show` prints the shipped one.
+            guidance: Sentences that every question has behind its instructions.
+            prompts: Task → prompt, for one of several tasks and for the system messages.
+            definitions: Term or phrase → what counts as it, sent as data where the term stands in
+                a question.
+
+        Raises:
+            SpecError: A prompt lacks what its replies can't be read without, or is of no task.
+
+        Example:
+            >>> from dataflow_grounding import EmbeddedServing, ExpressionExtractor
+            >>> extractor = ExpressionExtractor(EmbeddedServing())
+            >>> extractor.with_words(guidance="Leave out the sky.").wording.guidance
+            'Leave out the sky.'
+        """
+        before = self.wording or Wording()
+        own = dict(prompts or {})
+        if prompt is not None:
+            if len(self.tasks) != 1:
+                raise SpecError(
+                    f"{type(self).__name__} asks {' and '.join(self.tasks) or 'nothing'}: name the"
+                    " task of the prompt, as in prompts={'phrase_grounding': …}"
+                )
+            own[self.tasks[0]] = prompt
+        operator = copy.copy(self)
+        operator.wording = Wording(
+            {**before.prompts, **own},
+            guidance or before.guidance,
+            {**before.definitions, **(definitions or {})},
+        )
         return operator
 
     def reads(self) -> dict[str, str]:
-        return {role: getattr(self.keys, role) for role in self.input_keys}
+        """Return the columns that it reads, by role."""
+        columns = self.keys.by_role
+        return {role: columns[role] for role in self.input_keys}
 
     def writes(self) -> dict[str, str]:
-        return {role: getattr(self.keys, role) for role in self.output_keys}
+        """Return the columns that it adds, by role."""
+        columns = self.keys.by_role
+        return {role: columns[role] for role in self.output_keys}
 
-    def lacking(self, there: Collection[str]) -> list[str]:
-        """The roles that it needs whose columns are not among those that are there."""
-        needed = {
-            role: column for role, column in self.reads().items() if role not in self.optional_keys
-        }
-        return [
-            role
-            for role, column in needed.items()
-            if column not in there and column not in plan.FACT_COLUMNS
-        ]
+    def lacking(self, columns: Collection[str]) -> list[str]:
+        """Return the roles that it needs and whose columns are not among `columns`."""
+        lacking: list[str] = []
+        for role, column in self.reads().items():
+            if role in self.optional_keys or column in plan.FACT_COLUMNS:
+                continue
+            if column not in columns:
+                lacking.append(role)
+        return lacking
 
     def settings(self) -> dict[str, Any] | None:
+        """Return all that its answers depend on, as JSON, to tell whether it has changed.
+
+        Returns None where the source of a class can't be read: then nobody can tell.
+        """
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:
             return None
-        own = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("_keys", "_made_with", "serving")
-        }
-        return {
-            "class": type(self).__qualname__,
-            "source": source,
-            **{name: _plain(v) for name, v in own.items()},
-        }
+        settings: dict[str, Any] = {"class": type(self).__qualname__, "source": source}
+        for name, value in vars(self).items():
+            if name not in ("_keys", "_made_with", "serving"):
+                settings[name] = _distinct_setting(value)
+        return settings
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says of it after a run, as JSON; `check_every`: requests after which it
-        sends one more.
+        """Return what `run.json` says of it after a run, as JSON.
+
+        `check_every`: requests after which it sends one more.
         """
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know of it, before a run: one line each,
-        for `check`.
+        """Return what it lacks, or what is good to know of it before a run, a line each.
+
+        `check` prints them.
         """
         return []
 
     def look_over(self, record: Record) -> None:
-        """Raise RecordError for what is wrong with a record before anything is sent: `check` does
-        so with every row.
+        """Raise RecordError for what is wrong with a record before anything is sent.
+
+        `check` does so with every row.
         """
 
     @classmethod
     def get_desc(cls, lang: str = "en") -> str:
-        """What the operator does, in English or Chinese (`zh`)."""
-        documented = (inspect.getdoc(cls) or cls.__name__).partition("\n\n")[0]
-        return (
-            cls.descriptions.get(lang) or cls.descriptions.get("en") or " ".join(documented.split())
-        )
+        """Return what the operator does, in English or Chinese (`zh`)."""
+        description = cls.descriptions.get(lang) or cls.descriptions.get("en")
+        if description:
+            return description
+        first_paragraph = (inspect.getdoc(cls) or cls.__name__).partition("\n\n")[0]
+        return " ".join(first_paragraph.split())
 
 
-def _plain(value: Any) -> Any:
+def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
+    """Run the step as a part of what the pipeline runs. Raises NoRecordLeft where all rows fail."""
+    # with all that running takes, where something is run
+    from dataflow_grounding.engine.execute import execute
+
+    ahead = pipeline.ahead  # settled with the first step that runs, and not again
+    pipeline.ahead = []
+    summary = execute([step], current_options.get(), pipeline.name, pipeline.budget, ahead=ahead)
+    pipeline.summaries.append(summary)
+    if summary.failed and not summary.done:
+        raise plan.NoRecordLeft
+
+
+def _distinct_setting(value: Any) -> Any:
+    """Return a setting as JSON that differs where the setting differs.
+
+    The `repr` of an operator or a serving doesn't show all of it. So two of them count as the same
+    only if they are the same object.
+    """
     if isinstance(value, (str, int, float, bool, type(None), list, tuple)):
         return value
-    shows_too_little = isinstance(value, Operator) or hasattr(value, "answer")
-    return object.__repr__(value) if shows_too_little else repr(value)
+    if isinstance(value, Operator) or hasattr(value, "answer"):
+        return object.__repr__(value)
+    return repr(value)
 
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
-    """`image_id` where there is none, the file's size (noted where the row differs), and a non-VLM
-    serving's name.
+    """Return what every operator adds to a record.
+
+    That is the image's `width` and `height`; `image_id` where the row has none; which of several
+    rows of the same image it is, from the second on; and `model`, where the serving is no VLM.
+    Where the row states another size than the image has, this is noted.
+
+    Args:
+        record: The record.
+        image: Its image.
+        ask: Takes the note.
+        serving: Who is asked, if anybody.
     """
-    size = dict(zip(("width", "height"), image.size, strict=True))
     update: Update = {}
     if record.occurrence:
         update[ROW_OF_IMAGE] = record.occurrence + 1
     if record.image_id is not None and not has_id(record.get("image_id")):
         update["image_id"] = record.image_id
-    update |= size
-    for name, value in size.items():
+    width, height = image.size
+    for name, pixels in (("width", width), ("height", height)):
+        update[name] = pixels
         stated = record.get(name)
-        if stated is not None and whole_number(stated) != value and str(stated):
+        if stated is not None and whole_number(stated) != pixels and str(stated):
             ask.note("size_differs", "the row states another width or height than the file has")
     if serving is not None and not serving.is_vlm:
         update["model"] = serving.model

@@ -45,51 +45,64 @@ class BBoxVisualizer(Operator):
         self.output_dir = os.fspath(output_dir)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the path of the picture. It is not drawn again when image and boxes are as they
-        were.
-        """
+        """Adds the path of the picture, which isn't drawn again if image and boxes are the same."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
         path = within(self.output_dir, _file_name(record.unique_id))
-        drawn = [[e["text"], e["instances"]] for e in expressions]
-        await asyncio.to_thread(draw_once, image, lambda: marks_of(expressions), drawn, path)
+        content = [[expression["text"], expression["instances"]] for expression in expressions]
+        await asyncio.to_thread(draw_once, image, lambda: marks_of(expressions), content, path)
         return {self.keys.image_with_bbox: path}
 
 
 def _file_name(unique_id: str) -> str:
-    """A file name for an image id, with its folders. What can't stand in one is left out; a digest
-    tells ids apart.
+    """Return a file name for an image id, with the folders that the id has.
+
+    What can't stand in a file name is left out. Such a name ends with a digest of the id, so that
+    two ids never share a name.
     """
     cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
-    if (
-        name == unique_id
-        and max(map(len, name.encode().split(b"/"))) <= 200
-        and len(name.encode()) <= 1000
-    ):
+    if name == unique_id and _fits_file_systems(name):
         return f"{name}.jpg"
     digest = hashlib.sha256(unique_id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{name[:40].strip('/')}-{digest}.jpg"
 
 
+def _fits_file_systems(path: str) -> bool:
+    """Whether no name in a path is longer than most file systems take, 255 bytes with endings."""
+    encoded = path.encode()
+    longest = max(len(name) for name in encoded.split(b"/"))
+    return longest <= 200 and len(encoded) <= 1000
+
+
 def draw_once(
-    image: Image, marks: "Callable[[], list[Mark]]", drawn: Any, path: str
+    image: Image, marks: "Callable[[], list[Mark]]", content: Any, path: str
 ) -> bytes | None:
-    """Write the picture unless `path` has it of the same image with the same `drawn` (JSON); the
-    bytes, if written.
+    """Write a picture of an image with marks, unless it is there already.
+
+    Args:
+        image: The image.
+        marks: Returns the marks to draw; not called if the picture is there.
+        content: What the marks show, as JSON. A picture at `path` of the same image and the same
+            content is this picture.
+        path: The file to write.
+
+    Returns:
+        The bytes of the file if it was written, else None.
     """
     import PIL.Image
 
     from dataflow_grounding.images.drawing import draw_marks
 
-    state = json.dumps([STYLE, image.facts.digest, drawn])
+    state = json.dumps([STYLE, image.facts.digest, content])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
-    with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as there:
-        if there.info.get("comment") == stamp:
+    with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as earlier:
+        if earlier.info.get("comment") == stamp:
             return None
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    out = io.BytesIO()
+    buffer = io.BytesIO()
     with image.decoded() as picture:
-        draw_marks(picture, marks()).save(out, "JPEG", quality=92, subsampling=0, comment=stamp)
-    write_bytes(path, out.getvalue())
-    return out.getvalue()
+        draw_marks(picture, marks()).save(buffer, "JPEG", quality=92, subsampling=0, comment=stamp)
+    jpeg = buffer.getvalue()
+    write_bytes(path, jpeg)
+    return jpeg

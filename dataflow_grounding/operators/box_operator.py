@@ -7,17 +7,18 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import MERGE_IOU, box_of
+from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.boxes.regions import read_regions
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import Record, Update, is_number
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.images.shown import marked
+from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving, check_counts
-from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
@@ -27,36 +28,42 @@ T = TypeVar("T")
 
 
 class BoxWatching(Operator):
-    """Settles the format in which boxes are asked for, if any are, and watches over a run that they
-    are in it.
+    """Settles the format in which boxes are asked for, if any are, and watches that they are in it.
+
+    Attributes:
+        format_choice: The choice of a format; None for an operator that asks for no boxes.
+        watch: What watches the boxes.
     """
 
     format_choice: FormatChoice | None
     watch: BoxWatch
 
     def settle(self, start: RunStart) -> Counter[str]:
-        return (
-            self.format_choice.settle_to_ground(start, self.watch.on_poor)
-            if self.format_choice
-            else Counter()
-        )
+        """Find out the box format, and return how many requests and tokens it took."""
+        if not self.format_choice:
+            return Counter()
+        return self.format_choice.settle_to_ground(start, self.watch.on_poor)
 
     def prepare(self, start: RunStart) -> Counter[str]:
+        """Begin to watch the boxes of a run, and return how many requests and tokens it took."""
         if self.serving is None or self.format_choice is None:
             return Counter()
-        self.watch, asked = self.watch.begun(self.serving, self.format_choice, start)
-        return asked
+        self.watch, requests = self.watch.begun(self.serving, self.format_choice, start)
+        return requests
 
     def facts(self) -> dict[str, Any]:
+        """Return what `run.json` says of the watch."""
         return self.watch.facts()
 
     async def conclude(self, ask: Ask) -> None:
+        """End the watch. Raises RunStopped where the boxes can't be trusted."""
         await self.watch.conclude(ask)
 
 
 class BoxOperator(BoxWatching):
     """Asks for the boxes of expressions, in the format of the serving's model."""
 
+    tasks = ("phrase_grounding",)
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
 
@@ -89,30 +96,41 @@ class BoxOperator(BoxWatching):
     async def ground(
         self, image: Image, phrases: list[str], ask: Ask, sample: int = 0
     ) -> list[Found]:
-        """What is found for each phrase, in one request; if its reply is cut off, in two with half
-        the phrases each.
+        """Ask for the boxes of phrases in one request, and return the answer for each phrase.
+
+        If the reply is cut off, the phrases are asked for again in two requests, half in each.
+
+        Args:
+            image: The image to look in.
+            phrases: What to look for.
+            ask: Asks the model.
+            sample: Which of several independent answers this is to be, from 0.
         """
 
-        async def once(some: list[str]) -> list[Found]:
-            request = phrase_grounding(image, some, self.box_format, self.merge_iou).put_so(
-                sample=sample
-            )
-            return await self.watch.ask(ask, request, image, some)
+        async def ask_once(request_phrases: list[str]) -> list[Found]:
+            """Return the answers for some phrases, from one request."""
+            request = phrase_grounding(image, request_phrases, self.box_format, self.merge_iou)
+            return await self.watch.ask(ask, request.put_so(sample=sample), image, request_phrases)
 
-        return [found for _, answer in await ask_in_parts(phrases, once) for found in answer]
+        answers: list[Found] = []
+        for _, request_answers in await ask_in_parts(phrases, ask_once):
+            answers += request_answers
+        return answers
 
 
-def numbered(
+def with_bbox_ids(
     expression: dict[str, Any], instances: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The instances, each with an id of its own."""
-    own = expression["expression_id"]
-    return [{"bbox_id": f"{own}.{number}", **instance} for number, instance in enumerate(instances)]
+    """Return an expression's instances, each with an id of its own."""
+    expression_id = expression["expression_id"]
+    with_ids: list[dict[str, Any]] = []
+    for number, instance in enumerate(instances):
+        with_ids.append({"bbox_id": f"{expression_id}.{number}", **instance})
+    return with_ids
 
 
 class RegionOperator(Operator):
-    """Shows at most `regions_per_request` regions at once (None: as many as the serving takes),
-    near ones together.
+    """Shows a model regions, near ones together, at most `regions_per_request` at once.
 
     Args:
         serving: The model that is asked.
@@ -141,36 +159,34 @@ class RegionOperator(Operator):
         self.marks = marks
 
     def asks(self, record: Record) -> bool:
+        """Whether a record has regions."""
         return bool(read_regions(record, self.keys.regions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds what `described` returns, and the image's size. Raises RecordError."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        found = await self.described(record, image, regions, ask)
+        update = await self.described(record, image, regions, ask)
         facts = facts_of(record, image, ask, self.serving)
-        return (
-            Partial(facts | found.update, found.error)
-            if isinstance(found, Partial)
-            else facts | found
-        )
+        if isinstance(update, Partial):
+            return Partial(facts | update.update, update.error)
+        return facts | update
 
     @abstractmethod
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update | Partial:
-        """The columns to add to a record with these regions."""
+        """Return the columns to add to a record with these regions."""
 
     def settle(self, start: RunStart) -> Counter[str]:
+        """Find out the box format, and return how many requests and tokens it took."""
         return self.format_choice.settle(start)
 
     def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
-        """The picture to send with these regions."""
-        return (
-            marked(image, [box_of(region["bbox"]) for region in regions])
-            if self.marks == "outline"
-            else image
-        )
+        """Return the picture to send with these regions."""
+        if self.marks != "outline":
+            return image
+        return marked(image, boxes_of(regions))
 
     async def ask_about(
         self,
@@ -179,16 +195,26 @@ class RegionOperator(Operator):
         request: Callable[[Image, Regions, BoxFormat], Request[T]],
         ask: Ask,
     ) -> list[tuple[list[int], T]]:
-        """All regions in one `request` for each few that are near each other: their places, and
-        what the reply says.
+        """Ask about all regions, in each request about a few that are near each other.
+
+        Args:
+            image: The image that the regions are in.
+            regions: The regions.
+            request: Makes a request of the picture to send, some regions and the box format.
+            ask: Asks the model.
+
+        Returns:
+            Of each request: the places of its regions in `regions`, and the answer.
         """
-        boxes = [box_of(region["bbox"]) for region in regions]
+        boxes = boxes_of(regions)
 
-        async def once(places: list[int]) -> T:
+        async def ask_once(places: list[int]) -> T:
+            """Return the answer about the regions at these places, from one request."""
             near = [regions[place] for place in places]
-            return await ask(request(self.shown(image, near), near, self.format_choice.format))
+            picture = self.shown(image, near)
+            return await ask(request(picture, near, self.format_choice.format))
 
-        groups = near_groups(boxes, self.regions_per_request)
-        return [
-            part for group in groups for part in await ask_in_parts(group, once, boxes.__getitem__)
-        ]
+        answers: list[tuple[list[int], T]] = []
+        for group in near_groups(boxes, self.regions_per_request):
+            answers += await ask_in_parts(group, ask_once, boxes.__getitem__)
+        return answers

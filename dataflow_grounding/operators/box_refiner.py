@@ -8,11 +8,12 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, without_duplic
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import ImageCrop, crop_around
-from dataflow_grounding.operators._agreement import located
+from dataflow_grounding.operators._agreement import ask_until_agreed
+from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators._nearness import middle_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
-from dataflow_grounding.operators.box_operator import BoxOperator, numbered
-from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.operators.box_operator import BoxOperator, with_bbox_ids
+from dataflow_grounding.tasks.grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
 # where several answers are asked for; noise makes the boxes of some small things that large
@@ -30,49 +31,65 @@ class LooksCloser(BoxOperator):
         ask: Ask,
         samples: Sequence[int] = (0,),
     ) -> list[dict[str, Any]]:
-        """The instances, small ones asked for again from closer by in the answers `samples`; of
-        equal ones the best.
+        """Return instances with the small ones asked for again in an enlarged part of the image.
+
+        Of those that are nearly the same then, the best stays.
+
+        Args:
+            image: The whole image.
+            phrase: What the instances show.
+            instances: The instances, small or not.
+            ask: Asks the model.
+            samples: The numbers of the answers to ask for, for each small instance.
         """
 
-        async def one(instance: dict[str, Any]) -> dict[str, Any]:
+        async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:
+            """Return an instance; a small one with its box in an enlarged part of the image."""
             bbox = box_of(instance["bbox"])
             if not _is_small(bbox, image.size, len(samples)):
                 return instance
             crop = crop_around(image, bbox)
 
-            async def once(number: int) -> Found:
-                [found] = await self.ground(crop, [phrase], ask, samples[number])
-                return found
+            async def ask_once(number: int) -> Found:
+                """Return one answer about the enlarged part."""
+                [answer] = await self.ground(crop, [phrase], ask, samples[number])
+                return answer
 
-            return _replaced(instance, crop, await located(once, len(samples), crop.size))
+            answer = await ask_until_agreed(ask_once, len(samples), crop.size)
+            return _with_nearest_box(instance, crop, answer)
 
-        found = []
-        for result in await all_done(map(one, instances)):
-            if result not in found:
-                found.append(result)
-        once = without_duplicates(found, self.merge_iou)
-        for _ in range(len(found) - len(once)):
+        results: list[dict[str, Any]] = []
+        for result in await all_done(map(look_closer, instances)):
+            if result not in results:
+                results.append(result)
+        kept = without_duplicates(results, self.merge_iou)
+        for _ in range(len(results) - len(kept)):
             ask.note("merged", "small boxes that are nearly the same from closer by")
-        return once
+        return kept
 
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
-    small = SMALL if samples == 1 else SMALL_OF_SEVERAL
-    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < small
+    """Whether both sides of a box are less than a few percent of the image's."""
+    largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
+    x1, y1, x2, y2 = bbox
+    width, height = size
+    return max((x2 - x1) / width, (y2 - y1) / height) < largest_share
 
 
-def _replaced(instance: dict[str, Any], crop: ImageCrop, again: Found) -> dict[str, Any]:
-    """The box of the crop nearest to the earlier one, in pixels of the whole image."""
-    if not again.instances:
+def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
+    """Return an instance with the box of a crop's answer that is nearest to its own.
+
+    The box is in pixels of the whole image. Where the answer has none, the instance stays as it is.
+    """
+    if not answer.instances:
         return instance
-    boxes = [crop.to_image(box_of(i["bbox"])) for i in again.instances]
-    centre = middle_of(box_of(instance["bbox"]))
-    nearest = min(range(len(boxes)), key=lambda n: math.dist(middle_of(boxes[n]), centre))
-    score = (
-        instance.get("score")
-        if instance.get("score") is not None
-        else again.instances[nearest].get("score")
-    )
+    boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
+    middle = middle_of(box_of(instance["bbox"]))
+    distances = [math.dist(middle_of(box), middle) for box in boxes]
+    nearest = distances.index(min(distances))
+    score = instance.get("score")
+    if score is None:
+        score = answer.instances[nearest].get("score")
     return {
         **instance,
         "bbox": [int(edge) for edge in boxes[nearest]],
@@ -107,37 +124,40 @@ class BoxRefiner(LooksCloser):
     descriptions = {"zh": "在图像的局部放大区域中重新定位较小的边界框。"}
 
     def asks(self, record: Record) -> bool:
-        boxes = [
-            i["bbox"]
-            for e in read_expressions(record, self.keys.expressions)
-            for i in e["instances"]
-        ]
-        size = open_image(record, self.keys.image).size if boxes else (1, 1)
-        return any(_is_small(box_of(bbox), size, self.samples) for bbox in boxes)
+        """Whether a record has small boxes."""
+        boxes = []
+        for expression in read_expressions(record, self.keys.expressions):
+            boxes += boxes_of(expression["instances"])
+        if not boxes:
+            return False
+        size = open_image(record, self.keys.image).size
+        return any(_is_small(bbox, size, self.samples) for bbox in boxes)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the expressions; in `instances`, boxes found from closer by have `zoomed: true`.
+        """Adds the expressions, with `zoomed: true` in `instances` found from closer by.
+
         Raises RecordError.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        refined = [await self._refined(expression, image, ask) for expression in expressions]
+        refined: list[dict[str, Any]] = []
+        for expression in expressions:
+            refined.append(await self._refine(expression, image, ask))
         return {**facts_of(record, image, ask, self.serving), self.keys.output: refined}
 
-    async def _refined(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        """The expression with what is found from closer by; other boxes than those verified earlier
-        aren't verified.
+    async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
+        """Return an expression with its small boxes asked for again.
+
+        Where that changes its boxes, it is no longer verified.
         """
-        given = [
-            {k: v for k, v in instance.items() if k != "bbox_id"}
-            for instance in expression["instances"]
-        ]
-        closer = await self.closer(image, expression["text"], given, ask, range(self.samples))
-        if all(instance in given for instance in closer):
+        before = [_without(instance, "bbox_id") for instance in expression["instances"]]
+        closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
+        if all(instance in before for instance in closer):
             return expression
-        kept = {
-            name: value
-            for name, value in expression.items()
-            if name not in ("verified", "verification")
-        }
-        return {**kept, "instances": numbered(expression, closer)}
+        unverified = _without(expression, "verified", "verification")
+        return {**unverified, "instances": with_bbox_ids(expression, closer)}
+
+
+def _without(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return a dict without the keys `names`."""
+    return {name: value for name, value in data.items() if name not in names}

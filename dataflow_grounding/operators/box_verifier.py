@@ -7,10 +7,11 @@ from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.matching import SAME, agreement
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.operators._expressions import any_has_boxes, texts_of
 from dataflow_grounding.operators._nearness import reground
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.tasks.grounding import Found
 
 
 @OPERATOR_REGISTRY.register()
@@ -24,7 +25,7 @@ class BoxVerifier(LooksCloser):
         serving: The model that is asked.
         samples: As many answers as PhraseGrounder asked for: the one asked for here is a further
             one.
-        boxes: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`, as PhraseGrounder's.
+        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
 
     Example:
         >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
@@ -39,45 +40,55 @@ class BoxVerifier(LooksCloser):
     descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
 
     def asks(self, record: Record) -> bool:
-        return any(
-            expression["instances"]
-            for expression in read_expressions(record, self.keys.expressions)
-        )
+        """Whether a record has expressions with boxes."""
+        expressions = read_expressions(record, self.keys.expressions)
+        return any_has_boxes(expressions)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds `verified` (mean IoU of 0.5 or more) and `verification`; Partial with null where an
-        answer failed.
+        """Adds `verified`, whether the mean IoU is 0.5 or more, and `verification`.
+
+        Returns a Partial update, with `verified` null, where an answer failed.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        boxed = [expression for expression in expressions if expression["instances"]]
-        zoomed_in = {
-            e["text"] for e in boxed if any(instance.get("zoomed") for instance in e["instances"])
-        }
+        with_boxes = [expression for expression in expressions if expression["instances"]]
+        zoomed_in = {expression["text"] for expression in with_boxes if _was_zoomed(expression)}
 
-        async def afresh(texts: list[str]) -> list[Found]:
-            """Numbered as a further answer, so that it is another one where the phrase was alone
-            before.
-            """
-            [found] = await self.ground(image, texts, ask, self.samples)
-            if texts[0] in zoomed_in:
-                closer = await self.closer(image, texts[0], found.instances, ask, [self.samples])
-                found = replace(found, instances=closer)
-            return [found]
+        async def ground_afresh(texts: list[str]) -> list[Found]:
+            """Return a further answer for a text, the only one in the list."""
+            text = texts[0]
+            # numbered as a further answer: else it is the stored one, where the phrase was alone
+            [answer] = await self.ground(image, texts, ask, self.samples)
+            if text in zoomed_in:
+                instances = await self.closer(image, text, answer.instances, ask, [self.samples])
+                answer = replace(answer, instances=instances)
+            return [answer]
 
-        found = await reground(afresh, [expression["text"] for expression in boxed])
-        checked = [
-            {**e, **(_verdict(e, found[e["text"]]) if e["instances"] else {})} for e in expressions
-        ]
+        answers = await reground(ground_afresh, texts_of(with_boxes))
+        checked: list[dict[str, Any]] = []
+        for expression in expressions:
+            if expression["instances"]:
+                verdict = _verdict(expression, answers[expression["text"]])
+                expression = {**expression, **verdict}
+            checked.append(expression)
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
-        failed = next(
-            (answer for answer in found.values() if isinstance(answer, RecordError)), None
-        )
-        return update if failed is None else Partial(update, failed)
+        for answer in answers.values():
+            if isinstance(answer, RecordError):
+                return Partial(update, answer)
+        return update
 
 
-def _verdict(expression: dict[str, Any], again: Found | RecordError) -> dict[str, Any]:
-    if isinstance(again, RecordError):
-        return {"verified": None, "verification": {"method": "reground", "reason": str(again)}}
-    overlap = round(agreement(expression["instances"], again.instances), 4)
+def _was_zoomed(expression: dict[str, Any]) -> bool:
+    """Whether a BoxRefiner found any of its boxes from closer by."""
+    return any(instance.get("zoomed") for instance in expression["instances"])
+
+
+def _verdict(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:
+    """Return the fields `verified` and `verification` of an expression.
+
+    `answer` is what its text was grounded at again, or why it couldn't be.
+    """
+    if isinstance(answer, RecordError):
+        return {"verified": None, "verification": {"method": "reground", "reason": str(answer)}}
+    overlap = round(agreement(expression["instances"], answer.instances), 4)
     return {"verified": overlap >= SAME, "verification": {"method": "reground", "iou": overlap}}

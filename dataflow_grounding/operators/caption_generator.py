@@ -29,6 +29,7 @@ class CaptionGenerator(Operator):
     """
 
     name = "image_caption"
+    tasks = ("image_caption",)
     input_keys = {"image": "image_path"}
     output_keys = {"caption": "caption", "cleaned_caption": "cleaned_caption"}
     descriptions = {"zh": "为整幅图像生成描述文本。"}

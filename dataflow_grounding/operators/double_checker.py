@@ -6,29 +6,31 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.operators._expressions import any_has_boxes, boxes_of, texts_of
 from dataflow_grounding.operators._nearness import ask_in_parts, batched, near_groups, reground
 from dataflow_grounding.operators._verdicts import (
-    Standing,
+    ExpressionsToCheck,
     Verdict,
-    combined,
-    judged,
-    regrounded,
-    standing_of,
+    combine_verdicts,
+    expressions_to_check,
+    verdict_of_check,
+    verdict_of_regrounding,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionMarks, RegionOperator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
-from dataflow_grounding.tasks.phrase_grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.regions import Merged, double_check
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
+# what is noted of an expression, by the kind of its verdict
 NOTES = {
     "mended": ("mended", "an expression that did not match"),
     "several": ("fits_several", "an expression that was meant for one region"),
@@ -67,6 +69,7 @@ class DoubleChecker(RegionOperator):
     """
 
     name = "double_check"
+    tasks = ("double_check", "phrase_grounding")
     input_keys = {"image": "image_path", "regions": "regions", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
     descriptions = {"zh": "核对每个指代表达式是否对应其区域,并修正不匹配的表达式。"}
@@ -91,141 +94,187 @@ class DoubleChecker(RegionOperator):
         )
         self.method = method
         self.iou = iou
-        self.reground_choice = (
-            choice_of(reground_serving) if reground_serving else self.format_choice
-        )
+        self.reground_choice = self.format_choice
         if reground_serving is not None:
+            self.reground_choice = choice_of(reground_serving)
             self.serving = ServingByTask(serving, {"phrase_grounding": reground_serving})
 
     def settle(self, start: RunStart) -> Counter[str]:
-        asked = super().settle(start)
+        """Find out the box formats, and return how many requests and tokens it took."""
+        counts = super().settle(start)
         if self.method != "ask":
-            asked += self.reground_choice.settle_to_ground(
-                start, lambda what: say(f"Warning: {what}.")
+            counts += self.reground_choice.settle_to_ground(
+                start, lambda problem: say(f"Warning: {problem}.")
             )
-        return asked
+        return counts
 
     def asks(self, record: Record) -> bool:
-        return any(
-            expression["instances"]
-            for expression in read_expressions(record, self.keys.expressions)
-        )
+        """Whether a record has expressions with boxes."""
+        expressions = read_expressions(record, self.keys.expressions)
+        return any_has_boxes(expressions)
 
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update | Partial:
-        """Adds `verified` and `verification`; Partial where an answer could not be had."""
+        """Adds `verified` and `verification`.
+
+        Returns a Partial update where an answer could not be had.
+        """
         expressions = read_expressions(record, self.keys.expressions)
-        standing = standing_of(expressions, regions)
-        results: dict[int, Result] = dict(standing.verdicts)
+        to_check = expressions_to_check(expressions, regions)
+        results: dict[int, Result] = dict(to_check.verdicts)
         if self.method != "reground":
-            results = await self._asked(image, standing, ask)
+            results = await self._ask_model(image, to_check, ask)
         if self.method != "ask":
-            results = await self._regrounded(image, standing, results, ask)
-        checked = [
-            (
-                standing.entered(number, expression, results[number], self.method)
-                if number in results
-                else expression
-            )
-            for number, expression in enumerate(expressions)
-        ]
+            results = await self._reground(image, to_check, results, ask)
+        checked: list[dict[str, Any]] = []
+        for number, expression in enumerate(expressions):
+            if number in results:
+                expression = to_check.with_result(number, expression, results[number], self.method)
+            checked.append(expression)
         update = {
             self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption"))
         }
+        errors: list[RecordError] = []
         for result in results.values():
-            if isinstance(result, Verdict) and result.kind in NOTES:
+            if isinstance(result, RecordError):
+                errors.append(result)
+            elif result.kind in NOTES:
                 ask.note(*NOTES[result.kind])
-        failed = next(
-            (result for result in results.values() if isinstance(result, RecordError)), None
-        )
-        return update if failed is None else Partial(update, failed)
+        return Partial(update, errors[0]) if errors else update
 
-    async def _asked(self, image: Image, standing: Standing, ask: Ask) -> dict[int, Result]:
-        """The model's judgements, a few expressions at a time, with the regions near theirs."""
-        boxes = [box_of(region["bbox"]) for region in standing.regions]
-        firsts = {number: verdict.places[0] for number, verdict in standing.verdicts.items()}
+    async def _ask_model(
+        self, image: Image, to_check: ExpressionsToCheck, ask: Ask
+    ) -> dict[int, Result]:
+        """Ask the model whether expressions are right, a few at a time.
+
+        Those whose first regions are near each other share a request.
+
+        Returns:
+            Number of an expression → the verdict, or why there is none.
+        """
+        boxes = boxes_of(to_check.regions)
+        first_region = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
+
+        def box_of_expression(number: int) -> Bbox:
+            return boxes[first_region[number]]
+
         results: dict[int, Result] = {}
         for group in near_groups(boxes, self.regions_per_request):
-            here = [number for number, first in firsts.items() if first in group]
-            judge = partial(self._judged, image, standing, group, ask)
-            for chunk in batched(here, self.regions_per_request):
+            in_group = [number for number, place in first_region.items() if place in group]
+            ask_about = partial(self._ask_about_some, image, to_check, group, ask)
+            for chunk in batched(in_group, self.regions_per_request):
                 try:
-                    for numbers, verdicts in await ask_in_parts(
-                        chunk, judge, lambda number: boxes[firsts[number]]
-                    ):
-                        results.update(zip(numbers, verdicts, strict=True))
+                    answers = await ask_in_parts(chunk, ask_about, box_of_expression)
                 except RecordError as error:
-                    results.update(dict.fromkeys(chunk, error))
+                    for number in chunk:
+                        results[number] = error
+                    continue
+                for numbers, verdicts in answers:
+                    results.update(zip(numbers, verdicts, strict=True))
         return results
 
-    async def _judged(
-        self, image: Image, standing: Standing, group: list[int], ask: Ask, numbers: list[int]
+    async def _ask_about_some(
+        self,
+        image: Image,
+        to_check: ExpressionsToCheck,
+        group: list[int],
+        ask: Ask,
+        numbers: list[int],
     ) -> list[Verdict]:
-        """The model's judgement of some expressions, in one request that shows the group's regions
-        and theirs.
-        """
-        before = [standing.verdicts[number] for number in numbers]
-        near = sorted({*group, *(place for verdict in before for place in verdict.places)})
-        asked = [
-            Merged(verdict.text, [near.index(place) for place in verdict.places])
-            for verdict in before
-        ]
-        regions = [standing.regions[place] for place in near]
-        texts = ("type",) if self.serving.needs_labels else ()
-        checks = await ask(
-            double_check(
-                self.shown(image, regions), asked, regions, self.format_choice.format, texts
-            )
-        )
-        pairs = zip(checks, before, strict=True)
-        return [
-            judged(
-                check._replace(places=[near[place] for place in check.places]),
-                verdict.text,
-                verdict.places,
-            )
-            for check, verdict in pairs
-        ]
+        """Ask the model in one request whether the expressions of these numbers are right.
 
-    async def _regrounded(
-        self, image: Image, standing: Standing, asked: dict[int, Result], ask: Ask
+        Args:
+            image: The image.
+            to_check: All expressions and regions.
+            group: Regions to show beside those of the expressions.
+            ask: Asks the model.
+            numbers: The numbers of the expressions.
+
+        Returns:
+            The verdict on each of them.
+        """
+        before = [to_check.verdicts[number] for number in numbers]
+        all_places = set(group)
+        for verdict in before:
+            all_places.update(verdict.places)
+        shown_places = sorted(all_places)
+        regions = [to_check.regions[place] for place in shown_places]
+        # the request counts only the regions that it shows
+        expressions: list[Merged] = []
+        for verdict in before:
+            places_in_request = [shown_places.index(place) for place in verdict.places]
+            expressions.append(Merged(verdict.text, places_in_request))
+        texts = ("type",) if self.serving.needs_labels else ()
+        request = double_check(
+            self.shown(image, regions), expressions, regions, self.format_choice.format, texts
+        )
+        checks = await ask(request)
+        verdicts: list[Verdict] = []
+        for check, verdict in zip(checks, before, strict=True):
+            check = check._replace(places=[shown_places[place] for place in check.places])
+            verdicts.append(verdict_of_check(check, verdict.text, verdict.places))
+        return verdicts
+
+    async def _reground(
+        self, image: Image, to_check: ExpressionsToCheck, by_asking: dict[int, Result], ask: Ask
     ) -> dict[int, Result]:
-        boxes = [box_of(region["bbox"]) for region in standing.regions]
-        said = {n: result for n, result in asked.items() if isinstance(result, Verdict)}
-        wanted = {
-            n: standing.verdicts[n] if verdict.kind == "several" else verdict
-            for n, verdict in said.items()
-        }
+        """Ground the expressions' texts afresh, and compare the boxes with their regions.
+
+        Args:
+            image: The image.
+            to_check: All expressions and regions.
+            by_asking: What the model said of them, or what they say before any check.
+            ask: Asks the model.
+
+        Returns:
+            Number of an expression → the verdict, or why there is none. An error in `by_asking`
+            stays.
+        """
+        boxes = boxes_of(to_check.regions)
+        to_ground: dict[int, Verdict] = {}
+        for number, result in by_asking.items():
+            if isinstance(result, RecordError):
+                continue
+            if result.kind == "several":
+                to_ground[number] = to_check.verdicts[number]
+            else:
+                to_ground[number] = result
 
         async def ground(texts: list[str]) -> list[Found]:
             return await ask(phrase_grounding(image, texts, self.reground_choice.format))
 
-        def compared(number: int, verdict: Verdict, answer: Found | RecordError) -> Result:
+        texts = [verdict.text for verdict in to_ground.values()]
+        answers = await reground(ground, texts, self.regions_per_request)
+        results = dict(by_asking)
+        for number, verdict in to_ground.items():
+            answer = answers[verdict.text]
             if isinstance(answer, RecordError):
-                return answer
-            again = regrounded(answer, verdict.text, verdict.places, boxes, self.iou)
-            return (
-                combined(said[number], again, standing.verdicts[number])
-                if self.method == "both"
-                else again
-            )
-
-        found = await reground(
-            ground, [verdict.text for verdict in wanted.values()], self.regions_per_request
-        )
-        return asked | {
-            n: compared(n, verdict, found[verdict.text]) for n, verdict in wanted.items()
-        }
+                results[number] = answer
+                continue
+            result = verdict_of_regrounding(answer, verdict.text, verdict.places, boxes, self.iou)
+            earlier = by_asking[number]
+            if self.method == "both" and isinstance(earlier, Verdict):
+                result = combine_verdicts(earlier, result, to_check.verdicts[number])
+            results[number] = result
+        return results
 
 
 def _with_spans(
     checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
 ) -> list[dict[str, Any]]:
-    if [e["text"] for e in checked] == [e["text"] for e in before]:
+    """Return checked expressions, with new spans in the caption if the check changed any text.
+
+    Args:
+        checked: The expressions after the check.
+        before: The same before it.
+        caption: The record's cleaned caption, if it has one.
+    """
+    texts = texts_of(checked)
+    if texts == texts_of(before):
         return checked
-    spans = find_spans([e["text"] for e in checked], caption if isinstance(caption, str) else "")
-    return [
-        {**e, "char_span": list(span) if span else None}
-        for e, span in zip(checked, spans, strict=True)
-    ]
+    spans = find_spans(texts, caption if isinstance(caption, str) else "")
+    with_spans: list[dict[str, Any]] = []
+    for expression, span in zip(checked, spans, strict=True):
+        with_spans.append({**expression, "char_span": list(span) if span else None})
+    return with_spans

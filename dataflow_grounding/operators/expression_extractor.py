@@ -1,5 +1,7 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
+from typing import Any
+
 from dataflow_grounding.data.records import Record, Update, expression_id, read_text
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
@@ -23,6 +25,7 @@ class ExpressionExtractor(Operator):
     """
 
     name = "expression_extraction"
+    tasks = ("expression_extraction",)
     input_keys = {"image": "image_path", "caption": "caption"}
     output_keys = {"expressions": "expressions", "cleaned_caption": "cleaned_caption"}
     descriptions = {"zh": "从图像的描述文本中提取指代表达式,并给出每个表达式在文本中的位置。"}
@@ -31,33 +34,37 @@ class ExpressionExtractor(Operator):
         self.serving: Serving = serving
 
     def asks(self, record: Record) -> bool:
+        """Whether a record has a caption."""
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption`, `expressions` with spans in it and in the one given, no
-        instances, and the size.
+        """Adds `cleaned_caption`, `expressions` and the image's size.
+
+        An expression has its span in the cleaned caption and in the caption itself, and no
+        instances yet.
         """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))
-        phrases = [text for text, _ in extracted.expressions]
-        spans, given_spans = (
-            find_spans(phrases, where) for where in (extracted.cleaned_caption, caption)
-        )
+        texts = [text for text, _ in extracted.expressions]
+        spans = find_spans(texts, extracted.cleaned_caption)
+        caption_spans = find_spans(texts, caption)
         for _ in range(spans.count(None)):
             ask.note("not_in_caption", "an expression that the caption doesn't hold")
-        found = zip(extracted.expressions, spans, given_spans, strict=True)
-        expressions = [
-            {
-                "expression_id": expression_id(record, number),
-                "text": text,
-                "char_span": list(span) if span else None,
-                "caption_span": list(given) if given else None,
-                "noun_chunk": chunk,
-                "instances": [],
-            }
-            for number, ((text, chunk), span, given) in enumerate(found)
-        ]
+        expressions: list[dict[str, Any]] = []
+        for number, (text, noun_chunk) in enumerate(extracted.expressions):
+            span = spans[number]
+            caption_span = caption_spans[number]
+            expressions.append(
+                {
+                    "expression_id": expression_id(record, number),
+                    "text": text,
+                    "char_span": list(span) if span else None,
+                    "caption_span": list(caption_span) if caption_span else None,
+                    "noun_chunk": noun_chunk,
+                    "instances": [],
+                }
+            )
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,

@@ -12,8 +12,14 @@ from dataflow_grounding.operators.base import Operator
 
 
 class FunctionOperator(Operator):
-    """Calls a function with each record (and `ask`, if it takes two arguments); what it returns is
-    the update.
+    """Calls a function with each record; what it returns is the update.
+
+    A function that takes two arguments is called with `ask`, too.
+
+    Args:
+        function: The function; may be async.
+        reads: The columns that it reads.
+        writes: The columns that it adds.
     """
 
     sees_all = True  # what a function reads and returns can't be told before
@@ -25,11 +31,7 @@ class FunctionOperator(Operator):
         self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
-        parameters = inspect.signature(function).parameters.values()
-        positional = [
-            p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-        self._takes_ask = sum(p.default is p.empty for p in positional) > 1
+        self._takes_ask = _required_arguments(function) > 1
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:
@@ -38,6 +40,7 @@ class FunctionOperator(Operator):
         )
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds what the function returns. Raises OperatorFailed where that is no mapping."""
         arguments = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):
             update = await self.function(*arguments)
@@ -50,8 +53,10 @@ class FunctionOperator(Operator):
         return dict(update)
 
     def settings(self) -> dict[str, Any] | None:
-        """The function's source and the values that it uses; None when there is no source, or an
-        object behind it.
+        """Return the function's source and the values of the global names that it uses.
+
+        Returns None where it has no source, or is no plain function: then nobody can tell whether
+        what it does has changed.
         """
         source = source_digest(self.function)
         if source is None or not inspect.isfunction(self.function):
@@ -59,12 +64,25 @@ class FunctionOperator(Operator):
         used = inspect.getclosurevars(self.function)
         if used.nonlocals:
             return None
-        plain = {
-            name: v for name, v in used.globals.items() if not (callable(v) or inspect.ismodule(v))
-        }
-        plain[""] = [self.function.__defaults__, self.function.__kwdefaults__]
-        values = {name: repr(value) for name, value in plain.items()}
+        values: dict[str, str] = {}
+        for name, value in used.globals.items():
+            if not callable(value) and not inspect.ismodule(value):
+                values[name] = repr(value)
+        values[""] = repr([self.function.__defaults__, self.function.__kwdefaults__])
         return {"function": self.function.__qualname__, "source": source, "values": values}
+
+
+def _required_arguments(function: Callable[..., Any]) -> int:
+    """Return how many positional arguments a function has to be called with."""
+    count = 0
+    for parameter in inspect.signature(function).parameters.values():
+        positional = parameter.kind in (
+            parameter.POSITIONAL_ONLY,
+            parameter.POSITIONAL_OR_KEYWORD,
+        )
+        if positional and parameter.default is parameter.empty:
+            count += 1
+    return count
 
 
 @overload

@@ -2,18 +2,21 @@
 
 from typing import Any
 
+from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.regions import instances_on
 from dataflow_grounding.data.records import Record, Update, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.box_operator import RegionOperator
-from dataflow_grounding.tasks.regions import grounding_expression
+from dataflow_grounding.operators.box_operator import RegionOperator, Regions
+from dataflow_grounding.tasks.regions import Merged, grounding_expression
+from dataflow_grounding.tasks.request import Request
 
 
 @OPERATOR_REGISTRY.register()
 class Merger(RegionOperator):
-    """Merges region descriptions and caption into referring expressions, each with its regions'
-    boxes.
+    """Merges region descriptions and caption into referring expressions with boxes.
+
+    Each has the boxes of the regions that it means.
 
     Args:
         serving, box_format, regions_per_request, marks: As RegionOperator's.
@@ -29,39 +32,56 @@ class Merger(RegionOperator):
     """
 
     name = "grounding_expr"
+    tasks = ("grounding_expression",)
     input_keys = {"image": "image_path", "regions": "regions", "caption": "cleaned_caption"}
     output_keys = {"expressions": "expressions"}
     optional_keys = ("caption",)
-    descriptions = {"zh": "将区域描述与图像描述合并为指代表达式,并附上对应区域的边界框。"}
+    descriptions = {
+        "en": (
+            "Merges region descriptions and caption into referring expressions, each with its"
+            " regions' boxes."
+        ),
+        "zh": "将区域描述与图像描述合并为指代表达式,并附上对应区域的边界框。",
+    }
 
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update:
-        """Adds `expressions`: text, span in the caption, an instance per region (its box as it is),
-        status grounded.
+        """Adds `expressions`: text, span in the caption, an instance per region, status grounded.
+
+        An instance has its region's box as it is.
         """
-        given = record.get(self.keys.caption)
-        caption = given if isinstance(given, str) and given.strip() else None
-        answers = await self.ask_about(
-            image,
-            regions,
-            lambda shown, near, told: grounding_expression(shown, caption, near, told),
-            ask,
-        )
-        merged: list[tuple[str, list[int]]] = []
-        for places, found in answers:
-            merged += [(item.text, [places[n] for n in item.places]) for item in found]
-        if set(range(len(regions))) - {place for _, places in merged for place in places}:
+        caption = record.get(self.keys.caption)
+        if not isinstance(caption, str) or not caption.strip():
+            caption = None
+
+        def request(
+            picture: Image, some_regions: Regions, box_format: BoxFormat
+        ) -> Request[list[Merged]]:
+            return grounding_expression(picture, caption, some_regions, box_format)
+
+        answers: list[Merged] = []
+        named_places: set[int] = set()
+        for places, group_answers in await self.ask_about(image, regions, request, ask):
+            for answer in group_answers:
+                # an answer counts only the regions of its request
+                places_of_record = [places[place] for place in answer.places]
+                answers.append(Merged(answer.text, places_of_record))
+                named_places.update(places_of_record)
+        if len(named_places) < len(regions):
             ask.note("uncovered", "a region that no expression names")
-        spans = find_spans([text for text, _ in merged], caption or "")
-        expressions = [
-            {
-                "expression_id": (own_id := expression_id(record, number)),
-                "text": text,
-                "char_span": list(span) if span else None,
-                "instances": instances_on(places, regions, own_id),
-                "status": "grounded",
-            }
-            for number, ((text, places), span) in enumerate(zip(merged, spans, strict=True))
-        ]
+        spans = find_spans([answer.text for answer in answers], caption or "")
+        expressions: list[dict[str, Any]] = []
+        for number, answer in enumerate(answers):
+            own_id = expression_id(record, number)
+            span = spans[number]
+            expressions.append(
+                {
+                    "expression_id": own_id,
+                    "text": answer.text,
+                    "char_span": list(span) if span else None,
+                    "instances": instances_on(answer.places, regions, own_id),
+                    "status": "grounded",
+                }
+            )
         return {self.keys.expressions: expressions}

@@ -6,12 +6,13 @@ from typing import Any
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.operators._agreement import agreed
+from dataflow_grounding.operators._agreement import ask_and_merge
+from dataflow_grounding.operators._expressions import texts_of
 from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
-from dataflow_grounding.operators.box_operator import BoxOperator, numbered
+from dataflow_grounding.operators.box_operator import BoxOperator, with_bbox_ids
 from dataflow_grounding.serving.base import Serving, check_counts
-from dataflow_grounding.tasks.phrase_grounding import Found
+from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 # what an earlier grounding may have left
@@ -74,31 +75,40 @@ class PhraseGrounder(BoxOperator):
         self.phrases_per_request = phrases_per_request
 
     def asks(self, record: Record) -> bool:
+        """Whether a record has expressions."""
         return bool(read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `instances` and `status`, and `disagreement` where there are several answers. Raises
-        RecordError.
+        """Adds `instances` and `status`, and `disagreement` where there are several answers.
+
+        Raises RecordError.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        found: list[Found] = []
-        for chunk in batched(
-            [expression["text"] for expression in expressions], self.phrases_per_request
-        ):
-            found += await agreed(partial(self.ground, image, chunk, ask), self.samples, image.size)
-        filled = [_filled(e, f) for e, f in zip(expressions, found, strict=True)]
-        update = {**facts_of(record, image, ask, self.serving), self.keys.output: filled}
-        if any(f.doubtful for f in found) or "doubtful" in record:
-            update["doubtful"] = any(f.doubtful for f in found)
+        texts = texts_of(expressions)
+        answers: list[Found] = []
+        for chunk in batched(texts, self.phrases_per_request):
+            ground = partial(self.ground, image, chunk, ask)
+            answers += await ask_and_merge(ground, self.samples, image.size)
+        grounded: list[dict[str, Any]] = []
+        for expression, answer in zip(expressions, answers, strict=True):
+            grounded.append(_with_answer(expression, answer))
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: grounded}
+        doubtful = any(answer.doubtful for answer in answers)
+        if doubtful or "doubtful" in record:
+            update["doubtful"] = doubtful
         if SUSPECT in record:  # of boxes that these replace
             update[SUSPECT] = False
         return update
 
 
-def _filled(expression: dict[str, Any], found: Found) -> dict[str, Any]:
-    earlier = {name: value for name, value in expression.items() if name not in EARLIER}
-    filled = {**earlier, "instances": numbered(expression, found.instances), "status": found.status}
-    if found.disagreement is not None:
-        filled["disagreement"] = found.disagreement
-    return {**filled, "reason": found.reason} if found.reason else filled
+def _with_answer(expression: dict[str, Any], answer: Found) -> dict[str, Any]:
+    """Return an expression with an answer, and without what an earlier grounding left in it."""
+    grounded = {name: value for name, value in expression.items() if name not in EARLIER}
+    grounded["instances"] = with_bbox_ids(expression, answer.instances)
+    grounded["status"] = answer.status
+    if answer.disagreement is not None:
+        grounded["disagreement"] = answer.disagreement
+    if answer.reason:
+        grounded["reason"] = answer.reason
+    return grounded

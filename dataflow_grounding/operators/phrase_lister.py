@@ -1,8 +1,10 @@
 """Operator: the same expressions for every image, out of a list."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.classes import phrases_with_classes
 from dataflow_grounding.data.records import Record, Update, expression_id
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator
 
@@ -13,10 +15,12 @@ class PhraseLister(Operator):
 
     Args:
         classes: What to look for where there are no captions: class names, which are the phrases
-            too; or phrase → class, where several phrases may mean one class.
+            too; or phrase → class, where several phrases may mean one class; or class → its
+            `phrases`, by default its name.
 
     Raises:
-        SpecError: The list is empty, or has something that is not a text, or the same phrase twice.
+        SpecError: The list is empty, or has something that is not a text, or the same phrase twice,
+            whether in capitals or not.
 
     Example:
         >>> from dataflow_grounding import PhraseLister
@@ -31,34 +35,22 @@ class PhraseLister(Operator):
     output_keys = {"expressions": "expressions"}
     descriptions = {"zh": "为每幅图像给出类别列表中的指代表达式。"}
 
-    def __init__(self, classes: Iterable[str] | Mapping[str, str]) -> None:
-        self.pairs = (
-            list(classes.items())
-            if isinstance(classes, Mapping)
-            else [(name, name) for name in classes]
-        )
-        phrases = [phrase for phrase, _ in self.pairs]
-        if not phrases or isinstance(classes, str):
-            raise SpecError(
-                "classes: should be a list of class names, or a mapping of phrases to classes"
-            )
-        for text in (text for pair in self.pairs for text in pair):
-            if not isinstance(text, str) or not text.strip():
-                raise SpecError(f"classes: {text!r} is not a text to look for")
-        for phrase in phrases:
-            if phrases.count(phrase) > 1:
-                raise SpecError(f"classes: {phrase!r} stands there twice")
+    def __init__(self, classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]]) -> None:
+        self.pairs = list(phrases_with_classes(classes).items())
+        if not self.pairs:
+            raise SpecError("classes: there is nothing to look for")
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `expressions` without spans and instances."""
-        expressions = [
-            {
-                "expression_id": expression_id(record, n),
-                "text": text,
-                "class": name,
-                "char_span": None,
-                "instances": [],
-            }
-            for n, (text, name) in enumerate(self.pairs)
-        ]
+        expressions: list[dict[str, Any]] = []
+        for number, (phrase, class_name) in enumerate(self.pairs):
+            expressions.append(
+                {
+                    "expression_id": expression_id(record, number),
+                    "text": phrase,
+                    "class": class_name,
+                    "char_span": None,
+                    "instances": [],
+                }
+            )
         return {self.keys.expressions: expressions}

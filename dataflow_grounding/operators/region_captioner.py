@@ -7,6 +7,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import crop_of, marked
+from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionOperator, Regions
 from dataflow_grounding.serving.base import Serving
@@ -39,6 +40,7 @@ class RegionCaptioner(RegionOperator):
     """
 
     name = "region_caption"
+    tasks = ("region_caption",)
     input_keys = {"image": "image", "regions": "regions"}
     output_keys = {"answer": "answer", "region_captions": "region_captions"}
     descriptions = {"zh": "为图像中每个带标记的区域分别生成描述文本。"}
@@ -60,34 +62,41 @@ class RegionCaptioner(RegionOperator):
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update:
-        """Adds `region_captions` (region_id, bbox in pixels xyxy, text) per region, and `answer`,
-        all as one text.
+        """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one for each region.
+
+        `answer` has all of them as one text.
         """
         texts: dict[int, str] = {}
         answers: list[str] = []
-        for places, found in await self.ask_about(image, regions, self._request, ask):
-            texts.update(zip(places, found.texts, strict=True))
-            own = found.answer and renumbered(found.answer, places)
-            answers.append(
-                own or "\n".join(f"<region{place + 1}>: {texts[place]}" for place in places)
-            )
+        for places, captions in await self.ask_about(image, regions, self._request, ask):
+            texts.update(zip(places, captions.texts, strict=True))
+            if captions.answer:
+                answers.append(renumbered(captions.answer, places))
+            else:
+                answers += [f"<region{place + 1}>: {texts[place]}" for place in places]
+        region_captions = [
+            _caption(place, region, texts[place]) for place, region in enumerate(regions)
+        ]
         return {
             self.keys.answer: "\n".join(answers) or None,
-            self.keys.region_captions: [
-                _caption(place, region, texts[place]) for place, region in enumerate(regions)
-            ],
+            self.keys.region_captions: region_captions,
         }
 
-    def _request(self, image: Image, regions: Regions, told: BoxFormat) -> Request[RegionCaptions]:
+    def _request(
+        self, image: Image, regions: Regions, box_format: BoxFormat
+    ) -> Request[RegionCaptions]:
+        """Make the request about some regions, with their marks drawn into the picture."""
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
-            return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], told, self.style)
-        shown = marked(
-            image, [box_of(region["bbox"]) for region in regions], outlined=self.style == "outline"
-        )
-        return region_caption(shown, regions, told, self.style)
+            return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], box_format, self.style)
+        boxes = boxes_of(regions)
+        picture = marked(image, boxes, outlined=self.style == "outline")
+        return region_caption(picture, regions, box_format, self.style)
 
 
 def _caption(place: int, region: dict[str, Any], text: str) -> dict[str, Any]:
-    proposed = {"proposed_by": region["proposed_by"]} if region.get("proposed_by") else {}
-    return {"region_id": place + 1, "bbox": list(region["bbox"]), "text": text, **proposed}
+    """Return an item of `region_captions`; `place` is the region's, from 0."""
+    caption = {"region_id": place + 1, "bbox": list(region["bbox"]), "text": text}
+    if region.get("proposed_by"):
+        caption["proposed_by"] = region["proposed_by"]
+    return caption

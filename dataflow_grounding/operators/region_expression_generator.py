@@ -25,6 +25,7 @@ class RegionExpressionGenerator(RegionOperator):
     """
 
     name = "region_expr"
+    tasks = ("region_expression",)
     input_keys = {"image": "image_path", "regions": "regions"}
     output_keys = {"output": "regions"}
     descriptions = {"zh": "描述图像中的每个区域:类型、颜色以及能唯一指代该区域的短语。"}
@@ -34,11 +35,9 @@ class RegionExpressionGenerator(RegionOperator):
     ) -> Update:
         """Adds `type` where the region has none, `color` and `description` to every region."""
         described = list(regions)
-        for places, found in await self.ask_about(image, regions, region_expression, ask):
-            for place, one in zip(places, found, strict=True):
-                described[place] = {
-                    **regions[place],
-                    **one._asdict(),
-                    "type": regions[place]["type"] or one.type,
-                }
+        for places, descriptions in await self.ask_about(image, regions, region_expression, ask):
+            for place, description in zip(places, descriptions, strict=True):
+                region = {**regions[place], **description._asdict()}
+                region["type"] = regions[place]["type"] or description.type
+                described[place] = region
         return {self.keys.output: described}

@@ -12,18 +12,26 @@ from dataflow_grounding.boxes.regions import GivenBoxes, largest, normalized, re
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import marked, numbered_marks
+from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.bbox_visualizer import draw_once
 from dataflow_grounding.operators.box_operator import BoxWatching
 from dataflow_grounding.serving.base import Serving, check_counts
-from dataflow_grounding.tasks.phrase_grounding import phrase_grounding
+from dataflow_grounding.tasks.grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
 _COLUMNS = (
-    "image_with_bbox type bbox normalized_bbox result_file valid_bboxes_num prompt regions"
-    " bbox_problems"
+    "image_with_bbox",
+    "type",
+    "bbox",
+    "normalized_bbox",
+    "result_file",
+    "valid_bboxes_num",
+    "prompt",
+    "regions",
+    "bbox_problems",
 )
 MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no limit
 
@@ -54,9 +62,10 @@ class RegionMarker(BoxWatching):
     """
 
     name = "marked_regions"
+    tasks = ("phrase_grounding",)
     input_keys = {"image": "image", "bbox": "bbox"}
     optional_keys = ("bbox",)
-    output_keys = {name: name for name in _COLUMNS.split()}
+    output_keys = {name: name for name in _COLUMNS}
     descriptions = {"zh": "为图像中的每个边界框绘制带编号的标记;没有边界框时先给出候选区域。"}
 
     def __init__(
@@ -83,110 +92,146 @@ class RegionMarker(BoxWatching):
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"
-        self.format_choice = (
-            choice_of(serving, box_format) if serving and self.proposals == "model" else None
-        )
+        self.format_choice = None
+        if serving and self.proposals == "model":
+            self.format_choice = choice_of(serving, box_format)
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
-    def look_over(self, record: Record) -> None:
-        given = read_given_boxes(
-            record.get(self.keys.bbox), open_image(record, self.keys.image).size
+    def way_to_rename(self, role: str) -> str:
+        """Return what to do where the column of a role is another's already."""
+        return (
+            f"give it another name with output_{role}_key, or in a spec with"
+            f" workflow.output_columns.{role}"
         )
-        if given is not None and given.problems:
-            raise BrokenRow(given.report())
+
+    def look_over(self, record: Record) -> None:
+        """Raise BrokenRow where a box of the row can't be used."""
+        size = open_image(record, self.keys.image).size
+        row_boxes = read_given_boxes(record.get(self.keys.bbox), size)
+        if row_boxes is not None and row_boxes.problems:
+            raise BrokenRow(row_boxes.report())
 
     def asks(self, record: Record) -> bool:
-        """Of records without boxes, where a model proposes them."""
+        """Whether a model proposes regions, and the record has no boxes."""
         return (
             self.format_choice is not None
             and read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
         )
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the picture, the boxes in the three ways, the prompt, and what is wrong with boxes
-        that are left out.
-        """
-        image = open_image(
-            record, self.keys.image, self.serving.image_limits if self.serving else None
-        )
-        given = read_given_boxes(record.get(self.keys.bbox), image.size)
-        if given is not None and not given.boxes:
-            raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
-        found, source = (given, {}) if given else await self._proposed(image, ask)
-        kept = largest(found.boxes, self.max_boxes)
-        self._tell(found, kept, ask)
+        """Adds the picture, the boxes in three ways, the prompt, and problems of boxes left out."""
+        limits = self.serving.image_limits if self.serving else None
+        image = open_image(record, self.keys.image, limits)
+        row_boxes = read_given_boxes(record.get(self.keys.bbox), image.size)
+        if row_boxes is not None and not row_boxes.boxes:
+            raise BrokenRow(
+                f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
+            )
+        region_fields: dict[str, Any] = {"type": ""}
+        if row_boxes:
+            boxes = row_boxes
+            bbox_column = record[self.keys.bbox]
+        else:
+            boxes = await self._propose(image, ask)
+            bbox_column = []
+            for _, bbox in boxes.boxes:
+                bbox_column.append(list(from_xyxy(bbox, "xywh")))
+            region_fields["proposed_by"] = self._proposer
+        numbered_boxes = largest(boxes.boxes, self.max_boxes)
+        self._note_problems(boxes, numbered_boxes, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
-        boxes = [bbox for _, bbox in kept]
-        await asyncio.to_thread(self._draw, image, boxes, path)
-        padding = [[0.0] * 4] * max(0, (self.max_boxes or 0) - len(kept))
+        marked_boxes = [bbox for _, bbox in numbered_boxes]
+        await asyncio.to_thread(self._draw, image, marked_boxes, path)
+        count = len(marked_boxes)
+        normalized_boxes = [normalized(bbox, image.size) for bbox in marked_boxes]
+        if self.max_boxes:
+            normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
         update = {
             **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
-            self.keys.type: "with_bbox" if given else "without_bbox",
-            self.keys.bbox: (
-                record[self.keys.bbox]
-                if given
-                else [[*from_xyxy(b, "xywh")] for _, b in found.boxes]
-            ),
-            self.keys.normalized_bbox: [normalized(bbox, image.size) for bbox in boxes] + padding,
+            self.keys.type: "with_bbox" if row_boxes else "without_bbox",
+            self.keys.bbox: bbox_column,
+            self.keys.normalized_bbox: normalized_boxes,
             self.keys.result_file: self.output_dir,
-            self.keys.valid_bboxes_num: len(kept),
-            self.keys.prompt: prompt_for(len(kept)),
-            self.keys.regions: [{"bbox": list(bbox), "type": "", **source} for bbox in boxes],
+            self.keys.valid_bboxes_num: count,
+            self.keys.prompt: prompt_for(count),
+            self.keys.regions: [{"bbox": list(bbox), **region_fields} for bbox in marked_boxes],
         }
-        return {**update, self.keys.bbox_problems: found.problems} if found.problems else update
+        if boxes.problems:
+            update[self.keys.bbox_problems] = boxes.problems
+        return update
 
-    async def _proposed(self, image: Image, ask: Ask) -> tuple[GivenBoxes, dict[str, str]]:
-        proposer = "opencv"
+    @property
+    def _proposer(self) -> str:
+        """Who proposes regions: the model, or OpenCV."""
         if self.format_choice is not None and self.serving is not None:
-            proposer = self.serving.model
+            return self.serving.model
+        return "opencv"
+
+    async def _propose(self, image: Image, ask: Ask) -> GivenBoxes:
+        """Return boxes that a model or OpenCV proposes for an image of which the row has none."""
+        if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
-            [found] = await self.watch.ask(ask, request, image, [PROPOSED])
-            boxes = [box_of(instance["bbox"]) for instance in found.instances]
+            [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
+            boxes = boxes_of(answer.instances)
         else:
-            boxes = await asyncio.to_thread(_seen, image, self.max_boxes or MOST_PROPOSED)
+            boxes = await asyncio.to_thread(
+                _propose_with_opencv, image, self.max_boxes or MOST_PROPOSED
+            )
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
-        return GivenBoxes(list(enumerate(boxes))), {"proposed_by": proposer}
+        return GivenBoxes(list(enumerate(boxes)))
 
-    def _tell(self, found: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        for _ in found.problems:
+    def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
+        """Note the boxes that are unusable, cut or left out.
+
+        Those left out because there are too many are added to `boxes.problems`.
+
+        Args:
+            boxes: All boxes of the row.
+            kept: The number and box of those that are drawn.
+            ask: Takes the notes.
+        """
+        for _ in boxes.problems:
             ask.note("unusable_bbox", "see bbox_problems")
-        for _ in range(found.cut):
+        for _ in range(boxes.cut):
             ask.note("bbox_cut", "a box reached out of the image")
-        places = {place for place, _ in kept}
-        for place, bbox in found.boxes:
-            if place not in places:
-                ask.note("over_max_boxes", "a box was left out")
-                problem = {
-                    "box": place,
-                    "bbox": [*from_xyxy(bbox, "xywh")],
+        kept_numbers = {number for number, _ in kept}
+        for number, bbox in boxes.boxes:
+            if number in kept_numbers:
+                continue
+            ask.note("over_max_boxes", "a box was left out")
+            boxes.problems.append(
+                {
+                    "box": number,
+                    "bbox": list(from_xyxy(bbox, "xywh")),
                     "kind": "over_max_boxes",
+                    "reason": f"is not among the {self.max_boxes} largest",
                 }
-                found.problems.append(
-                    {**problem, "reason": f"is not among the {self.max_boxes} largest"}
-                )
+            )
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
-        """Write the picture; it is the one that the next step sends, where it goes out in its full
-        size.
+        """Write the picture with the boxes, and keep it for the next step.
+
+        The next step sends the same picture where it is sent in its full size.
         """
-        drawn = draw_once(
+        jpeg = draw_once(
             image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path
         )
-        if drawn is not None and self.sends_marks:
-            marked(image, boxes, outlined=self.outlined).keep_drawn(drawn)
+        if jpeg is not None and self.sends_marks:
+            marked(image, boxes, outlined=self.outlined).keep_drawn(jpeg)
 
 
 def prompt_for(n: int) -> str:
-    """The prompt that states how many regions there are, in DataFlow's words."""
+    """Return the prompt that states how many regions there are, in DataFlow's words."""
     return (
         f"Describe the content of each marked region in the image. There are {n} regions: <region1>"
         f" to <region{n}>."
     )
 
 
-def _seen(image: Image, most: int) -> list[Bbox]:
+def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
+    """Return the regions that OpenCV sees in an image, at most so many."""
     import numpy
 
     propose_regions = required("regions", "opencv", "proposals='opencv'")

@@ -47,15 +47,19 @@ class Pipeline:
         return pipeline
 
     def __repr__(self) -> str:
-        own = vars(self).values()
-        each = (
-            one for value in own for one in (value if isinstance(value, (list, tuple)) else [value])
-        )
-        runs = [type(one).__name__ for one in each if callable(getattr(one, "run", None))]
-        return excerpt(
-            f"{type(self).__name__}({vars(self).get('storage')!r}:"
-            f" {', '.join(runs) or 'no operators'})"
-        )
+        storage = vars(self).get("storage")
+        operators = ", ".join(self._operator_names()) or "no operators"
+        return excerpt(f"{type(self).__name__}({storage!r}: {operators})")
+
+    def _operator_names(self) -> list[str]:
+        """The classes of what can be run, among the attributes and in lists of them."""
+        values: list[Any] = []
+        for value in vars(self).values():
+            if isinstance(value, (list, tuple)):
+                values += value
+            else:
+                values.append(value)
+        return [type(value).__name__ for value in values if callable(getattr(value, "run", None))]
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy has its own
@@ -66,24 +70,26 @@ class Pipeline:
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def compile(self) -> list[Step]:
-        """Note the steps that `forward()` calls, and check their columns. Raises PlanError,
-        InputError.
+        """Note the steps that `forward()` calls, and check their columns.
+
+        Raises PlanError, InputError.
         """
         from dataflow_grounding.engine.source import Source
 
-        steps, written = self.steps(), set[str]()
+        steps = self.steps()
         if not steps:
             raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        for part in plan.segments(steps):
-            # one that an earlier step writes, or a pipe, is looked at in its turn
-            path = part[0].storage.input_path
-            if (
-                path not in written
-                and not isinstance(part[0].operator, WholeFile)
-                and kind_of(path) != "pipe"
-            ):
-                plan.check(part, Source(part).columns())
-            written.update(step.storage.output_path for step in part)
+        written: set[str] = set()
+        for segment in plan.segments(steps):
+            first = segment[0]
+            path = first.storage.input_path
+            is_read_now = path not in written and not isinstance(first.operator, WholeFile)
+            # a file that an earlier step writes, or a pipe, is looked at in its turn
+            if is_read_now and kind_of(path) != "pipe":
+                source = Source(segment)
+                columns = source.columns()
+                plan.check(segment, columns, source.empty_columns)
+            written.update(step.storage.output_path for step in segment)
         self.__dict__["_compiled"] = steps
         return steps
 
@@ -95,39 +101,42 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        """Runs `forward()` as written, however often it ran before; operators from elsewhere tell
-        of their steps.
+        """Runs `forward()` as written, however often it ran before.
+
+        Operators from elsewhere tell of their steps while it runs.
         """
-        own = {
-            name: value
-            for name, value in vars(self).items()
-            if not isinstance(value, (Operator, Pipeline, type))
-        }
-        outside = {
-            name: value for name, value in own.items() if callable(getattr(value, "run", None))
-        }
+        outside = self._operators_from_elsewhere()
         try:
             for value in vars(self).values():
                 if isinstance(value, FileStorage):
                     value.reset()
-            vars(self).update(
-                {name: _FromElsewhere(operator) for name, operator in outside.items()}
-            )
+            for name, operator in outside.items():
+                vars(self)[name] = _FromElsewhere(operator)
             type(self).forward(self)
         except AttributeError as error:
             storage = vars(self).get("storage")
-            of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
-            if not of_storage or callable(getattr(storage, "step", None)):
+            is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
+            if not is_of_storage or callable(getattr(storage, "step", None)):
                 raise
-            has = (
-                "has no storage"
-                if storage is None
-                else f"has {type(storage).__name__} {storage!r} for a storage"
-            )
-            how = "give it self.storage = FileStorage('captions.jsonl', './cache')"
-            raise PlanError(f"{type(self).__name__} {has}: {how}") from None
+            problem = "has no storage"
+            if storage is not None:
+                problem = f"has {type(storage).__name__} {storage!r} for a storage"
+            raise PlanError(
+                f"{type(self).__name__} {problem}: give it"
+                " self.storage = FileStorage('captions.jsonl', './cache')"
+            ) from None
         finally:
             vars(self).update(outside)
+
+    def _operators_from_elsewhere(self) -> dict[str, Any]:
+        """The attributes that can be run and are none of this package's."""
+        outside = {}
+        for name, value in vars(self).items():
+            if isinstance(value, (Operator, Pipeline, type)):
+                continue
+            if callable(getattr(value, "run", None)):
+                outside[name] = value
+        return outside
 
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls, as `forward(…)` of an object does too.
@@ -145,9 +154,9 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
-        steps: list[Step] | None = self.__dict__.get("_compiled") or (
-            self.steps() if resume_step else None
-        )
+        steps: list[Step] | None = self.__dict__.get("_compiled") or None
+        if steps is None and resume_step:
+            steps = self.steps()
         if steps is not None:
             if not 0 <= resume_step < len(steps):
                 raise PlanError(
@@ -156,6 +165,10 @@ class Pipeline:
             from dataflow_grounding.engine.execute import execute
 
             return execute(steps[resume_step:], options, self.name)
+        return self._run_step_by_step(options)
+
+    def _run_step_by_step(self, options: RunOptions) -> Summary:
+        """Have each step run where `forward()` calls it; what all of them did together."""
         ahead: list[plan.Annotator] = [
             value for value in vars(self).values() if isinstance(value, Operator)
         ]
@@ -177,8 +190,9 @@ class Pipeline:
         workers: int | None = None,
         options: RunOptions | None = None,
     ) -> Summary:
-        """Run what `forward()` calls on a Ray cluster; each of `run` and this goes on where the
-        other stopped.
+        """Run what `forward()` calls on a Ray cluster.
+
+        Each of `run` and this goes on where the other stopped.
 
         Args:
             address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as
@@ -207,29 +221,46 @@ class _FromElsewhere:
         self._operator = operator
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Works through the storage's step, whose file is then the result; while compiling, only
-        notes it.
+        """Works through the storage's step, whose file is then the result.
+
+        While compiling, the step is only noted.
         """
-        storage = next(
-            (value for value in (*arguments, *keys.values()) if isinstance(value, FileStorage)),
-            None,
-        )
+        storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
             return self._operator.run(*arguments, **keys)
         work = functools.partial(self._operator.run, *arguments, **keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        steps, pipeline = recorded_steps.get(), current_pipeline.get()
+        steps = recorded_steps.get()
         if steps is not None:
             steps.append(step)
-            return next((value for name, value in keys.items() if name.startswith("output")), "")
+            return _output_column(keys)
+        pipeline = current_pipeline.get()
         if pipeline is None:
             return work()
         from dataflow_grounding.engine.execute import as_part_of_the_run, published
 
         with as_part_of_the_run(step, current_options.get(), pipeline.budget) as beside:
             returned = work()
-        pipeline.summaries += filter(None, [published(step, beside)])
+        summary = published(step, beside)
+        if summary:
+            pipeline.summaries.append(summary)
         return returned
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._operator, name)
+
+
+def _storage_in(arguments: list[Any]) -> FileStorage | None:
+    """The first storage among a call's arguments."""
+    for argument in arguments:
+        if isinstance(argument, FileStorage):
+            return argument
+    return None
+
+
+def _output_column(keys: dict[str, Any]) -> Any:
+    """The column that a call says its operator writes, as `output_key=…`; empty for none."""
+    for name, value in keys.items():
+        if name.startswith("output"):
+            return value
+    return ""

@@ -1,23 +1,42 @@
 """The pipelines that a spec names: captions grounded, boxes referred to, boxes described."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow_grounding import operators as steps
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.storage import FileStorage, ResultsStorage
-from dataflow_grounding.operators.box_operator import BoxOperator, RegionMarks
-from dataflow_grounding.operators.double_checker import Method
-from dataflow_grounding.operators.region_captioner import CaptionMarks
+from dataflow_grounding.operators.base import Operator
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.spec.problems import nearest
+
+if TYPE_CHECKING:  # a pipeline imports its own operators alone
+    from dataflow_grounding.operators.box_operator import RegionMarks
+    from dataflow_grounding.operators.double_checker import Method
+    from dataflow_grounding.operators.region_captioner import CaptionMarks
+
+RENAMED = (
+    "image_with_bbox",
+    "type",
+    "normalized_bbox",
+    "result_file",
+    "valid_bboxes_num",
+    "prompt",
+    "bbox_problems",
+)
+"""RegionMarker's columns that may have other names; those of boxes and regions others read."""
 
 
 class ImageGroundingPipeline(Pipeline):
-    """Expressions of each caption, then their boxes, asking `samples` times; `zoom` refines them,
-    `verify` checks them.
+    """Expressions of each caption, then their boxes.
 
-    With `classes`, as PhraseLister takes them, those are looked for in every image, and no caption
-    is needed. `boxes` are the settings that all who ask for boxes share.
+    The model is asked for `phrases_per_request` at once, `samples` times; `zoom` refines the
+    boxes, `verify` grounds them again. `check` has the `judge`, by default the same model, look
+    at every box: in one request an image with "fast", else with a second one about the crops,
+    and what lacks or doesn't fit is asked for again. With `classes`, as PhraseLister takes
+    them, those are looked for in every image, and no caption is needed. `boxes` are the
+    settings that all who ask for boxes share.
     """
 
     name = "image_grounding"
@@ -27,20 +46,28 @@ class ImageGroundingPipeline(Pipeline):
         storage: FileStorage,
         serving: Serving,
         *,
-        classes: Sequence[str] | Mapping[str, str] = (),
+        classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]] = (),
+        phrases_per_request: int = 16,
         samples: int = 1,
         zoom: bool = False,
         verify: bool = False,
+        check: bool | Literal["fast"] = False,
+        judge: Serving | None = None,
         **boxes: Any,
     ) -> None:
         self.storage = storage
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
-        self.grounder = steps.PhraseGrounder(serving, samples=samples, **boxes)
-        self.further: list[BoxOperator] = (
-            [steps.BoxRefiner(serving, samples=samples, **boxes)] if zoom else []
+        self.grounder = steps.PhraseGrounder(
+            serving, phrases_per_request=phrases_per_request, samples=samples, **boxes
         )
-        self.further += [steps.BoxVerifier(serving, samples=samples, **boxes)] if verify else []
+        self.further: list[Operator] = []
+        if zoom:
+            self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
+        if verify:
+            self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
+        if check:
+            self.further += _checking(serving, judge or serving, check == "fast", boxes)
 
     def forward(self) -> None:
         """All steps, one after the other."""
@@ -58,9 +85,55 @@ class ImageGroundingPipeline(Pipeline):
             )
 
 
+def _checking(
+    serving: Serving, judge: Serving, is_fast: bool, boxes: dict[str, Any]
+) -> list[Operator]:
+    """The steps of `check`: verdicts, what lacks, the judge's word on crops, what doesn't fit."""
+    if is_fast:
+        return [steps.BoxChecker(judge)]
+    return [
+        steps.BoxChecker(judge, decides=False),
+        steps.MissingFinder(serving, **boxes),
+        steps.CropJudge(judge),
+        steps.BoxMender(serving, **boxes),
+    ]
+
+
+class ProposalPipeline(Pipeline):
+    """Boxes of something else, as a detector, verified; then what lacks is asked for.
+
+    The `judge` is the same model unless another is given. `boxes` are MissingFinder's settings.
+    """
+
+    name = "image_grounding"
+
+    def __init__(
+        self,
+        storage: FileStorage,
+        serving: Serving,
+        *,
+        judge: Serving | None = None,
+        **boxes: Any,
+    ) -> None:
+        self.storage = storage
+        self.verifier = steps.ProposalVerifier(judge or serving)
+        self.finder = steps.MissingFinder(serving, **boxes)
+
+    def forward(self) -> None:
+        """Both steps, one after the other."""
+        for asking in (self.verifier, self.finder):
+            asking.run(
+                self.storage.step(),
+                input_image_key="image_path",
+                input_expressions_key="expressions",
+            )
+
+
 class ImageReferringExpressionPipeline(Pipeline):
-    """Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both,
-    step 3 checks them.
+    """Expressions for the regions of each image.
+
+    Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step
+    3 checks them.
     """
 
     name = "image_referring_expression"
@@ -70,10 +143,10 @@ class ImageReferringExpressionPipeline(Pipeline):
         storage: FileStorage,
         serving: Serving,
         *,
-        method: Method = "ask",
+        method: "Method" = "ask",
         reground_serving: Serving | None = None,
         iou: float = 0.5,
-        marks: RegionMarks = "none",
+        marks: "RegionMarks" = "none",
     ) -> None:
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
@@ -96,10 +169,12 @@ class ImageReferringExpressionPipeline(Pipeline):
 
 
 class ImageRegionCaptionPipeline(Pipeline):
-    """Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes
-    what is in each.
+    """Captions of the regions of each image.
 
-    `proposing` are RegionMarker's further settings, for images without boxes.
+    Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what
+    is in each. `proposing` are RegionMarker's further settings, for images without boxes.
+    `output_columns` are other names for RegionMarker's columns, by its own: {"prompt":
+    "region_prompt"} where the rows have a `prompt`.
     """
 
     name = "image_region_caption"
@@ -111,10 +186,18 @@ class ImageRegionCaptionPipeline(Pipeline):
         output_dir: str,
         *,
         max_boxes: int | None = 10,
-        marks: CaptionMarks = "outline",
+        marks: "CaptionMarks" = "outline",
+        output_columns: Mapping[str, str] | None = None,
         **proposing: Any,
     ) -> None:
         self.storage = storage
+        self.columns = dict(output_columns or {})
+        for name in self.columns:
+            if name not in RENAMED:
+                raise SpecError(
+                    f"workflow.output_columns: {name!r} is not one of {', '.join(RENAMED)}"
+                    f"{nearest(name, RENAMED)}"
+                )
         self.marker = steps.RegionMarker(
             output_dir, max_boxes, serving=serving, marks=marks, **proposing
         )
@@ -122,7 +205,10 @@ class ImageRegionCaptionPipeline(Pipeline):
 
     def forward(self) -> None:
         """Both steps, one after the other."""
-        self.marker.run(self.storage.step(), input_image_key="image", input_bbox_key="bbox")
+        renamed = {f"output_{name}_key": column for name, column in self.columns.items()}
+        self.marker.run(
+            self.storage.step(), input_image_key="image", input_bbox_key="bbox", **renamed
+        )
         self.captioner.run(
             self.storage.step(), input_image_key="image", input_regions_key="regions"
         )

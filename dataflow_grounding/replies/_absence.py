@@ -1,20 +1,28 @@
 """Whether a reply says a thing is not there."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
 from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns, words
 
-_ENGLISH, _OTHER_LANGUAGES = patterns("english"), patterns("other_languages")
-_NONE, _NEGATION, _PREAMBLE, _CAPTION = map(pattern, ("none", "negation", "preamble", "caption"))
+_ENGLISH = patterns("english")
+_OTHER_LANGUAGES = patterns("other_languages")
+_NONE = pattern("none")
+_NEGATION = pattern("negation")
 _NEGATION_ELSEWHERE = pattern("negation_elsewhere")
-_LEADING, _ANYTHING, _NO_THING, _NOT_GIVEN = map(
-    pattern, ("leading", "anything", "no_thing", "not_given")
-)
-_CONTRAST, _AND, BLIND, UNREAL = map(pattern, ("contrast", "and", "blind", "unreal"))
+_PREAMBLE = pattern("preamble")
+_CAPTION = pattern("caption")
+_LEADING = pattern("leading")
+_ANYTHING = pattern("anything")
+_NO_THING = pattern("no_thing")
+_NOT_GIVEN = pattern("not_given")
+_CONTRAST = pattern("contrast")
+_AND = pattern("and")
+BLIND = pattern("blind")
+UNREAL = pattern("unreal")
 SENTENCE_END = lazy_pattern(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
 _PUNCTUATION = lazy_pattern(r"[\s(),;:–—-]+")
@@ -43,38 +51,41 @@ _LONGEST = 600
 
 
 class Missing(NamedTuple):
-    """What a text says is not there: `thing` in its words, "" for anything at all; `foreign`: not
-    in English.
+    """What a text says is not there.
 
-    `counted` is how many numbered lines say so and name nothing, as "1. none" does: they answer for
-    as many phrases.
+    Attributes:
+        thing: The thing in the text's words; "" for anything at all.
+        foreign: Whether the text is in another language than English.
+        answer_count: How many numbered lines, such as "1. none", say so: they answer for as many
+            phrases. None where the lines aren't all numbered.
     """
 
     thing: str
     foreign: bool = False
-    counted: int | None = None
+    answer_count: int | None = None
 
     def answers_for(self, phrases: Mapping[int, str]) -> bool:
-        """Whether it answers for all of the phrases asked: it is anything, the only phrase, or each
-        of them.
+        """Whether it says of all phrases of a request that they are not there.
+
+        It does where nothing at all is there, or where its things are the phrases'.
         """
         if not self.thing or not phrases:
-            return self.counted is None or self.counted >= len(phrases)
+            return self.answer_count is None or self.answer_count >= len(phrases)
         if len(phrases) == 1:
             phrase = next(iter(phrases.values()))
-            if self.foreign:  # of words of two languages nobody knows that they mean one thing
-                return any(_same_word(part, phrase) for part in self.parts)
-            return any(
-                head_word(part) == head_word(phrase) and _covers(part, phrase)
-                for part in self.parts
-            )
-        covered = {
-            i
-            for part in self.parts
-            for i in matching_ids(part, phrases)
-            if _covers(part, phrases[i])
-        }
-        return covered == set(phrases)
+            return any(self._is_phrase(part, phrase) for part in self.parts)
+        ids_not_there: set[int] = set()
+        for part in self.parts:
+            for phrase_id in matching_ids(part, phrases):
+                if _lack_covers(part, phrases[phrase_id]):
+                    ids_not_there.add(phrase_id)
+        return ids_not_there == set(phrases)
+
+    def _is_phrase(self, part: str, phrase: str) -> bool:
+        """Whether one of the things is a phrase's thing, or a wider one."""
+        if self.foreign:  # whether words of two languages mean one thing isn't known
+            return _same_word(part, phrase)
+        return head_word(part) == head_word(phrase) and _lack_covers(part, phrase)
 
     @property
     def parts(self) -> list[str]:
@@ -83,29 +94,38 @@ class Missing(NamedTuple):
 
 
 def _same_word(thing: str, phrase: str) -> bool:
-    """Whether a thing in a language other than English is a phrase's, in that language: the same or
-    a wider one.
+    """Whether a thing in a language other than English is a phrase's, or a wider one.
 
     Scripts without blanks have the thing at the phrase's end: "汽车" is missing, so "红色汽车" is.
     A single character is a part of many words, and must stand by itself. Elsewhere the words
     agree up to their endings.
     """
     if _SPACELESS.search(thing + phrase):
-        thing, phrase = (_COUNTED.sub("", text.strip()) for text in (thing, phrase))
-        return thing == phrase or (
-            phrase.endswith(thing) and (len(thing) > 1 or phrase[-2:-1] in ("的", "の"))
-        )
-    things, words = sorted(all_words(thing)), sorted(all_words(phrase))
-    return bool(things) and all(any(_same_stem(one, other) for other in words) for one in things)
+        return _ends_with(_COUNTED.sub("", phrase.strip()), _COUNTED.sub("", thing.strip()))
+    words = all_words(thing)
+    words_of_phrase = all_words(phrase)
+    for word in words:
+        if not any(_same_stem(word, candidate) for candidate in words_of_phrase):
+            return False
+    return bool(words)
 
 
-def _same_stem(one: str, other: str) -> bool:
-    shorter = min(len(one), len(other))
-    return one == other or (
-        shorter > 3
-        and abs(len(one) - len(other)) < 3
-        and one[: shorter - 1] == other[: shorter - 1]
-    )
+def _ends_with(phrase: str, thing: str) -> bool:
+    """Whether a phrase in a script without blanks has a thing at its end, or is it."""
+    if thing == phrase:
+        return True
+    stands_alone = len(thing) > 1 or phrase[-2:-1] in ("的", "の")
+    return stands_alone and phrase.endswith(thing)
+
+
+def _same_stem(first: str, second: str) -> bool:
+    """Whether two words agree up to their endings."""
+    if first == second:
+        return True
+    shorter = min(len(first), len(second))
+    if shorter <= 3 or abs(len(first) - len(second)) >= 3:
+        return False
+    return first[: shorter - 1] == second[: shorter - 1]
 
 
 def parts_of(things: str) -> list[str]:
@@ -113,9 +133,10 @@ def parts_of(things: str) -> list[str]:
     return [part for part in _AND.split(things) if part.strip()]
 
 
-def thing_missed(label: str) -> str:
-    """Return the thing beside which a reply says "none"; "" for a name of nothing, as "objects" or
-    "No match" are.
+def thing_beside_none(label: str) -> str:
+    """Return the thing that a label names beside which a reply says "none".
+
+    "" for a label that names nothing, such as "objects" or "No match".
     """
     for text in (label, _PUNCTUATION.sub(" ", label)):
         missing = missing_in_clause(text)
@@ -124,26 +145,34 @@ def thing_missed(label: str) -> str:
     if _ANOTHER.search(label):
         return label
     words = _WORD.findall(_CAMEL.sub(" ", label))
-    rest = [word for word in words if word.lower() not in _NAMES_NOTHING]
-    if len(rest) < len(words):  # "occurredObjects" names no thing either
-        rest = [word for word in rest if len(word) <= 4 or not word.lower().endswith("ed")]
-    return " ".join(rest)
+    words_of_name = [word for word in words if word.lower() not in _NAMES_NOTHING]
+    if len(words_of_name) < len(words):  # "occurredObjects" names no thing either
+        words_of_name = [word for word in words_of_name if not _is_participle(word)]
+    return " ".join(words_of_name)
 
 
-def covered_ids(thing: str, phrases: Mapping[int, str]) -> set[int]:
-    """Return the phrases that are not there when a thing is not: those that mean it, or a narrower
-    one.
+def _is_participle(word: str) -> bool:
+    """Whether a word ends as participles do."""
+    return len(word) > 4 and word.lower().endswith("ed")
+
+
+def missing_ids(thing: str, phrases: Mapping[int, str]) -> set[int]:
+    """Return the ids of the phrases that are not there when a thing is not.
+
+    These are the phrases that mean the thing, or a narrower one.
     """
+    ids = set(matching_ids(thing, phrases))
     head = head_word(thing)
-    narrower = {
-        i for i, phrase in phrases.items() if head_word(phrase) == head and _covers(thing, phrase)
-    }
-    return narrower.union(matching_ids(thing, phrases))
+    for phrase_id, phrase in phrases.items():
+        if head_word(phrase) == head and _lack_covers(thing, phrase):
+            ids.add(phrase_id)
+    return ids
 
 
-def _covers(part: str, phrase: str) -> bool:
-    """Whether the lack of a thing is that of a phrase's: of a narrower thing, as "second cat", it
-    may be any other.
+def _lack_covers(part: str, phrase: str) -> bool:
+    """Whether a phrase's thing is not there when a thing is not.
+
+    That is so for the same and for wider things: where there is no "cat" there is no "black cat".
     """
     return all_words(part) <= all_words(phrase)
 
@@ -153,48 +182,66 @@ def missing_in(text: str) -> Missing | None:
     text = text.strip()
     if len(text) > _LONGEST or _NEGATION.search(text) is None:
         return None
-    sentences = [
-        part for part in SENTENCE_END.split(_NUMBERING.sub("", text)) if part.strip(_MARKUP)
-    ]
-    readings = [(part, _missing_in_sentence(part)) for part in sentences]
-    missing = [reading for _, reading in readings if reading is not None]
-    if not missing or _in_doubt(missing, [part for part, reading in readings if reading is None]):
+    missing: list[Missing] = []
+    others: list[str] = []
+    for sentence in SENTENCE_END.split(_NUMBERING.sub("", text)):
+        if not sentence.strip(_MARKUP):
+            continue
+        missing_in_it = _missing_in_sentence(sentence)
+        if missing_in_it is None:
+            others.append(sentence)
+        else:
+            missing.append(missing_in_it)
+    if not missing or _is_taken_back(missing, others):
         return None
-    return _all_missing(missing, len(_NUMBERING.findall(text)), len(sentences))
+    numbers = len(_NUMBERING.findall(text))
+    all_numbered = numbers == len(missing) + len(others)
+    return _missing_together(missing, numbers if all_numbered else None)
 
 
-def _all_missing(missing: list[Missing], numbered: int, sentences: int) -> Missing:
-    """Return what sentences miss together: anything, where one of them does."""
-    things = [reading.thing for reading in missing]
-    foreign = any(reading.foreign for reading in missing)
+def _missing_together(missing: list[Missing], answer_count: int | None) -> Missing:
+    """Return what several sentences together say is not there.
+
+    That is anything at all where one of them says so, `answer_count` times.
+    """
+    things = [in_sentence.thing for in_sentence in missing]
+    foreign = any(in_sentence.foreign for in_sentence in missing)
     if all(things):
         return Missing(", ".join(things), foreign)
-    return Missing("", foreign, numbered if numbered == sentences else None)
+    return Missing("", foreign, answer_count)
 
 
-def _in_doubt(missing: list[Missing], others: list[str]) -> bool:
-    """Whether the other sentences of a text may take back what it misses, or speak of the same
-    thing.
+def _is_taken_back(missing: list[Missing], others: list[str]) -> bool:
+    """Whether other sentences of a text may take back what it says is not there.
+
+    They may where they have a word of contrast or speak of the same thing, and always where the
+    text says that nothing at all is there.
     """
-    if others and not all(reading.thing for reading in missing):
-        return True
-    named = {head_word(part) for reading in missing for part in reading.parts}
-    return any(_CONTRAST.search(part) or named & all_words(part) for part in others)
+    if not others:
+        return False
+    heads: set[str] = set()
+    for in_sentence in missing:
+        if not in_sentence.thing:
+            return True
+        heads.update(head_word(part) for part in in_sentence.parts)
+    return any(_CONTRAST.search(sentence) or heads & all_words(sentence) for sentence in others)
 
 
 def says_none(text: str) -> bool:
-    """Whether a text says, and only says, that something, or anything at all, is not there."""
+    """Whether a text says that something, or anything at all, is not there, and nothing else."""
     return missing_in(text) is not None
 
 
 def only_says_none(text: str) -> bool:
-    """Whether a text is a word for none, as "not found" is, without any thing that isn't there."""
+    """Whether a text is only a word for none, such as "not found", and names no thing."""
     return _NONE.fullmatch(text.strip(_MARKUP)) is not None
 
 
 def missing_in_clause(text: str) -> Missing | None:
     """Return what a sentence, or a part of one, says is not there; None for any other."""
-    return _missing_in_sentence(text) if len(text) <= _LONGEST and _NEGATION.search(text) else None
+    if len(text) > _LONGEST or _NEGATION.search(text) is None:
+        return None
+    return _missing_in_sentence(text)
 
 
 def holds_box(text: str) -> bool:
@@ -203,9 +250,7 @@ def holds_box(text: str) -> bool:
 
 
 def denies_itself(label: str) -> bool:
-    """Whether a label says that what it names is not there, as "cat (not visible)"
-    and "no cat" do.
-    """
+    """Whether a label says that it is not there, as "cat (not visible)" and "no cat" do."""
     return any(missing_in_clause(text) for text in (label, _PUNCTUATION.sub(" ", label)))
 
 
@@ -214,26 +259,48 @@ def negates(text: str) -> bool:
     return _NEGATION.search(text) is not None or _NEGATION_ELSEWHERE.search(text) is not None
 
 
-def _numbered(text: str) -> bool:
+def _has_box_numbers(text: str) -> bool:
+    """Whether a text has numbers as of a box, so that a 0 in it isn't "none"."""
     return BOX_NUMBERS.search(text) is not None or _ZERO_FIRST.search(text) is not None
 
 
-def _missing_in_sentence(asked: str) -> Missing | None:
-    sentence = _CAPTION.sub("", asked.strip(_MARKUP), count=1).strip(_MARKUP)
-    if "?" in asked or "？" in asked or _NOT_GIVEN.search(asked) or _numbered(asked):
+def _fullmatch(alternatives: Iterable[re.Pattern[str]], text: str) -> re.Match[str] | None:
+    """Return the match of the first pattern that matches a whole text; None where none does."""
+    for alternative in alternatives:
+        match = alternative.fullmatch(text)
+        if match is not None:
+            return match
+    return None
+
+
+def _missing_in_sentence(sentence: str) -> Missing | None:
+    """Return what a sentence says is not there; None for a question, and any other sentence."""
+    if "?" in sentence or "？" in sentence:
         return None
+    if _NOT_GIVEN.search(sentence) or _has_box_numbers(sentence):
+        return None
+    sentence = _CAPTION.sub("", sentence.strip(_MARKUP), count=1).strip(_MARKUP)
     if _NONE.fullmatch(sentence):
         return Missing("")
-    for text in dict.fromkeys((sentence, _PREAMBLE.sub("", sentence, count=1).strip(_MARKUP))):
-        for group in (_OTHER_LANGUAGES, _ENGLISH):
-            match = next((match for pattern in group if (match := pattern.fullmatch(text))), None)
-            if match is not None:
-                thing = " ".join(filter(None, match.groupdict().values())).strip(_MARKUP)
-                thing = _LEADING.sub("", thing + " ", count=1).strip()
-                if _NO_THING.search(thing) or (thing and _LETTER.search(thing) is None):
-                    # a number counts none
-                    return None
-                return Missing(
-                    "" if _ANYTHING.fullmatch(thing) else thing, group is _OTHER_LANGUAGES
-                )
+    without_preamble = _PREAMBLE.sub("", sentence, count=1).strip(_MARKUP)
+    for text in dict.fromkeys([sentence, without_preamble]):
+        match = _fullmatch(_OTHER_LANGUAGES, text)
+        if match is not None:
+            return _missing_by(match, foreign=True)
+        match = _fullmatch(_ENGLISH, text)
+        if match is not None:
+            return _missing_by(match, foreign=False)
     return None
+
+
+def _missing_by(match: re.Match[str], *, foreign: bool) -> Missing | None:
+    """Return what is not there by a pattern's match; None where the match is about no thing."""
+    thing = " ".join(group for group in match.groupdict().values() if group).strip(_MARKUP)
+    thing = _LEADING.sub("", thing + " ", count=1).strip()
+    if _NO_THING.search(thing):
+        return None
+    if thing and _LETTER.search(thing) is None:  # a number counts none
+        return None
+    if _ANYTHING.fullmatch(thing):
+        thing = ""
+    return Missing(thing, foreign)

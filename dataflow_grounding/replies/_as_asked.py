@@ -1,6 +1,4 @@
-"""Replies that keep to the letter of what was asked for, as most do: they are read without looking
-any further.
-"""
+"""Replies in exactly the form that was asked for, as most are: they are read the short way."""
 
 from functools import lru_cache
 from typing import Any
@@ -8,55 +6,61 @@ from typing import Any
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.json_values import JsonObject, number
-from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.reading import NO_DETAILS, Details, ParsedReply, RawBox
 
 
 def read_as_asked(reply: str, key: str) -> ParsedReply | None:
-    """Return what a reply says that keeps to the letter of what was asked for, as most do; None for
-    any other.
+    """Return what a reply in exactly the form asked for says; None for any other reply.
+
+    Args:
+        reply: The reply.
+        key: The box key that was asked for.
     """
     boxes = _boxes_as_asked(reply, key)
-    return (
-        None
-        if boxes is None
-        else ParsedReply([*boxes], absences=[] if boxes else [(NOTHING_SAID, 0)])
-    )
+    if boxes is None:
+        return None
+    absences = [] if boxes else [(NO_DETAILS, 0)]
+    return ParsedReply(list(boxes), absences=absences)
 
 
 @lru_cache(maxsize=1)  # whoever watches over a run's boxes looks at a reply right before it is read
 def _boxes_as_asked(reply: str, key: str) -> tuple[RawBox, ...] | None:
+    """Return the boxes in `{"objects": […]}`; None for a reply of another shape."""
     scan = strict_json(reply)
-    data = scan.found[0].value if scan is not None else None
-    objects = (
-        data.get("objects")
-        if isinstance(data, JsonObject) and len(data) == 1 and not data.parts
-        else None
-    )
+    if scan is None:
+        return None
+    data = scan.items[0].value
+    if not isinstance(data, JsonObject) or len(data) != 1 or data.parts:
+        return None
+    objects = data.get("objects")
     if not isinstance(objects, list):
         return None
-    boxes = tuple(raw for item in objects if (raw := _as_asked(item, key)) is not None)
-    return boxes if len(boxes) == len(objects) else None
+    boxes: list[RawBox] = []
+    for item in objects:
+        box = _box_as_asked(item, key)
+        if box is None:
+            return None
+        boxes.append(box)
+    return tuple(boxes)
 
 
-def _as_asked(item: Any, key: str) -> RawBox | None:
+def _box_as_asked(item: Any, key: str) -> RawBox | None:
+    """Return the box of an object with an id, a label and four numbers; None for any other."""
     known = {"id", "label", key, "score", "evidence"}
     if not isinstance(item, JsonObject) or item.parts or not item.keys() <= known:
         return None
-    numbers, label, phrase_id, evidence = (
-        item.get(name) for name in (key, "label", "id", "evidence")
-    )
-    if (
-        not isinstance(numbers, list)
-        or [type(n) in (int, float) and number(n) == n for n in numbers] != [True] * 4
-    ):
+    numbers = item.get(key)
+    if not isinstance(numbers, list) or len(numbers) != 4:
         return None
-    if (
-        type(phrase_id) is not int
-        or not isinstance(label, str)
-        or not label.strip()
-        or evidence not in keys.EVIDENCE
-    ):
+    for coordinate in numbers:
+        if type(coordinate) not in (int, float) or number(coordinate) != coordinate:
+            return None
+    phrase_id = item.get("id")
+    label = item.get("label")
+    if type(phrase_id) is not int or not isinstance(label, str) or not label.strip():
         return None
-    return RawBox(
-        "box", tuple(numbers), Said((label.strip(),), phrase_id, item.get("score"), evidence)
-    )
+    evidence = item.get("evidence")
+    if evidence not in keys.EVIDENCE:
+        return None
+    details = Details((label.strip(),), phrase_id, item.get("score"), evidence)
+    return RawBox("box", tuple(numbers), details)

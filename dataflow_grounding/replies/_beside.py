@@ -1,14 +1,12 @@
-"""What the words beside a box say of it: those ahead of it or behind it, and which of the two they
-are.
-"""
+"""The details of a box in the words beside it, which may stand before or behind it."""
 
 import re
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._plain_text import MARKUP, TALK, label_before, label_in
-from dataflow_grounding.replies._talk import TAG, named_before, named_behind
-from dataflow_grounding.replies.reading import NOTHING_SAID, Said, named
+from dataflow_grounding.replies._talk import TAG, thing_before, thing_behind
+from dataflow_grounding.replies.reading import NO_DETAILS, Details, details_of_label
 from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
@@ -42,114 +40,142 @@ _POINTS_BACK = lazy_pattern(
 )
 
 
-def said_in_words(gaps: list[str]) -> list[Said]:
-    """Return what words say of each box: those before it, or behind it where no words stand before
-    the first one.
+def details_in_words(gaps: list[str]) -> list[Details]:
+    """Return the details of each box from the words beside the boxes.
 
+    The words before a box are its own; where none stand before the first box, those behind it are.
     Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
+
+    Args:
+        gaps: The words before the first box, between boxes, and behind the last box.
+
+    Raises:
+        UnreadableReply: It is unclear on which side of their boxes the labels stand.
     """
-    ahead = [*map(said_ahead, gaps[:-1])]
+    ahead = [details_ahead(gap) for gap in gaps[:-1]]
     several = len(ahead) > 1
-    if ahead[0] == NOTHING_SAID or begins_line(gaps[0]):
+    if ahead[0] == NO_DETAILS or begins_line(gaps[0]):
         in_lines = several and all("\n" in gap and begins_line(gap) for gap in gaps[1:-1])
-        behind = [said_behind(gap, in_lines=in_lines) for gap in gaps[1:]]
-        if behind[-1] != NOTHING_SAID:
-            return _filled(behind[::-1])[::-1]
-    elif several and said_behind(gaps[-1]).labels:
+        behind = [details_behind(gap, in_lines=in_lines) for gap in gaps[1:]]
+        if behind[-1] != NO_DETAILS:
+            return _fill_gaps_from_behind(behind)
+    elif several and details_behind(gaps[-1]).labels:
         # words stand before the first box and behind the last one
         raise UnreadableReply(UNCLEAR)
-    if ahead[0] == NOTHING_SAID and any(said != NOTHING_SAID for said in ahead):
+    if ahead[0] == NO_DETAILS and _any_details(ahead):
         raise UnreadableReply(UNCLEAR)
-    return _filled(ahead)
+    return _fill_gaps(ahead)
 
 
-def said_in_line(gaps: list[str]) -> list[Said]:
-    """Return what words say of lists of numbers of which one follows another on a line, none stands
-    before the first.
+def details_in_line(gaps: list[str]) -> list[Details]:
+    """Return the details of lists of numbers that follow one another on a line.
 
-    Of any others nothing is returned; `gaps` are the words before, between and behind them.
+    Args:
+        gaps: The words before the first list, between lists, and behind the last list.
+
+    Returns:
+        The details of each list; [] where the lists stand on lines of their own, where words stand
+        before the first one, or where none say anything of them.
     """
     between = gaps[1:-1]
-    apart = all("\n" in gap for gap in between)
-    if apart or not begins_line(gaps[0]) or not any(map(_WORD.search, [*between, *gaps[-1:]])):
+    if all("\n" in gap for gap in between) or not begins_line(gaps[0]):
         return []
-    said = said_in_words(gaps)
-    return said if any(each != NOTHING_SAID for each in said) else []
+    if not any(_WORD.search(gap) for gap in (*between, gaps[-1])):
+        return []
+    all_details = details_in_words(gaps)
+    return all_details if _any_details(all_details) else []
 
 
-def _filled(said: list[Said]) -> list[Said]:
-    """Return what is said of each box, of one without words what is said of the one before it."""
-    filled: list[Said] = []
-    for each in said:
-        filled.append(each if each != NOTHING_SAID or not filled else filled[-1])
+def _any_details(all_details: list[Details]) -> bool:
+    """Whether any box has details."""
+    return any(details != NO_DETAILS for details in all_details)
+
+
+def _fill_gaps(all_details: list[Details]) -> list[Details]:
+    """Return the details of each box; one without any gets those of the box before it."""
+    filled: list[Details] = []
+    for details in all_details:
+        if details == NO_DETAILS and filled:
+            details = filled[-1]
+        filled.append(details)
+    return filled
+
+
+def _fill_gaps_from_behind(all_details: list[Details]) -> list[Details]:
+    """Return the details of each box; one without any gets those of the box behind it."""
+    filled = _fill_gaps(all_details[::-1])
+    filled.reverse()
     return filled
 
 
 def label_behind(text: str) -> str | None:
     """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`."""
     match = _LABEL_BEHIND.match(text[:100])
-    if match is None:  # [1, 2, 3, 4] car
-        line = text[:200].partition("\n")[0]
-        return _bare_label(line) if line[:1].isspace() else None
-    return None if TALK.search(match[1]) else label_in(match[1])
+    if match is not None:
+        return None if TALK.search(match[1]) else label_in(match[1])
+    line = text[:200].partition("\n")[0]
+    if not line[:1].isspace():
+        return None
+    return _bare_label(line)  # [1, 2, 3, 4] car
 
 
-def said_ahead(text: str) -> Said:
-    """Return what words before a box in a tag say of it: its label where they are nothing else,
-    else what they name.
+def details_ahead(text: str) -> Details:
+    """Return the details of a box in a tag from the words before it.
+
+    Its label is the words themselves if they are a name, or else the thing that they name.
     """
     text = _CLOSING_TAG.sub(" ", text[-1000:])
     if _JSON.search(text):
-        return named(next((match[1] for match in [*_JSON_LABEL.finditer(text)][-1:]), None))
+        labels = [match[1] for match in _JSON_LABEL.finditer(text)]
+        return details_of_label(labels[-1]) if labels else NO_DETAILS
     line = text[-400:].rpartition("\n")[2]
-    return named(label_before(text) or _bare_label(line), named_before(text))
+    return details_of_label(label_before(text) or _bare_label(line), thing_before(text))
 
 
-def said_behind(text: str, *, in_lines: bool = False) -> Said:
-    """Return what the words behind a box in a tag, on its line, say of it; `in_lines`: lines are a
-    box and its text.
+def details_behind(text: str, *, in_lines: bool = False) -> Details:
+    """Return the details of a box in a tag from the words behind it on its line.
+
+    Args:
+        text: The words behind the box.
+        in_lines: Whether each line is a box and its text, so that any words are its label.
     """
     if _JSON.search(text[:1000]):
-        return named(next((match[1] for match in _JSON_LABEL.finditer(text[:1000])), None))
+        first = _JSON_LABEL.search(text[:1000])
+        return NO_DETAILS if first is None else details_of_label(first[1])
     line = TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
     if _POINTS_BACK.match(line):
-        return named(None, named_behind(line))
+        return details_of_label(None, thing_behind(line))
     label = _bare_label(_ARTICLE.sub("", line))
     if label is None and in_lines:
         label = line[:200]
-    return named(label)
+    return details_of_label(label)
 
 
 def label_of_words(line: str) -> str | None:
-    """Return the label that a line of words is, without its article; None for a
-    sentence or talk.
-    """
+    """Return the label that a line is, without its article; None for a sentence or talk."""
     return _bare_label(_ARTICLE.sub("", line.strip(MARKUP + "-•#")))
 
 
-def with_attributes_said(text: str) -> str:
-    """Return a text in which a tag that names its thing in an attribute, as `<obj name="dog">`
-    does, is `dog: `.
+def with_names_from_attributes(text: str) -> str:
+    """Return a text with the names in attributes of tags written behind these tags.
+
+    `<obj name="dog">` becomes `<obj name="dog">dog: `.
     """
     if "=" not in text:
         return text
-    return TAG.sub(_attribute_said, text)
+    return TAG.sub(_with_name_from_attribute, text)
 
 
-def _attribute_said(tag: re.Match[str]) -> str:
+def _with_name_from_attribute(tag: re.Match[str]) -> str:
+    """Return a tag with the first name of a thing in its attributes behind it, if there is one."""
     opening = _OPENING.match(tag[0])
     if opening is None or _NO_THING.fullmatch(opening[1]):
         return tag[0]
-    names = (value.strip("\"' ") for value in _NAMING.findall(tag[0]))
-    thing = next(
-        (
-            name
-            for name in names
-            if any(word.lower() not in _FILLER for word in _LETTERS.findall(name))
-        ),
-        None,
-    )
-    return tag[0] if thing is None else f"{tag[0]}{thing}: "
+    for value in _NAMING.findall(tag[0]):
+        name = value.strip("\"' ")
+        if any(word.lower() not in _FILLER for word in _LETTERS.findall(name)):
+            return f"{tag[0]}{name}: "
+    return tag[0]
 
 
 def begins_line(text: str) -> bool:
@@ -158,16 +184,14 @@ def begins_line(text: str) -> bool:
 
 
 def _bare_label(line: str) -> str | None:
-    """Return words that are a label and no part of a sentence, without what joins them to the next
-    box.
+    """Return a line as a label, without the "and" or comma that joins it to the next box.
+
+    None where it is a part of a sentence.
     """
-    words = _JOINS.sub("", TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
-    first = _WORD.search(words)
-    if (
-        first is None
-        or first[0].lower() in _FILLER
-        or words.endswith(("!", "?"))
-        or TALK.search(words)
-    ):
+    label = _JOINS.sub("", TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
+    first = _WORD.search(label)
+    if first is None or first[0].lower() in _FILLER:
         return None
-    return label_in(words)
+    if label.endswith(("!", "?")) or TALK.search(label):
+        return None
+    return label_in(label)

@@ -1,5 +1,4 @@
-"""What a model says to the one who asked: without other turns, without other channels, without
-thinking.
+"""The parts of a reply that are for the user: without other turns, channels and thinking.
 
 Providers name these in ever new ways, so they go by rule: a part opened and closed before the
 answer isn't the answer.
@@ -13,7 +12,8 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._absence import says_none
 from dataflow_grounding.replies.vocabulary import pattern, words
 
-_HEADER, _END = pattern("header"), pattern("end")
+_HEADER = pattern("header")
+_END = pattern("end")
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
 _BARE_SIDE = lazy_pattern(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
 _BARE_FINAL = lazy_pattern(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
@@ -21,7 +21,8 @@ _ROLE_LINE = lazy_pattern(
     r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?["
     r" \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
 )
-_ASKING, _ANSWERING = words("asking"), words("answering") | {""}
+_ASKING = words("asking")
+_ANSWERING = words("answering") | {""}
 
 # Tags and tokens that may open or close a part: <x> </x> <|x|> <|/x|> <|x> <x|> ◁x▷ ◁/x▷ [X] [/X].
 _MARKER = lazy_pattern(
@@ -30,7 +31,10 @@ _MARKER = lazy_pattern(
 )
 _OPENS = lazy_pattern(r"(?:begin_of_|start_of_|begin_|start_)(.+)|(.+)_(?:start|begin)")
 _CLOSES = lazy_pattern(r"(?:end_of_|end_|stop_)(.+)|(.+)_(?:end|stop)")
-_THINKING, _ANSWER, _LAYOUT, _TALKING = map(pattern, ("thinking", "answer", "layout", "talking"))
+_THINKING = pattern("thinking")
+_ANSWER = pattern("answer")
+_LAYOUT = pattern("layout")
+_TALKING = pattern("talking")
 _CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
 _ANSWER_TOKEN = lazy_pattern(
     r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE
@@ -45,8 +49,13 @@ _WORD = lazy_pattern(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
 
 class Marker(NamedTuple):
-    """A tag or token: its name, +1 where it opens a part, -1 if it closes one, 0 if that is
-    unclear, its place.
+    """A tag or token that may open or close a part of a text.
+
+    Attributes:
+        name: Its name.
+        side: +1 where it opens a part, -1 where it closes one, 0 where that is unclear.
+        start: Where it begins in the text.
+        end: Where it ends.
     """
 
     name: str
@@ -55,111 +64,153 @@ class Marker(NamedTuple):
     end: int
 
 
-def spoken(reply: str) -> list[str]:
-    """Return the parts of a reply said to the one who asked. Raises UnreadableReply for an
-    unfinished thought.
+def parts_for_user(reply: str) -> list[str]:
+    """Return the parts of a reply that are for the user who asked.
+
+    Raises:
+        UnreadableReply: The reply is empty, or ends in the middle of a thought.
     """
-    text = _bare_channels(_messages(reply))
-    parts = [_without_unknown(part) for part in _without_thinking(_turn_in_words(text))]
-    parts = [part for part in parts if part.strip()]
+    text = _final_of_bare_channels(_last_message(reply))
+    parts: list[str] = []
+    for part in _without_thinking(_turn_of_assistant(text)):
+        answer = _without_unknown_parts(part)
+        if answer.strip():
+            parts.append(answer)
     if not parts:
         raise UnreadableReply("the reply ends before the thinking does")
     return parts
 
 
 def may_answer(text: str) -> bool:
-    """Whether a text has anything that could be an answer: numbers, an empty list,
-    words for none.
+    """Whether a text has anything that could be an answer.
+
+    That is a number, an empty list, or words for none.
     """
     return bool(_MAY_ANSWER.search(text)) or says_none(text)
 
 
 def markers(text: str) -> list[Marker]:
     """Return the tags and tokens of a text that could open or close a part of it."""
-    found = []
-    for match in _MARKER.finditer(text):
-        name = (match["name"] or match["moon"] or match["square"]).lower().replace("▁", "_")
-        slash = match["slash"] or match["moon_slash"] or match["square_slash"]
-        bars = bool(match["bar"]), bool(match["bar_behind"])
-        opens, closes = _OPENS.fullmatch(name), _CLOSES.fullmatch(name)
-        side = 1
-        if name in _CLOSING_NAMES:
-            name, side = _CLOSING_NAMES[name], -1
-        elif slash or bars == (False, True):
-            side = -1
-        elif closes:
-            name, side = closes[1] or closes[2], -1
-        elif opens:
-            name = opens[1] or opens[2]
-        elif all(bars):
-            side = 0
-        found.append(Marker(name, side, match.start(), match.end()))
-    return found
+    return [_marker_of(match) for match in _MARKER.finditer(text)]
 
 
-def _messages(text: str) -> str:
-    """Return the last message of the first turn that answers, in any chat template; a text without
-    headers as it is.
+def _marker_of(match: re.Match[str]) -> Marker:
+    """Return the marker of a match. Its form says which side it is, or else its name."""
+    name = (match["name"] or match["moon"] or match["square"]).lower().replace("▁", "_")
+    slash = match["slash"] or match["moon_slash"] or match["square_slash"]
+    bar_ahead = bool(match["bar"])
+    bar_behind = bool(match["bar_behind"])
+    opens = _OPENS.fullmatch(name)
+    closes = _CLOSES.fullmatch(name)
+    side = 1
+    if name in _CLOSING_NAMES:
+        name = _CLOSING_NAMES[name]
+        side = -1
+    elif slash or (bar_behind and not bar_ahead):
+        side = -1
+    elif closes:
+        name = closes[1] or closes[2]
+        side = -1
+    elif opens:
+        name = opens[1] or opens[2]
+    elif bar_ahead and bar_behind:
+        side = 0
+    return Marker(name, side, match.start(), match.end())
+
+
+def _last_message(text: str) -> str:
+    """Return the last message of the first turn that answers, in any chat template.
+
+    A text without headers is returned as it is, up to a token that ends it.
+
+    Raises:
+        UnreadableReply: No message answers.
     """
-    headers = [
-        Marker(match[match.lastindex or 0], 0, *match.span()) for match in _HEADER.finditer(text)
-    ]
+    headers: list[Marker] = []
+    for match in _HEADER.finditer(text):
+        name = match[match.lastindex or 0]
+        headers.append(Marker(name, 0, match.start(), match.end()))
     if not headers:
-        return _before_end(text)
-    said: list[str] = []
-    side = False
-    for who, part in _cut_at(headers, text):
-        role, answers = _role(who)
-        content = _before_end(part)
-        if role in _ASKING and (said or side):
-            break
-        if role in _ASKING or not content.strip():
+        return _first_piece(text)
+    answer: str | None = None
+    has_other_messages = False  # such as thoughts
+    for header, part in _split_at(headers, text):
+        role, answers = _role_of_header(header)
+        if role in _ASKING:
+            if answer is not None or has_other_messages:
+                break  # the next turn
+            continue
+        content = _first_piece(part)
+        if not content.strip():
             continue
         if answers:
-            said.append(content)
-        side = side or not answers
-    if not said:
-        raise UnreadableReply(
-            "the reply ends before the thinking does" if side else "the reply is empty"
-        )
-    return said[-1]
+            answer = content
+        else:
+            has_other_messages = True
+    if answer is not None:
+        return answer
+    if has_other_messages:
+        raise UnreadableReply("the reply ends before the thinking does")
+    raise UnreadableReply("the reply is empty")
 
 
-def _cut_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
-    """Return the parts of a text between borders, each with the name of the border before it, the
-    first with none.
+def _split_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
+    """Return the parts of a text between borders, each as (name of the border before it, part).
+
+    The name of the first part is "".
     """
-    names = ["", *(border.name for border in borders)]
-    starts, ends = (
-        [0, *(border.end for border in borders)],
-        [*(border.start for border in borders), len(text)],
-    )
-    return [(name, text[start:end]) for name, start, end in zip(names, starts, ends, strict=True)]
+    parts: list[tuple[str, str]] = []
+    name = ""
+    start = 0
+    for border in borders:
+        parts.append((name, text[start : border.start]))
+        name = border.name
+        start = border.end
+    parts.append((name, text[start:]))
+    return parts
 
 
-def _role(header: str) -> tuple[str, bool]:
-    """Return whose a message is, and whether it is an answer: to the user, or a call of a tool."""
+def _role_of_header(header: str) -> tuple[str, bool]:
+    """Return whose message a header begins, and whether it is an answer.
+
+    An answer is a message to the user, or a call of a tool.
+    """
     header = header.lower()
-    to = re.search(r"to=([\w.:-]+)", header)
-    words = re.findall(r"[\w.:-]+", re.sub(r"to=[\w.:-]+|<\|constrain\|>[^<]*", " ", header))
-    words = [word for word in words if word not in ("channel", "recipient", "message", "constrain")]
-    role = words[0] if words else ""
-    if to is not None and to[1] not in ("user", "assistant"):
-        return role, to[1].startswith(("functions", "tool", "function"))
-    return role, role in _ANSWERING and all(word in _ANSWERING for word in words)
+    recipient = re.search(r"to=([\w.:-]+)", header)
+    without_recipient = re.sub(r"to=[\w.:-]+|<\|constrain\|>[^<]*", " ", header)
+    names: list[str] = []
+    for word in re.findall(r"[\w.:-]+", without_recipient):
+        if word not in ("channel", "recipient", "message", "constrain"):
+            names.append(word)
+    role = names[0] if names else ""
+    if recipient is not None and recipient[1] not in ("user", "assistant"):
+        return role, recipient[1].startswith(("functions", "tool", "function"))
+    return role, role in _ANSWERING and _ANSWERING.issuperset(names)
 
 
-def _before_end(text: str) -> str:
-    """Return what comes before the first token that ends a message, or, if that is empty, what
-    follows it.
+def _first_piece(text: str) -> str:
+    """Return the piece of a text that is its message; tokens that end messages part the pieces.
+
+    It is the first piece that may answer, or else the first that isn't empty.
     """
     pieces = _END.split(text, maxsplit=50)
-    return next((piece for piece in pieces if may_answer(piece)), "") or next(
-        filter(str.strip, pieces), ""
-    )
+    for piece in pieces:
+        if may_answer(piece):
+            return piece
+    for piece in pieces:
+        if piece.strip():
+            return piece
+    return ""
 
 
-def _bare_channels(text: str) -> str:
+def _final_of_bare_channels(text: str) -> str:
+    """Return the final channel of a text whose headers have lost their special tokens.
+
+    Any other text is returned as it is.
+
+    Raises:
+        UnreadableReply: There are other channels, and no final one.
+    """
     if _BARE_SIDE.match(text.lstrip()) is None:
         return text
     final = list(_BARE_FINAL.finditer(text))
@@ -168,59 +219,74 @@ def _bare_channels(text: str) -> str:
     return text[final[-1].end() :]
 
 
-def _turn_in_words(text: str) -> str:
-    """Return a text without "Assistant:" before it, an echo of the question above it, and a next
-    turn below it.
+def _turn_of_assistant(text: str) -> str:
+    """Return the turn behind "Assistant:", without the echoed question and further turns.
+
+    A text without such a turn is returned as it is, and so is an answer before it.
     """
-    roles = [
-        Marker((match[1] or match[2]).lower(), 0, *match.span())
-        for match in _ROLE_LINE.finditer(text)
-    ]
+    roles: list[Marker] = []
+    for match in _ROLE_LINE.finditer(text):
+        name = (match[1] or match[2]).lower()
+        roles.append(Marker(name, 0, match.start(), match.end()))
     names = [role.name for role in roles]
     if "assistant" not in names:
         return text
     first = names.index("assistant")
     before = text[: roles[first].start]
-    if first and not text[: roles[0].start].strip():
-        before = ""  # the question
-    if may_answer(before):
+    begins_with_question = first > 0 and not text[: roles[0].start].strip()
+    if not begins_with_question and may_answer(before):
         return before
-    following = [role.start for role in roles[first + 1 :] if role.name != "assistant"]
-    end = following[0] if following and names.count("assistant") > 1 else len(text)
+    end = len(text)
+    if names.count("assistant") > 1:
+        for role in roles[first + 1 :]:
+            if role.name != "assistant":
+                end = role.start
+                break
     return text[roles[first].end : end]
 
 
 def _without_thinking(text: str) -> list[str]:
-    """Return what is outside parts that are thinking by their names: after the first of them, or
-    else before it.
+    """Return the parts of a text that are outside of thinking.
+
+    These are the parts behind thoughts that may answer, or else the part before the first thought.
     """
     outside: list[str] = []
-    stack: list[str] = []
+    open_parts: list[str] = []
     at = 0
     for marker in markers(text):
         if not _THINKING.search(marker.name) or marker.side == 0:
             continue
         if marker.side > 0:
-            if not stack:
+            if not open_parts:
                 outside.append(text[at : marker.start])
-            stack.append(marker.name)
-        elif not stack:
-            outside, at = [""], marker.end  # its beginning stands in the prompt
-        elif marker.name in stack:
-            del stack[stack.index(marker.name) :]
-            at = marker.end if not stack else at
-    if not stack:
+            open_parts.append(marker.name)
+        elif not open_parts:
+            outside = [""]  # its beginning stands in the prompt
+            at = marker.end
+        elif marker.name in open_parts:
+            del open_parts[open_parts.index(marker.name) :]
+            if not open_parts:
+                at = marker.end
+    if not open_parts:
         outside.append(text[at:])
-    behind = [part for part in outside[1:] if may_answer(part)]
-    return behind or (outside[:1] if outside[0].strip() else outside)
+    answers = [part for part in outside[1:] if may_answer(part)]
+    if answers:
+        return answers
+    return outside[:1] if outside[0].strip() else outside
 
 
-def _without_unknown(text: str) -> str:
-    """Return a text without parts of any name that talk, where what is left of it may be the
-    answer.
+def _without_unknown_parts(text: str) -> str:
+    """Return a text without parts in tags of unknown names that are prose.
+
+    Where what is left can't be an answer, the text is returned whole.
+
+    Raises:
+        UnreadableReply: The text ends inside of such a part.
     """
     text = _without_channels(text)
-    left, at, alone = [""], 0, 0
+    kept_parts = [""]
+    at = 0
+    count_alone = 0
     closing: set[int] = set()  # where tags stand that close a part which is kept
     for marker, end in _unknown_parts(text):
         if marker.start < at or marker.start in closing:
@@ -229,62 +295,75 @@ def _without_unknown(text: str) -> str:
             if _LOCATED.match(text, marker.end):
                 closing.add(end.start)
             elif _is_prose(text[marker.end : end.start]):
-                left.append(text[at : marker.start])
+                kept_parts.append(text[at : marker.start])
                 at = end.end
-        elif alone < _MOST_ALONE:
-            alone += 1
-            before = " ".join([*left, text[at : marker.start]])
+        elif count_alone < _MOST_ALONE:
+            count_alone += 1
+            before = " ".join([*kept_parts, text[at : marker.start]])
             if marker.side < 0 and _is_prose(before) and may_answer(before):
                 # its beginning stands in the prompt
-                left, at = [""], marker.end
+                kept_parts = [""]
+                at = marker.end
             elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
                 raise UnreadableReply(
                     f"the reply ends inside <{marker.name}>, which may be thinking"
                 )
-    rest = " ".join([*left, text[at:]])
+    kept_parts.append(text[at:])
+    rest = " ".join(kept_parts)
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
 
 
 def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:
-    """Return tags that are neither layout nor an answer's; one that opens a part with the next that
-    closes it.
+    """Return the tags of a text that are neither layout nor an answer's.
+
+    Each tag comes with the next one that closes its part; with None where there is none, and where
+    it closes a part itself.
     """
-    found = [marker for marker in markers(text) if marker.side and text[marker.start] == "<"]
-    found = [
-        marker
-        for marker in found
-        if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name)
-    ]
+    unknown: list[Marker] = []
+    for marker in markers(text):
+        if not marker.side or text[marker.start] != "<":
+            continue
+        if not _LAYOUT.fullmatch(marker.name) and not _ANSWER.fullmatch(marker.name):
+            unknown.append(marker)
     parts: list[tuple[Marker, Marker | None]] = []
-    ends: dict[str, Marker] = {}
-    for marker in reversed(found):
-        parts.append((marker, ends.get(marker.name) if marker.side > 0 else None))
-        if marker.side < 0:
-            ends[marker.name] = marker
-    return parts[::-1]
+    next_closing: dict[str, Marker] = {}
+    for marker in reversed(unknown):
+        if marker.side > 0:
+            parts.append((marker, next_closing.get(marker.name)))
+        else:
+            parts.append((marker, None))
+            next_closing[marker.name] = marker
+    parts.reverse()
+    return parts
 
 
 def _without_channels(text: str) -> str:
-    """Return a text without what is between unpaired tokens such as <|x|>, where that
-    only talks.
+    """Return a text without the parts behind tokens such as <|x|> that think or are prose.
+
+    Such tokens have no partner that closes them. A text without any is returned as it is.
     """
-    borders = [
-        marker for marker in markers(text) if not marker.side and not _LAYOUT.fullmatch(marker.name)
-    ]
+    borders: list[Marker] = []
+    for marker in markers(text):
+        if marker.side == 0 and not _LAYOUT.fullmatch(marker.name):
+            borders.append(marker)
     if not borders:
         return text
-    parts = _cut_at(borders, text)
-    answers = [
-        part for name, part in parts if name and _ANSWER.fullmatch(name) and may_answer(part)
-    ]
-    if answers:
-        return answers[-1]
-    kept = [part for name, part in parts if not _THINKING.search(name)]
-    terse = [part for part in kept if not _is_prose(part)]
-    return "\n".join(terse if any(map(may_answer, terse)) else kept)
+    answer: str | None = None
+    kept_parts: list[str] = []
+    for name, part in _split_at(borders, text):
+        if name and _ANSWER.fullmatch(name) and may_answer(part):
+            answer = part
+        if not _THINKING.search(name):
+            kept_parts.append(part)
+    if answer is not None:
+        return answer
+    without_prose = [part for part in kept_parts if not _is_prose(part)]
+    if any(may_answer(part) for part in without_prose):
+        return "\n".join(without_prose)
+    return "\n".join(kept_parts)
 
 
 def _is_prose(text: str) -> bool:
-    """Whether a text talks, and is not a list of labels and boxes."""
+    """Whether a text is sentences, and not a list of labels and boxes."""
     talk = _BRACKETS.sub(" ", text[:20_000])
     return len(_WORD.findall(talk)) >= 3 and _TALKING.search(talk) is not None

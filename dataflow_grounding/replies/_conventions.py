@@ -18,18 +18,34 @@ from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply
 
-LEGEND, _UNIT_IN_WORDS, _ORDER_IN_WORDS, _OTHERWISE, _NO_UNIT, _UNIT_WORD = map(
-    keys.pattern, ("legend", "unit_in_words", "order_in_words", "otherwise", "no_unit", "unit_word")
-)
+LEGEND = keys.pattern("legend")
+_UNIT_IN_WORDS = keys.pattern("unit_in_words")
+_ORDER_IN_WORDS = keys.pattern("order_in_words")
+_OTHERWISE = keys.pattern("otherwise")
+_NO_UNIT = keys.pattern("no_unit")
+_UNIT_WORD = keys.pattern("unit_word")
 # Texts without any of these state none: most are done with after this look.
-_ORDER_HINTS, _UNIT_HINTS = sorted(keys.words("order_hints")), sorted(keys.words("unit_hints"))
+_ORDER_HINTS = sorted(keys.words("order_hints"))
+_UNIT_HINTS = sorted(keys.words("unit_hints"))
+# What a group of the pattern for a unit in words stands for.
+_UNIT_OF_GROUP = {"pixels": "px", "percent": "%", "relative": "relative", "thousandths": "1000"}
 _RANGE_OR_SIZE = lazy_pattern(
     r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]"
 )
 _COORDINATE = lazy_pattern(keys.COORDINATE, re.IGNORECASE)
-_ORDER_NAMES: dict[str, Order] = {
-    name: order for order, names in keys.order_names().items() for name in (order, *names.split())
-}
+
+
+def _order_names() -> dict[str, Order]:
+    """Return the orders by their names; the letters of an order are one of its names."""
+    orders: dict[str, Order] = {}
+    for order, names in keys.order_names().items():
+        orders[order] = order
+        for name in names.split():
+            orders[name] = order
+    return orders
+
+
+_ORDER_NAMES = _order_names()
 # Families that write a location as `<loc_12>`.
 _SHARED_TOKENS = ("florence-2", "doctags")
 # Keys, as keys are compared, under which an order or a unit is stated; of these, those that state
@@ -51,112 +67,160 @@ _LONGEST = 200  # characters of a field that may state something
 
 
 def stated_order(text: str) -> Order | None:
-    """Return the order of the numbers that a text states, or None. Raises UnreadableReply for
-    several or others.
+    """Return the order of the numbers that a text states, or None.
+
+    Raises:
+        UnreadableReply: It states several, or one that is not known.
     """
-    stated = {_order(match[1], match[2]) for match in LEGEND.finditer(text)}
+    stated: set[Order | None] = set()
+    for match in LEGEND.finditer(text):
+        stated.add(_order_of_legend(match[1], match[2]))
     low = text.lower()
     if any(hint in low for hint in _ORDER_HINTS):
-        stated |= {
-            _ORDER_NAMES.get(match.lastgroup or "") for match in _ORDER_IN_WORDS.finditer(text)
-        }
+        for match in _ORDER_IN_WORDS.finditer(text):
+            stated.add(_ORDER_NAMES.get(match.lastgroup or ""))
     if len(stated) > 1 or None in stated:
         raise UnreadableReply("the reply states an order of coordinates that is not clear")
-    return next(iter(stated), None)
+    return stated.pop() if stated else None
 
 
 def stated_unit(text: str) -> str | None:
-    """Return the unit that a text states for boxes, the last one where there are several; None for
-    none.
-    """
-    low = text.lower()
-    first = min((low.find(hint) for hint in _UNIT_HINTS if hint in low), default=len(text))
-    others = _RANGE_OR_SIZE.search(text)
-    first = min(first, others.start() if others else len(text))
-    if first == len(text):
+    """Return the last unit that a text states for boxes, or None."""
+    first = _first_hint_of_unit(text)
+    if first >= len(text):
         return None
     unit = None
     for match in _UNIT_IN_WORDS.finditer(text, max(0, first - _LEAD)):
         before = text[max(0, match.start() - 40) : match.start()]
         if _NO_UNIT.search(before) is None:
-            unit = _unit(match)
+            unit = _unit_of_match(match)
     return unit
 
 
-def _unit(match: re.Match[str]) -> str:
-    names = {"pixels": "px", "percent": "%", "relative": "relative", "thousandths": "1000"}
-    if match.lastgroup in names:
-        return names[match.lastgroup]
-    sizes = [group for name, group in match.groupdict().items() if group and name[0] in "wh"]
-    if len(sizes) == 2:
-        return _unit_of_size(int(sizes[0]), int(sizes[1]))
-    ends = (group for name, group in match.groupdict().items() if group and name.startswith("end"))
-    return next(ends)
+def _first_hint_of_unit(text: str) -> int:
+    """Return the index of the first word, range or size that may state a unit.
+
+    Where there is none, it is the length of the text.
+    """
+    starts: list[int] = []
+    low = text.lower()
+    for hint in _UNIT_HINTS:
+        start = low.find(hint)
+        if start >= 0:
+            starts.append(start)
+    range_or_size = _RANGE_OR_SIZE.search(text)
+    if range_or_size is not None:
+        starts.append(range_or_size.start())
+    return min(starts, default=len(text))
+
+
+def _unit_of_match(match: re.Match[str]) -> str:
+    """Return the unit that a match states by its name, by a size, or by the end of a range."""
+    if match.lastgroup in _UNIT_OF_GROUP:
+        return _UNIT_OF_GROUP[match.lastgroup]
+    sides: list[str] = []
+    ends: list[str] = []
+    for name, text in match.groupdict().items():
+        if text and name[0] in "wh":
+            sides.append(text)
+        elif text and name.startswith("end"):
+            ends.append(text)
+    if len(sides) == 2:
+        return _unit_of_size(int(sides[0]), int(sides[1]))
+    return ends[0]
 
 
 def _unit_of_size(width: int, height: int) -> str:
-    return (
-        str(width)
-        if width == height and width in (1, 100, 999, 1000, 1024)
-        else f"{width}x{height}"
-    )
+    """Return the size of a picture as a unit.
+
+    A square of a size to which models count, such as 1000, is the end of a range.
+    """
+    if width == height and width in (1, 100, 999, 1000, 1024):
+        return str(width)
+    return f"{width}x{height}"
 
 
-def fits(unit: str, scale: Scale, numbers: Sequence[float], sizes: Sequence[Size]) -> bool:
-    """Whether numbers in a unit may be read in a scale; `sizes`: of the picture, in pixels, as it
-    is and as sent.
+def unit_fits_scale(
+    unit: str, scale: Scale, numbers: Sequence[float], sizes: Sequence[Size]
+) -> bool:
+    """Whether numbers in a unit may be read in a scale.
+
+    Args:
+        unit: The unit that the reply states.
+        scale: The scale that was asked for.
+        numbers: A box's coordinates as written.
+        sizes: Those of the picture in pixels, as it is and as sent.
     """
     if "x" in unit and unit != "px":
         width, height = map(int, unit.split("x"))
         if max(numbers) > max(width, height):  # then it isn't what the numbers count
             return True
-        return scale == "px" and any(_nearly((width, height), size) for size in sizes)
+        return scale == "px" and any(_nearly_same_size((width, height), size) for size in sizes)
     if unit in ("px", "relative") or scale == "px":
         return (unit == "px") == (scale == "px")
-    return isinstance(scale, str) or abs((100 if unit == "%" else int(unit)) - scale) <= 1
+    if isinstance(scale, str):
+        return True
+    end = 100 if unit == "%" else int(unit)
+    return abs(end - scale) <= 1
 
 
-def _nearly(stated: Size, size: Size) -> bool:
-    # A shape is height by width, and models mix the two up elsewhere.
-    pairs = zip(sorted(stated), sorted(size), strict=True)
-    return all(abs(one - other) <= _NEARLY * other for one, other in pairs)
+def _nearly_same_size(stated: Size, size: Size) -> bool:
+    """Whether two sizes differ little, whichever of their sides is the width.
 
-
-def apply_stated(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
-    """Give the boxes from the `since`-th on the order and the unit that their object's other fields
-    state.
-
-    `fields` are the object's `plain_fields`. Raises UnreadableReply for what is stated and not
-    understood.
+    A shape is height by width, and models mix the two up elsewhere.
     """
-    order = unit = None
-    for key, item in _fields_within(fields):
+    for stated_side, side in zip(sorted(stated), sorted(size), strict=True):
+        if abs(stated_side - side) > _NEARLY * side:
+            return False
+    return True
+
+
+def apply_stated_conventions(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
+    """Set the order and the unit of boxes to those that other fields of their object state.
+
+    Args:
+        parsed: What was read so far.
+        since: The index of the first of the boxes.
+        fields: The object's `plain_fields`.
+
+    Raises:
+        UnreadableReply: What is stated is not understood.
+    """
+    order = None
+    unit = None
+    for key, item in _fields_that_may_state(fields):
         if _STATES.search(key):
-            of_field = _stated_under(key, item)
+            field_order, field_unit = _conventions_under_key(key, item)
         else:
-            text = _as_text(item)
-            of_field = (
-                (stated_order(text), stated_unit(text) or _unit_alone(text))
-                if text
-                else (None, None)
-            )
-        order, unit = order or of_field[0], unit or of_field[1]
-    parsed.state(since, order, unit or _unit_of_picture(fields))
+            field_order, field_unit = _conventions_in_text(_as_text(item))
+        order = order or field_order
+        unit = unit or field_unit
+    parsed.set_conventions(since, order, unit or _unit_of_picture(fields))
 
 
-def _fields_within(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that may state something, also those of an object under a key such as
-    "meta".
-    """
+def _conventions_in_text(text: str) -> tuple[Order | None, str | None]:
+    """Return the order and the unit that a text states."""
+    if not text:
+        return None, None
+    return stated_order(text), stated_unit(text) or _unit_alone(text)
+
+
+def _fields_that_may_state(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of an object that may state something, and those of objects in it."""
     for key, item in fields.items():
         if isinstance(item, dict):
-            yield from ((key + keys.plain_key(inner), value) for inner, value in item.items())
+            for inner_key, inner_item in item.items():
+                yield key + keys.plain_key(inner_key), inner_item
         elif key not in keys.LABEL_KEYS and key not in keys.BOX_KEYS:
             yield key, item
 
 
-def _stated_under(key: str, item: Any) -> tuple[Order | None, str | None]:
-    """Return the order and the unit that a value under a key for them states."""
+def _conventions_under_key(key: str, item: Any) -> tuple[Order | None, str | None]:
+    """Return the order and the unit that a value states under a key for one of them.
+
+    Raises:
+        UnreadableReply: What it states is not known.
+    """
     if isinstance(item, bool):
         return None, _unit_of_flag(key, item)
     if "scal" in key or "range" in key:
@@ -176,16 +240,22 @@ def _stated_under(key: str, item: Any) -> tuple[Order | None, str | None]:
 
 
 def _end_of_range(item: Any) -> Any:
-    """Return a range from 0 on as text, as "0-100" for 100 and for [0, 100]; anything else as it
-    is.
+    """Return a range that begins with 0 as a text: "0-100" for 100 and for [0, 100].
+
+    Anything else is returned as it is.
     """
-    end = item[1] if isinstance(item, list) and len(item) == 2 and number(item[0]) == 0 else item
-    return f"0-{end:.0f}" if isinstance(end, (int, float)) and end >= 100 else item
+    end = item
+    if isinstance(item, list) and len(item) == 2 and number(item[0]) == 0:
+        end = item[1]
+    if isinstance(end, (int, float)) and end >= 100:
+        return f"0-{end:.0f}"
+    return item
 
 
 def _unit_of_flag(key: str, value: bool) -> str | None:
-    """Return the unit that a yes or no under a key such as "normalized" states; None for a key of
-    another kind.
+    """Return the unit that true or false states under a key such as "normalized".
+
+    None for a key of another kind.
     """
     if "absolute" in key or "pixel" in key or "unnorm" in key:
         return "px" if value else "relative"
@@ -195,82 +265,101 @@ def _unit_of_flag(key: str, value: bool) -> str | None:
 
 
 def _is_unknown_order(key: str, plain: str) -> bool:
-    """Whether a text is letters for coordinates, or anything under a key that states the order of a
-    box.
+    """Whether a text may be an order, by its letters or its key, that is not known.
+
+    Args:
+        key: The key that the text stands under.
+        plain: The text, as keys are compared.
     """
-    states_order = _STATES_ORDER.search(key) is not None and plain not in _NEUTRAL
-    return bool(plain) and (states_order or _LETTERS_OF_ORDER.fullmatch(plain) is not None)
+    if not plain:
+        return False
+    if _LETTERS_OF_ORDER.fullmatch(plain) is not None:
+        return True
+    return _STATES_ORDER.search(key) is not None and plain not in _NEUTRAL
 
 
 def _unit_alone(text: str) -> str | None:
-    """Return the unit that a text is, or begins with, as "absolute" and "normalized_0_1000" do."""
-    match = _UNIT_WORD.match(text.strip().replace("_", " ")) if len(text) < 40 else None
-    return None if match is None else _unit(match)
+    """Return the unit that a short text begins with, such as "absolute" or "normalized_0_1000"."""
+    if len(text) >= 40:
+        return None
+    match = _UNIT_WORD.match(text.strip().replace("_", " "))
+    return None if match is None else _unit_of_match(match)
 
 
 def _as_text(item: Any) -> str:
+    """Return a short text, or a short list of texts as one text; "" for anything else."""
     if isinstance(item, list) and len(item) <= 8:
-        item = (
-            ", ".join(str(entry) for entry in item)
-            if all(isinstance(entry, str) for entry in item)
-            else ""
-        )
-    return item if isinstance(item, str) and len(item) <= _LONGEST else ""
+        if not all(isinstance(entry, str) for entry in item):
+            return ""
+        item = ", ".join(item)
+    if not isinstance(item, str) or len(item) > _LONGEST:
+        return ""
+    return item
 
 
 def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
-    """Return the size that an object states for its picture, as a unit; None for none."""
+    """Return the size that an object states for its picture as a unit, or None."""
     sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
     if _BOX_SIDES.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():
-        if key in keys.IMAGE_SIZE_KEYS or (
-            isinstance(item, dict) and key.startswith(("image", "img", "picture"))
-        ):
+        of_picture = isinstance(item, dict) and key.startswith(("image", "img", "picture"))
+        if of_picture or key in keys.IMAGE_SIZE_KEYS:
             sizes.append(_two_sides(item))
-    for size in sizes:
-        sides = [int(side) for item in size if (side := number(item)) is not None]
-        if len(sides) == 2 and min(sides) > 0:
-            return _unit_of_size(*sides)
+    for stated_width, stated_height in sizes:
+        width = number(stated_width)
+        height = number(stated_height)
+        if width is None or height is None:
+            continue
+        if int(width) > 0 and int(height) > 0:
+            return _unit_of_size(int(width), int(height))
     return None
 
 
 def _two_sides(item: Any) -> tuple[Any, Any]:
-    """Return what a field says of a picture's sides, as "640x480", [480, 640, 3] and an object with
-    both do.
+    """Return the two sides of a picture that a field states, or (None, None).
+
+    The field may be "640x480", [480, 640, 3], or an object with a width and a height.
     """
     if isinstance(item, dict):
         return item.get("width"), item.get("height")
     if isinstance(item, str):
         match = _SIZE.search(item[:_LONGEST])
-        return (match[1], match[2]) if match else (None, None)
-    return (item[0], item[1]) if isinstance(item, list) and len(item) in (2, 3) else (None, None)
+        if match is not None:
+            return match[1], match[2]
+    if isinstance(item, list) and len(item) in (2, 3):
+        return item[0], item[1]
+    return None, None
 
 
-def _order(names: str | None, word: str | None) -> Order | None:
+def _order_of_legend(names: str | None, word: str | None) -> Order | None:
+    """Return the order of four names such as [x1, y1, x2, y2], or of a word such as xyxy."""
     if names is None:
         return keys.ORDER_KEYS.get((word or "").lower())
-    four = [keys.plain_key(name) for name in _COORDINATE.findall(names)]
+    four = tuple(keys.plain_key(name) for name in _COORDINATE.findall(names))
     for corners, order in keys.CORNERS:
-        if four == list(corners):
+        if four == corners:
             return order
-        if order == "xyxy" and four == [corners[i] for i in (1, 0, 3, 2)]:
+        x1, y1, x2, y2 = corners
+        if order == "xyxy" and four == (y1, x1, y2, x2):
             return "yxyx"
     return None
 
 
-def goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
-    """Whether a format goes before the family whose tokens stand in the reply.
+def asked_format_goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
+    """Whether tokens are read in the format asked for, and not in that of the family they are of.
 
-    `<loc_12>` is written by several families, each in its own scale: one of them that is asked for
-    goes first, and so does a scale and order that is stated by itself, but pixels, which no such
-    token counts. `<loc0012>` is always one of 1,024 bins, of which only the order can be stated.
+    Several families write `<loc_12>`, each in its own scale. If the format of one of them was asked
+    for, it goes first, and so does a format of a scale and an order, but for pixels, which no such
+    token counts. `<loc0012>` is always one of 1,024 bins: only another order can be asked for.
+
+    Args:
+        asked: The format that was asked for.
+        family: The format of the family.
     """
     if asked.name in known_formats():
         return asked.name in _SHARED_TOKENS and family.name in _SHARED_TOKENS
     if family.name not in _SHARED_TOKENS and asked.scale != family.scale:
         return False
-    return isinstance(asked.scale, int) and (asked.scale, asked.order) != (
-        family.scale,
-        family.order,
-    )
+    same_convention = asked.scale == family.scale and asked.order == family.order
+    return isinstance(asked.scale, int) and not same_convention

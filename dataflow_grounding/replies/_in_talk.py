@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies._beside import with_attributes_said
+from dataflow_grounding.replies._beside import with_names_from_attributes
 from dataflow_grounding.replies._conventions import LEGEND
 from dataflow_grounding.replies._json_shapes import is_pair
 from dataflow_grounding.replies._rows import names_anything
-from dataflow_grounding.replies.json_values import FoundJson, Scan, nested
+from dataflow_grounding.replies.json_values import JsonItem, Scan, nested_values
 from dataflow_grounding.replies.vocabulary import pattern
 
 _COMMENT = lazy_pattern(r"(?://|#\s|/\*)([^\n]{1,200})")
@@ -27,96 +27,127 @@ _ARE_AT = lazy_pattern(
 _BETWEEN_PAIRS = pattern("between_pairs")
 
 
-class InTalk(NamedTuple):
-    """What a scan found, the text `between` it and what is before it, the words `before` it, the
-    text `behind` it.
+class ItemInTalk(NamedTuple):
+    """An array or object of a text, with the words around it.
+
+    Attributes:
+        json: The array or object.
+        between: The text between it and what is before it.
+        before: The words before it.
+        behind: The text behind it, up to the next one.
     """
 
-    item: FoundJson
+    json: JsonItem
     between: str
     before: str
     behind: str
 
 
-def with_talk(scan: Scan, lead: str) -> Iterator[InTalk]:
-    """Yield what was found, with the text around it up to what is next to it; `lead` are words
-    before the text.
+def items_with_talk(scan: Scan, words_before: str) -> Iterator[ItemInTalk]:
+    """Yield the arrays and objects of a text, each with the words around it.
+
+    Args:
+        scan: The arrays and objects of the text.
+        words_before: The words before the text; they stand before the first item if no others do.
     """
-    items = [
-        item
-        for item in _joined_pairs(scan)
-        if not LEGEND.fullmatch(scan.text, item.start, item.end)
-    ]
-    items = [item for item in items if not _is_words(item.value)] or items
-    items = [part for item in items for part in _commented_parts(scan.text, item)]
-    starts = [0, *(item.end for item in items)]
-    ends = [*(item.start for item in items[1:]), len(scan.text)]
-    for item, start, end in zip(items, starts, ends, strict=False):
-        between = with_attributes_said(_SECTION.sub(r"\1\2:", scan.text[start : item.start]))
-        before = lead if item is items[0] and not between.strip() else between
-        yield InTalk(item, between, LEGEND.sub(" ", before), scan.text[item.end : end])
+    items = _items_of(scan)
+    for i, item in enumerate(items):
+        start = items[i - 1].end if i > 0 else 0
+        end = items[i + 1].start if i + 1 < len(items) else len(scan.text)
+        as_headings = _SECTION.sub(r"\1\2:", scan.text[start : item.start])
+        between = with_names_from_attributes(as_headings)
+        before = words_before if i == 0 and not between.strip() else between
+        yield ItemInTalk(item, between, LEGEND.sub(" ", before), scan.text[item.end : end])
+
+
+def _items_of(scan: Scan) -> list[JsonItem]:
+    """Return the arrays and objects of a text that may be or hold boxes.
+
+    Legends and words in brackets are left out, two pairs that make a box are one item, and lists
+    with a comment beside each are items of their own.
+    """
+    items: list[JsonItem] = []
+    for item in _join_pairs(scan):
+        if not LEGEND.fullmatch(scan.text, item.start, item.end):
+            items.append(item)
+    without_words = [item for item in items if not _is_words(item.value)]
+    parts: list[JsonItem] = []
+    for item in without_words or items:
+        parts += _split_at_comments(scan.text, item)
+    return parts
 
 
 def _is_words(value: Any) -> bool:
-    """Whether a value is a list of words, as in `[dog] [1, 2, 3, 4]`, or the name of a part of
-    TOML: `[[boxes]]`.
+    """Whether a value is a list of words, as `[dog]` is in `[dog] [1, 2, 3, 4]`.
+
+    The name of a part of TOML, such as `[[boxes]]`, is one too.
     """
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, str) and _LETTERS.search(item) for item in value)
-    )
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, str) and _LETTERS.search(item) for item in value)
 
 
-def _commented_parts(text: str, item: FoundJson) -> list[FoundJson]:
-    """Return the lists in a list with a comment beside each, which may be its label; any other item
-    as it is.
+def _split_at_comments(text: str, item: JsonItem) -> list[JsonItem]:
+    """Split a list of lists that have comments beside them, as a comment may be a label.
+
+    Any other item is returned as it is.
+
+    Raises:
+        UnreadableReply: It is unclear which list a comment is beside.
     """
-    if names_anything(text[max(0, item.start - 400) : item.start].rpartition("\n")[2]):
-        # what all of them are
+    line_before = text[max(0, item.start - 400) : item.start].rpartition("\n")[2]
+    if names_anything(line_before):  # what all of them are
         return [item]
-    lists = (
-        item.value
-        if isinstance(item.value, list) and all(isinstance(inner, list) for inner in item.value)
-        else []
-    )
-    comments = (match[1] for match in _COMMENT.finditer(text, item.start, item.end))
-    if len(lists) < 2 or any(map(nested, lists)) or not any(map(names_anything, comments)):
+    if not _is_list_of_plain_lists(item.value) or not _has_naming_comment(text, item):
         return [item]
-    inside = [*_INNERMOST.finditer(text, item.start + 1, item.end)]
-    if len(inside) != len(lists):
+    innermost = [*_INNERMOST.finditer(text, item.start + 1, item.end)]
+    if len(innermost) != len(item.value):
         raise UnreadableReply(
             "there are comments in a list of boxes, and it is unclear what they say"
         )
-    return [
-        FoundJson(value, match.start(), match.end())
-        for value, match in zip(lists, inside, strict=True)
-    ]
+    parts: list[JsonItem] = []
+    for value, match in zip(item.value, innermost, strict=True):
+        parts.append(JsonItem(value, match.start(), match.end()))
+    return parts
 
 
-def _joined_pairs(scan: Scan) -> list[FoundJson]:
-    """Return what was found, with two pairs of numbers that follow one another, as in
-    `(1, 2), (3, 4)`, as one box.
+def _is_list_of_plain_lists(value: Any) -> bool:
+    """Whether a value is a list of several lists, with no array or object in these."""
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    return all(isinstance(inner, list) and not nested_values(inner) for inner in value)
+
+
+def _has_naming_comment(text: str, item: JsonItem) -> bool:
+    """Whether a comment within an item may be a label."""
+    comments = _COMMENT.finditer(text, item.start, item.end)
+    return any(names_anything(match[1]) for match in comments)
+
+
+def _join_pairs(scan: Scan) -> list[JsonItem]:
+    """Return the arrays and objects of a text, with two pairs that make a box joined to one.
+
+    Such pairs follow one another, as in `(1, 2), (3, 4)`.
     """
-    joined: list[FoundJson] = []
-    for item in scan.found:
-        last = joined[-1] if joined and is_pair(item.value) and is_pair(joined[-1].value) else None
-        if last is not None and _are_corners(scan.text, last.end, item.start, last.start):
-            joined[-1] = FoundJson([*last.value, *item.value], last.start, item.end)
+    joined: list[JsonItem] = []
+    for item in scan.items:
+        if joined and _are_corners(scan.text, joined[-1], item):
+            first = joined[-1]
+            joined[-1] = JsonItem([*first.value, *item.value], first.start, item.end)
         else:
             joined.append(item)
     return joined
 
 
-def _are_corners(text: str, end: int, start: int, begin: int) -> bool:
-    """Whether what stands between two pairs, from `end` to `start`, makes them a box; the first
-    begins at `begin`.
-    """
-    between = text[end:start][:60]
-    points = (
-        _AND.fullmatch(between) is not None
-        and _ARE_AT.search(text[max(0, begin - 80) : begin]) is not None
-    )
-    return _BETWEEN_PAIRS.fullmatch(between) is not None and not points
+def _are_corners(text: str, first: JsonItem, second: JsonItem) -> bool:
+    """Whether two items are pairs of numbers, and what stands between makes them one box."""
+    if not is_pair(second.value) or not is_pair(first.value):
+        return False
+    between = text[first.end : second.start][:60]
+    if _BETWEEN_PAIRS.fullmatch(between) is None:
+        return False
+    before = text[max(0, first.start - 80) : first.start]
+    are_points = _AND.fullmatch(between) is not None and _ARE_AT.search(before) is not None
+    return not are_points

@@ -9,9 +9,9 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies import _json_shapes as shapes
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies._absence import missing_in, says_none
-from dataflow_grounding.replies._conventions import apply_stated
+from dataflow_grounding.replies._conventions import apply_stated_conventions
 from dataflow_grounding.replies._doubts import (
-    doubt,
+    doubt_about,
     is_no_answer,
     name_beside,
     places_box,
@@ -20,9 +20,9 @@ from dataflow_grounding.replies._doubts import (
 )
 from dataflow_grounding.replies._native import has_tokens, read_tokens
 from dataflow_grounding.replies._pictures import CROP, is_crop, pictures_of
-from dataflow_grounding.replies.json_text import MAX_DEPTH, decoded, holds_objects
-from dataflow_grounding.replies.json_values import JsonObject, measured, nested, number
-from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.json_text import MAX_DEPTH, decode_json_string, holds_objects
+from dataflow_grounding.replies.json_values import JsonObject, nested_values, number, split_off_unit
+from dataflow_grounding.replies.reading import NO_DETAILS, Details, ParsedReply, RawBox
 
 _TAGS = lazy_pattern(r"</?\w{1,20}>|<\|\w{1,20}\|>")
 _OF_BOXES = lazy_pattern(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)  # "cat_bbox"
@@ -34,310 +34,428 @@ _TASK = lazy_pattern(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what t
 _BRACKETED = lazy_pattern(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
 
-def read_value(value: Any, parsed: ParsedReply, key: str, said: Said = NOTHING_SAID) -> None:
-    """Add to `parsed` every box and point in one parsed array or object; `key` is the box key that
-    was asked for.
+def read_value(value: Any, parsed: ParsedReply, key: str, details: Details = NO_DETAILS) -> None:
+    """Add to `parsed` every box and point in an array or object.
+
+    Args:
+        value: The array or object.
+        parsed: What was read so far.
+        key: The box key that was asked for.
+        details: What the words beside the value say of it.
     """
-    _Walk(parsed, keys.plain_key(key)).value(value, said, boxy=False)
+    _Walk(parsed, keys.plain_key(key)).add_value(value, details, expects_box=False)
 
 
 class _Walk:
+    """Walks through an array or object, and adds what it says to a parsed reply.
+
+    Methods take these arguments:
+        details: What is known of the value from around it.
+        expects_box: Whether the value stands under a key or a label for a box, so that null or an
+            empty list there says that the thing is not there.
+        quad: Whether eight numbers are four corners.
+    """
+
     def __init__(self, parsed: ParsedReply, key: str) -> None:
-        self.parsed, self.key = parsed, key
+        self.parsed = parsed
+        self.key = key
         self.box_keys = keys.BOX_KEYS | keys.QUAD_KEYS | keys.ORDER_KEYS.keys() | {key}
         self.depth = 0
 
-    def value(self, value: Any, said: Said, *, boxy: bool, quad: bool = False) -> None:
+    def add_value(
+        self, value: Any, details: Details, *, expects_box: bool, quad: bool = False
+    ) -> None:
+        """Add the boxes and points of any value."""
         self.depth += 1
         if self.depth > MAX_DEPTH + 1:  # JSON in strings in JSON
             raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
         if isinstance(value, JsonObject):
-            self.object(value, said, boxy=boxy)
+            self.add_object(value, details, expects_box=expects_box)
         elif isinstance(value, list):
-            self.array(value, said, boxy=boxy, quad=quad)
-        elif boxy and value is None:
-            self.parsed.lack(said)
-        elif isinstance(value, str) and (boxy or has_tokens(value)):
-            self.box_string(value, said)
+            self.add_array(value, details, expects_box=expects_box, quad=quad)
+        elif expects_box and value is None:
+            self.parsed.add_absence(details)
+        elif isinstance(value, str) and (expects_box or has_tokens(value)):
+            self.add_box_text(value, details)
         self.depth -= 1
 
-    def box_string(self, text: str, said: Said) -> None:
+    def add_box_text(self, text: str, details: Details) -> None:
+        """Add the box that a text is: words for none, a model family's tokens, or numbers."""
         if not text.strip() or says_none(text):
-            self.parsed.lack(said)
+            self.parsed.add_absence(details)
             return
         if has_tokens(text):
             within = ParsedReply(answer=self.parsed.answer)
             read_tokens(text, within)
-            self.parsed.take(within, said)
+            self.parsed.add_part(within, details)
             return
-        match = _BRACKETED.fullmatch(_TAGS.sub("", text)) if len(text) < 200 else None
-        if match is not None:
-            self.array(re.split(r"[,;\s]+", match[1].strip(",; ")), said, boxy=True)
+        numbers = None
+        if len(text) < 200:
+            numbers = _BRACKETED.fullmatch(_TAGS.sub("", text))
+        if numbers is None:
+            self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", details)
         else:
-            self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", said)
+            self.add_array(re.split(r"[,;\s]+", numbers[1].strip(",; ")), details, expects_box=True)
 
-    def array(self, items: list[Any], said: Said, *, boxy: bool, quad: bool = False) -> None:
-        if not items or (boxy and all(item is None for item in items)):
-            self.parsed.lack(said)
+    def add_array(
+        self, items: list[Any], details: Details, *, expects_box: bool, quad: bool = False
+    ) -> None:
+        """Add the boxes of an array; an empty one says that the thing is not there."""
+        if not items or (expects_box and all(item is None for item in items)):
+            self.parsed.add_absence(details)
             return
         since = len(self.parsed.boxes)
-        items, unit = measured(items)
-        self.listed(items, said, boxy=boxy, quad=quad)
-        self.parsed.state(since, None, unit)
+        items, unit = split_off_unit(items)
+        self.add_list(items, details, expects_box=expects_box, quad=quad)
+        self.parsed.set_conventions(since, None, unit)
 
-    def listed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
-        kinds = "".join(
-            "n" if number(item) is not None else "s" if isinstance(item, str) else "o"
-            for item in items
-        )
-        count = kinds.count("n")
+    def add_list(
+        self, items: list[Any], details: Details, *, expects_box: bool, quad: bool
+    ) -> None:
+        """Add a list as what its items make it: one box, a broken box, or several values."""
+        letters = "".join(map(_letter_of_type, items))
+        count = letters.count("n")
+        in_a_row = "n" * count in letters
         if getattr(items, "cut", False) and 1 < count == len(items) < 4:
-            self.parsed.drop("a box that is cut off", said)
-        elif count >= 2 and "n" * count in kinds and "o" not in kinds:
-            self.numbers(items, said, quad=quad)
-        elif count + boxy > 1:  # several numbers, or one where a box was asked for
-            self.broken(items, said)
-        elif boxy and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
-            self.parsed.add(
-                [value for corner in items for value in corner], said, corners=True, quad=True
-            )
+            self.parsed.drop("a box that is cut off", details)
+        elif count >= 2 and in_a_row and "o" not in letters:
+            self.add_list_of_numbers(items, details, quad=quad)
+        elif count >= 2 or (count == 1 and expects_box):
+            self.add_broken_list(items, details)
+        elif expects_box and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
+            coordinates: list[Any] = []
+            for corner in items:
+                coordinates += corner
+            self.parsed.add_numbers(coordinates, details, corners=True, quad=True)
         else:
-            self.mixed(items, said, boxy=boxy, quad=quad)
+            self.add_mixed_list(items, details, expects_box=expects_box, quad=quad)
 
-    def numbers(self, items: list[Any], said: Said, *, quad: bool) -> None:
-        labels = tuple(item.strip() for item in items if number(item) is None and item.strip())
-        self.parsed.add(
-            [item for item in items if number(item) is not None],
-            Said(labels).within(said),
-            quad=quad,
+    def add_list_of_numbers(self, items: list[Any], details: Details, *, quad: bool) -> None:
+        """Add a list of numbers as a box; texts among them are its labels."""
+        labels: list[str] = []
+        coordinates: list[Any] = []
+        for item in items:
+            if number(item) is not None:
+                coordinates.append(item)
+            elif item.strip():
+                labels.append(item.strip())
+        self.parsed.add_numbers(coordinates, Details(tuple(labels)).within(details), quad=quad)
+
+    def add_broken_list(self, items: list[Any], details: Details) -> None:
+        """Add a list of numbers that has other things in it, and the boxes of these."""
+        self.parsed.add_numbers(
+            [item for item in items if not isinstance(item, (list, dict))], details
         )
+        for item in nested_values(items):  # what follows a list that was never closed is in it
+            self.add_value(item, NO_DETAILS, expects_box=False)
 
-    def broken(self, items: list[Any], said: Said) -> None:
-        self.parsed.add([item for item in items if not isinstance(item, (list, dict))], said)
-        for item in nested(items):  # what follows a list that was never closed is in it
-            self.value(item, NOTHING_SAID, boxy=False)
-
-    def mixed(self, items: list[Any], said: Said, *, boxy: bool, quad: bool) -> None:
+    def add_mixed_list(
+        self, items: list[Any], details: Details, *, expects_box: bool, quad: bool
+    ) -> None:
+        """Add a list of boxes or objects, each with the text before it as its label."""
         label: tuple[str, ...] = ()
-        before = self.parsed.size
-        for item in shapes.labels_ahead(items):
-            if boxy and isinstance(item, str) and _are_numbers(item):
-                self.box_string(item, Said(label).within(said))
+        size_before = self.parsed.size
+        for item in shapes.labels_before_boxes(items):
+            if expects_box and isinstance(item, str) and _are_numbers(item):
+                self.add_box_text(item, Details(label).within(details))
                 label = ()
             elif isinstance(item, str):
                 label = (item.strip(),)
             elif isinstance(item, (list, dict)):
-                self.value(item, Said(label).within(said), boxy=boxy, quad=quad)
+                self.add_value(
+                    item, Details(label).within(details), expects_box=expects_box, quad=quad
+                )
                 label = ()
-        if boxy and self.parsed.size == before:
-            self.parsed.drop("a box that is not a list of numbers", said)
+        if expects_box and self.parsed.size == size_before:
+            self.parsed.drop("a box that is not a list of numbers", details)
 
     # Objects
 
-    def object(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
+    def add_object(self, value: JsonObject, outer: Details, *, expects_box: bool) -> None:
+        """Add the boxes of an object, or that its thing is not there.
+
+        `outer` is what is known of it from around it.
+        """
         if value.parts:
-            self.repeated_keys(value, outer, boxy=boxy)
+            self.add_parts_of_object(value, outer, expects_box=expects_box)
             return
         if shapes.is_empty(value):
-            if boxy:
-                self.parsed.lack(outer)
+            if expects_box:
+                self.parsed.add_absence(outer)
             else:
                 self.parsed.drop("an empty object", outer)
             return
         fields = shapes.plain_fields(value)
-        shapes.take_statuses(self.parsed, fields)
-        own = self.said_by(value, fields)
-        said = own.within(outer)
+        shapes.add_statuses(self.parsed, fields)
+        own = self.details_of_object(value, fields)
+        details = own.within(outer)
         if says_absent(fields):
-            self.absent(value, fields, said)
+            self.add_absent_object(value, fields, details)
             return
-        since, absences = len(self.parsed.boxes), len(self.parsed.absences)
-        has_box = self.own_boxes(value, fields, said)
-        before = self.parsed.size
-        self.children(value, said, named=bool(own.labels), has_box=has_box)
-        if (
-            own.labels
-            and not has_box
-            and self.parsed.size == before
-            and not isinstance(fields.get("statuses"), list)
-        ):
-            self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", said)
-        for item in nested(value.loose):
-            self.value(item, NOTHING_SAID, boxy=False)
-        if len(self.parsed.boxes) > since:
-            self.beside_boxes(fields, since)
-        elif len(self.parsed.absences) > absences:
-            why = doubt(fields, boxy=has_box and own != NOTHING_SAID)
-            if why is not None:
-                del self.parsed.absences[absences:]
-                self.parsed.drop(why, said)
+        boxes_before = len(self.parsed.boxes)
+        absences_before = len(self.parsed.absences)
+        has_box = self.add_own_boxes(value, fields, details)
+        size_before = self.parsed.size
+        self.add_children(value, details, has_label=bool(own.labels), has_box=has_box)
+        nothing_inside = not has_box and self.parsed.size == size_before
+        if own.labels and nothing_inside and not isinstance(fields.get("statuses"), list):
+            self.parsed.drop(f"an object without a box: {own.labels[0][:60]!r}", details)
+        for item in nested_values(value.loose):
+            self.add_value(item, NO_DETAILS, expects_box=False)
+        if len(self.parsed.boxes) > boxes_before:
+            self.set_stated_conventions(fields, boxes_before)
+        elif len(self.parsed.absences) > absences_before:
+            reason = doubt_about(fields, of_one_thing=has_box and own != NO_DETAILS)
+            if reason is not None:
+                del self.parsed.absences[absences_before:]
+                self.parsed.drop(reason, details)
 
-    def beside_boxes(self, fields: dict[str, Any], since: int) -> None:
-        """Take what an object states of its boxes, those from the `since`-th on, and of the picture
-        they are in.
+    def set_stated_conventions(self, fields: dict[str, Any], since: int) -> None:
+        """Set what an object states of its boxes, and of the picture that they are in.
+
+        Its boxes are those from the `since`-th on.
         """
         if fields.keys() <= _OF_ITSELF:
             return
-        apply_stated(self.parsed, since, fields)
+        apply_stated_conventions(self.parsed, since, fields)
         self.parsed.pictures.update(pictures_of(fields))
         if is_crop(fields):
             self.parsed.elsewhere = CROP
 
-    def said_by(self, value: JsonObject, fields: dict[str, Any]) -> Said:
-        """Return what an object says of itself, beside a box also under keys that aren't known."""
-        own = shapes.said_by(value, fields)
+    def details_of_object(self, value: JsonObject, fields: dict[str, Any]) -> Details:
+        """Return an object's own details, beside a box also those under keys that aren't known."""
+        own = shapes.details_in(value, fields)
         if fields.keys() <= _OF_ITSELF or not any(map(self.is_box_key, fields)):
             return own
-        name = name_beside(fields) if not own.labels and own.id is None else None
-        return replace(
-            own, labels=own.labels or ((name,) if name else ()), remarks=remarks_of(value)
-        )
+        labels = own.labels
+        if not labels and own.id is None:
+            name = name_beside(fields)
+            if name:
+                labels = (name,)
+        return replace(own, labels=labels, remarks=remarks_of(value))
 
-    def absent(self, value: JsonObject, fields: dict[str, Any], said: Said) -> None:
-        """Take an object that says that its thing is not there, unless it gives the thing's box."""
+    def add_absent_object(
+        self, value: JsonObject, fields: dict[str, Any], details: Details
+    ) -> None:
+        """Add that an object's thing is not there; if the object has its box, drop that."""
         beside = ParsedReply()
-        _Walk(beside, self.key).own_boxes(value, fields, said)
+        _Walk(beside, self.key).add_own_boxes(value, fields, details)
         if any(any(raw.numbers) for raw in beside.boxes):
-            self.parsed.drop("a box of what is said not to be there", said)
+            self.parsed.drop("a box of what is said not to be there", details)
         else:
-            self.parsed.lack(said)
+            self.parsed.add_absence(details)
 
-    def repeated_keys(self, value: JsonObject, outer: Said, *, boxy: bool) -> None:
-        said = outer
+    def add_parts_of_object(self, value: JsonObject, outer: Details, *, expects_box: bool) -> None:
+        """Add the parts of an object that has a key twice, one after the other."""
+        details = outer
+        last = value.parts[-1]
         for part in value.parts:
-            # a part that names nothing goes on with what the one before it named
-            own = shapes.said_by(part, shapes.plain_fields(part))
-            said = own.within(outer) if own.labels or own.id is not None else said
-            part.cut = value.cut and part is value.parts[-1]
-            self.object(part, said, boxy=boxy)
+            own = shapes.details_in(part, shapes.plain_fields(part))
+            if own.labels or own.id is not None:
+                details = own.within(outer)
+            # else a part that names nothing goes on with what the one before it named
+            part.cut = value.cut and part is last
+            self.add_object(part, details, expects_box=expects_box)
 
-    def own_boxes(self, value: JsonObject, fields: dict[str, Any], said: Said) -> bool:
-        """Take an object's own box: under a box key; else coordinates with a key each; else an
-        outline, or a point.
+    def add_own_boxes(self, value: JsonObject, fields: dict[str, Any], details: Details) -> bool:
+        """Add an object's own box, and return whether it has anything like one.
+
+        The box stands under a box key; else it has a key for each coordinate; else it is an outline
+        or a point.
         """
-        parsed, since = self.parsed, len(self.parsed.boxes)
-        dropped = len(parsed.dropped)
-        used = False
-        lists = {
-            key: item
-            for key, item in fields.items()
-            if isinstance(item, list) and not self.is_box_key(key)
-        }
-        boxes = {plain: item for plain, item in fields.items() if self.is_box_key(plain)}
-        boxes = shapes.without_places(boxes, self.key)
+        parsed = self.parsed
+        boxes_before = len(parsed.boxes)
+        dropped_before = len(parsed.dropped)
+        boxes: dict[str, Any] = {}
+        lists: dict[str, list[Any]] = {}
+        for plain, item in fields.items():
+            if self.is_box_key(plain):
+                boxes[plain] = item
+            elif isinstance(item, list):
+                lists[plain] = item
+        boxes = shapes.without_place_keys(boxes, self.key)
         if len(boxes) > 1:
-            boxes = shapes.one_of(boxes, self.key, self.parsed, said)
+            boxes = shapes.choose_box_keys(boxes, self.key, parsed, details)
+        used = False
         for plain, item in boxes.items():
-            used |= self.box_field(plain, item, lists, said)
-        if (len(parsed.boxes), len(parsed.dropped)) == (since, dropped):
-            found = shapes.take_corners(parsed, fields, said) or shapes.take_outline(
-                parsed, fields, lists, said
-            )
-            used |= found or self.point(fields, said)
-        if value.cut and not said.labels and said.id is None:
-            shapes.drop_unlabelled(
-                parsed, since, begun=any(key in fields for key in keys.LABEL_KEYS)
-            )
+            if self.add_box_field(plain, item, lists, details):
+                used = True
+        if len(parsed.boxes) == boxes_before and len(parsed.dropped) == dropped_before:
+            used = self.add_coordinates(fields, lists, details) or used
+        if value.cut and not details.labels and details.id is None:
+            begun = any(key in fields for key in keys.LABEL_KEYS)
+            shapes.drop_unlabelled(parsed, boxes_before, begun=begun)
         return used
+
+    def add_coordinates(
+        self, fields: dict[str, Any], lists: dict[str, list[Any]], details: Details
+    ) -> bool:
+        """Add an object's box of named coordinates, or its outline, or its point.
+
+        Returns whether it has one of them.
+        """
+        return (
+            shapes.add_corners(self.parsed, fields, details)
+            or shapes.add_outline(self.parsed, fields, lists, details)
+            or self.add_points(fields, details)
+        )
 
     def is_box_key(self, plain: str) -> bool:
         return not self.box_keys.isdisjoint(keys.box_names(plain))
 
-    def box_field(self, plain: str, item: Any, lists: dict[str, list[Any]], said: Said) -> bool:
-        described = item is None or (isinstance(item, str) and not re.search(r"\d", item))
-        if described and plain in ("location", "position", "region"):
+    def add_box_field(
+        self, plain: str, item: Any, lists: dict[str, list[Any]], details: Details
+    ) -> bool:
+        """Add what stands under a box key, and return whether it can be a box.
+
+        Args:
+            plain: The key, as keys are compared.
+            item: What stands under it.
+            lists: The other lists of the object.
+            details: What is known of the box.
+        """
+        no_numbers = item is None or (isinstance(item, str) and not re.search(r"\d", item))
+        if no_numbers and plain in ("location", "position", "region"):
             return False  # words such as "top left" are a description and no box
-        boxes, since = self.parsed.boxes, len(self.parsed.boxes)
-        self.value(item, said, boxy=True, quad=plain in keys.QUAD_KEYS)
+        parsed = self.parsed
+        since = len(parsed.boxes)
+        self.add_value(item, details, expects_box=True, quad=plain in keys.QUAD_KEYS)
         if "pixel" in plain and plain != self.key:
-            self.parsed.state(since, None, "px")
+            parsed.set_conventions(since, None, "px")
         if plain in keys.ORDER_KEYS:
-            boxes[since:] = [replace(raw, order=keys.ORDER_KEYS[plain]) for raw in boxes[since:]]
-        shapes.take_lists_beside(self.parsed, since, lists)
+            order = keys.ORDER_KEYS[plain]
+            for i in range(since, len(parsed.boxes)):
+                parsed.boxes[i] = replace(parsed.boxes[i], order=order)
+        shapes.set_details_from_lists(parsed, since, lists)
         return True
 
-    def point(self, fields: dict[str, Any], said: Said) -> bool:
-        points = [
-            item
-            for key, item in fields.items()
-            if key in keys.POINT_KEYS and isinstance(item, (list, dict))
-        ]
-        for item in points:
-            self.value(item, said, boxy=False)
+    def add_points(self, fields: dict[str, Any], details: Details) -> bool:
+        """Add the points of an object, under keys for them or as an x and a y.
+
+        Returns whether it has any.
+        """
+        has_points = False
+        for key, item in fields.items():
+            if key in keys.POINT_KEYS and isinstance(item, (list, dict)):
+                has_points = True
+                self.add_value(item, details, expects_box=False)
         point = shapes.pair([fields.get("x"), fields.get("y")])
-        if point is not None and not points:
-            self.parsed.put(RawBox("point", point, said, "xyxy"))
-        return bool(points) or point is not None
+        if point is not None and not has_points:
+            self.parsed.add_raw_box(RawBox("point", point, details, "xyxy"))
+        return has_points or point is not None
 
     # What an object holds beside its own box
 
-    def children(self, value: JsonObject, said: Said, *, named: bool, has_box: bool) -> None:
-        talks = any(isinstance(item, str) and not says_none(item) for item in value.values())
+    def add_children(
+        self, value: JsonObject, details: Details, *, has_label: bool, has_box: bool
+    ) -> None:
+        """Add the boxes of an object's values that aren't its own box.
+
+        Args:
+            value: The object.
+            details: What is known of it.
+            has_label: Whether it has a label of its own.
+            has_box: Whether it has a box of its own.
+        """
+        has_words = any(isinstance(item, str) and not says_none(item) for item in value.values())
         groups: dict[str, list[RawBox]] = {}
         for key, item in value.items():
-            plain, since = keys.plain_key(key), len(self.parsed.boxes)
+            plain = keys.plain_key(key)
             if self.is_box_key(plain) or plain in keys.NO_CHILDREN:
                 continue
-            item = decoded(item)
-            if not (named or has_box):
-                self.labelled_or_wrapped(key, item, said, talks=talks)
-            elif plain not in keys.LABEL_KEYS and holds_objects(item):
-                # a further detection, not a colour or size
-                self.value(item, NOTHING_SAID if has_box else _said_within(key, said), boxy=False)
-                if has_box and not value.cut:  # a part without a name is not another thing
-                    self.parsed.boxes[since:] = filter(shapes.is_named, self.parsed.boxes[since:])
+            since = len(self.parsed.boxes)
+            item = decode_json_string(item)
+            if not has_label and not has_box:
+                self.add_unlabelled(key, item, details, has_words=has_words)
+            elif plain in keys.LABEL_KEYS or not holds_objects(item):
+                continue  # a colour or size, and no further detection
+            elif has_box:
+                self.add_parts_of_thing(item, whole=not value.cut)
+            else:
+                self.add_value(item, _details_under_key(key, details), expects_box=False)
             if len(self.parsed.boxes) > since:
                 groups[plain] = self.parsed.boxes[since:]
         if len(groups) > 1:
-            shapes.drop_considered(self.parsed, groups)
+            shapes.drop_contradicting_boxes(self.parsed, groups)
 
-    def labelled_or_wrapped(self, key: str, item: Any, said: Said, *, talks: bool) -> None:
+    def add_parts_of_thing(self, item: Any, *, whole: bool) -> None:
+        """Add the boxes in a value of an object that has a box of its own.
+
+        Boxes without a label or id are left out: they are no other things. Not so where the object
+        is cut off (`whole` is false).
+        """
+        since = len(self.parsed.boxes)
+        self.add_value(item, NO_DETAILS, expects_box=False)
+        if whole:
+            other_things = [raw for raw in self.parsed.boxes[since:] if shapes.is_named(raw)]
+            self.parsed.boxes[since:] = other_things
+
+    def add_unlabelled(self, key: str, item: Any, details: Details, *, has_words: bool) -> None:
+        """Add the boxes in a value of an object that has neither a label nor a box of its own.
+
+        The key is the value's label, unless it is one that names nothing.
+
+        Args:
+            key: The value's key.
+            item: The value.
+            details: What is known of the object.
+            has_words: Whether the object has words, so that null is no answer.
+        """
         plain = keys.plain_key(key)
         if item == [] and plain in _LISTS_OF_WORDS:
             return
         if plain in keys.WRAPPERS or _TASK.fullmatch(key):
-            self.wrapped(plain, item, said)
-        elif item is not None or not talks:
-            inner = (
-                Said(id=int(key))
-                if re.fullmatch(r"\s*\d{1,9}\s*", key)
-                else Said((_OF_BOXES.sub("", key).strip() or key,))
-            )
-            self.labelled_by_key(plain, item, inner.within(said))
+            self.add_wrapped(plain, item, details)
+        elif item is not None or not has_words:
+            if re.fullmatch(r"\s*\d{1,9}\s*", key):
+                key_details = Details(id=int(key))
+            else:
+                key_details = Details((_OF_BOXES.sub("", key).strip() or key,))
+            self.add_labelled(plain, item, key_details.within(details))
 
-    def wrapped(self, plain: str, item: Any, said: Said) -> None:
-        """Take what is under a key that names nothing."""
+    def add_wrapped(self, plain: str, item: Any, details: Details) -> None:
+        """Add the boxes under a key that names nothing; where it has none, an absence."""
         if is_no_answer(plain, item):
             return
         missing = missing_in(item) if isinstance(item, str) else None
         if item is None or missing is not None or shapes.is_empty(item):
             self.parsed.missing = missing
-            self.parsed.lack(said)
+            self.parsed.add_absence(details)
         else:
-            self.value(item, said, boxy=False)
+            self.add_value(item, details, expects_box=False)
 
-    def labelled_by_key(self, plain: str, item: Any, said: Said) -> None:
+    def add_labelled(self, plain: str, item: Any, details: Details) -> None:
+        """Add what stands under a key that is its label: boxes, or words for none."""
         if isinstance(item, (list, dict)) or item is None:
-            self.value(item, said, boxy=True)
+            self.add_value(item, details, expects_box=True)
         elif isinstance(item, str) and (has_tokens(item) or _are_numbers(item)):
-            self.box_string(item, said)
+            self.add_box_text(item, details)
         elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
             missing = missing_in(item)
-            if missing is not None and missing.answers_for(dict(enumerate(said.labels))):
-                self.parsed.lack(said)
+            if missing is not None and missing.answers_for(dict(enumerate(details.labels))):
+                self.parsed.add_absence(details)
 
 
-def _said_within(key: str, said: Said) -> Said:
-    """Return what is said of a box under a key of an object without one: another thing's in
-    `{"next_to": {…}}`.
+def _letter_of_type(item: Any) -> str:
+    """Return `n` for a number, `s` for a text, `o` for anything else."""
+    if number(item) is not None:
+        return "n"
+    return "s" if isinstance(item, str) else "o"
+
+
+def _details_under_key(key: str, details: Details) -> Details:
+    """Return the details of a box that an object without one has under a key.
+
+    They are the object's where the key says that the box is its own. In `{"next_to": {…}}` the box
+    is another thing's, and the key names it.
     """
-    return said if places_box(key) else Said((key.strip(),))
+    if places_box(key):
+        return details
+    return Details((key.strip(),))
 
 
 def _are_numbers(text: str) -> bool:
     """Whether a text is a list of several numbers and nothing else."""
-    return (
-        len(text) < 200
-        and bool(re.search(r"\d[,;\s]", text))
-        and _BRACKETED.fullmatch(text) is not None
-    )
+    if len(text) >= 200 or not re.search(r"\d[,;\s]", text):
+        return False
+    return _BRACKETED.fullmatch(text) is not None

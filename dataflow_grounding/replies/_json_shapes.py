@@ -1,5 +1,6 @@
-"""The shapes that coordinates take in JSON: named corners, pairs, outlines; and what an object says
-beside them.
+"""The shapes that coordinates take in JSON, such as named corners, pairs and outlines.
+
+And an object's details beside them.
 """
 
 import re
@@ -8,9 +9,10 @@ from typing import Any
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.replies import vocabulary as keys
-from dataflow_grounding.replies.json_values import JsonObject, hull, measured, number
-from dataflow_grounding.replies.reading import Note, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.json_values import JsonObject, hull, number, split_off_unit
+from dataflow_grounding.replies.reading import Details, Note, ParsedReply, RawBox
 
 _A_NUMBER = lazy_pattern(r"(?<![\w.])[-+]?\d[\d.]*")
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
@@ -21,37 +23,62 @@ def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
     return {keys.plain_key(key): item for key, item in value.items()}
 
 
-def said_by(value: JsonObject, fields: Mapping[str, Any]) -> Said:
-    """Return what an object says of itself; `fields` are its `plain_fields`."""
-    named = next((fields[key] for key in keys.ID_KEYS if number(fields.get(key)) is not None), None)
-    score = next((fields[key] for key in keys.SCORE_KEYS if fields.get(key) is not None), None)
+def details_in(value: JsonObject, fields: Mapping[str, Any]) -> Details:
+    """Return an object's own details; `fields` are its `plain_fields`."""
+    labels: dict[str, None] = {}  # each once, in their order
+    for text in _labels_in(value, fields):
+        if text.strip():
+            labels[text.strip()] = None
     evidence = fields.get("evidence")
-    as_number = number(named)
-    return Said(
-        tuple(dict.fromkeys(text.strip() for text in _labels_in(value, fields) if text.strip())),
-        int(as_number) if as_number is not None and as_number == int(as_number) else None,
-        score,
-        evidence if evidence in keys.EVIDENCE else None,
-    )
+    if evidence not in keys.EVIDENCE:
+        evidence = None
+    return Details(tuple(labels), _id_in(fields), _score_in(fields), evidence)
+
+
+def _id_in(fields: Mapping[str, Any]) -> int | None:
+    """Return the number under the first key for an id that has one, if it is whole."""
+    for key in keys.ID_KEYS:
+        value = number(fields.get(key))
+        if value is not None:
+            return int(value) if value == int(value) else None
+    return None
+
+
+def _score_in(fields: Mapping[str, Any]) -> Any:
+    """Return what stands under the first key for a score that has anything."""
+    for key in keys.SCORE_KEYS:
+        if fields.get(key) is not None:
+            return fields[key]
+    return None
 
 
 def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
+    """Return the labels of an object: under keys for them, under like keys, and without a key."""
     labels = [fields[key] for key in keys.LABEL_KEYS if key in fields]
-    labels += [
-        item
-        for key, item in fields.items()
-        if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS
-    ]
+    for key, item in fields.items():
+        if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS:
+            labels.append(item)
     texts: list[str] = []
     for label in labels:
         if isinstance(label, dict):
-            inner = sorted(
-                (i for i in label.items() if isinstance(i[1], str)), key=lambda i: i[0] != "en"
-            )
-            texts += [text for _, text in inner]
+            texts += _translations(label)
         elif isinstance(label, str):
             texts.append(label)
     return texts + [item for item in value.loose if isinstance(item, str)]
+
+
+def _translations(label: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a label in several languages, by language, the English one first."""
+    english: list[str] = []
+    others: list[str] = []
+    for language, text in label.items():
+        if not isinstance(text, str):
+            continue
+        if language == "en":
+            english.append(text)
+        else:
+            others.append(text)
+    return english + others
 
 
 def is_empty(value: Any) -> bool:
@@ -59,47 +86,58 @@ def is_empty(value: Any) -> bool:
     return isinstance(value, JsonObject) and not value and not value.loose
 
 
-def take_corners(parsed: ParsedReply, fields: Mapping[str, Any], said: Said) -> bool:
-    """Take an object's box of four coordinates, or of two corners, that have a key each; False if
-    there is none.
+def add_corners(parsed: ParsedReply, fields: Mapping[str, Any], details: Details) -> bool:
+    """Add an object's box whose four coordinates, or two corners, have a key each.
+
+    Returns whether there is one.
     """
     for names, order in keys.CORNERS:
         if all(name in fields for name in names):
             since = len(parsed.boxes)
-            values, unit = measured([fields[name] for name in names])
-            parsed.add(values, said)
-            parsed.state(since, order, unit)
+            values, unit = split_off_unit([fields[name] for name in names])
+            parsed.add_numbers(values, details)
+            parsed.set_conventions(since, order, unit)
             return True
-    for first, last in keys.CORNER_PAIRS:
-        one, other = pair(fields.get(first)), pair(fields.get(last))
-        if one and other:
-            by_name = isinstance(fields[first], dict)
-            parsed.put(
-                RawBox("box", (*one, *other), said, "xyxy" if by_name else None, corners=True)
-            )
+    for first_key, last_key in keys.CORNER_PAIRS:
+        first = pair(fields.get(first_key))
+        last = pair(fields.get(last_key))
+        if first and last:
+            # corners with an x and a y need no order; of lists it is that which was asked for
+            own_order: Order | None = "xyxy" if isinstance(fields[first_key], dict) else None
+            parsed.add_raw_box(RawBox("box", (*first, *last), details, own_order, corners=True))
             return True
     return False
 
 
-def take_outline(
-    parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], said: Said
+def add_outline(
+    parsed: ParsedReply, fields: Mapping[str, Any], lists: Mapping[str, list[Any]], details: Details
 ) -> bool:
-    """Take the boxes around an object's polygons; `lists` stand beside them. False where there are
-    none.
+    """Add the boxes around an object's polygons, and return whether there are any.
+
+    Args:
+        parsed: What was read so far.
+        fields: The object's `plain_fields`.
+        lists: The lists among them, which may be labels.
+        details: What is known of the object.
     """
     since = len(parsed.boxes)
-    outlines = (
-        key for key, item in fields.items() if key in keys.OUTLINE_KEYS and isinstance(item, list)
-    )
-    value = fields.get(next(outlines, ""))  # or under a key without a letter
+    value = _outline_field(fields)
     if isinstance(value, list) and getattr(value, "cut", False):
         # as all are that hold one which is
-        parsed.drop("an outline that is cut off", said)
+        parsed.drop("an outline that is cut off", details)
         return True
     for corners in _outlines(value):
-        parsed.put(RawBox("box", hull(corners), said, corners=True))
-    take_lists_beside(parsed, since, lists)
+        parsed.add_raw_box(RawBox("box", hull(corners), details, corners=True))
+    set_details_from_lists(parsed, since, lists)
     return len(parsed.boxes) > since
+
+
+def _outline_field(fields: Mapping[str, Any]) -> Any:
+    """Return the first list under a key for an outline; else what has a key without a letter."""
+    for key, item in fields.items():
+        if key in keys.OUTLINE_KEYS and isinstance(item, list):
+            return item
+    return fields.get("")
 
 
 def is_pair(value: Any) -> bool:
@@ -114,8 +152,11 @@ def pair(value: Any) -> tuple[float, float] | None:
         value = [fields.get("x"), fields.get("y")]
     if not isinstance(value, list) or len(value) != 2:
         return None
-    x, y = number(value[0]), number(value[1])
-    return None if x is None or y is None else (x, y)
+    x = number(value[0])
+    y = number(value[1])
+    if x is None or y is None:
+        return None
+    return x, y
 
 
 def _outlines(value: Any) -> list[list[float]]:
@@ -123,96 +164,151 @@ def _outlines(value: Any) -> list[list[float]]:
     if not isinstance(value, list):
         return []
     corners = _corners(value)
-    return [corners] if corners else [outline for item in value for outline in _outlines(item)]
+    if corners:
+        return [corners]
+    outlines: list[list[float]] = []
+    for item in value:
+        outlines += _outlines(item)
+    return outlines
 
 
 def _corners(value: list[Any]) -> list[float]:
     """Return the numbers of a list of pairs, or of an even number of numbers; none of any other."""
-    pairs = [two for item in value if (two := pair(item)) is not None]
-    if len(pairs) == len(value) >= 2:
-        return [coordinate for corner in pairs for coordinate in corner]
-    numbers = [one for item in value if (one := number(item)) is not None]
-    return numbers if len(numbers) == len(value) >= 4 and len(numbers) % 2 == 0 else []
+    corners: list[float] = []
+    for item in value:
+        corner = pair(item)
+        if corner is not None:
+            corners += corner
+    if len(corners) == 2 * len(value) >= 4:
+        return corners
+    numbers: list[float] = []
+    for item in value:
+        coordinate = number(item)
+        if coordinate is None:
+            return []
+        numbers.append(coordinate)
+    if len(numbers) >= 4 and len(numbers) % 2 == 0:
+        return numbers
+    return []
 
 
-def take_lists_beside(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
-    """Give the boxes from the `since`-th on what lists beside them say, entry by entry: labels,
-    scores and ids.
+def set_details_from_lists(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
+    """Set the labels, scores and ids of the boxes from the `since`-th on from lists beside them.
 
     Labels are in the list under a key for them; of several boxes also under any key, if it has a
-    text for each.
+    text for each. Scores and ids stand under their keys.
     """
     count = len(parsed.boxes) - since
-    texts = [*filter(None, map(lists.get, keys.LABEL_LIST_KEYS))]
-    texts += [item for item in lists.values() if len(item) == count > 1]
-    labels = next(filter(_are_texts, texts), None)
+    labels = _labels_beside(count, lists)
     if labels is not None and len(labels) != count:
         parsed.notes.append(
             Note("labels_ignored", "the lists of boxes and labels differ in length")
         )
     elif labels is not None:
-        parsed.say(since, "labels", [(text.strip(),) for text in labels])
+        parsed.set_details(since, "labels", [(text.strip(),) for text in labels])
     for key, item in lists.items():
-        if len(item) == count and key in ("scores", "confidences", "confidence", "score"):
-            parsed.say(since, "score", item)
-        if (
-            len(item) == count
-            and key in ("ids", "phraseids")
-            and all(type(entry) is int for entry in item)
-        ):
-            parsed.say(since, "id", item)
+        if len(item) != count:
+            continue
+        if key in ("scores", "confidences", "confidence", "score"):
+            parsed.set_details(since, "score", item)
+        if key in ("ids", "phraseids") and all(type(entry) is int for entry in item):
+            parsed.set_details(since, "id", item)
+
+
+def _labels_beside(count: int, lists: Mapping[str, list[Any]]) -> list[str] | None:
+    """Return the first list of texts that are the labels of `count` boxes; None for none."""
+    for key in keys.LABEL_LIST_KEYS:
+        texts = lists.get(key)
+        if texts and _are_texts(texts):
+            return texts
+    if count < 2:
+        return None
+    for texts in lists.values():
+        if len(texts) == count and _are_texts(texts):
+            return texts
+    return None
 
 
 def _are_texts(items: list[Any]) -> bool:
+    """Whether all items are texts."""
     return all(isinstance(item, str) for item in items)
 
 
 def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
-    """Drop the boxes from the `since`-th on without a label, where the text was apparently cut off
-    before one.
+    """Drop the boxes from the `since`-th on that have no label because it was cut off.
+
+    It was if their object begins one (`begun`), or if earlier boxes have a label or an id.
     """
     if not begun and not any(is_named(raw) for raw in parsed.boxes[:since]):
         return
+    kept: list[RawBox] = []
     for raw in parsed.boxes[since:]:
-        if not is_named(raw):
+        if is_named(raw):
+            kept.append(raw)
+        else:
             parsed.drop("a box whose label is cut off")
-    parsed.boxes[since:] = filter(is_named, parsed.boxes[since:])
+    parsed.boxes[since:] = kept
 
 
-def drop_considered(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
-    """Drop boxes of one thing that differ from key to key, except under the only key that is a word
-    for the answer.
+def drop_contradicting_boxes(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
+    """Drop boxes of one thing that differ from key to key.
+
+    If there is only one key for the answer, its boxes stay, and the others go without a note.
+
+    Args:
+        parsed: What was read so far.
+        groups: Its boxes by the key that they stand under.
     """
-    answers = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
-    beside = [raw for key, group in groups.items() if answers != [key] for raw in group]
+    answer_keys = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
     unclear = _things_that_differ(groups)
-    gone = {id(raw): raw for raw in beside if (raw.said.labels[:1], raw.said.id) in unclear}
-    parsed.boxes[:] = [raw for raw in parsed.boxes if id(raw) not in gone]
-    for raw in gone.values() if len(answers) != 1 else ():
-        parsed.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", raw.said)
+    to_drop: dict[int, RawBox] = {}
+    for key, group in groups.items():
+        if answer_keys == [key]:
+            continue
+        for raw in group:
+            if _thing_of(raw) in unclear:
+                to_drop[id(raw)] = raw
+    parsed.boxes[:] = [raw for raw in parsed.boxes if id(raw) not in to_drop]
+    if len(answer_keys) == 1:
+        return
+    for raw in to_drop.values():
+        parsed.drop(f"boxes of one thing under {' and '.join(groups)[:60]}", raw.details)
+
+
+def _thing_of(raw: RawBox) -> tuple[tuple[str, ...], int | None]:
+    """Return what tells a box's thing from others: its first label and its id."""
+    return raw.details.labels[:1], raw.details.id
 
 
 def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
-    boxes: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
+    """Return the things that have other boxes under one key than under another."""
+    boxes_by_thing: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
     for key, group in groups.items():
         for raw in group:
-            boxes.setdefault((raw.said.labels[:1], raw.said.id), {}).setdefault(key, set()).add(
-                raw.numbers
-            )
-    return {
-        thing for thing, by_key in boxes.items() if len(set(map(frozenset, by_key.values()))) > 1
-    }
+            by_key = boxes_by_thing.setdefault(_thing_of(raw), {})
+            by_key.setdefault(key, set()).add(raw.numbers)
+    differing: set[Any] = set()
+    for thing, by_key in boxes_by_thing.items():
+        first = next(iter(by_key.values()))
+        if any(boxes != first for boxes in by_key.values()):
+            differing.add(thing)
+    return differing
 
 
-def without_places(boxes: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the values under box keys without points and descriptions beside a box, as
-    `location: [200, 150]` is.
+def without_place_keys(boxes: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return an object's box keys and values without keys for a place that hold no box.
+
+    `location: [200, 150]` beside a box is such a point. Where no value may be a box, all of them
+    are returned.
     """
-    may_be = {plain: item for plain, item in boxes.items() if _may_be_box(item)}
-    others = {
+    possible_boxes = {plain: item for plain, item in boxes.items() if _may_be_box(item)}
+    if not possible_boxes:
+        return boxes
+    result = {
         plain: item for plain, item in boxes.items() if plain not in keys.PLACE_KEYS or plain == key
     }
-    return {**others, **may_be} if may_be else boxes
+    result.update(possible_boxes)
+    return result
 
 
 def _may_be_box(value: Any) -> bool:
@@ -220,67 +316,100 @@ def _may_be_box(value: Any) -> bool:
     return len(_A_NUMBER.findall(str(value)[:1000])) > 2
 
 
-def one_of(boxes: dict[str, Any], key: str, parsed: ParsedReply, said: Said) -> dict[str, Any]:
-    """Return which of several box keys counts: a refined one, or the one asked for; `bbox1`,
-    `bbox2` all do.
+def choose_box_keys(
+    boxes: dict[str, Any], key: str, parsed: ParsedReply, details: Details
+) -> dict[str, Any]:
+    """Return those of an object's box keys that count, with their values.
+
+    A refined one counts, or the one asked for, or all such as `bbox1` and `bbox2`. Where it is
+    unclear which one does, all are dropped.
+
+    Args:
+        boxes: The object's box keys and what stands under them.
+        key: The box key that was asked for.
+        parsed: What was read so far.
+        details: What is known of the object.
     """
-    given = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))} or boxes
-    refined = {plain: item for plain, item in given.items() if keys.REFINED.search(plain)}
-    given = refined or {plain: item for plain, item in given.items() if plain == key} or given
-    if (
-        len({plain.rstrip("0123456789") for plain in given}) == 1
-        or len(set(map(str, given.values()))) == 1
-    ):
-        return (
-            given if len({str(item) for item in given.values()}) > 1 else dict([*given.items()][:1])
-        )
-    parsed.drop(f"boxes under {' and '.join(given)[:60]} in one object", said)
+    boxes = _preferred_keys(boxes, key)
+    texts = {str(item) for item in boxes.values()}
+    if len(texts) == 1:
+        first = next(iter(boxes))
+        return {first: boxes[first]}
+    if len({plain.rstrip("0123456789") for plain in boxes}) == 1:
+        return boxes
+    parsed.drop(f"boxes under {' and '.join(boxes)[:60]} in one object", details)
     return {}
+
+
+def _preferred_keys(boxes: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the keys with numbers that are refined; else the one asked for; else all."""
+    with_numbers = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))}
+    boxes = with_numbers or boxes
+    refined = {plain: item for plain, item in boxes.items() if keys.REFINED.search(plain)}
+    if refined:
+        return refined
+    if key in boxes:
+        return {key: boxes[key]}
+    return boxes
 
 
 def is_named(raw: RawBox) -> bool:
     """Whether a box has a label or an id."""
-    return bool(raw.said.labels) or raw.said.id is not None
+    return bool(raw.details.labels) or raw.details.id is not None
 
 
-def take_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
-    """Take the embedded grounder's statuses of phrases."""
+def add_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
+    """Add the embedded grounder's statuses of phrases, and its reasons, to `parsed`."""
     entries = fields.get("statuses")
-    for entry in entries if isinstance(entries, list) else []:
-        if (
-            isinstance(entry, dict)
-            and type(entry.get("id")) is int
-            and isinstance(entry.get("status"), str)
-        ):
-            parsed.statuses[entry["id"]] = entry["status"]
+    if not isinstance(entries, list):
+        return
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        phrase_id = entry.get("id")
+        status = entry.get("status")
+        if type(phrase_id) is int and isinstance(status, str):
+            parsed.statuses[phrase_id] = status
             if isinstance(entry.get("reason"), str):
-                parsed.reasons[entry["id"]] = entry["reason"]
+                parsed.reasons[phrase_id] = entry["reason"]
 
 
-def labels_ahead(items: list[Any]) -> list[Any]:
-    """Return lists of numbers and labels so that each label stands before its box. Raises
-    UnreadableReply if unclear.
+def labels_before_boxes(items: list[Any]) -> list[Any]:
+    """Return lists of numbers and labels so that each label stands before its box.
 
     `[[1, 2, 3, 4], "dog"]` becomes `["dog", [1, 2, 3, 4]]`.
+
+    Raises:
+        UnreadableReply: It is unclear which labels belong to which boxes.
     """
-    strings = [item for item in items if isinstance(item, str)]
-    names = [
-        text
-        for text in strings
-        if _LETTERS.search(text) and keys.plain_key(text) not in keys.ORDER_KEYS
-    ]
-    if not names or len(names) < len(strings) or not is_row(items[0]):
+    if not _begins_with_box_before_labels(items):
         return items
-    boxes, labels = items[0::2], items[1::2]
-    pairs = [*zip(boxes, labels, strict=False)]
-    if len(boxes) != len(labels) or not all(
-        is_row(box) and isinstance(label, str) for box, label in pairs
-    ):
-        raise UnreadableReply("it is unclear which labels belong to which boxes in a list of both")
-    return [item for box, label in pairs for item in (label, box)]
+    boxes = items[0::2]
+    labels = items[1::2]
+    unclear = "it is unclear which labels belong to which boxes in a list of both"
+    if len(boxes) != len(labels):
+        raise UnreadableReply(unclear)
+    in_order: list[Any] = []
+    for box, label in zip(boxes, labels, strict=True):
+        if not is_four_numbers(box) or not isinstance(label, str):
+            raise UnreadableReply(unclear)
+        in_order += [label, box]
+    return in_order
 
 
-def is_row(value: Any) -> bool:
+def _begins_with_box_before_labels(items: list[Any]) -> bool:
+    """Whether the first item is four numbers, and there are texts, each of them a name."""
+    has_labels = False
+    for item in items:
+        if not isinstance(item, str):
+            continue
+        if not _LETTERS.search(item) or keys.plain_key(item) in keys.ORDER_KEYS:
+            return False
+        has_labels = True
+    return has_labels and is_four_numbers(items[0])
+
+
+def is_four_numbers(value: Any) -> bool:
     """Whether a value is a list of four numbers."""
     return (
         isinstance(value, list)

@@ -3,7 +3,7 @@
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._locations import LOCATION, read_locations
 from dataflow_grounding.replies._tags import TAG, read_tags, split_numbers
-from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, named
+from dataflow_grounding.replies.reading import NO_DETAILS, ParsedReply, RawBox, details_of_label
 
 _PATCH = lazy_pattern(r"<patch_index_(\d{1,6})>")
 _PATCH_TAG = lazy_pattern(r"<(/?phrase|/?object|/delimiter_of_multi_objects/)>")
@@ -19,9 +19,9 @@ _HTML_LABEL = lazy_pattern(
 
 def has_tokens(text: str) -> bool:
     """Whether a text has special tokens or tags in which boxes or points may stand."""
-    return "<" in text and bool(
-        "<patch_index_" in text or LOCATION.search(text) or TAG.search(text)
-    )
+    if "<" not in text:
+        return False
+    return "<patch_index_" in text or bool(LOCATION.search(text) or TAG.search(text))
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> None:
@@ -35,41 +35,49 @@ def read_tokens(text: str, parsed: ParsedReply) -> None:
     elif TAG.search(text):
         read_tags(text, parsed)
     elif "data-bbox" in text:
-        for match in _HTML_BOX.finditer(text):
-            tag = text[max(0, match.start() - 1000) : match.start()].rpartition("<")[2]
-            label = _HTML_LABEL.search(
-                tag + text[match.start() : match.end() + 1000].partition(">")[0]
-            )
-            parsed.add(
-                split_numbers(match[1]), NOTHING_SAID if label is None else named(label[1].strip())
-            )
+        _read_html(text, parsed)
+
+
+def _read_html(text: str, parsed: ParsedReply) -> None:
+    """Read boxes in HTML's attributes: <div data-bbox="1 2 3 4" data-label="table">."""
+    for match in _HTML_BOX.finditer(text):
+        before = text[max(0, match.start() - 1000) : match.start()].rpartition("<")[2]
+        rest = text[match.start() : match.end() + 1000].partition(">")[0]
+        label = _HTML_LABEL.search(before + rest)
+        details = NO_DETAILS if label is None else details_of_label(label[1].strip())
+        parsed.add_numbers(split_numbers(match[1]), details)
 
 
 def _read_patches(text: str, parsed: ParsedReply) -> None:
-    # Kosmos-2: <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>
+    """Read Kosmos-2's boxes, each of two cells of a grid.
+
+    As in <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>.
+    """
     label: str | None = None
     pieces = ["", *_PATCH_TAG.split(text), ""]
     for tag, content, following in zip(pieces[0::2], pieces[1::2], pieces[2::2], strict=False):
         cells = [float(index) for index in _PATCH.findall(content)]
         if len(cells) == 2:
-            parsed.put(RawBox("box", tuple(cells), named(label), family="kosmos-2"))
+            parsed.add_raw_box(
+                RawBox("box", tuple(cells), details_of_label(label), family="kosmos-2")
+            )
         elif cells:
             parsed.drop(f"a box of {len(cells)} grid cells")
         if cells and not following:
             parsed.truncated = True
-        elif (tag, following) == ("phrase", "/phrase"):
+        elif tag == "phrase" and following == "/phrase":
             label = content.strip()
 
 
 def _read_corners(text: str, parsed: ParsedReply) -> None:
-    # Nemotron Parse: <x_0.1><y_0.2>text<x_0.3><y_0.4><class_Text>
+    """Read Nemotron Parse's boxes: <x_0.1><y_0.2>text<x_0.3><y_0.4><class_Text>."""
     corners: list[str] = []
     for match in _CORNER_OR_CLASS.finditer(text):
         if match["name"] is None:
             corners += [match["x"], match["y"]]
             continue
         if corners:
-            parsed.add(corners, named(match["name"]), corners=True)
+            parsed.add_numbers(corners, details_of_label(match["name"]), corners=True)
         corners = []
     if corners:
         parsed.drop("a box whose label is cut off")

@@ -1,6 +1,4 @@
-"""Which question of the request a box answers, and which of several answers to one
-question counts.
-"""
+"""Which question of the request a box answers, and which of several answers counts."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +6,8 @@ from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies._absence import covered_ids, parts_of, thing_missed
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.replies._absence import missing_ids, parts_of, thing_beside_none
 from dataflow_grounding.replies.labels import (
     alike,
     all_words,
@@ -18,19 +17,25 @@ from dataflow_grounding.replies.labels import (
     matching_ids,
     named_ids,
 )
-from dataflow_grounding.replies.reading import FoundBox, Note, ParsedReply, RawBox, Said
+from dataflow_grounding.replies.reading import Details, FoundBox, Note, ParsedReply, RawBox
 
 # A phrase's id; without phrases the id or the label that the reply gives; None where it gives none.
 Question: TypeAlias = int | str | None
 
+# Added to an id, it makes one that no phrase has.
 _FAR = -(10**10)
 _LIST = lazy_pattern(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
 _LONGEST = 4000  # of a list of things in a label
+_UNCLEAR_CORRECTION = "the reply corrects itself, and it is unclear what"
 
 
-class Kept(NamedTuple):
-    """A box that was read, the answer of the reply that it is in, and the question
-    that it answers.
+class KeptBox(NamedTuple):
+    """A box that can be used.
+
+    Attributes:
+        box: The box.
+        answer: The number of its answer in the reply.
+        question: The question that it answers.
     """
 
     box: FoundBox
@@ -39,7 +44,17 @@ class Kept(NamedTuple):
 
 
 class Questions:
-    """The phrases of a request by id, or none: then whatever the reply names is one."""
+    """The questions of a request, which are its phrases.
+
+    Where a request has no phrases, whatever the reply names is a question.
+
+    Attributes:
+        phrases: The phrases by id.
+        turns: How many boxes a text that several phrases have has been given, by answer and text.
+        translations: What the reply calls the only phrase in a language with other letters.
+        shift: What to add to the reply's ids to get those of phrases: 1 where the reply counts from
+            0; `_FAR`, which makes no phrase's id, where its ids mean nothing.
+    """
 
     def __init__(self, phrases: dict[int, str]) -> None:
         self.phrases = phrases
@@ -47,207 +62,337 @@ class Questions:
         self.translations: set[str] = set()
         self.shift = 0
 
-    def ids(self, said: Said) -> list[int]:
-        """Return the phrases that a box may belong to: by id, unless its label denies that; by
-        label; the only one.
+    def ids(self, details: Details) -> list[int]:
+        """Return the ids of the phrases that a box may belong to.
+
+        These are the phrase of its id, unless its label is another's; else those of its label; else
+        the only phrase there is.
         """
-        number = said.id + self.shift if said.id is not None else _FAR
-        phrase = self.phrases.get(number)
-        if phrase is not None and (
-            not said.labels or said.labels[0] == phrase or _agree(said.labels, phrase)
-        ):
-            return [number]
-        if not said.labels and not said.talk and len(self.phrases) == 1:
+        phrase_id = _FAR if details.id is None else details.id + self.shift
+        phrase = self.phrases.get(phrase_id)
+        if phrase is not None and _may_be_labels_of(details.labels, phrase):
+            return [phrase_id]
+        if not details.labels and not details.talk and len(self.phrases) == 1:
             return list(self.phrases)
-        named = self._named(said)
-        if phrase is not None and not named:
-            return [] if any(contradicts(label, phrase) for label in said.labels) else [number]
-        return named or (list(self.phrases) if _name(said) in self.translations else [])
+        by_name = self._ids_by_name(details)
+        if by_name:
+            return by_name
+        if phrase is not None:
+            if any(contradicts(label, phrase) for label in details.labels):
+                return []
+            return [phrase_id]
+        if _name(details) in self.translations:
+            return list(self.phrases)
+        return []
 
-    def about(self, said: Said) -> list[int]:
-        """Return the phrases that something without a usable box speaks of."""
-        ids = self.ids(said) or [
-            i for i in self.phrases if said.id is not None and i == said.id + self.shift
-        ]
-        return ids or [
-            i
-            for i, text in self.phrases.items()
-            if said.talk and all_words(text) <= all_words(said.talk)
-        ]
-
-    def lacking(self, said: Said) -> set[int]:
-        """Return the phrases that are not there when what is `said` is not: all, where it names
-        nothing.
-        """
-        if said.id is None and not said.labels:
-            return set(self.phrases)
-        ids = set(self.ids(Said(said.labels, said.id)))
-        for label in said.labels:
-            ids |= self._covered(label)
+    def about(self, details: Details) -> list[int]:
+        """Return the ids of the phrases that something without a usable box may belong to."""
+        ids = self.ids(details)
         if ids:
             return ids
-        things = [thing_missed(label) for label in said.labels]
-        return (
-            {i for thing in things for i in self._covered(thing)}
-            if all(things)
-            else set(self.phrases)
-        )
+        if details.id is not None and details.id + self.shift in self.phrases:
+            return [details.id + self.shift]
+        if not details.talk:
+            return []
+        words = all_words(details.talk)
+        return [
+            phrase_id for phrase_id, phrase in self.phrases.items() if all_words(phrase) <= words
+        ]
 
-    def _covered(self, things: str) -> set[int]:
-        parts = [things, *parts_of(things[:_LONGEST])]
-        return {i for part in parts for i in covered_ids(part, self.phrases)}
+    def ids_not_there(self, details: Details) -> set[int]:
+        """Return the ids of the phrases that are not there when a thing with these details isn't.
+
+        Where the details name nothing, no phrase is there.
+        """
+        if details.id is None and not details.labels:
+            return set(self.phrases)
+        ids = set(self.ids(Details(details.labels, details.id)))
+        for label in details.labels:
+            ids |= self._missing_ids(label)
+        if ids:
+            return ids
+        things = [thing_beside_none(label) for label in details.labels]
+        if not all(things):
+            return set(self.phrases)
+        for thing in things:
+            ids |= self._missing_ids(thing)
+        return ids
+
+    def _missing_ids(self, things: str) -> set[int]:
+        """Return the ids of the phrases that are not there when a thing, or a list, isn't."""
+        ids = missing_ids(things, self.phrases)
+        for part in parts_of(things[:_LONGEST]):
+            ids |= missing_ids(part, self.phrases)
+        return ids
 
     def learn(self, parsed: ParsedReply) -> None:
-        """See how the reply counts and translates before its boxes are read. Raises UnreadableReply
-        for unclear ids.
+        """Find out how the reply counts phrases and translates them, before its boxes are read.
+
+        Raises:
+            UnreadableReply: It is unclear which phrases its ids are.
         """
-        said = [raw.said for raw in parsed.boxes] + [absence for absence, _ in parsed.absences]
-        said += [dropped.said for dropped in parsed.dropped]
-        numbered = [one for one in said if one.id is not None] if self.phrases else []
-        if any(one.id not in self.phrases and (one.id == 0 or not one.labels) for one in numbered):
-            self._count(numbered)
+        if self.phrases:
+            self._learn_ids(parsed)
         if len(self.phrases) == 1:
-            self._translate(parsed.boxes)
+            self._learn_translation(parsed.boxes)
 
-    def _translate(self, boxes: list[RawBox]) -> None:
-        unknown = [raw.said for raw in boxes if _name(raw.said) and not self._named(raw.said)]
-        (phrase,) = self.phrases.values()
-        if len({_name(said) for said in unknown}) == 1 and all(
-            _is_foreign(said, phrase) for said in unknown
-        ):
-            self.translations = {_name(unknown[0])}
+    def _learn_ids(self, parsed: ParsedReply) -> None:
+        """Set `shift` if the reply has an id that no phrase of the request has.
 
-    def _count(self, numbered: list[Said]) -> None:
-        ids, count = {said.id or 0 for said in numbered}, set(range(len(self.phrases)))
-        from_0 = ids <= count and {i + 1 for i in count} == self.phrases.keys()
-        from_0 = from_0 and all(
-            _agree(one.labels, self.phrases[(one.id or 0) + 1]) for one in numbered if one.labels
-        )
-        if from_0 and (ids == count or all(said.labels for said in numbered)):
+        An unknown id with a label may be the reply's own count, but for 0.
+        """
+        with_ids: list[Details] = []
+        all_known = True
+        for details in _all_details_in(parsed):
+            if details.id is None:
+                continue
+            with_ids.append(details)
+            if details.id not in self.phrases and (details.id == 0 or not details.labels):
+                all_known = False
+        if not all_known:
+            self._learn_shift(with_ids)
+
+    def _learn_shift(self, with_ids: list[Details]) -> None:
+        """Set `shift` to what the ids in a reply mean: a count from 0, or nothing beside labels.
+
+        Raises:
+            UnreadableReply: It is unclear what they mean.
+        """
+        ids = {details.id or 0 for details in with_ids}
+        positions = set(range(len(self.phrases)))
+        from_0 = ids <= positions and self._labels_count_from_0(with_ids)
+        if from_0 and (ids == positions or all(details.labels for details in with_ids)):
             self.shift = 1
-        elif all(self._named(said) for said in numbered):
-            self.shift = _FAR  # the labels settle it, and no id is one
+        elif all(self._ids_by_name(details) for details in with_ids):
+            self.shift = _FAR  # the labels settle it
         else:
             raise UnreadableReply(
                 f"the reply's ids are {sorted(ids)[:5]}, and it is unclear which phrases these are"
             )
 
-    def _named(self, said: Said) -> list[int]:
-        found = next(
-            (ids for label in said.labels if (ids := matching_ids(label, self.phrases))), []
-        )
-        return found or (named_ids(said.talk, self.phrases) if said.talk else [])
+    def _labels_count_from_0(self, with_ids: list[Details]) -> bool:
+        """Whether the phrases' ids count from 1, and each label is that of the id one higher."""
+        if self.phrases.keys() != set(range(1, len(self.phrases) + 1)):
+            return False
+        for details in with_ids:
+            if details.labels and not _agree(details.labels, self.phrases[(details.id or 0) + 1]):
+                return False
+        return True
+
+    def _learn_translation(self, boxes: list[RawBox]) -> None:
+        """Set `translations` to the boxes' only name, if it is in other letters than the phrase."""
+        (phrase,) = self.phrases.values()
+        names: set[str] = set()
+        for raw in boxes:
+            name = _name(raw.details)
+            if not name or self._ids_by_name(raw.details):
+                continue
+            if not _is_foreign(raw.details, phrase):
+                return
+            names.add(name)
+        if len(names) == 1:
+            self.translations = names
+
+    def _ids_by_name(self, details: Details) -> list[int]:
+        """Return the ids of the phrases that the labels mean, or else the words around the box.
+
+        Of several labels, the first counts that means any.
+        """
+        for label in details.labels:
+            ids = matching_ids(label, self.phrases)
+            if ids:
+                return ids
+        return named_ids(details.talk, self.phrases) if details.talk else []
 
     def id_of(self, raw: RawBox) -> int | None:
-        """Return the phrase a box belongs to: phrases that read the same get boxes in turn, the
-        last one the rest.
+        """Return the id of the phrase that a box belongs to; None where it belongs to none.
+
+        Phrases of the same text get boxes in turn, and the last one all further boxes.
         """
-        said, ids = raw.said, self.ids(raw.said)
-        if not ids or ids[0] == said.id or not (said.labels or said.talk):
-            return ids[0] if ids else None
-        phrase = raw.answer, self.phrases[ids[0]]
-        turn = self.turns.get(phrase, 0)
-        self.turns[phrase] = turn + 1
+        details = raw.details
+        ids = self.ids(details)
+        if not ids:
+            return None
+        if ids[0] == details.id or not (details.labels or details.talk):
+            return ids[0]
+        answer_and_text = (raw.answer, self.phrases[ids[0]])
+        turn = self.turns.get(answer_and_text, 0)
+        self.turns[answer_and_text] = turn + 1
         return ids[min(turn, len(ids) - 1)]
 
-    def names_several(self, said: Said) -> bool:
-        """Whether what is said of a box lists several phrases, as "a cat and the dog" does, and is
-        none by itself.
+    def names_several(self, details: Details) -> bool:
+        """Whether a box's name lists several phrases, as "a cat and the dog" does.
+
+        A list that is a part of a phrase itself does not.
         """
-        name = _name(said)[:400]
+        name = _name(details)[:400]
         parts = _LIST.split(name, maxsplit=8)
-        if said.id is not None or len(self.phrases) < 2 or len(parts) < 2:
+        if details.id is not None or len(self.phrases) < 2 or len(parts) < 2:
             return False
         if any(all_words(name) <= all_words(phrase) for phrase in self.phrases.values()):
             return False
-        listed = {
-            self.phrases[ids[0]] for part in parts if (ids := matching_ids(part, self.phrases))
-        }
-        return len(listed) > 1
+        phrases_in_list: set[str] = set()
+        for part in parts:
+            ids = matching_ids(part, self.phrases)
+            if ids:
+                phrases_in_list.add(self.phrases[ids[0]])
+        return len(phrases_in_list) > 1
 
-    def of(self, said: Said) -> Question:
-        """Return what an answer is about."""
+    def of(self, details: Details) -> Question:
+        """Return the question that something with these details answers."""
         if self.phrases:
-            return next(iter(self.about(said)), None)
-        return (
-            said.id if said.id is not None else said.labels[0].casefold() if said.labels else None
-        )
+            ids = self.about(details)
+            return ids[0] if ids else None
+        if details.id is not None:
+            return details.id
+        return details.labels[0].casefold() if details.labels else None
 
-    def last_answers(self, kept: list[Kept], parsed: ParsedReply) -> tuple[list[Kept], list[Note]]:
-        """Return the boxes that no later answer takes back, and notes. Raises UnreadableReply if it
-        is unclear.
+    def last_answers(
+        self, boxes: list[KeptBox], parsed: ParsedReply
+    ) -> tuple[list[KeptBox], list[Note]]:
+        """Return the boxes of the last answer to each question, and notes on earlier answers.
+
+        Raises:
+            UnreadableReply: It is unclear what a later answer corrects.
         """
         if not parsed.answer:
-            return kept, []
-        if any(
-            dropped.answer in parsed.corrections and self.of(dropped.said) is None
-            for dropped in parsed.dropped
-        ):
-            raise UnreadableReply("the reply corrects itself, and it is unclear what")
-        kept = self._told(kept, parsed.corrections)
-        boxed = {one.answer for one in kept} | {dropped.answer for dropped in parsed.dropped}
-        emptied = max((answer for _, answer in parsed.absences if answer not in boxed), default=-1)
-        last: dict[Question, int] = {}
-        for question, answer in self._answered(kept, parsed):
-            last[question] = max(answer, last.get(question, emptied))
-        notes = [_compared(question, answer, kept) for question, answer in last.items()]
-        return [one for one in kept if one.answer >= last[one.question]], [
-            note for note in notes if note is not None
-        ]
+            return boxes, []
+        for dropped in parsed.dropped:
+            if dropped.answer in parsed.corrections and self.of(dropped.details) is None:
+                raise UnreadableReply(_UNCLEAR_CORRECTION)
+        boxes = _with_questions_of_corrections(boxes, parsed.corrections)
+        last_answer = self._last_answer_to_each(boxes, parsed)
+        boxes_that_count = [box for box in boxes if box.answer >= last_answer[box.question]]
+        notes: list[Note] = []
+        for question, answer in last_answer.items():
+            note = _note_on_earlier_answers(question, answer, boxes)
+            if note is not None:
+                notes.append(note)
+        return boxes_that_count, notes
 
-    def _told(self, kept: list[Kept], corrections: set[int]) -> list[Kept]:
-        """Return the boxes with those of a correction that names nothing given to the only question
-        before it.
+    def _last_answer_to_each(
+        self, boxes: list[KeptBox], parsed: ParsedReply
+    ) -> dict[Question, int]:
+        """Return the number of the last answer to each question.
+
+        An answer that only says that something is not there is one to all questions.
         """
-        unnamed = {one.answer for one in kept if one.question is None and one.answer in corrections}
-        for answer in sorted(unnamed):
-            before = {one.question for one in kept if one.answer < answer} - {None}
-            if len(before) > 1:
-                raise UnreadableReply("the reply corrects itself, and it is unclear what")
-            told = (None, answer)
-            for question in before:
-                kept = [
-                    one._replace(question=question) if (one.question, one.answer) == told else one
-                    for one in kept
-                ]
-        return kept
-
-    def _answered(self, kept: list[Kept], parsed: ParsedReply) -> Iterator[tuple[Question, int]]:
-        yield from ((one.question, one.answer) for one in kept)
-        yield from ((self.of(dropped.said), dropped.answer) for dropped in parsed.dropped)
-        yield from ((self.of(said), answer) for said, answer in parsed.absences)
+        answers: list[tuple[Question, int]] = []
+        for box in boxes:
+            answers.append((box.question, box.answer))
+        for dropped in parsed.dropped:
+            answers.append((self.of(dropped.details), dropped.answer))
+        for details, answer in parsed.absences:
+            answers.append((self.of(details), answer))
+        to_all = _last_answer_without_boxes(boxes, parsed)
+        last_answer: dict[Question, int] = {}
+        for question, answer in answers:
+            last_answer[question] = max(answer, last_answer.get(question, to_all))
+        return last_answer
 
 
-def _compared(question: Question, last: int, kept: list[Kept]) -> Note | None:
-    """Return a note where a question has boxes in an answer before the last one."""
-    of_it = [one for one in kept if one.question == question]
-    before = {one.box.bbox for one in of_it if one.answer < last}
+def _all_details_in(parsed: ParsedReply) -> Iterator[Details]:
+    """Yield the details of a reply's boxes, of what is not there, and of what was dropped."""
+    for raw in parsed.boxes:
+        yield raw.details
+    for details, _ in parsed.absences:
+        yield details
+    for dropped in parsed.dropped:
+        yield dropped.details
+
+
+def _last_answer_without_boxes(boxes: list[KeptBox], parsed: ParsedReply) -> int:
+    """Return the number of the last answer that only has absences; -1 where there is none."""
+    with_boxes = {box.answer for box in boxes}
+    with_boxes.update(dropped.answer for dropped in parsed.dropped)
+    last = -1
+    for _, answer in parsed.absences:
+        if answer not in with_boxes:
+            last = max(last, answer)
+    return last
+
+
+def _with_questions_of_corrections(boxes: list[KeptBox], corrections: set[int]) -> list[KeptBox]:
+    """Return the boxes, with a question for those of a correction that doesn't say what it is of.
+
+    It is the question of the answers before the correction.
+
+    Raises:
+        UnreadableReply: Answers to several questions stand before the correction.
+    """
+    unnamed = {box.answer for box in boxes if box.question is None and box.answer in corrections}
+    for answer in sorted(unnamed):
+        questions_before = {box.question for box in boxes if box.answer < answer} - {None}
+        if len(questions_before) > 1:
+            raise UnreadableReply(_UNCLEAR_CORRECTION)
+        for question in questions_before:
+            boxes = _with_question(boxes, answer, question)
+    return boxes
+
+
+def _with_question(boxes: list[KeptBox], answer: int, question: Question) -> list[KeptBox]:
+    """Return the boxes, with `question` for those of one answer that have none."""
+    with_question: list[KeptBox] = []
+    for box in boxes:
+        if box.answer == answer and box.question is None:
+            box = box._replace(question=question)
+        with_question.append(box)
+    return with_question
+
+
+def _note_on_earlier_answers(question: Question, last: int, boxes: list[KeptBox]) -> Note | None:
+    """Return a note if a question has boxes in an answer before the last one; else None."""
+    before: set[Bbox] = set()
+    in_last: set[Bbox] = set()
+    for box in boxes:
+        if box.question == question and box.answer < last:
+            before.add(box.box.bbox)
+        elif box.question == question and box.answer == last:
+            in_last.add(box.box.bbox)
     if not before:
         return None
-    if before == {one.box.bbox for one in of_it if one.answer == last}:
-        return Note("merged", f"{_named(question)} is answered more than once, the same each time")
+    if before == in_last:
+        return Note(
+            "merged",
+            f"{_question_in_words(question)} is answered more than once, the same each time",
+        )
     return Note(
-        "superseded", f"{_named(question)} is answered more than once: the last answer counts"
+        "superseded",
+        f"{_question_in_words(question)} is answered more than once: the last answer counts",
     )
 
 
+def _may_be_labels_of(labels: tuple[str, ...], phrase: str) -> bool:
+    """Whether there are no labels, or one of them can mean a phrase."""
+    return not labels or labels[0] == phrase or _agree(labels, phrase)
+
+
 def _agree(labels: tuple[str, ...], phrase: str) -> bool:
+    """Whether one of the labels can mean a phrase."""
     return any(equal(label, phrase) or alike(label, phrase) for label in labels)
 
 
-def _name(said: Said) -> str:
-    return said.labels[0] if said.labels else said.talk
+def _name(details: Details) -> str:
+    """Return what a box is called: by its first label, or else in the words around it."""
+    return details.labels[0] if details.labels else details.talk
 
 
-def _is_foreign(said: Said, phrase: str) -> bool:
-    """Whether what is said is in other letters than a phrase, all of it; a label of digits is in
-    none.
-    """
-    names = [name for name in said.labels or (said.talk,) if any(map(str.isalpha, name))]
-    return bool(names) and not any(comparable(name, phrase) for name in names)
+def _is_foreign(details: Details, phrase: str) -> bool:
+    """Whether a box has names with letters, and all of them have other letters than a phrase."""
+    has_letters = False
+    for name in details.labels or (details.talk,):
+        if not any(map(str.isalpha, name)):
+            continue
+        if comparable(name, phrase):
+            return False
+        has_letters = True
+    return has_letters
 
 
-def _named(question: Question) -> str:
+def _question_in_words(question: Question) -> str:
+    """Return a question as a note calls it."""
     if question is None:
         return "a box without a label"
-    return f"phrase {question}" if isinstance(question, int) else repr(question[:60])
+    if isinstance(question, int):
+        return f"phrase {question}"
+    return repr(question[:60])

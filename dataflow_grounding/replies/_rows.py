@@ -1,14 +1,12 @@
-"""What the rows and lines of a reply say of its boxes where no words stand before a box on its
-line.
-"""
+"""The details of boxes in rows and lines where no words stand before a box on its line."""
 
 import re
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies._beside import UNCLEAR, label_of_words, said_behind
+from dataflow_grounding.replies._beside import UNCLEAR, details_behind, label_of_words
 from dataflow_grounding.replies._plain_text import label_before, label_in
-from dataflow_grounding.replies.reading import NOTHING_SAID, Said, named
+from dataflow_grounding.replies.reading import NO_DETAILS, Details, details_of_label
 from dataflow_grounding.replies.vocabulary import (
     BOX_KEYS,
     ID_KEYS,
@@ -27,83 +25,120 @@ _CELL_END = lazy_pattern(r"[|\t]")
 _STATED = pattern("labelled")
 # Words that name no thing: those of talk, names of keys and columns, and which of several things is
 # meant.
-_NEUTRAL = words("filler") | BOX_KEYS | {*LABEL_KEYS, *ID_KEYS, *SCORE_KEYS} | words("which")
+_NEUTRAL = words("filler").union(words("which"), BOX_KEYS, LABEL_KEYS, ID_KEYS, SCORE_KEYS)
 _SCORES = frozenset([*SCORE_KEYS, "score", "confidence", "conf", "probability"])
 _MOST = 2000  # characters of the words between two boxes that are looked at, from either end
 
 
-def said_in_rows(gaps: list[str]) -> list[Said]:
-    """Return what the words behind each box on its line, or on the line below, say of it; [] where
-    they aren't there.
+def details_in_rows(gaps: list[str]) -> list[Details]:
+    """Return the details of each box from the words behind it, on its line or on the line below.
 
-    `gaps` are the words before the first of the boxes, between them and behind the last one. Side
-    is decided once, for all boxes. Raises UnreadableReply where labels stand between boxes and it
-    is unclear to which of them they belong.
+    Which of the two it is, is decided once for all boxes.
+
+    Args:
+        gaps: The words before the first box, between boxes, and behind the last box.
+
+    Returns:
+        The details of each box; [] where the words don't stand behind boxes.
+
+    Raises:
+        UnreadableReply: Labels stand between boxes, and it is unclear to which of them they belong.
     """
     rows = [_lines(gap) for gap in gaps]
     between = rows[1:-1]
-    if any(len(lines) == 1 for lines in between) or any(
-        names_anything(lines[-1]) for lines in rows[:-1]
-    ):
+    if any(len(lines) == 1 for lines in between):
         return []
-    heading = label_before(gaps[0]) if any(names_anything(line) for line in rows[0]) else None
-    behind = [_said_on(lines[0]) for lines in rows[1:]]
-    if any(said != NOTHING_SAID for said in behind):
-        return _behind_on_lines(behind, heading, several=bool(between))
-    in_heading = heading is not None and not any(map(_named_in, between))
-    if in_heading and any(_WORD.search(lines[0]) for lines in rows[1:]):
+    if any(names_anything(lines[-1]) for lines in rows[:-1]):
+        return []
+    heading = label_before(gaps[0]) if _any_named(rows[0]) else None
+    behind = [_details_on_line(lines[0]) for lines in rows[1:]]
+    if any(details != NO_DETAILS for details in behind):
+        return _with_heading(behind, heading, several=bool(between))
+    all_in_heading = heading is not None and not any(_any_named(lines) for lines in between)
+    if all_in_heading and any(_WORD.search(lines[0]) for lines in rows[1:]):
         # "left one" behind a box of "Cats:"
-        return [named(heading)] * len(behind)
-    return _below(rows, heading)
+        return [details_of_label(heading)] * len(behind)
+    return _details_below(rows, heading)
 
 
-def _behind_on_lines(behind: list[Said], heading: str | None, *, several: bool) -> list[Said]:
+def _with_heading(behind: list[Details], heading: str | None, *, several: bool) -> list[Details]:
+    """Return the details behind each box on its line, with the heading as a further label.
+
+    Words under a heading may say no more than which of its things a box is, such as "left one".
+
+    Args:
+        behind: The details of each box from the words behind it.
+        heading: The label above all boxes, if there is one.
+        several: Whether there are several boxes.
+
+    Raises:
+        UnreadableReply: A box without words has no heading either.
+    """
     if not several and not behind[0].labels:
         return []
-    if heading is None and behind[-1] == NOTHING_SAID:
-        raise UnreadableReply(UNCLEAR)
-    # Words under a heading may say no more than which of its things a box is.
-    above = () if heading is None else (heading,)
-    filled: list[Said] = []
-    for said in behind:
-        labels = (*said.labels, *above)
-        if said == NOTHING_SAID and not above:
+    heading_labels = () if heading is None else (heading,)
+    with_heading: list[Details] = []
+    for details in behind:
+        if details == NO_DETAILS and not heading_labels:
             raise UnreadableReply(UNCLEAR)
-        filled.append(Said(labels, talk=said.talk))
-    return filled
+        with_heading.append(Details(details.labels + heading_labels, talk=details.talk))
+    return with_heading
 
 
-def _below(rows: list[list[str]], heading: str | None) -> list[Said]:
-    """Return the labels on the lines below the boxes; [] where they stand above. Raises
-    UnreadableReply if unclear.
+def _details_below(rows: list[list[str]], heading: str | None) -> list[Details]:
+    """Return the details of each box from the label on a line below it.
+
+    Args:
+        rows: The lines before the first box, between boxes, and behind the last box.
+        heading: The label above all boxes, if there is one.
+
+    Returns:
+        The details of each box; [] where the labels stand above their boxes.
+
+    Raises:
+        UnreadableReply: It is unclear whether the labels stand above or below.
     """
-    between, last = rows[1:-1], rows[-1][1:]
-    below = [_label_among(lines[1:-1]) for lines in between] + [_label_among(last[:3])]
+    between = rows[1:-1]
+    behind_last = rows[-1][1:]
+    label_of_last = _label_among(behind_last[:3])
     if not between:
-        return [named(below[0])] if below[0] and not _named_in(rows[0]) else []
-    if not any(below[:-1]) or _stand_above(rows, below[-1]):
+        if label_of_last and not _any_named(rows[0]):
+            return [details_of_label(label_of_last)]
         return []
-    label_above = heading is not None or _label_among(rows[0][:-1]) is not None
-    surely_below = {*map(_nearer, between)} == {"box before"} or _STATED.fullmatch(
-        _first(last)
-    ) is not None
-    if not all(below) or (label_above and not surely_below):
+    labels = [_label_among(lines[1:-1]) for lines in between]
+    if not any(labels) or _stand_above(rows, label_of_last):
+        return []
+    labels.append(label_of_last)
+    has_label_above = heading is not None or _label_among(rows[0][:-1]) is not None
+    if not all(labels) or (has_label_above and not _surely_below(between, behind_last)):
         raise UnreadableReply(UNCLEAR)
-    return [*map(named, below)]
+    return [details_of_label(label) for label in labels]
 
 
-def _stand_above(rows: list[list[str]], below_last: str | None) -> bool:
-    """Whether labels on lines of their own stand above their boxes, and not below."""
-    if any(_STATED.fullmatch(line) for line in rows[0]) or (
-        below_last is None and _named_in(rows[0])
-    ):
+def _surely_below(between: list[list[str]], behind_last: list[str]) -> bool:
+    """Whether labels surely stand below their boxes.
+
+    They do where words between boxes are nearer to the box before them, or where the first words
+    behind the last box say that they are a label.
+    """
+    if all(_nearer(lines) == "box before" for lines in between):
         return True
-    return {*map(_nearer, rows[1:-1])} == {"box behind"}
+    return _STATED.fullmatch(_first_naming(behind_last)) is not None
+
+
+def _stand_above(rows: list[list[str]], label_of_last: str | None) -> bool:
+    """Whether labels on lines of their own stand above their boxes, and not below."""
+    if any(_STATED.fullmatch(line) for line in rows[0]):
+        return True
+    if label_of_last is None and _any_named(rows[0]):
+        return True
+    return all(_nearer(lines) == "box behind" for lines in rows[1:-1])
 
 
 def _lines(gap: str) -> list[str]:
-    """Return the lines of the words between two boxes: the first is behind the one, the last before
-    the other.
+    """Return the lines of the words between two boxes.
+
+    The first line is behind the one box, the last line before the other.
     """
     if len(gap) > 2 * _MOST:
         gap = gap[:_MOST] + "\n" + gap[-_MOST:]
@@ -111,60 +146,68 @@ def _lines(gap: str) -> list[str]:
 
 
 def _nearer(lines: list[str]) -> str:
-    """Return to which box the words between two are nearer, by the empty lines around them."""
-    named_lines = [i for i, line in enumerate(lines) if names_anything(line)]
-    if not named_lines:
+    """Return to which of two boxes the words between them are nearer.
+
+    Empty lines around the words tell. The answer is "box before", "box behind" or "neither".
+    """
+    lines_with_names = [i for i, line in enumerate(lines) if names_anything(line)]
+    if not lines_with_names:
         return "neither"
-    before, after = named_lines[0], len(lines) - 1 - named_lines[-1]
-    return "neither" if before == after else "box before" if before < after else "box behind"
+    before = lines_with_names[0]
+    after = len(lines) - 1 - lines_with_names[-1]
+    if before == after:
+        return "neither"
+    return "box before" if before < after else "box behind"
 
 
-def _said_on(line: str) -> Said:
-    """Return what the rest of a line or row behind a box says of it."""
+def _details_on_line(line: str) -> Details:
+    """Return the details of a box from the rest of its line or row."""
     line = _COMMENT.sub(" ", line[:1000])
     stated = _STATED.fullmatch(line)
     if stated is not None:
-        return named(label_in(stated[1]))
+        return details_of_label(label_in(stated[1]))
     for cell in _CELL_END.split(line):
         if names_anything(cell) and _first_word(cell) not in _SCORES:
-            return said_behind(cell)
-    return NOTHING_SAID
+            return details_behind(cell)
+    return NO_DETAILS
 
 
 def _label_among(lines: list[str]) -> str | None:
-    """Return the label on the first of the lines that names anything, or on the one that says that
-    it is a label.
+    """Return the label on the first of the lines that names anything; None for talk.
+
+    A line that says that it is a label goes first.
     """
     for line in lines:
         stated = _STATED.fullmatch(line[:1000])
         if stated is not None:
             return label_in(stated[1])
-    first = _first(lines)
-    if (
-        not first
-        or _first_word(first) in _SCORES
-        or first.rstrip().endswith(".")
-        or re.search("[:：]", first)
-    ):
+    first = _first_naming(lines)
+    if not first or _first_word(first) in _SCORES:
         return None
-    return label_of_words(_COMMENT.sub(" ", first)) if len(first.split()) <= 6 else None
+    if first.rstrip().endswith(".") or re.search("[:：]", first) or len(first.split()) > 6:
+        return None
+    return label_of_words(_COMMENT.sub(" ", first))
 
 
-def _first(lines: list[str]) -> str:
-    return next((line[:1000] for line in lines if names_anything(line)), "")
+def _first_naming(lines: list[str]) -> str:
+    """Return the first of the lines that names anything; "" for none."""
+    for line in lines:
+        if names_anything(line):
+            return line[:1000]
+    return ""
 
 
-def _named_in(lines: list[str]) -> bool:
-    return any(map(names_anything, lines))
+def _any_named(lines: list[str]) -> bool:
+    """Whether any of the lines names anything."""
+    return any(names_anything(line) for line in lines)
 
 
 def names_anything(line: str) -> bool:
-    """Whether words are more than talk, names of keys and columns, and which of several things is
-    meant.
-    """
+    """Whether words are more than talk, names of keys, and which of several things is meant."""
     return any(word.lower() not in _NEUTRAL for word in _WORD.findall(line[-_MOST:]))
 
 
 def _first_word(line: str) -> str:
+    """Return the first word of a line in lower case; "" for none."""
     word = _WORD.search(line)
     return word[0].lower() if word else ""

@@ -1,5 +1,6 @@
-"""Boxes in the tags that model families write, with the label that a tag or the words beside a box
-give.
+"""Boxes in the tags that model families write.
+
+Their labels stand in tags too, or in the words beside a box.
 """
 
 import re
@@ -12,12 +13,18 @@ from dataflow_grounding.replies._absence import says_none
 from dataflow_grounding.replies._beside import (
     UNCLEAR,
     begins_line,
-    said_ahead,
-    said_in_words,
-    with_attributes_said,
+    details_ahead,
+    details_in_words,
+    with_names_from_attributes,
 )
 from dataflow_grounding.replies._json_shapes import pair
-from dataflow_grounding.replies.reading import NOTHING_SAID, ParsedReply, RawBox, Said, named
+from dataflow_grounding.replies.reading import (
+    NO_DETAILS,
+    Details,
+    ParsedReply,
+    RawBox,
+    details_of_label,
+)
 
 # Tags that open and close a label, a box or a point.
 TAG = lazy_pattern(
@@ -40,8 +47,9 @@ _SEPARATORS = lazy_pattern(r"[,;\s]+")
 
 
 def number_groups(text: str) -> list[list[str]]:
-    """Return each list of numbers in a box's text; two pairs that follow one another make one list
-    of four.
+    """Return each list of numbers in a box's text.
+
+    Two pairs that follow one another make one list of four.
     """
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
@@ -63,10 +71,17 @@ def split_numbers(text: str) -> list[str]:
 
 
 class _Element(NamedTuple):
-    """A tag that opens, and what stands between it and the next tag: whether that closes it, or
-    another one opens.
+    """A tag that opens, with what stands between it and the next tag.
 
-    `text[start:end]` is the element with its closing tag.
+    Attributes:
+        name: The tag's name.
+        attributes: Its attributes, and the label of a collection around it.
+        content: The text up to the next tag.
+        start: Where the tag begins.
+        end: Where the element ends, with its closing tag.
+        closed: Whether the next tag closes it.
+        broken: Whether another tag opens before it is closed, or the text ends.
+        last: Whether the text ends before it is closed.
     """
 
     name: str
@@ -80,224 +95,349 @@ class _Element(NamedTuple):
 
     @property
     def is_box(self) -> bool:
+        """Whether it is a box by its name."""
         return self.name in _BOX_TAGS
 
     @property
+    def is_label(self) -> bool:
+        """Whether it is a label by its name."""
+        return self.name in _LABEL_TAGS
+
+    @property
     def has_corners(self) -> bool:
+        """Whether it is a box with its corners in attributes."""
         return self.is_box and self.attributes.keys() >= _CORNERS
 
     @property
     def own_label(self) -> str | None:
+        """The label in its attributes."""
         return self.attributes.get("mention") or self.attributes.get("label")
 
 
 def read_tags(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the boxes and points in a text's tags. Raises UnreadableReply for unclear
-    labels.
+    """Add to `parsed` the boxes and points in a text's tags.
+
+    Raises:
+        UnreadableReply: It is unclear to which boxes the labels belong.
     """
     _TagReader(parsed).read(text)
 
 
 class _TagReader:
-    """Reads boxes in the order of their tags; one that opens before the last has closed breaks it
-    off.
+    """Adds the boxes and points of tags to a parsed reply, in their order.
+
+    A tag that opens before the last one has closed breaks that off.
     """
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
 
     def read(self, text: str) -> None:
+        """Add all boxes and points of a text."""
         elements = [*_elements(text)]
-        beside = _said_of_boxes(text, elements)
-        relation = False  # what follows <pred> repeats the boxes of a relation's two sides
+        beside = _details_of_boxes(text, elements)
+        in_relation = False  # what follows <pred> repeats the boxes of a relation's two sides
         for i, element in enumerate(elements):
             self.parsed.truncated = self.parsed.truncated or element.last
-            if element.name == "pred" or element.name in _LABEL_TAGS:
-                relation = element.name == "pred"
+            if element.name == "pred" or element.is_label:
+                in_relation = element.name == "pred"
             elif element.name in _POINT_TAGS and element.closed:
-                self.points(element)
-            elif element.has_corners:
-                said = named(element.own_label).within(beside[i])
-                self.parsed.add([element.attributes[key] for key in _CORNERS], said)
+                self.add_points(element)
             elif element.is_box:
-                self.box(element, named(element.own_label).within(beside[i]), repeated=relation)
+                details = details_of_label(element.own_label).within(beside[i])
+                if element.has_corners:
+                    corners = [element.attributes[key] for key in _CORNERS]
+                    self.parsed.add_numbers(corners, details)
+                else:
+                    self.add_box_element(element, details, repeated=in_relation)
 
-    def box(self, element: _Element, said: Said, *, repeated: bool) -> None:
+    def add_box_element(self, element: _Element, details: Details, *, repeated: bool) -> None:
+        """Add the boxes in a box's tag.
+
+        Args:
+            element: The tag.
+            details: What is known of its boxes.
+            repeated: Whether its boxes were added before.
+        """
         content = element.content
         if element.closed:
-            self.numbers(content, said, repeated=repeated)
+            self.add_boxes(content, details, repeated=repeated)
         elif element.broken and content.strip():
             if "]" in content or ")" in content:  # what is whole in it is kept
-                self.numbers(content, said, repeated=repeated, whole=False)
+                self.add_boxes(content, details, repeated=repeated, whole=False)
             else:
-                self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", said)
+                self.parsed.drop(f"a box that breaks off: {content.strip()[:60]!r}", details)
 
-    def numbers(self, content: str, said: Said, *, repeated: bool, whole: bool = True) -> None:
-        inside = _LABEL_INSIDE.match(content)
+    def add_boxes(
+        self, content: str, details: Details, *, repeated: bool, whole: bool = True
+    ) -> None:
+        """Add the boxes in the text of a tag, which may begin with their label.
+
+        Args:
+            content: The text.
+            details: What is known of the boxes.
+            repeated: Whether the boxes were added before.
+            whole: Whether the tag is closed; else two numbers are no point.
+        """
         if says_none(content):
-            self.parsed.lack(said)
+            self.parsed.add_absence(details)
             return
-        if inside is not None:  # the label is in the box's own tag
-            said, content = named(inside[1].strip()), content[inside.end() :]
+        label = _LABEL_INSIDE.match(content)
+        if label is not None:
+            details = details_of_label(label[1].strip())
+            content = content[label.end() :]
         if repeated:
             return
         groups = number_groups(content)
         if not groups:
-            self.parsed.drop(f"a box without numbers: {content.strip()[:60]!r}", said)
+            self.parsed.drop(f"a box without numbers: {content.strip()[:60]!r}", details)
         for group in groups:
-            self.parsed.add(group, said, corners=not whole)
+            self.parsed.add_numbers(group, details, corners=not whole)
 
-    def points(self, element: _Element) -> None:
-        attributes = element.attributes
-        alt = attributes.get("alt") or attributes.get("mention") or ""
-        pairs = [
-            (x, attributes.get(f"y{key[1:]}"))
-            for key, x in attributes.items()
-            if re.fullmatch(r"x\d*", key)
-        ]
-        points = [point for given in pairs if (point := pair([*given])) is not None]
-        points = points or [
-            point for group in number_groups(element.content) if (point := pair(group)) is not None
-        ]
-        names = [name.strip() for name in alt.split(",")]
-        if len(names) != len(points):
-            names = [alt.strip() if len(names) == 1 else ""] * len(points)
-        for point, name in zip(points, names, strict=True):
-            self.parsed.put(RawBox("point", point, named(name)))
+    def add_points(self, element: _Element) -> None:
+        """Add the points in a tag's attributes, or else in its text, with their names."""
+        points = _points_in_attributes(element.attributes) or _points_in_text(element.content)
+        names = element.attributes.get("alt") or element.attributes.get("mention") or ""
+        for point, name in zip(points, _names_of_points(names, len(points)), strict=True):
+            self.parsed.add_raw_box(RawBox("point", point, details_of_label(name)))
+
+
+def _points_in_attributes(attributes: dict[str, str]) -> list[tuple[float, float]]:
+    """Return the points that are attributes such as x and y, or x1 and y1, x2 and y2."""
+    points: list[tuple[float, float]] = []
+    for key, x in attributes.items():
+        if re.fullmatch(r"x\d*", key):
+            point = pair([x, attributes.get(f"y{key[1:]}")])
+            if point is not None:
+                points.append(point)
+    return points
+
+
+def _points_in_text(text: str) -> list[tuple[float, float]]:
+    """Return the pairs of numbers in a text."""
+    points: list[tuple[float, float]] = []
+    for group in number_groups(text):
+        point = pair(group)
+        if point is not None:
+            points.append(point)
+    return points
+
+
+def _names_of_points(text: str, count: int) -> list[str]:
+    """Return a name for each of `count` points from a text with their names.
+
+    That is a list with a name for each, or one name for all. With a list of another length, all
+    names are empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if len(names) == count:
+        return names
+    if len(names) == 1:
+        return names * count
+    return [""] * count
+
+
+class _Tag(NamedTuple):
+    """A tag: whether it closes, its name, and its attributes with names in lower case."""
+
+    closing: bool
+    name: str
+    attributes: dict[str, str]
+
+
+def _parse_tag(match: re.Match[str]) -> _Tag:
+    """Return the tag that a match of TAG is."""
+    if match["word"]:
+        return _Tag(match["side"] == "end", match["word"], {})
+    name = match["bar"] or match["plain"]
+    attributes: dict[str, str] = {}
+    for key, quoted, single_quoted, bare in _ATTRIBUTE.findall(match["attributes"] or ""):
+        attributes[key.lower()] = quoted or single_quoted or bare
+    return _Tag(name.startswith("/"), name.lstrip("/"), attributes)
 
 
 def _elements(text: str) -> Iterator[_Element]:
+    """Yield the elements of a text in order, without collections."""
     matches = [*TAG.finditer(text)]
     collection: dict[str, str] = {}
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
-        closing, name, attributes = _tag(match)
-        if name == "collection":
-            collection = {} if closing else {"label": attributes.get("mention", "")}
+    for i, match in enumerate(matches):
+        tag = _parse_tag(match)
+        if tag.name == "collection":
+            collection = {} if tag.closing else {"label": tag.attributes.get("mention", "")}
             continue
-        if closing:
+        if tag.closing:
             continue
         if match[0].endswith("/>"):
-            if name not in _BOX_TAGS or attributes.keys() >= _CORNERS:
-                yield _Element(
-                    name,
-                    attributes,
-                    "",
-                    match.start(),
-                    match.end(),
-                    closed=True,
-                    broken=False,
-                    last=False,
-                )
+            if tag.name not in _BOX_TAGS or tag.attributes.keys() >= _CORNERS:
+                yield _empty_element(tag, match)
             continue
-        after = None if following is None else _tag(following)[:2]
-        content = text[match.end() : following.start() if following else None]
-        closed = after == (True, name)
-        end = following.end() if following is not None and closed else match.end() + len(content)
-        broken, last = after is None or not after[0], after is None
-        last = last and not (name in _BOX_TAGS and attributes.keys() >= _CORNERS)
-        yield _Element(
-            name, {**collection, **attributes}, content, match.start(), end, closed, broken, last
-        )
+        following = matches[i + 1] if i + 1 < len(matches) else None
+        tag = tag._replace(attributes={**collection, **tag.attributes})
+        yield _element(text, tag, match, following)
 
 
-def _tag(match: re.Match[str]) -> tuple[bool, str, dict[str, str]]:
-    if match["word"]:
-        return match["side"] == "end", match["word"], {}
-    name = match["bar"] or match["plain"]
-    found = _ATTRIBUTE.findall(match["attributes"] or "")
-    return (
-        name.startswith("/"),
-        name.lstrip("/"),
-        {key.lower(): a or b or c for key, a, b, c in found},
+def _empty_element(tag: _Tag, match: re.Match[str]) -> _Element:
+    """Return the element of a tag that closes itself."""
+    return _Element(
+        tag.name,
+        tag.attributes,
+        content="",
+        start=match.start(),
+        end=match.end(),
+        closed=True,
+        broken=False,
+        last=False,
     )
 
 
-# What stands beside a box: labels in tags of their own, or else words
+def _element(
+    text: str, tag: _Tag, match: re.Match[str], following: re.Match[str] | None
+) -> _Element:
+    """Return the element of a tag that opens, up to the tag that follows it."""
+    if following is None:
+        has_corners = tag.name in _BOX_TAGS and tag.attributes.keys() >= _CORNERS
+        return _Element(
+            tag.name,
+            tag.attributes,
+            content=text[match.end() :],
+            start=match.start(),
+            end=len(text),
+            closed=False,
+            broken=True,
+            last=not has_corners,
+        )
+    after = _parse_tag(following)
+    closed = after.closing and after.name == tag.name
+    return _Element(
+        tag.name,
+        tag.attributes,
+        content=text[match.end() : following.start()],
+        start=match.start(),
+        end=following.end() if closed else following.start(),
+        closed=closed,
+        broken=not after.closing,
+        last=False,
+    )
 
 
-def _said_of_boxes(text: str, elements: list[_Element]) -> dict[int, Said]:
-    """Return what is said of each box, by its index among the elements, besides what its own tag
-    says.
-    """
-    boxes = [i for i, element in enumerate(elements) if element.is_box]
-    labels = [
-        i
-        for i, e in enumerate(elements)
-        if e.name in _LABEL_TAGS and e.closed and e.content.strip()
-    ]
-    if not boxes or all(
-        elements[i].own_label or _LABEL_INSIDE.match(elements[i].content) for i in boxes
-    ):
-        return dict.fromkeys(boxes, NOTHING_SAID)
+# Details of a box: from labels in tags of their own, or else from words
+
+
+def _details_of_boxes(text: str, elements: list[_Element]) -> dict[int, Details]:
+    """Return the details of each box from what stands beside its tag, by its element's index."""
+    boxes: list[int] = []
+    labels: list[int] = []
+    all_label_themselves = True
+    for i, element in enumerate(elements):
+        if element.is_box:
+            boxes.append(i)
+            if not element.own_label and not _LABEL_INSIDE.match(element.content):
+                all_label_themselves = False
+        elif element.is_label and element.closed and element.content.strip():
+            labels.append(i)
+    if all_label_themselves:
+        return dict.fromkeys(boxes, NO_DETAILS)
     gaps = _gaps(text, elements)
     if not labels:
-        return dict(zip(boxes, said_in_words(gaps), strict=True))
-    if boxes[0] < labels[0] and (begins_line(gaps[0]) or said_ahead(gaps[0]) == NOTHING_SAID):
-        return _said_by_tags_behind(text, elements, boxes, labels)
-    return _said_by_tags_ahead(elements, boxes, gaps)
+        return dict(zip(boxes, details_in_words(gaps), strict=True))
+    if boxes[0] < labels[0] and (begins_line(gaps[0]) or details_ahead(gaps[0]) == NO_DETAILS):
+        return _details_by_tags_behind(text, elements, boxes, labels)
+    return _details_by_tags_ahead(elements, boxes, gaps)
 
 
 def _gaps(text: str, elements: list[_Element]) -> list[str]:
-    """Return the words before the first box, between boxes and behind the last one, without labels
-    in tags.
+    """Return the words before the first box, between boxes, and behind the last box.
+
+    Labels in tags are left out.
     """
     gaps: list[str] = []
     words: list[str] = []
     at = 0
     for element in elements:
-        words.append(with_attributes_said(text[at : element.start]))
+        words.append(with_names_from_attributes(text[at : element.start]))
         at = element.end
         if element.is_box:
             gaps.append("".join(words))
             words = []
-    return [*gaps, "".join(words) + text[at:]]
+    words.append(text[at:])
+    gaps.append("".join(words))
+    return gaps
 
 
-def _said_by_tags_ahead(
+def _details_by_tags_ahead(
     elements: list[_Element], boxes: list[int], gaps: list[str]
-) -> dict[int, Said]:
-    said: dict[int, Said] = {}
-    # `since`: a label's tag stands between the last box and this one
-    current, since = NOTHING_SAID, True
-    at = dict(zip(boxes, gaps, strict=False))
+) -> dict[int, Details]:
+    """Return the details of each box from the label's tag before it.
+
+    Behind another box, words may stand instead of the tag.
+
+    Raises:
+        UnreadableReply: Two labels stand before one box.
+    """
+    words_before = dict(zip(boxes, gaps, strict=False))
+    details_of_boxes: dict[int, Details] = {}
+    current = NO_DETAILS
+    label_since_box = True  # whether a label's tag stands between the last box and this one
     for i, element in enumerate(elements):
-        if element.name in _LABEL_TAGS:
-            follows = (
-                i > 0
-                and elements[i - 1].name in _LABEL_TAGS
-                and elements[i - 1].end == element.start
-            )
-            if follows and elements[i - 1].content.strip() and element.content.strip():
+        if element.is_label:
+            if i > 0 and _are_two_labels(elements[i - 1], element):
                 raise UnreadableReply("two labels stand before one box")
-            current, since = named(element.content.strip() if element.closed else None), True
+            current = details_of_label(element.content.strip() if element.closed else None)
+            label_since_box = True
         elif element.name == "pred":
-            since = True
+            label_since_box = True
         elif element.is_box:
-            words = NOTHING_SAID if since and current != NOTHING_SAID else said_ahead(at[i])
-            said[i] = words if words != NOTHING_SAID else current
-            since = False
-    return said
+            details = current
+            if not label_since_box or current == NO_DETAILS:
+                in_words = details_ahead(words_before[i])
+                if in_words != NO_DETAILS:
+                    details = in_words
+            details_of_boxes[i] = details
+            label_since_box = False
+    return details_of_boxes
 
 
-def _said_by_tags_behind(
+def _are_two_labels(first: _Element, second: _Element) -> bool:
+    """Whether an element right before a label is one too, and both have a text."""
+    if not first.is_label or first.end != second.start:
+        return False
+    return bool(first.content.strip() and second.content.strip())
+
+
+def _details_by_tags_behind(
     text: str, elements: list[_Element], boxes: list[int], labels: list[int]
-) -> dict[int, Said]:
-    """MinerU: <|box_start|>100 200 300 400<|box_end|><|ref_start|>table<|ref_end|>."""
-    following = next((i for i in boxes if i > labels[0]), None)
-    to_label = text[elements[labels[0] - 1].end : elements[labels[0]].start]
-    on_the_next_line = "\n" in to_label and following is not None
-    if (
-        on_the_next_line
-        and "\n" not in text[elements[labels[0]].end : elements[following or 0].start]
-    ):
+) -> dict[int, Details]:
+    """Return the details of each box from the label's tag behind it.
+
+    MinerU writes <|box_start|>100 200 300 400<|box_end|><|ref_start|>table<|ref_end|>.
+
+    Raises:
+        UnreadableReply: It is unclear on which side of their boxes the labels stand.
+    """
+    if _is_nearer_to_next_box(text, elements, boxes, labels[0]):
         raise UnreadableReply(UNCLEAR)
-    said: dict[int, Said] = {}
-    behind, of_labels = None, set(labels)
-    for i in range(len(elements) - 1, -1, -1):
-        if i in of_labels:
-            behind = named(elements[i].content.strip())
-        elif elements[i].is_box and behind is None:
-            raise UnreadableReply(UNCLEAR)
-        elif elements[i].is_box and behind is not None:
-            said[i] = behind
-    return said
+    details_of_boxes: dict[int, Details] = {}
+    label_behind: Details | None = None
+    label_places = set(labels)
+    for i in reversed(range(len(elements))):
+        element = elements[i]
+        if i in label_places:
+            label_behind = details_of_label(element.content.strip())
+        elif element.is_box:
+            if label_behind is None:
+                raise UnreadableReply(UNCLEAR)
+            details_of_boxes[i] = label_behind
+    return details_of_boxes
+
+
+def _is_nearer_to_next_box(
+    text: str, elements: list[_Element], boxes: list[int], label: int
+) -> bool:
+    """Whether a label stands on a new line, and the next box on the same one."""
+    before = text[elements[label - 1].end : elements[label].start]
+    if "\n" not in before:
+        return False
+    for box in boxes:
+        if box > label:
+            return "\n" not in text[elements[label].end : elements[box].start]
+    return False

@@ -1,14 +1,12 @@
-"""The parts of a reply that are its answers: without thinking, echoed prompt, role words and
-fences.
-"""
+"""The answers in a reply, without thinking, echoed prompt, roles and fences."""
 
 import re
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies._channels import spoken
-from dataflow_grounding.replies._talk import statements
+from dataflow_grounding.replies._channels import parts_for_user
+from dataflow_grounding.replies._talk import split_at_corrections
 from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.vocabulary import words
 
@@ -16,7 +14,8 @@ _ANSWER = lazy_pattern(
     r"(<(?:final_)?answer>|<\|begin_of_answer\|>)|</(?:final_)?answer>|<\|end_of_answer\|>",
     re.IGNORECASE,
 )
-_GLM_BOX, _GLM_BOX_END = "<|begin_of_box|>", "<|end_of_box|>"
+_GLM_BOX = "<|begin_of_box|>"
+_GLM_BOX_END = "<|end_of_box|>"
 _CONTROL = lazy_pattern("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
 _ESCAPED_JSON = lazy_pattern(r'"?\s*(?:[\[{]\s*)+\\+["n]')
 _LANGUAGE = lazy_pattern(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
@@ -26,8 +25,13 @@ _FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
 class AnswerText(NamedTuple):
-    """`text`, the `blocks` in its fences, the `talk` outside them, and the `cue` that takes back an
-    earlier answer.
+    """One answer in a reply.
+
+    Attributes:
+        text: All of it.
+        blocks: What is in its fences.
+        talk: What is outside of them: before each, and behind the last one.
+        cue: The words that take back an earlier answer; "" for none.
     """
 
     text: str
@@ -37,8 +41,10 @@ class AnswerText(NamedTuple):
 
 
 def answers_of(reply: str) -> list[AnswerText]:
-    """Return the answers in a model's reply, in order. Raises UnreadableReply for none or an
-    unfinished thought.
+    """Return the answers in a model's reply, in order.
+
+    Raises:
+        UnreadableReply: There are none, or the reply ends in the middle of a thought.
     """
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
@@ -47,53 +53,88 @@ def answers_of(reply: str) -> list[AnswerText]:
     fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and strict_json(fenced[1]) is not None:
         return [AnswerText(reply, [fenced[1]], ["", ""])]
-    behind_echoes = (part.rpartition("</input>")[2] for part in spoken(reply))
-    return [
-        _in_parts(_repaired(inside)) for part in behind_echoes for inside in _inside_answers(part)
-    ]
+    answers: list[AnswerText] = []
+    for part in parts_for_user(reply):
+        behind_echo = part.rpartition("</input>")[2]
+        for text in _contents_of_answer_tags(behind_echo):
+            answers.append(_split_at_fences(_repair(text)))
+    return answers
 
 
-def corrected(answer: AnswerText) -> list[AnswerText]:
-    """Return an answer, or the answers that it has where it corrects itself."""
-    parts = statements(answer.text) if len(answer.talk) != 1 or answer.talk[0] else []
-    return [_in_parts(text, cue) for cue, text in parts] if len(parts) > 1 else [answer]
+def split_corrected_answer(answer: AnswerText) -> list[AnswerText]:
+    """Split an answer where it corrects itself; any other answer is the only item."""
+    if len(answer.talk) == 1 and not answer.talk[0]:
+        return [answer]
+    parts = split_at_corrections(answer.text)
+    if len(parts) == 1:
+        return [answer]
+    return [_split_at_fences(part.text, part.cue) for part in parts]
 
 
 def without_control_tokens(text: str) -> str:
-    """Return `text` without the tokens that begin and end turns and texts."""
+    """Return a text without the tokens that begin and end turns and texts."""
     return _CONTROL.sub(" ", text)
 
 
-def _in_parts(text: str, cue: str = "") -> AnswerText:
+def _split_at_fences(text: str, cue: str = "") -> AnswerText:
+    """Return a text as an answer, with what is in its fences and what is outside of them.
+
+    `cue` are the words that take back an earlier answer.
+    """
     parts = text.split("```")
-    blocks = [
-        _LANGUAGE.sub("", part, count=1) if _LANGUAGE.match(part) else part for part in parts[1::2]
-    ]
+    blocks: list[str] = []
+    for part in parts[1::2]:
+        language = _LANGUAGE.match(part)
+        blocks.append(part if language is None else part[language.end() :])
     return AnswerText(text, blocks, parts[0::2], cue)
 
 
-def _inside_answers(text: str) -> list[str]:
-    """Return what is in tags that say that it is the answer, the last of them closed or not;
-    without any, the text.
+def _contents_of_answer_tags(text: str) -> list[str]:
+    """Return what is in tags such as <answer>; without any, the text is the only item.
+
+    A tag that another one follows which opens too is left out; the last may be open.
     """
-    _, *parts = _ANSWER.split(text)
-    inside = zip(parts[0::2], parts[1::2], [*parts[2::2], None], strict=False)
-    return [part for opens, part, follows in inside if opens and not follows and part.strip()] or [
-        text
-    ]
+    # The pattern's group keeps tags that open. So tags and texts take turns; a tag that closes is
+    # None, and before the first tag stands a text.
+    pieces = _ANSWER.split(text)
+    opening_tags = pieces[1::2]
+    contents = pieces[2::2]
+    answers: list[str] = []
+    for i, content in enumerate(contents):
+        opens_again = i + 1 < len(opening_tags) and opening_tags[i + 1]
+        if opening_tags[i] and not opens_again and content.strip():
+            answers.append(content)
+    return answers or [text]
 
 
-def _repaired(text: str) -> str:
-    # GLM puts its answer between these two tokens; the rest is talk. Gemma has a token for a
-    # quotation mark.
-    parts = [part.partition(_GLM_BOX_END)[0] for part in text.split(_GLM_BOX)[1:]]
-    text = "\n".join(parts) if any(re.search(r"\d", part) for part in parts) else text
-    text = _YAML_LIST.sub(
-        lambda match: f": [{', '.join(match[1].replace('-', ' ').split())}]\n", text
-    )
-    text = _STRUCK.sub(" ", text.replace('<|"|>', '"'))
-    return (
-        text.replace("\\n", "\n").replace('\\"', '"')
-        if _ESCAPED_JSON.match(text.lstrip())
-        else text
-    )
+def _repair(text: str) -> str:
+    """Return an answer's text with what is nearly JSON turned into JSON.
+
+    Lists of YAML become arrays, escaped JSON is unescaped, and what is struck out is left out.
+    """
+    text = _contents_of_glm_boxes(text)
+    text = _YAML_LIST.sub(_as_array, text)
+    text = text.replace('<|"|>', '"')  # Gemma's token for a quotation mark
+    text = _STRUCK.sub(" ", text)
+    if _ESCAPED_JSON.match(text.lstrip()):
+        text = text.replace("\\n", "\n").replace('\\"', '"')
+    return text
+
+
+def _contents_of_glm_boxes(text: str) -> str:
+    """Return what stands between GLM's two tokens for an answer, if that has numbers.
+
+    Any other text is returned as it is.
+    """
+    contents: list[str] = []
+    for part in text.split(_GLM_BOX)[1:]:
+        contents.append(part.partition(_GLM_BOX_END)[0])
+    if any(re.search(r"\d", content) for content in contents):
+        return "\n".join(contents)
+    return text
+
+
+def _as_array(match: re.Match[str]) -> str:
+    """Return YAML's list of four numbers, each on a line, as an array of JSON."""
+    numbers = match[1].replace("-", " ").split()
+    return f": [{', '.join(numbers)}]\n"

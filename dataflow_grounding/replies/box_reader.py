@@ -9,20 +9,20 @@ from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies._absence import denies_itself, negates
-from dataflow_grounding.replies._conventions import fits, goes_first
+from dataflow_grounding.replies._conventions import asked_format_goes_first, unit_fits_scale
 from dataflow_grounding.replies._pictures import SEVERAL
-from dataflow_grounding.replies._questions import Kept, Questions
-from dataflow_grounding.replies._talk import affirmed, denial, takes_back
+from dataflow_grounding.replies._questions import KeptBox, Questions
+from dataflow_grounding.replies._talk import affirmation_in, denial_in, takes_back
 from dataflow_grounding.replies.json_values import score_of
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.reading import (
+    Details,
     Dropped,
     FoundBox,
     Note,
     ParsedReply,
     RawBox,
     Reading,
-    Said,
 )
 
 # How far outside its range a number may lie, in parts of the range, to be moved inside and not
@@ -31,17 +31,28 @@ TOLERANCE = 1 / 8
 # The share of a reply's boxes that may lie further outside before the whole reply counts as written
 # in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
+_ROUNDING = 1e-6  # of the image's longer side: a move that is none
 _MOST_ABSENCES = 5000  # whose phrases are looked for
 STATUSES = ("ambiguous", "unsupported")
 
 
 def to_reading(
-    parsed: ParsedReply, asked: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
+    parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
 ) -> Reading:
-    """Return what a reply says, its boxes in pixels of the original. Raises UnreadableReply,
-    TruncatedReply.
+    """Return what a reply says, its boxes in pixels of the original.
+
+    Args:
+        parsed: The reply as written.
+        box_format: The box format that was asked for.
+        original: The size of the upright image in pixels.
+        sent: The size of the picture as sent.
+        phrases: The request's phrases by id.
+
+    Raises:
+        UnreadableReply: Nothing can be used, or it is unclear what counts.
+        TruncatedReply: The reply is cut off before its first complete box.
     """
-    return _BoxReader(asked, original, sent, phrases).read(parsed)
+    return _BoxReader(box_format, original, sent, phrases).read(parsed)
 
 
 class _NoBox(Exception):
@@ -53,19 +64,39 @@ class _NothingThere(Exception):
 
 
 class _BoxReader:
+    """Turns one parsed reply into a reading.
+
+    Attributes:
+        format: The box format that was asked for.
+        original: The size of the upright image in pixels.
+        sent: The size of the picture as sent.
+        phrases: The request's phrases by id.
+        reading: What is returned at the end; methods add notes and statuses to it.
+        questions: Tells which phrase a box belongs to.
+        kept_boxes: The boxes that can be used, in the reply's order.
+        index_of_box: The index in `kept_boxes` of a box, by its answer, phrase and pixels.
+        unique_notes: The texts of notes that are made only once.
+        out_of_scale: The boxes whose numbers lie far outside the range that was asked for.
+        zeros: The details of boxes of zeros, which say that nothing is there.
+    """
+
     def __init__(
         self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
     ) -> None:
-        self.format, self.original, self.sent, self.phrases = box_format, original, sent, phrases
+        self.format = box_format
+        self.original = original
+        self.sent = sent
+        self.phrases = phrases
         self.reading = Reading([])
         self.questions = Questions(phrases)
-        self.kept: list[Kept] = []
-        self.seen: dict[tuple[int, int | None, Bbox], int] = {}
-        self.noted: set[str] = set()
+        self.kept_boxes: list[KeptBox] = []
+        self.index_of_box: dict[tuple[int, int | None, Bbox], int] = {}
+        self.unique_notes: set[str] = set()
         self.out_of_scale: list[RawBox] = []
-        self.zeros: list[Said] = []
+        self.zeros: list[Details] = []
 
     def read(self, parsed: ParsedReply) -> Reading:
+        """Return what a reply says. What is dropped on the way is added to `parsed.dropped`."""
         reading = self.reading
         reading.notes += parsed.notes
         if parsed.truncated:
@@ -75,61 +106,82 @@ class _BoxReader:
         self.take_boxes(parsed)
         if parsed.points:
             self.note("dropped", f"{len(parsed.points)} points, which are not boxes")
-            reading.unread += [
-                i for point in parsed.points for i in self.questions.about(point.said)[:1]
-            ]
-        kept, notes = self.questions.last_answers(self.kept, parsed)
-        self.check_scale(parsed, {parsed.answer, *(one.answer for one in kept)})
-        self.check_talk(parsed, kept)
+        boxes, notes = self.questions.last_answers(self.kept_boxes, parsed)
+        last_answers = {box.answer for box in boxes}
+        last_answers.add(parsed.answer)
+        self.check_scale(parsed, last_answers)
+        self.check_talk(parsed, boxes)
         reading.notes += notes
-        reading.boxes = [one.box for one in kept]
-        found = {box.id for box in reading.boxes}
+        reading.boxes = [box.box for box in boxes]
         for dropped in parsed.dropped:
             self.note("dropped", dropped.reason)
-            reading.unread += self.questions.about(dropped.said)[:1]
-        reading.unread = sorted(set(reading.unread) - found)
-        if reading.boxes or reading.statuses:
-            return reading
-        self.check_none(parsed)
+        reading.unread = self.unread_phrases(parsed)
+        if not reading.boxes and not reading.statuses:
+            self.check_none(parsed)
         return reading
 
+    def unread_phrases(self, parsed: ParsedReply) -> list[int]:
+        """Return the phrases that have no box, but points or something dropped."""
+        unread: set[int] = set()
+        for point in parsed.points:
+            unread.update(self.questions.about(point.details)[:1])
+        for dropped in parsed.dropped:
+            unread.update(self.questions.about(dropped.details)[:1])
+        for box in self.reading.boxes:
+            if box.id is not None:
+                unread.discard(box.id)
+        return sorted(unread)
+
     def check_none(self, parsed: ParsedReply) -> None:
-        """Raise UnreadableReply, or TruncatedReply, unless a reply without boxes says that nothing
-        is there.
+        """Check that a reply without boxes says that nothing is there.
+
+        Raises:
+            UnreadableReply: It doesn't say so.
+            TruncatedReply: It is cut off before it could say so.
         """
         if parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
         if parsed.dropped:
             raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
-        if parsed.missing is not None and not parsed.missing.answers_for(self.phrases):
+        if parsed.missing is None:
+            self.check_list(parsed)
+        elif not parsed.missing.answers_for(self.phrases):
             raise UnreadableReply(
                 f"the reply says only that {parsed.missing.thing[:60]!r} is not there"
             )
-        if parsed.missing is None:
-            self.check_list(parsed)
 
     def check_list(self, parsed: ParsedReply) -> None:
-        """Raise UnreadableReply unless empty lists say of every phrase that it is not there, and no
-        words deny it.
+        """Check that empty lists say of every phrase that it is not there.
+
+        Raises:
+            UnreadableReply: They don't, or words beside them say that a thing is there.
         """
         for talk in parsed.talk:
-            words = affirmed(talk.text, self.phrases) if talk.answer == parsed.answer else None
+            if talk.answer != parsed.answer:
+                continue
+            words = affirmation_in(talk.text, self.phrases)
             if words is not None:
                 raise UnreadableReply(
                     f"the reply has no box, and says {' '.join(words.split())[:60]!r}"
                 )
-        absences = [*(said for said, _ in parsed.absences), *self.zeros]
-        left = set(self.phrases)
-        for said in absences[:_MOST_ABSENCES]:
-            left -= self.questions.lacking(said)
-            if not left:
+        absences = [details for details, _ in parsed.absences]
+        absences += self.zeros
+        unanswered = set(self.phrases)
+        for details in absences[:_MOST_ABSENCES]:
+            unanswered -= self.questions.ids_not_there(details)
+            if not unanswered:
                 return
-        if left:
+        if unanswered:
             raise UnreadableReply(
-                f"the reply has no box, and doesn't say that phrase {min(left)} is not there"
+                f"the reply has no box, and doesn't say that phrase {min(unanswered)} is not there"
             )
 
     def take_boxes(self, parsed: ParsedReply) -> None:
+        """Add the boxes that can be used to `kept_boxes`, and the others to `parsed.dropped`.
+
+        Raises:
+            UnreadableReply: The boxes may be of another picture, or there are only points.
+        """
         self.check_pictures(parsed)
         if self.format.scale == "grid_32":
             _take_cells(parsed)
@@ -138,227 +190,324 @@ class _BoxReader:
         unusable: list[tuple[RawBox, str]] = []
         for raw in parsed.boxes:
             try:
-                self.keep(raw, self.pixels(raw))
+                self.keep(raw, self.to_pixels(raw))
             except _NothingThere as nothing:
                 self.note("dropped", str(nothing))
-                self.zeros.append(raw.said)
+                self.zeros.append(raw.details)
             except _NoBox as error:
                 unusable.append((raw, str(error)))
-        again = {raw.numbers for raw, _ in unusable if not raw.said.labels} == {
-            one.box.numbers for one in self.kept
-        }
+        if unusable:
+            self.drop_unusable(unusable, parsed)
+
+    def drop_unusable(self, unusable: list[tuple[RawBox, str]], parsed: ParsedReply) -> None:
+        """Add boxes that can't be used to `parsed.dropped`, each with its reason.
+
+        Where those without a label are the kept boxes once more, they are left out.
+        """
+        unlabelled = {raw.numbers for raw, _ in unusable if not raw.details.labels}
+        repeat_kept_boxes = unlabelled == {box.box.numbers for box in self.kept_boxes}
         for raw, reason in unusable:
-            if raw.said.labels or not again:  # else all boxes once more, without their labels
-                parsed.dropped.append(Dropped(reason, raw.said, raw.answer))
+            if raw.details.labels or not repeat_kept_boxes:
+                parsed.dropped.append(Dropped(reason, raw.details, raw.answer))
 
     def check_pictures(self, parsed: ParsedReply) -> None:
-        """Raise UnreadableReply if the boxes of phrases may be those of a crop, or of several
-        pictures.
+        """Check that the boxes of phrases can't be those of a crop, or of several pictures.
+
+        Raises:
+            UnreadableReply: They may be.
         """
-        elsewhere = parsed.elsewhere or (SEVERAL if len(parsed.pictures) > 1 else None)
+        elsewhere = parsed.elsewhere
+        if elsewhere is None and len(parsed.pictures) > 1:
+            elsewhere = SEVERAL
         if elsewhere and self.phrases and parsed.boxes:
             raise UnreadableReply(elsewhere)
 
-    def check_scale(self, parsed: ParsedReply, counted: set[int]) -> None:
-        """Raise UnreadableReply if an answer that counts is in another scale; one that was taken
-        back may be.
+    def check_scale(self, parsed: ParsedReply, last_answers: set[int]) -> None:
+        """Check that answers are in the scale that was asked for.
+
+        Args:
+            parsed: The reply.
+            last_answers: The numbers of the answers to check. An answer that was taken back may be
+                in another scale.
+
+        Raises:
+            UnreadableReply: One of them is in another scale.
         """
+        if not self.out_of_scale:
+            return
         boxes = Counter(raw.answer for raw in parsed.boxes)
         outside = Counter(raw.answer for raw in self.out_of_scale)
-        if all(outside[answer] <= OUT_OF_SCALE_SHARE * boxes[answer] for answer in counted):
+        if all(outside[answer] <= OUT_OF_SCALE_SHARE * boxes[answer] for answer in last_answers):
             return
-        numbers = [
-            number for raw in self.out_of_scale if raw.answer in counted for number in raw.numbers
-        ]
+        numbers: list[float] = []
+        for raw in self.out_of_scale:
+            if raw.answer in last_answers:
+                numbers += raw.numbers
         x, y = self.format.limits(self.sent)
-        asked = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
-        go = f"the coordinates go from {min(numbers):g} to {max(numbers):g}"
-        raise UnreadableReply(f"{go}, where {asked} was asked for")
+        scale = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
+        raise UnreadableReply(
+            f"the coordinates go from {min(numbers):g} to {max(numbers):g},"
+            f" where {scale} was asked for"
+        )
 
-    def check_talk(self, parsed: ParsedReply, kept: list[Kept]) -> None:
-        others = bool(self.phrases.keys() - {one.box.id for one in kept})
-        things: dict[int, dict[int, str]] = {}
-        for box, answer, _ in kept:
-            things.setdefault(answer, {})[box.id or 0] = self.phrases.get(
-                box.id or 0, box.label or ""
-            )
+    def check_talk(self, parsed: ParsedReply, boxes: list[KeptBox]) -> None:
+        """Check that no words of an answer take back the boxes that it gives.
+
+        Raises:
+            UnreadableReply: Some words do.
+        """
+        if not parsed.talk:
+            return
+        without_box = self.phrases.keys() - {box.box.id for box in boxes}
+        things_by_answer: dict[int, dict[int, str]] = {}
+        for box, answer, _ in boxes:
+            thing_id = box.id or 0
+            thing = self.phrases.get(thing_id, box.label or "")
+            things_by_answer.setdefault(answer, {})[thing_id] = thing
         for talk in parsed.talk:
-            words = (
-                denial(talk, things[talk.answer], others=others) if talk.answer in things else None
-            )
+            things = things_by_answer.get(talk.answer)
+            if things is None:
+                continue
+            words = denial_in(talk, things, others=bool(without_box))
             if words is not None:
                 raise UnreadableReply(
                     f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}"
                 )
 
-    def note(self, code: str, what: str) -> None:
-        self.reading.notes.append(Note(code, what))
+    def note(self, code: str, text: str) -> None:
+        """Add a note to the reading."""
+        self.reading.notes.append(Note(code, text))
 
-    def note_once(self, code: str, what: str) -> None:
-        if what not in self.noted:
-            self.noted.add(what)
-            self.note(code, what)
+    def note_once(self, code: str, text: str) -> None:
+        """Add a note to the reading, unless it was added before."""
+        if text not in self.unique_notes:
+            self.unique_notes.add(text)
+            self.note(code, text)
 
     def take_statuses(self, parsed: ParsedReply) -> None:
-        for i, status in parsed.statuses.items():
-            if (i in self.phrases or not self.phrases) and status in STATUSES:
-                self.reading.statuses[i] = status
+        """Add to the reading the statuses of the request's phrases, with their reasons."""
+        statuses = self.reading.statuses
+        for phrase_id, status in parsed.statuses.items():
+            if (phrase_id in self.phrases or not self.phrases) and status in STATUSES:
+                statuses[phrase_id] = status
             else:
-                self.note("dropped", f"status {status[:40]!r} of phrase {i}")
-        self.reading.reasons = {
-            i: why for i, why in parsed.reasons.items() if i in self.reading.statuses
-        }
+                self.note("dropped", f"status {status[:40]!r} of phrase {phrase_id}")
+        for phrase_id, reason in parsed.reasons.items():
+            if phrase_id in statuses:
+                self.reading.reasons[phrase_id] = reason
 
-    def meaning(self, raw: RawBox) -> BoxFormat:
-        meant = self.format
-        if raw.family is not None and raw.family != meant.name:
-            family = known_formats()[raw.family]
-            if goes_first(meant, family):
+    def format_of(self, raw: RawBox) -> BoxFormat:
+        """Return the format that a box is read in: that of its tokens, or else that asked for."""
+        box_format = self.format
+        if raw.family is not None and raw.family != box_format.name:
+            family_format = known_formats()[raw.family]
+            if asked_format_goes_first(box_format, family_format):
                 self.note_once(
-                    "native_tokens", f"read as {meant.name}, as asked, and not as {raw.family}"
+                    "native_tokens", f"read as {box_format.name}, as asked, and not as {raw.family}"
                 )
-                return meant
-            meant = family
+                return box_format
+            box_format = family_format
             self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
-        if raw.corners and meant.order in ("xywh", "cxcywh"):
-            return replace(meant, order="xyxy")
-        return replace(meant, order=raw.order) if raw.order else meant
+        if raw.corners and box_format.order in ("xywh", "cxcywh"):
+            return replace(box_format, order="xyxy")
+        if raw.order:
+            return replace(box_format, order=raw.order)
+        return box_format
 
-    def pixels(self, raw: RawBox) -> Bbox:
-        """Return the box that a raw one means, inside the image; raises _NoBox when
-        it means none.
+    def to_pixels(self, raw: RawBox) -> Bbox:
+        """Return a box in pixels of the original, inside it.
+
+        Raises:
+            _NoBox: The box can't be used.
+            _NothingThere: It says that nothing is there.
         """
-        meant, numbers = self.meaning(raw), raw.numbers
-        if meant.scale == "grid_32":
+        box_format = self.format_of(raw)
+        numbers = raw.numbers
+        if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
-                raise _NoBox(f"grid cells {_shown(raw.numbers)}")
+                raise _NoBox(f"grid cells {_in_brackets(raw.numbers)}")
         elif raw.family is None and set(numbers) in ({0}, {-1}):
-            raise _NothingThere(f"{_shown(raw.numbers)}, which says that nothing is there")
+            raise _NothingThere(f"{_in_brackets(raw.numbers)}, which says that nothing is there")
         else:
-            numbers = self.in_scale(raw, meant)
-        drawn = meant.to_pixels(numbers, original=self.original, sent=self.sent)
-        upright = ordered(drawn)
-        if upright != drawn:
-            self.note("swapped", f"{_shown(raw.numbers)}: the corners were the wrong way round")
+            numbers = self.numbers_in_scale(raw, box_format)
+        as_written = box_format.to_pixels(numbers, original=self.original, sent=self.sent)
+        upright = ordered(as_written)
+        if upright != as_written:
+            self.note(
+                "swapped", f"{_in_brackets(raw.numbers)}: the corners were the wrong way round"
+            )
         inside = clamp(upright, self.original)
         if area(inside) <= 0:
-            raise _NoBox(f"{_shown(raw.numbers)} has no area in the image")
-        if max(abs(a - b) for a, b in zip(inside, upright, strict=True)) > 1e-6 * max(
-            self.original
-        ):
-            self.note("clamped", f"{_shown(raw.numbers)} reached outside the image")
+            raise _NoBox(f"{_in_brackets(raw.numbers)} has no area in the image")
+        if _farthest(inside, upright) > _ROUNDING * max(self.original):
+            self.note("clamped", f"{_in_brackets(raw.numbers)} reached outside the image")
         return inside
 
-    def in_scale(self, raw: RawBox, meant: BoxFormat) -> tuple[float, ...]:
-        if raw.unit is not None and not fits(
-            raw.unit, meant.scale, raw.numbers, (self.original, self.sent)
+    def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
+        """Return the numbers of a box, with a row of nines replaced by the far edge.
+
+        Raises:
+            _NoBox: They are in another unit or scale than that of `box_format`.
+        """
+        sizes = (self.original, self.sent)
+        if raw.unit is not None and not unit_fits_scale(
+            raw.unit, box_format.scale, raw.numbers, sizes
         ):
-            said = f"{_shown(raw.numbers)} is said to be in {raw.unit}"
-            raise _NoBox(f"{said}, and the box format {self.format.name} was asked for")
-        # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue
-        # 123); elsewhere no number that far out is a slip.
-        repaired = raw.numbers
-        if meant.scale in (999, 1000) and meant.order in ("xyxy", "yxyx"):
-            far = (999.0 if n > 1000 and set(f"{n:.0f}") == {"9"} else n for n in repaired[2:])
-            repaired = (*repaired[:2], *far)
-        if repaired != raw.numbers:
-            self.note("clamped", f"{_shown(raw.numbers)}: a row of nines means the far edge")
-        if _out_of_scale(to_xyxy(repaired, meant.order), meant.limits(self.sent)):
-            self.out_of_scale.append(replace(raw, numbers=repaired))
-            raise _NoBox(f"{_shown(raw.numbers)} does not fit the box format {self.format.name}")
-        return repaired
+            raise _NoBox(
+                f"{_in_brackets(raw.numbers)} is said to be in {raw.unit},"
+                f" and the box format {self.format.name} was asked for"
+            )
+        numbers = raw.numbers
+        if box_format.scale in (999, 1000) and box_format.order in ("xyxy", "yxyx"):
+            numbers = _with_far_edges(numbers)
+        if numbers != raw.numbers:
+            self.note("clamped", f"{_in_brackets(raw.numbers)}: a row of nines means the far edge")
+        if _out_of_scale(to_xyxy(numbers, box_format.order), box_format.limits(self.sent)):
+            self.out_of_scale.append(replace(raw, numbers=numbers))
+            raise _NoBox(
+                f"{_in_brackets(raw.numbers)} does not fit the box format {self.format.name}"
+            )
+        return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
-        said = raw.said
-        label = said.labels[0] if said.labels else None
-        phrase_id = self.phrase_of(raw, label) if self.phrases else said.id
-        score = score_of(said.score)
-        if score is None and said.score is not None:
-            self.note_once("score_ignored", f"{str(said.score)[:40]!r} is not a score from 0 to 1")
-        box = FoundBox(bbox, phrase_id, label, score, raw.numbers, said.evidence)
-        one = Kept(box, raw.answer, phrase_id if self.phrases else self.questions.of(said))
-        place = (
-            self.seen.setdefault((raw.answer, phrase_id, bbox), len(self.kept))
-            if self.phrases
-            else len(self.kept)
-        )
-        if place == len(self.kept):
-            self.kept.append(one)
+        """Add a box to `kept_boxes`; of equal boxes of one phrase only that with the best score.
+
+        Raises:
+            _NoBox: The box belongs to no phrase.
+        """
+        details = raw.details
+        label = details.labels[0] if details.labels else None
+        phrase_id = self.phrase_of(raw, label) if self.phrases else details.id
+        score = score_of(details.score)
+        if score is None and details.score is not None:
+            shown_score = repr(str(details.score)[:40])
+            self.note_once("score_ignored", f"{shown_score} is not a score from 0 to 1")
+        box = FoundBox(bbox, phrase_id, label, score, raw.numbers, details.evidence)
+        if not self.phrases:
+            self.kept_boxes.append(KeptBox(box, raw.answer, self.questions.of(details)))
+            return
+        kept_box = KeptBox(box, raw.answer, phrase_id)
+        new_index = len(self.kept_boxes)
+        index = self.index_of_box.setdefault((raw.answer, phrase_id, bbox), new_index)
+        if index == new_index:
+            self.kept_boxes.append(kept_box)
             return
         self.note_once(
-            "merged", f"{_shown(raw.numbers)} is given more than once for phrase {phrase_id}"
+            "merged", f"{_in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
-        if score is not None and score > (self.kept[place].box.score or -1):
-            self.kept[place] = one
+        if score is not None and score > (self.kept_boxes[index].box.score or -1):
+            self.kept_boxes[index] = kept_box
 
     def phrase_of(self, raw: RawBox, label: str | None) -> int:
-        """Return the phrase that a box belongs to, and note what speaks against it. Raises _NoBox
-        if there is none.
+        """Return the id of the phrase that a box belongs to, and note what speaks against it.
+
+        Raises:
+            _NoBox: It belongs to no phrase, or says itself that the phrase is not there.
         """
-        said, phrase_id = raw.said, self.questions.id_of(raw)
+        details = raw.details
+        phrase_id = self.questions.id_of(raw)
         if phrase_id is None:
-            thing = f"label {label[:60]!r}" if label else repr(said.talk[:60])
-            known = label or said.talk
-            raise _NoBox(
-                f"{thing} is not one of the phrases" if known else "a box without an id or a label"
-            )
-        if self.questions.names_several(said):
-            raise _NoBox(f"{(label or said.talk)[:60]!r} names several phrases")
-        if label and label != self.phrases[phrase_id] and not equal(label, self.phrases[phrase_id]):
-            self.check_label(said, phrase_id)
-        if label and phrase_id != said.id:
+            raise _NoBox(_why_of_no_phrase(details))
+        if self.questions.names_several(details):
+            raise _NoBox(f"{(label or details.talk)[:60]!r} names several phrases")
+        phrase = self.phrases[phrase_id]
+        if label and label != phrase and not equal(label, phrase):
+            self.check_label(details, phrase_id)
+        if label and phrase_id != details.id:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
-        self.check_words(said, phrase_id)
+        self.check_words(details, phrase_id)
         return phrase_id
 
-    def check_words(self, said: Said, phrase_id: int) -> None:
-        """Raise _NoBox for a box of which its object, or words of another language, say that it
-        isn't the phrase's.
+    def check_words(self, details: Details, phrase_id: int) -> None:
+        """Check that neither a box's object nor its name takes it back.
+
+        Raises:
+            _NoBox: Its object does, or its name in another language may.
         """
-        name = said.labels[0] if said.labels else said.talk
+        name = details.labels[0] if details.labels else details.talk
         if name in self.questions.translations:
             if negates(name):
                 raise _NoBox(f"{name[:60]!r} may say that it isn't there")
-            if not said.labels:
+            if not details.labels:
                 self.note(
                     "unlike_label", f"{name[:60]!r} can't be compared with phrase {phrase_id}"
                 )
-        for remark in said.remarks:
+        for remark in details.remarks:
             if takes_back(remark, self.phrases[phrase_id]):
                 raise _NoBox(f"a box that its object takes back: {remark[:60]!r}")
 
-    def check_label(self, said: Said, phrase_id: int) -> None:
-        """Raise _NoBox for a label that says that the phrase is not there, and note one that may be
-        another thing.
+    def check_label(self, details: Details, phrase_id: int) -> None:
+        """Note a label that may be another thing than the phrase.
+
+        Raises:
+            _NoBox: The label says that the phrase is not there.
         """
-        label, phrase = said.labels[0], self.phrases[phrase_id]
+        label = details.labels[0]
+        phrase = self.phrases[phrase_id]
         if denies_itself(label) and not denies_itself(phrase):
             raise _NoBox(f"label {label[:60]!r} says that it isn't there")
-        if said.id is not None:
-            known = alike(label, phrase) or not comparable(label, phrase)
+        if details.id is not None:
+            may_be_phrase = alike(label, phrase) or not comparable(label, phrase)
         else:
-            known = any(surely_alike(name, phrase) for name in (label, said.talk))
-        if not known:
+            may_be_phrase = surely_alike(label, phrase) or surely_alike(details.talk, phrase)
+        if not may_be_phrase:
             self.note(
                 "unlike_label", f"{label[:60]!r} may be something other than phrase {phrase_id}"
             )
 
 
+def _why_of_no_phrase(details: Details) -> str:
+    """Return why a box belongs to no phrase."""
+    if details.labels and details.labels[0]:
+        return f"label {details.labels[0][:60]!r} is not one of the phrases"
+    if details.talk:
+        return f"{details.talk[:60]!r} is not one of the phrases"
+    return "a box without an id or a label"
+
+
 def _take_cells(parsed: ParsedReply) -> None:
-    # Two numbers are two cells of the grid, and no point.
-    parsed.boxes += [replace(raw, kind="box") for raw in parsed.points if raw.order is None]
-    parsed.points = [raw for raw in parsed.points if raw.order is not None]
+    """Turn the points of a reply into boxes, in place: two numbers are two cells of the grid.
+
+    Points that are called x and y stay points.
+    """
+    points: list[RawBox] = []
+    for raw in parsed.points:
+        if raw.order is None:
+            parsed.boxes.append(replace(raw, kind="box"))
+        else:
+            points.append(raw)
+    parsed.points = points
+
+
+def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    """Return a box's numbers, with 999 for each number of the second corner that is all nines.
+
+    DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123);
+    elsewhere no number that far out is a slip.
+    """
+    repaired = list(numbers)
+    for i in range(2, len(repaired)):
+        if repaired[i] > 1000 and set(f"{repaired[i]:.0f}") == {"9"}:
+            repaired[i] = 999.0
+    return tuple(repaired)
+
+
+def _farthest(box: Bbox, moved: Bbox) -> float:
+    """Return the most pixels by which a side of a box was moved."""
+    return max(abs(before - after) for before, after in zip(box, moved, strict=True))
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    if any(
-        not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE for i, value in enumerate(corners)
-    ):
-        return True
+    """Whether numbers lie far outside their range, or are parts of 1 in a range of more."""
+    fractions = True
+    for i, value in enumerate(corners):
+        if not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE:
+            return True
+        fractions = fractions and 0 <= value <= 1
     # [0, 0, 1, 1] too, which is the whole picture in these
-    fractions = all(0 <= value <= 1 for value in corners)
     return min(limits) > 10 and fractions
 
 
-def _shown(numbers: Sequence[float]) -> str:
+def _in_brackets(numbers: Sequence[float]) -> str:
+    """Return numbers as a note shows them."""
     return "[" + ", ".join(f"{value:g}" for value in numbers) + "]"

@@ -1,5 +1,6 @@
-"""Finds JSON, and what was meant to be JSON, in any text: one pass, linear time, no recursion,
-nothing evaluated.
+"""Finds JSON, and what was meant to be JSON, in any text.
+
+It does so in one pass and linear time, without recursion, and evaluates nothing.
 """
 
 import json
@@ -10,12 +11,12 @@ from typing import Any
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.json_values import (
-    FoundJson,
     JsonArray,
+    JsonItem,
     JsonObject,
     Scan,
-    nested,
-    unescaped,
+    nested_values,
+    unescape,
 )
 
 MAX_DEPTH = 100
@@ -52,35 +53,46 @@ _KEYWORDS |= dict.fromkeys(["null", "none", "nil", "undefined", "nan", "infinity
 
 
 def find_json(text: str) -> Scan:
-    """Return all outermost arrays and objects in `text`, strict JSON or not. Raises UnreadableReply
-    past MAX_DEPTH.
+    """Return all outermost arrays and objects in `text`, strict JSON or not.
+
+    Raises:
+        UnreadableReply: They are nested deeper than MAX_DEPTH.
     """
     strict = strict_json(text)
-    if strict is None and not text.isascii():
-        text = _WIDE.sub(lambda match: match[1] or match[0].translate(_NARROW), text)
-    return strict if strict is not None else _Scanner(text).run()
+    if strict is not None:
+        return strict
+    if not text.isascii():
+        text = _WIDE.sub(_narrow_punctuation, text)
+    return _Scanner(text).run()
 
 
-def decoded(value: Any) -> Any:
-    """Return what a string of JSON holds, as in the arguments of a tool call; any other value as it
-    is.
+def _narrow_punctuation(match: re.Match[str]) -> str:
+    """Return full-width punctuation as JSON's own; a string as it is."""
+    return match[1] or match[0].translate(_NARROW)
+
+
+def decode_json_string(value: Any) -> Any:
+    """Return the array or object that a string holds as JSON, if it holds objects.
+
+    The arguments of a tool call are such a string. Any other value is returned as it is.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
-    scan = find_json(value)
-    found = scan.found[0].value if len(scan.found) == 1 else None
-    return found if holds_objects(found) else value
+    items = find_json(value).items
+    if len(items) == 1 and holds_objects(items[0].value):
+        return items[0].value
+    return value
 
 
 def holds_objects(value: Any) -> bool:
     """Whether a value is an object, or an array with objects in it."""
-    return isinstance(value, dict) or (
-        isinstance(value, list) and any(isinstance(item, dict) for item in value)
-    )
+    if isinstance(value, list):
+        return any(isinstance(item, dict) for item in value)
+    return isinstance(value, dict)
 
 
 def strict_json(text: str) -> Scan | None:
-    """Return the one array or object that `text` is, in strict JSON; None for any other text."""
+    """Return the array or object that a text is in strict JSON; None for any other text."""
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] not in ("{", "["):
         return None
@@ -88,30 +100,53 @@ def strict_json(text: str) -> Scan | None:
         value = json.loads(text, object_pairs_hook=JsonObject, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-    return (
-        None
-        if _deeper_than(value, MAX_DEPTH)
-        else Scan(text, [FoundJson(value, start, len(text.rstrip()))])
-    )
+    if _deeper_than(value, MAX_DEPTH):
+        return None
+    return Scan(text, [JsonItem(value, start, len(text.rstrip()))])
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
+    """Whether arrays and objects are nested more than `depth` levels deep."""
     level = [value]
     for _ in range(depth):
-        level = [child for parent in level for child in nested(parent)]
-        if not level:
+        next_level: list[Any] = []
+        for parent in level:
+            next_level += nested_values(parent)
+        if not next_level:
             return False
+        level = next_level
     return True
 
 
 @dataclass
 class _Open:
+    """An array or object that is not closed yet.
+
+    Attributes:
+        closer: The bracket that closes it.
+        value: The array or object, as far as it was read.
+        key: A key that has no value yet.
+    """
+
     closer: str
     value: Any
     key: str | None = None
 
 
 class _Scanner:
+    """Reads the arrays and objects of a text, whatever is wrong with them.
+
+    Attributes:
+        text: The text.
+        at: The index in the text up to which it was read.
+        stack: The arrays and objects that are open, the innermost last.
+        scan: What was read.
+        skip: Matches what is passed over between tokens.
+        line_end: Where the line ends in which a string's end was last looked for.
+        closer_known_until: Quotation mark → (index, answer): up to this index it is known whether
+            the line goes on to such a mark that ends a string.
+    """
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
@@ -122,29 +157,43 @@ class _Scanner:
         self.closer_known_until: dict[str, tuple[int, bool]] = {}
 
     def run(self) -> Scan:
-        while (match := _OPEN.search(self.text, self.at)) is not None:
-            self.at = start = match.start()
-            near = max(0, self.at - 200)
-            line = max(self.text.rfind("\n", near, self.at) + 1, near)
-            self.skip = _SKIP_MARKS if _IN_COMMENT.match(self.text, line, self.at) else _SKIP
-            self._push(match[0])
-            root = self.stack[0].value
-            while self.stack and self.at < len(self.text):
-                self._step()
-            if self.stack:
-                self.scan.truncated = True
-                self._close_all()
-            self.scan.found.append(FoundJson(root, start, self.at))
-        self.scan.truncated = self.scan.truncated or _CUT.search(self.text[-200:]) is not None
-        self.scan.repaired = self.scan.repaired or self.scan.broken
-        return self.scan
+        """Read all outermost arrays and objects, and return them."""
+        scan = self.scan
+        opening = _OPEN.search(self.text)
+        while opening is not None:
+            self._read_outermost(opening)
+            opening = _OPEN.search(self.text, self.at)
+        scan.truncated = scan.truncated or _CUT.search(self.text[-200:]) is not None
+        scan.repaired = scan.repaired or scan.broken
+        return scan
 
-    def _step(self) -> None:
+    def _read_outermost(self, opening: re.Match[str]) -> None:
+        """Read the array or object that begins with `opening`, and add it to the scan."""
+        start = opening.start()
+        self.at = start
+        self.skip = _SKIP_MARKS if self._is_in_comment() else _SKIP
+        self._open(opening[0])
+        root = self.stack[0].value
+        while self.stack and self.at < len(self.text):
+            self._read_next()
+        if self.stack:
+            self.scan.truncated = True
+            self._close_all()
+        self.scan.items.append(JsonItem(root, start, self.at))
+
+    def _is_in_comment(self) -> bool:
+        """Whether only the mark of a comment stands before it on the line."""
+        near = max(0, self.at - 200)
+        line = max(self.text.rfind("\n", near, self.at) + 1, near)
+        return _IN_COMMENT.match(self.text, line, self.at) is not None
+
+    def _read_next(self) -> None:
+        """Read the next token, or what is passed over before it."""
         skip = self.skip.match(self.text, self.at)
         if skip is not None:
             if not skip[0].isspace():
                 self.scan.repaired = True
-                self.scan.commented += _BOX_IN_COMMENT.findall(skip[0])
+                self.scan.boxes_in_comments += _BOX_IN_COMMENT.findall(skip[0])
             self.at = skip.end()
             return
         char = self.text[self.at]
@@ -153,48 +202,54 @@ class _Scanner:
             if self.stack[-1].key is not None:
                 self._add(None)
         elif char in "{[(":
-            self._push(char)
+            self._open(char)
         elif char in "}])":
-            self._pop(char)
+            self._close(char)
         elif char in ":=":
-            self._colon()
+            self._read_colon()
         elif char in _QUOTES and not (char == "`" and self.text.startswith("```", self.at)):
-            self._string(char)
+            self._read_string(char)
         else:
-            self._scalar()
+            self._read_number_or_word()
 
-    def _push(self, kind: str) -> None:
+    def _open(self, opener: str) -> None:
+        """Begin an array or object within the innermost one that is open."""
         if len(self.stack) >= MAX_DEPTH:
             raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
-        value: Any = JsonObject() if kind == "{" else JsonArray()
+        value: Any = JsonObject() if opener == "{" else JsonArray()
         if self.stack:
             self._add(value)
-        self.stack.append(_Open(_CLOSER_OF[kind], value))
+        self.stack.append(_Open(_CLOSER_OF[opener], value))
         self.at += 1
 
-    def _pop(self, char: str) -> None:
+    def _close(self, closer: str) -> None:
+        """End the innermost array or object that a bracket closes, and all that is open in it."""
         self.at += 1
-        if not self._is_open(char):
+        if not self._is_open(closer):
             self.scan.broken = True
             return
-        while self._leave().closer != char:
+        while self._close_innermost().closer != closer:
             self.scan.broken = True
 
     def _is_open(self, closer: str) -> bool:
-        return any(one.closer == closer for one in self.stack)
+        """Whether any open array or object is closed by this bracket."""
+        return any(opened.closer == closer for opened in self.stack)
 
-    def _leave(self) -> _Open:
+    def _close_innermost(self) -> _Open:
+        """End the innermost array or object and return it; a key without a value gets null."""
         top = self.stack.pop()
         if top.key is not None:
             top.value.put(top.key, None)
         return top
 
     def _close_all(self) -> None:
+        """End all arrays and objects that are open, and mark them as cut off."""
         self.scan.broken = True
         while self.stack:
-            self._leave().value.cut = True
+            self._close_innermost().value.cut = True
 
     def _add(self, value: Any) -> None:
+        """Add a value to the innermost array or object: under the key that has none yet, if any."""
         top = self.stack[-1]
         if top.closer != "}":
             top.value.append(value)
@@ -204,18 +259,23 @@ class _Scanner:
         else:
             top.value.loose.append(value)
 
-    def _colon(self) -> None:
+    def _read_colon(self) -> None:
+        """Read a colon: the last value of the object becomes a key."""
         self.at += 1
         top = self.stack[-1]
-        loose = top.value.loose if top.closer == "}" and top.key is None else []
-        if loose and not isinstance(loose[-1], (dict, list)):
-            top.key = str(loose.pop())
-        else:
-            self.scan.broken = True
+        if top.closer == "}" and top.key is None:
+            loose = top.value.loose
+            if loose and not isinstance(loose[-1], (dict, list)):
+                top.key = str(loose.pop())
+                return
+        self.scan.broken = True
 
-    def _string(self, quote: str) -> None:
-        text, at = self.text, self.at + 1
-        self.scan.repaired = self.scan.repaired or quote != '"'
+    def _read_string(self, quote: str) -> None:
+        """Read a string up to the quotation mark that ends it, whatever marks stand within."""
+        text = self.text
+        at = self.at + 1
+        if quote != '"':
+            self.scan.repaired = True
         while True:
             stop = _STOP[quote].search(text, at)
             if stop is None:  # cut off inside of the string: not known how it goes on
@@ -227,11 +287,11 @@ class _Scanner:
                 self.scan.repaired = True
                 if _NEW_LINE_OF_STRUCTURE.match(text, stop.end()):
                     self.scan.broken = True
-                    self._broken_string(stop.start())
+                    self._end_broken_string(stop.start())
                     return
                 at = stop.end()
             elif _AFTER_STRING.match(text, stop.end()) or not self._closes_later(quote, stop.end()):
-                self._add(unescaped(text[self.at + 1 : stop.start()]))
+                self._add(unescape(text[self.at + 1 : stop.start()]))
                 self.at = stop.end()
                 return
             else:  # a quotation mark within the string
@@ -239,43 +299,50 @@ class _Scanner:
                 at = stop.end()
 
     def _closes_later(self, quote: str, at: int) -> bool:
-        """Whether the line goes on to a quotation mark that ends a string; remembered, to search
-        each line once.
-        """
-        until, answer = self.closer_known_until.get(quote, (-1, False))
-        if at > until:
-            if at > self.line_end:
-                end = self.text.find("\n", at)
-                self.line_end = end if end >= 0 else len(self.text)
-            match = _CLOSES[quote].search(self.text, at, self.line_end)
-            until, answer = (match.start(), True) if match else (self.line_end, False)
-            self.closer_known_until[quote] = until, answer
-        return answer
+        """Whether behind `at` the line has another quotation mark that ends a string.
 
-    def _broken_string(self, end: int) -> None:
-        """Take a string that its line never closes as ended there, with the object around it."""
-        self._add(unescaped(self.text[self.at + 1 : end]))
+        The answer is remembered, so that each line is searched only once.
+        """
+        known_until, answer = self.closer_known_until.get(quote, (-1, False))
+        if at <= known_until:
+            return answer
+        if at > self.line_end:
+            end = self.text.find("\n", at)
+            self.line_end = end if end >= 0 else len(self.text)
+        match = _CLOSES[quote].search(self.text, at, self.line_end)
+        if match is None:
+            self.closer_known_until[quote] = (self.line_end, False)
+            return False
+        self.closer_known_until[quote] = (match.start(), True)
+        return True
+
+    def _end_broken_string(self, end: int) -> None:
+        """End a string that its line doesn't close at `end`, and the object around it."""
+        self._add(unescape(self.text[self.at + 1 : end]))
         self.at = end
         if self._is_open("}") and len(self.stack) > 1:
-            while self._leave().closer != "}":
+            while self._close_innermost().closer != "}":
                 pass
 
-    def _scalar(self) -> None:
-        number = _NUMBER.match(self.text, self.at)
-        match = number or _WORD.match(self.text, self.at)
+    def _read_number_or_word(self) -> None:
+        """Read a number, or a word, which is a keyword or a text without quotation marks."""
+        match = _NUMBER.match(self.text, self.at)
+        if match is not None:
+            self.at = match.end()
+            if self.at < len(self.text):  # else it may go on
+                self._add(int(match[0]) if _WHOLE.fullmatch(match[0]) else float(match[0]))
+            return
+        match = _WORD.match(self.text, self.at)
         if match is None:
             self.at += 1
             self.scan.broken = True
             return
         self.at = match.end()
-        if number is not None:
-            if self.at < len(self.text):
-                self._add(int(match[0]) if _WHOLE.fullmatch(match[0]) else float(match[0]))
-            return
         word = match[0].rstrip()
         if word.startswith("```"):
             self._close_all()
             return
-        self.scan.repaired = self.scan.repaired or word not in ("null", "true", "false")
+        if word not in ("null", "true", "false"):
+            self.scan.repaired = True
         if self.at < len(self.text):
             self._add(_KEYWORDS.get(word.lower(), word))

@@ -1,6 +1,4 @@
-"""Values as replies write them: JSON arrays and objects, what had to be repaired to read them,
-numbers and units.
-"""
+"""Values as replies write them: JSON's arrays and objects, numbers and units."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -30,14 +28,22 @@ _LARGEST = 10**9
 
 
 class JsonArray(list[Any]):
-    """An array as read; `cut`: the text ended inside of it."""
+    """An array as read.
+
+    Attributes:
+        cut: Whether the text ended inside of it.
+    """
 
     cut = False
 
 
 class JsonObject(dict[str, Any]):
-    """An object as read: the last of repeated keys wins; `parts` has all of them, `loose` the
-    values without a key.
+    """An object as read; the last of repeated keys wins.
+
+    Attributes:
+        cut: Whether the text ended inside of it.
+        parts: Where keys are repeated, the objects that the first, the second and so on make.
+        loose: The values without a key.
     """
 
     __slots__ = ("cut", "loose", "parts")
@@ -51,7 +57,7 @@ class JsonObject(dict[str, Any]):
             self.put(key, value)
 
     def put(self, key: str, value: Any) -> None:
-        """Set `key`, and begin a new part where it is already there."""
+        """Set a key; where it is there already, a new part of the object begins."""
         if key in self and not self.parts:
             first = JsonObject()
             first.update(self)
@@ -64,7 +70,7 @@ class JsonObject(dict[str, Any]):
 
 
 @dataclass
-class FoundJson:
+class JsonItem:
     """One array or object and where it is: `text[start:end]`."""
 
     value: Any
@@ -76,40 +82,47 @@ class FoundJson:
 class Scan:
     """What a text holds: arrays and objects in order.
 
-    `repaired`: some of it is not quite JSON. `broken`: brackets or strings don't fit, so that
-    things may be missing or misplaced. `truncated`: the text ends inside an array or object.
-    `commented`: the numbers of boxes in comments within an array or object, which are not read.
+    Attributes:
+        text: The text.
+        items: The outermost arrays and objects in it.
+        repaired: Whether some of it is not quite JSON.
+        broken: Whether brackets or strings don't fit, so that things may be missing or misplaced.
+        truncated: Whether the text ends inside an array or object.
+        boxes_in_comments: The numbers of boxes in comments within an array or object.
     """
 
     text: str
-    found: list[FoundJson] = field(default_factory=list)
+    items: list[JsonItem] = field(default_factory=list)
     repaired: bool = False
     broken: bool = False
     truncated: bool = False
-    commented: list[str] = field(default_factory=list)
+    boxes_in_comments: list[str] = field(default_factory=list)
 
 
-def nested(value: Any) -> list[Any]:
+def nested_values(value: Any) -> list[Any]:
     """Return the arrays and objects in an array or object."""
     values = value.values() if isinstance(value, dict) else value
     return [inner for inner in values if isinstance(inner, (dict, list))]
 
 
-def unescaped(raw: str) -> str:
+def unescape(raw: str) -> str:
     """Return what a string between its quotation marks says, with its escapes resolved."""
     if "\\" not in raw:
         return raw
-    text = _ESCAPE.sub(
-        lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES.get(m[2], "\\" + m[2]), raw
-    )
+    text = _ESCAPE.sub(_character_of_escape, raw)
     # Pairs of surrogates become one character; a lone one is nothing that can be written to a file.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _character_of_escape(match: re.Match[str]) -> str:
+    """Return the character that an escape stands for; one that is not known as it is written."""
+    if match[1]:
+        return chr(int(match[1], 16))
+    return _ESCAPES.get(match[2], "\\" + match[2])
+
+
 def number(value: Any) -> float | None:
-    """Return a coordinate as a number, also from a string; None for anything else, NaN and the like
-    included.
-    """
+    """Return a coordinate as a number, also from a string; None for anything else, and for NaN."""
     if isinstance(value, str):
         value = value.strip()
         if _NUMBER.fullmatch(value) is None:
@@ -121,29 +134,40 @@ def number(value: Any) -> float | None:
     return value if abs(value) <= _LARGEST else None
 
 
-def measured(values: list[Any]) -> tuple[list[Any], str | None]:
-    """Return values without the unit that all of them have, and that unit, "px" or "%"; None for
-    none.
+def split_off_unit(values: list[Any]) -> tuple[list[Any], str | None]:
+    """Return values without the unit that all of them have, and that unit, "px" or "%".
+
+    Where they don't all have the same unit, the values are returned as they are, and None.
     """
-    if not values or not isinstance(values[0], str):
+    numbers: list[str] = []
+    units: set[str] = set()
+    for value in values:
+        if not isinstance(value, str):
+            return values, None
+        match = _MEASURE.fullmatch(value)
+        if match is None:
+            return values, None
+        numbers.append(match[1])
+        units.add("%" if match[2] == "%" else "px")
+    if len(units) != 1:
         return values, None
-    matches = [_MEASURE.fullmatch(value) for value in values if isinstance(value, str)]
-    units = {match and match[2][0] for match in matches}
-    if len(matches) < len(values) or len(units) != 1 or None in units:
-        return values, None
-    return [match[1] for match in matches if match], "%" if units == {"%"} else "px"
+    return numbers, units.pop()
 
 
 def hull(corners: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the box around corners given as x, y, x, y, …"""
-    xs, ys = corners[0::2], corners[1::2]
+    xs = corners[0::2]
+    ys = corners[1::2]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def score_of(value: Any) -> float | None:
     """Return a score from 0 to 1, also from a percentage; None for anything else."""
-    per_cent = isinstance(value, str) and value.strip().endswith("%")
-    score = number(value.strip().rstrip("%") if per_cent else value)
-    if score is not None and per_cent:
-        score /= 100
-    return score if score is not None and 0 <= score <= 1 else None
+    if isinstance(value, str) and value.strip().endswith("%"):
+        per_cent = number(value.strip().rstrip("%"))
+        score = None if per_cent is None else per_cent / 100
+    else:
+        score = number(value)
+    if score is None or not 0 <= score <= 1:
+        return None
+    return score

@@ -13,65 +13,98 @@ _SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9ff
 _LATIN = lazy_pattern(r"[A-Za-z\u00c0-\u024f]")
 _PARTICIPLE = lazy_pattern(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
 _NUMBERING = lazy_pattern(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
-_EMPTY_WORDS, _RELATIONS, _QUALITIES = words("empty_words"), words("relations"), words("qualities")
+_EMPTY_WORDS = words("empty_words")
+_RELATIONS = words("relations")
+_QUALITIES = words("qualities")
 _NEGATIONS = frozenset(["no", "not", "without"])
+_RELATIONS_OF_THINGS = _RELATIONS - _NEGATIONS
 
 
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that `label` means: none, one, or several that read the same.
+    """Return the ids of the phrases that a label means: none, one, or several of the same text.
 
-    Equal up to case, spacing and quotation marks comes first; then equal but for articles and a
-    final number ("cat 2"); then the phrase that says more or less about the same thing: the same
-    head word, all words of the shorter one in the longer one, which has at most twice as many, the
-    same negations, and no other phrase as close. So "mug" means "the red mug" where there is no
-    other mug, and "blue mug" never does.
+    The first of these rules counts that any phrase meets:
+    1. The phrase equals the label up to case, spacing and quotation marks.
+    2. It equals the label but for articles and a final number ("cat 2").
+    3. It says more or less about the same thing, and no other phrase is as close. The two have the
+       same head word and the same negations; the longer has all words of the shorter, and at most
+       twice as many. So "mug" means "the red mug" where there is no other mug, and "blue mug" never
+       does.
     """
-    same = equal_ids(label, phrases) or [
-        i for i, phrase in phrases.items() if _bare(phrase) == _bare(label) != ""
-    ]
+    same = equal_ids(label, phrases)
     if same:
         return same
-    shares = {i: _likeness(label, phrase) for i, phrase in phrases.items()}
-    best = max(shares.values(), default=0.0)
-    close = [i for i, share in shares.items() if share == best]
-    return close if best >= 0.5 and len({_bare(phrases[i]) for i in close}) == 1 else []
+    folded = _fold_without_empty_words(label)
+    if folded:
+        same = [i for i, phrase in phrases.items() if _fold_without_empty_words(phrase) == folded]
+        if same:
+            return same
+    return _closest_ids(label, phrases)
+
+
+def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
+    """Return the ids of the phrases most like a label.
+
+    None where no phrase is like it, or where several are that don't mean the same.
+    """
+    closest: list[int] = []
+    best = 0.5
+    for i, phrase in phrases.items():
+        likeness = _likeness(label, phrase)
+        if likeness > best:
+            closest = []
+            best = likeness
+        if likeness == best:
+            closest.append(i)
+    things = {_fold_without_empty_words(phrases[i]) for i in closest}
+    return closest if len(things) == 1 else []
 
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that talk means, as `matching_ids`; but talk may say any more
-    about the thing.
+    """Return the ids of the phrases that talk means, as `matching_ids` does for a label.
+
+    But talk may have any number of further words about the thing.
     """
+    matching = matching_ids(talk, phrases)
+    if matching:
+        return matching
     thing = _PARTICIPLE.split(talk, maxsplit=1)[0]
-    close = [i for i, phrase in phrases.items() if alike(talk, phrase) or alike(thing, phrase)]
-    within = [i for i in close if all_words(phrases[i]) <= all_words(talk)]
-    return matching_ids(talk, phrases) or (within if len(within) == 1 else [])
+    words = all_words(talk)
+    ids: list[int] = []
+    for i, phrase in phrases.items():
+        if all_words(phrase) <= words and (alike(talk, phrase) or alike(thing, phrase)):
+            ids.append(i)
+    return ids if len(ids) == 1 else []
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two phrases can mean one thing: the same head word and negations, and one has all
-    words of the other.
+def alike(first: str, second: str) -> bool:
+    """Whether two phrases can mean one thing.
+
+    They have the same head word and negations, and one has all words of the other.
     """
-    return _likeness(one, other) > 0
+    return _likeness(first, second) > 0
 
 
-def surely_alike(one: str, other: str) -> bool:
-    """Whether two alike phrases differ only by words that make no other thing of it: "red car", but
-    not "toy car".
+def surely_alike(first: str, second: str) -> bool:
+    """Whether two phrases are alike, and no word of either makes another kind of thing of it.
+
+    "car" and "red car" are surely alike, "car" and "toy car" are not.
     """
-    return alike(one, other) and _kind(one) == _kind(other)
+    return alike(first, second) and _words_of_kind(first) == _words_of_kind(second)
 
 
-def contradicts(one: str, other: str) -> bool:
-    """Whether two phrases tell things of one kind apart, as "red car" and "blue car" do."""
-    (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
-    return (
-        head == other_head and len(terms) > 1 < len(other_terms) and terms & other_terms == {head}
-    )
+def contradicts(first: str, second: str) -> bool:
+    """Whether two phrases mean different things of one kind, as "red car" and "blue car" do."""
+    head, words = _meaning(first)
+    other_head, other_words = _meaning(second)
+    if head != other_head or len(words) < 2 or len(other_words) < 2:
+        return False
+    return words & other_words == {head}
 
 
-def comparable(one: str, other: str) -> bool:
-    """Whether the words of two texts can be the same: both have Latin letters, or neither has."""
-    return bool(_LATIN.search(one)) == bool(_LATIN.search(other))
+def comparable(first: str, second: str) -> bool:
+    """Whether two texts can have words in common: both have Latin letters, or neither has."""
+    return bool(_LATIN.search(first)) == bool(_LATIN.search(second))
 
 
 def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -79,70 +112,96 @@ def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     return [i for i, phrase in phrases.items() if equal(label, phrase)]
 
 
-def equal(one: str, other: str) -> bool:
-    """Whether two texts say the same, up to case, spacing and quotation marks, and say anything."""
-    return _folded(one) == _folded(other) != ""
+def equal(first: str, second: str) -> bool:
+    """Whether two texts are equal up to case, spacing and quotation marks, and not empty."""
+    return _fold(first) == _fold(second) != ""
 
 
 def head_word(phrase: str) -> str:
-    """Return the word that says what thing a noun phrase means: its head, in the singular."""
+    """Return the head of a noun phrase, which says what thing it means, in the singular."""
     return _meaning(phrase)[0]
 
 
 def all_words(text: str) -> frozenset[str]:
-    """Return the words of a text in the singular, without empty ones."""
+    """Return the words of a text in the singular, without words such as articles."""
     return _meaning(text)[1]
 
 
 @lru_cache(maxsize=1024)
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
+    """Return a text single-spaced, without case and without marks around it."""
     text = unicodedata.normalize("NFKC", text[:1000]).casefold()
     return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
 
 
 @lru_cache(maxsize=1024)
-def _bare(text: str) -> str:
-    words = _NUMBERING.sub("", _folded(text)).split()
+def _fold_without_empty_words(text: str) -> str:
+    """Return a folded text without words such as articles, and without a final number."""
+    words = _NUMBERING.sub("", _fold(text)).split()
     return " ".join(word for word in words if word not in _EMPTY_WORDS)
 
 
-def _likeness(one: str, other: str) -> float:
-    (head, terms), (other_head, other_terms) = _meaning(one), _meaning(other)
-    if head != other_head or (terms & _NEGATIONS) != (other_terms & _NEGATIONS):
+def _likeness(first: str, second: str) -> float:
+    """Return the share of the longer phrase's words that the shorter one has.
+
+    0 where the two may not mean the same thing.
+    """
+    head, words = _meaning(first)
+    other_head, other_words = _meaning(second)
+    if head != other_head or (words & _NEGATIONS) != (other_words & _NEGATIONS):
         return 0.0
-    shorter, longer = sorted((terms, other_terms), key=len)
-    return len(shorter) / len(longer) if shorter and shorter <= longer else 0.0
+    shorter, longer = sorted((words, other_words), key=len)
+    if not shorter or not shorter <= longer:
+        return 0.0
+    return len(shorter) / len(longer)
 
 
 @lru_cache(maxsize=1024)
 def _meaning(text: str) -> tuple[str, frozenset[str]]:
-    """Return the head word and all words of a phrase, without empty words and plural endings."""
+    """Return the head word and all words of a phrase, in the singular, without empty words."""
     words: list[str] = []
-    for word in _WORD.findall(_NUMBERING.sub("", _folded(text))):
-        words += word if _SPACELESS.search(word) else [word]
+    for word in _WORD.findall(_NUMBERING.sub("", _fold(text))):
+        if _SPACELESS.search(word):
+            words += word  # each character
+        else:
+            words.append(word)
+    singular_words: set[str] = set()
+    for word in words:
+        if word not in _EMPTY_WORDS and word not in _RELATIONS_OF_THINGS:
+            singular_words.add(_singular(word))
+    return _head(words), frozenset(singular_words)
+
+
+def _head(words: list[str]) -> str:
+    """Return the head word: the last one before words that relate its thing to others."""
     head = ""
     for word in words:
         participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
         if head and (word in _RELATIONS or word in ("is", "are", "no", "not") or participle):
             break
-        head = head if word in _EMPTY_WORDS else _singular(word)
-    relations = _RELATIONS - _NEGATIONS
-    return head, frozenset(
-        _singular(word) for word in words if word not in _EMPTY_WORDS and word not in relations
-    )
+        if word not in _EMPTY_WORDS:
+            head = _singular(word)
+    return head
 
 
-def _kind(text: str) -> frozenset[str]:
-    head, words = _meaning(text)[0], _WORD.findall(_bare(text))
-    before = [_singular(word) for word in words[: [*map(_singular, words), head].index(head)]]
-    return frozenset(
-        word
-        for word in before
-        if word not in _QUALITIES and not (len(word) > 4 and word.endswith("ed"))
-    )
+def _words_of_kind(text: str) -> frozenset[str]:
+    """Return the words before a phrase's head that make another kind of thing, as in "toy car"."""
+    head = _meaning(text)[0]
+    words_of_kind: set[str] = set()
+    for word in _WORD.findall(_fold_without_empty_words(text)):
+        singular = _singular(word)
+        if singular == head:
+            break
+        participle = len(singular) > 4 and singular.endswith("ed")
+        if singular not in _QUALITIES and not participle:
+            words_of_kind.add(singular)
+    return frozenset(words_of_kind)
 
 
 def _singular(word: str) -> str:
+    """Return a word without the ending of the plural."""
     if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
         return word[:-2]
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        return word[:-1]
+    return word

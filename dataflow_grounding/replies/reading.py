@@ -1,5 +1,6 @@
-"""What a reply says: as it writes it, before its numbers are given a meaning, and as it is read, in
-pixels.
+"""What a reply says, as it writes it and as it is read.
+
+`ParsedReply` holds it before its numbers are given a meaning, `Reading` in pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataflow_grounding.replies.json_values import hull, number
 _ENTITY = lazy_pattern(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
 DOUBTFUL_SHARE = 1 / 3
+_DOUBTED = frozenset(["dropped", "clamped", "swapped", "superseded", "unlike_label"])
 
 
 class Note(NamedTuple):
@@ -40,11 +42,16 @@ class Note(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a reply says about a box besides its numbers: labels by preference, id, score, evidence,
-    words around it.
+class Details:
+    """What a reply says about a box, or about what is not there, besides numbers.
 
-    `remarks` are words in the box's own object that name nothing, and may take it back.
+    Attributes:
+        labels: Its labels, the preferred one first.
+        id: Its id.
+        score: Its score as the reply writes it.
+        evidence: seen, inferred or region.
+        talk: What the words around it name.
+        remarks: Words in the box's own object that name nothing, but may take the box back.
     """
 
     labels: tuple[str, ...] = ()
@@ -54,9 +61,9 @@ class Said:
     talk: str = ""
     remarks: tuple[str, ...] = ()
 
-    def within(self, outer: Said) -> Said:
-        """Return this with what is missing taken from the object around it."""
-        return Said(
+    def within(self, outer: Details) -> Details:
+        """Return these details, with those that are missing taken from `outer`."""
+        return Details(
             self.labels or outer.labels,
             outer.id if self.id is None else self.id,
             outer.score if self.score is None else self.score,
@@ -66,27 +73,32 @@ class Said:
         )
 
 
-NOTHING_SAID = Said()
+NO_DETAILS = Details()
 
 
-def named(label: str | None, talk: str = "") -> Said:
-    """Return what a label says, if there is one, and the words around it."""
-    return Said((label,) if label else (), talk=talk)
+def details_of_label(label: str | None, talk: str = "") -> Details:
+    """Return details that have a label, if there is one, and `talk`."""
+    return Details((label,) if label else (), talk=talk)
 
 
 @dataclass(frozen=True)
 class RawBox:
     """A box of four numbers (two for a pair of grid cells), or a point of two.
 
-    `order` is set where names settle it, `unit` ("px" or "%") where the reply states one; `family`
-    where special tokens that only one family writes do, None otherwise; `corners` where the numbers
-    are two corners even in a format of a corner and a size; `answer` counts the answers in the
-    reply, where it has several.
+    Attributes:
+        kind: Which of the two it is.
+        numbers: Its numbers as written.
+        details: What the reply says of it besides.
+        order: The order of its numbers, where names settle it.
+        family: The model family whose special tokens it stands in, where only one writes them.
+        corners: Whether the numbers are two corners even in a format of a corner and a size.
+        answer: The number of its answer in the reply, where it has several.
+        unit: The unit that the reply states, such as "px" or "%".
     """
 
     kind: Literal["box", "point"]
     numbers: tuple[float, ...]
-    said: Said = NOTHING_SAID
+    details: Details = NO_DETAILS
     order: Order | None = None
     family: str | None = None
     corners: bool = False
@@ -95,8 +107,12 @@ class RawBox:
 
 
 class Talk(NamedTuple):
-    """Words beside the boxes of an answer, and the number of that answer; `behind`: they follow the
-    first box.
+    """Words beside the boxes of an answer.
+
+    Attributes:
+        text: The words.
+        answer: The number of the answer.
+        behind: Whether they follow its first box.
     """
 
     text: str
@@ -105,31 +121,45 @@ class Talk(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """What looked like a box and is not: why, what it was said to be the box of, and in which
-    answer.
+    """Something that looked like a box and is none.
+
+    Attributes:
+        reason: Why it is none.
+        details: What the reply says of it.
+        answer: The number of its answer.
     """
 
     reason: str
-    said: Said
+    details: Details
     answer: int
 
 
 @dataclass
 class ParsedReply:
-    """All that a reply says, in its order.
+    """All that a reply says, in its order. Readers add to it what they read.
 
-    `absences` are what the reply says is not there, each with its answer's number; `unclear` is set
-    where there are other things around that; `missing` is what a sentence instead of an answer says
-    is not there; `truncated` when the reply ends in the middle; `answer` numbers the answer being
-    read, and `corrections` those that take back what was said before; `statuses` and `reasons` are
-    the embedded grounder's; `talk` are the words beside the boxes; `pictures` what boxes say of the
-    picture that they are in, and `elsewhere` why the boxes may not be those of the one sent.
+    Attributes:
+        boxes: Its boxes.
+        points: Its points.
+        dropped: What looked like a box or a point and is none.
+        absences: What the reply says is not there, each with its answer's number.
+        notes: What was done to read it.
+        missing: What a sentence instead of an answer says is not there.
+        unclear: Whether other things stand around the absences.
+        truncated: Whether the reply ends in the middle.
+        answer: The number of the answer that is being read.
+        corrections: The numbers of answers that take back what was said before.
+        statuses: The embedded grounder's statuses by phrase.
+        reasons: Its reasons for them.
+        talk: The words beside the boxes.
+        pictures: What boxes say of the picture that they are in.
+        elsewhere: Why the boxes may not be those of the picture that was sent.
     """
 
     boxes: list[RawBox] = field(default_factory=list)
     points: list[RawBox] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
-    absences: list[tuple[Said, int]] = field(default_factory=list)
+    absences: list[tuple[Details, int]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     missing: Missing | None = None
     unclear: bool = False
@@ -143,103 +173,137 @@ class ParsedReply:
     elsewhere: str | None = None
 
     def __bool__(self) -> bool:
+        """Whether it says anything of boxes."""
         return bool(self.size or self.statuses)
 
-    def add(
-        self, values: Sequence[Any], said: Said, *, corners: bool = False, quad: bool = False
+    def add_numbers(
+        self, values: Sequence[Any], details: Details, *, corners: bool = False, quad: bool = False
     ) -> None:
-        """Take numbers as the box or point that their count makes (`quad`: eight are four corners),
-        or drop them.
+        """Add numbers as a box if there are four, as a point if there are two; else drop them.
+
+        Args:
+            values: The numbers as written.
+            details: What the reply says of them.
+            corners: Whether they are corners, so that two are no point.
+            quad: Whether eight are four corners.
         """
-        numbers = [number(value) for value in values]
-        known = [value for value in numbers if value is not None]
-        if len(known) != len(numbers) or not numbers:
-            self.drop(f"a box with a coordinate that is not a number: {_shown(values)}", said)
-        elif len(known) == 4:
-            self.put(RawBox("box", tuple(known), said))
-        elif len(known) == 2 and not corners:
-            self.put(RawBox("point", tuple(known), said))
-        elif len(known) == 5 and 0 < known[4] < 1 < max(known[:4]):
+        numbers: list[float] = []
+        for value in values:
+            coordinate = number(value)
+            if coordinate is not None:
+                numbers.append(coordinate)
+        if len(numbers) != len(values) or not numbers:
+            self.drop(
+                f"a box with a coordinate that is not a number: {_in_brackets(values)}", details
+            )
+        elif len(numbers) == 4:
+            self.add_raw_box(RawBox("box", tuple(numbers), details))
+        elif len(numbers) == 2 and not corners:
+            self.add_raw_box(RawBox("point", tuple(numbers), details))
+        elif len(numbers) == 5 and 0 < numbers[4] < 1 < max(numbers[:4]):
             # a detector's row: the fifth number is the score
-            self.put(RawBox("box", tuple(known[:4]), replace(said, score=said.score or known[4])))
-        elif len(known) == 8 and quad:
-            self.put(RawBox("box", hull(known), said, corners=True))
+            self.add_raw_box(
+                RawBox(
+                    "box", tuple(numbers[:4]), replace(details, score=details.score or numbers[4])
+                )
+            )
+        elif len(numbers) == 8 and quad:
+            self.add_raw_box(RawBox("box", hull(numbers), details, corners=True))
         else:
-            self.drop(f"a box of {len(known)} numbers: {_shown(values)}", said)
+            self.drop(f"a box of {len(numbers)} numbers: {_in_brackets(values)}", details)
 
-    def put(self, raw: RawBox) -> None:
-        """Take a box or a point as one of the answer that is being read."""
-        kind = self.boxes if raw.kind == "box" else self.points
-        kind.append(replace(raw, answer=self.answer) if self.answer else raw)
+    def add_raw_box(self, raw: RawBox) -> None:
+        """Add a box or a point to the answer that is being read."""
+        if self.answer:
+            raw = replace(raw, answer=self.answer)
+        if raw.kind == "box":
+            self.boxes.append(raw)
+        else:
+            self.points.append(raw)
 
-    def drop(self, reason: str, said: Said = NOTHING_SAID) -> None:
-        """Note that something that looked like a box is not, and what it was said to
-        be the box of.
-        """
-        self.dropped.append(Dropped(reason, said, self.answer))
+    def drop(self, reason: str, details: Details = NO_DETAILS) -> None:
+        """Add to `dropped` something that looked like a box, with the reason why it is none."""
+        self.dropped.append(Dropped(reason, details, self.answer))
 
-    def hear(self, text: str, *, behind: bool) -> None:
-        """Take words beside the boxes of the answer that is being read; `behind`: they follow the
-        first of them.
+    def add_talk(self, text: str, *, behind: bool) -> None:
+        """Add words beside the boxes of the answer that is being read.
+
+        Args:
+            text: The words.
+            behind: Whether they follow the answer's first box.
         """
         if text.strip():
             self.talk.append(Talk(text, self.answer, behind))
 
-    def lack(self, said: Said = NOTHING_SAID) -> None:
-        """Note that the reply says that a thing, or anything at all, is not there."""
-        self.absences.append((said, self.answer))
+    def add_absence(self, details: Details = NO_DETAILS) -> None:
+        """Add that a thing is not there; without details, that nothing at all is."""
+        self.absences.append((details, self.answer))
 
-    def take(self, within: ParsedReply, said: Said) -> None:
-        """Take in what was read apart, of a part of the reply that was said to be `said`."""
+    def add_part(self, within: ParsedReply, details: Details) -> None:
+        """Add what was read from a part of the reply.
+
+        Args:
+            within: What was read from the part.
+            details: What the reply says of the part.
+        """
         for raw in (*within.boxes, *within.points):
-            self.put(replace(raw, said=raw.said.within(said)))
+            self.add_raw_box(replace(raw, details=raw.details.within(details)))
         for dropped in within.dropped:
-            self.drop(dropped.reason, dropped.said.within(said))
+            self.drop(dropped.reason, dropped.details.within(details))
         for absence, _ in within.absences:
-            self.lack(absence.within(said))
+            self.add_absence(absence.within(details))
         self.truncated = self.truncated or within.truncated
 
-    def join(self, later: ParsedReply, *, last: bool) -> None:
-        """Take in what a later answer says, as it is numbered; `last`: it is the
-        reply's last one.
+    def add_later_answer(self, later: ParsedReply, *, last: bool) -> None:
+        """Add what a later answer says.
+
+        Args:
+            later: The later answer, read with its own number.
+            last: Whether it is the reply's last answer.
         """
-        for name in ("boxes", "points", "dropped", "absences", "notes", "talk"):
-            getattr(self, name).extend(getattr(later, name))
+        self.boxes += later.boxes
+        self.points += later.points
+        self.dropped += later.dropped
+        self.absences += later.absences
+        self.notes += later.notes
+        self.talk += later.talk
         if later.truncated and not last:
             self.notes.append(
                 Note("broken_json", "an answer that was taken back ends in the middle")
             )
-        self.missing, self.truncated, self.answer = (
-            later.missing,
-            later.truncated and last,
-            later.answer,
-        )
+        self.missing = later.missing
+        self.truncated = later.truncated and last
+        self.answer = later.answer
         self.unclear = self.unclear or later.unclear
         self.pictures |= later.pictures
         self.elsewhere = self.elsewhere or later.elsewhere
         self.statuses.update(later.statuses)
         self.reasons.update(later.reasons)
 
-    def state(self, since: int, order: Order | None, unit: str | None) -> None:
-        """Give the boxes from the `since`-th on an order and a unit, where they have none of their
-        own.
-        """
-        for i, raw in enumerate(self.boxes[since:] if order or unit else (), start=since):
+    def set_conventions(self, since: int, order: Order | None, unit: str | None) -> None:
+        """Set the order and the unit of the boxes from the `since`-th on that have none."""
+        if not order and not unit:
+            return
+        for i in range(since, len(self.boxes)):
+            raw = self.boxes[i]
             self.boxes[i] = replace(raw, order=raw.order or order, unit=raw.unit or unit)
 
     @property
     def size(self) -> int:
-        """How much was found, of whatever kind."""
+        """How many boxes, points, dropped ones and absences there are."""
         return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
-    def say(self, since: int, name: str, values: Sequence[Any]) -> None:
-        """Give the boxes from the `since`-th on what a list beside says, entry by entry, under a
-        name of `Said`.
+    def set_details(self, since: int, name: str, values: Sequence[Any]) -> None:
+        """Set a detail of the boxes from the `since`-th on, each to its own value.
+
+        Args:
+            since: The index of the first of the boxes.
+            name: The attribute of `Details` to set.
+            values: Its value for each of the boxes.
         """
         for i, value in enumerate(values, start=since):
-            self.boxes[i] = replace(
-                self.boxes[i], said=replace(self.boxes[i].said, **{name: value})
-            )
+            raw = self.boxes[i]
+            self.boxes[i] = replace(raw, details=replace(raw.details, **{name: value}))
 
 
 @dataclass(frozen=True)
@@ -289,27 +353,37 @@ class Reading:
 
     @property
     def doubtful(self) -> bool:
-        """Whether boxes may be missing, or so many were dropped, moved or turned round that the
-        rest need a look.
+        """Whether boxes may be missing, or the rest need a look.
+
+        They do where more than a third of all was dropped, moved, turned round, taken back or not
+        surely matched.
         """
         if self.count("truncated") or self.count("broken_json"):
             return True
-        touched = sum(
-            map(self.count, ("dropped", "clamped", "swapped", "superseded", "unlike_label"))
-        )
-        return touched > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))
+        doubted = sum(note.code in _DOUBTED for note in self.notes)
+        return doubted > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))
 
 
-def resolved(said: Said) -> Said:
-    """Return what is said with HTML's entities in the labels resolved; a label as it was written
-    comes last.
+def with_entities_resolved(details: Details) -> Details:
+    """Return details with HTML's entities in the labels resolved.
+
+    The labels as they were written come last.
     """
-    if not any(_ENTITY.search(label) for label in said.labels):
-        return said
-    plain = (html.unescape(label).strip() for label in said.labels)
-    return replace(said, labels=tuple(dict.fromkeys([*filter(None, plain), *said.labels])))
+    if not any(_ENTITY.search(label) for label in details.labels):
+        return details
+    labels: list[str] = []
+    for label in details.labels:
+        plain = html.unescape(label).strip()
+        if plain:
+            labels.append(plain)
+    labels += details.labels
+    return replace(details, labels=tuple(dict.fromkeys(labels)))
 
 
-def _shown(values: Sequence[Any]) -> str:
-    text = str([value if isinstance(value, (int, float, str)) else "…" for value in values[:8]])
+def _in_brackets(values: Sequence[Any]) -> str:
+    """Return the first of some values as a note shows them."""
+    shown: list[Any] = []
+    for value in values[:8]:
+        shown.append(value if isinstance(value, (int, float, str)) else "…")
+    text = str(shown)
     return text if len(text) <= 80 else text[:79] + "…"

@@ -1,5 +1,6 @@
-"""Words that models use: keys for a box, its label or score, and the regular expressions that
-replies are read by.
+"""Words that models use, and the regular expressions that replies are read by.
+
+The words are keys for a box, its label, its score and so on; they stand in wordings.yaml.
 """
 
 import re
@@ -29,56 +30,80 @@ def patterns(name: str) -> list[re.Pattern[str]]:
 
 
 def order_names() -> dict[Order, str]:
-    """Return what orders of numbers are called besides by their letters, in words or in a field of
-    JSON.
-    """
+    """Return the names of each order besides its letters, in one text with blanks between."""
     names: dict[Order, str] = _WORDINGS["order_names"]
     return names
 
 
 def _pattern(text: str) -> re.Pattern[str]:
+    """Return a regular expression that ignores case, and is compiled when it is first used."""
     return lazy_pattern(partial(_with_parts, text), re.IGNORECASE)
 
 
 def _with_parts(text: str) -> str:
+    """Return an expression's text with each `<<name>>` replaced by the part of that name."""
     while "<<" in text:
         text = re.sub("<<([a-z_]+)>>", lambda name: _WORDINGS["parts"][name[1]], text)
     return text.replace("\n", "")
 
 
+def _key_list(name: str) -> tuple[str, ...]:
+    """Return a list of keys in wordings.yaml, by preference."""
+    return tuple(_WORDINGS["keys"][name].split())
+
+
+def _keys(name: str) -> frozenset[str]:
+    """Return a list of keys in wordings.yaml, without an order."""
+    return frozenset(_key_list(name))
+
+
+def _keys_of_orders() -> dict[str, Order]:
+    """Return the keys that state the order of their box, alone or behind a word for a box."""
+    orders: dict[str, Order] = {}
+    for name, order in _WORDINGS["orders"].items():
+        for prefix in ("", "bbox", "box"):
+            orders[prefix + name] = order
+    return orders
+
+
+def _names_of_coordinates() -> tuple[tuple[tuple[str, ...], Order], ...]:
+    """Return the four keys that make a box together, each with the order that they are in."""
+    corners: list[tuple[tuple[str, ...], Order]] = []
+    for order, lines in _WORDINGS["corners"].items():
+        for line in lines:
+            corners.append((tuple(line.split()), order))
+    return tuple(corners)
+
+
 # Keys are compared by `plain_key`.
-_KEYS = {name: tuple(keys.split()) for name, keys in _WORDINGS["keys"].items()}
-BOX_KEYS, QUAD_KEYS, POINT_KEYS, PLACE_KEYS = (
-    frozenset(_KEYS[name]) for name in ("box", "quad", "point", "place")
-)
-ORDER_KEYS: dict[str, Order] = {
-    prefix + name: order
-    for name, order in _WORDINGS["orders"].items()
-    for prefix in ("", "bbox", "box")
-}
-LABEL_KEYS, LABEL_LIST_KEYS, ID_KEYS, SCORE_KEYS = (
-    _KEYS[name] for name in ("label", "label_list", "id", "score")
-)
+BOX_KEYS = _keys("box")
+QUAD_KEYS = _keys("quad")
+POINT_KEYS = _keys("point")
+PLACE_KEYS = _keys("place")
+ORDER_KEYS = _keys_of_orders()
+LABEL_KEYS = _key_list("label")
+LABEL_LIST_KEYS = _key_list("label_list")
+ID_KEYS = _key_list("id")
+SCORE_KEYS = _key_list("score")
 EVIDENCE = (None, "seen", "inferred", "region")
-FOUND_KEYS, WRAPPERS, OUTLINE_KEYS = (
-    frozenset(_KEYS[name]) for name in ("found", "wrapper", "outline")
-)
-FAULT_KEYS, IMAGE_SIZE_KEYS = (frozenset(_KEYS[name]) for name in ("fault", "image_size"))
-FAULT_TEXT_KEYS, THERE_KEYS, COUNT_KEYS, ENVELOPE_KEYS = (
-    frozenset(_KEYS[name]) for name in ("fault_text", "there", "count", "envelope")
-)
-ABSENT_KEYS = frozenset(_KEYS["absent"])
+FOUND_KEYS = _keys("found")
+WRAPPERS = _keys("wrapper")
+OUTLINE_KEYS = _keys("outline")
+FAULT_KEYS = _keys("fault")
+IMAGE_SIZE_KEYS = _keys("image_size")
+FAULT_TEXT_KEYS = _keys("fault_text")
+THERE_KEYS = _keys("there")
+COUNT_KEYS = _keys("count")
+ENVELOPE_KEYS = _keys("envelope")
+ABSENT_KEYS = _keys("absent")
 FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = lazy_pattern(r"refined|final|corrected|adjusted|revised|improved")
-CORNERS: tuple[tuple[tuple[str, ...], Order], ...] = tuple(
-    (tuple(names.split()), order)
-    for order, given in _WORDINGS["corners"].items()
-    for names in given
-)
+CORNERS = _names_of_coordinates()
 CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pairs"]]
+# Under these keys stands nothing that may be a box.
 NO_CHILDREN = POINT_KEYS.union(
-    OUTLINE_KEYS, IMAGE_SIZE_KEYS, _KEYS["thinking"], _KEYS["apart"], *CORNER_PAIRS
+    OUTLINE_KEYS, IMAGE_SIZE_KEYS, _keys("thinking"), _keys("apart"), *CORNER_PAIRS
 )
 
 COORDINATE: str = _WORDINGS["parts"]["coordinate"].replace("\n", "")

@@ -29,53 +29,53 @@ class Asked:
 
 
 class LoadedModel:
-    """A model with its processor, loaded as a LocalServing states. Raises whatever transformers
-    raises.
+    """A model with its processor, loaded as a LocalServing states.
+
+    Raises whatever transformers raises.
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, serving: Any) -> None:
         import torch
         import transformers
 
-        device = _best_device() if given.device == "auto" else given.device
-        say(f"Loading {given.model} on {device}")
-        where: dict[str, Any] = {"revision": given.revision, "trust_remote_code": False}
-        if os.path.exists(
-            os.path.join(given.model, "adapter_config.json")
-        ) and not importlib.util.find_spec("peft"):
-            raise ValueError(
-                "it has an adapter, which only peft reads: install that, or merge it into the"
-                " weights"
-            )
+        device = _best_device() if serving.device == "auto" else serving.device
+        say(f"Loading {serving.model} on {device}")
+        source: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
+        _check_adapter(serving.model)
         self.processor = transformers.AutoProcessor.from_pretrained(
-            given.model, **{**given.processor, **where}
+            serving.model, **{**serving.processor, **source}
         )
-        kind = transformers.AutoModelForImageTextToText
-        model, told = kind.from_pretrained(
-            given.model, dtype=given.dtype, output_loading_info=True, **where
+        model, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
+            serving.model, dtype=serving.dtype, output_loading_info=True, **source
         )
-        if lacking := [*told["missing_keys"], *told["mismatched_keys"]]:
+        without_weights = [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]
+        if without_weights:
             # transformers fills them with random numbers
             raise ValueError(
-                f"its files have no weights for {len(lacking)} of its parts, such as {lacking[0]}"
+                f"its files have no weights for {len(without_weights)} of its parts, such as"
+                f" {without_weights[0]}"
             )
-        self.model, self.name, self._most = (
-            model.to(device).eval(),
-            given.model,
-            given.max_output_tokens,
-        )
-        self._torch, tokenizer = torch, self.processor.tokenizer
+        self.model = model.to(device).eval()
+        self.name = serving.model
+        self._max_output_tokens = serving.max_output_tokens
+        self._torch = torch
+        tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"  # so that all replies begin at once
         ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
         self._ends = {ends} if isinstance(ends, int) else set(ends or ())
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         # raises where there is none
-        self.processor.apply_chat_template([{"role": "user", "content": _words("?")}])
-        self._system = next((form for form in (_words, str) if self._takes(form)), None)
-        special = [
-            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
-        ]
-        self._special = re.compile("|".join(map(re.escape, filter(str.strip, special))) or r"(?!)")
+        self.processor.apply_chat_template([{"role": "user", "content": _text_parts("?")}])
+        self._system_content = self._form_of_system_messages()
+        self._special = _special_tokens(tokenizer)
+
+    def _form_of_system_messages(self) -> Callable[[str], Any] | None:
+        """What makes a system message's content of its text; None where the template has none."""
+        forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
+        for form in forms:
+            if self._takes(form):
+                return form
+        return None
 
     def answers(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
         """The reply to each, or what went wrong with it; what fails together is tried in halves."""
@@ -84,43 +84,52 @@ class LoadedModel:
         except Exception as error:
             if isinstance(error, getattr(self._torch, "AcceleratorError", ())):
                 # nothing more works in this process
-                return [EndpointRefused(f"{self.name}: the GPU failed: {said_by(error)}")] * len(
-                    batch
-                )
+                gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {said_by(error)}")
+                return [gpu_failed] * len(batch)
             out_of_memory = isinstance(error, self._torch.OutOfMemoryError | MemoryError)
-            wrong = (ServerFault if out_of_memory else RequestRefused)(
-                f"{self.name}: {said_by(error)}"
-            )
+            error_class = ServerFault if out_of_memory else RequestRefused
+            failure = error_class(f"{self.name}: {said_by(error)}")
         if len(batch) == 1:
-            return [wrong]
+            return [failure]
         half = len(batch) // 2
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
-        conversations = [self._conversation(one) for one in batch]
-        form: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
-        form |= {"add_generation_prompt": True, "processor_kwargs": {"padding": True}}
-        asked = self.processor.apply_chat_template(conversations, **form)
+        conversations = [self._conversation(asked) for asked in batch]
+        inputs = self.processor.apply_chat_template(
+            conversations,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True},
+        )
         temperature = batch[0].temperature
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
         if not temperature:
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
-        # nobody waits for any of them: the run was interrupted
-        def left(tokens: Any, *_: Any) -> Any:
-            nobody = all(one.reply.done() for one in batch)
+        def is_abandoned(tokens: Any, *_: Any) -> Any:
+            """Stops all of them once nobody waits for any: the run was interrupted."""
+            nobody_waits = all(asked.reply.done() for asked in batch)
             return self._torch.full(
-                (len(tokens),), nobody, dtype=self._torch.bool, device=tokens.device
+                (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
             )
 
         with self._torch.inference_mode():
-            asked = asked.to(self.model.device, dtype=self.model.dtype)
+            inputs = inputs.to(self.model.device, dtype=self.model.dtype)
             written = self.model.generate(
-                **asked, max_new_tokens=self._most, stopping_criteria=[left], **sampling
+                **inputs,
+                max_new_tokens=self._max_output_tokens,
+                stopping_criteria=[is_abandoned],
+                **sampling,
             )
-        sizes = asked["attention_mask"].sum(dim=1).tolist()
-        replies = written[:, asked["input_ids"].shape[1] :].tolist()
-        return [self._reply(tokens, size) for tokens, size in zip(replies, sizes, strict=True)]
+        input_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+        output_tokens = written[:, inputs["input_ids"].shape[1] :].tolist()
+        replies = []
+        for tokens, sent in zip(output_tokens, input_tokens, strict=True):
+            replies.append(self._reply(tokens, sent))
+        return replies
 
     def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
         request = asked.request
@@ -129,21 +138,22 @@ class LoadedModel:
         ]
         # a caption may hold tokens that mean something to the model: in the input's JSON they can
         # be written otherwise
-        text = self._special.sub(
-            lambda found: f"\\u{ord(found[0][0]):04x}{found[0][1:]}", request.text
-        )
-        if self._system is None:
-            return [{"role": "user", "content": content + _words(f"{request.system}\n\n{text}")}]
-        system = {"role": "system", "content": self._system(request.system)}
-        return [system, {"role": "user", "content": content + _words(text)}]
+        text = self._special.sub(_with_escaped_start, request.text)
+        if self._system_content is None:
+            content += _text_parts(f"{request.system}\n\n{text}")
+            return [{"role": "user", "content": content}]
+        content += _text_parts(text)
+        system = {"role": "system", "content": self._system_content(request.system)}
+        return [system, {"role": "user", "content": content}]
 
     def _takes(self, form: Callable[[str], Any]) -> bool:
-        """Whether the template has a system message in this form: some refuse one, leave it out, or
-        print a list.
+        """Whether the template has a system message in this form.
+
+        Some refuse one, leave it out, or print a list.
         """
         messages = [
             {"role": "system", "content": form("of its own")},
-            {"role": "user", "content": _words("?")},
+            {"role": "user", "content": _text_parts("?")},
         ]
         try:
             written = str(self.processor.apply_chat_template(messages))
@@ -152,11 +162,18 @@ class LoadedModel:
         return "of its own" in written and "'text'" not in written
 
     def _reply(self, tokens: list[int], sent: int) -> Reply:
-        end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
+        finish_reason = "length"
+        text_tokens = tokens
+        written = len(tokens)
+        for index, token in enumerate(tokens):
+            if token in self._ends:
+                finish_reason = "stop"
+                text_tokens = tokens[:index]
+                written = index + 1
+                break
         # tokens of the model's own stay in the text: some write boxes with them
-        text = self.processor.tokenizer.decode(tokens[:end], skip_special_tokens=False)
-        usage = Usage(sent, 0, len(tokens) if end is None else end + 1)
-        return Reply(text.strip(), "length" if end is None else "stop", usage)
+        text = self.processor.tokenizer.decode(text_tokens, skip_special_tokens=False)
+        return Reply(text.strip(), finish_reason, Usage(sent, 0, written))
 
 
 def said_by(error: BaseException) -> str:
@@ -167,14 +184,36 @@ def said_by(error: BaseException) -> str:
 def _best_device() -> str:
     import torch
 
-    return (
-        "cuda"
-        if torch.cuda.is_available()
-        else "mps"
-        if torch.backends.mps.is_available()
-        else "cpu"
-    )
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
 
 
-def _words(text: str) -> list[dict[str, Any]]:
+def _check_adapter(model: str) -> None:
+    """Raises ValueError for a folder with an adapter where peft, which reads it, is missing."""
+    has_adapter = os.path.exists(os.path.join(model, "adapter_config.json"))
+    if has_adapter and not importlib.util.find_spec("peft"):
+        raise ValueError(
+            "it has an adapter, which only peft reads: install that, or merge it into the weights"
+        )
+
+
+def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """What matches the tokens that mean something to the model; never, where it has none."""
+    patterns = []
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special and token.content.strip():
+            patterns.append(re.escape(token.content))
+    return re.compile("|".join(patterns) or r"(?!)")
+
+
+def _with_escaped_start(token: re.Match[str]) -> str:
+    """A token's text with its first character as JSON escapes it: no token any more."""
+    text = token[0]
+    return f"\\u{ord(text[0]):04x}{text[1:]}"
+
+
+def _text_parts(text: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text}]

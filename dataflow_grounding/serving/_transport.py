@@ -1,5 +1,6 @@
-"""The way to an endpoint: its address, and how a body gets there and its answer back, by aiohttp or
-OpenAI's client.
+"""The way to an endpoint: its address, and how a body gets there and its answer back.
+
+What carries it is aiohttp, or OpenAI's client.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from dataflow_grounding._util.errors import (
     SpecError,
 )
 from dataflow_grounding._util.secrets import excerpt, learn_address
+from dataflow_grounding._util.settings import setting
 
 T = TypeVar("T")
 
@@ -30,10 +32,11 @@ _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def shown_address(url: str, block: str, key: str = "base_url") -> str:
-    """The address without its secrets, which are remembered; `block.key` is its place. Raises
-    SpecError.
+    """The address without its secrets, which are remembered; `block.key` names the setting.
+
+    Raises SpecError for what can't be an address, or holds a key in the open.
     """
-    name = f"{block}.{key}"
+    name = setting(f"{block}.{key}")
     if not url.startswith(("http://", "https://")):
         raise SpecError(f"{name} should begin with http:// or https://")
     try:
@@ -45,19 +48,17 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
         raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
     if address.fragment:
         raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
-    if (
-        address.username
-        or address.password
-        or re.search(":[^/]*@", address.path)
-        or _API_KEY.search(address.query)
-    ):
-        raise SpecError(f"{name} holds a name, a password or a key: give it as {block}.api_key")
+    has_user = address.username or address.password or re.search(":[^/]*@", address.path)
+    if has_user or _API_KEY.search(address.query):
+        key_name = setting(f"{block}.api_key")
+        raise SpecError(f"{name} holds a name, a password or a key: give it as {key_name}")
     return learn_address(url)
 
 
 class PerLoop(Generic[T]):
-    """One of a thing for each event loop: what waits in one can't be used in another, and threads
-    have their own.
+    """One of a thing for each event loop.
+
+    What waits in one loop can't be used in another, and threads have their own.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -73,8 +74,9 @@ class PerLoop(Generic[T]):
 
 
 class HttpTransport:
-    """aiohttp, with a body of our own: half the CPU of the SDK's client
-    (docs/measurements/performance.md).
+    """aiohttp, with a body of our own.
+
+    It takes half the CPU of the SDK's client (docs/measurements/performance.md).
     """
 
     def __init__(
@@ -82,15 +84,13 @@ class HttpTransport:
     ) -> None:
         import aiohttp
 
-        self.url, self.timeout = url, timeout
-        key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self.url = url
+        self.timeout = timeout
         # given with each request: those of a session go to the proxy as well, in plain text
-        self.headers = {
-            "Content-Type": "application/json",
-            "Accept-Encoding": "gzip, deflate",
-            **key,
-            **extra_headers,
-        }
+        self.headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
+        if api_key:
+            self.headers["Authorization"] = f"Bearer {api_key}"
+        self.headers.update(extra_headers)
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(
@@ -127,11 +127,10 @@ class HttpTransport:
 
 
 class ClientTransport:
-    """An `openai` client, its retries off: the engine's wait for the whole run, not for one
-    request.
+    """An `openai` client with its retries off.
 
-    It follows no redirects, also where it is a user's own: another host has no claim to the picture
-    or the key.
+    The engine's retries wait for the whole run, not for one request. The client follows no
+    redirects, also where it is a user's own: another host has no claim to the picture or the key.
     """
 
     def __init__(self, client: Any, url: str, timeout: float, headers: Mapping[str, Any]) -> None:
@@ -139,23 +138,32 @@ class ClientTransport:
         post = self.client.post
 
         def post_without_redirects(
-            *given: Any, options: Mapping[str, Any] | None = None, **named: Any
+            *arguments: Any, options: Mapping[str, Any] | None = None, **keywords: Any
         ) -> Any:
-            return post(*given, options={**(options or {}), "follow_redirects": False}, **named)
+            options = {**(options or {}), "follow_redirects": False}
+            return post(*arguments, options=options, **keywords)
 
         # this copy's alone: `create` has no argument for it
         self.client.post = post_without_redirects
-        self.url, self.timeout, self.headers = url, timeout, headers
+        self.url = url
+        self.timeout = timeout
+        self.headers = headers
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Send one body; status, headers and body of the answer. Raises what failed on the way."""
         import openai
 
         settings = json.loads(body)
-        named = {name: settings.pop(name) for name in ("model", "messages")}
+        model = settings.pop("model")
+        messages = settings.pop("messages")
         completions = self.client.chat.completions.with_raw_response
         limits = openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS))
         sent = completions.create(
-            **named, extra_body=settings, extra_headers=self.headers, timeout=limits
+            model=model,
+            messages=messages,
+            extra_body=settings,
+            extra_headers=self.headers,
+            timeout=limits,
         )
         try:  # the client's own time limit begins anew with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response
@@ -185,36 +193,41 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
-    """What an error of a client's connection means, in the same words whichever client sent:
-    aiohttp's or httpx's.
+    """What an error of a client's connection means.
+
+    The words are the same whichever client sent, aiohttp's or httpx's; classes are told by their
+    names, as neither needs to be installed.
     """
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "InvalidURL" in kinds:
+    class_names = {base.__name__ for base in type(error).__mro__}
+    if "InvalidURL" in class_names:
         return EndpointRefused(f"{where} is not an address: check {block}.base_url")
-    if kinds & {"ConnectionTimeoutError", "ConnectTimeout"}:
+    if class_names & {"ConnectionTimeoutError", "ConnectTimeout"}:
         return EndpointUnreachable(
             f"no connection to {where} within {min(timeout, CONNECT_SECONDS):g} s"
         )
-    if kinds & {"TimeoutError", "TimeoutException", "APITimeoutError"}:
+    if class_names & {"TimeoutError", "TimeoutException", "APITimeoutError"}:
         return ServerFault(f"{where} did not answer within {timeout:g} s")
-    if not kinds & {"ClientConnectorError", "ConnectError"}:
-        return ServerFault(
-            f"{where}: the answer broke off: {excerpt(str(error), 200) or type(error).__name__}"
-        )
+    if not class_names & {"ClientConnectorError", "ConnectError"}:
+        reason = excerpt(str(error), 200) or type(error).__name__
+        return ServerFault(f"{where}: the answer broke off: {reason}")
+    return _no_connection(error, where)
+
+
+def _no_connection(error: BaseException, where: str) -> ServerFault:
+    """Why no connection came about: a certificate, this machine's limits, or the network."""
     causes = list(_causes(error))
-    if doubt := next(
-        (cause.verify_message for cause in causes if hasattr(cause, "verify_message")), None
-    ):
-        what = f"this machine does not trust the certificate of {where}: {excerpt(doubt, 200)}"
+    of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
+    distrust = getattr(of_certificate, "verify_message", None)
+    if distrust:
         return EndpointUnreachable(
-            f"{what} (an authority of your own: name its file in SSL_CERT_FILE)"
+            f"this machine does not trust the certificate of {where}: {excerpt(distrust, 200)}"
+            " (an authority of your own: name its file in SSL_CERT_FILE)"
         )
-    cause = next((cause for cause in causes if getattr(cause, "errno", None)), None)
-    number, why = (
-        getattr(cause, "errno", None),
-        excerpt(getattr(cause, "strerror", None) or str(error), 200),
-    )
+    of_system = next((cause for cause in causes if getattr(cause, "errno", None)), None)
+    number = getattr(of_system, "errno", None)
+    reason = excerpt(getattr(of_system, "strerror", None) or str(error), 200)
     if number in SHORT:
-        return RateLimited(f"this machine has no room for another connection: {why}")
-    why = "Connection refused" if number == errno.ECONNREFUSED else why
-    return EndpointUnreachable(f"no connection to {where}: {why}")
+        return RateLimited(f"this machine has no room for another connection: {reason}")
+    if number == errno.ECONNREFUSED:
+        reason = "Connection refused"
+    return EndpointUnreachable(f"no connection to {where}: {reason}")

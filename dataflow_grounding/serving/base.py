@@ -3,7 +3,8 @@
 import asyncio
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,12 @@ from dataflow_grounding.data.records import is_number
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks.request import Request
 
+# A serving of the user's own may be made of several, whose identities are parts of its own: there
+# is no other way to tell them all to say where they are.
+_with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
+
 MOST_TOKENS = 10**9
-"""Of one request or reply: more than any model takes, and no sum of them is too large
-for a double.
-"""
+"""Of one request or reply: more than any model takes, and sums of them fit a double."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,21 @@ class Usage:
     cached_tokens: int = 0
     output_tokens: int = 0
 
-    def bounded(self) -> "Usage":
-        """The counts, as they came from outside: what can't be one is 0, and no more are cached
-        than were sent.
+    def as_list(self) -> list[int]:
+        """The counts as a line of the store has them: input, cached, output.
+
+        `dataclasses.astuple` copies each number, which takes ten times as long.
         """
-        counts = (self.input_tokens, self.cached_tokens, self.output_tokens)
-        sent, cached, written = (count if is_token_count(count) else 0 for count in counts)
+        return [self.input_tokens, self.cached_tokens, self.output_tokens]
+
+    def bounded(self) -> "Usage":
+        """The counts, made possible ones, as they came from outside.
+
+        What can't be a count is 0, and no more are cached than were sent.
+        """
+        sent = _token_count(self.input_tokens)
+        cached = _token_count(self.cached_tokens)
+        written = _token_count(self.output_tokens)
         return Usage(sent, min(cached, sent), written)
 
 
@@ -47,10 +59,16 @@ def is_token_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
+def _token_count(value: int) -> int:
+    """A number of tokens from outside; 0 for what can't be one."""
+    return value if is_token_count(value) else 0
+
+
 @dataclass(frozen=True)
 class Reply:
-    """A model's reply, raw. `finish_reason` is `stop`, `length` (cut off), or the endpoint's own
-    word.
+    """A model's reply, raw.
+
+    `finish_reason` is `stop`, `length` (cut off), or the endpoint's own word.
     """
 
     text: str
@@ -78,13 +96,11 @@ class Serving(ABC):
 
     model: str
     endpoint: str = "local"
-    """Where the model is; with `model` it tells limits and stored replies apart."""
+    """Where the model is: it tells limits apart, and which replies a check speaks of."""
     box_format: str = "auto"
     """The box format that the model answers in: `auto` looks `model` up."""
     box_formats: Sequence[Mapping[str, Any]] = ()
-    """Rows of the user's own for the table in which `auto` looks `model` up (see
-    `find_box_format`).
-    """
+    """The user's own rows for the table of `auto` (see `find_box_format`)."""
     max_workers: int = 16
     """Most requests in flight."""
     image_limits: ImageLimits = ImageLimits()
@@ -93,28 +109,34 @@ class Serving(ABC):
     regions_per_request: int = 16
     """Most regions that one request shows."""
     needs_labels: bool = False
-    """Whether it can't see what things are, and is told the regions and their types in every
-    request about them.
-    """
+    """Whether it can't see what things are.
 
+    Every request about regions then tells it them and their types.
+    """
     other_identities: Sequence[dict[str, Any]] = ()
     """Those of servings whose stored replies count as this one's own."""
     free: bool = False
     """Whether its answers cost nothing, as it runs on this machine by itself."""
+    tasks: Collection[str] | None = None
+    """The tasks that it can answer; None where it may be asked anything."""
+    takes_turns: bool = False
+    """Whether it sends a request's `turns` as messages; else a conversation reaches it as data."""
     is_vlm: bool = True
     """Whether a vision-language model answers; records that something else answered name it."""
     takes_probes: bool = True
-    """Whether it looks at any picture that it is sent, so that a run can check it with pictures of
-    known content.
+    """Whether it looks at any picture that it is sent.
+
+    A run can then check it with pictures of known content.
     """
+    prices: Any = None
+    """What its tokens cost (Prices), where that is not what the run's others do."""
     exact_boxes: bool = False
-    """Whether its boxes can be in no other format than `box_format`, so that there is nothing to
-    watch.
-    """
+    """Whether its boxes are always in `box_format`, so that there is nothing to watch."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the names of the variables that hold its keys, not the keys. Raises
-        SpecError.
+        """For another process: the names of the variables that hold its keys, not the keys.
+
+        Raises SpecError for a key that no variable holds.
         """
         return {name: with_names(value) for name, value in self.__dict__.items()}
 
@@ -127,13 +149,16 @@ class Serving(ABC):
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Serving":
-        made = memo[id(self)] = type(self).__new__(type(self))
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
         made.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return made
 
     def __repr__(self) -> str:
-        where = [] if self.endpoint == Serving.endpoint else [self.endpoint.partition("?")[0]]
-        shown = ", ".join(repr(blotted_message(part)) for part in (self.model, *where))
+        arguments = [self.model]
+        if self.endpoint != Serving.endpoint:
+            arguments.append(self.endpoint.partition("?")[0])
+        shown = ", ".join(repr(blotted_message(argument)) for argument in arguments)
         return f"{type(self).__name__}({shown})"
 
     @abstractmethod
@@ -141,15 +166,30 @@ class Serving(ABC):
         """The model's reply to one request; a plain string is a whole reply."""
 
     def identity(self) -> dict[str, Any]:
-        """All of this serving that a reply depends on: part of the key under which replies are
-        stored.
+        """All of this serving that a reply depends on: the model and its settings.
+
+        It is part of the key under which replies are stored. An address is not: the same server
+        behind another port, or on another machine, answers the same. An `endpoint` that is no
+        address may say which model it is.
         """
+        is_address = self.endpoint.startswith(("http://", "https://"))
+        if is_address and not _with_address.get():
+            return {"model": self.model}
         return {"endpoint": self.endpoint, "model": self.model}
 
-    def endpoints(self) -> "list[tuple[Serving, float]]":
-        """Where requests go, with weights: the serving itself, or one for each of several
-        endpoints.
+    def identity_there(self) -> dict[str, Any]:
+        """Its identity and where it is: what a check of the endpoint speaks of.
+
+        Replies that earlier versions stored have it as part of their key.
         """
+        token = _with_address.set(True)
+        try:
+            return self.identity()
+        finally:
+            _with_address.reset(token)
+
+    def endpoints(self) -> "list[tuple[Serving, float]]":
+        """Where requests go, with weights: the serving itself, or one for each endpoint."""
         return [(self, 1.0)]
 
     def obstacles(self) -> list[str]:
@@ -157,14 +197,16 @@ class Serving(ABC):
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` and `doctor` say of it, as JSON without secrets; `takes` is what the
-        endpoint understands.
+        """What `run.json` and `doctor` say of it, as JSON without secrets.
+
+        `takes` is what the endpoint understands.
         """
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know, before a run: one line each, for `check`. It can
-        still send.
+        """What it lacks, or what is good to know, before a run: one line each, for `check`.
+
+        It can still send.
         """
         return []
 
@@ -173,11 +215,12 @@ class Serving(ABC):
         await asyncio.sleep(0)
 
 
-def usable_key(given: str | None) -> str | None:
-    """An API key as it is sent, remembered as a secret; None for none. Raises SpecError for what
-    can't be one.
+def usable_key(text: str | None) -> str | None:
+    """An API key as it is sent, remembered as a secret; None for none.
+
+    Raises SpecError for what can't be one.
     """
-    key = (given or "").strip() or None  # one that was read from a file ends in a newline
+    key = (text or "").strip() or None  # one that was read from a file ends in a newline
     learn(key)
     if key and not (key.isascii() and key.isprintable()):
         raise SpecError("the API key holds characters that no key has: copy it again")
@@ -192,8 +235,12 @@ def check_counts(**counts: Any) -> None:
 
 
 def check_settings(timeout: float, temperature: float | None, **counts: Any) -> None:
-    """Raises SpecError for settings that can't be sent: `timeout` in seconds, sampling, counts by
-    their names.
+    """Raises SpecError for settings that can't be sent.
+
+    Args:
+        timeout: Seconds for one request.
+        temperature: What to sample at; None leaves it to the model.
+        counts: Whole numbers from 1, by their names.
     """
     if not (is_number(timeout) and timeout > 0):
         raise SpecError(f"timeout should be a number of seconds, not {timeout!r:.40}")

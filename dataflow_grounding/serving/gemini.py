@@ -8,11 +8,13 @@ from typing import Any
 
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
-from dataflow_grounding._util.secrets import excerpt, learn_proxies
+from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Turn
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 MODEL = "gemini-3.1-flash-lite-preview"
@@ -34,6 +36,9 @@ class GeminiServing(Serving):
         temperature: What to sample at, from 0; None leaves it to the model.
         max_output_tokens: Most tokens of one reply, thoughts included.
         box_format: How the model writes boxes; `auto` looks the model up by name.
+        extra: Further fields of each request, or other values for ours, as the API's
+            `generateContent` has them: `{"generationConfig": {"thinkingConfig": {"thinkingBudget":
+            0}}}`.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
@@ -47,6 +52,8 @@ class GeminiServing(Serving):
         'A cat on a rug.'
     """
 
+    takes_turns = True
+
     def __init__(
         self,
         model: str = MODEL,
@@ -59,12 +66,16 @@ class GeminiServing(Serving):
         temperature: float | None = 0.3,
         max_output_tokens: int = 8192,
         box_format: str = "auto",
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
+        for name in ("contents", "systemInstruction"):
+            if name in (extra or {}):
+                raise SpecError(f"{setting('vlm.gemini.extra')} can't hold {name!r}")
         if not model:
-            raise SpecError("no model is named: set vlm.gemini.model")
+            raise SpecError(f"no model is named: set {setting('vlm.gemini.model')}")
         if media_resolution and media_resolution not in RESOLUTIONS:
             raise SpecError(
-                f"vlm.gemini.media_resolution {media_resolution!r} is not one of"
+                f"{setting('vlm.gemini.media_resolution')} {media_resolution!r} is not one of"
                 f" {', '.join(RESOLUTIONS)}"
             )
         check_settings(
@@ -72,21 +83,22 @@ class GeminiServing(Serving):
         )
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         address, _, version = url.rpartition("/")
-        self._url, self._version = (
-            (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
-        )
+        if version in _VERSIONS:
+            self._url = address
+            self._version = version
+        else:
+            self._url = url
+            self._version = _VERSIONS[0]
         self.endpoint = shown_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
-        self.max_workers, self.timeout, self.media_resolution = (
-            max_workers,
-            timeout,
-            media_resolution,
-        )
-        self.temperature, self.max_output_tokens, self.box_format = (
-            temperature,
-            max_output_tokens,
-            box_format,
-        )
+        self.max_workers = max_workers
+        self.timeout = timeout
+        self.media_resolution = media_resolution
+        self.temperature = temperature
+        self.max_output_tokens = max_output_tokens
+        self.box_format = box_format
+        self.extra = dict(extra or {})
+        learn_fields(self.extra)
         self._api_key = usable_key(
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         )
@@ -95,20 +107,26 @@ class GeminiServing(Serving):
         self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:
-        found = []
+        obstacles = []
         try:
             import google.genai  # noqa: F401
         except ImportError:
-            found.append(str(MissingExtra("vlm.backend gemini", "gemini")))
+            obstacles.append(str(MissingExtra(f"{setting('vlm.backend')} gemini", "gemini")))
         if not self._api_key:
-            found.append("no API key: set vlm.gemini.api_key, GOOGLE_API_KEY or GEMINI_API_KEY")
+            name = setting("vlm.gemini.api_key")
+            no_key = f"no API key: set {name}, GOOGLE_API_KEY or GEMINI_API_KEY"
             if os.environ.get("DF_BASE_URL"):
-                found[-1] += " (DF_BASE_URL, DF_MODEL and DF_API_KEY are for vlm.backend openai)"
-        return found
+                backend = setting("vlm.backend")
+                no_key += f" (DF_BASE_URL, DF_MODEL and DF_API_KEY are for {backend} openai)"
+            obstacles.append(no_key)
+        return obstacles
 
     def identity(self) -> dict[str, Any]:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
-        return {**super().identity(), **sampling, "media_resolution": self.media_resolution}
+        identity = {**super().identity(), **sampling, "media_resolution": self.media_resolution}
+        if self.extra:
+            identity["extra"] = self.extra
+        return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
         client = self._client.get()
@@ -116,16 +134,16 @@ class GeminiServing(Serving):
         import aiohttp
         from google.genai import errors, types
 
-        urls = [
-            i.data_url() if i.ready else await asyncio.to_thread(i.data_url) for i in request.images
-        ]
+        contents = []
+        for message in request.messages:
+            contents.append(await _content(message))
         # The body is ours: the client would encode the pictures anew for every request.
-        whole = types.GenerateContentConfig(
-            http_options=types.HttpOptions(extra_body=self._body(request, urls))
+        config = types.GenerateContentConfig(
+            http_options=types.HttpOptions(extra_body=self._body(request, contents))
         )
         try:
             response = await client.aio.models.generate_content(
-                model=self.model, contents=request.task, config=whole
+                model=self.model, contents=request.task, config=config
             )
         except errors.APIError as error:
             headers = getattr(error.response, "headers", None) or {}
@@ -135,13 +153,13 @@ class GeminiServing(Serving):
             # the client lets its transport's through
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
         except Exception as error:
-            said = excerpt(str(error) or type(error).__name__, 200)
+            reason = excerpt(str(error) or type(error).__name__, 200)
             raise ServerFault(
-                f"{where} answered something that is not a Gemini reply: {said}"
+                f"{where} answered something that is not a Gemini reply: {reason}"
             ) from None
         return _reply_of(response, where)
 
-    def _body(self, request: Request[Any], urls: list[bytes]) -> dict[str, Any]:
+    def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
         settings = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
@@ -149,20 +167,20 @@ class GeminiServing(Serving):
             "responseMimeType": "application/json",
             "responseSchema": _schema_of(request.schema),
         }
-        files = (url.decode("ascii").removeprefix("data:").partition(";base64,") for url in urls)
-        pictures = [{"inlineData": {"mimeType": kind, "data": data}} for kind, _, data in files]
-        return {
+        body = {
             "systemInstruction": {"parts": [{"text": request.system}]},
-            "contents": [{"role": "user", "parts": [*pictures, {"text": request.text}]}],
+            "contents": contents,
             "generationConfig": {
                 name: value for name, value in settings.items() if value is not None
             },
         }
+        return _with_fields(body, self.extra)
 
     def _open(self) -> Any:
         """A client with its own retries off: the engine's wait for the whole run."""
-        for obstacle in self.obstacles():
-            raise EndpointRefused(obstacle)
+        obstacles = self.obstacles()
+        if obstacles:
+            raise EndpointRefused(obstacles[0])
         from google import genai
 
         options = genai.types.HttpOptions(
@@ -176,39 +194,65 @@ class GeminiServing(Serving):
         return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
 
     async def aclose(self) -> None:
-        if (client := self._client.take()) is not None:
+        client = self._client.take()
+        if client is not None:
             await client.aio.aclose()
 
 
+async def _content(message: Turn) -> dict[str, Any]:
+    """A turn as the API has it, where the assistant is the `model`."""
+    parts: list[dict[str, Any]] = []
+    for image in message.images:
+        url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
+        media_type, _, data = url.decode("ascii").removeprefix("data:").partition(";base64,")
+        parts.append({"inlineData": {"mimeType": media_type, "data": data}})
+    parts.append({"text": message.text})
+    return {"role": "user" if message.role == "user" else "model", "parts": parts}
+
+
+def _with_fields(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with further fields; those of an object that both have go into that one."""
+    whole = dict(body)
+    for name, value in extra.items():
+        ours = whole.get(name)
+        if isinstance(ours, dict) and isinstance(value, Mapping):
+            whole[name] = {**ours, **value}
+        else:
+            whole[name] = value
+    return whole
+
+
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply's schema in Gemini's dialect (ai.google.dev, structured output), part of OpenAPI's,
-    keys in order.
+    """A reply's schema in Gemini's dialect, a part of OpenAPI's, with its keys in order.
+
+    Source: ai.google.dev, structured output.
     """
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    [kind] = [kind for kind in kinds if kind != "null"]
-    found: dict[str, Any] = {"type": kind.upper()} | ({"nullable": True} if "null" in kinds else {})
-    found |= {name: schema[name] for name in ("description", "enum") if name in schema}
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    [type_name] = [name for name in types if name != "null"]
+    dialect: dict[str, Any] = {"type": type_name.upper()}
+    if "null" in types:
+        dialect["nullable"] = True
+    for name in ("description", "enum"):
+        if name in schema:
+            dialect[name] = schema[name]
     if "items" in schema:
-        found["items"] = _schema_of(schema["items"])
+        dialect["items"] = _schema_of(schema["items"])
     if "properties" in schema:
         properties = {name: _schema_of(part) for name, part in schema["properties"].items()}
-        found |= {"properties": properties, "propertyOrdering": list(properties)}
-        found["required"] = [
+        dialect["properties"] = properties
+        dialect["propertyOrdering"] = list(properties)
+        dialect["required"] = [
             name for name in schema.get("required", ()) if not properties[name].get("nullable")
         ]
-    return found
+    return dialect
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    kinds = ("prompt", "cached_content", "candidates", "thoughts")  # the last are billed as output
-    sent, cached, *written = (
-        getattr(response.usage_metadata, f"{kind}_token_count", None) or 0 for kind in kinds
-    )
-    usage, feedback = Usage(sent, cached, sum(written)), response.prompt_feedback
+    usage = _usage_of(response.usage_metadata)
+    feedback = response.prompt_feedback
     if feedback is not None and feedback.block_reason:
-        return Reply(
-            "", "blocked", usage, _refusal(feedback.block_reason, feedback.block_reason_message)
-        )
+        refusal = _refusal(feedback.block_reason, feedback.block_reason_message)
+        return Reply("", "blocked", usage, refusal)
     if not response.candidates:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
@@ -216,13 +260,21 @@ def _reply_of(response: Any, where: str) -> Reply:
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _WHOLE:
         return Reply(text, _WHOLE[finish], usage)
-    rated = [
-        rating.category.value
-        for rating in candidate.safety_ratings or []
-        if rating.blocked and rating.category
-    ]
-    return Reply(
-        text, finish, usage, _refusal(finish, candidate.finish_message or ", ".join(rated))
+    refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
+    return Reply(text, finish, usage, refusal)
+
+
+def _usage_of(metadata: Any) -> Usage:
+    """The tokens that a reply's metadata counts; what it leaves out counts 0."""
+
+    def count(name: str) -> Any:
+        return getattr(metadata, name, None) or 0
+
+    return Usage(
+        count("prompt_token_count"),
+        count("cached_content_token_count"),
+        # thoughts are billed as output
+        count("candidates_token_count") + count("thoughts_token_count"),
     )
 
 
@@ -231,6 +283,16 @@ def _text_of(candidate: Any) -> str:
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 
-def _refusal(reason: Any, said: str | None) -> str:
+def _blocked_categories(candidate: Any) -> str:
+    """What a candidate was blocked for, by its safety ratings: `A, B`."""
+    categories = []
+    for rating in candidate.safety_ratings or []:
+        if rating.blocked and rating.category:
+            categories.append(rating.category.value)
+    return ", ".join(categories)
+
+
+def _refusal(reason: Any, message: str | None) -> str:
     name = str(getattr(reason, "value", reason))
-    return f"blocked by Gemini ({name})" + (f": {said}" if said else "")
+    refusal = f"blocked by Gemini ({name})"
+    return f"{refusal}: {message}" if message else refusal

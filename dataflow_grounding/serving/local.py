@@ -18,6 +18,7 @@ from dataflow_grounding._util.errors import (
     SpecError,
     needs_extra,
 )
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._local_model import Asked, LoadedModel, said_by
 from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.base import Reply, Serving, check_settings
@@ -25,11 +26,13 @@ from dataflow_grounding.tasks.request import Request
 
 LINGER = 0.03  # seconds in which those that were just answered ask again
 # of each file of weights, evenly spread: any training changes nearly all of them
-SAMPLES, SAMPLE_BYTES = 64, 2**16
+SAMPLES = 64
+SAMPLE_BYTES = 2**16
 
 _turn = threading.Lock()
-"""Held by the thread that has the processor: two that generate at once take twice the memory and no
-less time.
+"""Held by the thread that has the processor.
+
+Two that generate at once take twice the memory and no less time.
 """
 
 
@@ -80,31 +83,29 @@ class LocalServing(Serving):
     ) -> None:
         if not model_name:
             raise SpecError("no model is named: set vlm.local.model_name")
-        if model_name.startswith((".", "/", "~")) and not os.path.isdir(
-            os.path.expanduser(model_name)
-        ):
+        folder = os.path.expanduser(model_name)
+        if model_name.startswith((".", "/", "~")) and not os.path.isdir(folder):
             raise SpecError(f"vlm.local.model_name: there is no folder {model_name}")
         check_settings(1, temperature, max_tokens=max_tokens, max_workers=max_workers)
-        self.model, self.max_workers, self.box_format = (
-            os.path.expanduser(model_name),
-            max_workers,
-            box_format,
-        )
-        self.revision, self.device, self.dtype, self.processor = (
-            revision,
-            device,
-            dtype,
-            dict(processor or {}),
-        )
-        self.temperature, self.max_output_tokens, self.num_gpus = temperature, max_tokens, num_gpus
+        self.model = folder
+        self.max_workers = max_workers
+        self.box_format = box_format
+        self.revision = revision
+        self.device = device
+        self.dtype = dtype
+        self.processor = dict(processor or {})
+        self.temperature = temperature
+        self.max_output_tokens = max_tokens
+        self.num_gpus = num_gpus
         self._loaded: LoadedModel | None = None
         self._queue = PerLoop(_Queue)
 
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
         """Where the model is: here, and which of those that are called so."""
-        # it sets the frame
-        processor = f":{json.dumps(self.processor, sort_keys=True)}" if self.processor else ""
+        processor = ""
+        if self.processor:  # it sets the size that the model sees, and so the frame of its boxes
+            processor = f":{json.dumps(self.processor, sort_keys=True)}"
         try:
             return f"local:{self._digest[:12]}{processor}"
         except GroundingError:  # which is told as an obstacle
@@ -119,12 +120,13 @@ class LocalServing(Serving):
 
     @cached_property
     def _digest(self) -> str:
-        """Tells apart what answers: the Hub's commit, or the folder's contents. Raises
-        MissingExtra, SpecError.
+        """Tells apart what answers: the Hub's commit, or the folder's contents.
+
+        Raises MissingExtra, SpecError.
         """
         if os.path.isdir(self.model):
             return _digest_of(self.model)
-        with needs_extra("vlm.backend local", "local"):
+        with needs_extra(f"{setting('vlm.backend')} local", "local"):
             from huggingface_hub import hf_hub_download
         try:
             path = hf_hub_download(self.model, "config.json", revision=self.revision)
@@ -136,11 +138,12 @@ class LocalServing(Serving):
 
     def obstacles(self) -> list[str]:
         if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
-            return [str(MissingExtra("vlm.backend local", "local"))]
+            return [str(MissingExtra(f"{setting('vlm.backend')} local", "local"))]
         try:
-            return [] if self._digest else [f"{self.model} holds no model: it lacks config.json"]
+            digest = self._digest
         except SpecError as error:
             return [str(error)]
+        return [] if digest else [f"{self.model} holds no model: it lacks config.json"]
 
     def facts(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "takes": "what its chat template has"}
@@ -151,9 +154,8 @@ class LocalServing(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
-        asked = Asked(
-            request, pictures, request.temperature(self.temperature) or 0.0, asyncio.Future()
-        )
+        temperature = request.temperature(self.temperature) or 0.0
+        asked = Asked(request, pictures, temperature, asyncio.Future())
         queue = self._queue.get()
         queue.waiting.append(asked)
         try:
@@ -169,14 +171,11 @@ class LocalServing(Serving):
             try:
                 self._loaded = self._loaded or LoadedModel(self)
             except Exception as error:
-                way = (
-                    ": pip install 'dataflow-grounding[local]'"
-                    if isinstance(error, ImportError)
-                    else ""
-                )
-                return [
-                    EndpointRefused(f"{self.model} can't be loaded{way}: {said_by(error)}")
-                ] * len(batch)
+                advice = ""
+                if isinstance(error, ImportError):
+                    advice = ": pip install 'dataflow-grounding[local]'"
+                refusal = EndpointRefused(f"{self.model} can't be loaded{advice}: {said_by(error)}")
+                return [refusal] * len(batch)
             return self._loaded.answers(batch)
 
 
@@ -190,38 +189,45 @@ class _Queue:
     async def work(
         self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int
     ) -> None:
-        """Have the first answered, and of those behind it as many as are sampled at the same
-        temperature.
+        """Have the first answered, and with it those sampled at the same temperature, up to `most`.
+
+        It begins when nobody has joined for a while, or there are enough.
         """
         count = 0
         while count < len(self.waiting) < most:
             count = len(self.waiting)
             await asyncio.sleep(LINGER)
-        wanted = [one for one in self.waiting if not one.reply.done()]
-        batch = [one for one in wanted if one.temperature == wanted[0].temperature][:most]
+        wanted = self._unanswered()
+        batch = [asked for asked in wanted if asked.temperature == wanted[0].temperature][:most]
         replies = await asyncio.to_thread(answers, batch)
-        for one, reply in zip(batch, replies, strict=True):
-            if one.reply.done():  # its task was cancelled meanwhile
+        for asked, reply in zip(batch, replies, strict=True):
+            if asked.reply.done():  # its task was cancelled meanwhile
                 continue
             if isinstance(reply, Reply):
-                one.reply.set_result(reply)
+                asked.reply.set_result(reply)
             else:
-                one.reply.set_exception(reply)
-        self.waiting = [one for one in self.waiting if not one.reply.done()]
+                asked.reply.set_exception(reply)
+        self.waiting = self._unanswered()
+
+    def _unanswered(self) -> list[Asked]:
+        return [asked for asked in self.waiting if not asked.reply.done()]
 
 
 def _digest_of(folder: str) -> str:
-    """Of a model's files: small ones whole, SAMPLES of the others. Empty where it isn't a model's
-    folder.
+    """A digest of a model's files: small ones whole, SAMPLES of the others.
+
+    Empty where it isn't a model's folder.
     """
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()
-    for path in sorted(filter(os.path.isfile, glob.glob(os.path.join(glob.escape(folder), "*")))):
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "*"))):
+        if not os.path.isfile(path):
+            continue
         size = os.path.getsize(path)
         digest.update(f"{os.path.basename(path)}:{size};".encode())
         with open(path, "rb") as file:
-            for place in range(0, size, max(SAMPLE_BYTES, size // SAMPLES)):
-                file.seek(place)
+            for offset in range(0, size, max(SAMPLE_BYTES, size // SAMPLES)):
+                file.seek(offset)
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]

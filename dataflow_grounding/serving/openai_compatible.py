@@ -13,6 +13,7 @@ from dataflow_grounding._util.errors import EndpointRefused, NoCompletion, Reque
 from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving._chat_completions import (
@@ -31,7 +32,7 @@ from dataflow_grounding.serving._transport import (
 )
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of, used_up
-from dataflow_grounding.tasks.request import Request
+from dataflow_grounding.tasks.request import Request, Turn
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -40,7 +41,8 @@ class OpenAIServing(Serving):
     """Chat completions with images, on any endpoint that speaks OpenAI's protocol.
 
     Args:
-        api_url: Address of the endpoint, `http://host:8000/v1`; OpenAI's own without it.
+        api_url: Address of the endpoint, `http://host:8000/v1`; OpenAI's own without it, where the
+            key is that of `OPENAI_API_KEY`.
         model_name: The model's name at the endpoint.
         key_name_of_api_key: Variable with the key where `api_key` isn't given; then
             `OPENAI_API_KEY`, `DF_API_KEY`.
@@ -52,6 +54,8 @@ class OpenAIServing(Serving):
         extra_headers: Further headers, as secret as the key.
         image_limits: What pictures it takes as they are: sizes in pixels, media types, bytes.
         client: An `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
+        name: What stored replies know the model by; `model_name` without it. Two models that
+            servers call the same (`default`) need two names.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
@@ -64,6 +68,8 @@ class OpenAIServing(Serving):
         ...     CaptionGenerator(serving)({"image_path": "example_data/images/cat.jpg"})["caption"]
         'A cat on a rug.'
     """
+
+    takes_turns = True
 
     def __init__(
         self,
@@ -81,70 +87,75 @@ class OpenAIServing(Serving):
         extra_headers: Mapping[str, str] | None = None,
         image_limits: ImageLimits | None = None,
         client: Any = None,
+        name: str = "",
     ) -> None:
         if not model_name:
             raise SpecError(
-                "no model is named: set vlm.openai.model_name, or DF_MODEL in the environment"
+                f"no model is named: set {setting('vlm.openai.model_name')}, or DF_MODEL in the"
+                " environment"
             )
         url = str(client.base_url) if client is not None else (api_url or OPENAI_URL)
         address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
         address = address.rstrip("/").removesuffix("/chat/completions")
-        self._url, self._completions = (
-            address + mark + query,
-            f"{address}/chat/completions{mark}{query}",
-        )
+        self._url = f"{address}{mark}{query}"
+        self._completions = f"{address}/chat/completions{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
-        self.model, self.max_workers, self.timeout = model_name, max_workers, timeout
-        self.temperature, self.max_output_tokens, self.box_format = (
-            temperature,
-            max_tokens,
-            box_format,
-        )
+        self.model = model_name
+        self.name = name
+        self.max_workers = max_workers
+        self.timeout = timeout
+        self.temperature = temperature
+        self.max_output_tokens = max_tokens
+        self.box_format = box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
-        other = url == os.environ.get("DF_BASE_URL")  # perhaps another provider's
-        names = [key_name_of_api_key, "DF_API_KEY", *([] if other else ["OPENAI_API_KEY"])]
         api_key = api_key or getattr(client, "api_key", None)
-        self._api_key = usable_key(api_key or next(filter(None, map(os.environ.get, names)), None))
+        self._api_key = usable_key(api_key or _key_in_environment(key_name_of_api_key, url))
         self.has_key = self._api_key is not None
+        if client is None and not api_url:
+            _check_own_key(self._api_key)
         self.extra_body = dict(extra_body or {})
-        self.extra_headers = headers = {
+        self.extra_headers = {
             str(name): str(value) for name, value in (extra_headers or {}).items()
         }
-        if not all(text.isascii() and text.isprintable() for text in (*headers, *headers.values())):
-            raise SpecError("vlm.openai.extra_headers holds characters that no header has")
-        for name in filter(self.extra_body.__contains__, ("messages", "model", "stream", "n")):
-            raise SpecError(f"vlm.openai.extra_body can't hold {name!r}")
+        _check_extras(self.extra_headers, self.extra_body)
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
-        check_one_source(self._url, self._api_key, headers)
-        self._client, self._transport, self._first = (
-            client,
-            PerLoop[Transport](self._open),
-            PerLoop(asyncio.Lock),
-        )
-        self.habits, self._habits_known = first_habits(self.endpoint), False
+        check_one_source(self._url, self._api_key, self.extra_headers)
+        self._client = client
+        self._transport = PerLoop[Transport](self._open)
+        self._first_request = PerLoop(asyncio.Lock)
+        self.habits = first_habits(self.endpoint)
+        self._habits_known = False
 
     def facts(self) -> dict[str, Any]:
-        takes = {"takes": str(self.habits)} if self._habits_known else {}
-        return {"key": "set" if self.has_key else "not set", **takes}
+        facts = {"key": "set" if self.has_key else "not set"}
+        if self._habits_known:
+            facts["takes"] = str(self.habits)
+        return facts
 
     def needs(self) -> list[str]:
-        why = (
-            "no API key: set vlm.openai.api_key, DF_API_KEY or OPENAI_API_KEY if the endpoint"
-            " wants one"
-        )
-        return [] if self.has_key else [why]
+        if self.has_key:
+            return []
+        return [
+            f"no API key: set {setting('vlm.openai.api_key')}, DF_API_KEY or OPENAI_API_KEY if the"
+            " endpoint wants one"
+        ]
 
     def identity(self) -> dict[str, Any]:
-        sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
-        extra = {"extra_body": self.extra_body} if self.extra_body else {}
-        return {**super().identity(), **sampling, **extra}
+        identity = super().identity()
+        if self.name:
+            identity["model"] = self.name
+        identity["temperature"] = self.temperature
+        identity["max_tokens"] = self.max_output_tokens
+        if self.extra_body:
+            identity["extra_body"] = self.extra_body
+        return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
         if not self._habits_known:
-            async with self._first.get():
+            async with self._first_request.get():
                 # one request finds out what the endpoint takes; the others wait for it
                 if not self._habits_known:
                     return await self._find_out(request)
@@ -158,33 +169,39 @@ class OpenAIServing(Serving):
         return await self._send(replace(request, cut_off=False), self.habits)
 
     async def _find_out(self, request: Request[Any]) -> Reply:
-        first_refusal, habits = None, self.habits
+        """The reply to the first request, sent again in other ways until the endpoint takes it.
+
+        Raises the first refusal where no way is left to try.
+        """
+        first_refusal: RequestRefused | None = None
+        habits = self.habits
         while True:
             try:
                 reply = await self._send(request, habits)
-                self.habits, self._habits_known = habits, True
-                return reply
             except RequestRefused as error:
                 if takes_no_images(str(error)):
                     raise EndpointRefused(
                         f"{error}. The model takes no images: name one that does"
                     ) from None
-                first_refusal, following = first_refusal or error, habits.after_refusal(str(error))
-                if following is None:
+                first_refusal = first_refusal or error
+                next_habits = habits.after_refusal(str(error))
+                if next_habits is None:
                     raise first_refusal from None
-                habits = following
+                habits = next_habits
                 request.before_another(error)
+            else:
+                self.habits = habits
+                self._habits_known = True
+                return reply
 
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         if all(image.ready for image in request.images):
             body = self._body(request, habits)
+        elif any(is_elsewhere(image.path) for image in request.images):
+            # it waits for a store, for which asyncio's own threads are too few
+            body = await off_loop(self._body, request, habits)
         else:
-            in_thread = (
-                off_loop
-                if any(is_elsewhere(image.path) for image in request.images)
-                else asyncio.to_thread
-            )
-            body = await in_thread(self._body, request, habits)
+            body = await asyncio.to_thread(self._body, request, habits)
         if self._client is None and "aiohttp" not in sys.modules:
             await load_aside("aiohttp")
         where = f"{self.endpoint} ({self.model})"
@@ -194,20 +211,35 @@ class OpenAIServing(Serving):
         try:
             return reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            said = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
+            beginning = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
             raise NoCompletion(
-                f"{where} answered something that is not a chat completion: {said!r}"
+                f"{where} answered something that is not a chat completion: {beginning!r}"
             ) from None
 
     def _body(self, request: Request[Any], habits: Habits) -> bytes:
-        """The request as JSON, put together so that the images' long texts are copied once and
-        never scanned.
+        """The request as JSON.
+
+        It is put together so that the images' long texts are copied once and never scanned.
         """
+        parts = [b'{"messages":[']
+        beginning = ""
+        if habits.system_message:
+            parts.append(json.dumps({"role": "system", "content": request.system}).encode() + b",")
+        else:
+            beginning = f"{request.system}\n\n"
+        for number, message in enumerate(request.messages):
+            parts.append(b"," if number else b"")
+            parts += _message(message, beginning)
+            beginning = ""
+        settings = json.dumps(self._settings(request, habits)).encode()
+        parts.append(b"]," + settings.removeprefix(b"{"))
+        return b"".join(parts)
+
+    def _settings(self, request: Request[Any], habits: Habits) -> dict[str, Any]:
+        """A request's keys other than its messages."""
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
-        if (
-            habits.temperature
-            and (temperature := request.temperature(self.temperature)) is not None
-        ):
+        temperature = request.temperature(self.temperature)
+        if habits.temperature and temperature is not None:
             settings["temperature"] = temperature
         if habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}
@@ -215,18 +247,7 @@ class OpenAIServing(Serving):
             schema = {"name": request.task, "strict": True, "schema": request.schema}
             settings["response_format"] = {"type": "json_schema", "json_schema": schema}
         settings |= self.extra_body
-        text = request.text
-        parts = [b'{"messages":[']
-        if habits.system_message:
-            parts.append(json.dumps({"role": "system", "content": request.system}).encode() + b",")
-        else:
-            text = f"{request.system}\n\n{text}"
-        parts.append(b'{"role":"user","content":[')
-        for image in request.images:
-            parts += [b'{"type":"image_url","image_url":{"url":"', image.data_url(), b'"}},']
-        parts.append(json.dumps({"type": "text", "text": text}).encode())
-        parts.append(b"]}]," + json.dumps(settings).encode()[1:])
-        return b"".join(parts)
+        return settings
 
     def _open(self) -> Transport:
         if self._client is not None:
@@ -236,7 +257,58 @@ class OpenAIServing(Serving):
         return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:
-        self._first.take()
+        self._first_request.take()
         transport = self._transport.take()
         if transport is not None and self._client is None:  # a user's own stays open
             await transport.aclose()
+
+
+def _message(message: Turn, beginning: str) -> list[bytes]:
+    """A turn as a message, in parts of JSON; its text begins with `beginning`."""
+    if message.role != "user":
+        return [json.dumps({"role": message.role, "content": message.text}).encode()]
+    parts = [b'{"role":"user","content":[']
+    for image in message.images:
+        parts += [b'{"type":"image_url","image_url":{"url":"', image.data_url(), b'"}},']
+    text = json.dumps({"type": "text", "text": f"{beginning}{message.text}"}).encode()
+    return [*parts, text, b"]}"]
+
+
+def _key_in_environment(name: str, url: str) -> str | None:
+    """The key for an address in the variable `name`, or in one of the usual names; None for none.
+
+    OpenAI's own is not tried for DF_BASE_URL: that may be another provider's.
+    """
+    names = [name, "DF_API_KEY"]
+    if url != os.environ.get("DF_BASE_URL"):
+        names.append("OPENAI_API_KEY")
+    for variable in names:
+        key = os.environ.get(variable)
+        if key:
+            return key
+    return None
+
+
+def _check_own_key(key: str | None) -> None:
+    """Raises SpecError where no address is named, and the key isn't the one set for OpenAI's own.
+
+    Pictures that are meant for a server of the user's own would go to a public one.
+    """
+    own_key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if key is None or key != own_key:
+        raise SpecError(
+            f"no address is named: set {setting('vlm.openai.base_url')}, or DF_BASE_URL in the"
+            f" environment (OpenAI's own service: {OPENAI_URL}, which OPENAI_API_KEY alone names"
+            " too)"
+        )
+
+
+def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+    """Raises SpecError for headers that can't be sent, and for keys that are this serving's own."""
+    for text in (*headers, *headers.values()):
+        if not (text.isascii() and text.isprintable()):
+            name = setting("vlm.openai.extra_headers")
+            raise SpecError(f"{name} holds characters that no header has")
+    for name in ("messages", "model", "stream", "n"):
+        if name in body:
+            raise SpecError(f"{setting('vlm.openai.extra_body')} can't hold {name!r}")

@@ -1,5 +1,6 @@
-"""The OpenAI serving with OpenAI's own client underneath: `vlm.openai.client: sdk`, and Azure with
-Entra ID.
+"""The OpenAI serving with OpenAI's own client underneath.
+
+It is for `vlm.openai.client: sdk`, and for Azure with Entra ID.
 """
 
 import asyncio
@@ -11,19 +12,23 @@ from urllib.parse import parse_qsl
 from dataflow_grounding._util.environment import names_address
 from dataflow_grounding._util.errors import EndpointRefused, SpecError
 from dataflow_grounding._util.secrets import learn
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._transport import ClientTransport, Transport, shown_address
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+
+
 _PROVIDER = "vlm.openai.azure.token_provider"
+_ENDPOINT = "vlm.openai.azure.endpoint"
 
 
 class OpenAISdkServing(OpenAIServing):
-    """OpenAIServing that sends through `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where
-    `azure_endpoint` is given.
+    """OpenAIServing that sends through OpenAI's own client.
 
-    Bodies, replies, errors and stored replies are OpenAIServing's: changing from one to the other
-    asks nothing again. The client's own retries are off. It takes more CPU time per request
+    It is `openai.AsyncOpenAI`, or `AsyncAzureOpenAI` where `azure_endpoint` is given. Bodies,
+    replies, errors and stored replies are OpenAIServing's: changing from one to the other asks
+    nothing again. The client's own retries are off. It takes more CPU time per request
     (docs/dependencies.md).
 
     Args:
@@ -66,13 +71,11 @@ class OpenAISdkServing(OpenAIServing):
         self._azure_version = api_version if azure_endpoint else None
         if azure_endpoint:
             if api_url:
-                raise SpecError(
-                    "vlm.openai.base_url and vlm.openai.azure.endpoint are both set: leave one out"
-                )
+                url, endpoint = setting("vlm.openai.base_url"), setting(_ENDPOINT)
+                raise SpecError(f"{url} and {endpoint} are both set: leave one out")
             if not api_version:
-                raise SpecError(
-                    "vlm.openai.azure.api_version is missing: set it, for instance to 2024-10-21"
-                )
+                version = setting("vlm.openai.azure.api_version")
+                raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")
             shown_address(azure_endpoint, "vlm.openai.azure", "endpoint")
             # the address that `direct` is given for the same deployment, so that both have the same
             # stored replies
@@ -80,17 +83,18 @@ class OpenAISdkServing(OpenAIServing):
             api_url = f"{deployment}?api-version={api_version}"
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
         elif api_version or token_provider:
-            raise SpecError("vlm.openai.azure.endpoint is missing: name the Azure resource")
+            raise SpecError(f"{setting(_ENDPOINT)} is missing: name the Azure resource")
         super().__init__(api_url, model_name, **settings)
         provider = token_provider or None
         self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
         self.has_key = self.has_key or self._provider is not None
-        if self._provider is not None and (named := names_address(self._url)):
-            why = (
-                f"{named[0]} is set by {named[1]}, and {_PROVIDER} would give its token to that"
-                " address"
+        named_by = names_address(self._url)
+        if self._provider is not None and named_by:
+            variable, file = named_by
+            raise SpecError(
+                f"{variable} is set by {file}, and {setting(_PROVIDER)} would give its token to"
+                f" that address: set {variable} in the environment, or the address in the spec"
             )
-            raise SpecError(f"{why}: set {named[0]} in the environment, or the address in the spec")
 
     def _open(self) -> Transport:
         import openai
@@ -108,10 +112,12 @@ class OpenAISdkServing(OpenAIServing):
         else:  # the client wants one; an endpoint without keys is sent none
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
-        kind: Any = openai.AsyncOpenAI
+        client: Any
         if self._azure_version:
-            kind, settings["api_version"] = openai.AsyncAzureOpenAI, self._azure_version
-        return ClientTransport(kind(**settings), self._completions, self.timeout, headers)
+            client = openai.AsyncAzureOpenAI(api_version=self._azure_version, **settings)
+        else:
+            client = openai.AsyncOpenAI(**settings)
+        return ClientTransport(client, self._completions, self.timeout, headers)
 
     async def _token(self) -> str:
         """An Entra token, remembered as a secret. Raises EndpointRefused."""
@@ -120,28 +126,34 @@ class OpenAISdkServing(OpenAIServing):
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
             token = await token if inspect.isawaitable(token) else token
         except (Exception, SystemExit) as error:
-            # the user's code may raise anything, and end the process
-            # its words may hold the secret
+            # the user's code may raise anything, and end the process; its words may hold the secret
             raised = f"it raised {type(error).__name__}; call it in Python to see why"
-            raise EndpointRefused(f"{_PROVIDER} gave no token: {raised}", certain=False) from None
+            raise EndpointRefused(
+                f"{setting(_PROVIDER)} gave no token: {raised}", certain=False
+            ) from None
         if not isinstance(token, str) or not token:
-            raise EndpointRefused(f"{_PROVIDER} should return a token, a text that is not empty")
+            raise EndpointRefused(
+                f"{setting(_PROVIDER)} should return a token, a text that is not empty"
+            )
         learn(token)
         if not (token.isascii() and token.isprintable()):
             raise EndpointRefused(
-                f"{_PROVIDER} returned a token that no header can hold: a line break?"
+                f"{setting(_PROVIDER)} returned a token that no header can hold: a line break?"
             )
         return token
 
 
 def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
-    """The function that `module:function` names, its module perhaps in one of `folders`. Raises
-    SpecError.
+    """The function that `module:function` names, its module perhaps in one of `folders`.
+
+    Raises SpecError where there is none.
     """
     # with pydantic, which a serving made by hand does without
     from dataflow_grounding.spec.user_code import named
 
-    found = named(name, _PROVIDER, (), folders, quoting=False)
-    if not callable(found):
-        raise SpecError(f"{_PROVIDER} {name!r} should be a function, written module:function")
-    return cast(TokenProvider, found)
+    provider = named(name, setting(_PROVIDER), (), folders, quoting=False)
+    if not callable(provider):
+        raise SpecError(
+            f"{setting(_PROVIDER)} {name!r} should be a function, written module:function"
+        )
+    return cast(TokenProvider, provider)

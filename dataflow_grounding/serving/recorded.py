@@ -3,7 +3,6 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import astuple
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RequestRefused
@@ -14,11 +13,10 @@ from dataflow_grounding.tasks import Request
 
 
 class RecordedServing(Serving):
-    """With `serving`, passes requests on and adds each reply to the file `path`; without, answers
-    from the file.
+    """Records another serving's replies, or answers from a recording.
 
-    So a run can be shared and repeated without a key. A request that was not recorded fails its
-    record.
+    With `serving`, requests are passed on and each reply is added to the file `path`. So a run can
+    be shared and repeated without a key. A request that was not recorded fails its record.
 
     Args:
         path: The recording; its first line says whose replies it holds.
@@ -44,23 +42,37 @@ class RecordedServing(Serving):
     def __init__(self, path: str | os.PathLike[str], serving: Serving | None = None) -> None:
         self.path = os.fspath(path)
         self._serving = serving
+        self.takes_turns = serving is None or serving.takes_turns
         self.takes_probes = serving is not None and serving.takes_probes
         self._identity: dict[str, Any] = {}
+        self._recorded_at = ""
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
             self._load()
         if serving is not None:
             self._identity = masked(serving.identity())
-            self.box_format, self.is_vlm = serving.box_format, serving.is_vlm
-            self.max_workers, self.image_limits = serving.max_workers, serving.image_limits
-        self.model, self.endpoint = str(self._identity["model"]), str(self._identity["endpoint"])
+            if not self._recorded_at:
+                self._recorded_at = str(masked(serving.identity_there())["endpoint"])
+            self.box_format = serving.box_format
+            self.is_vlm = serving.is_vlm
+            self.max_workers = serving.max_workers
+            self.image_limits = serving.image_limits
+        self.model = str(self._identity["model"])
+        self.endpoint = self._recorded_at if serving is None else serving.endpoint
 
     def identity(self) -> dict[str, Any]:
         return self._identity
 
+    def identity_there(self) -> dict[str, Any]:
+        return {**self._identity, "endpoint": self._recorded_at}
+
     async def answer(self, request: Request[Any]) -> Reply:
         key = request.key(self._identity)
         line = self._replies.get(key)
+        if line is None:
+            line = self._replies.get(request.key(self.identity_there()))  # an earlier version's
+        if line is None and request.formerly is not None:
+            line = self._replies.get(request.formerly.key(self._identity))
         if line is None:
             if self._serving is None:
                 raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
@@ -73,15 +85,20 @@ class RecordedServing(Serving):
             "key": key,
             "reply": blotted(reply.text),
             "finish_reason": reply.finish_reason,
-        }
-        line |= {
-            "usage": list(astuple(reply.usage)),
+            "usage": reply.usage.as_list(),
             "refusal": reply.refusal and blotted(reply.refusal),
         }
         with open(self.path, "a+b") as file:
             if not file.tell():
-                head = {"recorded": self._identity, "box_format": self.box_format}
-                file.write(dump_line(head if self.is_vlm else {**head, "is_vlm": False}).encode())
+                head: dict[str, Any] = {
+                    "recorded": self.identity_there(),
+                    "box_format": self.box_format,
+                }
+                if "endpoint" not in self._identity:
+                    head["keyed_by_endpoint"] = False
+                if not self.is_vlm:
+                    head["is_vlm"] = False
+                file.write(dump_line(head).encode())
             elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
                 file.write(b"\n")
             file.write(dump_line(line).encode())
@@ -96,12 +113,13 @@ class RecordedServing(Serving):
                     with suppress(ValueError):  # a line that a stop tore was never a whole reply
                         line = json.loads(text)
                         self._replies[line["key"]] = line
-            self._identity = {
-                "model": head["recorded"]["model"],
-                "endpoint": head["recorded"]["endpoint"],
-            }
-            self._identity |= head["recorded"]
-            self.box_format, self.is_vlm = str(head["box_format"]), bool(head.get("is_vlm", True))
+            recorded = dict(head["recorded"])
+            self._recorded_at = str(recorded["endpoint"])
+            if not head.get("keyed_by_endpoint", True) or "://" in self._recorded_at:
+                del recorded["endpoint"]
+            self._identity = {"model": recorded["model"], **recorded}
+            self.box_format = str(head["box_format"])
+            self.is_vlm = bool(head.get("is_vlm", True))
         except FileNotFoundError:
             raise InputError(f"no recording {self.path}") from None
         except Exception:

@@ -1,5 +1,6 @@
-"""Several servings as one: a second model answers some of the tasks, or one model is at several
-endpoints.
+"""Several servings as one.
+
+A second model answers some of the tasks, or one model is at several endpoints.
 """
 
 import itertools
@@ -16,8 +17,9 @@ from dataflow_grounding.tasks import Request
 
 
 class ServingByTask(Serving):
-    """Passes each request to the serving named for its task in `others`, else to `first`; both are
-    one endpoint.
+    """Passes each request to the serving named for its task in `others`, else to `first`.
+
+    All of them are one endpoint.
     """
 
     def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
@@ -25,21 +27,27 @@ class ServingByTask(Serving):
         servings = self._all.values()
         self.model = " + ".join(dict.fromkeys(serving.model for serving in servings))
         self.endpoint = " + ".join(dict.fromkeys(serving.endpoint for serving in servings))
-        self.box_format, self.box_formats = first.box_format, first.box_formats
+        self.box_format = first.box_format
+        self.box_formats = first.box_formats
         self.max_workers = min(serving.max_workers for serving in servings)
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
-        self.regions_per_request, self.needs_labels = first.regions_per_request, first.needs_labels
+        self.regions_per_request = first.regions_per_request
+        self.needs_labels = first.needs_labels
+        self.takes_turns = all(serving.takes_turns for serving in servings)
         self.is_vlm = any(serving.is_vlm for serving in servings)
         grounding = others.get("phrase_grounding", first)
-        self.takes_probes, self.exact_boxes = grounding.takes_probes, grounding.exact_boxes
+        self.takes_probes = grounding.takes_probes
+        self.exact_boxes = grounding.exact_boxes
 
     @property
     def image_limits(self) -> ImageLimits:
         """What all of them take, as far as is known by now."""
-        limits, *others = (serving.image_limits for serving in self._all.values())
-        for other in others:
-            limits = replace(limits.within(other), max_bytes=min(limits.max_bytes, other.max_bytes))
-        return limits
+        of_each = [serving.image_limits for serving in self._all.values()]
+        common = of_each[0]
+        for limits in of_each[1:]:
+            max_bytes = min(common.max_bytes, limits.max_bytes)
+            common = replace(common.within(limits), max_bytes=max_bytes)
+        return common
 
     @image_limits.setter
     def image_limits(self, limits: ImageLimits) -> None:
@@ -67,8 +75,7 @@ class ServingByTask(Serving):
 
 
 class SeveralEndpoints(ServingByTask):
-    """One model at several endpoints: runs spread their requests over them, and pass over one that
-    is dead.
+    """One model at several endpoints: runs spread their requests, and pass over a dead one.
 
     How many requests each takes is found out for each. Stored replies don't tell which endpoint
     answered: one may be added or taken out, and nothing is asked again.
@@ -105,12 +112,11 @@ class SeveralEndpoints(ServingByTask):
                 f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}"
             )
         super().__init__(servings[0], by_address)
-        self._all, self._weights, self._turns = by_address, weights, itertools.cycle(servings)
-        self.other_identities = [serving.identity() for serving in servings]
-        if any(
-            {**one, "endpoint": "several endpoints"} != self.identity()
-            for one in self.other_identities
-        ):
+        self._all = by_address
+        self._weights = weights
+        self._turns = itertools.cycle(servings)
+        self.other_identities = [serving.identity_there() for serving in servings]
+        if any(serving.identity() != self.identity() for serving in servings):
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
             )
@@ -119,8 +125,9 @@ class SeveralEndpoints(ServingByTask):
         return list(zip(self._all.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """The reply of the next in turn that can answer. The engine doesn't ask this: it chooses by
-        room and weight.
+        """The reply of the next in turn that can answer.
+
+        The engine doesn't ask this: it chooses by room and weight.
         """
         for serving in itertools.islice(self._turns, len(self._all) - 1):
             with suppress(EndpointRefused, ServerFault):
@@ -128,4 +135,7 @@ class SeveralEndpoints(ServingByTask):
         return await next(self._turns).answer(request)
 
     def identity(self) -> dict[str, Any]:
-        return {**self.other_identities[0], "endpoint": "several endpoints"}
+        return next(iter(self._all.values())).identity()
+
+    def identity_there(self) -> dict[str, Any]:
+        return {**super().identity_there(), "endpoint": "several endpoints"}

@@ -1,5 +1,6 @@
-"""How many tokens a request takes, by what providers publish: for estimates before anything is
-sent.
+"""How many tokens a request takes, by what providers publish.
+
+It is for estimates before anything is sent.
 """
 
 import math
@@ -28,8 +29,9 @@ class TokenRules:
 
     @property
     def least_cached(self) -> int:
-        """Tokens from which on an equal beginning is billed as cached (Google's and OpenAI's
-        pages); vLLM: any.
+        """Tokens from which on an equal beginning is billed as cached.
+
+        So Google's and OpenAI's pages say; vLLM caches any.
         """
         return 1024 if re.match(r"gemini|gpt|o\d", self._name) else 0
 
@@ -45,14 +47,16 @@ class TokenRules:
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
         width, height = size
-        rules = load_table(__package__, "token_rules.yaml")
-        rule: Any = next((rule for rule in rules if re.match(rule["models"], self._name)), {})
+        rule = self._rule()
         counts = rule.get("by_resolution", {})
-        if found := counts.get(self.media_resolution, counts.get("other")):
-            return found
+        count = counts.get(self.media_resolution, counts.get("other"))
+        if count:
+            return count
         if "crop" in rule:
-            unit = max(1, math.floor(min(size) / 1.5))
-            return rule["crop"] * (1 if max(size) <= rule["one_up_to"] else _cells(size, unit))
+            if max(size) <= rule["one_up_to"]:
+                return rule["crop"]
+            side = max(1, math.floor(min(size) / 1.5))
+            return rule["crop"] * _cells(size, side)
         if "tile" in rule:
             # it is fitted in 2048 x 2048, and its shorter side to 768; it is never enlarged
             scale = min(1.0, 2048 / max(size))
@@ -63,11 +67,16 @@ class TokenRules:
         if "pixels" in rule:
             return min(rule["most"], math.ceil(width * height / rule["pixels"]))
         if "square" in rule:
-            return (
-                min(16384, max(4, round(width / rule["square"]) * round(height / rule["square"])))
-                + 2
-            )
+            squares = round(width / rule["square"]) * round(height / rule["square"])
+            return min(16384, max(4, squares)) + 2  # two mark the image's beginning and end
         return None
+
+    def _rule(self) -> Any:
+        """The table's first rule for this model; an empty one where there is none."""
+        for rule in load_table(__package__, "token_rules.yaml"):
+            if re.match(rule["models"], self._name):
+                return rule
+        return {}
 
     @property
     def _name(self) -> str:

@@ -1,105 +1,145 @@
-"""What the environment says of an endpoint that a spec or script leaves open: `DF_*`, else the
-provider's names.
+"""What the environment says of an endpoint that a spec or script leaves open.
+
+`DF_*` count first, then the provider's own names.
 """
 
 import os
 from typing import Any, Literal
 
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.spec.schema import VlmBlock
 
 GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-"""Where Google's own client looks for a key, in this order: ai.google.dev/gemini-api/docs/api-key
-(2026-11).
+"""Where Google's own client looks for a key, in this order.
+
+Source: ai.google.dev/gemini-api/docs/api-key (2026-11).
 """
+_OPENAI_NAMES = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
-def _given(*names: str) -> str:
-    return next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+def _variable(*names: str) -> str:
+    """The first of these variables that is set to something; empty where none is."""
+    for name in names:
+        value = os.environ.get(name, "").strip()
+        if value:
+            return value
+    return ""
 
 
 def backend_named() -> Backend | None:
-    """The backend of the endpoint that the environment names; None where it names neither an
-    address nor a model.
+    """The backend of the endpoint that the environment names.
 
-    A provider's key alone names none: nobody means to pay for a script because a key is set for
-    something else.
+    None where it names neither an address nor a model. A provider's key alone names none: nobody
+    means to pay for a script because a key is set for something else.
     """
-    if _given("DF_BASE_URL", "DF_API_KEY"):
+    if _variable("DF_BASE_URL", "DF_API_KEY"):
         return "openai"
-    model = _given("DF_MODEL")
+    model = _variable("DF_MODEL")
     if not model:
         return None
-    for_google = model.startswith("gemini") + bool(_given(*GEMINI_KEYS))
-    return "gemini" if for_google > bool(_given("OPENAI_API_KEY", "OPENAI_BASE_URL")) else "openai"
+    openai_set = bool(_variable(*_OPENAI_NAMES))
+    gemini_set = bool(_variable(*GEMINI_KEYS))
+    # Of both keys, the model's name says which is meant.
+    if gemini_set and openai_set:
+        return "gemini" if model.startswith("gemini") else "openai"
+    if gemini_set:
+        return "gemini"
+    # Others serve models of that name, too.
+    if openai_set:
+        return "openai"
+    return "gemini" if model.startswith("gemini") else "openai"
 
 
 def backend_of_keys() -> Backend | None:
     """`backend_named`, or the backend whose key is set: for a spec that is written, not run."""
-    if named := backend_named():
-        return named
-    return (
-        "openai"
-        if _given("OPENAI_API_KEY", "OPENAI_BASE_URL")
-        else "gemini"
-        if _given(*GEMINI_KEYS)
-        else None
-    )
+    backend = backend_named()
+    if backend is None and _variable(*_OPENAI_NAMES):
+        backend = "openai"
+    if backend is None and _variable(*GEMINI_KEYS):
+        backend = "gemini"
+    return backend
 
 
 def unused_keys() -> str:
-    """A sentence on providers' keys that are set and not used, as nothing names a model; empty
-    where there are none.
+    """A sentence on providers' keys that are set and not used, as nothing names a model.
+
+    Empty where there are none.
     """
-    keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _given(name)]
-    return (
-        f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. " if keys else ""
-    )
+    keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _variable(name)]
+    if not keys:
+        return ""
+    return f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. "
 
 
 def _stated(vlm: VlmBlock) -> Backend | None:
     """The backend whose block the spec fills in."""
     openai = vlm.openai
-    if (
-        openai.base_url
-        or openai.endpoints
-        or openai.model_name
-        or openai.api_key
-        or openai.azure.endpoint
-    ):
+    if openai.base_url or openai.endpoints or openai.azure.endpoint:
+        return "openai"
+    if openai.model_name or openai.api_key:
         return "openai"
     if vlm.local.model_name:
         return "local"
-    return "gemini" if vlm.gemini.api_key or vlm.gemini.base_url else None
+    if vlm.gemini.api_key or vlm.gemini.base_url:
+        return "gemini"
+    return None
 
 
 def with_environment(vlm: VlmBlock) -> VlmBlock:
-    """`vlm` with what it leaves open taken from the environment. `auto` stays where nothing is
-    named there.
+    """`vlm` with what it leaves open taken from the environment.
+
+    `auto` stays where nothing is named there.
     """
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
         backend = _stated(vlm) or backend_named() or backend
-    found: dict[str, Any] = {"backend": backend, **_filled_in(vlm, backend)}
+    changes = _filled_in(vlm, backend)
+    if backend != vlm.backend:
+        changes["backend"] = backend
     if vlm.box_format == "auto" and backend in ("openai", "gemini", "local"):
-        found["box_format"] = _given("DF_BOX_FORMAT") or "auto"
-    return vlm.model_copy(update=found)
+        changes["box_format"] = _variable("DF_BOX_FORMAT") or "auto"
+    return vlm.model_copy(update=changes)
+
+
+def check_public_is_meant(vlm: VlmBlock) -> None:
+    """Raises SpecError where a public service would be asked that may not be meant.
+
+    That is one that nobody names, while the environment speaks of another or of nothing.
+    """
+    openai = vlm.openai
+    by_address = openai.base_url or openai.endpoints or openai.azure.endpoint
+    is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
+    is_public = is_default or (vlm.backend == "openai" and not by_address)
+    if is_public and "DF_BASE_URL" in os.environ and not _variable("DF_BASE_URL"):
+        raise SpecError(
+            "DF_BASE_URL is set to nothing, and the spec names no address: give it the address, or"
+            " unset it where a public service is meant"
+        )
+    others = [name for name in _OPENAI_NAMES if _variable(name)]
+    if is_default and others and not vlm.gemini.api_key and _variable(*GEMINI_KEYS):
+        raise SpecError(
+            f"it isn't said who is asked: Gemini's key is set, and so is {others[0]}. Set"
+            " vlm.backend to gemini or to openai"
+        )
 
 
 def _filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    model = _given("DF_MODEL")
+    """The backend's block, with the model and the address that the environment names."""
+    model = _variable("DF_MODEL")
     if backend == "openai":
-        block = vlm.openai
-        address = (
-            ""
-            if any((block.azure.endpoint, block.endpoints))
-            else _given("DF_BASE_URL", "OPENAI_BASE_URL")
-        )
-        filled = {"base_url": block.base_url or address, "model_name": block.model_name or model}
-        return {"openai": block.model_copy(update=filled)}
+        openai = vlm.openai
+        base_url = openai.base_url
+        # Azure's and several endpoints' addresses stand elsewhere.
+        if not (base_url or openai.azure.endpoint or openai.endpoints):
+            base_url = _variable("DF_BASE_URL", "OPENAI_BASE_URL")
+        changes = {"base_url": base_url, "model_name": openai.model_name or model}
+        return {"openai": openai.model_copy(update=changes)}
     if backend == "local":
-        return {"local": vlm.local.model_copy(update={"model_name": vlm.local.model_name or model})}
+        local = vlm.local
+        return {"local": local.model_copy(update={"model_name": local.model_name or model})}
     if backend == "gemini" and "model" not in vlm.gemini.model_fields_set:
-        return {"gemini": vlm.gemini.model_copy(update={"model": model or vlm.gemini.model})}
+        gemini = vlm.gemini
+        return {"gemini": gemini.model_copy(update={"model": model or gemini.model})}
     return {}

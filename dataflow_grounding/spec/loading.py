@@ -1,14 +1,15 @@
-"""Reading a spec: YAML files, `key=value` overrides, interpolation, paths; every mistake named with
-its place.
+"""Reading a spec: YAML files, `key=value` overrides, references, paths.
+
+Every mistake is named with its place.
 """
 
 import difflib
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from typing import Any, TypeAlias
 
 import yaml
@@ -25,8 +26,9 @@ from dataflow_grounding.spec.problems import block_with, drop, place_of, validat
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
-"""Lists and mappings inside each other that a spec may have: at some thousands libyaml ends the
-process silently.
+"""Lists and mappings inside each other that a spec may have.
+
+At some thousands libyaml ends the process silently.
 """
 LONGEST = 4000
 """Characters of a number, or of a text with references."""
@@ -35,9 +37,59 @@ _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
-"""Of an `autolabel_type` and the folders of the spec's files: the pipeline's block key and its
-model, or SpecError.
+"""Of an `autolabel_type` and the folders of the spec's files: the pipeline's block.
+
+Its key and its model, or SpecError.
 """
+
+
+@dataclass(frozen=True)
+class _File:
+    """A spec's file, read.
+
+    Attributes:
+        path: As it was named.
+        values: What it says, for OmegaConf.
+        root: The same as YAML nodes, which know their lines.
+    """
+
+    path: str
+    values: Any
+    root: Any
+
+    @property
+    def folder(self) -> str:
+        """The folder that it is in."""
+        return os.path.dirname(self.path) or "."
+
+
+@dataclass(frozen=True)
+class _Overrides:
+    """What `key=value` overrides say; `of_hydra` where some are Hydra's own, which aren't read."""
+
+    values: Any
+    of_hydra: bool
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """A spec's files and overrides as one.
+
+    Attributes:
+        config: Without the keys that are passed over; a `???` is null.
+        model: Of the whole spec, or of its head where no pipeline is known.
+        no_pipeline: Why none is known, where a name is given.
+        passed_over: Keys that the pipeline has no use for.
+        missing: Keys that are `???`.
+        values: The config with its references filled in.
+    """
+
+    config: Any
+    model: type[SpecHead]
+    no_pipeline: str
+    passed_over: set[str]
+    missing: list[str]
+    values: dict[str, Any]
 
 
 def read_spec(
@@ -47,93 +99,126 @@ def read_spec(
     others: Collection[str],
     whole: bool,
 ) -> tuple[Spec | None, list[str]]:
-    """The spec in one YAML file or several, the later over the earlier, with `key=value` overrides
-    on top; and all that is wrong with it, one line each.
+    """The spec in YAML files, and all that is wrong with it, one line each.
 
     Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of
-    both is read first. The wrong keys have their defaults in the spec, and it is None where there
-    is none. `others` are blocks of pipelines that may stand beside the one that is to run. One that
-    is not read `whole` may lack what only a run needs. Raises SpecError for what can't be read as
-    YAML.
+    both is read first. The wrong keys have their defaults in the spec.
+
+    Args:
+        paths: One YAML file or several, the later over the earlier.
+        overrides: `key=value`, over the files.
+        block_of: The block of the pipeline that is to run.
+        others: Blocks of pipelines that may stand beside that one.
+        whole: Whether what only a run needs may not be missing.
+
+    Returns:
+        The spec, None where there is none; and the problems.
+
+    Raises SpecError for what can't be read as YAML.
     """
-    paths = [paths] if isinstance(paths, str) else list(paths)
+    if isinstance(paths, str):
+        paths = [paths]
     if not paths:
-        ways = (
-            "`dataflowgrounding init DIR` writes specs that run on example data, `dataflowgrounding"
-            " default_specs`"
+        raise SpecError(
+            "no spec: give one with -e SPEC. `dataflowgrounding init DIR` writes specs that run on"
+            " example data, `dataflowgrounding default_specs` complete ones to fill in"
         )
-        raise SpecError(f"no spec: give one with -e SPEC. {ways} complete ones to fill in")
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
-    files, roots = zip(*map(_read_yaml, paths), strict=True)
-    given, of_hydra = _read_overrides(overrides)
+    files = [_read_yaml(path) for path in paths]
+    given = _read_overrides(overrides)
     try:
-        everything = _merged([*files, given])
-        merged: Any = everything if whole else _endpoint_alone(everything, others)
-        model, unknown = _model_of(merged, block_of, folders, others)
-        passed_over = {*of_hydra, *_passed_over(merged, model, others)}
-        missing = sorted(OmegaConf.missing_keys(merged))
-        for key in missing:
-            OmegaConf.update(merged, key, None)
-        resolved: Any = OmegaConf.to_container(merged, resolve=True)
+        merged = _merge(files, given, block_of, others, whole)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
-        hint = "; an item of a list can't be overridden alone: give the whole list" * isinstance(
-            error, TypeError
-        )
+        hint = ""
+        if isinstance(error, TypeError):
+            hint = "; an item of a list can't be overridden alone: give the whole list"
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}{hint}") from None
-    values = {str(name): value for name, value in resolved.items()}
-    stated: Any = OmegaConf.to_container(merged)
+    stated: Any = OmegaConf.to_container(merged.config)
     _learn_environment(stated)
-    plain_given: Any = OmegaConf.to_container(given)
-    _resolve_paths(
-        values, [*zip(folders, map(OmegaConf.to_container, files), strict=True), (".", plain_given)]
-    )
-    place, asked = partial(place_of, dict(zip(paths, roots, strict=True)), plain_given), []
-    for key in missing:
-        location = re.split(r"[.[]", key)
-        drop(values, location)
-        asked.append(f"{place(location)}: {key} is '???': give it a value")
-    asked += _held_nothing(stated, place)
-    asked += [f"{place(['autolabel_type'])}: {unknown}"] if unknown else []
-    spec, problems = validated(values, model, place)
-    asked += [
-        problem
-        for problem in problems
-        if not any(f": {key} is missing" in problem for key in missing)
-    ]
+    plain_overrides: Any = OmegaConf.to_container(given.values)
+    sources = [(file.folder, OmegaConf.to_container(file.values)) for file in files]
+    _resolve_paths(merged.values, [*sources, (".", plain_overrides)])
+    roots = {file.path: file.root for file in files}
+    place = partial(place_of, roots, plain_overrides)
+    problems = _missing_keys(merged, place)
+    problems += _held_nothing(stated, place)
+    if merged.no_pipeline:
+        problems.append(f"{place(['autolabel_type'])}: {merged.no_pipeline}")
+    spec, wrong = validated(merged.values, merged.model, place)
+    for problem in wrong:
+        # What is ??? was told above.
+        if not any(f": {key} is missing" in problem for key in merged.missing):
+            problems.append(problem)
     if not isinstance(spec, Spec):
-        return None, asked
-    spec._stated, spec._folders, spec._passed_over = stated, folders, sorted(passed_over)
+        return None, problems
+    spec._stated = stated
+    spec._folders = folders
+    spec._passed_over = sorted(merged.passed_over)
     spec.block.vlm = with_environment(spec.block.vlm)
-    return spec, asked
+    return spec, problems
 
 
-def _merged(parts: Sequence[Any]) -> Any:
-    """The later over the earlier. Each is looked at before the next goes over it, which may fill in
-    references.
-    """
-    merged: Any = OmegaConf.create()
+def _merge(
+    files: Sequence[_File],
+    overrides: _Overrides,
+    block_of: BlockOf,
+    others: Collection[str],
+    whole: bool,
+) -> _Merged:
+    """The files and overrides as one, with their references filled in; see `read_spec`."""
+    config: Any = OmegaConf.create()
+    parts = [file.values for file in files]
+    parts.append(overrides.values)
     for part in parts:
-        check_references(merged := OmegaConf.merge(merged, part))
-    return merged
+        config = OmegaConf.merge(config, part)
+        # Before the next goes over it, as merging may fill in references.
+        check_references(config)
+    if not whole:
+        config = _endpoint_alone(config, others)
+    _name_pipeline(config, others)
+    folders = [file.folder for file in files]
+    model, no_pipeline = _model_of(config.get("autolabel_type"), block_of, folders)
+    passed_over = set(_passed_over(config, model, others))
+    if overrides.of_hydra:
+        passed_over.add("hydra")
+    missing = sorted(OmegaConf.missing_keys(config))
+    for key in missing:
+        OmegaConf.update(config, key, None)
+    filled_in: Any = OmegaConf.to_container(config, resolve=True)
+    values = {str(name): value for name, value in filled_in.items()}
+    return _Merged(config, model, no_pipeline, passed_over, missing, values)
+
+
+def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> list[str]:
+    """A line for each key that is `???`; it is taken out of the values."""
+    problems = []
+    for key in merged.missing:
+        location = re.split(r"[.[]", key)
+        drop(merged.values, location)
+        problems.append(f"{place(location)}: {key} is '???': give it a value")
+    return problems
 
 
 def _held_nothing(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
     """A line for each key whose variable is set to nothing."""
-    for at, variable in empty_variables(stated):
-        key, way = (
-            ".".join(map(str, at)),
-            f"set it, or write ${{oc.env:{variable},''}} where nothing is meant",
+    for keys, variable in empty_variables(stated):
+        location = [str(key) for key in keys]
+        yield (
+            f"{place(location)}: {'.'.join(location)} is what {variable} holds, which is empty: set"
+            f" it, or write ${{oc.env:{variable},''}} where nothing is meant"
         )
-        yield f"{place(list(map(str, at)))}: {key} is what {variable} holds, which is empty: {way}"
 
 
 def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
-    """The spec without what only a run needs; a `vlm` that stands outside a block is taken as in
-    the first.
+    """The spec without what only a run needs.
+
+    A `vlm` that stands outside a block is taken as in the first.
     """
     plain: Any = OmegaConf.to_container(merged)
-    plain = {next(iter(others)): {"vlm": plain["vlm"]}} if "vlm" in plain else plain
+    if "vlm" in plain:
+        first_block = next(iter(others))
+        plain = {first_block: {"vlm": plain["vlm"]}}
     for block in plain.values():
         if isinstance(block, dict):
             block.pop("data", None)
@@ -142,142 +227,186 @@ def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
     return OmegaConf.create(plain)
 
 
+def _name_pipeline(config: Any, others: Collection[str]) -> None:
+    """Name the pipeline by its block, where none is named and there is one block alone."""
+    if config.get("autolabel_type") is not None:
+        return
+    names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
+    blocks = [name for name in names if name in others]
+    if not blocks:
+        # Perhaps misspelt: what is wrong with the block is told then.
+        for name in names:
+            blocks += difflib.get_close_matches(name, others, 1, 0.8)
+    if len(blocks) == 1:
+        config.update({"autolabel_type": blocks[0]})
+
+
 def _model_of(
-    merged: Any, block_of: BlockOf, folders: Sequence[str], others: Collection[str]
+    autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
 ) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; where no pipeline is named (by a lone block, too), of its head,
-    and why.
-    """
-    if merged.get("autolabel_type") is None:
-        ours = [str(name) for name in merged if name not in OTHER_KEYS["blocks"]]
-        near = [close for name in ours for close in difflib.get_close_matches(name, others, 1, 0.8)]
-        blocks = [name for name in ours if name in others] or near
-        merged.update({"autolabel_type": blocks[0]} if len(blocks) == 1 else {})
-    wanted = merged.get("autolabel_type")
+    """The model of the whole spec; of its head where no pipeline is known, and why."""
+    if autolabel_type is None:
+        return SpecHead, ""
     try:
-        return (SpecHead if wanted is None else spec_with(*block_of(str(wanted), folders))), ""
+        name, block = block_of(str(autolabel_type), folders)
     except SpecError as error:
         return SpecHead, str(error)
+    return spec_with(name, block), ""
 
 
 def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
-    """Take out blocks of other pipelines and keys of TAO's that ours have no use for; returns what
-    they are called.
+    """Take out what ours have no use for: blocks of other pipelines and keys of TAO's.
+
+    Returns what they are called.
     """
     known = {field.alias or name for name, field in model.model_fields.items()}
-    unknown = [name for name in merged if name not in known]
-    names = [name for name in unknown if name in others or name in OTHER_KEYS["blocks"]]
-    for name in unknown:
-        if name in names or (model is SpecHead and OmegaConf.is_dict(merged.get(name))):
+    passed_over = []
+    for name in list(merged):
+        if name in known:
+            continue
+        if name in others or name in OTHER_KEYS["blocks"]:
+            passed_over.append(name)
             del merged[name]
-    for block, (place, keys) in product(others, OTHER_KEYS["keys"].items()):
-        inside = OmegaConf.select(merged, f"{block}.{place}")
-        for key in filter(inside.__contains__, keys) if OmegaConf.is_dict(inside) else ():
-            del inside[key]
-            names.append(f"{block}.{place}.{key}")
-    return names
+        elif model is SpecHead and OmegaConf.is_dict(merged.get(name)):
+            # The pipeline's own block, perhaps: which keys it may have isn't known.
+            del merged[name]
+    for block in others:
+        for place, keys in OTHER_KEYS["keys"].items():
+            inside = OmegaConf.select(merged, f"{block}.{place}")
+            if not OmegaConf.is_dict(inside):
+                continue
+            for key in keys:
+                if key in inside:
+                    del inside[key]
+                    passed_over.append(f"{block}.{place}.{key}")
+    return passed_over
 
 
-def _read_yaml(path: str) -> tuple[Any, Any]:
-    """What the file says, and as nodes, which know their lines."""
+def _read_yaml(path: str) -> _File:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         _check_events(text)
-        read, root = OmegaConf.load(io.StringIO(text)), yaml.compose(text, Loader=yaml.SafeLoader)
+        values = OmegaConf.load(io.StringIO(text))
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise SpecError(f"no spec file {path}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        tab = ": indent with spaces, not with a tab" if "\n\t" in f"\n{text}" else ""
-        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{tab}") from None
+        hint = ""
+        if "\n\t" in f"\n{text}":
+            hint = ": indent with spaces, not with a tab"
+        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{hint}") from None
     except Exception as error:  # PyYAML lets through what its constructors raise
         raise SpecError(f"can't read {path}: {_first_line(error)}") from None
-    if not OmegaConf.is_dict(read):
+    if not OmegaConf.is_dict(values):
         raise SpecError(f"{path} should be a YAML mapping of keys")
-    return read, root
+    return _File(path, values, root)
 
 
 def _check_events(text: str) -> None:
-    """Raises ValueError for YAML that is nested too deeply, or with a text that it takes too long
-    to make sense of.
+    """Refuse YAML that is nested too deeply, or has a text that it takes too long to make sense of.
+
+    Raises ValueError.
     """
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-            event, yaml.CollectionEndEvent
-        )
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.ScalarEvent):
+            _check_scalar(event)
         if depth > DEEPEST:
             raise ValueError(f"more than {DEEPEST} lists and mappings inside each other")
-        if isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST:
-            line = event.start_mark.line + 1 if event.start_mark else "?"
-            if "${" in event.value:
-                raise ValueError(
-                    f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it"
-                )
-            if event.style in (None, "") and _NUMBER.fullmatch(event.value):
-                # 59:59:59 is one, to the base 60
-                raise ValueError(
-                    f"line {line}: a number of {len(event.value):,} characters; put a text in"
-                    " quotes"
-                )
 
 
-def _read_overrides(overrides: Sequence[str]) -> tuple[Any, list[str]]:
-    """The overrides; and `hydra` where some are Hydra's own, which are not read."""
-    ours = {number: one for number, one in enumerate(overrides, 1) if not _HYDRA.match(one)}
-    for number, override in ours.items():
+def _check_scalar(event: yaml.ScalarEvent) -> None:
+    """Raises ValueError for a text with references, or a number, that is too long."""
+    if len(event.value) <= LONGEST:
+        return
+    line = event.start_mark.line + 1 if event.start_mark else "?"
+    if "${" in event.value:
+        raise ValueError(
+            f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it"
+        )
+    unquoted = event.style in (None, "")
+    # As a number YAML reads 59:59:59, too, which is one to the base 60.
+    if unquoted and _NUMBER.fullmatch(event.value):
+        raise ValueError(
+            f"line {line}: a number of {len(event.value):,} characters; put a text in quotes"
+        )
+
+
+def _read_overrides(overrides: Sequence[str]) -> _Overrides:
+    ours = []
+    for number, override in enumerate(overrides, 1):
+        if _HYDRA.match(override):
+            continue
         key, equals, _ = override.partition("=")
         if not equals or not key.strip():  # not shown: it may be a key that lost its name
             raise SpecError(
                 f"override {number} has no '=': write key=value, for instance results_dir=./results"
             )
+        ours.append(override)
     try:
-        for override in ours.values():
-            _check_events(override.partition("=")[2])
-        read = OmegaConf.from_dotlist([override.lstrip("+") for override in ours.values()])
-        return read, ["hydra"] * (len(ours) < len(overrides))
+        for override in ours:
+            _, _, value = override.partition("=")
+            _check_events(value)
+        values = OmegaConf.from_dotlist([override.lstrip("+") for override in ours])
     except Exception as error:
         raise SpecError(f"can't read the overrides: {_first_line(error)}") from None
+    return _Overrides(values, of_hydra=len(ours) < len(overrides))
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _learn_environment(stated: Any) -> None:
-    """Remember the secrets a spec takes from the environment, told by the variable's name, or the
-    key's.
+    """Remember the secrets that a spec takes from the environment.
+
+    They are told by the variable's name, or the key's.
     """
     for text, secret in texts_in(stated):
         for variable in _VARIABLE.findall(text):
             learn_fields(os.environ.get(variable), secret or is_secret_variable(variable))
 
 
-def _resolve_paths(values: dict[str, Any], sources: Iterable[tuple[str, Any]]) -> None:
-    """Make `results_dir` and the paths in `data` absolute: by the last folder whose source states
-    them.
+def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -> None:
+    """Make `results_dir`, `prompts.dir` and the paths in `data` absolute.
+
+    Args:
+        values: The spec's.
+        sources: Folders, with what is stated there; the last that states a path counts.
     """
-    blocks = [
-        (name, block.get("data")) for name, block in values.items() if isinstance(block, dict)
-    ]
-    in_data = [
-        (name, "data", key) for name, data in blocks if isinstance(data, dict) for key in data
-    ]
-    for location in [("results_dir",), *in_data]:
-        block, name = block_with(values, location), location[-1]
+    locations: list[tuple[str, ...]] = [("results_dir",)]
+    for name, block in values.items():
+        data = block.get("data") if isinstance(block, dict) else None
+        if isinstance(data, dict):
+            locations += [(name, "data", key) for key in data]
+        if isinstance(block, dict) and isinstance(block.get("prompts"), dict):
+            locations.append((name, "prompts", "dir"))
+    for location in locations:
+        name = location[-1]
+        block = block_with(values, location)
         if block is None or not _is_path(name, block[name]):
             continue
-        folder = [
-            ".",
-            *(folder for folder, stated in sources if block_with(stated, location) is not None),
-        ][-1]
+        folder = "."
+        for source_folder, stated in sources:
+            if block_with(stated, location) is not None:
+                folder = source_folder
         path = joined(folder, os.path.expanduser(plain_path(str(block[name]))))
         block[name] = path if is_elsewhere(path) else os.path.abspath(path)
 
 
 def _is_path(name: str, value: Any) -> bool:
-    named = isinstance(value, str) and (
-        value == "" or value.startswith("datasets:") or has_scheme(value)
-    )
-    return isinstance(value, (str, int)) and not named and name not in ("split", "allow_http")
+    """Whether the value of a key of `data` is a path in a folder."""
+    if name in ("split", "allow_http", "allow_hosts", "proposals") or not isinstance(
+        value, (str, int)
+    ):
+        return False
+    if isinstance(value, str):
+        return bool(value) and not value.startswith("datasets:") and not has_scheme(value)
+    return True

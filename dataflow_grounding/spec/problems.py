@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -10,35 +10,47 @@ Location = Sequence[str | int]
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`, by the files'
-    YAML nodes.
+    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`.
 
     The last file that has it counts; of a key that is missing, the block that it should be in.
+
+    Args:
+        roots: The files' YAML nodes, by their paths.
+        overrides: What overrides say.
+        location: The key, after the blocks that it is in.
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}=…"
-    found = [(*_line(root, location), path) for path, root in reversed(roots.items())]
-    _, line, path = max(found, key=lambda one: one[0])
-    return f"{path}, line {line}" if line else path
+    best_depth = -1
+    best_place = ""
+    for path, root in reversed(roots.items()):
+        depth, line = _line(root, location)
+        if depth > best_depth:
+            best_depth = depth
+            best_place = f"{path}, line {line}" if line else path
+    return best_place
 
 
 def validated(
     values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
-    """The spec, with defaults for wrong keys (None where one has no default), and what is wrong,
-    one line each.
+    """The spec, with defaults for wrong keys, and what is wrong, one line each.
+
+    None where a wrong key has no default. Wrong keys are taken out of `values`.
     """
-    problems: list[str] = []
-    for _ in range(2):
-        try:
-            return model.model_validate(values), problems
-        except ValidationError as error:
-            found = error.errors()
-        problems = problems or [
-            f"{place(problem['loc'])}: {explain(problem, model)}" for problem in found
-        ]
-        for problem in found:
-            drop(values, problem["loc"])
+    try:
+        return model.model_validate(values), []
+    except ValidationError as error:
+        wrong = error.errors()
+    problems = [f"{place(problem['loc'])}: {explain(problem, model)}" for problem in wrong]
+    for problem in wrong:
+        drop(values, problem["loc"])
+    try:
+        return model.model_validate(values), problems
+    except ValidationError as error:
+        still_wrong = error.errors()
+    for problem in still_wrong:
+        drop(values, problem["loc"])
     return None, problems
 
 
@@ -47,18 +59,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        before = key.removesuffix(location[-1])
-        beside = {
-            known.removeprefix(before).partition(".")[0]
-            for known in keys_of(model)
-            if known.startswith(before)
-        }
-        near = nearest(location[-1], beside, 0.5)
-        # with more blocks before it
-        inside = [known for known in keys_of(model) if f".{known}.".find(f".{key}.") > 0]
-        if not near and inside:
-            near = f"; is it {inside[0][: inside[0].rindex(key) + len(key)]!r}?"
-        return f"{key} is not a key of the spec{near}"
+        return f"{key} is not a key of the spec{_known_key_near(location, model)}"
     if problem["type"] == "missing":
         if location == [getattr(model.model_fields.get("block"), "alias", None)]:
             return f"there is no block {key}, which the pipeline needs"
@@ -68,25 +69,51 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
 
 
+def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
+    """The end of a message about a key that isn't known: which one it may be."""
+    key = ".".join(location)
+    block = key.removesuffix(location[-1])
+    beside = set()
+    for known in keys_of(model):
+        if known.startswith(block):
+            beside.add(known.removeprefix(block).partition(".")[0])
+    near = nearest(location[-1], beside, 0.5)
+    if near:
+        return near
+    # It may stand in a block that was left out.
+    for known in keys_of(model):
+        if f".{known}.".find(f".{key}.") > 0:
+            return f"; is it {known[: known.rindex(key) + len(key)]!r}?"
+    return ""
+
+
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """The end of a message about a word that isn't known: which one it may be."""
-    found = difflib.get_close_matches(word, list(known), 1, least)
-    return f"; is it {found[0]!r}?" if found else ""
+    close = difflib.get_close_matches(word, list(known), 1, least)
+    return f"; is it {close[0]!r}?" if close else ""
 
 
-def keys_of(model: type[BaseModel], before: str = "") -> Iterator[str]:
-    """Every key of a block that holds a value, with dots between the blocks that it is in."""
+def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:
+    """Every key of a block that holds a value, with dots between the blocks that it is in.
+
+    Without `in_lists`, not those of a list's items, which no override can set.
+    """
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
-        # of a block, perhaps in a list or optionally
-        kinds = (field.annotation, *get_args(field.annotation))
-        inner = next(
-            (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None
-        )
-        if inner is not None:
-            yield from keys_of(inner, f"{key}.")
+        block = _block_in(field.annotation)
+        is_list = get_origin(field.annotation) is list
+        if block is not None and (in_lists or not is_list):
+            yield from keys_of(block, f"{key}.", in_lists=in_lists)
         else:
             yield key
+
+
+def _block_in(annotation: Any) -> type[BaseModel] | None:
+    """The block that a field holds, perhaps in a list or optionally; None for a value."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
 
 
 def drop(values: Any, location: Location) -> None:
@@ -100,18 +127,33 @@ def drop(values: Any, location: Location) -> None:
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
     """The block that a key stands in; None where it isn't there."""
-    for part in location[:-1]:
-        values = values.get(part) if isinstance(values, dict) else None
-    return values if isinstance(values, dict) and location[-1] in values else None
+    *blocks, key = location
+    for block in blocks:
+        if not isinstance(values, dict):
+            return None
+        values = values.get(block)
+    return values if isinstance(values, dict) and key in values else None
 
 
 def _line(node: Any, location: Location) -> tuple[int, int]:
     """How many of a location's keys a YAML node has, and the line of the innermost of them."""
-    line = depth = 0
+    depth = 0
+    line = 0
     for part in location:
-        pairs = node.value if getattr(node, "id", "") == "mapping" else []
-        found = next(((key, value) for key, value in pairs if key.value == str(part)), None)
-        if found is None:
+        inside = _key_in(node, str(part))
+        if inside is None:
             break
-        depth, line, node = depth + 1, found[0].start_mark.line + 1, found[1]
+        key, node = inside
+        depth += 1
+        line = key.start_mark.line + 1
     return depth, line
+
+
+def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:
+    """The nodes of a mapping's key and value; None where it isn't there, or no mapping."""
+    if getattr(node, "id", "") != "mapping":
+        return None
+    for key, value in node.value:
+        if key.value == name:
+            return key, value
+    return None

@@ -1,9 +1,11 @@
 """Every key of a spec, with its type and default."""
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -40,6 +42,25 @@ def _folder(value: Any) -> Any:
     return value
 
 
+def _backend(value: str) -> str:
+    if value not in BACKENDS and ":" not in value:
+        names = ", ".join(f"'{name}'" for name in BACKENDS)
+        wrong = "input should be {names} or module:Class, a serving of your own"
+        raise PydanticCustomError("backend", wrong, {"names": names})
+    return value
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?", value):
+        wrong = (
+            "should be the name or the IP address of a host, perhaps with a port: images.lan:8080"
+        )
+        raise PydanticCustomError("host", wrong)
+    return value.lower()
+
+
+BACKENDS = ("gemini", "openai", "local", "embedded", "auto")
+"""Those of `vlm.backend` that are ours; a user's own is `module:Class`."""
 Json = Annotated[dict[str, Any], BeforeValidator(_jsonable)]
 """Any JSON object; a key that is left empty (`settings:`) means one with nothing in it."""
 
@@ -54,11 +75,13 @@ class GeminiBlock(Block):
     temperature: float = Field(0.3, ge=0)
     max_output_tokens: int = Field(8192, ge=1)
     timeout: float = Field(120, gt=0)
+    extra: Json = Field({}, repr=False)
 
 
 class AzureBlock(Block):
-    """`vlm.openai.azure`: a deployment on Azure; `token_provider` is `module:function`, which gives
-    an Entra token.
+    """`vlm.openai.azure`: a deployment on Azure.
+
+    `token_provider` is `module:function`, which gives an Entra token.
     """
 
     endpoint: str = ""
@@ -67,8 +90,9 @@ class AzureBlock(Block):
 
 
 class EndpointBlock(Block):
-    """One of `vlm.openai.endpoints`: an address, and what part of the requests it gets where all
-    have room.
+    """One of `vlm.openai.endpoints`: an address, and its share of the requests.
+
+    It gets that `weight` of them where all have room.
     """
 
     base_url: str = Field(min_length=1)
@@ -84,6 +108,7 @@ class OpenAIBlock(Block):
     base_url: str = ""
     endpoints: list[EndpointBlock] = []
     model_name: str = ""
+    name: str = ""
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
     timeout: float = Field(60, gt=0)
@@ -93,9 +118,16 @@ class OpenAIBlock(Block):
 
     @field_validator("endpoints", mode="before")
     @classmethod
-    def _addresses(cls, given: Any) -> Any:
-        listed = given if isinstance(given, list) else []
-        return [{"base_url": one} if isinstance(one, str) else one for one in listed] or given
+    def _addresses(cls, value: Any) -> Any:
+        """An endpoint may be written as its address alone."""
+        if not isinstance(value, list):
+            return value
+        endpoints = []
+        for endpoint in value:
+            if isinstance(endpoint, str):
+                endpoint = {"base_url": endpoint}
+            endpoints.append(endpoint)
+        return endpoints
 
 
 class LocalBlock(Block):
@@ -120,9 +152,13 @@ class PricesBlock(Block):
 
 
 class VlmBlock(Block):
-    """`vlm`: which model answers."""
+    """`vlm`: which model answers.
 
-    backend: Literal["gemini", "openai", "local", "embedded", "auto"] = "gemini"
+    `settings` are those of a serving of the user's own, `backend: module:Class`.
+    """
+
+    backend: Annotated[str, AfterValidator(_backend)] = "gemini"
+    settings: Json = Field({}, repr=False)
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
     local: LocalBlock = LocalBlock()
@@ -145,6 +181,7 @@ class WorkflowBlock(Block):
     max_requests: int | None = Field(None, ge=0)
     max_attempts: int = Field(3, ge=1, le=100)
     max_wait: float = Field(600, ge=1, le=1e7)
+    guidance: str = ""
 
     def own(self) -> dict[str, Any]:
         """The settings that not every workflow has: those of the pipeline itself."""
@@ -154,12 +191,17 @@ class WorkflowBlock(Block):
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
         """Steps may be written as numbers."""
-        return list(map(str, value if isinstance(value, (list, tuple)) else [value]))
+        if not isinstance(value, (list, tuple)):
+            return [str(value)]
+        return [str(step) for step in value]
 
 
 class RowsData(Block):
-    """`data` of a pipeline that reads the user's rows; `columns` are role → column, where the user
-    has other names.
+    """`data` of a pipeline that reads the user's rows.
+
+    `columns` are role → column, where the user has other names. Pictures are fetched from all
+    public hosts with `allow_http`, and from `allow_hosts` wherever these are. `glossary` says of
+    terms and phrases what counts as them.
     """
 
     input_jsonl: str
@@ -167,11 +209,19 @@ class RowsData(Block):
     columns: dict[str, str] = {}
     split: str = ""
     allow_http: bool = False
+    allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
+    glossary: dict[str, str] = {}
+
+    @property
+    def fetches(self) -> bool:
+        """Whether pictures at http(s) addresses may be fetched, from some hosts at least."""
+        return self.allow_http or bool(self.allow_hosts)
 
 
 OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
-"""What a TAO auto-label spec has that these pipelines have no use for: its `blocks`, and `keys` of
-a block.
+"""What a TAO auto-label spec has that these pipelines have no use for.
+
+Its `blocks`, and `keys` of a block.
 """
 
 
@@ -186,13 +236,21 @@ class ReferringData(Block):
     input_annotations_jsonl: str | None = ""
 
 
+class PromptsBlock(Block):
+    """`prompts`: a folder of prompts of the user's own."""
+
+    dir: str | None = ""
+
+
 class PipelineBlock(Block):
-    """What every pipeline's block holds; a pipeline's own has further keys, or others in `workflow`
-    and `data`.
+    """What every pipeline's block holds.
+
+    A pipeline's own has further keys, or others in `workflow` and `data`.
     """
 
     vlm: VlmBlock = VlmBlock()
     workflow: WorkflowBlock
+    prompts: PromptsBlock = PromptsBlock()
     data: Block
 
     @property
@@ -209,8 +267,9 @@ class SpecHead(Block):
 
 
 class Spec(SpecHead):
-    """A whole spec; `block` is that of the pipeline that is to run, which stands under the
-    pipeline's name.
+    """A whole spec.
+
+    `block` is that of the pipeline that is to run, which stands under the pipeline's name.
     """
 
     block: SerializeAsAny[PipelineBlock]
@@ -225,15 +284,11 @@ class Spec(SpecHead):
 
     @property
     def remarks(self) -> list[str]:
-        """What is good to know of the spec: which of its keys the pipeline doesn't use, in one
-        line.
-        """
+        """What is good to know of the spec: in a line, which keys the pipeline doesn't use."""
         names = ", ".join(self._passed_over)
-        return (
-            [f"keys that {self.autolabel_type} doesn't use are passed over: {names}"]
-            if names
-            else []
-        )
+        if not names:
+            return []
+        return [f"keys that {self.autolabel_type} doesn't use are passed over: {names}"]
 
     def as_stated(self) -> Any:
         """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""
@@ -246,10 +301,11 @@ def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
+    """The value, with the references that were filled in as they stand in the spec."""
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):
         return {name: _as_stated(item, stated.get(name)) for name, item in value.items()}
     if isinstance(value, list) and isinstance(stated, list) and len(value) == len(stated):
-        return [_as_stated(item, given) for item, given in zip(value, stated, strict=True)]
+        return [_as_stated(*items) for items in zip(value, stated, strict=True)]
     return value

@@ -1,5 +1,6 @@
-"""Tasks about texts: `image_caption`, `region_caption`, and `expression_extraction`, the phrases in
-a caption.
+"""Tasks about texts: `image_caption`, `region_caption` and `expression_extraction`.
+
+The last of them asks for the phrases in a caption.
 """
 
 import re
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.images.image import Image
@@ -29,17 +31,28 @@ SHOWN_AS = {
     "crop": "The picture is a part of a larger one: the region and nothing else.",
 }
 
-_MARKER = re.compile(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
+_REGION = lazy_pattern(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
+# "- <region1>: " at the beginning of a line, which is no part of what is said of the region
+_HEADING = lazy_pattern(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", re.IGNORECASE)
+
+_BETWEEN_SENTENCES = lazy_pattern(r"(?<=[.!?])\s+|\n+|;\s*(?=<)")
 
 
 def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
-    """Ask for a caption; `known` is what to tell a serving that can't see what things are."""
+    """Make the request for a caption of an image.
+
+    Args:
+        image: The image to describe.
+        known: What to tell a serving that can't see what things are.
+    """
 
     def read(reply: str) -> tuple[str, list[Note]]:
+        """Return the caption in a reply."""
         data, notes = read_object(reply, required="caption")
         if is_cut_off(notes):
             raise TruncatedReply("the caption is cut off.")
-        if not (caption := text_of(data["caption"])):
+        caption = text_of(data["caption"])
+        if not caption:
             raise UnreadableReply('"caption" is not a text.')
         return caption, notes
 
@@ -47,41 +60,44 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
 
 
 class Extracted(NamedTuple):
-    """The caption, cleaned, and its expressions in order, each as (text, noun chunk or None)."""
+    """The expressions in a caption.
+
+    Attributes:
+        cleaned_caption: The caption as the model cleaned it, or as `clean_caption` does.
+        expressions: Each as (text, noun chunk or None), in the caption's order.
+    """
 
     cleaned_caption: str
     expressions: list[tuple[str, str | None]]
 
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
-    """Ask for the cleaned caption and the referring expressions in it."""
+    """Make the request for the cleaned caption and the referring expressions in it."""
 
     def read(reply: str) -> tuple[Extracted, list[Note]]:
+        """Return the expressions in a reply."""
         data, notes = read_object(reply, required="expressions")
-        if not isinstance(data["expressions"], list):
+        items = data["expressions"]
+        if not isinstance(items, list):
             raise UnreadableReply('"expressions" is not a list.')
         if is_cut_off(notes) and not reply.rstrip().endswith("]"):
-            # the rest isn't "not there"
+            # what is behind the cut may be in the picture all the same
             raise TruncatedReply("the reply is cut off in the middle of its expressions.")
-        cleaned = data.get("cleaned_caption")
-        if not isinstance(cleaned, str) or not cleaned.strip():
+        cleaned = _strip_text(data.get("cleaned_caption"))
+        if not cleaned:
             cleaned = clean_caption(caption)
-            notes = [*notes, Note("no_cleaned_caption")]
+            notes.append(Note("no_cleaned_caption"))
         expressions: list[tuple[str, str | None]] = []
-        for item in data["expressions"]:
-            given = (
-                (item.get("text"), item.get("noun_chunk"))
-                if isinstance(item, dict)
-                else (item, None)
-            )
-            text, noun_chunk = (value.strip() if isinstance(value, str) else "" for value in given)
+        for item in items:
+            fields = item if isinstance(item, dict) else {"text": item}
+            text = _strip_text(fields.get("text"))
             if text:
-                expressions.append((text, noun_chunk or None))
+                expressions.append((text, _strip_text(fields.get("noun_chunk")) or None))
             else:
-                notes = [*notes, Note("dropped", "an expression without text")]
-        if data["expressions"] and not expressions:
+                notes.append(Note("dropped", "an expression without text"))
+        if items and not expressions:
             raise UnreadableReply('no item of "expressions" has a "text".')
-        return Extracted(cleaned.strip(), expressions), notes
+        return Extracted(cleaned, expressions), notes
 
     schema = object_of(
         cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))
@@ -90,8 +106,11 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
 
 
 class RegionCaptions(NamedTuple):
-    """One text per region, in their order; `answer` is the reply if it was in the model's own
-    words.
+    """What regions show.
+
+    Attributes:
+        texts: One text per region, in their order.
+        answer: The reply if it was in the model's own words; None otherwise.
     """
 
     texts: list[str]
@@ -101,67 +120,110 @@ class RegionCaptions(NamedTuple):
 def region_caption(
     image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
 ) -> Request[RegionCaptions]:
-    """Ask what each region shows; `image` has the regions marked in the style `marks`."""
+    """Make the request for what each region shows.
+
+    Args:
+        image: The image, with the regions marked in it.
+        regions: The regions.
+        box_format: How the model writes boxes.
+        marks: How the regions are marked, a key of SHOWN_AS.
+    """
     count = len(regions)
 
     def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
+        """Return the captions in a reply, which may be a text in the model's own words."""
         try:
             items, notes = read_by_id(reply, "captions", count)
         except UnreadableReply:
-            found = read_marked_text(reply, count)
-            if len(found) < count:
+            captions = _captions_in_own_words(reply, count)
+            if captions is None:
                 raise
             note = Note("own_words", "the reply is a text with <region1> and so on in it")
-            return RegionCaptions([found[number] for number in sorted(found)], reply.strip()), [
-                note
-            ]
-        texts = {
-            number: text for number, item in items.items() if (text := text_of(item.get("text")))
-        }
+            return captions, [note]
+        texts: dict[int, str] = {}
+        for number, item in items.items():
+            text = text_of(item.get("text"))
+            if text:
+                texts[number] = text
         return RegionCaptions(all_of(texts, count, "the text", notes)), notes
 
-    given = {"regions": region_items(regions, image, box_format)}
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
     return about(
-        "region_caption", image, given, schema, read, box_format, count, marks=SHOWN_AS[marks]
+        "region_caption",
+        image,
+        {"regions": region_items(regions, image, box_format)},
+        schema,
+        read,
+        box_format,
+        count,
+        marks=SHOWN_AS[marks],
     )
 
 
-def read_marked_text(text: str, count: int) -> dict[int, str]:
-    """Read a text that names regions as `<region1>`: region id, 1 to `count` → what it says of it.
+def _captions_in_own_words(reply: str, count: int) -> RegionCaptions | None:
+    """Return what a text says of the regions 1 to `count`; None where it leaves one out."""
+    texts = read_marked_text(reply, count)
+    if len(texts) < count:
+        return None
+    return RegionCaptions([texts[number] for number in sorted(texts)], reply.strip())
 
-    A sentence or line belongs to the regions that it names, and so do those after it that name
-    none.
+
+def _strip_text(value: Any) -> str:
+    """Return a string without the space around it; "" for a value that is no string."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def read_marked_text(text: str, count: int) -> dict[int, str]:
+    """Return what a text says of each region, by the region's number.
+
+    The text names regions as `<region1>`, `<region2>` and so on. A sentence or line belongs to the
+    regions that it names, and so do the sentences after it that name none.
+
+    Args:
+        text: What a model wrote.
+        count: How many regions there are; higher numbers are left out.
 
     Example:
         >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
         {1: 'a cup. It is red.', 2: '<region2> shows a dog.'}
     """
-    found: dict[int, list[str]] = {}
+    sentences_of: dict[int, list[str]] = {}
     current: list[int] = []
-    for sentence in re.split(r"(?<=[.!?])\s+|\n+|;\s*(?=<)", text):
-        named = [int(number[:9]) for number in _MARKER.findall(sentence)]
-        if named:
-            current = [number for number in dict.fromkeys(named) if 1 <= number <= count]
-        said = re.sub(
-            r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*",
-            "",
-            sentence.strip(),
-            flags=re.IGNORECASE,
-        )
-        if said.strip(" *-:"):
-            for number in current:
-                found.setdefault(number, []).append(said)
-    return {number: " ".join(sentences) for number, sentences in found.items()}
+    for sentence in _BETWEEN_SENTENCES.split(text):
+        numbers = _region_numbers(sentence)
+        if numbers:
+            current = [number for number in numbers if 1 <= number <= count]
+        statement = _HEADING.sub("", sentence.strip())
+        if not statement.strip(" *-:"):
+            continue
+        for number in current:
+            sentences_of.setdefault(number, []).append(statement)
+    return {number: " ".join(sentences) for number, sentences in sentences_of.items()}
+
+
+def _region_numbers(sentence: str) -> list[int]:
+    """Return the numbers of the regions that a sentence names, each once."""
+    numbers = [int(digits[:9]) for digits in _REGION.findall(sentence)]
+    return list(dict.fromkeys(numbers))
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """Return a text whose `<region1>` names the first of `places` (from 0) with the places' own
-    numbers.
+    """Return a text about some regions with the numbers that these have among all regions.
+
+    Args:
+        text: What is said of the regions, which it calls `<region1>`, `<region2>` and so on.
+        places: The place of each of them among all regions, from 0.
 
     Example:
         >>> renumbered("<region1> is left of <region2>", [4, 2])
         '<region5> is left of <region3>'
     """
-    own = {number: f"<region{place + 1}>" for number, place in enumerate(places, 1)}
-    return _MARKER.sub(lambda found: own.get(int(found[1][:9]), found[0]), text)
+
+    def renumbered_region(match: re.Match[str]) -> str:
+        """Return the region of a match with its own number."""
+        number = int(match[1][:9])
+        if not 1 <= number <= len(places):
+            return match[0]
+        return f"<region{places[number - 1] + 1}>"
+
+    return _REGION.sub(renumbered_region, text)

@@ -33,22 +33,24 @@ Region: TypeAlias = Mapping[str, Any]
 def region_items(
     regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the regions as a request has them: id, box in the model's format, and the columns
-    named in `texts`.
+    """Return the regions as a request has them.
+
+    Args:
+        regions: The regions.
+        image: The image that they are in.
+        box_format: How the model writes boxes.
+        texts: The columns of a region that the request has beside its id and box.
     """
-    items = []
+    items: list[dict[str, Any]] = []
     for number, region in enumerate(regions, 1):
         x1, y1, x2, y2 = region["bbox"]
-        numbers = box_format.from_pixels(
+        item: dict[str, Any] = {"id": number}
+        item[box_format.key] = box_format.from_pixels(
             (x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size
         )
-        items.append(
-            {
-                "id": number,
-                box_format.key: numbers,
-                **{name: region.get(name) or "" for name in texts},
-            }
-        )
+        for name in texts:
+            item[name] = region.get(name) or ""
+        items.append(item)
     return items
 
 
@@ -67,70 +69,103 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
         ([{'id': 1}], [Note(code='dropped', text='not an object')])
     """
     data, notes = read_object(reply, required=key)
-    if not isinstance(data[key], list):
+    values = data[key]
+    if not isinstance(values, list):
         raise UnreadableReply(f'"{key}" is not a list.')
-    items = [item for item in data[key] if isinstance(item, dict)]
+    items = [value for value in values if isinstance(value, dict)]
     if is_cut_off(notes):
         return items[:-1], notes
-    if data[key] and not items:
+    if values and not items:
         raise UnreadableReply(f'"{key}" has no objects in it.')
-    return items, [*notes, *[Note("dropped", "not an object")] * (len(data[key]) - len(items))]
+    for _ in range(len(values) - len(items)):
+        notes.append(Note("dropped", "not an object"))
+    return items, notes
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
-    """Read the objects in list `key` by id, 1 to `count`; the first of an id counts, others are
-    dropped with a note.
+    """Read the objects in the list `key` of a reply by their ids, 1 to `count`.
 
-    Returns id → object and notes, and raises what `read_items` raises.
+    The first object of an id counts; others, and those of no such id, are dropped with a note.
+
+    Returns:
+        Id → object, and notes on what was done to read them.
+
+    Raises:
+        UnreadableReply, TruncatedReply: As `read_items`.
 
     Example:
         >>> read_by_id('{"regions": [{"id": "2"}, {"id": 9}]}', "regions", 2)
         ({2: {'id': '2'}}, [Note(code='dropped', text="an item with the id '9'")])
     """
     items, notes = read_items(reply, key)
-    found: dict[int, dict[str, Any]] = {}
+    item_by_id: dict[int, dict[str, Any]] = {}
     for item in items:
         number = whole_number(item.get("id"))
-        if number is None or not 1 <= number <= count or number in found:
+        if number is None or not 1 <= number <= count or number in item_by_id:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
         else:
-            found[number] = item
-    return found, notes
+            item_by_id[number] = item
+    return item_by_id, notes
 
 
-def all_of(found: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
-    """Return what was found for the ids 1 to `count`. Raises UnreadableReply, TruncatedReply for
-    any left out.
+def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
+    """Return the answers for the ids 1 to `count`, in this order.
+
+    Args:
+        answer_by_id: The answers that were read.
+        count: How many were asked for.
+        what: What an answer is called in a complaint.
+        notes: Notes on reading them.
+
+    Raises:
+        UnreadableReply: There is no answer for some ids.
+        TruncatedReply: So it is, and the reply is cut off.
     """
-    missing = [number for number in range(1, count + 1) if number not in found]
-    if missing:
-        complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
-        raise TruncatedReply(complaint) if is_cut_off(notes) else UnreadableReply(complaint)
-    return [found[number] for number in range(1, count + 1)]
+    ids = range(1, count + 1)
+    missing = [number for number in ids if number not in answer_by_id]
+    if not missing:
+        return [answer_by_id[number] for number in ids]
+    complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
+    if is_cut_off(notes):
+        raise TruncatedReply(complaint)
+    raise UnreadableReply(complaint)
 
 
 def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """Return the places (from 0) of the region ids 1 to `count` in a value, each once, and notes on
-    the others.
+    """Read the regions that a reply names.
+
+    Args:
+        value: A region's id, a list of ids, or None.
+        count: How many regions there are; their ids are 1 to `count`.
+
+    Returns:
+        The regions' places, from 0, each once; and a note on each id that is none.
 
     Example:
         >>> read_places([2, "1", 2, 7], 3)
         ([1, 0], [Note(code='dropped', text='a region id that was not asked about')])
     """
-    given = [] if value is None else value if isinstance(value, list) else [value]
-    numbers = [whole_number(item) for item in given]
-    known = [number - 1 for number in numbers if number is not None and 1 <= number <= count]
-    unknown = Note("dropped", "a region id that was not asked about")
-    return list(dict.fromkeys(known)), [unknown] * (len(numbers) - len(known))
+    if value is None:
+        return [], []
+    items = value if isinstance(value, list) else [value]
+    places: list[int] = []
+    notes: list[Note] = []
+    for item in items:
+        number = whole_number(item)
+        if number is not None and 1 <= number <= count:
+            places.append(number - 1)
+        else:
+            notes.append(Note("dropped", "a region id that was not asked about"))
+    return list(dict.fromkeys(places)), notes
 
 
 def text_of(value: Any) -> str:
-    """Return a text single-spaced, and an empty one for anything else."""
+    """Return a string single-spaced; "" for a value that is no string."""
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
 class Described(NamedTuple):
-    """What a region shows; `type` and `color` are empty where the model didn't say."""
+    """What a region shows; `type` and `color` are "" where the model doesn't say."""
 
     type: str
     color: str
@@ -140,24 +175,30 @@ class Described(NamedTuple):
 def region_expression(
     image: Image, regions: Sequence[Region], box_format: BoxFormat
 ) -> Request[list[Described]]:
-    """Ask what each region shows; the answer is one Described per region, in their order."""
-    size, count = dict(zip(("width", "height"), image.sent_size, strict=True)), len(regions)
-    given = {"image": size, "regions": region_items(regions, image, box_format, ("type",))}
+    """Make the request for what each region shows; the answer has a Described for each."""
+    count = len(regions)
+    width, height = image.sent_size
+    question = {
+        "image": {"width": width, "height": height},
+        "regions": region_items(regions, image, box_format, ("type",)),
+    }
     schema = object_of(
         regions=list_of(object_of(id=INTEGER, type=STRING, color=STRING, description=STRING))
     )
 
     def read(reply: str) -> tuple[list[Described], list[Note]]:
-        items, notes = read_by_id(reply, "regions", count)
-        names = ("type", "color", "description")
-        said = {
-            number: Described(*(text_of(item.get(name)) for name in names))
-            for number, item in items.items()
-        }
-        found = {number: described for number, described in said.items() if described.description}
-        return all_of(found, count, "the description", notes), notes
+        """Return what a reply says of each region; one without a description is missing."""
+        item_by_id, notes = read_by_id(reply, "regions", count)
+        described_by_id: dict[int, Described] = {}
+        for number, item in item_by_id.items():
+            description = text_of(item.get("description"))
+            if description:
+                described_by_id[number] = Described(
+                    text_of(item.get("type")), text_of(item.get("color")), description
+                )
+        return all_of(described_by_id, count, "the description", notes), notes
 
-    return about("region_expression", image, given, schema, read, box_format, count)
+    return about("region_expression", image, question, schema, read, box_format, count)
 
 
 class Merged(NamedTuple):
@@ -170,38 +211,53 @@ class Merged(NamedTuple):
 def grounding_expression(
     image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
 ) -> Request[list[Merged]]:
-    """Ask for expressions that each name at least one of `regions`."""
-    items = region_items(regions, image, box_format, ("type", "color", "description"))
+    """Make the request for expressions that each name at least one of `regions`.
+
+    Args:
+        image: The image that the regions are in.
+        caption: A caption of it, for the model to go by.
+        regions: The regions, with what is known of them.
+        box_format: How the model writes boxes.
+    """
+    question = {
+        "caption": caption,
+        "regions": region_items(regions, image, box_format, ("type", "color", "description")),
+    }
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
 
     def read(reply: str) -> tuple[list[Merged], list[Note]]:
+        """Return the expressions in a reply that have a text and name a region."""
         items, notes = read_items(reply, "expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off before its last expression.")
-        found = []
+        expressions: list[Merged] = []
         for item in items:
-            places, more = read_places(item.get("region_ids"), len(regions))
-            notes += more
+            places, notes_on_ids = read_places(item.get("region_ids"), len(regions))
+            notes += notes_on_ids
             text = text_of(item.get("text"))
-            if text and places:
-                found.append(Merged(text, places))
+            if not text:
+                notes.append(Note("dropped", "an expression without text"))
+            elif not places:
+                notes.append(Note("dropped", "an expression without a region"))
             else:
-                notes.append(
-                    Note("dropped", f"an expression without {'a region' if text else 'text'}")
-                )
-        if not found:
+                expressions.append(Merged(text, places))
+        if not expressions:
             raise UnreadableReply(
                 'no item of "expressions" has a "text" and the id of a region in "region_ids".'
             )
-        return found, notes
+        return expressions, notes
 
-    given = {"caption": caption, "regions": items}
-    return about("grounding_expression", image, given, schema, read, box_format, len(regions))
+    return about("grounding_expression", image, question, schema, read, box_format, len(regions))
 
 
 class Check(NamedTuple):
-    """A judgement: `matches` is None if the model can't tell; `text` and `places` are what should
-    be there instead.
+    """What a model says of an expression.
+
+    Attributes:
+        matches: Whether the expression is right; None if the model can't tell.
+        text: The expression as it should be.
+        places: The regions that it should name, as indices into the request's, from 0.
+        reason: Why the model says so.
     """
 
     matches: bool | None
@@ -217,7 +273,7 @@ def double_check(
     box_format: BoxFormat,
     texts: Sequence[str] = (),
 ) -> Request[list[Check]]:
-    """Ask whether each expression is right; the answer is one Check per expression, in their order.
+    """Make the request whether each expression is right; the answer has a Check for each, in order.
 
     Args:
         image: The image that the expressions describe.
@@ -226,36 +282,44 @@ def double_check(
         box_format: How the model writes boxes.
         texts: Columns of the regions to tell a serving that can't see what things are.
     """
-    asked = [
-        {
-            "id": number,
-            "text": expression.text,
-            "region_ids": [place + 1 for place in expression.places],
-        }
-        for number, expression in enumerate(expressions, 1)
-    ]
-    given = {"expressions": asked, "regions": region_items(regions, image, box_format, texts)}
-    item = object_of(
+    count = len(expressions)
+    items: list[dict[str, Any]] = []
+    for number, expression in enumerate(expressions, 1):
+        region_ids = [place + 1 for place in expression.places]
+        items.append({"id": number, "text": expression.text, "region_ids": region_ids})
+    question = {
+        "expressions": items,
+        "regions": region_items(regions, image, box_format, texts),
+    }
+    check = object_of(
         id=INTEGER, matches=BOOLEAN, region_ids=list_of(INTEGER), text=STRING, reason=STRING
     )
 
     def read(reply: str) -> tuple[list[Check], list[Note]]:
-        items, notes = read_by_id(reply, "checks", len(asked))
-        found = {}
-        for n, item in items.items():
-            places, more = read_places(item.get("region_ids"), len(regions))
-            notes += more
-            found[n] = Check(
-                _matches(item, n), text_of(item.get("text")), places, text_of(item.get("reason"))
+        """Return what a reply says of each expression."""
+        item_by_id, notes = read_by_id(reply, "checks", count)
+        check_by_id: dict[int, Check] = {}
+        for number, item in item_by_id.items():
+            places, notes_on_ids = read_places(item.get("region_ids"), len(regions))
+            notes += notes_on_ids
+            check_by_id[number] = Check(
+                _read_matches(item, number),
+                text_of(item.get("text")),
+                places,
+                text_of(item.get("reason")),
             )
-        return all_of(found, len(asked), "the check", notes), notes
+        return all_of(check_by_id, count, "the check", notes), notes
 
-    return about(
-        "double_check", image, given, object_of(checks=list_of(item)), read, box_format, len(asked)
-    )
+    schema = object_of(checks=list_of(check))
+    return about("double_check", image, question, schema, read, box_format, count)
 
 
-def _matches(item: Mapping[str, Any], number: int) -> bool | None:
+def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
+    """Return what a reply's item says of whether the expression matches; None if it can't tell.
+
+    Raises:
+        UnreadableReply: It says neither; `number` is the item's id, to name it.
+    """
     value = item.get("matches", "")
     if isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), "")

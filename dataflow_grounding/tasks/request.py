@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -16,12 +16,13 @@ T = TypeVar("T")
 _SORTED = json.JSONEncoder(sort_keys=True)  # `json.dumps` makes one anew each time
 
 ReadReply: TypeAlias = tuple[T, Sequence[Note | str]]
-"""What `read` returns: the answer, and notes on reading it; a text "code: what was done" is taken
-for a note, too.
+"""What `read` returns: the answer, and notes on what was done to read it.
+
+A text "code: what was done" is as good as a Note.
 """
 
-# JSON schemas of replies, in the strict subset that endpoints take: every key required, none
-# besides.
+# JSON schemas of replies, in the strict subset that endpoints take: all keys are required, and no
+# others allowed.
 Schema: TypeAlias = dict[str, Any]
 
 STRING: Schema = {"type": "string"}
@@ -37,13 +38,58 @@ COOLEST = 0.2
 
 
 @dataclass(frozen=True)
-class Request(Generic[T]):
-    """One task for a model. A VLM is sent `text` and `images`; the embedded serving looks at `task`
-    and `input`.
+class Turn:
+    """A turn of a conversation.
 
-    `read` turns the reply's text into the answer and notes on what it did to the reply; it raises
-    UnreadableReply. `sample` numbers independent answers to the same question, `attempt` the tries
-    at one that could not be read.
+    Attributes:
+        role: `user` or `assistant`.
+        text: The message.
+        images: The pictures that came with it.
+    """
+
+    role: str
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request(Generic[T]):
+    """One question to a model, and how its reply is read.
+
+    A VLM is sent `text` and `images`; the embedded serving looks at `task` and `input`.
+
+    Attributes:
+        task: The task's name, as in "phrase_grounding".
+        input: What the question is about, as JSON: its phrases, regions or caption.
+        images: The images that are sent with it.
+        instructions: What the model is told to do.
+        schema: The JSON schema of the reply.
+        read: Turns the reply's text into the answer and notes. Raises UnreadableReply.
+        sample: Which of several independent answers to the same question this one is, from 0.
+        attempt: How often a reply to it could not be read.
+        complaint: What was wrong with the last of these replies.
+        cut_off: Whether the last reply to it was cut off: it is asked again cooler.
+        divisible: Whether less can be asked for at a time: if a reply was cut off, the same
+            question is not asked again.
+        before: Awaited before it is sent, where something has to be settled first; not where a
+            stored reply answers it. May raise RunStopped.
+        stored: Called before a stored reply is read, with a function that says whether the reply
+            had been asked for again when it came.
+        may_send: Asked last of all, when there is room to send it; where it says no, `before` is
+            awaited once more.
+        before_another: Called by a serving before each time that it sends again for the same
+            answer, with the RequestRefused for which it tries another form. Raises RunStopped.
+        of: What its reply is one of: checks of the endpoint vouch for all of these together.
+        at: Which of the serving's endpoints is meant, where that isn't left to the serving.
+        text_only: Whether it is about no image. It is stated, so that a question whose image is
+            missing can't pass for one.
+        turns: The messages before it: the user's and the assistant's, one after the other. Their
+            pictures are the first ones of `images`. For a serving that `takes_turns`.
+        formerly: The same question as earlier versions put it: a stored reply to that one counts.
+        words: What stood for the {names} of its prompt, so that a user's own prompt can be filled.
+        prompt_name: The name of its prompt; empty where that is the task's.
+        closing: What the model is told behind the input.
+        system_prompt: A system message of the user's own; None for the shipped one.
     """
 
     task: str
@@ -55,94 +101,101 @@ class Request(Generic[T]):
     sample: int = 0
     attempt: int = 0
     complaint: str = ""
-    cut_off: bool = False  # whether the last reply to it was cut off: it is asked again cooler
+    cut_off: bool = False
     divisible: bool = False
-    """Whether less can be asked for at a time: a reply that was cut off is not asked for again as
-    it is.
-    """
     before: Callable[[], Awaitable[None]] | None = None
-    """What has to be settled before it is sent; not awaited where a stored reply answers it. May
-    raise RunStopped.
-    """
     stored: Callable[[Callable[[], bool]], None] | None = None
-    """Told before a stored reply is read, with a function that says whether it was asked again when
-    it came.
-    """
     may_send: Callable[[], bool] | None = None
-    """Asked last of all, when there is room to send it; where it may not, `before` is awaited once
-    more.
-    """
     before_another: Callable[..., None] = lambda *refused: None
-    """To be called by a serving before each time it sends again for the same answer, with the
-    RequestRefused for which it tries another form. It raises RunStopped.
-    """
-    of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
-    # which of the serving's endpoints is meant, where it is no matter of choice
+    of: str = ""
     at: int | None = None
-    # asked about no image: stated, so that one that is missing can't pass for it
     text_only: bool = False
+    turns: tuple[Turn, ...] = ()
+    formerly: "Request[T] | None" = None
+    words: Mapping[str, str] = field(default_factory=dict)
+    prompt_name: str = ""
+    closing: str = ""
+    system_prompt: str | None = None
 
     def __post_init__(self) -> None:
-        if self.text_only == bool(self.images):
-            raise ValueError(
-                f"a {self.task} request {'with an' if self.text_only else 'without its'} image"
-            )
+        if self.text_only and self.images:
+            raise ValueError(f"a {self.task} request with an image")
+        if not self.text_only and not self.images:
+            raise ValueError(f"a {self.task} request without its image")
 
     @cached_property
     def question(self) -> str:
-        """Instructions, then the input as JSON between <input> tags, which its
-        strings can't close.
+        """The instructions, then the input as JSON between <input> tags.
+
+        No string in the input can close the tag: its `<` and `>` are escaped.
         """
         data = json.dumps({"task": self.task, **self.input}, ensure_ascii=False)
         data = data.replace("<", "\\u003c").replace(">", "\\u003e")
-        return f"{self.instructions}\n\n<input>{data}</input>"
+        question = f"{self.instructions}\n\n<input>{data}</input>"
+        return f"{question}\n\n{self.closing}" if self.closing else question
 
     @property
     def text(self) -> str:
         """What is sent: the question, and what was wrong with an earlier reply to it."""
         if not self.complaint:
             return self.question
-        why = (
-            f"An earlier reply could not be read: {self.complaint} Reply with the JSON object"
-            " alone."
+        return (
+            f"{self.question}\n\n"
+            f"An earlier reply could not be read: {self.complaint} "
+            "Reply with the JSON object alone."
         )
-        return f"{self.question}\n\n{why}"
+
+    @property
+    def messages(self) -> list[Turn]:
+        """What is sent: the turns before it, then its text with the pictures left for it."""
+        count_in_turns = sum(len(turn.images) for turn in self.turns)
+        return [*self.turns, Turn("user", self.text, self.images[count_in_turns:])]
 
     @property
     def system(self) -> str:
-        """The system message, the same for every task about an image."""
+        """The system message: one for all tasks about an image, one for those about none."""
+        if self.system_prompt is not None:
+            return self.system_prompt
         return load_prompt("system_text_only" if self.text_only else "system")
 
-    def put_so(self, **how: Any) -> "Request[T]":
-        """The same question with other fields than those that it is made of: task, input, images,
-        instructions.
+    def put_so(self, **fields: Any) -> "Request[T]":
+        """Return the same question with other values of some fields.
 
-        As `dataclasses.replace`, but for the text of the question, which is made once however often
-        it is put.
+        Like `dataclasses.replace`, but the copy keeps the text of `question`, which is costly to
+        make. So the fields that it is made of stay: task, input, images, instructions.
         """
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__, **how)
-        return made
+        request = object.__new__(type(self))
+        request.__dict__.update(self.__dict__, **fields)
+        return request
 
     def again(self, attempt: int, complaint: str, cut_off: bool = False) -> "Request[T]":
-        """The same question once more, saying what was wrong with the last reply."""
+        """Return the same question to be asked again, with what was wrong with the last reply.
+
+        Args:
+            attempt: How often a reply to it could not be read.
+            complaint: What was wrong, for the model to read.
+            cut_off: Whether the last reply was cut off.
+        """
         return self.put_so(
             attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off
         )
 
     def temperature(self, usual: float | None) -> float | None:
-        """The temperature for a serving that samples at `usual`: halved with each try after a
-        cut-off reply.
+        """Return the temperature to ask at, for a serving that samples at `usual`.
+
+        Where the last reply was cut off, it is halved with each attempt, but never below COOLEST.
         """
         if usual is None or not self.cut_off:
             return usual
         return max(COOLEST, round(usual * 0.5**self.attempt, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Digest of all that the reply depends on; `identity` is the serving's part: endpoint,
-        model, sampling.
+        """Return a digest of all that the reply depends on.
+
+        Args:
+            identity: What it depends on of the serving: model, sampling.
         """
-        parts = {
+        parts: dict[str, Any] = {
             "serving": dict(identity),
             "system": self.system,
             "text": self.question,
@@ -150,36 +203,55 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.attempt,
         }
+        if self.turns:
+            parts["turns"] = [[turn.role, turn.text, len(turn.images)] for turn in self.turns]
         return hashlib.sha256(_SORTED.encode(parts).encode()).hexdigest()[:32]
 
 
 def about(
     task: str,
     image: Image,
-    given: Mapping[str, Any],
+    question: Mapping[str, Any],
     schema: Schema,
     read: Callable[[str], ReadReply[T]],
     box_format: BoxFormat | None = None,
     count: int = 1,
     **words: str,
 ) -> Request[T]:
-    """The request of a task about one image: `count` things are asked at once, `words` fill the
-    prompt's {names}.
+    """Make the request of a task about one image.
+
+    Args:
+        task: The task's name, which is that of its prompt too.
+        image: The image.
+        question: The request's input.
+        schema: The JSON schema of the reply.
+        read: Turns the reply's text into the answer and notes.
+        box_format: How the model writes boxes, for the prompt's {box_format}.
+        count: How many things are asked for at once; several can be divided.
+        **words: What stands for other {names} in the prompt.
     """
-    instructions = load_prompt(task)
-    told = {"box_format": box_format.instructions(image.sent_size)} if box_format else {}
-    for name, text in {**told, **words}.items():
-        instructions = instructions.replace(f"{{{name}}}", text)
-    return Request(task, given, (image,), instructions, schema, read, divisible=count > 1)
+    if box_format:
+        words = {"box_format": box_format.instructions(image.sent_size), **words}
+    instructions = filled(load_prompt(task), words)
+    return Request(
+        task, question, (image,), instructions, schema, read, divisible=count > 1, words=words
+    )
+
+
+def filled(prompt: str, words: Mapping[str, str]) -> str:
+    """Return a prompt with what stands for its {names}."""
+    for name, text in words.items():
+        prompt = prompt.replace(f"{{{name}}}", text)
+    return prompt
 
 
 def list_of(items: Schema) -> Schema:
-    """An array of `items`."""
+    """Return the schema of an array of `items`."""
     return {"type": "array", "items": items}
 
 
 def object_of(**properties: Schema) -> Schema:
-    """An object with exactly these keys."""
+    """Return the schema of an object with exactly these keys."""
     return {
         "type": "object",
         "properties": properties,

@@ -1,6 +1,4 @@
-"""What a run's boxes look like, in all and for each thing: the measure of how likely a further box
-is.
-"""
+"""What a run's boxes look like, in all and for each thing, and so how likely a further box is."""
 
 import math
 from dataclasses import dataclass
@@ -38,9 +36,7 @@ class BoxShape(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What is expected before anything is seen: a mean, a standard deviation, and how many boxes
-    that counts as.
-    """
+    """What is expected of a figure, and how many boxes that expectation counts as."""
 
     mean: float
     deviation: float
@@ -65,21 +61,21 @@ WIDE = "car bus truck train van sofa couch bed table bench boat ship airplane pl
 USUAL_SHAPE = {**dict.fromkeys(TALL.split(), -0.7), **dict.fromkeys(WIDE.split(), 0.5)}
 DEVIATION_OF_SHAPE = 0.45
 
-LOG_USUAL, LOG_SLIP, LOG_UNEXPLAINED = (
-    math.log(1 - SOMETHING_ELSE),
-    math.log(SOMETHING_ELSE),
-    math.log(UNEXPLAINED),
-)
-OFTEN_TURNED = 0.5, 40.0  # of the boxes seen before any is: so many, of so many
-# what reaching out costs, in log-likelihood
-BEYOND_AT_ONCE, BEYOND_PER_SIDE, BEYOND_AT_MOST = 3.0, 12.0, 8.0
+LOG_USUAL = math.log(1 - SOMETHING_ELSE)
+LOG_SLIP = math.log(SOMETHING_ELSE)
+LOG_UNEXPLAINED = math.log(UNEXPLAINED)
+# How often a box ends before it begins, as if so many axes of so many had been seen already.
+TURNED_BEFORE = 0.5
+AXES_BEFORE = 40.0
+# What reaching out of the picture costs, in log-likelihood.
+BEYOND_AT_ONCE = 3.0
+BEYOND_PER_SIDE = 12.0
+BEYOND_AT_MOST = 8.0
 
 
 @dataclass
 class Moments:
-    """Values so far: how many, their mean, and the sum of the squares of their
-    distances from it.
-    """
+    """Values so far: how many, their mean, and the sum of their squared distances from it."""
 
     count: int = 0
     mean: float = 0.0
@@ -110,7 +106,10 @@ class ThingStatistics:
     """The middles, sizes and shapes of the boxes of one thing, or of all."""
 
     def __init__(self) -> None:
-        self.x, self.y, self.size, self.shape = Moments(), Moments(), Moments(), Moments()
+        self.x = Moments()
+        self.y = Moments()
+        self.size = Moments()
+        self.shape = Moments()
 
     def add(self, box: BoxShape) -> None:
         """Take in one more box."""
@@ -124,10 +123,15 @@ class Figures:
     """What is expected of a box's four figures, each independently of the others."""
 
     def __init__(self, x: Expected, y: Expected, size: Expected, shape: Expected) -> None:
-        self.x, self.y, self.size, self.shape = x, y, size, shape
+        self.x = x
+        self.y = y
+        self.size = size
+        self.shape = shape
         # Taken once: a density is asked for ten times as often as something is learnt.
-        self._per_x, self._per_y = 1 / x.deviation, 1 / y.deviation
-        self._per_size, self._per_shape = 1 / size.deviation, 1 / shape.deviation
+        self._per_x = 1 / x.deviation
+        self._per_y = 1 / y.deviation
+        self._per_size = 1 / size.deviation
+        self._per_shape = 1 / shape.deviation
         self._at_most = -math.log(x.deviation * y.deviation * size.deviation * shape.deviation)
 
     def log_density(self, box: BoxShape) -> float:
@@ -155,14 +159,15 @@ class BoxStatistics:
     def __init__(self) -> None:
         self._all = ThingStatistics()
         self._things: dict[str, ThingStatistics] = {}
-        self._turned, self._sides = OFTEN_TURNED
+        self._turned = TURNED_BEFORE
+        self._axes = AXES_BEFORE
         self._expected_of_all: Figures | None = ANYTHING  # None: to be taken anew
         self._expected: dict[str, Figures] = {}
 
     def learn(self, box: BoxShape, thing: str) -> None:
         """Take in one box of a thing, by the word for it."""
         self._turned += box.turned
-        self._sides += 2
+        self._axes += 2
         if box.beyond > OUTSIDE:
             return
         self._all.add(box)
@@ -172,25 +177,22 @@ class BoxStatistics:
             self._expected.pop(thing, None)
 
     def log_likelihood(self, box: BoxShape, expected: Figures) -> float:
-        """How likely a box is of which so much is expected: the logarithm of its density over its
-        four figures, but for a constant.
+        """The logarithm of a box's density over its four figures, but for a constant.
 
         A slip may have any box, so that one strange box never says more than a few others.
         """
         usual = expected.log_density(box) + LOG_USUAL
         slip = SLIP.log_density(box) + LOG_SLIP
-        likelier, other = (usual, slip) if usual >= slip else (slip, usual)
-        total = likelier + math.log(1.0 + math.exp(other - likelier))
+        # The logarithm of both densities' sum, so taken that neither is too small for a float.
+        total = max(usual, slip) + math.log(1.0 + math.exp(-abs(usual - slip)))
         if box.beyond > OUTSIDE:
             total -= min(BEYOND_AT_ONCE + BEYOND_PER_SIDE * box.beyond, BEYOND_AT_MOST)
         if box.turned:
-            total += box.turned * math.log(self._turned / self._sides)
+            total += box.turned * math.log(self._turned / self._axes)
         return total
 
     def log_likelihood_anywhere(self, box: BoxShape) -> float:
-        """The same where nothing is known of the format: a box may be anywhere, out of the picture
-        too.
-        """
+        """The same in a format that nobody knows: a box may be anywhere, out of the picture too."""
         return SLIP.log_density(box) + LOG_UNEXPLAINED
 
     def expected_of(self, thing: str) -> Figures:
@@ -217,7 +219,8 @@ class BoxStatistics:
             return before
         if len(self._expected) >= MOST_WORDS:
             self._expected.clear()
-        figures = self._expected[thing] = _figures_after(statistics, before)
+        figures = _figures_after(statistics, before)
+        self._expected[thing] = figures
         return figures
 
 

@@ -1,5 +1,6 @@
-"""Whether replies are in the format asked for: each by itself, all together, and two replies to one
-question.
+"""Whether replies are in the format asked for.
+
+Judged are each reply by itself, all together, and two replies to one question.
 """
 
 import math
@@ -16,6 +17,7 @@ from dataflow_grounding.watch._readings import (
     Reading,
     SeenBox,
     Sent,
+    indices_by_phrase,
     largest_of,
     other_readings,
 )
@@ -43,12 +45,14 @@ BEYOND_CHANCE = 10.5
 FIRST_REPLIES = 200  # among which one that is in another format is no slip
 RECENT_REPLIES = 400  # among which two are none
 # of replies that look like another format, and say the same when asked again
-ODD_SHARE, LEAST_ODD = 0.05, 8
+ODD_SHARE = 0.05
+LEAST_ODD = 8
 
 UNKNOWN = "a format that isn't known"
 SAME_BOX = "one box for different phrases"
 # share of replies with nothing but one box: of a model that sees none, of others
-OFTEN_SAME, SELDOM_SAME = 0.9, 0.15
+OFTEN_SAME = 0.9
+SELDOM_SAME = 0.15
 
 
 class Sum:
@@ -65,12 +69,23 @@ class Sum:
     def add(self, ratio: float) -> None:
         """Take in the next reply's."""
         self.total = max(0.0, self.total + min(max(ratio, -MOST_OF_ONE), MOST_OF_ONE))
-        self.unbounded = self.unbounded + ratio if self.total else 0.0
+        if self.total:
+            self.unbounded += ratio
+        else:
+            self.unbounded = 0.0
+
+    def forget(self) -> None:
+        """Begin again at zero."""
+        self.total = 0.0
+        self.unbounded = 0.0
 
 
 class ProvenReply(NamedTuple):
-    """A reply that a second one proved to be in another format, and how many replies had come until
-    then.
+    """A reply that a second one proved to be in another format.
+
+    Attributes:
+        proof: In which format, and how clearly.
+        number: How many replies had come until then.
     """
 
     proof: Proof
@@ -92,7 +107,7 @@ class Evidence:
         self.learns = learns
         self.replies = 0
         self._statistics = BoxStatistics()
-        self._others = {other.name: other for other in other_readings(asked)}
+        self._others = {reading.name: reading for reading in other_readings(asked)}
         self._sums: dict[tuple[str, str], Sum] = {}  # by format, and orientation or "all"
         self._alarm: dict[str, float] = {}  # by format: at which sum a probe picture should tell
         self._in_vain = 0
@@ -105,39 +120,42 @@ class Evidence:
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
         """How likely a reply's numbers are in each format, given the boxes before it."""
         boxes = boxes[:MOST_BOXES]
-        largest, of_phrase = largest_of(boxes), _places_by_phrase(boxes)
+        largest = largest_of(boxes)
+        of_phrases = list(indices_by_phrase(boxes).values())
         expected = [self._statistics.expected_of(head_word(box.phrase)) for box in boxes]
         meanings = [self.asked.of(box, sent) for box in boxes]
-        usual = [
-            self._likelihood(meaning, figures)
-            for meaning, figures in zip(meanings, expected, strict=True)
-        ]
+        as_asked = self._likelihoods(meanings, expected)
         anywhere = [self._statistics.log_likelihood_anywhere(m.box) + m.log_scale for m in meanings]
         ratios: dict[str, float] = {}
-        for name, other in self._others.items():
-            if boxes and other.may_hold(largest, sent):
-                read_so = [
-                    self._likelihood(other.of(box, sent), figures)
-                    for box, figures in zip(boxes, expected, strict=True)
-                ]
-                ratios[name] = _ratio(of_phrase, read_so, usual)
+        for name, reading in self._others.items():
+            if boxes and reading.may_hold(largest, sent):
+                read_so = [reading.of(box, sent) for box in boxes]
+                likelihoods = self._likelihoods(read_so, expected)
+                ratios[name] = _ratio(of_phrases, likelihoods, as_asked)
+        unknown = _ratio(of_phrases, anywhere, as_asked)
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
-        return JudgedReply(
-            boxes, sent, meanings, ratios, _ratio(of_phrase, anywhere, usual), likeliest
-        )
+        return JudgedReply(boxes, sent, meanings, ratios, unknown, likeliest)
 
-    def _likelihood(self, meaning: Meaning, expected: Figures) -> float:
-        return self._statistics.log_likelihood(meaning.box, expected) + meaning.log_scale
+    def _likelihoods(self, meanings: Sequence[Meaning], expected: Sequence[Figures]) -> list[float]:
+        """How likely each box's numbers are, given what it means and what is expected of it."""
+        likelihoods = []
+        for meaning, figures in zip(meanings, expected, strict=True):
+            of_box = self._statistics.log_likelihood(meaning.box, figures)
+            likelihoods.append(of_box + meaning.log_scale)
+        return likelihoods
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
-        """Whether to ask again: it is likelier in another format, or may be in one that others were
-        proven to be in.
+        """Whether to ask again.
 
-        Where many were asked again in vain, things are not as they usually are, and it takes more.
+        It is where the reply is likelier in another format, or may be in one that others were
+        proven to be in. Where many were asked again in vain, things are not as they usually are,
+        and it takes more.
         """
         in_vain = max(0.0, self._in_vain - IN_VAIN * self.replies)
         if reply.ratio >= SHOWS + math.log1p(in_vain):
             return True
+        if not self._proven:  # as in nearly every run
+            return False
         proven = Counter(reply.proof.format for reply in self._recently_proven())
         among = min(self.replies, RECENT_REPLIES)
         return any(
@@ -152,22 +170,22 @@ class Evidence:
         self.replies += 1
         orientation = orientation_of(reply.sent.size)
         for name, ratio in (*reply.ratios.items(), (UNKNOWN, reply.unknown)):
-            for of in ("all", orientation):
-                self._sum(name, of).add(ratio)
+            self._sum(name, "all").add(ratio)
+            self._sum(name, orientation).add(ratio)
         if len({box.phrase for box in reply.boxes}) > 1:
-            same = len({box.numbers for box in reply.boxes}) == 1
-            ratio = (
-                math.log(OFTEN_SAME / SELDOM_SAME)
-                if same
-                else math.log((1 - OFTEN_SAME) / (1 - SELDOM_SAME))
-            )
+            if len({box.numbers for box in reply.boxes}) == 1:
+                ratio = math.log(OFTEN_SAME / SELDOM_SAME)
+            else:
+                ratio = math.log((1 - OFTEN_SAME) / (1 - SELDOM_SAME))
             self._sum(SAME_BOX, "all").add(ratio)
 
-    def _sum(self, name: str, of: str) -> Sum:
-        found = self._sums.get((name, of))
-        if found is None:
-            found = self._sums[name, of] = Sum()
-        return found
+    def _sum(self, name: str, orientation: str) -> Sum:
+        """The sum of a format in pictures of an orientation, or of "all"."""
+        ratios = self._sums.get((name, orientation))
+        if ratios is None:
+            ratios = Sum()
+            self._sums[name, orientation] = ratios
+        return ratios
 
     def learn(self, reply: JudgedReply) -> None:
         """Take in a reply whose boxes count, as an example of what boxes look like."""
@@ -177,39 +195,44 @@ class Evidence:
             self._statistics.learn(meaning.box, head_word(box.phrase))
 
     def unlearn(self) -> None:
-        """Probe pictures tell nothing: the boxes so far may be wrong, and say nothing of what boxes
-        look like.
-        """
+        """Forget what boxes look like: no probe picture tells whether those so far are right."""
         self.learns = False
         self._statistics = BoxStatistics()
 
     @property
     def alarmed(self) -> str | None:
-        """Where the last replies are so much likelier in another format that a probe picture should
-        tell: in pictures of which orientation, "all" for any; None for nowhere.
+        """In pictures of which orientation a probe picture should tell the format.
+
+        The last replies are much likelier in another one there. "all" for pictures of any
+        orientation, None for none.
         """
-        alarmed = [
-            (found.total, of)
-            for (name, of), found in self._sums.items()
-            if found.total > self._alarm_of(name)
-        ]
-        own = [(total, of) for total, of in alarmed if of != "all"]
-        return max(own or alarmed)[1] if alarmed else None
+        alarmed = []
+        for (name, orientation), ratios in self._sums.items():
+            # No alarm is set below ALARM, and hardly a sum is above it: this is asked several
+            # times a reply, of some twenty sums.
+            if ratios.total > ALARM and ratios.total > self._alarm_of(name):
+                alarmed.append((ratios.total, orientation))
+        if not alarmed:
+            return None
+        of_one_orientation = [entry for entry in alarmed if entry[1] != "all"]
+        _, orientation = max(of_one_orientation or alarmed)
+        return orientation
 
     def _alarm_of(self, name: str) -> float:
         return self._alarm.get(name, ALARM)
 
     @property
     def overwhelming(self) -> str | None:
-        """The format for which so much speaks that it takes no probe picture; SAME_BOX for a model
-        that sees none.
+        """The format for which so much speaks that it takes no probe picture.
+
+        SAME_BOX for a model that sees no picture; None where not enough speaks for any.
         """
         ahead: dict[str, float] = {}
         highest = 0.0
-        for (name, _), found in self._sums.items():
-            if found.total > max(ALONE, self._alarm_of(name)):
-                highest = max(highest, found.total)
-                ahead[name] = max(found.unbounded, ahead.get(name, found.unbounded))
+        for (name, _), ratios in self._sums.items():
+            if ratios.total > ALONE and ratios.total > self._alarm_of(name):
+                highest = max(highest, ratios.total)
+                ahead[name] = max(ratios.unbounded, ahead.get(name, ratios.unbounded))
         names = sorted(ahead, key=lambda name: ahead[name], reverse=True)
         if not names:
             return None
@@ -221,18 +244,16 @@ class Evidence:
 
         What spoke against it counts no longer, and it takes more to alarm the next time.
         """
-        for (name, of), found in self._sums.items():
-            if of == "all" or of in orientations:
-                if found.total > self._alarm_of(name):
-                    self._alarm[name] = found.total + MORE
-                found.total = found.unbounded = 0.0
+        for (name, orientation), ratios in self._sums.items():
+            if orientation == "all" or orientation in orientations:
+                if ratios.total > self._alarm_of(name):
+                    self._alarm[name] = ratios.total + MORE
+                ratios.forget()
 
     # Two replies to one question
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """The format in which the first of two replies to one question was written, where that is
-        proven; else None.
-        """
+        """The format in which the first of two replies to one question proves to be, or None."""
         proof = proof_of(first, second, self.asked, self._others.values())
         if proof is None:
             return None
@@ -240,22 +261,20 @@ class Evidence:
         return proof.format
 
     def count_in_vain(self, first: JudgedReply, second: JudgedReply) -> None:
-        """Asking again proved nothing; if both replies say the same, and look like another format,
-        that is odd.
+        """Take in that asking again proved nothing.
+
+        Where both replies look like another format, and say the same, that is odd.
         """
         self._in_vain += 1
-        if (
-            second.likeliest is not None
-            and second.ratio >= SHOWS
-            and says_the_same(first, second, self.asked)
-        ):
-            self._odd[second.likeliest] = self._odd.get(second.likeliest, 0) + 1
+        name = second.likeliest
+        if name is None or second.ratio < SHOWS:
+            return
+        if says_the_same(first, second, self.asked):
+            self._odd[name] = self._odd.get(name, 0) + 1
 
     @property
     def mixed_with(self) -> str | None:
-        """The format that some of the replies are in: more were proven to be than chance or a slip
-        explains.
-        """
+        """The format that more replies were proven to be in than chance or a slip explains."""
         recent = self._recently_proven()
         for name in dict.fromkeys(proven.proof.format for proven in recent):
             ratios = [proven.proof.ratio for proven in recent if proven.proof.format == name]
@@ -284,19 +303,15 @@ class Evidence:
         return self._odd.get(name, 0)
 
 
-def _places_by_phrase(boxes: Sequence[SeenBox]) -> list[list[int]]:
-    places: dict[str, list[int]] = {}
-    for place, box in enumerate(boxes):
-        places.setdefault(box.phrase, []).append(place)
-    return list(places.values())
-
-
 def _ratio(
-    of_phrase: Sequence[Sequence[int]], likelihoods: Sequence[float], usual: Sequence[float]
+    of_phrases: Sequence[Sequence[int]], likelihoods: Sequence[float], as_asked: Sequence[float]
 ) -> float:
-    """The log-likelihood ratio of a reply: boxes of one phrase are alike, and say little more than
-    one of them does.
+    """The log-likelihood ratio of a reply, its boxes given by phrase.
+
+    Boxes of one phrase are alike and say little more than one of them does: their mean counts.
     """
-    return sum(
-        sum([likelihoods[i] - usual[i] for i in places]) / len(places) for places in of_phrase
-    )
+    means = []
+    for indices in of_phrases:
+        ratios = [likelihoods[index] - as_asked[index] for index in indices]
+        means.append(sum(ratios) / len(ratios))
+    return sum(means)

@@ -3,40 +3,56 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.calibration.choice import CALIBRATE
+from dataflow_grounding.calibration.choice import advice_to_calibrate
 from dataflow_grounding.watch._evidence import SAME_BOX, UNKNOWN, Evidence
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
-ADVICE = f"check vlm.box_format, or {CALIBRATE}"
-SOME_SHAPES = "leave pictures like those out, or go on with vlm.on_suspect_boxes: warn"
 SEVERAL = (
     "The endpoint answers in more than one format: are there several servers or models behind its"
     " address?"
 )
-WITHOUT_PROBES = (
-    "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare some"
-    " boxes with their pictures, state vlm.box_format, or go on with vlm.on_suspect_boxes: warn"
-)
+
+
+def _without_probes() -> str:
+    """What to do where the probe pictures themselves are not answered."""
+    return (
+        "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare"
+        f" some boxes with their pictures, state {setting('vlm.box_format')}, or"
+        f" {_going_on()}"
+    )
+
+
+def advice() -> str:
+    """What to do about a format that isn't the one asked for."""
+    return f"check {setting('vlm.box_format')}, or {advice_to_calibrate()}"
+
+
+def _going_on() -> str:
+    return f"go on with {setting('vlm.on_suspect_boxes', 'warn')}"
 
 
 def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool) -> str:
-    """Of probe pictures whose rectangles are elsewhere; `calibrated`: though calibrating has found
-    the format out.
+    """Of probe pictures whose rectangles are elsewhere.
+
+    Args:
+        verdict: What the check of the pictures found.
+        asked: The format that was asked for.
+        calibrated: Whether calibrating had found that format out.
     """
+    what = f"the boxes don't look like {asked.name}: {verdict.why}"
     if verdict.answered and asked.scale != "px" and (verdict.fitting or calibrated):
-        remedy = (
-            f"{verdict.fitting} would fit these"
-            if verdict.fitting
-            else "No plain format fits these"
-        )
-        remedy = f"{remedy}, where pictures of other shapes come as asked: {SOME_SHAPES}"
-        return f"the boxes don't look like {asked.name}: {verdict.why}. {remedy}"
-    advice = f": {ADVICE}" if verdict.fitting else ""
-    return f"the boxes don't look like {asked.name}: {verdict.why}. {verdict.remedy}{advice}"
+        remedy = "No plain format fits these"
+        if verdict.fitting:
+            remedy = f"{verdict.fitting} would fit these"
+        elsewhere = "where pictures of other shapes come as asked"
+        return f"{what}. {remedy}, {elsewhere}: leave pictures like those out, or {_going_on()}"
+    what_to_do = f": {advice()}" if verdict.fitting else ""
+    return f"{what}. {verdict.remedy}{what_to_do}"
 
 
 def odd_probe(other: str, asked: BoxFormat) -> str:
@@ -58,10 +74,10 @@ def overwhelming(other: str, asked: BoxFormat) -> str:
             " the picture"
         )
     if other == UNKNOWN:
-        return f"{what}: too many reach out of their pictures. No plain format fits: {CALIBRATE}"
-    return (
-        f"{what}: the last replies are far likelier in another format. {other} would fit: {ADVICE}"
-    )
+        calibrate = advice_to_calibrate()
+        return f"{what}: too many reach out of their pictures. No plain format fits: {calibrate}"
+    likelier = f"{what}: the last replies are far likelier in another format"
+    return f"{likelier}. {other} would fit: {advice()}"
 
 
 def often_odd(evidence: Evidence, other: str) -> str:
@@ -76,7 +92,7 @@ def often_odd(evidence: Evidence, other: str) -> str:
     )
     return (
         f"{what}. {other} would fit; look at some of them, and if they are right:"
-        " vlm.on_suspect_boxes: warn"
+        f" {setting('vlm.on_suspect_boxes', 'warn')}"
     )
 
 
@@ -100,5 +116,6 @@ def mixture(evidence: Evidence, other: str) -> str:
 
 def without_probes(what: str) -> str:
     """The same of a model that leaves probe pictures unanswered, and what helps then."""
-    what = what.replace(f", or {CALIBRATE}", "").replace(f": {CALIBRATE}", "")
-    return f"{what.replace(', though probe pictures come as asked', '')}. {WITHOUT_PROBES}"
+    calibrate = advice_to_calibrate()
+    what = what.replace(f", or {calibrate}", "").replace(f": {calibrate}", "")
+    return f"{what.replace(', though probe pictures come as asked', '')}. {_without_probes()}"

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration.alike_sizes import Covers, covers_for
@@ -12,8 +12,8 @@ OFTEN = 0.05  # share of a run's pictures from which on an orientation has probe
 # before
 KNOWN = 20
 NEARLY = 1.05  # how much longer a side may be before a size is another one
-# padding doesn't show in a picture less elongated than this; in one more so, models err
-SQUARE, LONG = 1.2, 3.0
+SQUARE = 1.2  # padding doesn't show in a picture less elongated than this
+LONG = 3.0  # in a picture more elongated than this, models err
 
 
 def orientation_of(size: Size) -> str:
@@ -40,7 +40,7 @@ class _Pictures:
         """Whether any picture is of this orientation."""
         return self._orientations[orientation] > 0
 
-    def others(self) -> list[str]:
+    def orientations(self) -> list[str]:
         """The orientations that there are."""
         return list(self._orientations)
 
@@ -51,15 +51,19 @@ class _Pictures:
         ]
 
     def commonest(self, orientation: str, probed: Sequence[Size], covers: Covers) -> Size:
-        """The commonest size of an orientation that there is, if possible one that none of those
-        `probed` covers.
+        """The commonest size of an orientation that there is.
+
+        If possible it is one that none of those `probed` covers.
         """
-        of_orientation = [
-            size for size, _ in self.sizes.most_common() if orientation_of(size) == orientation
-        ]
-        return next(
-            (size for size in of_orientation if not covers(size, probed)), of_orientation[0]
-        )
+        commonest: Size | None = None
+        for size, _ in self.sizes.most_common():
+            if orientation_of(size) != orientation:
+                continue
+            if not covers(size, probed):
+                return size
+            commonest = commonest or size
+        assert commonest is not None
+        return commonest
 
 
 class ProbeSizes:
@@ -74,7 +78,8 @@ class ProbeSizes:
 
     def __init__(self, *, in_pixels: bool) -> None:
         self._in_pixels = in_pixels
-        self._sent, self._expected = _Pictures(), _Pictures()
+        self._sent = _Pictures()
+        self._expected = _Pictures()
         self._largest: dict[tuple[str, str], Size] = {}
         self._probed: dict[str, int] = {}  # orientation → when it was, counted in calls of `chosen`
         self._asked: dict[Size, int] = {}  # the same of sizes
@@ -98,22 +103,25 @@ class ProbeSizes:
 
     @property
     def outgrown(self) -> bool:
-        """Whether pictures are sent in sizes, or an orientation, that no probe picture has stood
-        for.
-        """
+        """Whether pictures are sent in a size or orientation that no probe picture stood for."""
         if self.checked is None:
             return False
         if any(name not in self._probed for name in self._pictures().frequent()):
             return True
-        return self._in_pixels and not all(
-            any(_covers(probed, size) for probed in self.checked) for size in self._largest.values()
-        )
+        if not self._in_pixels:
+            return False
+        return not all(_is_covered(size, self.checked) for size in self._largest.values())
 
     def chosen(
         self, *, every: bool = False, orientation: str | None = None, last: bool = False
     ) -> list[Size]:
-        """The sizes to probe now: of `every` orientation that is frequent, of a stated one, or of
-        the one that was probed longest ago; at the `last` check of all others that never were, too.
+        """The sizes to probe now.
+
+        Args:
+            every: Of every orientation that is frequent; else of the one that was probed longest
+                ago.
+            orientation: Of this one instead, if there are pictures of it.
+            last: Of all orientations that never were probed, too.
         """
         self._checks += 1
         pictures = self._pictures()
@@ -123,11 +131,8 @@ class ProbeSizes:
         elif not every:
             names = [min(names, key=lambda name: self._probed.get(name, 0))]
         if last:
-            names = list(
-                dict.fromkeys(
-                    [*names, *(name for name in pictures.others() if name not in self._probed)]
-                )
-            )
+            never_probed = [name for name in pictures.orientations() if name not in self._probed]
+            names = list(dict.fromkeys(names + never_probed))
         sizes = [pictures.commonest(name, self._chosen, self._covers) for name in names]
         if self._in_pixels:
             sizes += self._largest_beside(sizes, names)
@@ -146,47 +151,52 @@ class ProbeSizes:
             self.checked.update(sizes)
 
     def _pictures(self) -> "_Pictures":
-        return self._expected if self._expected.total and self._sent.total < KNOWN else self._sent
+        """The pictures that choices go by: those expected, until enough have been sent."""
+        if self._expected.total and self._sent.total < KNOWN:
+            return self._expected
+        return self._sent
 
     def _grow(self, size: Size) -> None:
+        """Take in a size where it is the largest of its orientation, by area or longer side."""
         for name, measure in (("area", math.prod), ("side", max)):
-            place = (orientation_of(size), name)
-            self._largest[place] = max(self._largest.get(place, size), size, key=measure)
+            key = (orientation_of(size), name)
+            self._largest[key] = max(self._largest.get(key, size), size, key=measure)
 
     def _largest_beside(self, commonest: list[Size], orientations: Sequence[str]) -> list[Size]:
-        """The largest sizes of these orientations, where the commonest ones don't
-        stand for them.
-        """
-        return [
-            size
-            for (orientation, _), size in self._largest.items()
-            if orientation in orientations
-            and not any(_covers(probed, size) for probed in commonest)
-        ]
+        """The largest sizes of these orientations that the commonest ones don't stand for."""
+        largest = []
+        for (orientation, _), size in self._largest.items():
+            if orientation in orientations and not _is_covered(size, commonest):
+                largest.append(size)
+        return largest
 
     def _turns(self, sizes: list[Size]) -> list[Size]:
-        """Of sizes that one check would do for, those that none has asked for; else the one that
-        waits the longest.
-        """
+        """Those of the sizes that no check has asked for; else the one that waits the longest."""
         new = [size for size in sizes if size not in self._asked]
         return new or [min(sizes, key=lambda size: self._asked[size])]
 
     def _elongated(self, chosen: list[Size]) -> list[Size]:
+        """A size in which padding shows, where it doesn't in those that were chosen."""
         if any(_aspect(size) >= SQUARE for size in chosen):
             return []
-        others = (*self._sent.sizes, *self._expected.sizes)
-        return [size for size in others if SQUARE <= _aspect(size) <= LONG][:1]
+        for size in (*self._sent.sizes, *self._expected.sizes):
+            if SQUARE <= _aspect(size) <= LONG:
+                return [size]
+        return []
 
 
 def _aspect(size: Size) -> float:
     return max(size) / min(size)
 
 
+def _is_covered(size: Size, probed: Iterable[Size]) -> bool:
+    """Whether one of the sizes `probed` stands for a size."""
+    return any(_covers(known, size) for known in probed)
+
+
 def _covers(probed: Size, size: Size) -> bool:
-    """Whether a limit on sides or area that leaves `probed` alone leaves `size` alone, or nearly
-    so.
-    """
+    """Whether a limit on sides or area that spares `probed` spares `size` too, or nearly so."""
     if (probed[0] - probed[1]) * (size[0] - size[1]) < 0:
         # upright pictures may have a limit of their own
         return False
-    return all(a * NEARLY >= b for a, b in zip(probed, size, strict=True))
+    return probed[0] * NEARLY >= size[0] and probed[1] * NEARLY >= size[1]

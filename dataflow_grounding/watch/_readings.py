@@ -33,6 +33,14 @@ def largest_of(boxes: Sequence[SeenBox]) -> float:
     return max((max(box.numbers) for box in boxes), default=-math.inf)
 
 
+def indices_by_phrase(boxes: Sequence[SeenBox]) -> dict[str, list[int]]:
+    """Which of the boxes are of each phrase."""
+    indices: dict[str, list[int]] = {}
+    for index, box in enumerate(boxes):
+        indices.setdefault(box.phrase, []).append(index)
+    return indices
+
+
 class Sent(NamedTuple):
     """A picture as it was sent.
 
@@ -76,8 +84,17 @@ class Reading:
         """What a box means in a picture."""
         width, height = self._limits(sent.size)
         x1, y1, x2, y2 = to_xyxy(box.numbers, box.order or self.format.order)
-        left, right = (x1 / width, x2 / width) if x1 <= x2 else (x2 / width, x1 / width)
-        top, bottom = (y1 / height, y2 / height) if y1 <= y2 else (y2 / height, y1 / height)
+        turned = 0
+        if x1 > x2:
+            x1, x2 = x2, x1
+            turned += 1
+        if y1 > y2:
+            y1, y2 = y2, y1
+            turned += 1
+        left = x1 / width
+        right = x2 / width
+        top = y1 / height
+        bottom = y2 / height
         across = math.log(min(max(right - left, LEAST_SIDE), 1e6))
         down = math.log(min(max(bottom - top, LEAST_SIDE), 1e6))
         size = (across + down) / 2
@@ -87,14 +104,12 @@ class Reading:
             size - math.log(sent.across * sent.down) / 2,
             across - down + self._aspect(sent.size),
             max(-left, -top, right - 1, bottom - 1, 0.0),
-            (x2 < x1) + (y2 < y1),
+            turned,
         )
         return Meaning((left, top, right, bottom), shape, -2 * math.log(width * height) - 2 * size)
 
     def may_hold(self, largest: float, sent: Sent) -> bool:
-        """Whether the largest of all numbers is within the format's range, or nearly: what is not
-        can't be in it.
-        """
+        """Whether the largest of all numbers is within the format's range, or nearly."""
         return largest <= 1.13 * max(self._limits(sent.size))
 
     def _log_aspect(self, sent: Size) -> float:
@@ -108,11 +123,14 @@ def other_readings(asked: BoxFormat) -> list[Reading]:
     These are each other order at the same scale, each other scale in the same order, and with x and
     y swapped.
     """
-    scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
-    scales = [other for other in SCALES if other not in (scale, *ALIKE)]
+    scale = asked.scale
+    if isinstance(scale, int):
+        scale = ALIKE.get(scale, scale)
+    other_scales = [known for known in SCALES if known not in (scale, *ALIKE)]
     names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
-    names += [f"{asked.order}_{other}" for other in scales]
+    names += [f"{asked.order}_{other_scale}" for other_scale in other_scales]
     if asked.order in TRANSPOSED:
-        names += [f"{TRANSPOSED[asked.order]}_{other}" for other in scales]
+        transposed = TRANSPOSED[asked.order]
+        names += [f"{transposed}_{other_scale}" for other_scale in other_scales]
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
     return [Reading(find_box_format(name + frame, "")) for name in names]

@@ -1,5 +1,6 @@
-"""The watch of one run: whether its boxes are in the format asked for, by probe pictures and by the
-replies.
+"""The watch of one run: whether its boxes are in the format asked for.
+
+Probe pictures tell, and the replies themselves.
 """
 
 import asyncio
@@ -47,6 +48,8 @@ class RunWatch(BoxWatch):
         self._taken = TakenReplies()
         self._free = asyncio.Event()  # set unless HOLDING
         self._free.set()
+        self._no_check = asyncio.Event()  # set unless HOLDING or PROBING
+        self._no_check.set()
         self.state = self._at_rest()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -63,9 +66,7 @@ class RunWatch(BoxWatch):
     # One question
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """As BoxWatch.ask: sent when it may be, its replies judged, and what they say drawn
-        consequences from.
-        """
+        """As BoxWatch.ask: sent when it may be, and its replies judged."""
         if self.state is State.ENDED:
             return await ask(request)
         if self.state is State.SUSPECT:
@@ -82,8 +83,8 @@ class RunWatch(BoxWatch):
             await self._look_round(ask)
             raise
         await self._settle(question, ask, request, image.sent_size)
-        if question.unquestioned is not None and self._most_tries:
-            self._taken.add(TakenReply(question.unquestioned, question, ask, request))
+        if question.undoubted is not None and self._most_tries:
+            self._taken.add(TakenReply(question.undoubted, question, ask, request))
         await self._look_round(ask)
         return answer
 
@@ -98,9 +99,7 @@ class RunWatch(BoxWatch):
         )
 
     def _watched(self, request: Request[T], ask: Ask, question: WatchedQuestion) -> Request[T]:
-        """The request as it is sent: not before it may be, and with each of its
-        replies looked at.
-        """
+        """The request as it is sent: not before it may be, each of its replies looked at."""
         was_sent = False
 
         async def before() -> None:
@@ -128,8 +127,13 @@ class RunWatch(BoxWatch):
                 question.refused()
                 raise
 
-        stored, of = question.stored, self._probing.of
-        return request.put_so(read=read, before=before, may_send=may_send, stored=stored, of=of)
+        return request.put_so(
+            read=read,
+            before=before,
+            may_send=may_send,
+            stored=question.stored,
+            of=self._probing.of,
+        )
 
     async def _settle(
         self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size
@@ -152,14 +156,19 @@ class RunWatch(BoxWatch):
             self._suspect_mixture(mixed)
 
     async def _settle_odd(self, odd: TakenReply, looks_like: str, size: Size) -> None:
-        """Boxes look like another format, also when they are asked for again: a probe picture of
-        such a size tells.
+        """Settle boxes that look like another format, also when they are asked for again.
+
+        A probe picture of such a size tells.
         """
         ask = odd.ask
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
         unanswered = False
         if self._probing.possible and not self._probing.stands_for(size):
-            await self._free.wait()
+            # A check of other pictures tells nothing of this size, and boxes that no probe picture
+            # stands for must not be learned as usual ones. All that wait go on at once, and the
+            # first of them may begin another check: hence a loop.
+            while self.state in (State.HOLDING, State.PROBING):
+                await self._no_check.wait()
             if self.state is State.TRUSTED:
                 await self._probe(ask, holding=True, of_size=size)
                 unanswered = not self._probing.stands_for(size)
@@ -176,12 +185,12 @@ class RunWatch(BoxWatch):
                 odd.question.learn()  # things are like that here
 
     async def _review_taken(self, ask: Ask, *, last: bool) -> None:
-        """Ask once more about replies that look like another format by now. Raises SuspectBoxes,
-        RunStopped.
+        """Ask once more about replies that look like another format by now.
+
+        Raises SuspectBoxes, RunStopped.
         """
-        for taken in await self._taken.doubtful(
-            self._probing.evidence, self._probing.spare if last else 0
-        ):
+        spare = self._probing.spare if last else 0
+        for taken in await self._taken.doubtful(self._probing.evidence, spare):
             if self.suspicion is not None:  # proven by one of them, or by what came meanwhile
                 return
             afresh = await self._asked_afresh(taken)
@@ -189,9 +198,7 @@ class RunWatch(BoxWatch):
                 self._probing.evidence.count_in_vain(taken.judged, afresh)
 
     async def _asked_afresh(self, taken: TakenReply) -> JudgedReply | None:
-        """One more reply to a question; None where it can't be read, or nothing hangs on it any
-        more.
-        """
+        """One more reply to a question; None where it can't be read, or comes too late."""
         self._probing.known.extra += 1
         try:
             afresh, _ = await taken.ask.aside(taken.asked_afresh())
@@ -200,8 +207,9 @@ class RunWatch(BoxWatch):
         return afresh if self.suspicion is None else None
 
     def _is_proven_wrong(self, taken: TakenReply, afresh: JudgedReply) -> bool:
-        """Whether another reply proves in which other format one is; its record is marked. Raises
-        SuspectBoxes.
+        """Whether another reply proves in which other format one is; its record is marked.
+
+        Raises SuspectBoxes.
         """
         proven = self._probing.evidence.compare(taken.judged, afresh)
         if proven is None:
@@ -213,8 +221,9 @@ class RunWatch(BoxWatch):
     # Probe pictures
 
     async def _ready(self, ask: Ask) -> None:
-        """Wait until requests may be sent: for the first check, made by the first comer, and for
-        any in doubt.
+        """Wait until requests may be sent.
+
+        It waits for the first check, which the first comer makes, and for any in doubt.
         """
         if self.state is State.UNPROBED:
             await self._probe(ask, holding=True)
@@ -249,8 +258,9 @@ class RunWatch(BoxWatch):
         orientation: str | None = None,
         last: bool = False,
     ) -> None:
-        """Send probe pictures, as Probing.check, and go on as they tell. Raises SuspectBoxes,
-        RunStopped.
+        """Send probe pictures, as Probing.check, and go on as they tell.
+
+        Raises SuspectBoxes, RunStopped.
         """
         before = self._unvouched.all()
         self._enter(State.HOLDING if holding else State.PROBING)
@@ -289,6 +299,10 @@ class RunWatch(BoxWatch):
             self._free.clear()
         else:
             self._free.set()
+        if state in (State.HOLDING, State.PROBING):
+            self._no_check.clear()
+        else:
+            self._no_check.set()
 
     # What becomes of the run
 
@@ -297,12 +311,10 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _suspect_if_overwhelming(self) -> None:
-        """Where no probe picture can tell, the replies alone do, if enough speaks for another
-        format.
-        """
-        found = self._probing.evidence.overwhelming
-        if found is not None:
-            self._suspect_all(findings.overwhelming(found, self._probing.asked))
+        """Where no probe picture can tell, go by the replies, if enough of them speaks."""
+        likeliest = self._probing.evidence.overwhelming
+        if likeliest is not None:
+            self._suspect_all(findings.overwhelming(likeliest, self._probing.asked))
 
     def _suspect_mixture(self, other: str) -> None:
         """Replies are proven to be in several formats: no probe picture has to tell."""
@@ -317,7 +329,8 @@ class RunWatch(BoxWatch):
 
     def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
         """Report wrong boxes. Raises SuspectBoxes unless set to warn."""
-        self.suspicion, kept = what, self._probing.lost()
+        self.suspicion = what
+        kept = self._probing.lost()
         if self.on_suspect == "stop":
             self._stop_message = f"{what}. {kept}"
             self._enter(State.STOPPED)

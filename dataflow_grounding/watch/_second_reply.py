@@ -1,13 +1,18 @@
-"""Two replies to one question: whether the second one shows in which format the first
-was written.
-"""
+"""Two replies to one question: whether the second shows in which format the first was written."""
 
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.watch._readings import Meaning, Reading, SeenBox, Sent, largest_of
+from dataflow_grounding.watch._readings import (
+    Meaning,
+    Reading,
+    SeenBox,
+    Sent,
+    indices_by_phrase,
+    largest_of,
+)
 
 # how far apart, in parts of the side, a model's two answers put an edge: one of these
 EDGES = (0.02, 0.05, 0.1)
@@ -37,9 +42,7 @@ class JudgedReply:
 
     @property
     def ratio(self) -> float:
-        """The highest of the ratios; where the numbers fit no other format, nothing
-        speaks for one.
-        """
+        """The highest of the ratios; minus infinity where the numbers fit no other format."""
         return self.ratios[self.likeliest] if self.likeliest else -math.inf
 
 
@@ -65,12 +68,15 @@ def proof_of(
     for.
     """
     usual = _agreement(first, asked, second)
-    best, largest = None, largest_of(first.boxes)
-    for other in others:
-        if other.may_hold(largest, first.sent):
-            ratio = _agreement(first, other, second) - usual
-            if ratio >= (best.ratio if best else PROVEN):
-                best = Proof(other.name, ratio)
+    largest = largest_of(first.boxes)
+    best: Proof | None = None
+    for reading in others:
+        if not reading.may_hold(largest, first.sent):
+            continue
+        ratio = _agreement(first, reading, second) - usual
+        least = best.ratio if best else PROVEN
+        if ratio >= least:
+            best = Proof(reading.name, ratio)
     return best
 
 
@@ -82,8 +88,10 @@ def says_the_same(first: JudgedReply, second: JudgedReply, asked: Reading) -> bo
 
 
 def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> float:
-    """How much likelier the boxes of two replies to one question are than boxes of different
-    things, as a logarithm.
+    """How much likelier two replies' boxes are than boxes of different things, as a logarithm.
+
+    Nobody knows beforehand how far apart this model's answers put an edge: each of EDGES counts
+    alike.
     """
     pairs = _pairs(first, reading, second)
     by_edge = [sum(_log_nearness(pair, edge) for pair in pairs) for edge in EDGES]
@@ -92,30 +100,27 @@ def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> flo
 
 
 def _pairs(first: JudgedReply, reading: Reading, second: JudgedReply) -> list[tuple[Bbox, Bbox]]:
-    """Corners of the phrases that have one box in both replies: the first's read in a format, the
-    second's as asked.
+    """The corners of each phrase that has one box in both replies.
+
+    The first reply's are read in a format, the second's as asked.
     """
-    firsts, seconds = _only_boxes(first.boxes), _only_boxes(second.boxes)
+    in_second = _only_boxes(second.boxes)
     pairs = []
-    for phrase, place in firsts.items():
-        if phrase in seconds:
-            box = reading.of(first.boxes[place], first.sent).corners
-            pairs.append((box, second.meanings[seconds[phrase]].corners))
+    for phrase, index in _only_boxes(first.boxes).items():
+        if phrase in in_second:
+            corners = reading.of(first.boxes[index], first.sent).corners
+            pairs.append((corners, second.meanings[in_second[phrase]].corners))
     return pairs
 
 
 def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
-    """The places of the boxes of phrases that have just one."""
-    places: dict[str, list[int]] = {}
-    for place, box in enumerate(boxes):
-        places.setdefault(box.phrase, []).append(place)
-    return {phrase: own[0] for phrase, own in places.items() if len(own) == 1}
+    """The index of the box of each phrase that has just one."""
+    indices = indices_by_phrase(boxes)
+    return {phrase: own[0] for phrase, own in indices.items() if len(own) == 1}
 
 
 def _log_nearness(pair: tuple[Bbox, Bbox], edge: float) -> float:
-    """How much likelier two boxes of one thing are to lie so than two of different things, as a
-    logarithm.
-    """
+    """How much likelier two boxes of one thing lie so than two of different things, a logarithm."""
     density = 1.0
     for a, b in zip(*pair, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))

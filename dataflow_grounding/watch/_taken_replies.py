@@ -64,28 +64,30 @@ class TakenReplies:
         return self._called_for or (bool(self._reviews) and replies >= self._reviews[0])
 
     async def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
-        """Those that, by what is known now, should have been asked again, and the next likeliest up
-        to a `spare` few.
+        """Those that, by what is known now, should have been asked again.
 
-        They are taken no longer. Replies that come while it judges, some boxes at a time, are for
-        the next review.
+        Where these are fewer than `spare`, the next likeliest are added. They are taken no longer.
+        Replies that come while it judges, some boxes at a time, are for the next review.
         """
         self._called_for = False
         self._reviews = [point for point in self._reviews if point > evidence.replies]
-        doubtful, others = list[TakenReply](), list[TakenReply]()
-        replies, self._replies, boxes = self._replies, deque(maxlen=MOST), 0
+        replies = self._replies
+        self._replies = deque(maxlen=MOST)
+        doubtful: list[TakenReply] = []
+        likely: list[TakenReply] = []
+        judged_boxes = 0
         for reply in replies:
-            if boxes >= AT_ONCE:
-                boxes = 0
+            if judged_boxes >= AT_ONCE:
+                judged_boxes = 0
                 await asyncio.sleep(0)
-            boxes += len(reply.judged.boxes)
+            judged_boxes += len(reply.judged.boxes)
             again = replace(reply, judged=evidence.judge(reply.judged.boxes, reply.judged.sent))
             if evidence.is_doubtful(again.judged):
                 doubtful.append(again)
             else:
-                others.append(again)
-        others.sort(key=lambda reply: reply.judged.ratio)
-        while others and len(doubtful) < spare and others[-1].judged.ratio >= LIKELIER:
-            doubtful.append(others.pop())
-        self._replies = deque([*others, *self._replies], maxlen=MOST)
+                likely.append(again)
+        likely.sort(key=lambda reply: reply.judged.ratio)
+        while likely and len(doubtful) < spare and likely[-1].judged.ratio >= LIKELIER:
+            doubtful.append(likely.pop())
+        self._replies = deque([*likely, *self._replies], maxlen=MOST)
         return doubtful

@@ -8,8 +8,9 @@ MOST = 5000  # that are remembered where no check ever comes
 
 
 class Unvouched:
-    """The records that asked for boxes since the last good check: to be marked, should these turn
-    out to be suspect.
+    """The records that asked for boxes since the last good check.
+
+    They are marked, should these boxes turn out to be suspect.
     """
 
     def __init__(self) -> None:

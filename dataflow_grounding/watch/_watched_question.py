@@ -1,5 +1,6 @@
-"""One question about a picture, and the replies to it: a doubtful one is asked again, and a second
-one decides.
+"""One question about a picture, and the replies to it.
+
+A doubtful reply is asked again, and the second one decides.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,13 +39,19 @@ class WatchedQuestion:
         most_tries: int,
         trusts_stored: bool,
     ) -> None:
-        self._evidence, self._asked, self._sent = evidence, asked, sent
+        self._evidence = evidence
+        self._asked = asked
+        self._sent = sent
         self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
-        self._most_tries, self._trusts_stored = most_tries, trusts_stored
+        self._most_tries = most_tries
+        self._trusts_stored = trusts_stored
         self.tries = 0
-        self._was_asked_again: Callable[[], bool] | None = None  # of a stored reply
-        self.unquestioned: JudgedReply | None = None
+        # Set where the next reply comes from the store: whether the store holds a later one to the
+        # same question, which is what a reply that was refused leaves behind.
+        self._was_asked_again: Callable[[], bool] | None = None
+        self.undoubted: JudgedReply | None = None
         """A first reply, sent in this run, that nothing spoke against."""
+        # The first reply, where it looked like another format: the next one decides between them.
         self._refused: JudgedReply | None = None
         self.last: JudgedReply | None = None
         """The reply that came last, where it could be read."""
@@ -54,41 +61,40 @@ class WatchedQuestion:
         """The format that a reply looks like though it was asked again."""
 
     def stored(self, was_asked_again: Callable[[], bool]) -> None:
-        """The next reply comes from the store, where there may be a later one to the
-        same question.
-        """
+        """The next reply comes from the store, which may hold a later one to the same question."""
         self._was_asked_again = was_asked_again
 
     def look(self, reply: str) -> None:
         """Judge a reply, before it is read. Raises SuspectReply where it should be asked again."""
-        stored, self._was_asked_again = self._was_asked_again, None
+        was_asked_again = self._was_asked_again
+        self._was_asked_again = None
         self.tries += 1
         judged = self.judged(reply)
         if judged is None:
             return
-        first, self._refused, self.last = self._refused, None, judged
-        if stored is not None and self._trusts_stored and self._most_tries:
-            self._replay(first, judged, stored)
+        first = self._refused
+        self._refused = None
+        self.last = judged
+        if was_asked_again is not None and self._trusts_stored and self._most_tries:
+            self._replay(first, judged, was_asked_again)
             return
         self._evidence.add(judged)
         if first is not None:
             self._decide(first, judged)
-        elif self._is_doubtful(judged, stored):
+        elif self._is_doubtful(judged, was_asked_again):
             if self.tries < self._most_tries:
                 self._refuse(judged)
             self.odd = judged.likeliest
-        self.unquestioned = (
-            judged if first is None and stored is None and self.odd is None else None
-        )
+        self.undoubted = None
         if self.odd is None:
             self._evidence.learn(judged)
+            if first is None and was_asked_again is None:
+                self.undoubted = judged
 
     def _replay(
         self, first: JudgedReply | None, judged: JudgedReply, was_asked_again: Callable[[], bool]
     ) -> None:
-        """Take a stored reply that was vouched for: what it says was counted, and settled, when it
-        came.
-        """
+        """Take a stored reply that was vouched for: it was counted, and settled, when it came."""
         if first is None and judged.ratio > NEARLY and was_asked_again():
             self._refuse(judged)
         self._evidence.learn(judged)
@@ -134,6 +140,9 @@ class WatchedQuestion:
             # Special tokens say by themselves what their numbers mean; an answer that was taken
             # back says nothing.
             if mark.answer == marks.answer and len(mark.numbers) == 4 and mark.family is None:
-                phrase = self._phrases.get(mark.said.id or 0) or next(iter(mark.said.labels), "")
+                labels = mark.details.labels
+                phrase = self._phrases.get(mark.details.id or 0)
+                if not phrase:
+                    phrase = labels[0] if labels else ""
                 boxes.append(SeenBox(box_of(mark.numbers), mark.order, phrase))
         return self._evidence.judge(boxes, self._sent)

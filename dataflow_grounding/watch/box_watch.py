@@ -1,5 +1,6 @@
-"""The standing check, as operators have it: its settings, how it begins with a run, and what it
-tells of one.
+"""The standing check of boxes, as operators have it.
+
+Here are its settings, how it begins with a run, and what it tells of one.
 """
 
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.engine.options import RunStart
@@ -23,10 +25,10 @@ CHECK_EVERY = 100  # requests between two checks of the endpoint
 
 
 class BoxWatch:
-    """Watches the boxes of a run, and stops it, or warns once, where they are not in the format
-    that was asked for.
+    """Watches the boxes of a run: whether they are in the format that was asked for.
 
-    Before a run begins, and where boxes can be in no other format, requests pass unwatched.
+    Where they are not, it stops the run, or warns once. Before a run begins, and where boxes can
+    be in no other format, requests pass unwatched.
 
     Args:
         on_suspect: `stop` the run, or `warn`.
@@ -54,10 +56,9 @@ class BoxWatch:
     def begun(
         self, serving: Serving, choice: FormatChoice, start: RunStart
     ) -> "tuple[BoxWatch, Counter[str]]":
-        """The watch of a run that starts, shared by all who ask in one format, and what settling
-        the format took.
+        """The watch of a run that starts, and what settling the format took.
 
-        Raises as `settle`.
+        The watch is shared by all who ask in one format. Raises as `settle`.
         """
         from dataflow_grounding.watch._run_watch import RunWatch
 
@@ -66,7 +67,8 @@ class BoxWatch:
             return start.shared[whose], Counter()
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
         watch.poor = self.poor
-        took, asked = choice.settle_to_ground(start, watch.on_poor), choice.format
+        took = choice.settle_to_ground(start, watch.on_poor)
+        asked = choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
             probing = Probing(
                 serving,
@@ -96,11 +98,14 @@ class BoxWatch:
         return {"suspect_boxes": self.suspicion or self.poor, "check_every": self.every}
 
     def on_poor(self, what: str) -> None:
-        """Say that boxes in some pictures will be poor. Raises SuspectBoxes unless it
-        only warns.
+        """Say that boxes in some pictures will be poor.
+
+        Raises SuspectBoxes unless it only warns.
         """
         if self.on_suspect == "stop":
-            raise SuspectBoxes(f"{what} (vlm.on_suspect_boxes: warn goes on all the same)")
+            raise SuspectBoxes(
+                f"{what} ({setting('vlm.on_suspect_boxes', 'warn')} goes on all the same)"
+            )
         if self.poor != what:
             say(f"Warning: {what}.")
         self.poor = what

@@ -1,5 +1,6 @@
-"""The probe pictures of one run: when they are due, what they showed, and what stored replies are
-worth after that.
+"""The probe pictures of one run: when they are due, and what they showed.
+
+What they showed tells what stored replies are worth.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.lazy import load_aside
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import RunStart
@@ -27,15 +29,16 @@ if TYPE_CHECKING:
 # answers between two checks, whatever calls for one; a run of as many ends with a check
 LEAST_BETWEEN = 20
 MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
-# share of requests that the watch may add where little is in doubt; of these at the end
-WORTH, MOST_AT_ONCE = 0.042, 3
+WORTH = 0.042  # share of requests that the watch may add where little is in doubt
+MOST_AT_ONCE = 3  # of these at the end
 SILENT = 2  # checks in a row that told nothing: no more are sent
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
 
 class Known:
-    """What is known of an endpoint, model and format: in one run or, for records in memory, in all
-    of this process.
+    """What is known of an endpoint, model and format.
+
+    It is known of one run or, for records in memory, of all that this process asked.
     """
 
     def __init__(self, asked: BoxFormat) -> None:
@@ -43,10 +46,14 @@ class Known:
         """When a probe picture was answered last, by the process's clock."""
         self.sent = 0
         """Requests since then."""
-        self.answers = self.answers_then = 0
-        """In all, and up to the last check."""
-        self.vouched = self.returned = 0
-        """Of the answers, those up to the last good check, and those that calls have returned."""
+        self.answers = 0
+        """In all."""
+        self.answers_then = 0
+        """Answers up to the last check."""
+        self.vouched = 0
+        """Answers up to the last good check."""
+        self.returned = 0
+        """Answers that calls have returned."""
         self.extra = 0
         """Requests beyond the run's own: probe pictures, and what was asked again."""
         self.silent = 0
@@ -64,13 +71,13 @@ _known: dict[str, Known] = {}
 
 
 def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
-    """How many probe pictures a run with this many requests takes, if all its pictures are of one
-    size.
-    """
+    """How many probe pictures a run of so many requests takes, its pictures all of one size."""
     if not requests or every is None:
         return 0
-    at_the_end = requests % every >= min(LEAST_BETWEEN, every)
-    return endpoints * (1 + requests // every + at_the_end)
+    checks = 1 + requests // every
+    if requests % every >= min(LEAST_BETWEEN, every):
+        checks += 1  # at the end
+    return endpoints * checks
 
 
 class Probing:
@@ -98,12 +105,15 @@ class Probing:
         trusting: bool,
     ) -> None:
         self.calibrated = calibrated
-        self.asked, self.in_memory = asked, start.folder is None
-        self._serving, self._every, self._trusting = serving, every, trusting
+        self.asked = asked
+        self.in_memory = start.folder is None
+        self._serving = serving
+        self._every = every
+        self._trusting = trusting
         parts = serving.endpoints()
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
         whose = json.dumps(
-            {**serving.identity(), "box_format": asked.name}, sort_keys=True, default=repr
+            {**serving.identity_there(), "box_format": asked.name}, sort_keys=True, default=repr
         )
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
@@ -126,10 +136,14 @@ class Probing:
         known = self.known
         if calibrated:
             known.sizes.checked = None
-            known.checked_at, known.sent, known.vouched = time.monotonic(), 0, known.answers
+            known.checked_at = time.monotonic()
+            known.sent = 0
+            known.vouched = known.answers
         self.begun = time.monotonic() - known.checked_at < FRESH
         if not self.begun:
-            known.silent, known.odd, known.sent = 0, None, 0
+            known.silent = 0
+            known.odd = None
+            known.sent = 0
 
     @property
     def wanted(self) -> bool:
@@ -144,8 +158,9 @@ class Probing:
     # What the run does
 
     def meets(self, ask: Ask, size: Size) -> bool:
-        """A picture is asked about, sent in this size. Whether stored replies may be read that
-        nobody vouched for.
+        """A picture is asked about, sent in this size.
+
+        Returns whether stored replies may be read that nobody vouched for.
         """
         self.known.sizes.add(size)
         if self._vouching is None:
@@ -170,7 +185,8 @@ class Probing:
         if self._every is None or not self.begun or not self.possible:
             return False
         known = self.known
-        if known.sent >= (min(self._every, MORE_OFTEN) if known.odd else self._every):
+        every = min(self._every, MORE_OFTEN) if known.odd else self._every
+        if known.sent >= every:
             return True
         return known.sizes.outgrown and known.answers - known.answers_then >= LEAST_BETWEEN
 
@@ -178,7 +194,9 @@ class Probing:
         """Whether the run should not end without a check."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        since = min(self._unchecked, self.known.sent) if self.in_memory else self._unchecked
+        since = self._unchecked
+        if self.in_memory:
+            since = min(since, self.known.sent)
         # a run may be blocks of few requests alone
         enough = 1 if self._is_block else min(LEAST_BETWEEN, self._every)
         return self.known.sizes.outgrown or since >= enough
@@ -210,37 +228,57 @@ class Probing:
         other stood for. Calls `in_doubt` once a picture is missed. Raises RunStopped.
         """
         assert self._vouching is not None
-        known, place = self.known, self._vouching.here()
-        known.sent, known.answers_then = 0, known.answers
-        limits, start, self._start = self._serving.image_limits, self._start, None
+        known = self.known
+        position = self._vouching.here()
+        known.sent = 0
+        known.answers_then = known.answers
+        # Taken at once: a check that begins meanwhile does not look at the run's pictures, too.
+        start = self._start
+        self._start = None
         await load_aside("dataflow_grounding.calibration.checking")  # with NumPy
         from dataflow_grounding.calibration.checking import check
 
         if start is not None:
-            coming = await asyncio.to_thread(start.pictures)
-            fitted: Counter[Size] = Counter()
-            for size, count in zip(coming.sizes, coming.counts, strict=True):
-                fitted[limits.fitted(limits.padded(size))] += count
-            known.sizes.expect(fitted)
-        sizes = (
-            [of_size]
-            if of_size
-            else known.sizes.chosen(every=not self.begun, orientation=orientation, last=last)
-        )
+            await self._expect_pictures(start)
+        if of_size:
+            sizes = [of_size]
+        else:
+            sizes = known.sizes.chosen(every=not self.begun, orientation=orientation, last=last)
         self._unchecked = 0
         known.extra += len(sizes)
         verdict = await check(
-            ask, self.asked, sizes, limits, in_doubt, odd=known.odd, endpoints=self._endpoints
+            ask,
+            self.asked,
+            sizes,
+            self._serving.image_limits,
+            in_doubt,
+            odd=known.odd,
+            endpoints=self._endpoints,
         )
-        self._note(verdict, place)
+        self._note(verdict, position)
         return verdict
 
-    def _note(self, verdict: "CheckVerdict", place: int) -> None:
-        known, vouching = self.known, self._vouching
+    async def _expect_pictures(self, start: RunStart) -> None:
+        """Look at the sizes of the run's pictures, as they will be sent."""
+        limits = self._serving.image_limits
+        coming = await asyncio.to_thread(start.pictures)
+        fitted: Counter[Size] = Counter()
+        for size, count in zip(coming.sizes, coming.counts, strict=True):
+            fitted[limits.fitted(limits.padded(size))] += count
+        self.known.sizes.expect(fitted)
+
+    def _note(self, verdict: "CheckVerdict", position: int) -> None:
+        """Take in what a check showed; it vouches for the replies stored up to `position`."""
+        known = self.known
+        vouching = self._vouching
         assert vouching is not None
-        self.begun = self._marked = True
+        self.begun = True
+        self._marked = True
         known.checked_at = time.monotonic()
-        known.silent = known.silent + 1 if verdict.kind == "silent" else 0
+        if verdict.kind == "silent":
+            known.silent += 1
+        else:
+            known.silent = 0
         if known.silent >= SILENT:
             self.evidence.unlearn()
         known.odd = known.odd or verdict.odd
@@ -253,7 +291,7 @@ class Probing:
             self._set_aside = vouching.bad()
         elif verdict.kind == "fits" and known.odd is None and not known.evidence.proven:
             known.vouched = known.answers_then
-            vouching.good(place)
+            vouching.good(position)
         else:
             vouching.write("unclear")
 
@@ -270,35 +308,34 @@ class Probing:
             self._vouching.doubt()
 
     def lost(self) -> str:
-        """The format is another: what happens to answers that no check vouched for. The next call
-        starts over.
+        """The format is another: what happens to answers that no check vouched for.
+
+        The next call starts over.
         """
         known = self.known
         mixed = known.odd is not None or known.evidence.proven > 0
-        known.checked_at, known.odd, known.good = -math.inf, None, {}
+        known.checked_at = -math.inf
+        known.odd = None
+        known.good = {}
         known.evidence = Evidence(self.asked)
-        since, returned = known.answers - known.vouched, max(0, known.returned - known.vouched)
-        if not self.in_memory:
+        since = known.answers - known.vouched
+        if not self.in_memory and self._set_aside:
             aside = f"The {self._set_aside} replies since the last good check are set aside"
             aside += ": the next run asks for them again"
             if mixed:
                 aside += (
-                    ". Earlier ones may be mixed too: workflow.force_reprocess asks for all again"
+                    f". Earlier ones may be mixed too: {setting('workflow.force_reprocess')} asks"
+                    " for all again"
                 )
-            return (
-                aside
-                if self._set_aside
-                else "Every reply so far is kept"
-                if since
-                else "No boxes were asked for"
-            )
+            return aside
         if not since:
             return "No boxes were asked for"
-        already = (
-            f"{returned} of them already returned: don't use them"
-            if returned
-            else "none of them returned"
-        )
+        if not self.in_memory:
+            return "Every reply so far is kept"
+        already = "none of them returned"
+        returned = known.returned - known.vouched
+        if returned > 0:
+            already = f"{returned} of them already returned: don't use them"
         return f"{since} answers came since the last good check, {already}"
 
     def finish(self, *, vouched: bool) -> None:

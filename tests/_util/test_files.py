@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, open_log, portable, whole_file, within
 from dataflow_grounding.data.records import write_bytes
@@ -54,6 +54,7 @@ def test_a_name_that_leads_out_is_refused_in_one_line(name: object) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @given(names)
 def test_what_is_within_is_there_on_every_system(name: str) -> None:
     try:
@@ -255,18 +256,16 @@ def openers(source: str) -> set[str]:
 
 JOINED = {
     # digests, numbers, and names that stand in the code
-    "calibration/asking.py": {"f'{next(self._number)}-{by(probe.size)}{next(self.suffixes)}'"},
-    "cli/ground.py": {
-        "f'{hashlib.sha256(os.path.abspath(image).encode()).hexdigest()[:20]}.jsonl'"
-    },
+    "calibration/asking.py": {"name"},
+    "cli/ground.py": {"f'{digest[:20]}.jsonl'"},
     "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
-    "extras/compat/dataflow_serving.py": {"f'picture{place}{ending}'"},
+    "extras/compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
     "extras/embedded/_cascades.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
     "extras/scale/rolling.py": {"name"},
     "engine/run_lock.py": {"f'lock-{number}'", "path", "folder"},
     "engine/shard.py": {"str(self)"},
-    "extras/scale/shard_files.py": {"one.rows"},
+    "extras/scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
     "extras/formats/public_sets.py": {"'*.txt'", "self.data_file"},
     "extras/scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
@@ -276,14 +275,13 @@ JOINED = {
     "data/working_folder.py": {"part"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
+    "cli/prompts.py": {"f'{name}.txt'"},  # which `ejected` has looked up
+    "tasks/wording.py": {"file_name"},  # of that folder's listing
     "extras/review/_report_files.py": {"folder", "f'{name}.js'"},
-    "extras/review/session.py": {"f'{place}-{side}.jpg'"},
+    "extras/review/session.py": {"f'{index}-{side}.jpg'"},
     # the user's own words: a picture's path in a row, a prefix, a name for a page
     "_util/paths.py": {"plain_path(path)"},
-    "extras/review/results.py": {
-        "f'report_with_{_last(other)}.html' if other else 'report.html'",
-        "name",
-    },
+    "extras/review/results.py": {"page", "name"},
     "data/storage.py": {
         *(
             "f'{self.file_name_prefix}_failures.jsonl'",
@@ -292,10 +290,14 @@ JOINED = {
         *("'annotations.jsonl'", "self.reads"),
     },
     # what a listing of that folder has, or a name that `within` is given later
-    "extras/formats/export_folder.py": {"self._only or ''"},
-    "extras/formats/label_files.py": {"label", "min(there)", "a", "b", "image", "name"},
+    "extras/formats/commands.py": {"name"},
+    "extras/formats/export_folder.py": {"self._only_file or ''"},
+    "extras/formats/label_files.py": {
+        *("label", "min(label_files)", "image", "name"),
+        *("pictures_name", "labels_name"),
+    },
     "extras/formats/reading.py": {"name"},
-    "extras/formats/whole_records.py": {"base.replace('.', '_')", "n"},
+    "extras/formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "extras/review/_versions.py": {"name"},
     # a certificate names files by their way from its folder, wherever they are: they are only read
     "extras/review/certificate.py": {"path", "gold['file']", "name", "working"},
@@ -323,6 +325,7 @@ def _last_part(expression: str) -> str:
     return ast.unparse(value.right if isinstance(value, ast.BinOp) else value.args[-1])  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_from_data_go_through_within(module: Path) -> None:
     name = module.relative_to(ROOT / "dataflow_grounding").as_posix()
@@ -332,6 +335,7 @@ def test_names_from_data_go_through_within(module: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_opened_for_writing_in_one_place(module: Path) -> None:
     name = module.relative_to(ROOT / "dataflow_grounding").as_posix()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import Done, Workplace, command, ended, process
+from benchmarks.places.workplace import Done, Workplace, command, ended, process
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
 from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding._util.secrets import blotted_message, names_secret
 from dataflow_grounding.extras.compat import DataFlowServing
 from dataflow_grounding.extras.testing import EchoAnswers, Fault, LoopbackServer, faults, on
 from dataflow_grounding.extras.testing.received import ReceivedRequest
-from dataflow_grounding.serving import GeminiServing
+from dataflow_grounding.serving import GeminiServing, Serving
 
 OPENAI = "image_grounding.vlm.openai"
 ROW = {"image_path": "a.jpg", "caption": "A cup"}
@@ -81,6 +82,7 @@ def test_a_key_that_a_reply_repeats_is_not_kept_and_a_replay_is_the_same(
     with LoopbackServer() as plain:
         assert place.run(**{"vlm.openai.base_url": plain.base_url}).code == 0
         usual = place.files()
+    shutil.rmtree(place.results)  # else the replies of the first address would count for the second
     with LoopbackServer(faults=repeats(authorization)) as server:
         given = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": secret}
         done = place.run(**given)
@@ -131,6 +133,7 @@ HEADERS: list[tuple[str, dict[str, str]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("headers", [pytest.param(headers, id=name) for name, headers in HEADERS])
 @pytest.mark.parametrize("status", [401, 500, 400])
 def test_a_header_that_an_error_repeats_is_not_told(
@@ -148,6 +151,7 @@ def test_a_header_that_an_error_repeats_is_not_told(
     stays_secret(place, secret, done)
 
 
+@pytest.mark.slow
 def test_half_a_key_at_the_end_of_an_excerpt_is_not_told(secret: str, place: Workplace) -> None:
     for room in range(100, 130, 3):
         page = Fault(200, body=("x" * room + secret).encode())
@@ -231,6 +235,21 @@ def test_run_json_has_no_secret_of_extra_body_however_deep(secret: str, place: W
     stays_secret(place, secret, done)
 
 
+def test_run_json_has_no_secret_of_geminis_extra_fields(secret: str, place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers("gemini")) as server:
+        gemini = {
+            "base_url": server.address,
+            "api_key": "a-key-of-gemini",
+            "extra": {"labels": {"token": secret, "pin": 7, "password": 83915}},
+        }
+        settings = {f"vlm.gemini.{name}": value for name, value in gemini.items()}
+        done = place.run(**{"vlm.backend": "gemini", "vlm.box_format": "auto", **settings})
+    assert done.code == 0, done
+    extra = run_json(place)["spec"]["image_grounding"]["vlm"]["gemini"]["extra"]
+    assert extra == {"labels": {"token": "***", "pin": 7, "password": "***"}}
+    stays_secret(place, secret, done)
+
+
 def test_a_secret_among_settings_of_ours_is_told_apart(place: Workplace) -> None:
     """`key` in a row of box_formats is a JSON key."""
     formats = [{"models": ["loop*"], "order": "xyxy", "scale": "px", "key": "box_2d"}]
@@ -252,6 +271,7 @@ def test_an_override_that_lost_its_name_is_not_repeated(secret: str, place: Work
 # --- what an address holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["token", "sig", "X-Amz-Signature", "code", "ACCESS_TOKEN"])
 def test_a_token_in_the_address_is_sent_and_never_shown(
     secret: str, place: Workplace, name: str
@@ -326,6 +346,7 @@ def proxy() -> Iterator[LoopbackServer]:
         yield one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("password", ["pa55-word-of-a-proxy", "sunshine"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxys_password_is_in_no_message(
@@ -353,6 +374,7 @@ def test_an_exceptions_text_has_no_key(secret: str, place: Workplace) -> None:
     assert secret not in repr(error)
 
 
+@pytest.mark.slow
 def test_debug_shows_a_traceback_without_secrets(secret: str, place: Workplace) -> None:
     with LoopbackServer(key="x", leaky=True) as server:
         spec = place.spec(**{"vlm.openai.base_url": server.base_url})
@@ -380,6 +402,23 @@ def test_a_recording_has_no_secret_and_is_played_back(secret: str, place: Workpl
     assert ExpressionExtractor(RecordedServing(path))(row) == first
     assert secret not in path.read_text()
     assert "You sent Bearer ***" in path.read_text()
+
+
+def test_a_recording_of_a_serving_of_ones_own_has_no_secret_of_its_address(
+    secret: str, place: Workplace
+) -> None:
+    class Own(Serving):
+        model = "own"
+        endpoint = f"http://me:{secret}@10.0.0.5/v1?token=t-{secret}"
+
+        async def answer(self, request: Any) -> str:
+            return '{"cleaned_caption": "A cup", "expressions": []}'
+
+    path = place.folder / "recorded.jsonl"
+    row = {**ROW, "image_path": str(place.folder / "a.jpg")}
+    first = ExpressionExtractor(RecordedServing(path, Own()))(row)
+    assert secret not in path.read_text()
+    assert ExpressionExtractor(RecordedServing(path))(row) == first
 
 
 @pytest.mark.parametrize(
@@ -432,6 +471,7 @@ def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> No
     stays_secret(place, secret, done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["x://b:c", "x://a:b/c", "x://", "?a=", "x://a:@"])
 def test_addresses_without_end_in_a_text_take_no_time(part: str, tmp_path: Path) -> None:
     """A caption or a path of a stranger's passes here before it is shown: time that is quadratic in

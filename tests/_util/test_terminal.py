@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workplace import Workplace, command, ended, process
+from benchmarks.places.workplace import Workplace, command, ended, process
 from dataflow_grounding import OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding.engine.summary import Summary
@@ -25,6 +25,7 @@ def harmless(*texts: str) -> bool:
     return not any(COMMANDS & set(text) for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 400, 500])
 def test_what_a_server_says_in_an_error_is_made_visible(workplace: Workplace, status: int) -> None:
     workplace.many(2)
@@ -37,6 +38,7 @@ def test_what_a_server_says_in_an_error_is_made_visible(workplace: Workplace, st
     assert harmless(done.out, done.err, *messages)
 
 
+@pytest.mark.slow
 def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(workplace: Workplace) -> None:
     path = str(workplace.folder / workplace.picture())
     phrase = "red\x1b[31m \x9bmug\u202e"
@@ -104,6 +106,7 @@ def test_arguments_are_told_back_without_commands() -> None:
     assert harmless(done.err)
 
 
+@pytest.mark.slow
 def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
     workplace.many(1)
     folder = os.fsdecode(os.fsencode(workplace.folder) + b"/\xff")

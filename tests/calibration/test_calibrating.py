@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import Done, Workplace
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._stored import cache_path, load, prompt_version
@@ -35,6 +35,7 @@ def stored(server: LoopbackServer) -> Path:
     return Path(cache_path(server.base_url, "loopback"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xyxy_1", "xywh_100"])
 def test_an_unknown_model_is_calibrated_and_its_boxes_are_right(
     workplace: Workplace, name: str
@@ -132,7 +133,7 @@ def test_where_it_is_not_clear_nothing_is_run(workplace: Workplace, what: str) -
 
 
 def test_check_and_dry_run_say_so_and_send_nothing(workplace: Workplace) -> None:
-    from benchmarks.workplace import command
+    from benchmarks.places.workplace import command
 
     workplace.many(2)
     with LoopbackServer(ProbeModel("xyxy_1")) as server:
@@ -154,6 +155,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(DAMAGED))
 def test_a_damaged_file_is_as_good_as_none(workplace: Workplace, what: str) -> None:
     workplace.many(1)
@@ -200,13 +202,15 @@ def test_a_cache_that_cannot_be_written_is_told(
         assert server.count() == sent + 2
 
 
+@pytest.mark.slow
 def test_faults_are_met_as_in_a_run(workplace: Workplace) -> None:
     workplace.many(1)
     flaky = [on(faults.too_many_requests(0.05), times=2), on(faults.server_error(), times=1)]
     with LoopbackServer(ProbeModel("yxyx_1000"), faults=flaky) as server:
         assert run(workplace, server).code == 0
     with LoopbackServer(ProbeModel("yxyx_1000"), key=KEY) as server:
-        refused = run(workplace, server, **{"vlm.openai.api_key": "sk-wrong"})
+        anew = {"workflow.force_reprocess": True, "vlm.openai.api_key": "sk-wrong"}
+        refused = run(workplace, server, **anew)
         assert refused.code == 4, refused
         assert server.count() <= 2
 
@@ -233,6 +237,7 @@ def test_the_budget_counts_the_calibration(workplace: Workplace) -> None:
         assert (done.code, server.count()) == (3, 7)
 
 
+@pytest.mark.slow
 def test_a_script_calibrates_before_its_first_record(
     workplace: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +255,7 @@ def test_a_script_calibrates_before_its_first_record(
     assert "calibrating" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 600), (600, 1), (40, 1), (48, 32)])
 def test_pictures_too_narrow_to_draw_in_are_probed_enlarged(
     workplace: Workplace, size: Size

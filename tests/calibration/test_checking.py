@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from benchmarks.probe_model import answered, anywhere, seen
+from benchmarks.stand_ins.probe_model import answered, anywhere, seen
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration.checking import LAYOUTS, CheckVerdict, judge, legible, probe_of
@@ -57,6 +57,7 @@ RIGHT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize(("noise", "outliers"), [(0.0, 0.0), (0.015, 0.1), (0.03, 0.2)])
 def test_the_right_format_fits(name: str, noise: float, outliers: float) -> None:
@@ -77,6 +78,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "written"), WRONG)
 @pytest.mark.parametrize(("noise", "outliers"), [(0.005, 0.0), (0.03, 0.2)])
 def test_another_format_is_missed_and_named(

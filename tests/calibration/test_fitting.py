@@ -9,9 +9,9 @@ import random
 import pytest
 
 from benchmarks.calibration import FORMATLESS, PROBES, is_refused, one_format
-from benchmarks.probe_model import answered, seen
 from benchmarks.resize_rules import OTHERS, RULES
-from benchmarks.rule_runs import STATED, Model, one_rule
+from benchmarks.stand_ins.probe_model import answered, seen
+from benchmarks.stand_ins.rule_runs import STATED, Model, one_rule
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.calibration._fitting import candidates, fit
@@ -24,12 +24,14 @@ def test_every_order_scale_and_padding_is_a_candidate() -> None:
     assert {f"{order}_{scale}@pad_square" for order in ORDERS for scale in SCALES} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [candidate.name for candidate in candidates()])
 def test_a_noisy_model_is_told_right(name: str) -> None:
     """Two of the runs of benchmarks/calibration.py: whole numbers, and numbers as they come."""
     assert [one_format(find_box_format(name, ""), seed) for seed in (0, 1)] == ["right", "right"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["xyxy_1000@pad_square_corner", "xyxy_999@pad_square_corner"])
 def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
     """A long edge of about the same number in every picture: the same boxes, whatever the noise."""
@@ -39,6 +41,7 @@ def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
     ] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
     """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to
@@ -61,6 +64,7 @@ def test_a_rule_that_only_chance_makes_fit_is_not_read_wrong(name: str, seed: in
     assert one_rule(name, OTHERS[name], seed).kind != "wrong"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(FORMATLESS))
 def test_answers_in_no_one_format_are_refused(what: str) -> None:
     assert all(is_refused(FORMATLESS[what], seed) for seed in range(10))

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.box_scores import measure
 from benchmarks.pixel_frames import MODEL, SERVERS, scenes
 from benchmarks.resize_rules import drifting, reduced
-from benchmarks.seeing_model import SeeingModel, draw
+from benchmarks.stand_ins.box_scores import measure
+from benchmarks.stand_ins.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.calibration._stored import cache_path
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", list(SERVERS))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import Done, Workplace
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._stored import cache_path
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
@@ -56,6 +56,7 @@ def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) ->
     return workplace.run(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["xyxy_px", "xyxy_1000"])
 @pytest.mark.parametrize("what", list(REFUSALS))
 def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.seeing_model import SeeingModel
-from benchmarks.workplace import Workplace, caption
+from benchmarks.places.workplace import Workplace, caption
+from benchmarks.stand_ins.probe_model import ProbeModel
+from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.calibration._stored import Calibration, cache_path, load, prompt_version
@@ -24,6 +24,7 @@ from tests.calibration.test_pixel_frames import PARTS, scene
 MODEL = "qwen2.5-vl-7b-instruct"
 
 
+@pytest.mark.slow
 def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_repeated(
     workplace: Workplace,
 ) -> None:
@@ -95,6 +96,7 @@ def test_x_and_y_swapped_in_shapes_of_a_later_run_are_no_proof_of_the_format(
         assert [700, 700] not in stored["sizes"]
 
 
+@pytest.mark.slow
 def test_parts_of_the_side_are_tried_in_the_shapes_of_a_later_run(tmp_path: Path) -> None:
     model = SeeingModel(
         "xyxy_px", resized=lambda w, h: (1000, 900 if 1.2 < h / w < 1.5 else 1000), noise=0.01

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pixel_frames import MODEL
-from benchmarks.probe_model import answered, seen
-from benchmarks.processors import PROCESSORS, at_least, halved, made_up
 from benchmarks.resize_rules import OTHERS, Placing, reduced
-from benchmarks.rule_runs import behind, decided, furthest_off, one_rule
-from benchmarks.seeing_model import SeeingModel
+from benchmarks.stand_ins.probe_model import answered, seen
+from benchmarks.stand_ins.processors import PROCESSORS, at_least, halved, made_up
+from benchmarks.stand_ins.rule_runs import behind, decided, furthest_off, one_rule
+from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import frame_of
@@ -51,9 +51,10 @@ CANVASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
 def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
-    """In all sizes of benchmarks/rule_runs.py, whether or not they were known; noisy models may be
+    """In all sizes of benchmarks/stand_ins/rule_runs.py, whether or not they were known; noisy models may be
     refused.
     """
     outcomes = [one_rule(name, PROCESSORS[name], seed) for seed in (0, 1, 9)]
@@ -67,6 +68,7 @@ def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> Non
     assert furthest_off(rule, decision)[0] <= 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 def test_rules_that_a_stranger_makes_up_are_never_read_wrong(seed: int) -> None:
     rules = made_up(12, seed)
@@ -137,6 +139,7 @@ ODD_IN_PARTS: dict[str, Placing] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", list(ODD_IN_PARTS))
 def test_parts_of_the_side_that_are_other_in_some_pictures_of_the_run_are_refused(
     what: str,
@@ -226,6 +229,7 @@ def ask_for(server: LoopbackServer, row: dict[str, object]) -> float:
     return worst
 
 
+@pytest.mark.slow
 def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +246,7 @@ def test_a_stored_calibration_is_tried_in_sizes_that_it_never_saw(
         assert server.count() == asked + 3  # it is covered by now
 
 
+@pytest.mark.slow
 def test_a_stored_calibration_that_is_wrong_in_a_size_is_found_out_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

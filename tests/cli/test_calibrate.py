@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import Workplace, command
+from benchmarks.places.workplace import Workplace, command
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.extras.testing import LoopbackServer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["spec", "address"])
 def test_it_names_the_format_and_stores_it(workplace: Workplace, by: str) -> None:
     with LoopbackServer(ProbeModel("yxyx_100")) as server:
@@ -62,6 +63,7 @@ def test_the_embedded_grounder_has_nothing_to_calibrate(workplace: Workplace) ->
     assert (done.code, "nothing to calibrate" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_plot_shows_asked_and_answered(tmp_path: Path) -> None:
     with LoopbackServer(ProbeModel("xyxy_px", noise=0, outliers=0)) as server:
         path = tmp_path / "a plot.png"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workplace import Workplace, caption, command, ended, process
+from benchmarks.places.workplace import Workplace, caption, command, ended, process
 from dataflow_grounding.extras.testing import LoopbackServer
 
 
@@ -44,7 +44,7 @@ MODELS = {
     "the model is right": "    backend: embedded\n",
     "the model's name is misspelt": "    backend: openai\n    openai: {model_nam: x, base_url: http://127.0.0.1:9/v1}\n",
     "the key is missing": "    backend: gemini\n",
-    "the box format is unknown": "    backend: openai\n    box_format: xyzw\n    openai: {model_name: m}\n",
+    "the box format is unknown": "    backend: openai\n    box_format: xyzw\n    openai: {model_name: m, base_url: http://127.0.0.1:9/v1}\n",
 }
 
 
@@ -111,6 +111,7 @@ def test_an_input_that_is_not_there_is_said_once(workplace: Workplace) -> None:
     assert done.err.count("no input file") == 1
 
 
+@pytest.mark.slow
 def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
     workplace.many(1)
     spec = str(

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.workplace import REPOSITORY, Done, Workplace, caption, command, ended, process
+from benchmarks.places.workplace import (
+    REPOSITORY,
+    Done,
+    Workplace,
+    caption,
+    command,
+    ended,
+    process,
+)
 from dataflow_grounding.cli.main import COMMANDS
 from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 
@@ -22,7 +30,15 @@ def test_help_names_every_command() -> None:
     assert done.code == 0
     for name, says in COMMANDS.items():
         assert f"  {name} " in done.out
-        assert says.split()[0] in done.out
+        assert says in done.out
+
+
+def test_help_is_one_screen_in_five_groups() -> None:
+    lines = command(["--help"]).out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert len(headings) == 6  # and the options
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -104,6 +120,7 @@ def shell(line: str, place: Workplace) -> Done:
     return Done(ran.returncode, ran.stdout, ran.stderr)
 
 
+@pytest.mark.slow
 def test_a_full_standard_output_is_told_and_the_results_are_there(workplace: Workplace) -> None:
     workplace.many(3)
     with LoopbackServer() as server:
@@ -126,6 +143,7 @@ threading.Thread(target=print_now_and_then, daemon=True).start()
 """
 
 
+@pytest.mark.slow
 def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) -> None:
     workplace.many(3)
     (workplace.folder / "sitecustomize.py").write_text(NOISE)
@@ -137,6 +155,7 @@ def test_closed_streams_end_no_run_and_get_into_no_file(workplace: Workplace) ->
     assert not any(b"noise" in content for _, content in workplace.everything())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "code"), [("right", 0), ("wrong", 4)])
 def test_a_reader_that_went_away_changes_no_exit_code(
     workplace: Workplace, key: str, code: int
@@ -212,6 +231,7 @@ def test_init_overwrites_nothing_without_force(tmp_path: Path) -> None:
     assert script.read_text() != "mine"
 
 
+@pytest.mark.slow
 def test_what_init_writes_runs(tmp_path: Path) -> None:
     assert command(["init", str(tmp_path)]).code == 0
     done = command(
@@ -288,6 +308,7 @@ def test_ground_prints_boxes_and_draws(workplace: Workplace) -> None:
 # --- streams
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
@@ -302,6 +323,7 @@ def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
     assert len(workplace.annotations()) == 2
 
 
+@pytest.mark.slow
 def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY, Workplace, command
+from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 
 KEY = "sk-doctor-secret"
@@ -35,11 +36,12 @@ def test_what_is_installed_and_which_keys_are_set_but_not_their_values(
 def test_every_extra_of_the_package_is_looked_for() -> None:
     text = (REPOSITORY / "pyproject.toml").read_text()
     section = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
-    # one that is empty is an old name
-    extras = set(re.findall(r"^(\w+) = \[[^\]]", section, re.MULTILINE)) - {"dev"}
+    # one that is empty is an old name; two are for who works on the package or its pages
+    extras = set(re.findall(r"^(\w+) = \[[^\]]", section, re.MULTILINE)) - {"dev", "docs"}
     assert set(command(["doctor", "--json"]).summary["extras"]) == extras
 
 
+@pytest.mark.slow
 def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:
     code = (
         "import sys, importlib.metadata as m; version = m.version\n"
@@ -134,6 +136,7 @@ def test_completion_scripts(shell: str) -> None:
     assert "_DATAFLOWGROUNDING_COMPLETE" in done.out
 
 
+@pytest.mark.slow
 def test_commands_and_options_are_completed() -> None:
     environment = {
         **os.environ,
@@ -153,6 +156,37 @@ def test_commands_and_options_are_completed() -> None:
     assert "plain,--pilot" in completed("dataflowgrounding generate --pi", 2).split()
 
 
+def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path) -> None:
+    def completed(spec: str, words: str) -> list[str]:
+        (tmp_path / "spec.yaml").write_text(spec)
+        line = f"dataflowgrounding generate -e {tmp_path}/spec.yaml {words}"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "_DATAFLOWGROUNDING_COMPLETE": "bash_complete",
+            "COMP_WORDS": line,
+            "COMP_CWORD": "4",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "dataflow_grounding"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == ""
+        return [word.removeprefix("plain,") for word in done.stdout.split()]
+
+    named = "autolabel_type: image_region_caption\nresults_dir: ???\n"
+    assert completed(named, "image_g") == []
+    assert "image_region_caption.workflow.marks=" in completed(named, "image_region_caption.w")
+    assert completed("image_grounding: {}\n", "image_r") == []
+    assert completed(named, "resu") == ["results_dir="]
+    own = "autolabel_type: mine:Pipeline\nmine: {}\n"
+    assert completed(own, "image") == []
+    endpoints = "image_region_caption.vlm.openai.endpoints"
+    assert completed(named, endpoints) == [f"{endpoints}="]
+
+
 # --- pilots
 
 
@@ -167,13 +201,14 @@ def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> 
             "cleaned_caption and expressions",
             str(workplace.results / "step_1_grounding" / "annotations.jsonl"),
             "expressions[].instances",
-            "media_resolution",
+            "max_tokens",
             "without --pilot continues",
         ):
             assert said in done.err
         assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
 
 
+@pytest.mark.slow
 def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
     workplace: Workplace,
 ) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.gold import GoldAnswers
-from benchmarks.workplace import REPOSITORY, Done, Workplace, command
+from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command
+from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding.engine.budget import listed_price
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving.token_rules import TokenRules
@@ -62,6 +62,7 @@ def scenes(place: Workplace, count: int) -> list[dict[str, Any]]:
     return gold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openai", "gemini"])
 def test_the_estimate_before_and_the_count_after_agree(workplace: Workplace, backend: str) -> None:
     pytest.importorskip("google.genai")
@@ -156,6 +157,7 @@ def test_retries_of_the_pilot_are_reckoned_with(workplace: Workplace) -> None:
     assert steps == {"step0_expression_extraction": 15, "step1_grounding": 30}
 
 
+@pytest.mark.slow
 def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(
     workplace: Workplace,
 ) -> None:

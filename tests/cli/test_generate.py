@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gold import GoldAnswers
-from benchmarks.workplace import Workplace, caption, command, ended, process
+from benchmarks.places.workplace import Workplace, caption, command, ended, process
+from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding import CaptionGenerator, EmbeddedServing
 from dataflow_grounding.data.dataframes import to_dataframe
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Takes, faults, on
@@ -79,6 +79,7 @@ def test_a_scale_that_is_not_a_whole_number_is_refused(
     workplace: Workplace, box_format: str
 ) -> None:
     workplace.many(1)
+    workplace.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
     done = workplace.run(**{"vlm.box_format": box_format})
     assert (done.code, done.err.count("\n")) == (2, 1), done
     assert f"unknown vlm.box_format '{box_format}'" in done.err
@@ -114,6 +115,7 @@ def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace, orientat
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["xyxy_px", "yxyx_1000", "xywh_px", "xyxy_1", "qwen2.5-vl"])
 def test_a_picture_that_is_reduced_gives_boxes_of_the_file(
     workplace: Workplace, box_format: str
@@ -257,6 +259,7 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(
     assert [failure["line"] for failure in workplace.failures()] == list(range(1, 201))
 
 
+@pytest.mark.slow
 def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(
     workplace: Workplace,
 ) -> None:
@@ -595,6 +598,7 @@ def test_exit_codes(workplace: Workplace, name: str, rule: Any, code: int) -> No
     assert all(len(line) < 700 for line in done.err.splitlines())
 
 
+@pytest.mark.slow
 def test_the_api_key_is_in_no_output_and_no_file(workplace: Workplace) -> None:
     workplace.many(30)
     rules = [
@@ -651,6 +655,7 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> Non
     assert not workplace.results.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "takes",
     [
@@ -684,6 +689,7 @@ def test_what_the_endpoint_takes_is_found_out_once_a_run(
         assert done.summary["requests"] == server.count()
 
 
+@pytest.mark.slow
 def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import command as in_process
+from benchmarks.places.workplace import command as in_process
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.extras.testing import LoopbackServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +46,7 @@ def drawing(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_boxes_go_to_stdout_and_all_else_to_stderr(drawing: Path, tmp_path: Path) -> None:
     out = tmp_path / "drawn.png"
     done = command(
@@ -82,6 +83,7 @@ def test_a_question_is_paid_for_once_and_a_box_stands_on_one_line(
         assert server.count() > asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "phrases", "says"),
     [
@@ -116,6 +118,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf8_can_be_printed(drawing: Path) -> None:
     name = os.fsdecode(b"a\xff.png")
     os.rename(drawing, drawing.parent / name)
@@ -129,6 +132,7 @@ def write(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_eval_prints_figures(tmp_path: Path) -> None:
     row = {"image_path": "x.png", "caption": "c"}
     gold = write(
@@ -161,6 +165,7 @@ def test_eval_prints_figures(tmp_path: Path) -> None:
     assert re.search("Nothing to measure: .*mean_iou_of_right_boxes", table.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "says"),
     [

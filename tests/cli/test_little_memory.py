@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workplace import Workplace, ended, process
+from benchmarks.places.workplace import Workplace, ended, process
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 BYTES = 700 * 2**20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_case import wait_until
-from benchmarks.workplace import REPOSITORY, Done, ended
+from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.workplace import REPOSITORY, Done, ended
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 [MINE] = [

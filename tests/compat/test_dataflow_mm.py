@@ -18,11 +18,12 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import REPOSITORY, command
+from benchmarks.places.workplace import REPOSITORY, command
 from dataflow_grounding import (
     FileStorage,
     GeminiServing,
     GroundingError,
+    OpenAIServing,
     PhraseGrounder,
     Pipeline,
     RunOptions,
@@ -199,7 +200,7 @@ class TheirServing:
 
 
 def told(request: ReceivedRequest) -> str:
-    earlier = [turn["content"] for turn in request.input.get("conversation", [])]
+    earlier = [text for _, text in request.turns]
     return f"{[image.width for image in request.images]} {earlier} {request.input['prompt']}"
 
 
@@ -566,7 +567,7 @@ def test_its_own_prompt_column_may_go_by_another_name(tmp_path: Path) -> None:
         '{"image": "a.png", "bbox": [[1, 1, 9, 9]], "prompt": "mine"}\n'
     )
     storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
-    with pytest.raises(PlanError, match="give it another output key"):
+    with pytest.raises(PlanError, match="give it another name with output_prompt_key"):
         ImageBboxGenerator().run(storage.step())
     ImageBboxGenerator().run(storage.reset().step(), "image", "bbox", output_prompt_key="asked")
     [row] = storage.step().read("dict")
@@ -583,3 +584,65 @@ def test_the_page_on_dataflow_shows_what_its_script_prints(
     monkeypatch.setenv("DF_API_KEY", "")  # put back afterwards
     exec(compile(script, "dataflow.md", "exec"), {})
     assert capsys.readouterr().out == printed
+
+
+TALK = [
+    {"from": "human", "value": "<image>What is it?"},
+    {"from": "gpt", "value": "A cat."},
+    {"from": "human", "value": "What colour?"},
+]
+
+
+def asked_as_data(self: PromptedVQAGenerator, request: Any, earlier: Any) -> Any:
+    return request
+
+
+@pytest.mark.parametrize("dialect", ["openai", "gemini"])
+def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
+    row = {"image": str(tmp_path / "a.png"), "conversation": TALK}
+    with LoopbackServer(told, keep_bodies=True) as server:
+        serving: Any = OpenAIServing(server.base_url, "loopback")
+        if dialect == "gemini":
+            serving = GeminiServing(base_url=server.address, api_key="k")
+        answer = PromptedVQAGenerator(serving)(row)["answer"]
+        [request] = server.requests
+    assert answer == "[60] ['What is it?', 'A cat.'] What colour?"
+    assert request.turns == [("user", "What is it?"), ("assistant", "A cat.")]
+    assert "conversation" not in request.input
+    body = request.body
+    assert body is not None
+    if dialect == "openai":
+        messages = body["messages"]
+        roles = [message["role"] for message in messages]
+        assert roles == ["system", "user", "assistant", "user"]
+        assert [part["type"] for part in messages[1]["content"]] == ["image_url", "text"]
+        assert [part["type"] for part in messages[3]["content"]] == ["text"]
+    else:
+        assert [content["role"] for content in body["contents"]] == ["user", "model", "user"]
+        assert "inlineData" in body["contents"][0]["parts"][0]
+
+
+def test_a_talk_out_of_turn_stays_data(server: LoopbackServer) -> None:
+    PromptedVQAGenerator(OpenAIServing(server.base_url, "loopback"))({"conversation": TALK[1:]})
+    [request] = server.requests
+    assert request.turns == []
+    assert request.input["conversation"] == [{"role": "assistant", "content": "A cat."}]
+
+
+def test_what_was_answered_to_a_conversation_as_data_is_not_asked_again(
+    server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"conversation": TALK}) + "\n")
+    asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "loopback"))
+
+    def run() -> None:
+        storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
+        asker.run(storage.step(), "conversation")
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(PromptedVQAGenerator, "_as_turns", asked_as_data)
+        run()
+    assert server.received == 1
+    run()
+    assert server.received == 1

@@ -177,6 +177,7 @@ def test_our_operators_ask_a_serving_of_dataflows(tmp_path: Path) -> None:
     assert '"task": "phrase_grounding"' in prompt
 
 
+@pytest.mark.slow
 def test_an_error_in_the_place_of_a_text_is_no_answer(tmp_path: Path) -> None:
     asker = PromptedVQAGenerator(TheirServing("Error: 500"))
     with pytest.raises(GroundingError, match="gave no reply"):

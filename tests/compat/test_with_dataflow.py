@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 
 PYTHON = os.environ.get("DATAFLOW_PYTHON", "")

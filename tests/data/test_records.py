@@ -151,6 +151,7 @@ ROWS_OF_IDS: list[tuple[str, list[dict[str, Any]], list[Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "image_ids"), [r[1:] for r in ROWS_OF_IDS], ids=[r[0] for r in ROWS_OF_IDS]
 )

@@ -449,6 +449,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.dictionaries(st.text(max_size=6), values, max_size=4), max_size=4))
 def test_any_json_rows_come_back_as_they_went(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
@@ -466,6 +467,7 @@ csv_texts = (
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(csv_texts, csv_texts), max_size=4))
 def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str]]) -> None:
@@ -515,6 +517,7 @@ def test_json_lists_are_read_one_object_at_a_time(
         assert row.data == wanted if isinstance(wanted, dict) else wanted in str(row.error)
 
 
+@pytest.mark.slow
 def test_a_long_json_list_takes_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(
@@ -576,6 +579,7 @@ def test_numbers_below_zero_stay_numbers(tmp_path: Path, number: str) -> None:
     assert (tmp_path / "x.csv").read_text() == f"n,x\n{number},-2.5\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json"])
 def test_a_row_of_200_000_columns_is_read(tmp_path: Path, ending: str) -> None:
     names = [f"c{number}" for number in range(200_000)]

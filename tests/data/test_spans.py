@@ -381,6 +381,7 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
     assert unicodedata.is_normalized("NFC", clean) or "\ud800" <= max(clean) <= "\udfff"
 
 
+@pytest.mark.slow
 def test_made_up_captions_have_no_wrong_slice() -> None:
     """`python -m benchmarks.span_fuzz` looks through 40,000."""
     tally = fuzz(3000)
@@ -398,6 +399,7 @@ def test_a_long_caption_with_many_phrases() -> None:
     assert find_spans(["b" * 100_000, "a" * 100_001], "a" * 100_000) == [None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("caption", "phrase"),
     [
@@ -415,6 +417,6 @@ def test_a_long_caption_with_many_phrases() -> None:
     ids=lambda text: text[:6].encode("ascii", "backslashreplace").decode(),
 )
 def test_captions_that_were_made_to_take_long(caption: str, phrase: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     find_spans([phrase], caption)
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20

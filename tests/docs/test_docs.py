@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import REPOSITORY, Done, Workplace, command
+from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 KEY = "sk-from-the-docs"
 PAGES = [
@@ -55,7 +57,10 @@ def blocks() -> Iterator[Block]:
 
 
 SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
-WHOLE = tuple(REPOSITORY / name for name in ("README.md", "docs/tutorial.md", "docs/scale.md"))
+WHOLE = tuple(
+    REPOSITORY / name
+    for name in ("README.md", "docs/tutorial.md", "docs/scale.md", "docs/detector.md")
+)
 """Pages that are run from beginning to end, in test_pages_run.py."""
 COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]
 ENDPOINTS = [
@@ -170,6 +175,29 @@ def python(words: list[str]) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def shown_below(block: Block) -> list[str]:
+    """What the page says that a block's commands print, without the lines that stand for others."""
+    of_page = [other for other in blocks() if other.page == block.page]
+    below = of_page[of_page.index(block) + 1 :][:1]
+    return [
+        line
+        for shown in below
+        if shown.mark == "prints"
+        for line in shown.text.splitlines()
+        if line not in ("", "…")
+    ]
+
+
+@pytest.mark.parametrize("name", ["measures.md", "formats.md", "figures.md"])
+def test_a_page_of_many_rules_begins_with_an_example_and_what_it_prints(name: str) -> None:
+    first = next(block for block in blocks() if block.page.name == name)
+    assert first.kind == "bash"
+    assert "example_data" in first.text
+    page = first.page.read_text(encoding="utf-8")
+    assert page.index(first.text) < page.index("\n## ")
+    assert len(shown_below(first)) >= 3
+
+
 @pytest.mark.parametrize(
     "block", [pytest.param(b, id=f"{b.page.name}, {b.heading}") for b in COMMANDS]
 )
@@ -201,6 +229,7 @@ def test_the_commands_of_the_pages_run(
         LoopbackServer(ProbeModel("qwen3-vl")) as other,
         LoopbackServer(ProbeModel("gemini")) as server,
     ):
+        printed: set[str] = set()
         for line in block.text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if not words:
@@ -213,15 +242,9 @@ def test_the_commands_of_the_pages_run(
             )
             done = run_line(words, other, address)
             assert done is None or done.code == 0, f"{line}\n{done}"
-            if (
-                done
-                and words[:2] == ["dataflowgrounding", "eval"]
-                and block.page.name == "measures.md"
-            ):
-                [shown] = re.findall(
-                    r"^```text\n(.*?)^```", block.page.read_text("utf-8"), re.MULTILINE | re.DOTALL
-                )
-                assert {*shown.splitlines()} <= {*done.out.splitlines()}
+            if done:
+                printed |= {*done.out.splitlines(), *done.err.splitlines()}
+    assert {*shown_below(block)} <= printed
 
 
 def test_the_command_in_a_sentence_of_the_readme_runs(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY, Workplace, command
+from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -182,3 +182,131 @@ def test_the_pipeline_runs_from_the_spec_that_its_file_shows(
         (workplace.folder / "out" / "annotations.jsonl").read_text(encoding="utf-8").splitlines()
     )
     assert [json.loads(line)["boxes"] > 0 for line in records] == [True, True]
+
+
+def test_the_format_is_written_and_read(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.many(3)
+    with LoopbackServer(EchoAnswers()) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    shutil.copy(EXTENSIONS / "export_format_of_your_own.py", workplace.folder)
+    monkeypatch.chdir(workplace.folder)
+    own = ["--format", "export_format_of_your_own:BoxTable"]
+    done = command(["export", str(workplace.results), *own, "-o", "boxes"])
+    assert done.code == 0, done
+    lines = (workplace.folder / "boxes" / "boxes.csv").read_text().splitlines()
+    assert lines[0] == "image,width,height,phrase,x1,y1,x2,y2"
+    assert command(["import", "boxes", *own, "-o", "again"]).code == 0
+    again = [
+        json.loads(line)
+        for line in (workplace.folder / "again" / "annotations.jsonl").read_text().splitlines()
+    ]
+    boxes = [e["instances"] for r in workplace.annotations() for e in r["expressions"]]
+    count = sum(len(instances) for instances in boxes)
+    assert len(lines) == 1 + count
+    assert sum(len(e["instances"]) for r in again for e in r["expressions"]) == count
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("class Mine: pass", "is no format: derive a class from"),
+        ("def Mine(record): pass", "is no format: derive a class from"),
+        (
+            "from dataflow_grounding.extras.formats.base import Format\nclass Mine(Format): pass",
+            "lacks read(), name, about, data_file",
+        ),
+    ],
+)
+def test_what_is_no_format_is_told_in_words_of_formats(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    workplace.many(1)
+    with LoopbackServer(EchoAnswers()) as server:
+        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    name = f"formats_{abs(hash(code))}"
+    (workplace.folder / f"{name}.py").write_text(code)
+    monkeypatch.chdir(workplace.folder)
+    done = command(["export", str(workplace.results), "--format", f"{name}:Mine", "-o", "out"])
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert f"format '{name}:Mine' {said}" in done.err
+
+
+SERVING = """
+from dataflow_grounding import Serving
+class Fixed(Serving):
+    model = "fixed"
+    box_format = "xyxy_1000"
+    tasks = ("expression_extraction", "phrase_grounding")
+    takes_probes = False
+    def __init__(self, caption="none"):
+        self.caption = caption
+    async def answer(self, request):
+        if request.task == "expression_extraction":
+            return '{"cleaned_caption": "%s", "expressions": []}' % self.caption
+        return '{"objects": []}'
+def nothing(): return 7
+"""
+
+
+def test_a_serving_of_ones_own_is_named_in_a_spec(workplace: Workplace) -> None:
+    workplace.many(2)
+    (workplace.folder / "own_servings.py").write_text(SERVING)
+    workplace.settings = {"vlm.backend": "own_servings:Fixed", "vlm.settings": {"caption": "mine"}}
+    done = workplace.run()
+    assert done.code == 0, done
+    assert [record["cleaned_caption"] for record in workplace.annotations()] == ["mine"] * 2
+    assert workplace.run().summary["already_complete"]
+    for settings, said in (
+        ({"vlm.settings": {"color": 1}}, "vlm.backend own_servings:Fixed can't be made with"),
+        ({"vlm.backend": "own_servings:Fixd"}, "is it 'Fixed'?"),
+        ({"vlm.backend": "own_servings:nothing", "vlm.settings": {}}, "which is no Serving"),
+        ({"vlm.backend": "nobodys"}, "or module:Class, a serving of your own"),
+    ):
+        done = workplace.run(**settings)
+        assert done.code == 2, done
+        assert said in done.err
+
+
+PIPELINE = """
+from dataflow_grounding import Operator, Pipeline
+from dataflow_grounding.operators.base import open_image
+from dataflow_grounding.tasks import Request
+def read(reply): return reply, []
+class Mood(Operator):
+    name = "mood"
+    input_keys = {"image": "image_path"}
+    output_keys = {"mood": "mood"}
+    def __init__(self, serving): self.serving = serving
+    async def annotate(self, record, ask):
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        return {self.keys.mood: await ask(Request("mood", {}, (image,), "Mood?", {}, read))}
+class Moods(Pipeline):
+    name = "moods"
+    def __init__(self, storage, serving):
+        self.storage, self.mood = storage, Mood(serving)
+    def forward(self):
+        self.mood.run(self.storage.step())
+"""
+
+
+@pytest.mark.parametrize("backend", ["embedded", "own_servings:Fixed"])
+def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
+    workplace: Workplace, backend: str
+) -> None:
+    workplace.many(2)
+    (workplace.folder / "own_servings.py").write_text(SERVING)
+    (workplace.folder / "own_moods.py").write_text(PIPELINE)
+    spec = {
+        "results_dir": "out",
+        "autolabel_type": "own_moods:Moods",
+        "moods": {"vlm": {"backend": backend}, "data": {"input_jsonl": "captions.jsonl"}},
+    }
+    path = workplace.folder / "own.yaml"
+    path.write_text(json.dumps(spec))
+    for name in ("check", "estimate"):
+        done = command([name, "-e", str(path)])
+        assert done.code == 2, done
+        assert "step0_mood asks mood, which " in done.err
+        assert " can't answer: name another model in vlm.backend" in done.err

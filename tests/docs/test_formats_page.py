@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
 from dataflow_grounding.extras.formats import FORMATS
 
 COLUMNS = (
@@ -14,6 +14,7 @@ COLUMNS = (
     "scores",
     "ids",
     "verified",
+    "classes",
 )
 
 
@@ -27,5 +28,5 @@ def test_the_table_is_that_of_the_formats() -> None:
         )
     page = (REPOSITORY / "docs" / "formats.md").read_text(encoding="utf-8")
     assert [
-        line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 13
+        line for line in page.splitlines() if line.startswith("| `") and line.count("|") == 14
     ] == rows

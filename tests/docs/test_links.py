@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
 
 PAGES = sorted(
     path

@@ -13,16 +13,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL
 )
 EXPORT = re.compile(r"^export DF_BASE_URL=\S+ DF_MODEL=\S+ DF_API_KEY=\S+$", re.MULTILINE)
 README, TUTORIAL = REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"
+DETECTOR = REPOSITORY / "docs" / "detector.md"
 
 
 def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
@@ -140,6 +144,23 @@ def test_the_tutorial_runs_as_it_stands_to_a_file_for_training(clone: Path, tmp_
     assert len(lines) == 11
     for line in lines:
         check_odvg(line, work / "train")
+
+
+def test_the_detectors_page_runs_to_a_data_yaml(clone: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(clone / "example_data" / "images", work / "pictures")
+    for mark, text in blocks(DETECTOR, "yaml"):
+        (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    activated = f"source {clone}/.venv/bin/activate\n"
+    out = run_page(DETECTOR, work, tmp_path / "home", before=activated)
+    data = yaml.safe_load((work / "yolo" / "data.yaml").read_text(encoding="utf-8"))
+    assert data["names"] == {0: "person", 1: "cat", 2: "cup"}
+    for part in ("train", "val", "test"):
+        assert any((work / "yolo" / data[part]).iterdir())
+    labels = "".join(file.read_text() for file in (work / "yolo").glob("*/labels/*.txt"))
+    assert {line.split()[0] for line in labels.splitlines()} <= {"0", "1", "2"}
+    assert labels
+    assert "| class " in out
 
 
 def turned(path: Path) -> None:

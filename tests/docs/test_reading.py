@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.workplace import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "reading.md").read_text(encoding="utf-8")
 ROWS = re.findall(

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.store import environment, faulty_store
-from benchmarks.workplace import REPOSITORY
+from benchmarks.places.store import environment, faulty_store
+from benchmarks.places.workplace import REPOSITORY
 from tests.docs.test_pages_run import blocks, of_a_stranger
+
+pytestmark = pytest.mark.slow
 
 PAGE = REPOSITORY / "docs" / "scale.md"
 

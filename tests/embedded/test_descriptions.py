@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding.extras.embedded._descriptions import Descriptions
 from dataflow_grounding.extras.embedded._picture import Picture
 from dataflow_grounding.extras.embedded.regions import Thing, dominant_color, plural_of, read_things
@@ -235,6 +235,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_every_single_expression_of_the_example_data_means_exactly_its_region(
     results: Path,
 ) -> None:

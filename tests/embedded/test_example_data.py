@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from dataflow_grounding.extras.embedded._grounder import ground_phrases
@@ -61,6 +62,7 @@ def test_every_picture_has_its_source_and_its_caption() -> None:
     assert 6 <= len({picture.stem for picture in pictures} - DRAWN) <= 10
 
 
+@pytest.mark.slow
 def test_boxes_are_right_and_a_third_of_the_expressions_is_grounded() -> None:
     boxes = right = expressions = grounded = 0
     for row in lines("gold.jsonl"):

@@ -91,6 +91,7 @@ FOUND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phrase", "expected"), FOUND.values(), ids=FOUND.keys())
 def test_finds(phrase: str, expected: list[list[int]]) -> None:
     boxes = outcome(scene(), phrase)
@@ -131,6 +132,7 @@ NOT_FOUND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phrase", "expected"), NOT_FOUND.values(), ids=NOT_FOUND.keys())
 def test_gives_no_box_for(phrase: str, expected: str) -> None:
     assert outcome(scene(), phrase) == expected
@@ -175,6 +177,7 @@ PORTRAITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phrase", "expected"), PORTRAITS.values(), ids=PORTRAITS.keys())
 def test_people_and_faces(phrase: str, expected: Any) -> None:
     boxes = outcome(portraits("astronaut", "grace_hopper"), phrase)
@@ -199,6 +202,7 @@ def test_a_man_and_a_woman_are_not_one_person() -> None:
     assert person["evidence"] == "inferred"
 
 
+@pytest.mark.slow
 def test_the_eyes_of_the_only_face() -> None:
     eyes = outcome(portraits("astronaut"), "her eyes")
     assert len(eyes) == 2
@@ -215,6 +219,7 @@ def test_the_eyes_of_the_only_face() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_face_is_skin_or_grey() -> None:
     portrait = portraits("astronaut")
     grey = np.repeat(portrait.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
@@ -236,6 +241,7 @@ def test_plates_and_cats_are_looked_for(phrase: str, expected: str) -> None:
     assert outcome(scene(), phrase) == expected
 
 
+@pytest.mark.slow
 def test_threads_get_the_answers_of_one() -> None:
     picture = portraits("astronaut", "grace_hopper")
     with ThreadPoolExecutor(4) as pool:
@@ -375,6 +381,7 @@ def blue_wall(width: int, height: int, color: tuple[int, int, int]) -> Image.Ima
     return Image.fromarray(np.clip(np.array(color) * shade + grain, 0, 255).astype(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "color", "place"),
     [
@@ -402,6 +409,7 @@ def test_a_blue_wall_behind_somebody_is_no_sky(
     assert outcome(portrait, "a blue sky") == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), [(200, 200), (300, 300), (300, 420), (420, 300)])
 def test_the_sky_behind_somebody_ends_above_the_chin_at_one_side(left: int, right: int) -> None:
     """The chin is in about row 345. The land is uneven: it rises to the rows `left` and `right`
@@ -469,6 +477,7 @@ def test_grain_and_jpeg_change_little(tmp_path: Any) -> None:
     assert iou(box, SMALL_SQUARE) > 0.85
 
 
+@pytest.mark.slow
 def test_boxes_are_pixels_of_a_large_image() -> None:
     [box] = outcome(scene().resize((8000, 6000)), "the red circle")
     assert iou(box, [round(v * 12.5) for v in CIRCLE]) > 0.95
@@ -498,6 +507,7 @@ EVERYTHING = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(

@@ -16,8 +16,8 @@ import numpy
 import pytest
 from PIL import Image
 
-from benchmarks.fault_case import wait_until
-from benchmarks.workplace import Workplace
+from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding import FileStorage, Operator, Pipeline, Serving
 from dataflow_grounding._util.errors import (
     OperatorFailed,
@@ -356,6 +356,7 @@ def test_an_older_runs_cut_off_reply_counts_as_a_try(workplace: Workplace) -> No
         assert (workplace.run().code, server.count()) == (0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [2, 3, 4])
 def test_killed_between_two_tries_it_ends_as_if_it_had_not_been(
     workplace: Workplace, tmp_path: Path, moment: int

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace, ended
+from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
+
+pytestmark = pytest.mark.slow
 
 MOST = 24
 START = 8  # with which a run begins that knows nothing
@@ -19,7 +21,7 @@ START = 8  # with which a run begins that knows nothing
 
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
-    with LoopbackServer(EchoAnswers(), latency=0.06) as running:
+    with LoopbackServer(EchoAnswers(), latency=0.3) as running:
         yield running
 
 
@@ -81,7 +83,7 @@ def test_a_lower_limit_another_endpoint_and_nonsense_begin_anew(
     kept = place.results / ".ckpt" / "concurrency.json"
     known = json.loads(kept.read_text())
     assert len(known) == 2
-    with LoopbackServer(EchoAnswers(), latency=0.06) as other:
+    with LoopbackServer(EchoAnswers(), latency=0.3) as other:
         assert run(place, other, 85, **{"vlm.openai.base_url": other.base_url}) <= START + 1
     for nonsense in (
         "[",
@@ -104,7 +106,7 @@ def test_an_endpoint_that_refused_is_not_overrun_again(
 
 
 def test_several_endpoints_go_on_together(workplace: Workplace, server: LoopbackServer) -> None:
-    with LoopbackServer(EchoAnswers(), latency=0.06) as other:
+    with LoopbackServer(EchoAnswers(), latency=0.3) as other:
         both = {
             "vlm.openai.endpoints": [server.base_url, other.base_url],
             "workflow.max_workers": MOST,

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fault_case import Case
+from benchmarks.fault_cases.fault_case import Case
 from benchmarks.faults import CASES
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_it_is_survived(workplace: Workplace, case: Case) -> None:
     if case.needs:

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_case import wait_until
-from benchmarks.workplace import REPOSITORY, caption
+from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.workplace import REPOSITORY, caption
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 COUNT = 60
 MINE = """

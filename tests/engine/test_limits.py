@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.servings import KINDS
-from benchmarks.workplace import Workplace, ended, process
+from benchmarks.places.servings import KINDS
+from benchmarks.places.workplace import Workplace, ended, process
 from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+
+pytestmark = pytest.mark.slow
 
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 COUNT = 20

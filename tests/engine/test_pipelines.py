@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from benchmarks.pacing import lognormal
-from benchmarks.workplace import caption
+from benchmarks.places.pacing import lognormal
+from benchmarks.places.workplace import caption
 from dataflow_grounding import FileStorage, Pipeline
 from dataflow_grounding._util.errors import BudgetExceeded, EndpointRefused, InputError, PlanError
 from dataflow_grounding.data.records import Record, Update
@@ -20,6 +20,8 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 from dataflow_grounding.operators import ExpressionExtractor, Operator, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
+
+pytestmark = pytest.mark.slow
 
 
 class Count(Operator):

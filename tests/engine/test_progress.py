@@ -17,8 +17,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.workplace import Workplace, process
+from benchmarks.places.workplace import Workplace, process
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 OVER = "\r\x1b[K"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.workplace import Workplace, command
+from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 COUNT = 6

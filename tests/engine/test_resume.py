@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_case import undisturbed, wait_until
-from benchmarks.workplace import Workplace, caption, ended
+from benchmarks.fault_cases.fault_case import undisturbed, wait_until
+from benchmarks.places.workplace import Workplace, caption, ended
 from dataflow_grounding.extras.testing import (
     Answer,
     EchoAnswers,
@@ -202,6 +202,7 @@ RESULTS_STAY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sent"), [pytest.param(*case[1:], id=case[0]) for case in CHANGES]
 )
@@ -232,6 +233,7 @@ def test_a_complete_run_says_so(ten: Workplace, server: LoopbackServer) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
     workplace.picture("b.jpg", color="red")
@@ -248,6 +250,7 @@ def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> No
     assert [record["image_id"] for record in workplace.annotations()] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Workplace) -> None:
     workplace.many(1)
     with LoopbackServer(latency=0.8) as server:
@@ -358,6 +361,7 @@ FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "kind", "first", "again", "asked"),
     [pytest.param(*case[1:], id=case[0]) for case in FAILURES],
@@ -446,6 +450,7 @@ def test_truncated_replies_are_split_and_never_taken_as_absent(workplace: Workpl
     assert all(e["status"] == "grounded" for e in record["expressions"])
 
 
+@pytest.mark.slow
 def test_no_error_text_ever_lands_in_a_data_column(workplace: Workplace) -> None:
     workplace.many(20)
     mark = "ZZ-error-text"
@@ -467,6 +472,7 @@ def test_no_error_text_ever_lands_in_a_data_column(workplace: Workplace) -> None
 # --- budget
 
 
+@pytest.mark.slow
 def test_max_requests_is_never_passed_and_the_same_command_goes_on(workplace: Workplace) -> None:
     count = 20
     workplace.many(count)
@@ -512,6 +518,7 @@ def test_no_budget_needs_no_request_when_all_is_there(
     assert server.count() == 20
 
 
+@pytest.mark.slow
 def test_budget_usd_is_never_passed_and_is_used_up(workplace: Workplace) -> None:
     workplace.many(60)
     prices = {"input": 100.0, "output": 1000.0}
@@ -567,6 +574,7 @@ def test_a_budget_that_is_none_is_refused(
     assert server.count() == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["failures.jsonl", "run.json", "annotations.jsonl"])
 def test_a_result_that_was_deleted_is_made_again_at_no_cost(
     ten: Workplace, server: LoopbackServer, name: str

@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine import run_lock
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding import (
     BoxRefiner,
     BoxVerifier,

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fault_case import wait_until
-from benchmarks.workplace import Workplace
+from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing, SeveralEndpoints
 from dataflow_grounding._util.errors import RateLimited, SpecError
-from dataflow_grounding.engine._places import Place, Places
+from dataflow_grounding.engine._endpoints import Endpoint, Endpoints
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer, faults, on
+
+pytestmark = pytest.mark.slow
 
 DEAD = "http://127.0.0.1:9/v1"  # nothing listens there
 
@@ -130,11 +132,11 @@ def test_two_at_once_find_room_at_two() -> None:
     servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (8, 9)]
 
     async def taken() -> None:
-        places = Places(SeveralEndpoints(servings), RunOptions(), 1)
+        endpoints = Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
         for number in range(20):  # each endpoint takes one until it has answered
-            both = [places.acquire((number, part), [], None) for part in range(2)]
+            both = [endpoints.acquire((number, part), [], None) for part in range(2)]
             for place, _ in await asyncio.wait_for(asyncio.gather(*both), 10):
-                places.release(place, 0, refused=False, answered=False)
+                endpoints.release(place, 0, refused=False, answered=False)
 
     asyncio.run(taken())
 
@@ -142,11 +144,11 @@ def test_two_at_once_find_room_at_two() -> None:
 def test_none_waits_only_where_nobody_is_let_in() -> None:
     servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
 
-    async def taken() -> Place:
-        places = Places(SeveralEndpoints(servings), RunOptions(), 1)
-        one, other = places.all
+    async def taken() -> Endpoint:
+        endpoints = Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
+        one, other = endpoints.all
         other.share.take()
-        waiting = asyncio.ensure_future(places.acquire((0,), [one], None))
+        waiting = asyncio.ensure_future(endpoints.acquire((0,), [one], None))
         await asyncio.sleep(0.1)  # by now it waits at the other, as it failed at this one
         other.rest(RateLimited("busy", retry_after=60.0))
         return (await asyncio.wait_for(waiting, 20))[0]

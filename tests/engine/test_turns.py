@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY, Workplace
+from benchmarks.places.workplace import REPOSITORY, Workplace
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 RECORDS, PHRASES = 210, 40  # once 200 replies have come, they are judged once more
 MOST_MS = 80  # of CPU, where 50 are wanted: on a busy machine the same takes longer

@@ -19,16 +19,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Done, Workplace, command, ended, process
+from benchmarks.places.workplace import Done, Workplace, command, ended, process
 from dataflow_grounding._util.errors import InputError, told_as
-from dataflow_grounding.cli import data_sets
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.extras.formats.public_sets import _plain
+from dataflow_grounding.extras.evaluation import data_set_commands
+from dataflow_grounding.extras.formats.public_sets import _load_refs
 from dataflow_grounding.extras.testing import LoopbackServer
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="only there a process keeps to RLIMIT_AS"),
+]
 ROW = json.dumps({"caption": "a cup", "image_path": "a.png", "expressions": []}).encode()
 
 
@@ -128,10 +129,10 @@ def test_pickles_of_plain_data_are_read_as_they_are(tmp_path: Path) -> None:
     value: list[Any] = [{"a": 1, "b": [1.5, "é", None, True], "c": ("x", 2**70)}]
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         (tmp_path / "refs(x).p").write_bytes(pickle.dumps(value, protocol))
-        assert _plain(str(tmp_path / "refs(x).p")) == value
+        assert _load_refs(str(tmp_path / "refs(x).p")) == value
     (tmp_path / "refs(x).p").write_bytes(b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".")
     with pytest.raises(InputError, match=r"as a pickle of plain data: \w"):
-        _plain(str(tmp_path / "refs(x).p"))
+        _load_refs(str(tmp_path / "refs(x).p"))
 
 
 def test_an_endless_attribute_of_xml_is_refused_at_once(tmp_path: Path) -> None:
@@ -163,11 +164,20 @@ def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
     assert done.stdout.strip() == "3000", done
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+STATS, LINT, EXPORT = ["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]
+
+
 @pytest.mark.parametrize(
-    "line",
-    [["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]],
-    ids=lambda line: line[0],
+    ("line", "name"),
+    [
+        (STATS, "a.jsonl"),
+        (LINT, "a.jsonl"),
+        (EXPORT, "a.jsonl"),
+        (STATS, "a.json"),
+        (LINT, "a.csv"),
+        (EXPORT, "a.parquet"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_a_file_that_memory_does_not_do_for_is_named(
     tmp_path: Path, name: str, line: list[str]
@@ -199,7 +209,7 @@ def test_want_of_memory_anywhere_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_
     def fails(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(data_sets, "figures_of", fails)
+    monkeypatch.setattr(data_set_commands, "figures_of", fails)
     done = command(["stats", str(tmp_path)])
     assert done.code == 2
     assert done.err.startswith("Error: this takes more memory than there is")

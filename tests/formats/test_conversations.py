@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.workplace import command as in_process
+from benchmarks.places.workplace import command as in_process
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.extras.formats import find_format, read, write
@@ -103,6 +103,7 @@ def as_trained(width: int, height: int, trainer: str, low: int, high: int) -> tu
 LIMITS = {"qwen": (12544, 451584), "ms-swift": (3136, 12845056), "llama-factory": (1024, 589824)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "sharegpt"])
 @given(
     size=st.tuples(st.integers(20, 3000), st.integers(20, 3000)),

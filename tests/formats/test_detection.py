@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.extras.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
@@ -214,6 +214,10 @@ def test_a_map_may_take_lines_from_another(tmp_path: Path) -> None:
         ),
         ("- a red mug", "should have lines of a phrase and its class"),
         ("a: [", "is not YAML"),
+        ("[" * 5000, "is nested too deeply"),
+        ("a: !!bool b", "should have lines of a phrase and its class"),
+        ("a: !!timestamp b", "should have lines of a phrase and its class"),
+        ("a: !!int ''", "should have lines of a phrase and its class"),
         (None, "can't read"),
     ],
 )
@@ -455,6 +459,7 @@ def test_a_number_that_goes_on_where_a_part_of_the_file_ends(cut: int, tmp_path:
     assert list(read(str(tmp_path / "x.json"), "coco")) == []
 
 
+@pytest.mark.slow
 def test_a_large_coco_file_is_read_in_little_memory(tmp_path: Path) -> None:
     """As a process, by its peak: SQLite's memory isn't Python's."""
     images = [

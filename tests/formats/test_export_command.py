@@ -16,8 +16,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.workplace import Done
-from benchmarks.workplace import command as in_process
+from benchmarks.places.workplace import Done
+from benchmarks.places.workplace import command as in_process
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import RowWriter
@@ -55,7 +55,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_counts_and_losses_are_told(run: Path, tmp_path: Path) -> None:
     done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
     assert done.code == 0
-    assert done.out.splitlines() == [f"{tmp_path / 'out'}: 3 records, 20 phrases, 22 boxes"]
+    assert done.out.splitlines() == [f"{tmp_path / 'out'}: 3 records, 19 phrases, 20 boxes"]
     for told in (
         "odvg can't say",
         "phrases that aren't in their picture (2)",
@@ -71,7 +71,7 @@ def test_counts_and_losses_are_told(run: Path, tmp_path: Path) -> None:
 def test_json(run: Path, tmp_path: Path) -> None:
     done = command("export", run, "--format", "tao-refer", "-o", tmp_path / "out.jsonl", "--json")
     said = json.loads(done.out)
-    assert (said["records"], said["phrases"], said["left_out"]) == (4, 22, 0)
+    assert (said["records"], said["phrases"], said["left_out"]) == (4, 21, 0)
     assert said["lost"]["captions"] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "run"]
 
@@ -250,6 +250,47 @@ def test_a_picture_is_empty_only_by_what_is_asked_for(format: str, tmp_path: Pat
     assert names() == {"a", "refuted", "seen", "background"} | whole
     assert names("--verified-only") == names("--reviewed-only") == {"a", "seen"}
     assert names("--status", "grounded") == {"a"}
+
+
+def test_verified_only_goes_by_box(tmp_path: Path) -> None:
+    """Of a phrase with a right and a wrong box, the right one is training data all the same."""
+    right = {"bbox": [1, 2, 30, 40], "verified": True, "reviewed_by": "ann"}
+    wrong = {"bbox": [5, 6, 20, 20], "verified": False, "reviewed_by": "ann"}
+    open_box = {"bbox": [7, 8, 20, 20]}
+    rows = [
+        mug(instances=[right, wrong, open_box], verified=False, reviewed_by="ann"),
+        mug("checked.jpg", instances=[open_box, wrong], verified=True),
+        mug("open.jpg", instances=[open_box]),
+    ]
+    run, place = results(tmp_path / "run", rows), tmp_path / "out.jsonl"
+    options = ("--format", "odvg", "--verified-only")
+    assert command("export", run, "-o", place, *options).code == 0
+    boxes = {
+        Path(line["filename"]).stem: [r["bbox"] for r in line["grounding"]["regions"]]
+        for line in lines(place)
+    }
+    assert boxes == {"a": [[1, 2, 30, 40]], "checked": [[7, 8, 20, 20]]}
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
+def test_what_nobody_verified_is_no_background(format: str, tmp_path: Path) -> None:
+    """A detector learns whatever has no box as background."""
+    right = {"bbox": [1, 2, 30, 40], "verified": True, "reviewed_by": "ann"}
+    wrong = {"bbox": [5, 6, 20, 20], "verified": False, "reviewed_by": "ann"}
+    open_box = {"bbox": [7, 8, 20, 20]}
+    rows = [
+        mug("whole.jpg", instances=[right, wrong]),
+        mug("part.jpg", instances=[right, open_box]),
+        mug("open.jpg", instances=[open_box]),
+    ]
+    run = results(tmp_path / "run", rows)
+    done = command("export", run, "-o", tmp_path / "out", "--format", format, "--verified-only")
+    assert done.code == 0, done.err
+    assert "(--partly-verified keeps them): 2" in done.err
+    assert [path.stem for path in (tmp_path / "out/images").iterdir()] == ["whole"]
+    options = ("--format", format, "--verified-only", "--partly-verified")
+    assert command("export", run, "-o", tmp_path / "all", *options).code == 0
+    assert {path.stem for path in (tmp_path / "all/images").iterdir()} == {"whole", "part"}
 
 
 def test_a_background_picture_stays_one(tmp_path: Path) -> None:

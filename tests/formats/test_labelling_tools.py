@@ -27,9 +27,10 @@ BOX = [1.5, 2.25, 40.0, 30.0]
 
 @pytest.fixture
 def out(tmp_path: Path) -> Callable[..., Path]:
-    def exported(format: str, rows: list[dict[str, Any]]) -> Path:
+    def exported(format: str, rows: list[dict[str, Any]], **settings: Any) -> Path:
+        folders = [str(tmp_path / "pictures")]
         draw(tmp_path / "pictures", rows)
-        write(rows, format, str(tmp_path / format), folders=[str(tmp_path / "pictures")])
+        write(rows, format, str(tmp_path / format), folders=folders, **settings)
         return tmp_path / format
 
     return exported
@@ -151,7 +152,7 @@ def test_scores_are_the_models_alone(tmp_path: Path) -> None:
     for more, score in (({}, 0.5), ({"origin": "prediction"}, 0.5), ({"origin": "manual"}, None)):
         parts = region(score=0.5, **more), text_of("r1", "a mug")
         assert result_of(tmp_path, *parts)[0]["instances"] == [
-            {"bbox": [32, 0, 64, 48], "score": score}
+            {"bbox": [32, 0, 64, 48], "score": score, "bbox_id": "a#0.0"}
         ]
 
 
@@ -287,6 +288,23 @@ def test_a_phrase_that_a_person_corrected_stays_so(
         assert found == [("animals", "a#0", 1), ("a dog", "a#0~2", 1)]
 
 
+def test_phrases_that_are_corrected_twice_have_ids_of_their_own(
+    out: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The first correction made `a#0~2`, which the second one must not get, too."""
+    boxes = [{"bbox": [corner, 6, 9, 9], "score": None} for corner in (1, 2, 5)]
+    rows = [record("a.png", SIZE, [{"text": "animals", "instances": boxes}])]
+    for corrected in ("a dog", "a cat"):
+        path = out("cvat", rows) / "annotations.xml"
+        before, _, behind = path.read_text().rpartition(">animals<")
+        path.write_text(f"{before}>{corrected}<{behind}")
+        rows = list(read(str(path), "cvat"))
+    (row,) = rows
+    ids = [one["expression_id"] for one in row["expressions"]]
+    assert sorted(one["text"] for one in row["expressions"]) == ["a cat", "a dog", "animals"]
+    assert len(set(ids)) == 3
+
+
 def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
     own = {"score": "1.01", "status": "moving", "start": "2026-01-01", "end": "-1", "caption": "x"}
     attributes = "".join(
@@ -301,7 +319,7 @@ def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
     made = find_format("cvat")
     (row,) = read(str(path), made)
     assert [(one["text"], one["status"], one["instances"]) for one in row["expressions"]] == [
-        ("car", "grounded", [{"bbox": [1, 2, 3.5, 4], "score": None}])
+        ("car", "grounded", [{"bbox": [1, 2, 3.5, 4], "score": None, "bbox_id": "a#0.0"}])
     ]
     assert +made.passed_over == {f"attributes {name!r}": 1 for name in own}
 
@@ -432,7 +450,7 @@ def test_two_pictures_of_one_name_are_refused(out: Callable[..., Path]) -> None:
         for folder in "xy"
     ]
     with pytest.raises(InputError, match=r"two pictures are called 'a.png'"):
-        out("vi", rows)
+        out("vi", rows, images="reference")  # copies are renamed
     assert out("vi", [rows[0], rows[0]]).is_dir()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from tests.formats.data import draw, record
 
 SIDES = {"width": 64, "height": 48}

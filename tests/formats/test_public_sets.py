@@ -14,8 +14,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from benchmarks.workplace import Done
-from benchmarks.workplace import command as in_process
+from benchmarks.places.workplace import Done
+from benchmarks.places.workplace import command as in_process
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.extras.formats import FORMATS, WRITTEN, read, write
 
@@ -273,8 +273,8 @@ def test_grit(tmp_path: Path) -> None:
     (one,) = row["expressions"]
     assert (one["text"], one["char_span"]) == ("a red mug on a table", [2, 22])
     assert one["instances"] == [
-        {"bbox": [20, 20, 100, 100], "score": 0.75},
-        {"bbox": [100, 50, 200, 100], "score": 0.5},
+        {"bbox": [20, 20, 100, 100], "score": 0.75, "bbox_id": "000001#0.0"},
+        {"bbox": [100, 50, 200, 100], "score": 0.5, "bbox_id": "000001#0.1"},
     ]
     (row,) = read(str(tmp_path / "x.parquet"), "grit", column="noun_chunks")
     assert [one["text"] for one in row["expressions"]] == ["a red mug"]

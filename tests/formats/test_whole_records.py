@@ -11,7 +11,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.extras.formats import read, whole_records, write
 from tests.formats.data import draw, hostile, record
@@ -124,7 +124,8 @@ def test_everything_in_a_record_comes_back(format: str, tmp_path: Path) -> None:
         "reviewed_by": "me",
         "noun_chunk": "mug",
     }
-    row["expressions"][0]["instances"][0] |= {"evidence": "seen", "more": [1]}
+    mine_of_box = {"bbox_id": "p0#0.7", "evidence": "seen", "more": [1]}
+    row["expressions"][0]["instances"][0] |= mine_of_box
     [found] = read(str(exported(tmp_path, format, [row])), format)
     assert found == row
 

@@ -198,6 +198,7 @@ def test_a_long_label_is_cut_and_stays_in_the_picture(size: tuple[int, int], lab
     assert area[2] <= size[0] - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [200, 640, 2000, 8000])
 def test_labels_grow_with_the_picture(width: int) -> None:
     image = canvas(width, width * 2 // 5)
@@ -255,6 +256,7 @@ def test_what_lies_outside_of_the_picture_is_not_drawn(bbox: tuple[int, int, int
     assert changed(draw_marks(canvas(), [Mark(bbox, "out there")]), canvas()) is None
 
 
+@pytest.mark.slow
 def test_two_hundred_boxes_keep_their_outlines_in_sight() -> None:
     rng = random.Random(4)
     marks = []

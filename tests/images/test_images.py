@@ -424,6 +424,7 @@ def held_by_threads(images: Sequence[Image], wanted: int) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_few_large_pictures_are_decoded_at_once_and_many_small_ones(tmp_path: Path) -> None:
     """Each of the large ones has a little more than half of the pixels that there is room for, or
     more than all.

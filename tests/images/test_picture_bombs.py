@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.picture_bombs import BOMBS, endless_exif, many_pages
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import Workplace, caption, command
+from benchmarks.fault_cases.picture_bombs import BOMBS, endless_exif, many_pages
+from benchmarks.places.workplace import Workplace, caption, command
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding._util.errors import ImageBroken
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.images.files import decode, read_header
 from dataflow_grounding.images.image import open_image
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -17,10 +17,12 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
 
-from benchmarks.workplace import Workplace, command, ended
+from benchmarks.places.workplace import Workplace, command, ended
 from dataflow_grounding.extras.scale import elsewhere
 from dataflow_grounding.images import image as images
 from tests.jobs import test_inputs_elsewhere as of_s3
+
+pytestmark = pytest.mark.slow
 
 REPO, TOKEN, CLASSES = (
     "datasets/someone/pictures",

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import s3fs
 
-from benchmarks.object_store import BUCKET, ObjectStore, object_store
-from benchmarks.workplace import Files, Workplace, caption, command
+from benchmarks.places.object_store import BUCKET, ObjectStore, object_store
+from benchmarks.places.workplace import Files, Workplace, caption, command
 from dataflow_grounding import (
     EmbeddedServing,
     ExpressionExtractor,
@@ -33,6 +33,8 @@ from dataflow_grounding._util.errors import ImageMissing, MissingExtra
 from dataflow_grounding._util.paths import joined, look
 from dataflow_grounding.data.rows import read_rows, write_rows
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 ROWS = 24
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fsspec.registry import known_implementations
 
-from benchmarks.workplace import Workplace, caption, command
+from benchmarks.places.workplace import Workplace, caption, command
 from dataflow_grounding import EmbeddedServing, PhraseGrounder, ground
 from dataflow_grounding._util.errors import GroundingError, MissingExtra, RecordError
 from dataflow_grounding.data.records import Record

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import shutil
 import socket
 import threading
 import time
@@ -23,10 +24,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from benchmarks.workplace import Workplace, command
-from dataflow_grounding.extras.formats import pictures
-from dataflow_grounding.extras.formats.pictures import Downloads, is_public
+from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.jobs import downloads
+from dataflow_grounding.jobs.downloads import Downloads, is_public
 
 
 class Site(ThreadingHTTPServer):
@@ -101,7 +102,7 @@ def only_the_site(address: object) -> bool:
 def door(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command fetches from 127.0.0.1."""
     monkeypatch.setattr(
-        "dataflow_grounding.jobs.rows_job.Downloads",
+        "dataflow_grounding.jobs.downloads.Downloads",
         functools.partial(Downloads, allowed=only_the_site),
     )
 
@@ -134,12 +135,13 @@ def test_a_picture_is_fetched_once_by_content(workplace: Workplace, site: Site) 
     assert records[1]["image_url"] == site.at("b.jpg")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("door")
 def test_what_cant_be_fetched_fails_alone_and_is_tried_again(
     workplace: Workplace, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "MAX_BYTES", 4000)
-    monkeypatch.setattr(pictures, "SECONDS", 2)
+    monkeypatch.setattr(downloads, "MAX_BYTES", 4000)
+    monkeypatch.setattr(downloads, "SECONDS", 2)
     bad = {
         "gone.jpg?signature=sk-hidden": "it answered 404",
         "loop": "more than 5 redirects",
@@ -175,6 +177,7 @@ def test_what_is_sent_squeezed_is_not_unpacked(workplace: Workplace, site: Site)
     assert workplace.failures()[0]["kind"] == "image_broken"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host",
     [
@@ -299,3 +302,41 @@ def test_the_list_of_what_was_fetched_is_read_again(tmp_path: Path, site: Site) 
     assert (
         json.loads((tmp_path / ".ckpt/addresses.jsonl").read_text().splitlines()[0])["url"] == url
     )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:{port}", "localhost"])
+def test_a_host_that_the_user_names_may_be_in_a_private_network(
+    workplace: Workplace, site: Site, host: str
+) -> None:
+    at = f"http://{host.split(':')[0]}:{site.port}"
+    rows(
+        workplace,
+        f"{at}/a.jpg",
+        f"{at}/to?http://127.0.0.2:{site.port}/a.jpg",
+        f"http://127.0.0.2:{site.port}/a.jpg",
+        "http://nowhere.invalid/a.jpg",
+    )
+    workplace.settings |= {
+        "vlm.backend": "embedded",
+        "vlm.box_format": "auto",
+        "data.allow_hosts": [host.format(port=site.port)],
+    }
+    done = workplace.run()
+    assert (done.code, done.summary["done"]) == (1, 1), done
+    for failure in workplace.failures():
+        assert "it is not one of data.allow_hosts" in failure["message"]
+    public_too = workplace.run(**{"data.allow_http": True})
+    assert (public_too.code, public_too.summary["done"]) == (1, 1), public_too
+    assert [failure["line"] for failure in workplace.failures()] == [2, 3, 4]
+    assert "a private network" in workplace.failures()[1]["message"]
+    shutil.rmtree(workplace.results)
+    another_port = workplace.run(**{"data.allow_hosts": ["127.0.0.1:9"]})
+    assert (another_port.code, "not one of data.allow_hosts" in another_port.err) == (2, True)
+
+
+@pytest.mark.parametrize("host", ["http://images.lan", "images.lan/a", "", "a b", "*"])
+def test_what_is_no_host_is_refused(workplace: Workplace, host: str) -> None:
+    workplace.many(1)
+    done = workplace.run(**{"vlm.backend": "embedded", "data.allow_hosts": [host]})
+    assert done.code == 2, done
+    assert "should be the name or the IP address of a host" in done.err

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.seeing_model import COLORS, SeeingModel, draw, look, picture_in
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
+from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw, look, picture_in
 from dataflow_grounding import (
     BoxRefiner,
     BoxVerifier,
@@ -31,7 +31,7 @@ from dataflow_grounding.boxes.matching import agreement, match_boxes
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import probe_in
-from dataflow_grounding.operators._agreement import merged
+from dataflow_grounding.operators._agreement import merge_answers
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks import Found
 
@@ -125,7 +125,7 @@ MERGED = [
 def test_answers_are_merged(
     answers: list[Found], boxes: list[tuple[list[int], float]], status: str, disagreement: bool
 ) -> None:
-    result = merged(answers, len(answers))
+    result = merge_answers(answers, len(answers))
     assert [(i["bbox"], i["score"]) for i in result.instances] == boxes
     assert (result.status, result.disagreement) == (status, disagreement)
 
@@ -142,7 +142,7 @@ ANSWERS = st.lists(
 
 @given(ANSWERS)
 def test_what_is_merged_is_what_at_least_half_say(answers: list[Found]) -> None:
-    result = merged(answers, len(answers))
+    result = merge_answers(answers, len(answers))
     for instance in result.instances:
         assert 0.5 <= instance["score"] <= 1
         x1, y1, x2, y2 = instance["bbox"]
@@ -217,6 +217,7 @@ def test_small_boxes_that_differ_by_a_models_noise_are_one(photo: str) -> None:
     assert all(abs(a - b) <= 1 for a, b in zip(instance["bbox"], [610, 300, 625, 315], strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_small_things_side_by_side_stay_apart(tmp_path: Path, seed: int) -> None:
     wanted = [(500 + 34 * n, 300, 516 + 34 * n, 316) for n in range(4)]
@@ -306,6 +307,7 @@ def test_a_small_box_is_looked_for_again_and_mapped_back_exactly(
     assert blue["bbox"] == TINY
 
 
+@pytest.mark.slow
 def test_zoom_mends_what_noise_has_spoilt(photo: str) -> None:
     better = 0
     for seed in range(12):
@@ -432,6 +434,7 @@ def model(**errors: float) -> Any:
 WAYS: dict[str, Any] = {"workflow.samples": 3, "workflow.zoom": True, "workflow.verify": "reground"}
 
 
+@pytest.mark.slow
 def test_everything_at_once_is_replayed_from_the_stored_replies(album: Workplace) -> None:
     with LoopbackServer(model(noise=0.001), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url, **WAYS}
@@ -541,11 +544,13 @@ def test_without_zoom_verification_is_the_step_after_grounding(album: Workplace)
 
 
 def test_a_step_chosen_alone_says_which_one_to_run_first(album: Workplace) -> None:
-    done = album.run(**FURTHER, **{"workflow.steps": ["3"]})
+    alone = {"vlm.openai.base_url": "http://127.0.0.1:9/v1", "workflow.steps": ["3"]}
+    done = album.run(**FURTHER, **alone)
     assert done.code == 2, done
     assert f"step 3 reads {album.results}/{REFINED}/annotations.jsonl: run step 2 first" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [1, 2])
 def test_the_questions_of_further_steps_are_numbered_as_ever(
     album: Workplace, samples: int

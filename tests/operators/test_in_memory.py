@@ -20,7 +20,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.probe_model import ProbeModel
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     BBoxVisualizer,
     BoxRefiner,
@@ -327,14 +327,20 @@ def test_a_dataframe_keeps_index_order_and_types(
     pandas.testing.assert_frame_equal(frame, before)
 
 
-def test_a_dataframe_in_which_every_row_fails_still_has_the_columns(
+def test_a_dataframe_in_which_every_row_fails_raises_or_is_kept_with_the_columns(
     rows: list[dict[str, Any]],
 ) -> None:
-    done = PhraseGrounder(EmbeddedServing())(pandas.DataFrame(rows[1:2]), output_key="boxed")
-    assert len(done) == 0
-    assert "boxed" in done
+    grounder = PhraseGrounder(EmbeddedServing())
+    frame = pandas.DataFrame(rows[1:2])
+    with pytest.raises(ImageMissing, match=r"all 1 row failed\. Row 0: .*gone\.png.*'keep'"):
+        grounder(frame)
     with pytest.raises(ImageMissing, match=r"row 0: .*gone\.png"):
-        PhraseGrounder(EmbeddedServing())(pandas.DataFrame(rows[1:2]), on_error="raise")
+        grounder(frame, on_error="raise")
+    kept = grounder(frame, output_key="boxed", on_error="keep")
+    assert kept["boxed"].isna().tolist() == [True]
+    assert [failure["place"] for failure in kept.attrs["failures"]] == [0]
+    none = grounder(frame[:0], output_key="boxed")
+    assert (len(none), "boxed" in none) == (0, True)
 
 
 def test_a_dataframe_may_hold_pictures() -> None:
@@ -357,9 +363,8 @@ def test_rows_that_can_not_be_asked_for_cost_nothing_not_even_a_calibration(tmp_
         operator = PhraseGrounder(OpenAIServing(server.base_url, "a-model-nobody-knows"))
         with pytest.raises(RecordError, match=r"gone\.png"):
             operator({"image_path": "gone.png", "expressions": ["a cat"]})
-        assert (
-            len(operator([{**given, "image_path": f"gone{n}.png"} for n in range(2)]).failures) == 2
-        )
+        gone = [{**given, "image_path": f"gone{number}.png"} for number in range(2)]
+        assert len(operator(gone, on_error="keep").failures) == 2
         assert server.count() == 0
 
 

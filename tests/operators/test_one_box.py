@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding import BoxRefiner, PhraseGrounder, Serving
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.geometry import iou, without_duplicates

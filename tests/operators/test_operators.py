@@ -319,7 +319,9 @@ def test_a_custom_operator_that_fails_fails_its_record_in_one_line(
     with pytest.raises(OperatorFailed, match=says) as caught:
         bad({"a": 1})
     assert "\n" not in str(caught.value)
-    assert [type(error) for _, error in bad([{"a": 1}, {"a": 2}]).failures] == [OperatorFailed] * 2
+    assert [type(error) for _, error in bad([{"a": 1}, {"a": 2}], on_error="keep").failures] == [
+        OperatorFailed
+    ] * 2
 
 
 def test_a_record_changed_in_place_is_the_operators_own() -> None:
@@ -368,5 +370,7 @@ def test_rows_of_a_table_that_fail_are_told(
     from dataflow_grounding import EmbeddedServing, PhraseGrounder
 
     table = pandas.DataFrame([{"image_path": str(tmp_path / "none.png"), "expressions": ["a cat"]}])
-    assert len(PhraseGrounder(EmbeddedServing())(table)) == 0
-    assert "1 of 1 rows failed and are left out. Row 0: " in capsys.readouterr().err
+    with pytest.raises(GroundingError, match=r"all 1 row failed\. Row 0: no image"):
+        PhraseGrounder(EmbeddedServing())(table)
+    assert len(PhraseGrounder(EmbeddedServing())(table, on_error="keep")) == 1
+    assert capsys.readouterr().err.count("Running on the embedded") <= 1

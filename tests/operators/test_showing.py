@@ -18,8 +18,8 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.probe_model import ProbeModel
-from benchmarks.workplace import REPOSITORY, Workplace
+from benchmarks.places.workplace import REPOSITORY, Workplace
+from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import (
     BBoxVisualizer,
     BoxOperator,
@@ -89,7 +89,9 @@ def test_run_lists_the_columns_of_its_operator() -> None:
         str(inspect.signature(count.run))
         == "(storage, *, input_expressions_key='expressions', output_count_key='count')"
     )
-    assert "Work through a storage's step" in (inspect.getdoc(PhraseGrounder.run) or "")
+    assert "Run this step over the records of a storage" in (
+        inspect.getdoc(PhraseGrounder.run) or ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,9 @@ def test_showing_never_fails(spoilt: dict[str, Any], shows: str | None) -> None:
 
 
 def test_a_list_shows_its_records_and_its_failures() -> None:
-    done = BBoxVisualizer("drawn")([{"image_path": "<gone>.png", "expressions": []}])
+    done = BBoxVisualizer("drawn")(
+        [{"image_path": "<gone>.png", "expressions": []}], on_error="keep"
+    )
     assert "&lt;gone&gt;.png" in done._repr_html_()
     counted = count([{"image_path": "a.png", "expressions": EXPRESSIONS}])
     assert "<td>a</td><td>2</td><td>1</td>" in counted._repr_html_()
@@ -469,5 +473,5 @@ def test_labels_are_called_as_in_python_and_files_as_they_are(tmp_path: Path) ->
         seed_file(str(tmp_path), "/nowhere", kitti=str(tmp_path))
     with pytest.raises(GroundingError, match=r"^kitti: no folder /nowhere"):
         seed_file(str(tmp_path), str(tmp_path), kitti="/nowhere")
-    with pytest.raises(GroundingError, match=r"vlm\.py data\.json workflow\.yaml /x/vlm\.prices"):
-        raise GroundingError("vlm.py data.json workflow.yaml /x/vlm.prices")
+    with pytest.raises(GroundingError, match=r"vlm\.box_format /x/vlm\.prices"):
+        raise GroundingError("a file called vlm.box_format /x/vlm.prices")

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import sys, threading

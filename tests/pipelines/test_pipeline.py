@@ -215,6 +215,7 @@ def without_lines(files: dict[str, bytes]) -> dict[str, Any]:
     return {**files, "s_failures.jsonl": told}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [None, "demo"], ids=["nameless", "named"])
 def test_all_ways_to_run_leave_the_same_files(tmp_path: Path, kind: str, name: str | None) -> None:

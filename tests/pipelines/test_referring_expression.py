@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.referring_place import STEPS, ReferringPlace, kitti
-from benchmarks.workplace import Workplace, command
+from benchmarks.places.referring_place import STEPS, ReferringPlace, kitti
+from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.data.records import Record, read_expressions
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
@@ -378,6 +378,7 @@ def test_a_budget_stops_and_the_same_command_goes_on(
     assert place.files() == whole.files()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ask", "both"])
 def test_streaming_and_step_by_step_give_the_same_bytes(tmp_path: Path, method: str) -> None:
     files = []
@@ -427,6 +428,7 @@ def test_steps_0_and_1_of_an_image_are_asked_side_by_side(
     assert any(overlaps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "runs",
     [
@@ -499,6 +501,7 @@ def test_labels_that_mirror_nothing_are_refused(place: ReferringPlace) -> None:
 # --- many regions
 
 
+@pytest.mark.slow
 def test_200_boxes_are_all_described_in_groups_of_at_most_16(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

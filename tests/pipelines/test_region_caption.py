@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import REPOSITORY, command
+from benchmarks.places.workplace import REPOSITORY, command
 from dataflow_grounding import (
     EmbeddedServing,
     GroundingError,
@@ -302,6 +302,7 @@ def differs(shown: Image.Image, area: tuple[int, int, int, int]) -> bool:
     return any(high - low > 40 for low, high in shown.crop(area).getextrema())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size", [SIZE, (4096, 3072), (96, 64)], ids=["seed's", "reduced before it is sent", "tiny"]
 )
@@ -328,6 +329,7 @@ def test_marks_stand_beside_the_region_and_not_in_it(
     assert number
 
 
+@pytest.mark.slow
 def test_crops_are_pictures_of_their_own(tmp_path: Path) -> None:
     scene = Image.new("RGB", (400, 300), "white")
     scene.paste("red", (50, 60, 150, 160))
@@ -484,3 +486,24 @@ def test_proposed_boxes_in_another_format_stop_the_run(
         assert generate(tmp_path, server.base_url, rows, *settings)[0] == code
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert "yxyx_1000 would fit" in run["suspect_boxes"]
+
+
+def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: LoopbackServer) -> None:
+    rows = [{"image": picture(tmp_path), "bbox": [[9, 9, 90, 90]], "prompt": "mine"}]
+    spec = tmp_path / "spec.yaml"
+    with pytest.raises(json.JSONDecodeError):  # nothing ran, so there is no summary
+        generate(tmp_path, server.base_url, rows)
+    refused = command(["check", "-e", str(spec)])
+    assert "column 'prompt' of the input: give it another name with output_prompt_key" in (
+        refused.err
+    )
+    assert "workflow.output_columns.prompt" in refused.err
+    renamed = "workflow.output_columns.prompt=region_prompt"
+    code, _ = generate(tmp_path, server.base_url, rows, renamed)
+    [record] = read_records(str(tmp_path / "out" / "annotations.jsonl"))
+    assert (code, record["prompt"], record["region_prompt"]) == (0, "mine", PROMPT.format(1))
+    wrong = command(
+        ["check", "-e", str(spec), "image_region_caption.workflow.output_columns.promt=x"]
+    )
+    assert "'promt' is not one of" in wrong.err
+    assert "is it 'prompt'?" in wrong.err

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.referring_place import ReferringPlace, kitti
+from benchmarks.places.referring_place import ReferringPlace, kitti
 from dataflow_grounding.extras.testing import LoopbackServer
 
 

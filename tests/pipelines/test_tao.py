@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.referring_place import ReferringPlace, kitti
-from benchmarks.workplace import Workplace, command
+from benchmarks.places.referring_place import ReferringPlace, kitti
+from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.extras.testing import LoopbackServer
 
 NAME = "image_referring_expression"
@@ -112,6 +112,7 @@ def named(name: str, other: str) -> str:
     return ", ".join(sorted([*PASSED_OVER, other, *keys, f"{name}.vlm.gemini.tag"]))
 
 
+@pytest.mark.slow
 def test_the_spec_that_tao_writes_runs_with_one_note_about_what_is_not_used(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:

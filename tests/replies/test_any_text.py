@@ -23,6 +23,8 @@ from dataflow_grounding.replies import read_boxes, read_object
 from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.replies.finding import parse_reply
 
+pytestmark = pytest.mark.slow
+
 TEXTS = int(os.environ.get("FUZZ_TEXTS", "400"))
 FORMATS = [
     "xyxy_1000",

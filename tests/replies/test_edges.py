@@ -13,6 +13,8 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.replies import read_boxes
 
+pytestmark = pytest.mark.slow
+
 SIZE = (640, 480)
 PHRASES = ([], ["cat"], ["cat", "dog"])
 # In parts of the sides: at the left, at the top, in three corners, at the right, at the bottom,

@@ -9,6 +9,8 @@ import pytest
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.replies import read_boxes
 
+pytestmark = pytest.mark.slow
+
 A, B = (0, 200, 300, 400), (500, 600, 700, 800)
 CAT, DOG, BOTH, NEITHER = {"cat": [A]}, {"dog": [B]}, {"cat": [A], "dog": [B]}, {}
 UNREADABLE = None

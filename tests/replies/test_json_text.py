@@ -24,6 +24,7 @@ values = st.recursive(
 containers = st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=6), values, max_size=4)
 
 
+@pytest.mark.slow
 @given(containers, st.sampled_from([None, 2]), st.booleans())
 def test_json_is_read_as_json_also_with_talk_before_it(
     value: Any, indent: int | None, ascii_only: bool
@@ -32,17 +33,18 @@ def test_json_is_read_as_json_also_with_talk_before_it(
 
     for before in ("", "Here it is: "):
         scan = find_json(before + text)
-        assert [found.value for found in scan.found] == [value]
+        assert [found.value for found in scan.items] == [value]
         assert (scan.broken, scan.truncated) == (False, False)
 
 
+@pytest.mark.slow
 @given(containers)
 def test_a_text_cut_anywhere_gives_nothing_that_was_not_in_it(value: Any) -> None:
     text = json.dumps(value)
     whole = set(map(repr, _leaves(value)))
 
     for end in range(len(text)):
-        for found in find_json("x" + text[:end]).found:
+        for found in find_json("x" + text[:end]).items:
             assert set(map(repr, _leaves(found.value))) <= whole | {"None"}
 
 
@@ -81,7 +83,7 @@ def _leaves(value: Any) -> list[Any]:
     ],
 )
 def test_what_is_nearly_json_is_read_as_meant(text: str, value: Any) -> None:
-    assert find_json("x " + text).found[0].value == value
+    assert find_json("x " + text).items[0].value == value
 
 
 def test_deep_nesting_is_refused_and_not_a_recursion_error() -> None:

@@ -260,6 +260,7 @@ def read(reply: str, *phrases: str) -> Reading:
     return read_boxes(reply, format="xyxy_1000", image_size=(1000, 1000), phrases=phrases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply", NONE)
 def test_words_for_none_are_none(reply: str) -> None:
     for text in (

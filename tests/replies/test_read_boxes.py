@@ -664,6 +664,7 @@ def test_points_are_no_boxes(reply: str) -> None:
         read(reply)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     [
@@ -726,6 +727,7 @@ def test_a_hundred_kilobytes_of_anything_come_to_an_end(piece: str) -> None:
             pass
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.fixed_dictionaries(

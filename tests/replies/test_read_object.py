@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -105,6 +106,26 @@ def test_a_key_that_stands_there_twice_loses_nothing_unsaid(reply: str, value: A
     ]
 
 
+@pytest.mark.slow
 def test_a_reply_of_nothing_but_the_same_key_is_read() -> None:
     reply = "{" + ", ".join(f'"expressions": [{{"text": "cup {n}"}}]' for n in range(50_000)) + "}"
     assert len(read_object(reply, required="expressions")[0]["expressions"]) == 50_000
+
+
+def test_of_several_fenced_answers_the_last_one_counts() -> None:
+    reply = '```json\n{"boxes": [1]}\n```\nCorrected:\n```json\n{"boxes": [2]}\n```'
+    assert read_object(reply, required="boxes")[0] == {"boxes": [2]}
+
+
+def test_lists_under_any_key_that_is_there_twice_are_one() -> None:
+    reply = '{"phrases": [1], "boxes": [2], "boxes": [3], "boxes": [2], "note": "a", "note": null}'
+    found, _ = read_object(reply, required="phrases")
+    assert found == {"phrases": [1], "boxes": [2, 3], "note": "a"}
+
+
+def test_many_repeated_keys_take_no_longer_than_they_are() -> None:
+    keys = "".join(f'"k{n}": {n}, ' for n in range(150_000))
+    reply = "{" + keys + '"boxes": [], ' * 150_000 + '"boxes": [1]}'
+    started = time.process_time()
+    assert read_object(reply, required="boxes")[0]["boxes"] == [1]
+    assert time.process_time() - started < 10

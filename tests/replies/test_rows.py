@@ -73,6 +73,7 @@ HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boxes", [(A, B), IN_CORNERS])
 @pytest.mark.parametrize("item", ITEMS)
 def test_each_box_in_a_row_goes_to_its_own_phrase(item: str, boxes: tuple[str, str]) -> None:
@@ -172,6 +173,7 @@ def test_rows_that_name_no_other_thing_leave_the_boxes_to_the_only_phrase(reply:
     assert read(reply, ["cat"]) == [(1, FIRST), (1, SECOND)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row",
     [
@@ -184,9 +186,9 @@ def test_rows_that_name_no_other_thing_leave_the_boxes_to_the_only_phrase(reply:
 )
 def test_many_rows_are_read_in_linear_time(row: str) -> None:
     def seconds(count: int) -> float:
-        begin = time.perf_counter()
+        begin = time.process_time()
         read(row * count, ["a cat"])
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     seconds(100)
     assert seconds(8000) < 12 * seconds(1000) + 1

@@ -271,12 +271,13 @@ def test_a_reply_with_boxes_of_one_phrase_and_none_of_another_is_read(reply: str
     assert reading.unread == []
 
 
+@pytest.mark.slow
 def test_many_absences_of_other_things_are_looked_at_quickly() -> None:
     for reply in (
         '{"objects": [' + '{"label": "x, y and z", "bbox_2d": null},' * 20_000 + "null]}",
         '{"' + "x, " * 200_000 + '": []}',
     ):
-        since = time.perf_counter()
+        since = time.process_time()
         with pytest.raises(UnreadableReply):
             read(reply, "a cat", "the dog")
-        assert time.perf_counter() - since < 20
+        assert time.process_time() - since < 20

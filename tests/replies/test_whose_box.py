@@ -358,6 +358,7 @@ def test_of_two_things_in_a_sentence_each_gets_the_box_right_behind_it() -> None
     assert found(f"The dog's cat is at {A}.", two) in (None, [(1, BOX)])
 
 
+@pytest.mark.slow
 def test_words_around_boxes_are_looked_at_in_linear_time() -> None:
     def seconds(words: str, count: int) -> float:
         begin = time.process_time()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._overlay import version_of
@@ -338,6 +338,26 @@ def test_lines_that_can_not_be_read_and_decisions_without_a_record_are_told(tmp_
     assert "decisions on 1 record that" in command(["apply", str(folder)]).err
 
 
+def test_a_damaged_line_changes_nothing_at_all(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path, phrase("a dog", "A", expression_id="e"), phrase("a cat", "B", expression_id="f")
+    )
+    decided(folder, "e", judged("A"))
+    log = folder / "reviews.jsonl"
+    line = json.loads(log.read_text())
+    [change] = line["changes"]
+    other = phrases_of(folder)["f"]
+    damaged = [
+        [{**change, "after": None}, {"before": other, "after": None}],  # the second has no id
+        [{**change, "before": change["after"], "after": {"text": "a bus"}}],  # no instances
+    ]
+    for number, changes in enumerate(damaged):
+        row = {**line, "uid": f"damaged {number}", "changes": changes}
+        log.write_text(log.read_text() + json.dumps(row) + "\n")
+    assert Decisions(str(log)).damaged == [2, 3]
+    assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
+
+
 def test_a_downloaded_decision_on_a_record_that_can_not_be_read_keeps_none_of_the_others_away(
     tmp_path: Path,
 ) -> None:
@@ -410,6 +430,35 @@ def test_a_decision_of_no_form_is_refused(tmp_path: Path) -> None:
         assert (
             "should be an object or null" in decided(folder, "a#0", None, changes=[change])["error"]
         )
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ({"from": 0.0, "bbox": BOXES["A"], "verified": True}, "there is no box 0.0"),
+        ({"from": False, "bbox": BOXES["A"], "verified": True}, "there is no box False"),
+        ({"bbox": [None, None, None, None], "verified": False}, "a box should be [x1, y1, x2, y2]"),
+        ({"from": 0, "bbox": BOXES["A"], "verified": "false"}, "true, false or null, not 'false'"),
+        ({"bbox": [500, 500, 600, 600], "verified": True}, "outside of the picture, 200 x 150"),
+    ],
+)
+def test_a_box_by_no_index_or_without_numbers_is_refused_and_not_written(
+    tmp_path: Path, item: dict[str, Any], why: str
+) -> None:
+    folder = write(tmp_path, phrase("a dog", "A", expression_id="e"))
+    assert why in decided(folder, "e", {"instances": [item], "status": "grounded"})["error"]
+    assert not (folder / "reviews.jsonl").read_text()
+
+
+def test_a_box_id_of_more_digits_than_a_number_may_have_is_left_as_it_is(tmp_path: Path) -> None:
+    id = "e." + "1" * 5000
+    row = phrase("a dog", "A", expression_id="e")
+    row["instances"][0]["bbox_id"] = id
+    folder = write(tmp_path, row)
+    drawn = {"bbox": BOXES["B"], "verified": True}
+    items = [*judged("A")["instances"], drawn]
+    assert not decided(folder, "e", {"instances": items, "status": "grounded"})["error"]
+    assert [box["bbox_id"] for box in applied(folder)[0]["instances"]] == [id, "e.0"]
 
 
 def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
@@ -585,3 +634,88 @@ def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: 
         ("a bus", "bus", True),
     ]
     assert len({row["expression_id"] for row in applied(folder)}) == 3
+
+
+def test_a_file_for_training_has_no_rejected_boxes_and_the_reviewed_one_has_all(
+    tmp_path: Path,
+) -> None:
+    """Pipelines and later reviews go on from the reviewed one."""
+    names = list(BOXES)[:2]
+    folder = write(tmp_path / "run", phrase("A dog", names[0]), phrase("a dog", names[1]))
+    ids = list(phrases_of(folder))
+    decided(folder, ids[0], judged(names[0], True))
+    decided(folder, ids[1], judged(names[1], False))
+    assert [row["text"] for row in applied(folder)] == ["A dog", "a dog"]
+    training = tmp_path / "train.jsonl"
+    done = command(["apply", str(folder), "-o", str(training)])
+    assert "left out, as they were rejected (--keep-rejected): 1 box" in done.out
+    [record] = map(json.loads, training.read_text().splitlines())
+    assert [row["text"] for row in record["expressions"]] == ["A dog"]
+    both = tmp_path / "both.jsonl"
+    assert command(["apply", str(folder), "-o", str(both), "--keep-rejected"]).code == 0
+    [record] = map(json.loads, both.read_text().splitlines())
+    assert len(record["expressions"]) == 2
+
+
+def test_a_drawn_box_is_cut_to_its_picture(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    drawn = {"bbox": [150, 100, 240.5, 160], "verified": True}
+    assert not decided(folder, "a#0", {"instances": [drawn], "status": "grounded"})["error"]
+    [row] = applied(folder)
+    assert [box["bbox"] for box in row["instances"]] == [[150, 100, 200, 150]]
+
+
+@pytest.mark.parametrize(("drawn", "verified"), [(0, False), (1, True), (2, True)])
+def test_a_phrase_whose_right_box_was_drawn_beside_the_rejected_one_is_right(
+    tmp_path: Path, drawn: int, verified: bool
+) -> None:
+    folder = write(tmp_path, phrase("dogs", "A", expression_id="e"))
+    rejected = {"bbox": BOXES["A"], "from": 0, "verified": False}
+    added = [{"bbox": BOXES[name], "verified": True} for name in ("B", "C")[:drawn]]
+    after = {"instances": [rejected, *added], "status": "grounded"}
+    assert not decided(folder, "e", after, "reject")["error"]
+    [row] = applied(folder)
+    assert (row["verified"], row["reviewed_by"]) == (verified, "ann")
+    done = command(["eval", str(folder), "--gold", str(folder / "annotations.reviewed.jsonl")])
+    assert done.code == 0, done
+    as_gold = command(
+        ["eval", str(folder), "--gold", str(folder / "annotations.reviewed.jsonl"), "--json"]
+    ).summary
+    assert as_gold["gold_boxes"] == drawn  # the rejected one is none
+
+
+def test_gold_of_which_a_box_was_judged_is_that_alone(tmp_path: Path) -> None:
+    two = phrase("dogs", "A", expression_id="e")
+    two["instances"].append({"bbox": BOXES["B"], "score": 0.5})
+    folder = write(tmp_path, two, phrase("a bus", "bus", expression_id="f"))
+    gold = folder / "annotations.reviewed.jsonl"
+    first, second = ({"bbox": box["bbox"], "from": n} for n, box in enumerate(two["instances"]))
+    for verdict, boxes in ((None, 0), (True, 2)):
+        after = [{**first, "verified": True}, {**second, "verified": verdict}]
+        decided(folder, "e", {"instances": after, "status": "grounded"})
+        applied(folder)
+        figures = command(["eval", str(folder), "--gold", str(gold), "--json"]).summary
+        assert figures["gold_boxes"] == boxes
+        assert figures["expressions_not_judged"] == (1 if boxes else 2)
+
+
+def test_the_reviewed_file_has_all_boxes_whoever_names_it(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    decided(folder, "a#0", judged("A", False), "reject")
+    done = command(["apply", str(folder), "-o", str(folder / "annotations.reviewed.jsonl")])
+    assert done.code == 0, done
+    [line] = (folder / "annotations.reviewed.jsonl").read_text().splitlines()
+    assert len(json.loads(line)["expressions"]) == 1
+
+
+def test_a_decision_on_no_record_of_the_file_keeps_no_other_away(tmp_path: Path) -> None:
+    folder = write(tmp_path, phrase("a dog", "A"))
+    session = Session(Reviewable(str(folder)), "ann")
+    [row] = session.view(0)["expressions"]
+    change = {"id": row["id"], "version": row["version"], "after": judged("A")}
+    decision = {"action": "accept", "changes": [change]}
+    answers = session.decide(
+        [{"uid": "1", "record": "nobody", **decision}, {"uid": "2", "record": "a", **decision}]
+    )
+    assert [answer["error"] for answer in answers] == ["there is no record 'nobody'", ""]
+    assert applied(folder)[0]["verified"] is True

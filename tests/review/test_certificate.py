@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import Done, command
+from benchmarks.places.workplace import Done, command
 from dataflow_grounding.extras.evaluation.metrics.confidence import clopper_pearson
 from tests.review.test_review import Server
+
+pytestmark = pytest.mark.slow
 
 METHOD = {"method": "reground"}
 
@@ -795,3 +797,48 @@ def test_a_verdict_that_is_none_of_ours_settles_nothing(
     done = command(["certify", str(results), "--json"])
     assert done.code == 0, done
     assert json.loads(done.out)["boxes"]["unsettled"] > looked_at
+
+
+def test_what_nobody_judged_has_bounds_and_no_share(results: Path, review: Any) -> None:
+    reviewer = review()
+    phrases = {item for item in reviewer.items if item[2] is None}
+    reviewer.judge_all(but=phrases)
+    reviewer.server.kill()
+    sentence = certified(results)["sentence"]
+    assert re.search(r", not judged: 0\.0 to \d+\.\d% of 60 phrases missed", sentence), sentence
+    assert re.search(r"^\d+\.\d% of 60 boxes wrong", sentence)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_page_says_all_that_the_certificate_does(
+    results: Path, review: Any, accepted: bool, browser: Any
+) -> None:
+    run = json.loads((results / "run.json").read_text())
+    run["model"] = "<b>seer</b> & co"
+    (results / "run.json").write_text(json.dumps(run))
+    reviewer = review()
+    reviewer.judge_all(set(boxes_of(reviewer.items)[:2]))
+    reviewer.server.kill()
+    target = ["--max-error", "90%" if accepted else "1%"]
+    done = command(["certify", str(results), "--html", *target])
+    assert done.code == (0 if accepted else 1)
+    assert f"page: {results / 'certificate.html'}" in done.out
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((results / "certificate.html").as_uri())
+    text = page.inner_text("body")
+    certificate = json.loads((results / "certificate.json").read_text())
+    for shown in (
+        certificate["sentence"],
+        "Boxes of <b>seer</b> & co",  # a model's name is text
+        "Accepted" if accepted else "Not accepted",
+        "By size of the box",
+        "judged by ann",
+        "xyxy_px",
+        f"{certificate['boxes']['share']:.1%}",
+    ):
+        assert shown in text
+    assert len(requests) == 1  # it is one file
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()

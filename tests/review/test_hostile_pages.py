@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding.extras.evaluation.metrics.showing import line_chart
 from dataflow_grounding.extras.review.notebook import show
 from tests.review.test_review import Server, select
+
+pytestmark = pytest.mark.slow
 
 MEGABYTE = 1_000_000
 TEXTS = {
@@ -163,7 +165,7 @@ def test_a_review_of_hostile_records_can_be_worked_on(
             )
             < 600
         )
-        page.locator("select[name=mode]").select_option("single")
+        page.get_by_role("button", name="One by one").click()
         for _ in TEXTS:
             page.locator(".stage").wait_for()
             assert page.evaluate(STATE) == HARMLESS

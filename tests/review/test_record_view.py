@@ -13,6 +13,7 @@ import pytest
 
 from dataflow_grounding.extras.review._record_view import Picture, utf16_span, view_of
 from dataflow_grounding.extras.review._report import FLAGS, marks_of
+from dataflow_grounding.extras.review._versions import changes_view
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,7 @@ def test_a_picture_of_another_size_than_the_record_says_is_told(
     assert len(notes) == told
 
 
+@pytest.mark.slow
 def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     a, b = run_folder(tmp_path / "a", "m1"), run_folder(tmp_path / "b", "m2", bbox=[1, 2, 30, 80])
     command = [sys.executable, "-m", "dataflow_grounding", "report", "--json"]
@@ -118,3 +120,49 @@ def test_the_command_shows_where_two_runs_differ(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(a), "--single-file"], capture_output=True, text=True)
     assert json.loads(done.stdout)["report"] == str(a / "report.html")
     assert not (a / "report_files").exists()
+
+
+OLD = {"text": "a pet", "class": "cat", "status": "grounded"}
+OLD["instances"] = [{"bbox": [10, 10, 50, 50], "score": 0.9}]  # type: ignore[assignment]
+
+
+def with_box(*bbox: float, score: float | None = 0.9) -> dict[str, Any]:
+    return {**OLD, "instances": [{"bbox": [*bbox], "score": score}]}
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        (OLD, []),
+        ({**OLD, "class": "dog"}, ["class cat → dog"]),
+        ({name: value for name, value in OLD.items() if name != "class"}, ["class cat → –"]),
+        (with_box(10, 10, 50, 50, score=0.1), ["score 0.9 → 0.1"]),
+        (with_box(10, 10, 50, 50, score=None), ["score 0.9 → –"]),
+        (with_box(10.5, 10, 50.5, 50), ["box moved, IoU 0.98"]),
+        ({**OLD, "text": "a Pet"}, ["now “a Pet”"]),
+    ],
+)
+def test_whatever_differs_between_two_runs_is_told(new: dict[str, Any], said: list[str]) -> None:
+    record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150}
+    before = {**record, "expressions": [OLD]}
+    after = view_of({**record, "expressions": [new]})
+    changes = changes_view(after, [("A", before)], "B").get("changes", [])
+    assert [change["said"] for change in changes] == said
+
+
+@pytest.mark.parametrize(
+    ("other", "change"),
+    [
+        ({"caption": "a cat"}, ("caption", "“a cat” → “a pet”")),
+        ({"width": 400}, ("size", "400 x 150 → 200 x 150")),
+        ({"width": None}, None),  # which is not known
+    ],
+)
+def test_another_caption_or_size_is_told(
+    other: dict[str, Any], change: tuple[str, str] | None
+) -> None:
+    record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150}
+    record["expressions"] = [OLD]  # type: ignore[assignment]
+    view = changes_view(view_of(record), [("A", {**record, **other})], "B")
+    changes = [(row["text"], row["said"]) for row in view.get("changes", [])]
+    assert changes == ([change] if change else [])

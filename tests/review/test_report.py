@@ -19,6 +19,8 @@ from dataflow_grounding.extras.review import _report_files as report_files
 from dataflow_grounding.extras.review._report import write_report
 from dataflow_grounding.extras.review._versions import Version
 
+pytestmark = pytest.mark.slow
+
 
 def expression(
     caption: str, text: str, *instances: dict[str, Any], status: str | None = None, **more: Any
@@ -402,6 +404,7 @@ def test_hovering_a_phrase_shows_its_boxes_and_the_other_way_round(folder: Path,
     article.locator("li.e2").hover()
     assert opacity(page, "article:first-child .box.e2") == [1, 1]
 
+    article.locator(".absent summary").click()
     article.locator("li.e3").hover()
     assert max(opacity(page, "article:first-child .box")) < 0.5, "nothing was found for it"
 
@@ -436,7 +439,7 @@ def test_keys_move_through_images_pages_and_phrases(folder: Path, show: Any) -> 
     page.keyboard.press("/")
     page.keyboard.type("spoons? j")
     page.locator("[role=status]", has_text="Images 0 to 0 of 0").wait_for()
-    assert page.get_by_label("Phrase or id").input_value() == "spoons? j"
+    assert page.get_by_label("Contains").input_value() == "spoons? j"
 
 
 def test_filters_stand_in_the_address_and_hold_after_a_reload(folder: Path, show: Any) -> None:
@@ -506,8 +509,53 @@ def test_without_scripts_the_page_says_what_it_is_and_counts(folder: Path, brows
     page.close()
 
 
-def test_nothing_that_was_not_grounded_is_hidden(folder: Path, show: Any) -> None:
+def test_labels_beside_the_pictures_choose_among_them(folder: Path, show: Any) -> None:
+    cup = {
+        **MUG_ON_TABLE,
+        "image_id": "cup",
+        "expressions": [expression(CAPTION, "a red mug", box(1, 2, 90, 90))],
+    }
+    page = show(report(folder, [MUG_ON_TABLE, cup]))
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.reload()
+    labels = page.locator(".labels a")
+    assert labels.nth(0).inner_text().split() == ["all", "6"]
+    assert labels.nth(1).inner_text().split() == ["mug", "2"]
+    labels.filter(has_text="spoon").click()
+    page.wait_for_function("document.querySelectorAll('article').length === 1")
+    assert page.locator("article h2").all_inner_texts() == ["kitchen/0001"]
+    assert page.locator(".labels [aria-current]").inner_text().split()[0] == "spoon"
+    sidebar = page.locator(".labels").bounding_box()
+    assert sidebar["x"] + sidebar["width"] <= page.locator("main").bounding_box()["x"]
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.reload()
+    page.locator("article").wait_for()
+    assert not labels.first.is_visible()  # folded, above the pictures
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_the_grid_shows_pictures_alone_and_leads_to_each(folder: Path, show: Any) -> None:
+    other = {**MUG_ON_TABLE, "image_id": "other", "expressions": []}
+    page = show(report(folder, [MUG_ON_TABLE, other]))
+    page.get_by_role("link", name="Grid").click()
+    page.locator(".card").nth(1).wait_for()
+    assert [re.sub(r"\s+", " ", text) for text in page.locator(".card > a").all_inner_texts()] == [
+        "kitchen/0001 4 boxes",
+        "other 0 boxes",
+    ]
+    picture = page.locator(".card .picture > img").first.bounding_box()
+    overlay = page.locator(".card .overlay").first.bounding_box()
+    assert overlay == pytest.approx(picture, abs=1)  # boxes lie where they do in the picture
+    page.locator(".card > a").first.click()
+    page.locator("article .caption").wait_for()
+    assert page.locator("article h2").all_inner_texts() == ["kitchen/0001"]
+
+
+def test_what_was_not_found_is_folded_and_a_click_away(folder: Path, show: Any) -> None:
     page = show(report(folder, [MUG_ON_TABLE]))
+    assert page.locator(".absent summary").inner_text() == "1 unsupported, 1 ambiguous"
+    assert not page.locator(".absent li").first.is_visible()
+    page.locator(".absent summary").click()
     rows = page.locator(".expressions li").all_inner_texts()
     assert [re.sub(r"\s+", " ", row) for row in rows] == [
         "1 A red mug on a wooden table 1 box · 0.90 · seen",
@@ -1055,6 +1103,21 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
         120 / 400 * beside.locator(".version:last-child img").bounding_box()["width"], abs=1
     )
     assert figures(page)["changed"] == "3"
+
+
+def test_two_runs_begin_with_what_differs(folder: Path, show: Any) -> None:
+    def of(name: str, bbox: dict[str, Any]) -> dict[str, Any]:
+        mug = expression(CAPTION, "A red mug", bbox)
+        return {**MUG_ON_TABLE, "image_id": name, "expressions": [mug]}
+
+    here, there = box(40, 30, 200, 150), box(40, 30, 120, 150)
+    earlier = version(folder, [of("same", here), of("moved", here)], "a")
+    both = [of("same", here), of("moved", there)]
+    compared = {"versions": [earlier], "called": "b", "begins_with": "changed"}
+    page = show(report(folder, both, **compared))
+    assert page.locator("article h2").all_inner_texts() == ["moved"]
+    alike = show(report(folder, [of("same", here)], "alike.html", **compared))
+    assert alike.locator("article h2").all_inner_texts() == ["same"], "nothing differs"
 
 
 def test_a_caption_is_no_change_of_its_region(folder: Path, show: Any) -> None:

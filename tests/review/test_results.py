@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding import FileStorage
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.records import Record

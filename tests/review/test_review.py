@@ -19,6 +19,8 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "dataflow_grounding"]
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
 
@@ -817,14 +819,14 @@ def test_a_record_without_its_picture_is_reviewed_all_the_same(
 
 def test_filters_stand_in_the_address(results: Path, serve: Any, show: Any) -> None:
     page = show(serve(results).address)
-    page.select_option("select[name=mode]", "single")
+    page.get_by_role("button", name="One by one").click()
     page.fill("input[name=text]", "GRASS")
     page.locator("input[name=text]").press("Tab")
     page.locator("li.picked", has_text="grass").wait_for()
     assert "text=GRASS" in page.url
     page.reload()
     page.locator("li.picked", has_text="grass").wait_for()
-    assert page.locator("#left").inner_text() == "1 left"
+    assert page.locator("#left").inner_text() == "0 of 0 boxes, 1 phrase without a box"
 
 
 def test_doubtful_things_come_first_and_each_fifth_by_chance(results: Path, serve: Any) -> None:

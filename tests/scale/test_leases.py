@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from benchmarks.leased import Served
-from benchmarks.workplace import Workplace, ended
+from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding import OpenAIServing
 from dataflow_grounding._util.errors import BudgetExceeded
-from dataflow_grounding.engine.limiter import Level, Limiter, limiter_of
+from dataflow_grounding.engine.limiter import Level, limiter_of
+from dataflow_grounding.engine.options import limiters_of
 from dataflow_grounding.extras.scale import leases
 from dataflow_grounding.extras.scale.leases import (
     REQUESTS,
@@ -29,9 +30,12 @@ from dataflow_grounding.extras.scale.leases import (
     Outcomes,
     Part,
     Report,
+    UsedUp,
     leasing,
 )
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults
+
+pytestmark = pytest.mark.slow
 
 KEY = ("http://one", "model")
 
@@ -52,7 +56,7 @@ class Worker:
         self.pool, self.name, self.number = pool, name, 0
         self.sent = self.wanted = self.may_send = self.places = self.tick = 0
         self.spent = self.reserved = self.may_spend = 0.0
-        self.used_up = ""
+        self.used_up: UsedUp | None = None
 
     def report(
         self, places: int = 0, outcomes: Outcomes | None = None, cost: float = 0.0
@@ -225,7 +229,7 @@ def test_the_limits_are_kept_to_the_last_request_whatever_is_lost(seed: int) -> 
         assert sum(one.spent + one.reserved for one in everyone) <= 150.0
     assert any(one.used_up for one in those)
     assert 200 - lost - sum(one.sent for one in everyone) <= 0 or any(
-        "budget_usd=150" in one.used_up for one in those
+        one.used_up and "budget_usd=150" in one.used_up.why() for one in those
     )
 
 
@@ -352,8 +356,9 @@ def test_outside_of_it_all_is_as_before(busy: LoopbackServer, tmp_path: Path) ->
 def test_what_a_lease_held_goes_with_it(busy: LoopbackServer) -> None:
     """A worker works through hundreds of shards, each under a lease of its own."""
     serving = OpenAIServing(busy.base_url, model_name="m")
-    with leasing(LeasePool().renew):
-        lease = weakref.ref(Limiter.lease)
-        assert limiter_of(serving).level == 0  # nothing is leased yet
+    with leasing(LeasePool().renew) as options:
+        lease = weakref.ref(options.shared_limits)
+        assert limiter_of(serving, limiters=limiters_of(options)).level == 0  # none is leased yet
+        del options
     gc.collect()
     assert lease() is None

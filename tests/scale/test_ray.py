@@ -21,10 +21,10 @@ import PIL.Image
 import PIL.ImageColor
 import pytest
 
-from benchmarks.referring_place import STEPS as OF_BOXES
-from benchmarks.referring_place import ReferringPlace, kitti
-from benchmarks.store import BUCKET, environment, faulty_store
-from benchmarks.workplace import Workplace, ended, process
+from benchmarks.places.referring_place import STEPS as OF_BOXES
+from benchmarks.places.referring_place import ReferringPlace, kitti
+from benchmarks.places.store import BUCKET, environment, faulty_store
+from benchmarks.places.workplace import Workplace, ended, process
 from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding._util.errors import PlanError, SpecError
 from dataflow_grounding._util.secrets import learn
@@ -33,6 +33,8 @@ from dataflow_grounding.engine.shard import shard_of
 from dataflow_grounding.extras.scale.cluster import ray_run
 from dataflow_grounding.extras.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 ray = pytest.importorskip("ray")
 Cluster = pytest.importorskip("ray.cluster_utils").Cluster

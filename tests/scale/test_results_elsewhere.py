@@ -21,8 +21,8 @@ import boto3
 import pytest
 import s3fs
 
-from benchmarks.store import BUCKET, FaultyStore, environment, faulty_store
-from benchmarks.workplace import REPOSITORY, Done, Workplace, caption, command, ended
+from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
+from benchmarks.places.workplace import REPOSITORY, Done, Workplace, caption, command, ended
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -35,6 +35,8 @@ from dataflow_grounding.engine import run_lock
 from dataflow_grounding.engine.run_lock import HeartLock
 from dataflow_grounding.extras.scale.mirror import stand_for
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+
+pytestmark = pytest.mark.slow
 
 ROWS = 120
 QUICK = (

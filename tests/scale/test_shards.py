@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Done, Workplace, caption, command, ended
+from benchmarks.places.workplace import Done, Workplace, caption, command, ended
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, on
@@ -67,6 +67,7 @@ def merged(place: Workplace) -> Done:
     return command(["merge", str(place.results), "--no-report", "--json"])
 
 
+@pytest.mark.slow
 def test_merged_shards_are_what_one_machine_leaves(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -99,6 +100,7 @@ def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) 
     assert cost["steps"] == steps
 
 
+@pytest.mark.slow
 def test_the_estimate_knows_what_shards_have_paid_for(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -114,6 +116,7 @@ def test_the_estimate_knows_what_shards_have_paid_for(
     assert (anew["requests"], anew["stored"]) == (server.count(), 0)
 
 
+@pytest.mark.slow
 def test_a_folder_goes_on_as_shards_and_back(place: Workplace, server: LoopbackServer) -> None:
     in_folder(place, "alone").run()
     before = server.count()
@@ -160,6 +163,7 @@ def test_what_the_whole_was_refused_or_answered_shards_ask_again(
     assert server.received - before == 2
 
 
+@pytest.mark.slow
 def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer) -> None:
     for number in (1, 2, 3):
         place.run("--shard", f"{number}/3")
@@ -182,6 +186,7 @@ def test_rows_added_later_move_no_other(place: Workplace, server: LoopbackServer
     assert len(place.annotations()) == ROWS
 
 
+@pytest.mark.slow
 def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: Workplace) -> None:
     place.many(10)
     for number in (1, 2):
@@ -261,6 +266,7 @@ def test_merge_has_the_pictures_of_an_input_that_holds_them(place: Workplace) ->
     assert done.code == 0, done
 
 
+@pytest.mark.slow
 def test_shards_killed_side_by_side_go_on(place: Workplace) -> None:
     """What is paid for again is at most what was in flight: 8 requests for each run that was
     killed.
@@ -386,6 +392,7 @@ def test_the_steps_of_a_shard_begin_with_the_input(
     assert server.count() == 20
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named(place: Workplace) -> None:
     assert "no shards" in merged_err(place)
     place.run("--shard", "1/3")
@@ -416,6 +423,7 @@ def test_shards_go_on_as_more_and_are_merged(place: Workplace, server: LoopbackS
     assert "4 shards are missing: run --shard 1/4, 2/4, 3/4, 4/4 first" in other.err
 
 
+@pytest.mark.slow
 def test_merge_refuses_what_no_one_machine_could_leave(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -444,6 +452,7 @@ def test_merge_refuses_what_no_one_machine_could_leave(
     assert merged(place).code == 1
 
 
+@pytest.mark.slow
 def test_shards_that_calibrated_on_other_days_are_merged(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -586,6 +595,7 @@ def files_of(folder: Path) -> dict[Path, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_merge_writes_no_file_but_those_of_steps(place: Workplace, name: Any) -> None:
     in_folder(place, "a/b/c/results").many(2)
@@ -618,6 +628,7 @@ def test_merge_refuses_steps_that_are_one_file_on_some_system(place: Workplace) 
     assert "names the file of a step twice" in merged_err(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["digests", "as earlier versions left them"])
 @pytest.mark.parametrize("file", ["annotations.jsonl", "annotations.jsonl.lines"])
 def test_merge_takes_files_only_as_their_shard_left_them(
@@ -638,6 +649,7 @@ def test_merge_takes_files_only_as_their_shard_left_them(
     assert not (place.results / "annotations.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_row_that_two_shards_have_is_refused(place: Workplace) -> None:
     place.many(12)
     for number in (1, 2):
@@ -654,6 +666,7 @@ def test_a_row_that_two_shards_have_is_refused(place: Workplace) -> None:
     assert "line" in merged_err(place)
 
 
+@pytest.mark.slow
 def test_pictures_replaced_between_two_shards_are_told(place: Workplace) -> None:
     names = [f"p{number}.jpg" for number in range(8)]
     for name in names:
@@ -673,6 +686,7 @@ def test_pictures_replaced_between_two_shards_are_told(place: Workplace) -> None
     assert "not those" not in merged(place).err
 
 
+@pytest.mark.slow
 def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(
     place: Workplace, server: LoopbackServer
 ) -> None:
@@ -691,6 +705,7 @@ def test_a_later_part_s_readable_reply_goes_before_an_own_that_is_not(
 HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "value"),
     [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.extras.testing.faults import Fault
 from dataflow_grounding.images.image import ImageLimits
@@ -55,6 +55,7 @@ SERVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("takes", "refused"), [pytest.param(*case, id=name) for name, case in SERVERS.items()]
 )
@@ -146,6 +147,7 @@ def test_extra_body_cant_take_over_what_is_ours(workplace: Workplace, name: str)
     assert f"extra_body can't hold '{name}'" in done.err
 
 
+@pytest.mark.slow
 def test_extra_headers_are_sent_cost_nothing_and_stay_secret(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
@@ -291,6 +293,7 @@ def test_usage(data: Any, expected: tuple[int, int, int]) -> None:
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == expected
 
 
+@pytest.mark.slow
 def test_a_reasoning_models_records_are_the_same(
     workplace: Workplace, usual: list[dict[str, Any]]
 ) -> None:

@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import REPOSITORY, Workplace, command
+from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.extras.testing.faults import Fault, FaultRule
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"
+    ),
+]
 SEED_PAGE = REPOSITORY.parent / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "AIzaVerySecretKey-123"
 FINISH_SAFETY = Fault(change=lambda answer: type(answer)("", "SAFETY"))
@@ -468,3 +471,27 @@ def test_image_referring_expression_runs_and_its_records_are_those_of_an_openai_
         assert endpoint.count() == other.count() == 12
     assert written[0] == written[1]
     assert written[0].count(b"\n") == 3
+
+
+def test_further_fields_of_the_api_are_sent_and_are_a_part_of_the_question(
+    gemini: Workplace,
+) -> None:
+    extra = {
+        "generationConfig": {"thinkingConfig": {"thinkingBudget": 0}, "topK": 5},
+        "safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "OFF"}],
+    }
+    with server() as endpoint:
+        endpoint.keep_bodies = True
+        assert gemini.run(**at(endpoint), **{"vlm.gemini.extra": extra}).code == 0
+        [body, *_] = [request.body for request in endpoint.requests]
+        assert body["safetySettings"] == extra["safetySettings"]
+        config = body["generationConfig"]
+        assert (config["thinkingConfig"], config["topK"]) == ({"thinkingBudget": 0}, 5)
+        assert config["temperature"] == 0.3
+        asked = endpoint.received
+        assert gemini.run(**at(endpoint), **{"vlm.gemini.extra": extra}).code == 0
+        assert endpoint.received == asked
+        assert gemini.run(**at(endpoint)).code == 0
+        assert endpoint.received == 2 * asked
+    done = gemini.run(**{"vlm.gemini.extra": {"contents": []}})
+    assert (done.code, "vlm.gemini.extra can't hold 'contents'" in done.err) == (2, True)

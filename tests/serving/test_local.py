@@ -18,9 +18,11 @@ import PIL.Image
 import pytest
 import yaml
 
-from benchmarks.tiny_vlm import tiny_vlm
-from benchmarks.workplace import REPOSITORY, Workplace, ended
+from benchmarks.places.workplace import REPOSITORY, Workplace, ended
+from benchmarks.stand_ins.tiny_vlm import tiny_vlm
 from dataflow_grounding import CaptionGenerator, ExpressionExtractor, LocalServing, PhraseGrounder
+
+pytestmark = pytest.mark.slow
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

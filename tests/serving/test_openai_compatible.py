@@ -106,6 +106,7 @@ def test_a_client_of_ones_own_is_used(row: dict[str, Any], kind: str) -> None:
         assert server.count(200) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False], ids=["own client", "own transport"])
 @pytest.mark.parametrize(
     ("fault", "kind", "sent"),
@@ -295,10 +296,10 @@ def test_a_date_to_wait_for_without_the_endpoints_own_is_reckoned_by_ours() -> N
 def test_an_endpoint_that_is_gone_for_good_stops_the_run(
     row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataflow_grounding.engine import _places as places
+    from dataflow_grounding.engine import _endpoints
 
-    monkeypatch.setattr(places, "OUTAGE_SECONDS", 0.5)
-    monkeypatch.setattr(places, "FAULTS_BEFORE_FIRST_ANSWER", 6)
+    monkeypatch.setattr(_endpoints, "OUTAGE_SECONDS", 0.5)
+    monkeypatch.setattr(_endpoints, "FAULTS_BEFORE_FIRST_ANSWER", 6)
     rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefghijkl"]
     with LoopbackServer(faults=on(faults.refuse_connections(60), indexes=range(2, 1000))) as server:
         with pytest.raises(OutOfService, match="run again to go on"):

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import Workplace, ended, process
+from benchmarks.places.workplace import Workplace, ended, process
 from dataflow_grounding import ExpressionExtractor, OpenAISdkServing, OpenAIServing
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, SpecError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.extras.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.extras.testing.faults import Fault
+
+pytestmark = pytest.mark.slow
 
 KEY = "sk-7f3a-very-secret-key"
 TOKEN = "entra-2b91-very-secret-token"

@@ -93,6 +93,7 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
         RecordedServing(tmp_path / "gone.jsonl")
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_while_the_endpoint_has_no_room(rows: list[dict[str, Any]]) -> None:
     """An answer may say that it was the last for some time (`x-ratelimit-remaining-*: 0`)."""
     headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "700ms"}

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace, command
+from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.extras.testing import Answer, EchoAnswers, LoopbackServer
 from dataflow_grounding.serving.base import Reply, Usage
+
+pytestmark = pytest.mark.slow
 
 HUGE = 10**400
 MOST_TOKENS = 10**9

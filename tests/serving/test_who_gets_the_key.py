@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import dataflow_grounding.serving
-from benchmarks.servings import HEADER, KEY, KINDS, VERSION, secrets_in
-from benchmarks.wires import RecordingProxy, TlsFront, certificate
-from benchmarks.workplace import Workplace, ended
+from benchmarks.places.servings import HEADER, KEY, KINDS, VERSION, secrets_in
+from benchmarks.places.wires import RecordingProxy, TlsFront, certificate
+from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding import ExpressionExtractor, OpenAIServing
 from dataflow_grounding._util.errors import GroundingError, SpecError
 from dataflow_grounding.extras.testing import LoopbackServer
@@ -29,6 +29,8 @@ from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Serving
 from dataflow_grounding.spec.problems import keys_of
 from dataflow_grounding.spec.schema import PipelineBlock
+
+pytestmark = pytest.mark.slow
 
 ELSEWHERE = {"LocalServing", "RecordedServing"}
 """Servings that send nothing."""

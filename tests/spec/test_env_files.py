@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.workplace import Done, Workplace, ended, process
+from benchmarks.places.workplace import Done, Workplace, ended, process
 from dataflow_grounding._util import environment as env_files
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding.extras.scale import mirror
@@ -62,6 +62,7 @@ LINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "name", "key"),
     [
@@ -84,6 +85,7 @@ def test_an_address_of_a_dotenv_file_draws_no_key_from_elsewhere(
         assert (name in said, key in said, OWN in said) == (True, True, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key"), [("DF_BASE_URL", "DF_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY")]
 )
@@ -95,6 +97,7 @@ def test_it_is_refused_in_a_sentence_before_anything_is_sent(
     assert f"{name} is set by {place.folder.resolve()}/.env, and the key {key} is not: " in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["${oc.env:DF_BASE_URL}", "http://${oc.env:DF_HOST}/v1"])
 @pytest.mark.parametrize("header", [False, True])
 def test_it_is_refused_where_a_spec_takes_both_from_the_environment(
@@ -119,6 +122,7 @@ def test_it_is_refused_where_a_spec_takes_both_from_the_environment(
 # --- what goes on working
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key"), [("DF_BASE_URL", "DF_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY")]
 )
@@ -130,6 +134,7 @@ def test_key_and_address_in_one_file(
     assert keys_at(thief) == {GIVEN}
 
 
+@pytest.mark.slow
 def test_an_address_without_a_key_beside_a_providers_key_elsewhere(
     place: Workplace, thief: LoopbackServer
 ) -> None:
@@ -139,6 +144,7 @@ def test_an_address_without_a_key_beside_a_providers_key_elsewhere(
     assert keys_at(thief) == set()
 
 
+@pytest.mark.slow
 def test_a_key_in_the_file_and_the_address_in_the_environment_or_the_spec(
     place: Workplace, thief: LoopbackServer
 ) -> None:
@@ -151,12 +157,14 @@ def test_a_key_in_the_file_and_the_address_in_the_environment_or_the_spec(
     assert all(GIVEN in str(request.headers) for request in thief.requests)
 
 
+@pytest.mark.slow
 def test_all_from_the_environment(place: Workplace, thief: LoopbackServer) -> None:
     done = run_in(place, {}, {"DF_BASE_URL": thief.base_url, "DF_API_KEY": OWN, **NAMED})
     assert done.code == 0, done
     assert keys_at(thief) == {OWN}
 
 
+@pytest.mark.slow
 def test_other_providers_keys_are_there_for_a_spec(place: Workplace, thief: LoopbackServer) -> None:
     place.settings = {
         "vlm.backend": "openai",
@@ -274,6 +282,7 @@ def test_a_name_twice_has_its_last_value_and_the_environment_goes_first(tmp_path
     assert (os.environ["DF_API_KEY"], os.environ["DF_MODEL"]) == ("b", "the environment's")
 
 
+@pytest.mark.slow
 def test_two_files_are_two_places(place: Workplace, thief: LoopbackServer, tmp_path: Path) -> None:
     """The stranger's is beside the spec, the user's in the current folder."""
     elsewhere = tmp_path / "mine"
@@ -288,6 +297,7 @@ def test_two_files_are_two_places(place: Workplace, thief: LoopbackServer, tmp_p
 # --- keys that no variable holds, parts of addresses, and where results go
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "own",
     [
@@ -317,6 +327,7 @@ def test_a_key_that_the_spec_states_goes_to_no_address_of_a_dotenv_file(
     assert OWN not in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["EMPTY", "none", "ollama", "lm-studio"])
 def test_a_word_in_place_of_a_key_is_none(
     key: str, place: Workplace, thief: LoopbackServer
@@ -327,6 +338,7 @@ def test_a_word_in_place_of_a_key_is_none(
     assert done.code == 0, done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "named",
     [
@@ -350,6 +362,7 @@ def test_a_part_of_an_address_draws_no_key_either(
     assert (done.code, thief.received) == (2, 0), done
 
 
+@pytest.mark.slow
 def test_a_dotenv_file_lets_no_folder_stand_for_an_address(
     place: Workplace, thief: LoopbackServer
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from benchmarks.workplace import REPOSITORY, Workplace, command, ended, process
+from benchmarks.places.workplace import REPOSITORY, Workplace, command, ended, process
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.extras.testing import LoopbackServer
@@ -157,6 +157,7 @@ def test_a_name_that_the_environment_lacks_is_named(tmp_path: Path) -> None:
         load_spec(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["beside the spec", "in the current folder"])
 def test_a_dotenv_file_gives_keys_but_the_environment_goes_first(
     workplace: Workplace, tmp_path: Path, where: str
@@ -209,7 +210,7 @@ image_grounding:
     assert sorted(str(caught.value).splitlines()) == sorted(
         [
             f"{path}, line 2: results_dir is '???': give it a value",
-            f"{path}, line 6: image_grounding.vlm.backend: input should be 'gemini', 'openai', 'local', 'embedded' or 'auto'",
+            f"{path}, line 6: image_grounding.vlm.backend: input should be 'gemini', 'openai', 'local', 'embedded', 'auto' or module:Class, a serving of your own",
             f"{path}, line 7: image_grounding.vlm.opanai is not a key of the spec; is it 'openai'?",
             f"{path}, line 9: image_grounding.workflow.max_worker is not a key of the spec; is it 'max_workers'?",
             f"{path}, line 10: image_grounding.workflow.stream: input should be a valid boolean, unable to interpret input",
@@ -264,6 +265,7 @@ def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
         assert (done.code, done.err.count("\n")) == (2, 1), done
 
 
+@pytest.mark.slow
 def test_yaml_so_deep_that_its_reader_would_crash_is_refused(tmp_path: Path) -> None:
     text = f"{BASE}x: {'[' * 100_000}\n"
     done = ended(process(["generate", "-e", written(tmp_path, "spec.yaml", text)]))
@@ -288,13 +290,14 @@ def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: by
     assert "can't read ./.env, line 2: " in done.err
 
 
+@pytest.mark.slow
 def test_a_bad_line_of_a_dotenv_file_is_named_once_and_not_shown(tmp_path: Path) -> None:
     lines = ["", f"{KEY} not a setting", "", "", f'A="{KEY}', "OPENAI_API_KEY=sk-good-one", ""]
     written(tmp_path, ".env", "\n".join(lines))
     spec = written(tmp_path, "spec.yaml", BASE)
-    done = ended(
-        process(["doctor", "--offline", "-e", spec], cwd=tmp_path, env={"OPENAI_API_KEY": ""})
-    )
+    address = "image_grounding.vlm.openai.base_url=http://127.0.0.1:9/v1"
+    arguments = ["doctor", "--offline", "-e", spec, address]
+    done = ended(process(arguments, cwd=tmp_path, env={"OPENAI_API_KEY": ""}))
     assert done.code == 0, done
     told = [line.split(" is passed over")[0] for line in done.err.splitlines()]
     assert told == ["Warning: ./.env, line 2", "Warning: ./.env, line 5"]
@@ -337,5 +340,7 @@ def test_what_is_no_number_is_refused_in_python_too(workplace: Workplace) -> Non
     with pytest.raises(SpecError, match="input"):
         Prices(math.nan, 1)
     workplace.many(1)
-    done = workplace.run("--budget-usd", "inf", **{"vlm.prices": {"input": 1, "output": 1}})
+    prices = {"vlm.prices": {"input": 1, "output": 1}}
+    workplace.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
+    done = workplace.run("--budget-usd", "inf", **prices)
     assert (done.code, "budget_usd inf" in done.err) == (2, True)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.workplace import command, ended, process
+from benchmarks.places.workplace import command, ended, process
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.spec._references import MOST, check_references
 
@@ -54,6 +54,7 @@ def bomb(leaf: Leaf) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", BOMBS.values(), ids=BOMBS)
 def test_a_bomb_is_refused_in_a_line_at_once(leaf: Leaf, tmp_path: Path) -> None:
     begun = time.monotonic()
@@ -64,6 +65,7 @@ def test_a_bomb_is_refused_in_a_line_at_once(leaf: Leaf, tmp_path: Path) -> None
     assert "reference" in done.err
 
 
+@pytest.mark.slow
 def test_a_bomb_in_parts_is_refused_too(tmp_path: Path) -> None:
     """The second file goes over a reference of the first, which would be filled in for it."""
     whole = bomb(BOMBS["a text"])
@@ -147,6 +149,7 @@ values = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(KEYS), values, max_size=6))
 def test_what_is_let_through_fills_in_no_more_than_was_reckoned(spec: dict[str, Any]) -> None:
     config = OmegaConf.create(spec)

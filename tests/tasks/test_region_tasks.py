@@ -193,6 +193,7 @@ replies = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     replies.map(json.dumps) | st.text(max_size=30),
     st.sampled_from(["region_expression", "image_caption", "grounding_expression", "double_check"]),

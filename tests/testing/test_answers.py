@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.gold import GoldAnswers
-from benchmarks.tally import Beginnings
+from benchmarks.places.tally import Beginnings
+from benchmarks.stand_ins.gold import GoldAnswers
 from dataflow_grounding.extras.testing import (
     Answer,
     CannedAnswers,

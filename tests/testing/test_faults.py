@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from benchmarks.pacing import lognormal
+from benchmarks.places.pacing import lognormal
 from benchmarks.process import ServerProcess
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 from dataflow_grounding.extras.testing.faults import Fault
@@ -201,6 +201,7 @@ def test_a_reply_that_the_client_did_not_read_to_its_end_is_not_paid() -> None:
     assert (server.paid, server.in_flight, server.count(200)) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
     rule = on(faults.refuse_connections(1.0), times=1)
     with LoopbackServer(CannedAnswers(CANNED), faults=rule, record=False) as server:
@@ -215,6 +216,7 @@ def test_a_server_that_goes_away_comes_back_on_its_port() -> None:
             send(server.port)
 
 
+@pytest.mark.slow
 def test_a_stalled_server_answers_everybody_afterwards() -> None:
     with LoopbackServer(CannedAnswers(CANNED), record=False) as server:
         server.stall(0.8)
@@ -274,6 +276,7 @@ def test_latencies_have_the_mean_asked_for_and_repeat() -> None:
     assert sum(drawn) / len(drawn) == pytest.approx(0.2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_above_its_capacity_a_server_answers_429_and_the_capacity_can_change() -> None:
     async def burst(server: LoopbackServer, count: int) -> list[int]:
         async with aiohttp.ClientSession() as session:
@@ -363,6 +366,7 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "loopback-server"]
 
 
+@pytest.mark.slow
 def test_the_server_as_a_process_writes_its_counts_at_the_end() -> None:
     with ServerProcess("--answers", "canned", "--text", "hello", "--key", "k") as server:
         port = int(server.base_url.rsplit(":", 1)[1].split("/")[0])

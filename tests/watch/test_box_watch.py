@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size

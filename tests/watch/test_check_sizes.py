@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workplace import Workplace, caption, command
+from benchmarks.places.workplace import Workplace, caption, command
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.boxes.geometry import Size
@@ -77,8 +77,10 @@ def test_larger_pictures_than_can_be_sent_are_checked_as_they_are_sent(
     assert sorted(model.probed) == [SMALL, (2048, 1365)]
 
 
+@pytest.mark.slow
 def test_every_check_in_pixels_asks_in_the_largest_sizes(workplace: Workplace) -> None:
-    pictures(workplace, [SMALL, SMALL, LARGE, SMALL, (480, 640)] * 8)
+    # many: which check comes to the large ones depends on the order in which pictures are sent
+    pictures(workplace, [SMALL, SMALL, LARGE, SMALL, (480, 640)] * 16)
     with LoopbackServer(model := Server(lambda n: PX if n < 22 else REDUCED)) as server:
         done = run(workplace, server, PX, **{"vlm.check_every": 15})
     assert (done.code, (workplace.results / "annotations.jsonl").exists()) == (2, False), done
@@ -127,6 +129,7 @@ def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_orientation
     assert sorted(model.probed) == [(400, 400), SMALL], "squares are an orientation of their own"
 
 
+@pytest.mark.slow
 def test_a_long_run_goes_through_its_shapes(workplace: Workplace) -> None:
     shapes: list[Size] = [(640, 480), (640, 480), (640, 320), (640, 400), (640, 560)]
     pictures(workplace, shapes * 30)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.watched_model import Scene, WatchedModel
-from benchmarks.workplace import Workplace
+from benchmarks.places.workplace import Workplace
+from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
@@ -31,6 +31,7 @@ def photos(place: Workplace, count: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 12])
 def test_a_change_shows_in_the_numbers_from_call_to_call(
     workplace: Workplace, at_once: int
@@ -92,6 +93,7 @@ def test_the_first_call_of_all_has_nothing_to_take_back(workplace: Workplace) ->
             grounder(photos(workplace, 1))
 
 
+@pytest.mark.slow
 def test_a_model_that_finds_no_rectangles_is_not_asked_with_every_call(
     workplace: Workplace,
 ) -> None:

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from benchmarks import box_watch
-from benchmarks.fault_case import wait_until
-from benchmarks.watched_model import PEOPLE, Scene
-from benchmarks.workplace import Done, Workplace, caption, command
+from benchmarks.fault_cases.fault_case import wait_until
+from benchmarks.places.workplace import Done, Workplace, caption, command
+from benchmarks.stand_ins.watched_model import PEOPLE, Scene
 from dataflow_grounding import FileStorage, PhraseGrounder, Pipeline, RegionMarker, ground
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.extras.testing import (
@@ -97,6 +97,7 @@ def boxes_of(records: list[dict[str, Any]]) -> list[Any]:
 # --- wrong from the start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "written"), [(X, Y), (Y, X), (X, "xyxy_px"), ("xyxy_px", "xywh_px"), (X, "xyxy_1")]
 )
@@ -161,6 +162,7 @@ def test_a_script_that_is_stopped_sends_no_more(place: Workplace) -> None:
     assert model.boxes <= 12 + 5 + 3 * 8  # until the next check, and on their way while it was made
 
 
+@pytest.mark.slow
 def test_boxes_that_a_model_proposes_are_checked_too(place: Workplace) -> None:
     rows = [
         {"image": str(place.folder / place.picture(f"p{n}.jpg", (320, 200 + n)))} for n in range(4)
@@ -216,6 +218,7 @@ def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:
 # --- wrong from some answer on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
     place: Workplace, stream: bool
@@ -246,6 +249,7 @@ def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
     assert boxes_of(place.annotations()) == boxes_of(right(place, 80))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(place: Workplace) -> None:
     place.many(40)
     model = Switching(lambda n: X if n < 10 else Y)
@@ -284,6 +288,7 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
         assert model.boxes == 20
 
 
+@pytest.mark.slow
 def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(
     place: Workplace,
 ) -> None:
@@ -403,6 +408,7 @@ def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workp
         assert bought < 30
 
 
+@pytest.mark.slow
 def test_another_format_after_a_stop_is_asked_for_afresh(place: Workplace) -> None:
     place.many(20)
     with LoopbackServer(model := Switching(lambda n: X if n < 5 else Y)) as server:
@@ -425,6 +431,7 @@ class ByHand(Pipeline):
         self.grounder.run(self.storage.step())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, compiled: bool) -> None:
     picture = str(place.folder / place.picture())
@@ -445,6 +452,7 @@ def test_a_pipeline_by_hand_is_stopped_and_writes_nothing(place: Workplace, comp
 # --- what it costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("records", "every", "probes"),
     [
@@ -512,16 +520,19 @@ def test_a_store_from_before_there_were_checks_is_trusted(place: Workplace) -> N
 
 
 def test_probe_pictures_have_the_commonest_size_of_each_orientation(place: Workplace) -> None:
-    sizes = [(640, 480)] * 12 + [(300, 400)] * 3
+    sizes = [(640, 480)] * 30 + [(300, 400)] * 6
     for n, size in enumerate(sizes):
         place.picture(f"p{n}.jpg", size)
-    rows = [{"image_path": f"p{n}.jpg", "caption": caption(n)} for n in (12, *range(12), 13, 14)]
+    rows = [
+        {"image_path": f"p{n}.jpg", "caption": caption(n)} for n in (30, *range(30), *range(31, 36))
+    ]
     place.rows(rows)
     with LoopbackServer(Switching(X)) as server:
         assert run(place, server, **{"vlm.check_every": 8, "workflow.max_workers": 1}).code == 0
         probes = [r.image_sizes[0] for r in server.requests if probe_in(r)]
     assert sorted(probes[:2]) == [(300, 400), (640, 480)], "of each orientation first"
-    assert probes[2] != probes[3], "then of each in turn"
+    # one may come between, of an orientation whose replies look odd for once
+    assert {*probes[2:5]} == {(300, 400), (640, 480)}, "then of each in turn"
 
 
 # --- what is no evidence
@@ -678,9 +689,8 @@ def test_servings_and_formats_that_can_not_be_checked(
 ) -> None:
     picture = str(place.folder / place.picture())
     serving = Fixed(**how)
-    PhraseGrounder(serving)(
-        [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(3)]
-    )
+    rows = [{"image_path": picture, "expressions": [f"mug {n}"]} for n in range(3)]
+    PhraseGrounder(serving)(rows, on_error="keep")  # the box is none of Kosmos-2's grid cells
     assert set(serving.asked) == {"mug 0", "mug 1", "mug 2"}
 
 
@@ -694,6 +704,7 @@ def test_check_every_is_a_number_above_zero(place: Workplace) -> None:
 # --- whole runs of benchmarks/box_watch.py
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", box_watch.SWITCHES[:4], ids=lambda case: case[0])
 def test_a_change_shows_in_the_numbers_soon(case: tuple[str, str, str, Scene]) -> None:
     _, before, after, scene = case
@@ -704,6 +715,7 @@ def test_a_change_shows_in_the_numbers_soon(case: tuple[str, str, str, Scene]) -
     assert outcome.wrong <= box_watch.GOAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["all things", "one corner", "panoramas", "mostly empty"])
 def test_a_noisy_model_in_the_right_format_is_not_stopped(kind: str) -> None:
     for seed, written in enumerate(("xyxy_1000", "xyxy_px", "cxcywh_px")):

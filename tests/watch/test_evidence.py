@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from benchmarks.watched_model import PEOPLE, Scene
+from benchmarks.stand_ins.watched_model import PEOPLE, Scene
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.watch._evidence import SAME_BOX, SHOWS, UNKNOWN, Evidence
@@ -75,6 +75,7 @@ def judged(evidence: Evidence, photos: Photos, written: str) -> JudgedReply:
 # --- All replies, where there are no probe pictures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [X, Y, "xyxy_px", "xywh_px", "xyxy_1", "cxcywh_1", "xyxy_100"])
 def test_ordinary_photos_are_never_taken_for_another_format(name: str) -> None:
     for seed in range(20):
@@ -213,6 +214,7 @@ def test_a_second_reply_proves_in_which_format_the_first_was(written: str) -> No
     assert evidence.mixed_with == written
 
 
+@pytest.mark.slow
 def test_two_replies_as_asked_prove_nothing_however_they_differ() -> None:
     for noise in (0.005, 0.03, 0.06):
         evidence, photos = Evidence(find_box_format(X, "")), Photos(6, SMALL, noise=noise)

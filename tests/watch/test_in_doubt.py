@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from benchmarks.box_watch import grounding_input
-from benchmarks.watched_model import Scene, Thing, WatchedModel
-from benchmarks.workplace import Done, Workplace
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.watched_model import Scene, Thing, WatchedModel
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles, probe_in
+
+pytestmark = pytest.mark.slow
 
 X, Y = "xyxy_1000", "yxyx_1000"
 IN_FLIGHT = 2

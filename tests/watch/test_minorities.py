@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import box_watch
 from benchmarks.box_watch import FEW_PORTRAITS, HALF_PORTRAITS, RIGHT, grounding_input
-from benchmarks.watched_model import Scene, WatchedModel
-from benchmarks.workplace import Done, Workplace
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.watched_model import Scene, WatchedModel
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import probe_in
@@ -45,6 +45,7 @@ def test_x_and_y_swapped_in_squares_alone_are_found_before_any_box_is_asked_for(
     assert (outcome.code, outcome.answers, outcome.wrote) == (2, 0, False), outcome
 
 
+@pytest.mark.slow
 def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written() -> None:
     for seed in range(2):
         outcome = box_watch.play(
@@ -54,6 +55,7 @@ def test_x_and_y_swapped_in_a_few_portraits_are_found_before_results_are_written
         assert (outcome.code, outcome.wrote) == (2, False), outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", box_watch.MINORITY_OF)
 def test_a_tenth_of_the_replies_in_another_format_is_never_written(written: str) -> None:
     outcome = box_watch.play(
@@ -155,6 +157,7 @@ def test_a_reply_that_stays_odd_counts_where_probe_pictures_of_its_kind_are_answ
     assert not any(record.get("suspect_boxes") for record in place.annotations())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "how"),
     [

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from benchmarks import box_watch
-from benchmarks.watched_model import Scene
-from benchmarks.workplace import Done, Workplace
+from benchmarks.places.workplace import Done, Workplace
+from benchmarks.stand_ins.watched_model import Scene
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.extras.testing.answers import probe_in
+
+pytestmark = pytest.mark.slow
 
 X, Y = "xyxy_1000", "yxyx_1000"
 

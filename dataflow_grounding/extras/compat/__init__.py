@@ -1,5 +1,6 @@
-"""DataFlow's names over our operators and servings: a script written for DataFlow runs with its
-imports changed.
+"""DataFlow's names over our operators and servings.
+
+A script written for DataFlow runs with its imports changed.
 """
 
 from dataflow_grounding.data.storage import FileStorage

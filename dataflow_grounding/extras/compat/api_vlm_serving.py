@@ -1,10 +1,7 @@
-"""Our servings behind the operators of DataFlow and DataFlow-MM, and their
-`APIVLMServing_openai`.
-"""
+"""Our servings behind the operators of DataFlow and DataFlow-MM, and `APIVLMServing_openai`."""
 
 import os
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
@@ -15,13 +12,15 @@ from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
 HELPFUL = "You are a helpful assistant."
 PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_NO_VIDEOS = "only pictures are read: give a video's frames as pictures"
+_NO_AUDIO = "only pictures are read"
 WHY = {
     "model": "a serving asks the model that it was made with",
     "json_schema": "an answer is a text; say in the prompt how it should be written",
-    **dict.fromkeys(
-        ("video_inputs", "video_list"), "only pictures are read: give a video's frames as pictures"
-    ),
-    **dict.fromkeys(("audio_inputs", "audio_list"), "only pictures are read"),
+    "video_inputs": _NO_VIDEOS,
+    "video_list": _NO_VIDEOS,
+    "audio_inputs": _NO_AUDIO,
+    "audio_list": _NO_AUDIO,
 }
 
 
@@ -82,11 +81,7 @@ class ServingForDataFlow:
             audio_inputs=audio_inputs,
             json_schema=json_schema and [json_schema],
         )
-        paths = [
-            text
-            for text in user_inputs
-            if text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
-        ]
+        paths = [text for text in user_inputs if _names_picture(text)]
         if image_inputs is not None or not paths:
             rows = [{"prompt": text} for text in user_inputs]
             return self._texts(rows, image_inputs, system_prompt or HELPFUL)
@@ -119,8 +114,8 @@ class ServingForDataFlow:
             ValueError: There are more paths than prompts, or fewer, or one is missing.
             SpecError: What is not supported is given.
         """
-        other = [model] if model != self.serving.model else []
-        _refuse(model=other, json_schema=json_schema and [json_schema])
+        other_model = [model] if model != self.serving.model else []
+        _refuse(model=other_model, json_schema=json_schema and [json_schema])
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
         return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
@@ -148,9 +143,8 @@ class ServingForDataFlow:
             SpecError: Videos or audio are given.
         """
         _refuse(video_list=video_list, audio_list=audio_list)
-        return self._texts(
-            [{"conversation": turns} for turns in conversations], image_list, system_prompt
-        )
+        rows = [{"conversation": turns} for turns in conversations]
+        return self._texts(rows, image_list, system_prompt)
 
     def _texts(
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
@@ -161,24 +155,30 @@ class ServingForDataFlow:
                 f" {len(pictures)}"
             )
         asker = PromptedVQAGenerator(self.serving, system_prompt)
-        records = [
-            Record({**row, "image": given})
-            for row, given in zip(rows, pictures or repeat(None), strict=False)
-        ]
+        records = []
+        for number, row in enumerate(rows):
+            records.append(Record({**row, "image": pictures[number] if pictures else None}))
         for record in records:  # one that fails is the failure of all, so before anything is paid
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]
 
 
-def _refuse(**given: Sequence[Any] | None) -> None:
-    for name, values in given.items():
+def _names_picture(text: str) -> bool:
+    """Whether a text is the path of a file, or ends as that of a picture does."""
+    return text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
+
+
+def _refuse(**arguments: Sequence[Any] | None) -> None:
+    """Raise SpecError for the first of these arguments that holds anything."""
+    for name, values in arguments.items():
         if any(value is not None and value != [] for value in values or []):
             raise SpecError(f"{name} is not supported: {WHY[name]}")
 
 
 class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):
-    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order, and
-    DataFlow's `temperature`.
+    """OpenAIServing with the arguments of DataFlow-MM's class of this name, in order.
+
+    It takes DataFlow's `temperature`, too.
 
     Args:
         api_url: Address of the endpoint.
@@ -213,7 +213,16 @@ class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):
             raise SpecError(f"image_io is not supported: {how}")
         if not os.environ.get(key_name_of_api_key):
             raise SpecError(f"no API key: set the environment variable {key_name_of_api_key}")
-        settings = (api_url, model_name, key_name_of_api_key, max_workers, timeout)
-        OpenAIServing.__init__(self, *settings, temperature=temperature)
+        OpenAIServing.__init__(
+            self,
+            api_url,
+            model_name,
+            key_name_of_api_key,
+            max_workers,
+            timeout,
+            temperature=temperature,
+        )
         super().__init__(self)
-        self.api_url, self.model_name, self.box_format = api_url, model_name, box_format
+        self.api_url = api_url
+        self.model_name = model_name
+        self.box_format = box_format

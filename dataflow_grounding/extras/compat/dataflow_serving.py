@@ -12,19 +12,19 @@ from dataflow_grounding.images.image import Image, ImageLimits
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.request import Turn
 
-MESSAGES, ONE_IMAGE, PATHS = (
-    "generate_from_input_messages",
-    "generate_from_input_one_image",
-    "generate_from_input",
-)
+MESSAGES = "generate_from_input_messages"
+ONE_IMAGE = "generate_from_input_one_image"
+PATHS = "generate_from_input"
 METHODS = (MESSAGES, ONE_IMAGE, PATHS)
+_ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
 class DataFlowServing(Serving):
-    """DataFlow-MM's serving (`generate_from_input_messages`) or DataFlow's
-    (`generate_from_input_one_image`) as ours.
+    """A serving of DataFlow-MM or of DataFlow as ours.
 
+    DataFlow-MM's has `generate_from_input_messages`, DataFlow's `generate_from_input_one_image`.
     It is asked for one reply at a time, up to its `max_workers` at once, so that each is stored
     when it comes. Its texts are all that is known of a reply: no tokens are counted, and a reply
     cut off can only be told by its JSON.
@@ -41,6 +41,7 @@ class DataFlowServing(Serving):
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
         self._method = method
+        self.takes_turns = method == MESSAGES
         self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
         self.endpoint = learn_address(
             str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}")
@@ -60,35 +61,36 @@ class DataFlowServing(Serving):
 
     def _generate(self, request: Request[Any]) -> str:
         with tempfile.TemporaryDirectory() as folder:
-            paths = [_as_file(image, folder, place) for place, image in enumerate(request.images)]
+            paths = []
+            for number, image in enumerate(request.images):
+                paths.append(_as_file(image, folder, number))
             try:
                 texts = self._texts(request, paths)
             except Exception as error:  # whatever the client beneath it raises
-                status, who = (
-                    getattr(error, "status_code", None),
-                    f"{self.model} ({type(error).__name__})",
-                )
-                if isinstance(status, int) and status >= 400:
-                    raise error_of(
-                        status, {}, str(error).encode("utf-8", "replace"), where=who
-                    ) from None
-                raise ServerFault(
-                    f"{self.model}: {type(error).__name__}: {excerpt(str(error), 200)}"
-                ) from None
+                raise self._error_of(error) from None
         text = texts[0] if texts else None
         if not isinstance(text, str) or text.startswith("Error:"):
             raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
         return text
 
+    def _error_of(self, error: Exception) -> Exception:
+        """The error that ours raises where the other serving raises this one."""
+        name = type(error).__name__
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int) and status >= 400:
+            body = str(error).encode("utf-8", "replace")
+            return error_of(status, {}, body, where=f"{self.model} ({name})")
+        return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
+
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
+        """What the other serving's method gives for a request: a list of texts, if all is well."""
         if self._method == MESSAGES:
             # Its servings of endpoints read role and content, those of local models from and value,
             # marks included.
-            marked = "<image>" * len(paths) + request.text
-            turn = {"role": "user", "content": request.text, "from": "human", "value": marked}
+            turns = [_turn(message) for message in request.messages]
             ask = self._serving.generate_from_input_messages
             return ask(
-                conversations=[[turn]],
+                conversations=[turns],
                 image_list=[paths] if paths else None,
                 system_prompt=request.system,
             )
@@ -99,16 +101,20 @@ class DataFlowServing(Serving):
         return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
 
 
-def _as_file(image: Image, folder: str, place: int) -> str:
+def _turn(message: Turn) -> dict[str, str]:
+    marked = "<image>" * len(message.images) + message.text
+    speaker = "human" if message.role == "user" else "gpt"
+    return {"role": message.role, "content": message.text, "from": speaker, "value": marked}
+
+
+def _as_file(image: Image, folder: str, number: int) -> str:
     """The picture as sent, as a file whose name ends in .jpg or .png."""
-    ending = (
-        {"image/jpeg": ".jpg", "image/png": ".png"}.get(image.facts.media_type, "")
-        if image.as_is
-        else ".jpg"
-    )
+    ending = ".jpg"
+    if image.as_is:
+        ending = _ENDINGS.get(image.facts.media_type, "")
     if image.as_is and image.path.endswith(ending):
         return image.path
-    path = os.path.join(folder, f"picture{place}{ending}")
+    path = os.path.join(folder, f"picture{number}{ending}")
     with open(path, "wb") as file:
         file.write(base64.b64decode(image.data_url().partition(b",")[2]))
     return path

@@ -1,12 +1,13 @@
-"""DataFlow's operators under their names: `PromptedVQAGenerator`, and RegionMarker as its
-`ImageBboxGenerator`.
+"""DataFlow's operators under their names.
+
+They are `PromptedVQAGenerator`, and RegionMarker as `ImageBboxGenerator`.
 """
 
 import asyncio
 import copy
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
@@ -20,7 +21,7 @@ from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.prompts import load_prompt
-from dataflow_grounding.tasks.request import STRING, Request, object_of
+from dataflow_grounding.tasks.request import STRING, Request, Turn, filled, object_of
 
 NO_REGIONS = prompt_for(0)
 """What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
@@ -57,6 +58,7 @@ class PromptedVQAGenerator(Operator):
     """
 
     name = "prompted_vqa"
+    tasks = ("prompted_vqa", "prompted_conversation")
     input_keys = {"conversation": "conversation", "prompt": "prompt", "image": "image"}
     output_keys = {"answer": "answer"}
     optional_keys: ClassVar[Collection[str]] = ("conversation", "prompt", "image")
@@ -69,11 +71,15 @@ class PromptedVQAGenerator(Operator):
         system_prompt: str = "You are a helpful assistant.",
         prompt_template: Any = None,
     ) -> None:
-        self.serving: Serving = (
-            serving if isinstance(serving, Serving) else DataFlowServing(serving)
-        )
+        self.serving: Serving
+        if isinstance(serving, Serving):
+            self.serving = serving
+        else:
+            self.serving = DataFlowServing(serving)
         self.system_prompt = system_prompt
-        self.first_turn = prompt_template.build_prompt() if prompt_template is not None else None
+        self.first_turn: str | None = None
+        if prompt_template is not None:
+            self.first_turn = prompt_template.build_prompt()
         if not isinstance(self.first_turn, (str, type(None))):
             raise SpecError(
                 "prompt_template.build_prompt() should give a text, not"
@@ -89,8 +95,9 @@ class PromptedVQAGenerator(Operator):
         input_video_key: str | None = None,
         output_answer_key: str = "answer",
     ) -> str:
-        """Work through the rows. A key that is None is not read, and a prompt's goes before a
-        conversation's.
+        """Work through the rows.
+
+        A key that is None is not read, and a prompt's goes before a conversation's.
 
         Raises:
             SpecError: Videos are wanted.
@@ -101,14 +108,15 @@ class PromptedVQAGenerator(Operator):
                 "input_video_key is not supported: only pictures are read, which input_image_key"
                 " names"
             )
-        asked = (
-            {"prompt": input_prompt_key}
-            if input_prompt_key
-            else {"conversation": input_conversation_key}
-        )
+        if input_prompt_key:
+            columns = {"prompt": input_prompt_key}
+        else:
+            columns = {"conversation": input_conversation_key}
+        if input_image_key:
+            columns["image"] = input_image_key
         here = copy.copy(self)
         here.optional_keys = ()  # type: ignore[misc]
-        here.input_keys = {**asked, **({"image": input_image_key} if input_image_key else {})}  # type: ignore[misc]
+        here.input_keys = columns  # type: ignore[misc]
         return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
 
     def lacking(self, there: Collection[str]) -> list[str]:
@@ -117,14 +125,10 @@ class PromptedVQAGenerator(Operator):
         return [] if any(getattr(self.keys, role) in there for role in asked) else asked[-1:]
 
     def settings(self) -> None:
-        """None: a finished run isn't recognized by pictures in lists, so its rows are gone through
-        again.
-        """
+        """None: by pictures in lists a finished run isn't recognized; its rows are read again."""
 
     def look_over(self, record: Record) -> None:
-        """Raises RecordError for a prompt or conversation that asks nothing, and for pictures that
-        aren't there.
-        """
+        """Raises RecordError for what asks nothing, and for pictures that aren't there."""
         self._turns(record)
         for row, key in self._each_picture(record):
             find_image(row, key)
@@ -135,33 +139,61 @@ class PromptedVQAGenerator(Operator):
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
-        each, limits = self._each_picture(record), self.serving.image_limits
+        rows_and_keys = self._each_picture(record)
+        limits = self.serving.image_limits
         pictures = await asyncio.to_thread(
-            lambda: tuple(open_image(row, key, limits) for row, key in each)
+            lambda: tuple(open_image(row, key, limits) for row, key in rows_and_keys)
         )
-        about = load_prompt("prompted_conversation").replace(
-            "{pictures}", _ABOUT[min(len(pictures), 2)]
-        )
-        instructions = load_prompt("prompted_vqa") if len(pictures) == 1 and not earlier else about
+        asked: dict[str, Any] = {"prompt": prompt}
+        if earlier:
+            asked["conversation"] = earlier
+        prompt_name = "prompted_conversation"
+        if len(pictures) == 1 and not earlier:
+            prompt_name = "prompted_vqa"
+        about = _ABOUT[min(len(pictures), 2)]
+        words = {"pictures": about, "system_prompt": self.system_prompt}
         request = Request(
             task="prompted_vqa",
-            input={"prompt": prompt, **({"conversation": earlier} if earlier else {})},
+            input=asked,
             images=pictures,
-            instructions=instructions.replace("{system_prompt}", self.system_prompt),
+            instructions=filled(load_prompt(prompt_name), words),
             schema=object_of(answer=STRING),
             read=_read,
             text_only=not pictures,
+            words=words,
+            prompt_name=prompt_name,
         )
-        return {self.keys.answer: await ask(request)}
+        return {self.keys.answer: await ask(self._as_turns(request, earlier))}
+
+    def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
+        """The request with the earlier turns as turns, where the serving takes them so.
+
+        A conversation in which user and assistant don't take turns stays data: few endpoints take
+        one.
+        """
+        roles = [turn["role"] for turn in earlier]
+        in_turn = ["user", "assistant"] * (len(roles) // 2)
+        if not roles or roles != in_turn or not self.serving.takes_turns:
+            return request
+        turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
+        turns[0] = replace(turns[0], images=request.images)
+        return replace(
+            request,
+            input={"prompt": request.input["prompt"]},
+            turns=tuple(turns),
+            formerly=request,
+        )
 
     def _turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
         """The prompt, and the turns before it. Raises BrokenRow."""
-        columns = vars(self.keys)
+        columns = self.keys.by_role
         key = columns.get("conversation")
         if "prompt" in columns and (key is None or record.get(key) is None):
             return read_text(record, columns["prompt"]), []
-        given = record.get(str(key))
-        turns = [_turn(turn) for turn in given] if isinstance(given, list) else []
+        conversation = record.get(str(key))
+        turns = []
+        if isinstance(conversation, list):
+            turns = [_turn(turn) for turn in conversation]
         if not turns or not all(turns):
             wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
             raise BrokenRow(f"column {key!r} should be {wanted}")
@@ -176,42 +208,49 @@ class PromptedVQAGenerator(Operator):
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
         """The record with each of its pictures alone, and that picture's column."""
-        key = vars(self.keys).get("image", "")
-        given = record.get(key)
-        paths = given if isinstance(given, list) else [given]
-        return [
-            (record.updated({key: path}), key) for path in paths if path is not None and path != ""
-        ]
+        key = self.keys.by_role.get("image", "")
+        cell = record.get(key)
+        paths = cell if isinstance(cell, list) else [cell]
+        each = []
+        for path in paths:
+            if path is not None and path != "":
+                each.append((record.updated({key: path}), key))
+        return each
 
 
-def _turn(given: Any) -> dict[str, str]:
+def _turn(turn: Any) -> dict[str, str]:
     """A turn as endpoints know it; an empty one for anything else."""
-    text = given.get("value", given.get("content")) if isinstance(given, Mapping) else None
+    if not isinstance(turn, Mapping):
+        return {}
+    text = turn.get("value", turn.get("content"))
     if not isinstance(text, str):
         return {}
-    role = _ROLES.get(given.get("from", given.get("role")), "assistant")
+    role = _ROLES.get(turn.get("from", turn.get("role")), "assistant")
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:
-    """The answer in the object asked for; any other reply is a text, or an object that the prompt
-    asked for.
+    """The answer in the object asked for.
+
+    Any other reply is a text, or an object that the prompt asked for.
     """
     try:
         data, notes = read_object(reply, required="answer")
     except UnreadableReply as error:
         if isinstance(error, TruncatedReply) and reply.lstrip().startswith(("{", "```")):
             raise
-        data, notes = {}, []
+        data = {}
+        notes = []
     if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
-        data, notes = (
-            {"answer": reply},
-            [Note("own_words", "the reply is not the object that was asked for")],
-        )
+        data = {"answer": reply}
+        notes = [Note("own_words", "the reply is not the object that was asked for")]
     answer = data["answer"]
-    text = (
-        answer.strip() if isinstance(answer, str) else "" if answer is None else dump_text(answer)
-    )
+    if answer is None:
+        text = ""
+    elif isinstance(answer, str):
+        text = answer.strip()
+    else:
+        text = dump_text(answer)
     if not text:
         raise UnreadableReply("there is no text in the answer.")
     return text, notes
@@ -219,8 +258,9 @@ def _read(reply: str) -> tuple[str, list[Note]]:
 
 @dataclass
 class ExistingBBoxDataGenConfig:
-    """`max_boxes` None keeps all boxes. Without a path the storage's own file is
-    read, or written.
+    """What to draw, and from where to where.
+
+    `max_boxes` None keeps all boxes. Without a path the storage's own file is read, or written.
     """
 
     max_boxes: int | None = 10
@@ -247,8 +287,9 @@ class ImageBboxGenerator(RegionMarker):
         input_bbox_key: str = "bbox",
         **keys: str,
     ) -> str:
-        """Work through the rows; returns the column with the pictures' paths. `keys` are
-        RegionMarker's others.
+        """Work through the rows; returns the column with the pictures' paths.
+
+        `keys` are RegionMarker's others.
         """
         between = _Between(FileStorage.like(storage), self.cfg)
         here = copy.copy(self)

@@ -1,5 +1,6 @@
-"""The embedded grounder: answers tasks with OpenCV alone. No network, no key, no weights, and no
-VLM.
+"""The embedded grounder: answers tasks with OpenCV alone.
+
+No network, no key, no weights, and no VLM.
 """
 
 from dataflow_grounding.extras.embedded.serving import EmbeddedServing

@@ -22,7 +22,8 @@ from dataflow_grounding.extras.embedded._picture import Array, Candidate, Pictur
 from dataflow_grounding.extras.embedded._shapes import find_shapes, select_shapes
 from dataflow_grounding.extras.embedded.regions import with_article
 
-_LEAST_COLORED, _MOST_COLORED = 0.025, 0.65  # of the picture: less may be a part of anything
+_LEAST_COLORED = 0.025  # of the picture: less may be a part of anything
+_MOST_COLORED = 0.65
 _SAME = 0.8  # IoU of two boxes of one thing
 _RIVAL = 0.2  # of the largest region's size: what could be meant as well
 _NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
@@ -61,57 +62,54 @@ def ground_phrases(
     one for each kind of evidence: they are not probabilities. Deterministic.
     """
     sight = _Sight(Picture(image))
-    found: dict[int, Sequence[Candidate]] = {}
+    grounded: dict[int, Sequence[Candidate]] = {}
     undecided: dict[int, tuple[str, str]] = {}
     labels = {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
     read = {key: parse_phrase(label) for key, label in labels.items()}
     for key, phrase in read.items():
         try:
-            found[key] = _look_for(phrase, sight)
+            grounded[key] = _look_for(phrase, sight)
         except _Undecided as error:
             undecided[key] = error.args
-    for key in _claimed_twice(found, read):
+    for key in _claimed_twice(grounded, read):
         undecided[key] = ("ambiguous", "two different things are named for the same place")
-        del found[key]
-    to_full = sight.picture.to_full
-    objects = [
-        {
-            "id": key,
-            "label": labels[key],
-            "bbox": to_full(c.bbox),
-            "score": c.score,
-            "evidence": c.evidence,
-        }
-        for key, candidates in found.items()
-        for c in candidates
-    ]
-    statuses = [
-        {"id": key, "status": status, "reason": why}
-        for key, (status, why) in sorted(undecided.items())
-    ]
+        del grounded[key]
+    objects = []
+    for key, candidates in grounded.items():
+        for candidate in candidates:
+            objects.append(
+                {
+                    "id": key,
+                    "label": labels[key],
+                    "bbox": sight.picture.to_full(candidate.bbox),
+                    "score": candidate.score,
+                    "evidence": candidate.evidence,
+                }
+            )
+    statuses = []
+    for key, (status, why) in sorted(undecided.items()):
+        statuses.append({"id": key, "status": status, "reason": why})
     return {"objects": objects, "statuses": statuses}
 
 
-def _claimed_twice(found: dict[int, Sequence[Candidate]], read: dict[int, Phrase]) -> set[int]:
-    """Phrases with different heads whose guessed boxes are the same: at least one of
-    them is wrong.
-    """
-    guessed = [
-        (key, c.bbox)
-        for key, candidates in found.items()
-        for c in candidates
-        if c.evidence != "seen"
-    ]
+def _claimed_twice(grounded: dict[int, Sequence[Candidate]], read: dict[int, Phrase]) -> set[int]:
+    """Phrases with different heads whose guessed boxes are the same: at least one is wrong."""
+    guessed = []
+    for key, candidates in grounded.items():
+        for candidate in candidates:
+            if candidate.evidence != "seen":
+                guessed.append((key, candidate.bbox))
     twice: set[int] = set()
-    for (one, box), (other, other_box) in itertools.combinations(guessed, 2):
-        heads = {read[one].head, read[other].head}
-        may_be_one = len(heads) == 1 or (heads <= words.PEOPLE and heads & words.ANYONE)
-        if not may_be_one and iou(box, other_box) > _SAME:
-            twice |= {one, other}
+    for (first, first_box), (second, second_box) in itertools.combinations(guessed, 2):
+        heads = {read[first].head, read[second].head}
+        may_be_one_thing = len(heads) == 1 or (heads <= words.PEOPLE and heads & words.ANYONE)
+        if not may_be_one_thing and iou(first_box, second_box) > _SAME:
+            twice.update((first, second))
     return twice
 
 
 def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+    """What a phrase means in the picture. Raises _Undecided."""
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
     finder = _finder(phrase)
@@ -129,14 +127,13 @@ def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
         return candidates
     chosen = choose(candidates, phrase, sight.picture)
     if chosen is None:
-        count = len(candidates)
-        raise _Undecided(
-            "ambiguous", f"{count} candidate{'s' * (count != 1)}, and the words don't tell which"
-        )
+        count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
+        raise _Undecided("ambiguous", f"{count}, and the words don't tell which")
     return chosen
 
 
 def _finder(phrase: Phrase) -> _Finder:
+    """What looks for the things that a phrase names. Raises _Undecided where nothing does."""
     kind = words.KINDS.get(phrase.head)
     if kind is not None and (kind != "leaves" or phrase.is_plural):
         return _FINDERS.get(kind, _seen)
@@ -150,25 +147,25 @@ def _finder(phrase: Phrase) -> _Finder:
 def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
-    found, doubtful = sight.seen(kind or words.KINDS[phrase.head])
+    clear, doubtful = sight.seen(kind or words.KINDS[phrase.head])
     if doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
-    return found
+    return clear
 
 
 def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    faces, bodies = _seen(phrase, sight, "face"), _seen(phrase, sight, "body")
+    faces = _seen(phrase, sight, "face")
+    bodies = _seen(phrase, sight, "body")
     if not faces and not bodies:
         raise _Undecided(
             "unsupported",
             "people are found by a frontal face or from head to foot, and none was seen",
         )
-    rest = [
-        face
-        for face in faces
-        if not any(area(intersection(face.bbox, body.bbox)) for body in bodies)
-    ]
-    return bodies + cascades.owners_of("face", rest, sight.picture)
+    without_body = []
+    for face in faces:
+        if not any(area(intersection(face.bbox, body.bbox)) for body in bodies):
+            without_body.append(face)
+    return bodies + cascades.owners_of("face", without_body, sight.picture)
 
 
 def _cats(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
@@ -211,20 +208,20 @@ _FINDERS: dict[str, _Finder] = {
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    kind, color = words.SHAPES[phrase.head], phrase.color
-    found = select_shapes(sight.shapes(), kind, color)
-    if any(
-        shape.fit < (shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT) for shape in found
-    ):
+    name = words.SHAPES[phrase.head]
+    color = phrase.color
+    fitting = select_shapes(sight.shapes(), name, color)
+    least_fit = shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT
+    if any(shape.fit < least_fit for shape in fitting):
         # In a photo, some smooth patch always looks a bit like a circle.
-        raise _Undecided("ambiguous", f"what is there is only like a {kind}")
-    if found or color not in words.CHROMATIC:
-        return found
+        raise _Undecided("ambiguous", f"what is there is only like a {name}")
+    if fitting or color not in words.CHROMATIC:
+        return fitting
     of_color = sight.regions(color).found
     if not of_color:
         return []
-    loose = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(kind, ""), color)
-    if kind in ("circle", "square"):
+    loose = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(name, ""), color)
+    if name in ("circle", "square"):
         # an ellipse or a rectangle may pass for one when it isn't long
         loose = [shape for shape in loose if 0.6 <= _ratio(shape) <= 1 / 0.6]
     if not loose or len(of_color) > len(loose):
@@ -243,53 +240,62 @@ def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
         return []
     if phrase.head in words.ROUND:
         # A disc fills pi / 4 of its box.
-        found = [
-            r
-            for r in regions.found
-            if 0.85 <= _ratio(r) <= 1.18 and 0.7 <= r.size / area(r.bbox) <= 0.86
-        ]
-        if not found:
+        discs = []
+        for region in regions.found:
+            filled = region.size / area(region.bbox)
+            if 0.85 <= _ratio(region) <= 1.18 and 0.7 <= filled <= 0.86:
+                discs.append(region)
+        if not discs:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
-        chosen, accounted_for = _with_rivals(found), regions.found
+        chosen = _with_rivals(discs)
+        accounted_for = regions.found
     else:
-        chosen = accounted_for = _whole_or_rivals(phrase, regions)
+        chosen = _whole_or_rivals(phrase, regions)
+        accounted_for = chosen
     if not all(region.is_steady for region in chosen):
         raise _Undecided("ambiguous", "the colour's region has no clear border")
     elsewhere = regions.total - sum(region.size for region in accounted_for)
-    if doubt := next(_doubts(phrase, chosen[0], elsewhere, sight), ""):
+    doubt = next(_doubts(phrase, chosen[0], elsewhere, sight), None)
+    if doubt is not None:
         raise _Undecided("ambiguous", doubt)
     return chosen
 
 
 def _doubts(phrase: Phrase, largest: ColorRegion, elsewhere: float, sight: _Sight) -> Iterator[str]:
     """Why the largest region, with so much of its colour in other places, may not be the thing."""
-    picture, extent = sight.picture, area(largest.bbox)
+    picture = sight.picture
+    extent = area(largest.bbox)
     if elsewhere > _FEW_ELSEWHERE * largest.size:
         yield "the colour is in other places too"
     least = 0.001 if phrase.head in words.ROUND | words.ANYTHING else _LEAST_COLORED
     if largest.size < least * picture.area:
         yield "the colour's region is too small to tell"
     x1, y1, x2, y2 = largest.bbox
-    sides = (x1 <= 1) + (y1 <= 1) + (x2 >= picture.width - 1) + (y2 >= picture.height - 1)
-    if largest.size < 0.3 * extent or sides >= 2 or extent > _MOST_COLORED * picture.area:
+    ends = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
+    is_cut_off = ends.count(True) >= 2  # by two of the picture's edges
+    if largest.size < 0.3 * extent or is_cut_off or extent > _MOST_COLORED * picture.area:
         yield "the colour is spread over the picture"
-    scene = find_greenery(picture) if phrase.color == "green" else []
-    if phrase.color in ("blue", "cyan"):
+    scene: list[Candidate] = []
+    if phrase.color == "green":
+        scene = find_greenery(picture)
+    elif phrase.color in ("blue", "cyan"):
         scene = sight.sky(phrase.color)
     if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
         yield "the colour may be that of the sky or of plants"
-    if phrase.head not in words.FIGURES and any(
-        iou(s.bbox, largest.bbox) > _SAME for s in sight.shapes()
-    ):
+    if phrase.head in words.FIGURES:
+        return
+    if any(iou(shape.bbox, largest.bbox) > _SAME for shape in sight.shapes()):
         yield f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}"
 
 
-def _with_rivals(found: list[ColorRegion]) -> list[ColorRegion]:
-    """The largest region, and others that could be meant as well."""
-    return [region for region in found if region.is_steady or region.size >= _RIVAL * found[0].size]
+def _with_rivals(regions: list[ColorRegion]) -> list[ColorRegion]:
+    """The largest region, which is the first, and others that could be meant as well."""
+    least = _RIVAL * regions[0].size
+    return [region for region in regions if region.is_steady or region.size >= least]
 
 
 def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:
+    """The largest region with its pieces joined, or all regions that could be meant."""
     chosen = _with_rivals(regions.found)
     whole = regions.whole
     if whole is None or phrase.is_plural or sum(region.size for region in chosen) > whole.size:

@@ -1,10 +1,11 @@
-"""What a referring phrase asks for, read over the closed word lists, and which of the things seen
-it means.
+"""What a referring phrase asks for, and which of the things seen it means.
+
+A phrase is read over the closed word lists.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -46,8 +47,9 @@ class Phrase:
 
 
 def parse_phrase(text: str) -> Phrase:
-    """Read one referring phrase; never raises, whatever the text: ``refusal`` says what is not
-    understood.
+    """Read one referring phrase.
+
+    It never raises, whatever the text: ``refusal`` says what is not understood.
     """
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
     while tokens and tokens[-1] in (".", ",", ";", "!", "?"):
@@ -57,32 +59,47 @@ def parse_phrase(text: str) -> Phrase:
     if len(text) > _READ_CHARACTERS:
         return Phrase("", refusal="the phrase is too long")
     read = read_noun_phrase(tokens, 0, is_label=True)
-    return _phrase(tokens, read) if read else Phrase("", refusal="no object is named")
+    if read is None:
+        return Phrase("", refusal="no object is named")
+    return _phrase(tokens, read)
 
 
 def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
+    """What a noun phrase, whose tokens were found, says of the thing that it names."""
     head = words.singular(tokens[read.head])
-    modifiers = [word for word in tokens[read.start : read.head] if word not in words.ARTICLES]
+    before_head = tokens[read.start : read.head]
+    modifiers = [word for word in before_head if word not in words.ARTICLES]
     tail = tokens[read.end : read.tail]
     relation, unread = _relation(tokens, read.tail)
+    colors = _terms(modifiers, _COLORS)
+    sizes = _terms(modifiers, words.SIZES)
+    positions = _terms(modifiers + tail, words.POSITIONS)
     return Phrase(
         head=head,
         is_plural=words.is_plural(tokens[read.head]),
-        count=_count(tokens[read.start : read.head]),
-        color=next((_COLORS[word] for word in modifiers if word in _COLORS), None),
-        positions=frozenset(
-            words.POSITIONS[word] for word in modifiers + tail if word in words.POSITIONS
-        ),
-        size=next((words.SIZES[word] for word in modifiers if word in words.SIZES), None),
+        count=_count(before_head),
+        color=colors[0] if colors else None,
+        positions=frozenset(positions),
+        size=sizes[0] if sizes else None,
         relation=relation,
         unread=unread,
         refusal=_refusal(head, tokens[read.head : read.end], modifiers, tail),
     )
 
 
+def _terms(tokens: Sequence[str], terms: Mapping[str, str]) -> list[str]:
+    """The terms that those of the words mean that are in a list, in their order."""
+    return [terms[token] for token in tokens if token in terms]
+
+
 def _count(determiners: list[str]) -> int | None:
-    counts = (int(word[:3]) if word.isdecimal() else _COUNTS.get(word) for word in determiners)
-    return next((count for count in counts if count is not None), None)
+    """The first number among the words before a noun."""
+    for word in determiners:
+        if word.isdecimal():
+            return int(word[:3])
+        if word in _COUNTS:
+            return _COUNTS[word]
+    return None
 
 
 def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
@@ -99,33 +116,41 @@ def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bo
 
 def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
     """Why a phrase can't be looked for: the first reason that holds, or nothing."""
-    unknown = [
-        word for word in modifiers if not (words.is_known(word) or word.isdecimal() or word == ",")
-    ]
-    kinds = {words.NEVER.get(word) for word in modifiers}
-    reasons = (
-        (
-            head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys(),
-            "no object is named",
-        ),
-        (any(word.endswith(("'s", "s'")) for word in modifiers), "whose it is can't be seen"),
-        (len(compound) > 1, "things made of things can't be looked for"),
-        (head in words.NEVER, f"{words.NEVER.get(head)} can't be looked for"),
-        (not words.MANY_COLORED.isdisjoint(modifiers), "patterns can't be looked for"),
-        (not words.OTHER_COLORS.isdisjoint(modifiers), "only plain colour words can be looked for"),
-        (bool(unknown), f"{next(iter(unknown), None)!r} is not understood"),
-        (
-            len({*map(_COLORS.get, modifiers)} - {None}) > 1,
-            "only one colour at a time can be looked for",
-        ),
-        (
-            not kinds.isdisjoint(("animals", "body parts")),
-            "animals and body parts can't be looked for",
-        ),
-        (not words.DEPTHS.isdisjoint(modifiers + tail), "depth can't be seen"),
-        (not words.ORDINALS.isdisjoint(modifiers), "ordinal words are not understood"),
-    )
-    return next((reason for holds, reason in reasons if holds), "")
+    if head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys():
+        return "no object is named"
+    if any(word.endswith(("'s", "s'")) for word in modifiers):
+        return "whose it is can't be seen"
+    if len(compound) > 1:
+        return "things made of things can't be looked for"
+    if head in words.NEVER:
+        return f"{words.NEVER[head]} can't be looked for"
+    if not words.MANY_COLORED.isdisjoint(modifiers):
+        return "patterns can't be looked for"
+    if not words.OTHER_COLORS.isdisjoint(modifiers):
+        return "only plain colour words can be looked for"
+    for word in modifiers:
+        if not _is_read(word):
+            return f"{word!r} is not understood"
+    return _refusal_of_known(modifiers, tail)
+
+
+def _refusal_of_known(modifiers: list[str], tail: list[str]) -> str:
+    """Why words that are all known can't be looked for together, or nothing."""
+    if len(set(_terms(modifiers, _COLORS))) > 1:
+        return "only one colour at a time can be looked for"
+    never = _terms(modifiers, words.NEVER)
+    if "animals" in never or "body parts" in never:
+        return "animals and body parts can't be looked for"
+    if not words.DEPTHS.isdisjoint(modifiers + tail):
+        return "depth can't be seen"
+    if not words.ORDINALS.isdisjoint(modifiers):
+        return "ordinal words are not understood"
+    return ""
+
+
+def _is_read(word: str) -> bool:
+    """Whether a word before a noun is one that is known, a number or a comma."""
+    return words.is_known(word) or word.isdecimal() or word == ","
 
 
 def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C] | None:
@@ -134,19 +159,23 @@ def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C]
     One for a singular, as many as an exact count, else all that its position words leave; none on
     the wrong side.
     """
-    wanted = phrase.count if phrase.count is not None else (None if phrase.is_plural else 1)
-    left: Sequence[C] = [
-        c for c in candidates if all(lies(c.bbox, side, picture) for side in phrase.positions)
-    ]
+    wanted = phrase.count
+    if wanted is None and not phrase.is_plural:
+        wanted = 1
+    left: Sequence[C] = [c for c in candidates if _lies_at_all(c.bbox, phrase.positions, picture)]
     if wanted is None:
-        return _in_order(left) if len(left) > 1 and phrase.size is None else None
+        if len(left) < 2 or phrase.size is not None:
+            return None
+        return _in_order(left)
     if len(left) < wanted < len(candidates):
         left = candidates  # "the left one" of two that both lie on the right
     if len(left) > wanted and phrase.size is not None:
         left = _by_size(left, phrase.size, wanted)
     if len(left) > wanted and phrase.positions:
         left = _by_position(left, phrase.positions, wanted, picture)
-    return _in_order(left) if len(left) == wanted else None
+    if len(left) != wanted:
+        return None
+    return _in_order(left)
 
 
 def _in_order(candidates: Sequence[C]) -> list[C]:
@@ -154,8 +183,9 @@ def _in_order(candidates: Sequence[C]) -> list[C]:
 
 
 def beside(candidates: Sequence[C], side: str, anchor: Box) -> list[C]:
-    """The candidates that lie wholly on one side of the anchor: "left", "right", "above" or
-    "below".
+    """The candidates that lie wholly on one side of the anchor.
+
+    Sides are "left", "right", "above" and "below".
     """
     tests = {
         "left": lambda box: box[2] <= anchor[0] + 1,
@@ -172,18 +202,22 @@ def center(box: Box, picture: Picture) -> tuple[float, float]:
 
 
 def lies(box: Box, position: str, picture: Picture, far: float = 0.5) -> bool:
-    """Whether a box lies in the middle, or at a side: its middle `far` from there at most, in parts
-    of the picture.
+    """Whether a box lies in the middle, or at a side.
+
+    At a side means that its middle is `far` from there at most, in parts of the picture.
     """
     if position == "middle":
         return all(0.3 <= share <= 0.7 for share in center(box, picture))
     return _distance(box, position, picture) <= far
 
 
+def _lies_at_all(box: Box, positions: frozenset[str], picture: Picture) -> bool:
+    """Whether a box lies at each of these positions."""
+    return all(lies(box, position, picture) for position in positions)
+
+
 def _distance(box: Box, position: str, picture: Picture) -> float:
-    """How far a box's middle lies from a side of the picture, or from the middle of it, in parts of
-    it.
-    """
+    """How far a box's middle lies from a side of the picture, or its middle, in parts of it."""
     x, y = center(box, picture)
     return {
         "left": x,
@@ -195,18 +229,21 @@ def _distance(box: Box, position: str, picture: Picture) -> float:
 
 
 def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:
+    """The largest or smallest candidates, where they are clearly so; else all."""
     ordered = sorted(candidates, key=lambda c: c.size, reverse=size == "large")
-    inner, outer = ordered[wanted - 1].size, ordered[wanted].size
-    clear = inner >= _CLEAR_RATIO * outer if size == "large" else outer >= _CLEAR_RATIO * inner
-    return ordered[:wanted] if clear else candidates
+    last_in = ordered[wanted - 1].size
+    first_out = ordered[wanted].size
+    if size == "large":
+        is_clear = last_in >= _CLEAR_RATIO * first_out
+    else:
+        is_clear = first_out >= _CLEAR_RATIO * last_in
+    return ordered[:wanted] if is_clear else candidates
 
 
 def _by_position(
     candidates: Sequence[C], positions: frozenset[str], wanted: int, picture: Picture
 ) -> Sequence[C]:
-    """The outermost candidates in the stated direction, where a clear gap parts them from the next;
-    else all.
-    """
+    """The outermost candidates, where a clear gap parts them from the next; else all."""
 
     def distance(candidate: C) -> float:
         return sum(_distance(candidate.bbox, position, picture) for position in sorted(positions))

@@ -24,8 +24,9 @@ def box_of(x: float, y: float, width: float, height: float) -> Box:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A thing seen: ``bbox`` as x1, y1, x2, y2 in pixels of the reduced copy, and ``size``, its own
-    area in them.
+    """A thing seen.
+
+    ``bbox`` is x1, y1, x2, y2 in pixels of the reduced copy, ``size`` its own area in them.
     """
 
     bbox: Box
@@ -35,8 +36,9 @@ class Candidate:
 
 
 class Picture:
-    """A BGR uint8 image (H, W, 3) and a copy of at most 640 px to work on; what is derived is
-    computed at first use.
+    """A BGR uint8 image (H, W, 3) and a copy of at most 640 px to work on.
+
+    What is derived is computed at first use.
     """
 
     def __init__(self, image: Array) -> None:
@@ -58,9 +60,7 @@ class Picture:
 
     @cached_property
     def smooth(self) -> Array:
-        """The copy with grain and JPEG ringing taken out by a median of 5 px, uint8
-        BGR (h, w, 3).
-        """
+        """The copy without grain and JPEG ringing, by a median of 5 px: uint8 BGR (h, w, 3)."""
         return np.asarray(cv2.medianBlur(self.bgr, 5))
 
     @cached_property
@@ -78,9 +78,8 @@ class Picture:
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     def to_full(self, bbox: Box) -> list[int]:
-        """A box of the reduced copy in whole pixels of the image as given, inside it and at least 1
-        px each way.
-        """
-        sx, sy = self.full_width / self.width, self.full_height / self.height
+        """A box of the reduced copy in whole pixels of the image, at least 1 px each way."""
+        sx = self.full_width / self.width
+        sy = self.full_height / self.height
         scaled = (bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy)
         return list(whole_pixels(scaled, (self.full_width, self.full_height)))

@@ -11,10 +11,13 @@ from dataflow_grounding.extras.embedded._picture import Array, Candidate, Pictur
 # Hand-set: outline and colour were both checked.
 SHAPE_SCORE = 0.9
 LOOSE_SHAPE_SCORE = 0.7
-# steps in B, G or R that end an even region: in a clean picture, in a grainy one
-_EDGES = (12.0, 30.0)
+# steps in B, G or R that end an even region
+_EDGE_IN_CLEAN = 12.0
+_EDGE_IN_GRAINY = 30.0
 _MIN_CONTRAST = 12.0
-_FIT, _SMALL_FIT = 0.93, 0.88  # IoU with the ideal shape
+# IoU with the ideal shape
+_FIT = 0.93
+_SMALL_FIT = 0.88
 _MOST_SHAPES = 400
 _POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}
 COLORED_FIT = 0.91
@@ -24,9 +27,7 @@ CLEAR_FIT = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Shape(Candidate):
-    """An even region: the shape names that fit it and how well (IoU), and its mean
-    L*a*b* colour.
-    """
+    """An even region: the shape names that fit it, how well (IoU), and its mean L*a*b* colour."""
 
     kinds: frozenset[str]
     fit: float
@@ -34,14 +35,11 @@ class Shape(Candidate):
 
 
 def find_shapes(picture: Picture) -> list[Shape]:
-    """All even regions of the picture that are circles, ellipses, squares, rectangles, triangles
-    and the like.
-    """
-    steps = np.max(
-        cv2.split(cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))),
-        axis=0,
-    )
-    edge = min(max(8.0 + 2.0 * float(np.median(steps)), _EDGES[0]), _EDGES[1])
+    """All even regions of the picture that are circles, squares, triangles and the like."""
+    gradient = cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    steps = np.max(cv2.split(gradient), axis=0)
+    edge = 8.0 + 2.0 * float(np.median(steps))
+    edge = min(max(edge, _EDGE_IN_CLEAN), _EDGE_IN_GRAINY)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         (steps < edge).astype(np.uint8), connectivity=4
     )
@@ -50,16 +48,11 @@ def find_shapes(picture: Picture) -> list[Shape]:
     shapes = []
     largest_first = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")
     for label in largest_first[:_MOST_SHAPES]:
-        x, y, w, h, size = (int(v) for v in stats[label])
+        x, y, w, h, size = map(int, stats[label])
         if size < least:
             break
-        if (
-            min(w, h) < thinnest
-            or x <= 1
-            or y <= 1
-            or x + w >= picture.width - 1
-            or y + h >= picture.height - 1
-        ):
+        is_whole = x > 1 and y > 1 and x + w < picture.width - 1 and y + h < picture.height - 1
+        if min(w, h) < thinnest or not is_whole:
             continue  # too thin to tell, or cut off by the picture's edge
         shape = _read_shape(picture, labels, int(label), (x, y, w, h))
         if shape is not None:
@@ -69,31 +62,41 @@ def find_shapes(picture: Picture) -> list[Shape]:
 
 def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Shape]:
     """The shapes of one name and of one colour, if a colour is given."""
-    return [s for s in shapes if kind in s.kinds and (color is None or color_matches(color, s.lab))]
+    of_kind = [shape for shape in shapes if kind in shape.kinds]
+    if color is None:
+        return of_kind
+    return [shape for shape in of_kind if color_matches(color, shape.lab)]
 
 
 def _read_shape(
     picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
 ) -> Shape | None:
+    """The shape that an even region is, which has a label and a box (x, y, width, height)."""
     x, y, w, h = box
     margin = 10
-    x1, y1 = max(0, x - margin), max(0, y - margin)
-    x2, y2 = min(picture.width, x + w + margin), min(picture.height, y + h + margin)
+    x1 = max(0, x - margin)
+    y1 = max(0, y - margin)
+    x2 = min(picture.width, x + w + margin)
+    y2 = min(picture.height, y + h + margin)
     part = (labels[y1:y2, x1:x2] == label).astype(np.uint8)
     lab = picture.lab[y1:y2, x1:x2]
     color = lab[part > 0].mean(axis=0)
     # The step at the edge took one pixel off all around.
     contour = _outline(cv2.dilate(part, np.ones((3, 3), np.uint8)))
     filled = cv2.drawContours(np.zeros_like(part), [contour], -1, 1, cv2.FILLED)
-    ring = cv2.dilate(filled, np.ones((17, 17), np.uint8)) - cv2.dilate(
-        filled, np.ones((9, 9), np.uint8)
-    )
-    if not ring.any() or float(np.linalg.norm(lab[ring > 0].mean(axis=0) - color)) < _MIN_CONTRAST:
+    inner = cv2.dilate(filled, np.ones((9, 9), np.uint8))
+    outer = cv2.dilate(filled, np.ones((17, 17), np.uint8))
+    ring = outer - inner
+    if not ring.any():
+        return None
+    contrast = float(np.linalg.norm(lab[ring > 0].mean(axis=0) - color))
+    if contrast < _MIN_CONTRAST:
         return None
     filled = _with_corners(picture.bgr[y1:y2, x1:x2], filled, ring)
     contour = _outline(filled)
     left, top, width, height = cv2.boundingRect(contour)
-    kinds, fit = _kinds(contour, filled, _FIT if min(width, height) >= 30 else _SMALL_FIT)
+    least_fit = _FIT if min(width, height) >= 30 else _SMALL_FIT
+    kinds, fit = _kinds(contour, filled, least_fit)
     if not kinds:
         return None
     bbox = box_of(x1 + left, y1 + top, width, height)
@@ -106,10 +109,9 @@ def _outline(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    """The region with its sharp corners, which the median rounded off, read from the picture
-    itself.
-    """
-    inside, outside = bgr[filled > 0].mean(axis=0), bgr[ring > 0].mean(axis=0)
+    """The region with its sharp corners, read from the picture: the median rounded them off."""
+    inside = bgr[filled > 0].mean(axis=0)
+    outside = bgr[ring > 0].mean(axis=0)
     across = inside - outside
     share = (bgr - outside) @ across / max(float(across @ across), 1.0)
     near = cv2.dilate(filled, np.ones((9, 9), np.uint8)) & (share > 0.5).astype(np.uint8)
@@ -118,14 +120,19 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
 
 
 def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
-    """The names of the ideal shape that covers the region best, and its IoU; no name when none
-    covers it well.
+    """The names of the ideal shape that covers the region best, and its IoU.
+
+    No name when none covers it well.
     """
-    area, hull = float(filled.sum()), cv2.convexHull(contour)
+    area = float(filled.sum())
+    hull = cv2.convexHull(contour)
     solidity = area / max(cv2.contourArea(hull), 1.0)
     if solidity < 0.8:
-        return (frozenset({"star"}), 1.0) if _is_star(contour, hull) else (frozenset(), 0.0)
-    _, sides, _ = rotated = cv2.minAreaRect(contour)
+        if _is_star(contour, hull):
+            return frozenset({"star"}), 1.0
+        return frozenset(), 0.0
+    rotated = cv2.minAreaRect(contour)
+    _, sides, _ = rotated
     corners = _corners(hull)
     _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
     axes_ratio, ellipse = _equal_ellipse(filled)
@@ -139,14 +146,17 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
         fits[_POLYGONS[len(corners)]] = _cover(filled, corners) - 0.015
     best = max(fits, key=lambda name: fits[name])
     # Blunt corners make a triangle fit worse, but nothing else comes near it.
-    if fits[best] < least_fit - (0.04 if best == "triangle" else 0.0):
+    allowance = 0.04 if best == "triangle" else 0.0
+    if fits[best] < least_fit - allowance:
         return frozenset(), fits[best]
     names = {best}
     if best == "ellipse" and axes_ratio >= 0.88:
         names = {"circle"}
     elif best == "rectangle":
-        names = {"square" if min(sides) / max(max(sides), 1.0) >= 0.9 else "rectangle"}
-        names |= {"diamond"} if _stands_on_corner(corners) else set()
+        if min(sides) / max(max(sides), 1.0) >= 0.9:
+            names = {"square"}
+        if _stands_on_corner(corners):
+            names.add("diamond")
     return frozenset(names), fits[best]
 
 
@@ -155,9 +165,8 @@ def _equal_ellipse(filled: Array) -> tuple[float, Array]:
     moments = cv2.moments(filled, binaryImage=True)
     total = max(moments["m00"], 1.0)
     center = (moments["m10"] / total, moments["m01"] / total)
-    covariance = (
-        np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]]) / total
-    )
+    mixed = moments["mu11"]
+    covariance = np.array([[moments["mu20"], mixed], [mixed, moments["mu02"]]]) / total
     values, vectors = np.linalg.eigh(covariance)
     axes = 2.0 * np.sqrt(np.maximum(values, 0.25))
     turns = np.linspace(0.0, 2.0 * np.pi, 72, endpoint=False)
@@ -167,9 +176,8 @@ def _equal_ellipse(filled: Array) -> tuple[float, Array]:
 
 def _cover(filled: Array, outline: Array) -> float:
     """Intersection over union of the region and a polygon."""
-    ideal = cv2.fillPoly(
-        np.zeros_like(filled), [np.round(outline).astype(np.int32).reshape(-1, 1, 2)], 1
-    )
+    points = np.round(outline).astype(np.int32).reshape(-1, 1, 2)
+    ideal = cv2.fillPoly(np.zeros_like(filled), [points], 1)
     both = int(cv2.countNonZero(ideal & filled))
     return both / max(int(cv2.countNonZero(ideal | filled)), 1)
 
@@ -186,12 +194,10 @@ def _stands_on_corner(corners: Array) -> bool:
 def _is_star(contour: Array, hull: Array) -> bool:
     """Whether a region has five points: a hull of five corners and five bays of like depths."""
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
+    if len(outline) < 8 or len(_corners(hull)) != 5:
+        return False
     indices = np.sort(cv2.convexHull(outline, returnPoints=False), axis=0)[::-1]
-    defects = (
-        cv2.convexityDefects(outline, indices)
-        if len(outline) >= 8 and len(_corners(hull)) == 5
-        else None
-    )
+    defects = cv2.convexityDefects(outline, indices)
     if defects is None:
         return False
     depths = defects[:, 0, 3] / 256.0

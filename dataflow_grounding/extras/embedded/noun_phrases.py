@@ -1,18 +1,16 @@
-"""English read by rules over closed word lists: noun phrases, as spans of tokens, and the
-expressions of a caption.
-"""
+"""English read by rules over closed word lists: noun phrases, and the expressions of a caption."""
 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from dataflow_grounding.extras.embedded import words
 
 # Nobody says more in one phrase, and reading stays linear.
-_MOST_DETERMINERS, _MOST_WORDS = 3, 12
+_MOST_DETERMINERS = 3
+_MOST_WORDS = 12
 _WHERE = words.DEPTHS | set(words.POSITIONS)
 _PLACING = words.PLACES.union(words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"])
 # a bare plural may come after
@@ -35,8 +33,10 @@ _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
 @dataclass(frozen=True, slots=True)
 class NounPhrase:
-    """Token indices: ``[start, end)``, ``chunk`` after articles and numbers, ``head``, ``[end,
-    tail)`` the position.
+    """The tokens that a noun phrase takes, by their indices.
+
+    It is ``[start, end)``, ``[end, tail)`` the position that follows it; ``chunk`` is where
+    articles and numbers end, ``head`` the noun.
     """
 
     start: int
@@ -47,8 +47,9 @@ class NounPhrase:
 
 
 def tokenize(text: str) -> list[str]:
-    """Words (letters and digits, joined by hyphens and apostrophes) in lower case and single
-    punctuation marks.
+    """Words in lower case and single punctuation marks.
+
+    A word is letters and digits, joined by hyphens and apostrophes.
     """
     return [token.lower().replace("’", "'") for token in _TOKEN.findall(text)]
 
@@ -56,32 +57,33 @@ def tokenize(text: str) -> list[str]:
 def read_noun_phrase(
     tokens: Sequence[str], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
-    """The noun phrase that begins at ``tokens[at]``, or None; ``is_label`` may be unknown,
-    ``is_inner``: after "of".
+    """The noun phrase that begins at ``tokens[at]``, or None.
+
+    Args:
+        tokens: Those of a text.
+        at: Where it begins.
+        is_label: Whether its noun may be an unknown word.
+        is_inner: Whether it stands after "of".
     """
-    chunk = at + len([*takewhile(words.ARTICLES.__contains__, tokens[at : at + _MOST_DETERMINERS])])
-    head = _first_noun(
-        tokens, chunk, chunk > at or is_label, _token(tokens, at - 1) in _BEFORE_PLURALS
-    )
+    chunk = at
+    while chunk < at + _MOST_DETERMINERS and _token(tokens, chunk) in words.ARTICLES:
+        chunk += 1
+    may_be_unknown = chunk > at or is_label
+    may_be_plural = _token(tokens, at - 1) in _BEFORE_PLURALS
+    head = _first_noun(tokens, chunk, may_be_unknown, may_be_plural)
     if head is None:
         return None
-    while (
-        head + 1 < chunk + _MOST_WORDS
-        and _continues(tokens, head + 1)
-        and _extends(*tokens[head : head + 2])
-    ):
-        head += 1
-    end, singular_head = head + 1, words.singular(tokens[head])
+    head = _last_noun(tokens, head, chunk + _MOST_WORDS)
+    end = head + 1
+    singular_head = words.singular(tokens[head])
+    takes_of = singular_head in words.OF_HEADS or singular_head in words.QUANTITIES
     # One "of" deep: the rest of "a cup of a brand of tea" is left.
-    if (
-        not is_inner
-        and _token(tokens, end) == "of"
-        and singular_head in words.OF_HEADS | words.QUANTITIES
-    ):
+    if takes_of and not is_inner and _token(tokens, end) == "of":
         inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
         if inner is not None:
             if singular_head in words.QUANTITIES:
-                chunk, head = inner.chunk, inner.head
+                chunk = inner.chunk
+                head = inner.head
             end = inner.end
     while chunk < head and (tokens[chunk] in _COUNTS or tokens[chunk].isdecimal()):
         chunk += 1
@@ -89,21 +91,27 @@ def read_noun_phrase(
 
 
 def read_position(tokens: Sequence[str], at: int) -> int:
-    """Where position words that begin at ``tokens[at]`` end ("in the top left corner"); ``at`` if
-    there are none.
+    """Where position words that begin at ``tokens[at]`` end; ``at`` if there are none.
+
+    They are words like "in the top left corner".
     """
     if _token(tokens, at) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
         return at
-    here = first = at + 2 if _token(tokens, at + 1) in ("the", "its") else at + 1
-    while here < first + _MOST_WORDS and _token(tokens, here) in _PLACING:
-        here += 1
-    if _WHERE.isdisjoint(tokens[first:here]):
+    first = at + 1
+    if _token(tokens, first) in ("the", "its"):
+        first += 1
+    end = first
+    while end < first + _MOST_WORDS and _token(tokens, end) in _PLACING:
+        end += 1
+    if _WHERE.isdisjoint(tokens[first:end]):
         return at
-    if _token(tokens, here) != "of":
+    if _token(tokens, end) != "of":
         # "in the left lane": the position word belongs to a noun of its own.
-        return at if words.is_known_noun(_token(tokens, here)) else here
-    after = here + 2 if _token(tokens, here + 1) in ("the", "this", "a") else here + 1
-    return after + 1 if _token(tokens, after) in words.PICTURES else at
+        return at if words.is_known_noun(_token(tokens, end)) else end
+    of_what = end + 1
+    if _token(tokens, of_what) in ("the", "this", "a"):
+        of_what += 1
+    return of_what + 1 if _token(tokens, of_what) in words.PICTURES else at
 
 
 def _token(tokens: Sequence[str], at: int) -> str:
@@ -123,11 +131,8 @@ def _first_noun(
         if not _continues(tokens, at):
             return None
         if _is_modifier(word):
-            if (
-                word in ("orange", "square", "oval")
-                and may_be_unknown
-                and not _continues(tokens, at + 1)
-            ):
+            may_be_noun = may_be_unknown and word in ("orange", "square", "oval")
+            if may_be_noun and not _continues(tokens, at + 1):
                 return at
             modified = True
         elif not modified and may_be_plural and _describes_next(tokens, at):
@@ -139,36 +144,49 @@ def _first_noun(
     return None
 
 
+def _last_noun(tokens: Sequence[str], head: int, limit: int) -> int:
+    """The index of the last of several nouns in a row, before a limit."""
+    while head + 1 < limit and _continues(tokens, head + 1):
+        if not _extends(tokens[head], tokens[head + 1]):
+            break
+        head += 1
+    return head
+
+
 def _extends(noun: str, word: str) -> bool:
     """Whether the word after a noun is a noun too, as in "traffic light"."""
-    known = words.is_known_noun(word)
-    if (
-        (_is_modifier(word) and word != "light")
-        or word in words.VERBS
-        or (words.is_plural(noun) and not known)
-    ):
+    if _is_modifier(word) and word != "light":
+        return False
+    if word in words.VERBS:
+        return False
+    if words.is_known_noun(word):
+        return True
+    if words.is_plural(noun):
         return False
     # After a noun, an unknown word in -s, -ing, -ed or -ly is rather a verb or an adverb.
-    return known or not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
+    return not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
 
 
 def _describes_next(tokens: Sequence[str], at: int) -> bool:
     """Whether an unknown word stands before a known noun ("with curly-ish hair")."""
-    word, after = tokens[at], _token(tokens, at + 1)
+    word = tokens[at]
+    after = _token(tokens, at + 1)
     return not words.is_known(word) and words.is_known_noun(after) and after not in words.VERBS
 
 
 def _is_modifier(word: str) -> bool:
-    return (
-        (word in _MODIFIERS or word.isdecimal() or word.endswith(("'s", "s'")))
-        or ("-" in word and word.endswith("ed"))
-        or any(word.startswith(color + "-") for color in words.CHROMATIC)
-    )
+    """Whether a word stands before a noun: an adjective, a number, "one's", "red-haired"."""
+    if word in _MODIFIERS or word.isdecimal() or word.endswith(("'s", "s'")):
+        return True
+    if "-" not in word:
+        return False
+    return word.endswith("ed") or any(word.startswith(color + "-") for color in words.CHROMATIC)
 
 
 def _joins_adjectives(tokens: Sequence[str], at: int) -> bool:
-    """Whether a comma or "and" stands between two adjectives of one noun ("a big, red ball", "black
-    and white cat").
+    """Whether a comma or "and" stands between two adjectives of one noun.
+
+    So it does in "a big, red ball" and "black and white cat".
     """
     return (
         tokens[at] in (",", "and")
@@ -180,20 +198,25 @@ def _joins_adjectives(tokens: Sequence[str], at: int) -> bool:
 
 
 def _continues(tokens: Sequence[str], at: int) -> bool:
+    """Whether a word stands there that may still belong to a noun phrase."""
     word = _token(tokens, at)
     return word[:1].isalnum() and word not in words.STOPS and word not in words.ARTICLES
 
 
 def _is_noun_here(tokens: Sequence[str], at: int, modified: bool, may_be_plural: bool) -> bool:
+    """Whether a word is the noun of its phrase, by itself and by what stands before it."""
     word = tokens[at]
-    known, verb = words.is_known_noun(word), word in words.VERBS
+    is_known = words.is_known_noun(word)
+    is_verb = word in words.VERBS
     if modified:
-        return known or not (word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1))
-    if known:
-        return not verb or (words.is_plural(word) and may_be_plural)
+        return is_known or not (word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1))
+    if is_known:
+        return not is_verb or (words.is_plural(word) and may_be_plural)
     if word in words.NOT_OBJECTS:
         return True
-    return may_be_plural and not verb and len(word) > 3 and word.isascii() and words.is_plural(word)
+    if is_verb or not may_be_plural:
+        return False
+    return len(word) > 3 and word.isascii() and words.is_plural(word)
 
 
 def extract_expressions(caption: str) -> dict[str, Any]:
@@ -207,9 +230,12 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     read = cleaned[:_READ_CHARACTERS]
-    tokens, spans = tokenize(read), [match.span() for match in _TOKEN.finditer(read)]
-    expressions = []
-    for phrase in _noun_phrases(tokens) if _is_english(tokens, read) else ():
+    tokens = tokenize(read)
+    expressions: list[dict[str, str]] = []
+    if not _is_english(tokens, read):
+        return {"cleaned_caption": cleaned, "expressions": expressions}
+    spans = [match.span() for match in _TOKEN.finditer(read)]
+    for phrase in _noun_phrases(tokens):
         text = cleaned[spans[phrase.start][0] : spans[phrase.tail - 1][1]]
         chunk = cleaned[spans[phrase.chunk][0] : spans[phrase.end - 1][1]]
         expressions.append({"text": text, "noun_chunk": chunk})
@@ -217,22 +243,25 @@ def extract_expressions(caption: str) -> dict[str, Any]:
 
 
 def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
+    """The noun phrases that name a thing, one after the other."""
     at = 0
     while at < len(tokens):
         phrase = read_noun_phrase(tokens, at)
-        head = words.singular(tokens[phrase.head]) if phrase else ""
+        if phrase is None:
+            at += 1
+            continue
+        head = words.singular(tokens[phrase.head])
         # "on the left", "in the picture": where something is, not a thing.
-        is_thing = (
-            head not in words.NOT_OBJECTS and not head.isdecimal() and head not in words.NUMBERS
-        )
-        if phrase and is_thing and _token(tokens, at - 1) not in words.NEGATIONS:
+        is_no_thing = head in words.NOT_OBJECTS or head.isdecimal() or head in words.NUMBERS
+        if is_no_thing or _token(tokens, at - 1) in words.NEGATIONS:
+            at = phrase.end
+        else:
             yield phrase
             at = phrase.tail
-        else:
-            at = phrase.end if phrase else at + 1
 
 
 def _is_english(tokens: list[str], text: str) -> bool:
+    """Whether a text is in Latin letters, many of its words known and few foreign."""
     read = [token for token in tokens if token[0].isalpha()]
     letters = sum(character.isalpha() for character in text)
     latin = sum(character.isalpha() and character < "\u0250" for character in text)

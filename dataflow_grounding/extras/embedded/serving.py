@@ -28,16 +28,17 @@ ABOUT_REGIONS = (
 
 
 class EmbeddedServing(Serving):
-    """Small closed vocabulary, deterministic: faces, eyes, people, cats, plates, sky, plants, clear
-    colours, shapes.
+    """A deterministic grounder with a small closed vocabulary.
 
-    What it can't look for it calls unsupported, several equal candidates ambiguous. Never a box
-    that it is not sure of. Given regions it describes by their labels, colours, sizes and places.
+    It sees faces, eyes, people, cats, plates, sky, plants, clear colours and shapes. What it can't
+    look for it calls unsupported, several equal candidates ambiguous. Never a box that it is not
+    sure of. Given regions it describes by their labels, colours, sizes and places.
     """
 
     model = "embedded-opencv"
     endpoint = f"embedded:{VERSION}"
     box_format = "xyxy_px"
+    tasks = ("expression_extraction", "phrase_grounding", *ABOUT_REGIONS)
     # a description is compared with all other regions, so they are seen together
     regions_per_request = 1000
     needs_labels = True
@@ -58,6 +59,7 @@ class EmbeddedServing(Serving):
 
 
 def _answer(request: Request[Any]) -> str:
+    """The answer to a task, as JSON. Raises RequestRefused for a task that it doesn't know."""
     if request.task == "expression_extraction":
         answer: dict[str, Any] = extract_expressions(request.input["caption"])
     elif request.task == "phrase_grounding":
@@ -74,9 +76,7 @@ def _answer(request: Request[Any]) -> str:
 
 
 def _bgr(image: Image) -> Any:
-    """The upright picture, in the size as sent, as a NumPy array of rows x columns x (blue, green,
-    red).
-    """
+    """The upright picture as sent: a NumPy array of rows x columns x (blue, green, red)."""
     import numpy
 
     with image.decoded() as picture:

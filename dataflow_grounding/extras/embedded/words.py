@@ -13,35 +13,57 @@ def _words(name: str) -> frozenset[str]:
 
 def _terms(name: str) -> dict[str, str]:
     """Word → the term that it means."""
-    return {word: term for term, words in _LISTS[name].items() for word in words.split()}
+    terms = {}
+    for term, words in _LISTS[name].items():
+        for word in words.split():
+            terms[word] = term
+    return terms
 
 
 def _inflected(stem: str) -> tuple[str, ...]:
+    """The forms of a verb, also some that it does not have."""
     base = stem[:-1] if stem.endswith("e") else stem
     doubled = stem + stem[-1]
-    ending = "es" if stem.endswith(("s", "x", "ch", "sh", "o")) else "s"
-    third = stem[:-1] + "ies" if stem.endswith("y") and stem[-2] not in "aeou" else stem + ending
+    if stem.endswith("y") and stem[-2] not in "aeou":
+        third = stem[:-1] + "ies"
+    elif stem.endswith(("s", "x", "ch", "sh", "o")):
+        third = stem + "es"
+    else:
+        third = stem + "s"
     return (stem, third, base + "ing", base + "ed", doubled + "ing", doubled + "ed")
 
 
-ARTICLES, NEGATIONS, VAGUE_COUNTS, TONES = map(
-    _words, ("articles", "negations", "vague_counts", "tones")
-)
+ARTICLES = _words("articles")
+NEGATIONS = _words("negations")
+VAGUE_COUNTS = _words("vague_counts")
+TONES = _words("tones")
 NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
 COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
-CHROMATIC, ACHROMATIC, SIZES, POSITIONS = map(
-    _terms, ("chromatic", "achromatic", "sizes", "positions")
-)
-MANY_COLORED, OTHER_COLORS = _words("many_colored"), _words("other_colors")
-DEPTHS, PLACES, PICTURES, ORDINALS = map(_words, ("depths", "places", "pictures", "ordinals"))
-SHAPES, KINDS, NEVER = map(_terms, ("shapes", "kinds", "never"))
+CHROMATIC = _terms("chromatic")
+ACHROMATIC = _terms("achromatic")
+SIZES = _terms("sizes")
+POSITIONS = _terms("positions")
+MANY_COLORED = _words("many_colored")
+OTHER_COLORS = _words("other_colors")
+DEPTHS = _words("depths")
+PLACES = _words("places")
+PICTURES = _words("pictures")
+ORDINALS = _words("ordinals")
+SHAPES = _terms("shapes")
+KINDS = _terms("kinds")
+NEVER = _terms("never")
 PEOPLE = frozenset(word for word, kind in KINDS.items() if kind == "person")
-ANYONE, NOT_COLORED, ANYTHING, ROUND = map(_words, ("anyone", "not_colored", "anything", "round"))
+ANYONE = _words("anyone")
+NOT_COLORED = _words("not_colored")
+ANYTHING = _words("anything")
+ROUND = _words("round")
 ONE_COLORED = _words("one_colored") | ANYTHING
 FIGURES = _words("figures") | ROUND | ANYTHING
 NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
-OF_HEADS, QUANTITIES = _words("of_heads"), _words("quantities")
-PREPOSITIONS, CONJUNCTIONS = _words("prepositions"), _words("conjunctions")
+OF_HEADS = _words("of_heads")
+QUANTITIES = _words("quantities")
+PREPOSITIONS = _words("prepositions")
+CONJUNCTIONS = _words("conjunctions")
 STOPS = (
     PREPOSITIONS
     | CONJUNCTIONS
@@ -50,13 +72,12 @@ STOPS = (
     | _words("auxiliaries")
     | _words("adverbs")
 )
-VERBS = frozenset({form for stem in _words("verb_stems") for form in _inflected(stem)}) | _words(
-    "verb_irregular"
-)
-VERBS -= {"leaves"}
-ADJECTIVES, ALWAYS_PLURAL, FOREIGN, TESTED = map(
-    _words, ("adjectives", "always_plural", "foreign", "tested")
-)
+_REGULAR_VERBS = {form for stem in _words("verb_stems") for form in _inflected(stem)}
+VERBS = _words("verb_irregular").union(_REGULAR_VERBS) - {"leaves"}
+ADJECTIVES = _words("adjectives")
+ALWAYS_PLURAL = _words("always_plural")
+FOREIGN = _words("foreign")
+TESTED = _words("tested")
 NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
 IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
 RELATIONS: dict[str, str] = _LISTS["relations"]
@@ -79,17 +100,15 @@ _KNOWN = STOPS.union(
 
 
 def singular(word: str) -> str:
-    """The singular of an English noun in lower case; the word itself when it is singular or not a
-    noun.
+    """The singular of an English noun in lower case.
+
+    The word itself when it is singular or not a noun.
     """
     if word in IRREGULAR_PLURALS:
         return IRREGULAR_PLURALS[word]
-    if (
-        word in ALWAYS_PLURAL
-        or len(word) < 4
-        or not word.endswith("s")
-        or word.endswith(("ss", "us", "is"))
-    ):
+    if word in ALWAYS_PLURAL or len(word) < 4:
+        return word
+    if not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"

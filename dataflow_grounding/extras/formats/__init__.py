@@ -25,31 +25,51 @@ WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 
 
 def find_format(name: str, **options: Any) -> Format:
-    """The format of that name, or the user's own as `module:Class`, with its options.
+    """Return a new object of the format of that name, or the user's own, with its options set.
+
+    A user's own is named as `module:Class`.
 
     Raises:
         SpecError: There is no such format, or it has no such option.
     """
-    from dataflow_grounding.extras.formats.base import Carries
+    from dataflow_grounding.extras.formats.base import Carries, Format
     from dataflow_grounding.spec.user_code import in_one_line, named
 
     row = FORMATS.get(name)
     target = f"{__name__}.{row['home']}" if row else name
     format_class = named(target, "format", FORMATS, ["."])
-    with in_one_line(f"format {name!r}"):
+    what = f"format {name!r}"
+    if not (isinstance(format_class, type) and issubclass(format_class, Format)):
+        raise SpecError(
+            f"{what} is no format: derive a class from"
+            " dataflow_grounding.extras.formats.base.Format, as docs/extending.md shows"
+        )
+    missing = [] if row else _missing_in(format_class)
+    if missing:
+        raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")
+    with in_one_line(what):
         fields = getattr(format_class, "__dataclass_fields__", ())
         for option in options:
             if option not in fields:
                 raise SpecError(f"format {name!r} has no option {option!r}")
-        made: Format = format_class(**options)
-        made.passed_over = Counter()
+        new_format: Format = format_class(**options)
+        new_format.passed_over = Counter()
+        new_format.remarks = []
+        new_format.class_names = []
         if row:
-            made.name = name
-            made.about = row["about"]
-            made.data_file = row["file"]
+            new_format.name = name
+            new_format.about = row["about"]
+            new_format.data_file = row["file"]
             abilities = dict.fromkeys(row["says"], True)
-            made.carries = Carries(**abilities, numbers=row.get("numbers", ""))
-    return made
+            new_format.carries = Carries(**abilities, numbers=row.get("numbers", ""))
+    return new_format
+
+
+def _missing_in(format_class: type[Format]) -> list[str]:
+    """What a format of the user's own lacks: methods, and what says what it is."""
+    methods = [f"{name}()" for name in sorted(format_class.__abstractmethods__)]
+    facts = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
+    return [*methods, *facts]
 
 
 def write(
@@ -65,7 +85,8 @@ def write(
 ) -> Exported:
     """Write records in a format that a trainer reads.
 
-    What is written is a folder with the data, the pictures and a README, or the data file alone.
+    What is written is a folder with the data, the pictures and a README, or the data file alone. An
+    earlier export in the folder is replaced.
 
     Args:
         records: Read once, one at a time.
@@ -108,10 +129,69 @@ def write(
     )
 
 
+def write_parts(
+    parts: Mapping[str, Iterable[Mapping[str, Any]]],
+    format: str,
+    path: str,
+    *,
+    images: Images | None = None,
+    folders: Sequence[str] = (),
+    select: Selection | None = None,
+    strict: bool = False,
+    **options: Any,
+) -> Exported:
+    """Write the parts of a split in a format that a trainer reads, each into a folder of its name.
+
+    What they share is written once, beside them: the README, and YOLO's `data.yaml`.
+
+    Args:
+        parts: Records by the part's name: `train`, `val`, `test`.
+        format, images, folders, select, strict, options: As `write` takes them. Categories have the
+            same numbers in all parts of YOLO, and of COCO where `class_list` names all of them.
+        path: A folder.
+
+    Returns:
+        Counts of what was written, lost and left out; under `parts` those of each part.
+
+    Raises:
+        SpecError, InputError: As `write`; or nothing of a part is left.
+
+    Example:
+        >>> import os, tempfile
+        >>> box = {"text": "a cat", "instances": [{"bbox": [1, 2, 30, 40]}]}
+        >>> record = {"image_path": "a.jpg", "width": 64, "height": 48, "expressions": [box]}
+        >>> parts = {"train": [record], "val": [{**record, "image_path": "b.jpg"}]}
+        >>> out = tempfile.mkdtemp() + "/out"
+        >>> done = write_parts(parts, "yolo", out, images="reference")
+        >>> done.parts["val"]["boxes"], sorted(os.listdir(out))
+        (1, ['README.md', 'data.yaml', 'train', 'val'])
+    """
+    from dataflow_grounding.extras.formats.export import Selection, export_parts
+
+    return export_parts(
+        parts,
+        find_format(format, **options),
+        path,
+        images,
+        folders,
+        select or Selection(),
+        strict,
+    )
+
+
+def takes(format: str, option: str) -> bool:
+    """Whether a format has an option of that name. Raises SpecError if there is no such format."""
+    from dataflow_grounding.spec.user_code import named
+
+    row = FORMATS.get(format)
+    format_class = named(f"{__name__}.{row['home']}" if row else format, "format", FORMATS, ["."])
+    return option in getattr(format_class, "__dataclass_fields__", ())
+
+
 def read(
     path: str, format: str | Format, *, image_root: str | None = None, **options: Any
 ) -> Iterator[dict[str, Any]]:
-    """The records of a file or folder of a format, one at a time, completed as this package's are.
+    """Yield the records of a file or folder of a format, completed as this package's are.
 
     Args:
         path: The file, or the folder of an export.
@@ -127,20 +207,23 @@ def read(
         SpecError: There is no such format, or it has no such option.
         InputError: The file can't be read, or is not of the format.
     """
-    from dataflow_grounding.extras.formats.reading import completed
+    from dataflow_grounding.extras.formats.reading import complete_rows
 
-    made = find_format(format, **options) if isinstance(format, str) else format
-    rows = _within_memory(path, made.read(path, image_root or folder_of(path)))
-    return completed(rows, path, made.passed_over, made.carries.empty and not made.whole)
+    source = find_format(format, **options) if isinstance(format, str) else format
+    rows = _within_memory(path, source.read(path, image_root or folder_of(path)))
+    # A picture without phrases is a background there where the format can say so; whole records
+    # say it themselves.
+    backgrounds = source.carries.empty and not source.whole
+    return complete_rows(rows, path, source.passed_over, backgrounds)
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The rows; running out of memory becomes an InputError that names the path."""
+    """Yield the rows; what files or memory fail at becomes an InputError that names the path."""
     with told_as(InputError, f"can't read {path}"):
         yield from rows
 
 
 def folder_of(path: str) -> str:
-    """The path itself where it is a folder, else the folder that the file is in."""
+    """Return the path itself where it is a folder, else the folder that the file is in."""
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     return folder or "."

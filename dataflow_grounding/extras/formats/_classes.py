@@ -1,21 +1,28 @@
-"""Phrases as a detector's classes, and numbers for names."""
+"""The classes of phrases, for detectors, and numbers for names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.engine.number_table import NumberTable
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.replies.labels import head_word
 
-ONE = "object"
-_REST = "*"
-_WAYS = ("phrase", "head", "one")
+_HASHES = 2**64
+ONE = "object"  # the class of all, where there is only one
+UNLISTED = "classes that aren't in the list, numbered behind it"
+NO_LIST = (
+    "classes are numbered as they come, as no list of them is known here: keep classes.txt of the"
+    " run, or of the import, beside the records"
+)
+_REST = "*"  # in a file of classes: any phrase that isn't in there
+_WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class without a file
 
 
 class Numbers:
-    """Numbers from 1 for names, in the order in which they come first.
+    """Gives names numbers from 1, in the order in which they come first.
 
-    Only hashes are kept: there may be millions.
+    Only hashes are kept, as there may be millions: two names of one hash would get one number.
 
     Example:
         >>> numbers = Numbers()
@@ -33,7 +40,7 @@ class Numbers:
         return self._known.count
 
     def of(self, name: str) -> tuple[int, bool]:
-        """The name's number, and whether it is new."""
+        """Return the name's number, and whether it is new: then `on_new` was called."""
         key = hash(name)
         known = self._known.get(key)
         if known is not None:
@@ -45,55 +52,91 @@ class Numbers:
 
 
 class Classes:
-    """Which class each phrase is of.
+    """Finds the class of each expression.
 
     Args:
-        how: `phrase`: the phrase itself, in lower case; `head`: its head noun; `one`: all are
-            `object`; else the path of a YAML file, phrase → class, where `*` is any other phrase.
-        joint: What stands for something else in a class's name, and becomes a blank there.
+        how: `class`: what the expression states as its class, else its phrase; `phrase`: the phrase
+            itself, in lower case; `head`: its head noun; `one`: all are `object`; else the path of
+            a YAML file, phrase → class, where `*` is any other phrase.
+        joint: A character that means something else in the format's names of classes; in ours it
+            becomes a blank.
+        listed: Names of classes in the order of their numbers, such as the run's `data.classes`.
+            Not used with a file.
 
-    `fixed` are the classes whose order doesn't depend on the data: those of the file.
+    `fixed` are the classes whose order doesn't depend on the data: those of the file, else those
+    that are listed. `lacks_list` is set once an expression states its class, and none are listed.
 
     Raises:
         InputError: The file can't be read, or says something else.
     """
 
-    def __init__(self, how: str, joint: str = " ") -> None:
+    def __init__(self, how: str, joint: str = " ", listed: Sequence[str] = ()) -> None:
         self._how = how
         self._joint = joint
-        self._map: dict[str, str] = {}
+        self._class_of_phrase: dict[str, str] = {}  # of the file, by class_key of the phrase
+        self._listed: dict[str, str] = {}  # class_key → name as it is listed
+        self.lacks_list = False
+        # the name of a class as it is written, and its class_key, as hashes
+        self._key_of_name = NumberTable()
         if how not in _WAYS:
-            for phrase, name in read_texts(how, _plain).items():
-                self._map[phrase] = self._class_name(name)
-        self.fixed = list(dict.fromkeys(self._map.values()))
+            for phrase, name in read_texts(how, class_key).items():
+                self._class_of_phrase[phrase] = self._class_name(name)
+            self.fixed = list(dict.fromkeys(self._class_of_phrase.values()))
+            return
+        if how in ("class", "phrase"):
+            self._listed = {class_key(name): self._class_name(name) for name in listed}
+        self.fixed = list(dict.fromkeys(self.of({"text": name}) for name in listed))
 
-    def of(self, phrase: str) -> str:
-        """The phrase's class. Raises InputError for one that the file doesn't have."""
+    def remarks(self, count: int) -> list[str]:
+        """Return what to tell of the numbers of so many classes that were written."""
+        if self.lacks_list:
+            return [NO_LIST]
+        unlisted = count - len(self.fixed)
+        return [f"{UNLISTED}: {unlisted}"] if self.fixed and unlisted else []
+
+    def of(self, expression: Mapping[str, Any]) -> str:
+        """Return the expression's class. Raises InputError for a phrase that the file lacks."""
         if self._how == "one":
             return ONE
-        plain = _plain(phrase)
+        if self._how == "class":
+            name = class_of(expression)
+            if "class" in expression and not self._listed:
+                self.lacks_list = True
+            return self._listed.get(class_key(name)) or self._class_name(name)
+        phrase = class_key(expression["text"])
         if self._how == "phrase":
-            return self._class_name(plain)
+            return self._listed.get(phrase) or self._class_name(phrase)
         if self._how == "head":
-            return self._class_name(head_word(plain) or plain)
-        if plain not in self._map and _REST not in self._map:
+            return self._class_name(head_word(phrase) or phrase)
+        if phrase not in self._class_of_phrase and _REST not in self._class_of_phrase:
             raise InputError(
-                f"{self._how} has no class for {plain!r}: add it, or {_REST!r} for all others"
+                f"{self._how} has no class for {phrase!r}: add it, or {_REST!r} for all others"
             )
-        return self._map.get(plain) or self._map[_REST]
+        return self._class_of_phrase.get(phrase) or self._class_of_phrase[_REST]
 
     def _class_name(self, name: str) -> str:
-        return " ".join(name.replace(self._joint, " ").split()) or ONE
+        """Return the name with single blanks, also for `joint`; `object` where nothing is left.
+
+        Raises InputError where another class has that name already: `a_b` and `a b`, for KITTI.
+        """
+        written = " ".join(name.replace(self._joint, " ").split())
+        if not written:
+            return ONE
+        key = hash(class_key(name)) % _HASHES
+        if self._key_of_name.get(hash(written)) not in (None, key):
+            raise InputError(
+                f"two classes would be {written!r}, as {self._joint!r} is a blank here: rename one"
+                " (--classes takes a file of phrases and their classes)"
+            )
+        self._key_of_name.set(hash(written), key)
+        return written
 
 
-def _plain(phrase: str) -> str:
-    return clean_caption(phrase).lower()
+def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
+    """Return what a YAML file of texts says, `phrase: class` or `class: phrase`, as a dict.
 
-
-def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
-    """A YAML file of phrase: class, or class: phrase.
-
-    `plain` is applied to what stands before the colon. Raises InputError.
+    `key_of` makes the keys of what stands before the colons. Raises InputError, also where two
+    lines of one key differ.
     """
     import yaml
 
@@ -106,24 +149,29 @@ def read_texts(path: str, plain: Callable[[str], str] = str) -> dict[str, str]:
         raise InputError(f"can't read {path}: {why}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply") from None
+    except (LookupError, AttributeError):  # of PyYAML's constructors, for `!!bool x` and the like
+        data = None
     if not _is_of_texts(data):
         raise InputError(
             f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
         )
-    _refuse_two_values(path, text, plain)
-    return {plain(key): value for key, value in data.items()}
+    _refuse_two_values(path, text, key_of)
+    return {key_of(key): value for key, value in data.items()}
 
 
 def _is_of_texts(data: object) -> bool:
+    """Whether this is a dict of texts to texts."""
     if not isinstance(data, dict):
         return False
     return all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
 
 
-def _refuse_two_values(path: str, text: str, plain: Callable[[str], str]) -> None:
-    """Raises InputError where a key stands twice with different values.
+def _refuse_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
+    """Raise InputError where two lines of a YAML text have one key and different values.
 
-    PyYAML keeps the last without a word, so that its nodes are looked at.
+    What PyYAML loads wouldn't show it, as it keeps the last of equal keys: its nodes do.
     """
     import yaml
 
@@ -131,6 +179,7 @@ def _refuse_two_values(path: str, text: str, plain: Callable[[str], str]) -> Non
     values: dict[str, str] = {}
     if root is None:
         return
-    for key, value in root.value:
-        if values.setdefault(plain(key.value), value.value) != value.value:
-            raise InputError(f"{path} has two lines of {plain(key.value)!r} that differ: leave one")
+    for key_node, value_node in root.value:
+        key = key_of(key_node.value)
+        if values.setdefault(key, value_node.value) != value_node.value:
+            raise InputError(f"{path} has two lines of {key!r} that differ: leave one")

@@ -1,18 +1,19 @@
-"""What a format of annotated pictures is: what it carries, and how it is written and read."""
+"""The base class of formats of annotated pictures, and what passes between it and an export."""
 
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.spans import Span, find_spans
+from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.formats.export_folder import ExportFolder
+    from dataflow_grounding.extras.formats.export_pictures import Naming
 
 EXACT = 0.01  # px: numbers that come back closer than this are the same
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # what readers may take for something else than text
@@ -20,7 +21,11 @@ _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a bla
 
 
 def stands(text: str, span: Any, caption: Any) -> bool:
-    """Whether a text stands in a caption at `[start, end)`."""
+    """Whether a text stands in a caption at the span `[start, end)`, in code points.
+
+    Case, spacing and what else `find_spans` overlooks may differ. False also where the span or the
+    caption is something else than that.
+    """
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
         words = caption[start:end]
@@ -46,6 +51,7 @@ class Carries:
         scores: The score of each box.
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
+        classes: The class of a phrase that is called otherwise.
         numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
@@ -59,10 +65,16 @@ class Carries:
     scores: bool = False
     ids: bool = False
     verified: bool = False
+    classes: bool = False
     numbers: str = ""
 
     def why_not(self, status: str, span: object) -> str:
-        """What keeps a phrase out, in words to be counted under; empty where it can be written."""
+        """Return what keeps a phrase out, in words to be counted under; empty where nothing does.
+
+        Args:
+            status: The phrase's.
+            span: Where it stands in its caption; empty or None where it doesn't.
+        """
         if status == "none" and not self.nothing_there:
             return "phrases that aren't in their picture"
         if status not in ("grounded", "none") and not self.doubtful:
@@ -117,11 +129,14 @@ class Sample:
 
 
 class Format(ABC):
-    """A format: two doors, out and in. Its options are the fields of its class, as a dataclass.
+    """A format: `write` is the way out, `read` the way in.
 
-    `name`, `about`, `carries` and `data_file` are those of formats.yaml, or a user's own;
-    `data_file` is what a trainer is pointed at, relative to the export's folder. `passed_over`
-    counts what `read` leaves out, in words: `find_format` makes it.
+    Its options are the fields of its class, if that is a dataclass. `name`, `about`, `carries` and
+    `data_file` are those of formats.yaml, or a user's own; `data_file` is what a trainer is pointed
+    at, relative to the export's folder. `passed_over` counts what `read` leaves out, in words;
+    `remarks` are lines on what was written that a user should know; `class_names` are the classes
+    that data which was read lists, in the order of their numbers. `find_format` sets the three,
+    empty; `read` and `write` fill them.
     """
 
     name: str
@@ -129,32 +144,60 @@ class Format(ABC):
     carries: Carries = Carries()
     data_file: str
     passed_over: Counter[str]
+    remarks: list[str]
+    class_names: Sequence[str]
     pictures: str = ""
     """The folder in whose `pictures/` `read` puts pictures that are in the data itself.
 
-    Paths start from it then.
+    Paths of these pictures start from it. Empty: they are left in the data.
     """
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
     """Whether it puts the pictures, each sample's `data`, into its own files."""
+    naming: "Naming" = "folders"
+    """How its pictures are named in an export: in folders as they were, or all in one."""
+    repeats: ClassVar[bool] = False
+    """Whether a phrase that is said twice of one box stays there twice, as in the records."""
+    detects: ClassVar[bool] = False
+    """Whether its readers learn as background whatever has no box in a picture."""
     whole: ClassVar[bool] = False
     """Whether its rows are whole records: one without expressions says nothing of its picture."""
 
     def training(self) -> str:
-        """What the export's README says of training with it besides training.md, in Markdown."""
+        """Return what the README says of training with it besides training.md, in Markdown."""
         return ""
 
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:
-        """Write the samples, each read once, into the folder.
+        """Write the samples into the folder.
 
-        Raises OSError; InputError where the format can only be read.
+        They come one at a time, and can be gone through once. Raises OSError; InputError where the
+        format can only be read.
         """
         raise InputError(f"{self.name} can be read, but not written: choose another format")
 
+    def write_parts(
+        self, parts: Iterator[tuple[Iterator[Sample], "ExportFolder"]], out: "ExportFolder"
+    ) -> None:
+        """Write the parts of a split, each into its own folder, and what they share into `out`.
+
+        A part's samples are to be gone through before the next part is asked for.
+        """
+        for samples, folder in parts:
+            self.write(samples, folder)
+
+    def words_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the words that are written for an expression: its text, or else its class."""
+        text: str = expression["text"]
+        return text
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return what a phrase calls its boxes: of phrases with the same, a box is written once."""
+        return clean_caption(phrase.text).casefold()
+
     @abstractmethod
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """The records of a file or folder of this format, in its order, one at a time.
+        """Yield the records of a file or folder of this format, in its order.
 
         Args:
             path: The data file, or the folder with it.
@@ -170,10 +213,11 @@ class Format(ABC):
         """
 
     def safe(self, text: str) -> str:
-        """The text without what would break a reader.
+        """Return the text without what would break a reader of the format, its `breaking` words.
 
-        ` . ` and `;` become a comma, and a token such as `<image>`, `</ref>`, `<|box_start|>` its
-        name, put apart by blanks.
+        ` . ` and `;` become a comma, all others a blank. Where there is any of them, each token
+        such as `<image>`, `</ref>`, `<|box_start|>` becomes its name, put apart by blanks, and
+        blanks are made single. A text without any of them stays as it is.
         """
         if not any(word in text for word in self.breaking):
             return text

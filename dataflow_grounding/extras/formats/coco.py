@@ -9,7 +9,7 @@ data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
 import marshal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
@@ -21,12 +21,12 @@ from dataflow_grounding.extras.formats._classes import ONE, Classes, Numbers
 from dataflow_grounding.extras.formats.base import Format, Phrase, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.label_files import Labelled
-from dataflow_grounding.extras.formats.reading import broken, file_of, read_lists, united
+from dataflow_grounding.extras.formats.reading import entry_errors, file_of, read_lists, unite
 
-# Words under which annotations are counted that are left out, or read in another way.
+# What is told of annotations that are left out, or read in another way; keys of counts.
 CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
-UNLISTED = f"annotations whose category isn't listed, which are read as {ONE!r}"
+NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
@@ -36,37 +36,44 @@ CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
 
 
 class CocoFile:
-    """A COCO file as it is read, one entry at a time.
+    """A COCO file, read as a whole when it is made, to be asked for each image's annotations.
 
-    Its annotations are found by their image in a file of SQLite's, as they may be too many for the
+    Images and annotations are kept in a temporary file of SQLite's, as they may be too many for the
     memory.
 
+    Args:
+        path: The file.
+
     Raises:
-        InputError: It can't be read, or is not a COCO file.
+        InputError: It can't be read, or is not a COCO file; an image has no id and file name, or an
+            id comes twice.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._category_names: dict[str, str] = {}
+        self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
         # A database without a name is a temporary file of its own, which goes with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
-        lists = set()
+        list_names = set()
         try:
             for list_name, number, item in read_lists(path):
-                lists.add(list_name)
-                if number >= 0:
+                list_names.add(list_name)
+                if number >= 0:  # -1 only says that the list is there
                     self._take(list_name, number, item if isinstance(item, dict) else {})
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
-        if not lists >= {"images", "annotations"}:
+        if not list_names >= {"images", "annotations"}:
             raise InputError(
                 f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
             )
 
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
-        """Store an item of a list, under its id, else its number. Raises InputError."""
+        """Store an item of the list of that name, under its id, else its number in the list.
+
+        Other lists than COCO's are passed over. Raises InputError.
+        """
         own_id = _id(item.get("id", number))
         try:
             if list_name == "images":
@@ -85,6 +92,7 @@ class CocoFile:
             raise InputError(f"{where} has {why}: {own_id!r:.100}") from None
 
     def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
+        """Store an image. Raises sqlite3.IntegrityError for an id that is taken; InputError."""
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
             raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
@@ -92,6 +100,7 @@ class CocoFile:
         self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
 
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
+        """Store an annotation. Raises sqlite3.IntegrityError for an id that is taken."""
         is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
         packed = marshal.dumps({"id": own_id, **item})
@@ -99,13 +108,26 @@ class CocoFile:
         self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
 
     def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
+        """Note a category's name. Raises sqlite3.IntegrityError for an id that is taken."""
         if own_id in self._category_names:
             raise sqlite3.IntegrityError
         name = item.get("name")
         self._category_names[own_id] = "" if name is None else str(name)
 
+    def category_names(self) -> list[str]:
+        """Return the names of categories in the order of their ids, if these are numbers.
+
+        Empty where there is no more than one name: then it tells nothing apart.
+        """
+        ids = list(self._category_names)
+        if all(own_id.isdecimal() for own_id in ids):
+            ids.sort(key=int)
+        names = [self._category_names[own_id] for own_id in ids]
+        names = [name for name in dict.fromkeys(names) if name.strip()]
+        return names if len(names) > 1 else []
+
     def left_out(self) -> Counter[str]:
-        """How many annotations are left out as CROWDS and as STRAYS, of no image."""
+        """Return how many annotations are CROWDS, and how many STRAYS, of an image not listed."""
         of_listed_image = "image IN (SELECT id FROM images)"
         return Counter(
             {
@@ -115,35 +137,37 @@ class CocoFile:
         )
 
     def _count_annotations(self, condition: str) -> int:
+        """Return how many annotations are so; the condition is SQL."""
         query = "SELECT count(*) FROM annotations WHERE " + condition
         count: int = self._rows.execute(query).fetchone()[0]
         return count
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """Each image's id, file name and entry, in order."""
+        """Yield each image's id, file name and entry, in the order of the file."""
         for own_id, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
             yield own_id, name, marshal.loads(item)
 
-    def entries(self, image: str) -> list[dict[str, Any]]:
-        """The annotations of the image of that id.
+    def entries(self, image_id: str) -> list[dict[str, Any]]:
+        """Return the annotations of an image, in the order of the file; none of an unknown one.
 
-        Besides its own keys each has `category`, the category's name, and `crowd`: it is one.
+        Besides its own keys each has `id`, its number in the list unless stated; `category`, the
+        category's name, empty where it isn't listed; and `crowd`, whether it is one.
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
-        for crowd, packed in self._rows.execute(query, (image,)):
+        for crowd, packed in self._rows.execute(query, (image_id,)):
             entry = {**marshal.loads(packed), "crowd": crowd}
             entry["category"] = self._category_names.get(_id(entry.get("category_id")), "")
             entries.append(entry)
         return entries
 
-    def regions(self, image: str) -> list[Labelled]:
-        """The regions of the image of that id, in pixels.
+    def regions(self, image_id: str) -> list[Labelled]:
+        """Return the boxes of an image in pixels, with their categories; crowds are left out.
 
-        Raises BrokenRow that names the file and the annotation.
+        Raises BrokenRow that names the file and the annotation: no box, or one without an area.
         """
         regions: list[Labelled] = []
-        for entry in self.entries(image):
+        for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue
             where = f"{self.path}, annotation {entry['id']}"
@@ -157,7 +181,7 @@ class CocoFile:
 
 
 def _id(value: Any) -> str:
-    """An id as it is told from others: 1, 1.0 and "1" are one."""
+    """Return an id as a text to compare it by: 1, 1.0 and "1" are the same."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -171,13 +195,22 @@ class Coco(Format):
     caption: TAO's converter would take a file with one for a grounding file.
     """
 
-    classes: str = "phrase"
+    # as _classes.Classes takes them
+    classes: str = "class"
+    class_list: Sequence[str] = ()
+
+    detects = True
 
     def __post_init__(self) -> None:
-        self._classes = Classes(self.classes)
-        self._pictures = Numbers()
+        self._classes = Classes(self.classes, listed=self.class_list)
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return the phrase's category, which is all that detectors tell boxes apart by."""
+        return self._classes.of(phrase.expression)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the samples; categories with a fixed order come first, others as they appear."""
+        self._picture_numbers = Numbers()
         annotation_ids = count(1)
         head = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         lists = out.lists(self.data_file, "images", "annotations", "categories", **head)
@@ -190,45 +223,52 @@ class Coco(Format):
             for name in self._classes.fixed:
                 categories.of(name)
             for position, sample in enumerate(samples, 1):
-                image_id, is_new = self.number(sample, position)
+                image_id, is_new = self.image_number(sample, position)
                 if is_new:
                     put_image(self._image_entry(sample, image_id))
                 for phrase in sample.phrases:
-                    category_id, _ = categories.of(self._classes.of(phrase.text))
-                    of_phrase = {"category_id": category_id, **self.of_phrase(phrase)}
-                    for of_box in _box_entries(phrase):
-                        own_id = next(annotation_ids)
-                        put_annotation({"id": own_id, "image_id": image_id, **of_phrase, **of_box})
+                    category_id, _ = categories.of(self._classes.of(phrase.expression))
+                    phrase_keys = {"category_id": category_id, **self.phrase_keys(phrase)}
+                    for box_keys in _keys_of_boxes(phrase):
+                        ids = {"id": next(annotation_ids), "image_id": image_id}
+                        put_annotation({**ids, **phrase_keys, **box_keys})
+            self.remarks += self._classes.remarks(len(categories))
 
     def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
+        """Return the entry of a sample's image, of that number."""
         return {
             "id": number,
             "file_name": sample.file_name,
             "width": sample.size[0],
             "height": sample.size[1],
-            **self.of_image(sample, number),
+            **self.image_keys(sample, number),
         }
 
-    def number(self, sample: Sample, position: int) -> tuple[int, bool]:
-        """The number of a sample's image entry, and whether the entry is new.
+    def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
+        """Return the number of a sample's image entry, and whether the entry is to be written.
 
-        `position` is that of the sample, from 1.
+        Samples of one picture share an entry here. `position` is that of the sample, from 1.
         """
-        return self._pictures.of(sample.file_name)
+        return self._picture_numbers.of(sample.file_name)
 
-    def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
-        """What an image entry says besides the picture."""
+    def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
+        """Return what an image entry says besides the picture."""
         return {"original_id": sample.record.get("image_id")}
 
-    def of_phrase(self, phrase: Phrase) -> dict[str, Any]:
-        """What each annotation of a phrase says of it."""
-        return {"phrase": phrase.text}
+    def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
+        """Return what each annotation of a phrase says of the phrase."""
+        return {"phrase": phrase.text, **_known(phrase.expression, "class")}
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each image entry; annotations with one id and phrase are united.
+
+        Crowds, and annotations without a box or of no image, are left out and counted.
+        """
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
+        self.class_names = coco.category_names()
         self.passed_over.update(coco.left_out())
-        for image_key, name, image in coco.images():
+        for image_key, name, image in coco.images():  # its key is its id in the file
             row = _known(image, "width", "height", "caption")
             image_id = image.get("original_id", image.get("original_img_id"))
             if image_id is not None:
@@ -239,24 +279,33 @@ class Coco(Format):
                 if not entry["crowd"]:
                     caption = image.get("caption")
                     keyed += _expressions(entry, caption, file, self.passed_over)
-            if entries and not keyed:  # something is there, but nothing that is read: crowds, say
+            if (
+                entries and not keyed
+            ):  # something is there, but nothing that is read, such as crowds
                 row["background"] = False
-            yield {"image_path": name, **row, "expressions": united(keyed)}
+            yield {"image_path": name, **row, "expressions": unite(keyed)}
 
 
 @dataclass
 class CocoGrounding(Coco):
     """COCO with an image entry for each caption, and the places of its phrases.
 
-    A picture may stand there often.
+    A picture has as many entries as captions.
     """
 
     classes: str = "one"
 
-    def number(self, sample: Sample, position: int) -> tuple[int, bool]:
+    detects = False
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return the phrase's words, as other formats do: all are of one category here."""
+        return Format.thing(self, phrase)
+
+    def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
+        """Return the sample's position: each has an entry of its own."""
         return position, True
 
-    def of_image(self, sample: Sample, number: int) -> dict[str, Any]:
+    def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
         return {
             "caption": sample.caption,
             "dataset_name": "dataflow-grounding",
@@ -266,12 +315,12 @@ class CocoGrounding(Coco):
             "sentence_id": number,
         }
 
-    def of_phrase(self, phrase: Phrase) -> dict[str, Any]:
+    def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
         return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 
-def _box_entries(phrase: Phrase) -> Iterator[dict[str, Any]]:
-    """What the annotations of a phrase say of its boxes, one each."""
+def _keys_of_boxes(phrase: Phrase) -> Iterator[dict[str, Any]]:
+    """Yield for each box of a phrase what its annotation says of the box."""
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
         x1, y1, x2, y2 = box
         width = _sum(x2, -x1)
@@ -286,59 +335,73 @@ def _box_entries(phrase: Phrase) -> Iterator[dict[str, Any]]:
 
 
 def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """Those of the keys that the item has, with their values."""
+    """Return those of the keys whose value in the item isn't None, with their values."""
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
 def _expressions(
-    item: Any, caption: Any, file: str, passed_over: Counter[str]
+    entry: Any, caption: Any, file: str, passed_over: Counter[str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The expression of an annotation, behind what tells it, if the annotation says anything."""
-    box = item.get("bbox")
-    nothing_there = item.get("category_id") == NO_CATEGORY
-    with broken(f"{file}, annotation {item['id']}"):
-        expression = {**_phrase_of(item, caption), **_known(item, "expression_id", "verified")}
+    """Yield the expression of an annotation, behind the key that unites it with others of its kind.
+
+    An annotation without a box yields nothing, and is counted, unless it says with gRefCOCO's
+    category that nothing is there. Raises InputError.
+    """
+    box = entry.get("bbox")
+    nothing_there = entry.get("category_id") == NO_CATEGORY
+    with entry_errors(f"{file}, annotation {entry['id']}"):
+        known = _known(entry, "expression_id", "verified")
+        if isinstance(entry.get("class"), str):  # which exports of ours say beside a phrase
+            known["class"] = entry["class"]
+        expression = {**_phrase_of(entry, caption), **known}
         text = expression["text"]
         if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
         if box or nothing_there:
             instances = []
-            if box and not (nothing_there and 0 in box[2:]):
-                instances = [_instance(item, passed_over)]
-            # A phrase may be corrected, with its id as it was: both tell it.
+            if box and not (nothing_there and 0 in box[2:]):  # gRefCOCO writes zeros for no box
+                instances = [_instance(entry, passed_over)]
+            # A phrase may have been corrected while its id stayed: only both together tell it.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
         passed_over["annotations without a box"] += int(not box and not nothing_there)
-        passed_over[UNLISTED] += int(not item["category"] and text == ONE)
+        passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
 
 
-def _instance(item: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    """The box of an annotation with its id and score; a number that is no score is left out."""
-    bbox = _corners(item)
+def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
+    """Return the box of an annotation with its id and score.
+
+    A number that is no score is left out, and counted. Raises BrokenRow.
+    """
+    bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_known(item, "bbox_id", "score")}
-    score = item.get("score")
+    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score")}
+    score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1
         del instance["score"]
     return instance
 
 
-def _phrase_of(item: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
-    """The phrase of an annotation, with its place in the caption where it states one."""
-    spans = item.get("tokens_positive")
+def _phrase_of(entry: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
+    """Return the `text` of an annotation, and its `char_span` where it states its place.
+
+    The text is its phrase; else its place's words in the caption, or its category, or `object`. A
+    phrase of several places gets None as its span.
+    """
+    spans = entry.get("tokens_positive")
     if caption is None or not isinstance(spans, list):
-        return {"text": item.get("phrase") or item["category"] or ONE}
+        return {"text": entry.get("phrase") or entry["category"] or ONE}
     words = " ".join(caption[start:end] for start, end in spans) or caption
     char_span = spans[0] if len(spans) == 1 else None
-    return {"text": item.get("phrase") or words, "char_span": char_span}
+    return {"text": entry.get("phrase") or words, "char_span": char_span}
 
 
-def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
-    """The box of an annotation as x1, y1, x2, y2. Raises BrokenRow."""
-    box: Any = item.get("bbox")
+def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
+    """Return the box of an annotation as x1, y1, x2, y2. Raises BrokenRow, headed by `where`."""
+    box: Any = entry.get("bbox")
     if not is_box(box):
         raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
     x, y, width, height = box
@@ -346,7 +409,7 @@ def _corners(item: Mapping[str, Any], where: str = "") -> list[float]:
 
 
 def _sum(a: float, b: float) -> float:
-    """The sum of two numbers as they are written: 0.1 + 0.2 is 0.3."""
+    """Return the sum of two numbers as they are written in decimals: 0.1 + 0.2 is 0.3."""
     if a % 1 == 0 and b % 1 == 0:
         return a + b
     return float(Decimal(repr(a)) + Decimal(repr(b)))

@@ -1,11 +1,11 @@
-"""Conversations about pictures, as vision-language models are tuned on them: a question and an
-answer for each phrase.
+"""Conversations about pictures, as vision-language models are tuned on them.
 
-In `ms-swift` boxes stand beside the text, in pixels, and the trainer writes them as its model does.
-In `llava` and `sharegpt` they are text, in the numbers of one family of models, the `target`. Where
-nothing is there the answer is `[]`. Sources: modelscope/ms-swift, Custom-dataset.md and
-swift/template/base.py; QwenLM/Qwen3-VL, qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and
-src/llamafactory/data/mm_plugin.py; OpenGVLab/InternVL, internvl_chat.
+There is a question and an answer for each phrase. In `ms-swift` boxes stand beside the text, in
+pixels, and the trainer writes them as its model does. In `llava` and `sharegpt` they are text, in
+the numbers of one family of models, the `target`. Where nothing is there the answer is `[]`.
+Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
+qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
+OpenGVLab/InternVL, internvl_chat.
 """
 
 import html
@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count, islice
-from typing import Any, ClassVar
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
 
 from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -28,37 +28,74 @@ from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.texts import Boxes, Line, Texts
 from dataflow_grounding.replies import read_boxes
 
-NOTHING = "[]"
-# family → how it writes a phrase, all of its boxes, and one of them, and what stands between boxes
+NOTHING = "[]"  # the answer where nothing is there
+_IMAGE = "<image>\n"  # stands for the picture, before the first question
+
+
+class Tags(NamedTuple):
+    """How a family of models writes a phrase and its boxes, where that isn't JSON.
+
+    All are patterns for `str.format`: `phrase` around the phrase, `box` of a box's four numbers,
+    `separator` between boxes, `boxes` around all boxes of the phrase.
+    """
+
+    phrase: str
+    boxes: str
+    box: str
+    separator: str
+
+
 TAGS = {
-    "qwen2-vl": (
-        "<|object_ref_start|>{}<|object_ref_end|>",
-        "{}",
-        "<|box_start|>({},{}),({},{})<|box_end|>",
-        "",
+    "qwen2-vl": Tags(
+        phrase="<|object_ref_start|>{}<|object_ref_end|>",
+        boxes="{}",
+        box="<|box_start|>({},{}),({},{})<|box_end|>",
+        separator="",
     ),
-    "internvl": ("<ref>{}</ref>", "<box>[{}]</box>", "[{}, {}, {}, {}]", ", "),
-    "ms-swift": ("<ref-object>", "{}", "<bbox>", ""),
+    "internvl": Tags(
+        phrase="<ref>{}</ref>",
+        boxes="<box>[{}]</box>",
+        box="[{}, {}, {}, {}]",
+        separator=", ",
+    ),
+    "ms-swift": Tags(phrase="<ref-object>", boxes="{}", box="<bbox>", separator=""),
 }
-TAGGED = re.compile(
+"""By the name of the family's box format. Others write objects in JSON."""
+TAGGED_PHRASE = re.compile(  # what stands inside a family's tags of phrases
     r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
 )
-# who resizes → the least and most square pixels, unless told otherwise, and how it is told
-_TRAINERS = {
-    "qwen": (16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
-    "ms-swift": (4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
-    "llama-factory": (32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
+
+
+class Trainer(NamedTuple):
+    """A trainer that resizes pictures: its own limits in square pixels, and how one sets others.
+
+    `settings` is a pattern of both limits, in the trainer's own words.
+    """
+
+    min_pixels: int
+    max_pixels: int
+    settings: str
+
+
+_LLAMA_FACTORY = "llama-factory"
+_TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
+    "qwen": Trainer(16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
+    "ms-swift": Trainer(4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
+    _LLAMA_FACTORY: Trainer(32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
 }
-_KEY = re.compile('"((?:bbox|box)_2d)"')
-_HAS_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
-# an answer that should be nothing but boxes
-_NO_WORDS = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
-_MARK = re.compile("<ref-object>|<bbox>")
+_BOX_KEY = re.compile('"((?:bbox|box)_2d)"')
+_MAY_HAVE_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
+# Begins an answer that is meant to be boxes, and not words with numbers in brackets among them.
+_MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
+_PLACEHOLDER = re.compile("<ref-object>|<bbox>")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_UNREAD = ("dropped", "truncated", "broken_json", "superseded")
+# codes of the reader of replies for what it leaves out: of training data that is an error
+_NOTES_OF_LOSS = ("dropped", "truncated", "broken_json", "superseded")
 
 
 class _Conversations(Texts):
+    """Base of the formats of questions and answers, one of each for each phrase."""
+
     breaking = (
         "<|",
         "<image>",
@@ -71,161 +108,244 @@ class _Conversations(Texts):
         "<box>",
         "</box>",
     )
+    # of a turn: the key of who speaks, what it says of the user and of the model, the text's key
     keys: ClassVar[tuple[str, str, str, str]] = ("from", "human", "gpt", "value")
-    boxes: BoxFormat
+    boxes: BoxFormat  # of the answers
 
-    def conversation(self, size: Size, asked: Boxes) -> list[dict[str, str]]:
-        """A question and an answer for each phrase, about a picture of this size."""
-        by, user, assistant, text = self.keys
+    def conversation(self, size: Size, boxes_of: Boxes) -> list[dict[str, str]]:
+        """Return a question and an answer for each phrase, about a picture of this size."""
+        speaker_key, user, assistant, text_key = self.keys
         turns: list[dict[str, str]] = []
-        for phrase, boxes in asked.items():
-            turns.append({by: user, text: "<image>\n" * (not turns) + self.question(phrase)})
-            turns.append({by: assistant, text: self.answer(phrase, boxes, size)})
+        for phrase, boxes in boxes_of.items():
+            question = self.question(phrase)
+            if not turns:  # the picture stands before the first question
+                question = _IMAGE + question
+            turns.append({speaker_key: user, text_key: question})
+            turns.append({speaker_key: assistant, text_key: self.answer(phrase, boxes, size)})
         return turns
 
     def question(self, phrase: str) -> str:
+        """Return the question for a phrase's boxes."""
         tags = TAGS.get(self.boxes.name)
-        how, what = ("", tags[0].format(phrase)) if tags else (" as JSON", phrase)
-        return f"Give the boxes{how} of all that fits this description: {what}"
+        if tags:
+            tagged = tags.phrase.format(phrase)
+            return f"Give the boxes of all that fits this description: {tagged}"
+        return f"Give the boxes as JSON of all that fits this description: {phrase}"
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
+        """Return the answer that gives these boxes of a picture of this size, in pixels."""
         sent = self.sent(size)
-        return as_answer(
-            phrase,
-            [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes],
-            self.boxes,
-        )
+        fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
+        return as_answer(phrase, fours, self.boxes)
 
     def training(self) -> str:
+        """Return what the README says of the questions."""
         return (
             f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
             " is there."
         )
 
     def sent(self, size: Size) -> Size:
-        """The size in which the model's own processor gets a picture."""
+        """Return the size in which the model's own processor gets a picture of this size."""
         return size
 
-    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        turns, numbers = self.turns(line)
+    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Yield the phrases and boxes of all answers, each after the user's last words before it.
+
+        An answer without anything like boxes in it is passed over, without being counted.
+        """
+        turns, box_format = self.turns(line)
         question = ""
         for turn in turns:
-            role, text = (
-                turn.get("from") or turn["role"],
-                turn["value"] if "value" in turn else turn["content"],
-            )
+            role = turn.get("from") or turn["role"]
+            text = turn["value"] if "value" in turn else turn["content"]
             if role in ("human", "user"):
                 question = text
-            elif role != "system" and text.strip() == NOTHING:
-                yield phrase_of(question), []
-            elif role != "system" and _HAS_BOXES.search(text):
-                phrase = phrase_of(question)
-                if plain := plain_boxes(text, phrase, numbers, size, self.sent(size)):
-                    yield phrase, plain
-                    continue
-                for label, box in self._boxes_in(text, numbers, size):
-                    same = label in (None, html.unescape(phrase))  # the reader resolves entities
-                    yield phrase if same else str(label), [box]
+            elif role != "system":
+                yield from self._phrases_of_answer(question, text, box_format, size)
+
+    def _phrases_of_answer(
+        self, question: str, answer: str, box_format: BoxFormat, size: Size
+    ) -> Iterator[tuple[str, list[Bbox]]]:
+        """Yield the phrases of an answer with their boxes; one may come several times.
+
+        A box without a label of its own is of the question's phrase. Nothing is yielded of an
+        answer without anything like a box. Raises ValueError, UnreadableReply.
+        """
+        if answer.strip() == NOTHING:
+            yield phrase_of(question), []
+            return
+        if not _MAY_HAVE_BOXES.search(answer):
+            return
+        phrase = phrase_of(question)
+        boxes = boxes_as_written(answer, phrase, box_format, size, self.sent(size))
+        if boxes:  # most answers are ours, and reading them as a reply takes much longer
+            yield phrase, boxes
+            return
+        for label, box in self._boxes_in(answer, box_format, size):
+            # The reader of replies resolves entities, such as &amp;, in a label.
+            is_same = label is None or label == html.unescape(phrase)
+            yield phrase if is_same else str(label), [box]
 
     def _boxes_in(
-        self, text: str, numbers: BoxFormat, size: Size
-    ) -> Iterator[tuple[str | None, Bbox]]:
-        """The boxes in an answer, with their labels. Phrases, which may look like boxes, are read
-        under other names.
+        self, text: str, box_format: BoxFormat, size: Size
+    ) -> list[tuple[str | None, Bbox]]:
+        """Return the boxes in an answer, read like a model's reply, each with its label or None.
+
+        An answer of words whose numbers in brackets are no boxes has none, and is counted. Raises
+        UnreadableReply of an answer that is meant as boxes; ValueError where a part of it would be
+        left out, or its boxes stand under another family's key.
         """
-        if wrong := {*_KEY.findall(text)} - {numbers.key}:
+        wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
+        if wrong_keys:
             raise ValueError(
-                f"its boxes are {wrong.pop()!r}, and those of its target {numbers.key!r}: name"
-                " theirs"
+                f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
+                " name theirs"
             )
-        names, given = (
-            count(),
-            {f"phrase {n}": phrase for n, phrase in enumerate(TAGGED.findall(text))},
-        )
-        text = TAGGED.sub(lambda _: f"phrase {next(names)}", text)
+        # Phrases may look like boxes: they are read under other names.
+        phrases: dict[str, str] = {}
+
+        def rename(phrase: re.Match[str]) -> str:
+            """Return a name for a tagged phrase, and note in `phrases` which it stands for."""
+            name = f"phrase {len(phrases)}"
+            phrases[name] = phrase[0]
+            return name
+
+        text = TAGGED_PHRASE.sub(rename, text)
         try:
-            reading = read_boxes(text, format=numbers, image_size=size, sent_size=self.sent(size))
+            reading = read_boxes(
+                text, format=box_format, image_size=size, sent_size=self.sent(size)
+            )
         except UnreadableReply as error:
-            if isinstance(error, TruncatedReply) or _NO_WORDS.match(text):
+            if isinstance(error, TruncatedReply) or _MEANT_AS_BOXES.match(text):
                 raise
             self.passed_over["answers with numbers in brackets that are no box"] += 1
-            return iter(())
-        if unread := [note.text for note in reading.notes if note.code in _UNREAD]:
-            raise ValueError(unread[0])
-        return ((given.get(str(box.label), box.label), box.bbox) for box in reading.boxes)
+            return []
+        for note in reading.notes:
+            if note.code in _NOTES_OF_LOSS:
+                raise ValueError(note.text)
+        return [(phrases.get(str(box.label), box.label), box.bbox) for box in reading.boxes]
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """The turns with the boxes in their text, and what the numbers mean. Raises KeyError,
-        ValueError.
+        """Return a line's turns, with the boxes in their text, and the format of these boxes.
+
+        Raises KeyError, ValueError.
         """
         return line.get("conversations") or line["messages"], self.boxes
 
 
 class MsSwift(_Conversations):
-    """What ms-swift reads: `<ref-object>` and `<bbox>` stand for the phrases and boxes of
-    `objects`, in their order.
+    """What ms-swift reads.
+
+    `<ref-object>` and `<bbox>` stand for the phrases and boxes of `objects`, in their order.
     """
 
     keys = ("role", "user", "assistant", "content")
     boxes = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
 
-    def line(self, sample: Sample, asked: Boxes) -> Line:
-        return {**self._written(sample.size, asked), "images": [sample.file_name]}
+    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        return {**self._columns(sample.size, boxes_of), "images": [sample.file_name]}
 
-    def _written(self, size: Size, asked: Boxes) -> Line:
-        refs = [text for text, boxes in asked.items() for _ in range(1 + bool(boxes))]
-        numbers = [list(box) for boxes in asked.values() for box in boxes]
+    def _columns(self, size: Size, boxes_of: Boxes) -> Line:
+        """Return the columns of a line for these phrases, without its picture."""
+        refs: list[str] = []
+        numbers: list[list[float]] = []
+        for text, boxes in boxes_of.items():
+            refs.append(text)  # in the question
+            if boxes:
+                refs.append(text)  # in the answer
+            numbers += [list(box) for box in boxes]
         objects = {"ref": refs, "bbox": numbers, "bbox_type": "real"}
-        return {"messages": self.conversation(size, asked), "objects": objects}
+        return {"messages": self.conversation(size, boxes_of), "objects": objects}
 
-    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Return the phrases and boxes of a line, at once if it is exactly as it is written here.
+
+        Most lines are, and reading their answers like a model's replies would take much longer.
+        """
+        boxes_of = self._boxes_if_ours(line)
+        if not _all_are_inside(boxes_of, size):
+            return super().answers(line, size)
+        is_ours = self._columns(size, boxes_of).items() <= line.items()
+        return iter(boxes_of.items()) if is_ours else super().answers(line, size)
+
+    def _boxes_if_ours(self, line: Line) -> Boxes:
+        """Return the phrases of a line with their boxes, as if it were one that is written here.
+
+        Of another line they may be wrong, and the boxes may be anything: the caller has to see
+        whether writing them makes the same line.
+        """
         objects: dict[str, list[Any]] = line.get("objects") or {}
-        refs, boxes = iter(objects.get("ref") or ()), iter(objects.get("bbox") or ())
-        asked: Boxes = {}
+        refs = iter(objects.get("ref") or ())
+        boxes = iter(objects.get("bbox") or ())
+        boxes_of: Boxes = {}
         for answer in line["messages"][1::2]:
-            given = asked[str(next(refs, ""))] = list(
-                islice(boxes, answer["content"].count("<bbox>"))
-            )
-            if given:
-                next(refs, None)
-        inside = all(
-            all(map(is_box, given)) and are_inside(given, size) for given in asked.values()
-        )
-        as_here = inside and self._written(size, asked).items() <= line.items()  # as most are
-        return iter(asked.items()) if as_here else super().said(line, size)
+            its_boxes = list(islice(boxes, answer["content"].count("<bbox>")))
+            boxes_of[str(next(refs, ""))] = its_boxes
+            if its_boxes:
+                next(refs, None)  # the phrase again, in the answer
+        return boxes_of
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
+        """Return the answer, with placeholders, as boxes stand in `objects`."""
         return as_answer(phrase, boxes, self.boxes)
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        objects, messages = line.get("objects") or {}, line["messages"]
-        refs, boxes = list(objects.get("ref") or ()), list(objects.get("bbox") or ())
-        marks = _MARK.findall("".join(one["content"] for one in messages))
-        if (marks.count("<ref-object>"), marks.count("<bbox>")) != (len(refs), len(boxes)):
+        """Return the messages with phrases and boxes in place of placeholders, and their format.
+
+        Boxes are in pixels, or with `norm1` in parts of the sides. Raises ValueError where there
+        are more or fewer placeholders than objects, or a box is none.
+        """
+        objects = line.get("objects") or {}
+        messages = line["messages"]
+        refs = list(objects.get("ref") or ())
+        boxes = list(objects.get("bbox") or ())
+        marks = _PLACEHOLDER.findall("".join(message["content"] for message in messages))
+        if marks.count("<ref-object>") != len(refs) or marks.count("<bbox>") != len(boxes):
             raise ValueError(
                 "not as many <ref-object> and <bbox> in its messages as in its objects"
             )
-        if wrong := next((box for box in boxes if not is_box(box)), None):
+        wrong = next((box for box in boxes if not is_box(box)), None)
+        if wrong:
             raise ValueError(f"{wrong} is not a box [x1, y1, x2, y2]; points can't be read")
-        numbers = (
-            replace(self.boxes, scale=1) if objects.get("bbox_type") == "norm1" else self.boxes
-        )
-        return [
-            {**one, "content": _filled(one["content"], refs, boxes)} for one in messages
-        ], numbers
+        box_format = self.boxes
+        if objects.get("bbox_type") == "norm1":
+            box_format = replace(box_format, scale=1)
+        next_refs = iter(refs)
+        next_boxes = iter(boxes)
+        turns = []
+        for message in messages:
+            content = _without_placeholders(message["content"], next_refs, next_boxes)
+            turns.append({**message, "content": content})
+        return turns, box_format
 
 
-def _filled(text: str, refs: list[Any], boxes: list[Any]) -> str:
-    """The text with the next phrases and boxes in it, which are taken from their lists."""
-    as_json = text.lstrip()[:1] in ("[", "{", "`")
-    ref, _, box, _ = TAGS["qwen2-vl"]
+def _all_are_inside(boxes_of: Boxes, size: Size) -> bool:
+    """Whether all are boxes with an area, within a picture of that size."""
+    for boxes in boxes_of.values():
+        if not all(map(is_box, boxes)) or not are_inside(boxes, size):
+            return False
+    return True
 
-    def fill(mark: re.Match[str]) -> str:
-        if mark[0] == "<bbox>":
-            return dump_text(boxes.pop(0)) if as_json else box.format(*boxes.pop(0))
-        return dump_text(str(refs.pop(0)))[1:-1] if as_json else ref.format(refs.pop(0))
 
-    return _MARK.sub(fill, text)
+def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
+    """Return the text with phrases and boxes in the place of `<ref-object>` and `<bbox>`.
+
+    As many as it needs are taken from the iterators. In a text of JSON they are written as JSON,
+    else in Qwen2-VL's tags, which our reader of replies knows.
+    """
+    is_json = text.lstrip()[:1] in ("[", "{", "`")
+    tags = TAGS["qwen2-vl"]
+
+    def written(placeholder: re.Match[str]) -> str:
+        if placeholder[0] == "<bbox>":
+            box = next(boxes)
+            return dump_text(box) if is_json else tags.box.format(*box)
+        ref = next(refs)
+        # In JSON the placeholder stands inside of quotation marks.
+        return dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
+
+    return _PLACEHOLDER.sub(written, text)
 
 
 @dataclass
@@ -234,7 +354,7 @@ class Llava(_Conversations):
 
     `target` is a family of the contract table, a model's name, or a plain format. For targets in
     pixels, `trainer` resizes the pictures, to areas from `min_pixels` to `max_pixels`, in square
-    pixels: its own limits unless given.
+    pixels: its own limits unless given. For other targets the three are refused with SpecError.
     """
 
     target: str = ""
@@ -244,8 +364,13 @@ class Llava(_Conversations):
     usual_trainer: ClassVar[str] = "qwen"
 
     def __post_init__(self) -> None:
+        """Find the target's box format; for one in pixels, fill in trainer and limits.
+
+        Raises SpecError for an unknown target or trainer, and for limits that are of no use.
+        """
         self.boxes = _box_format_of(self.target)
-        if not re.fullmatch(r"smart_resize_\d+", self.boxes.frame):
+        is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
+        if not is_in_resized_pixels:
             if self.trainer or self.min_pixels or self.max_pixels:
                 raise SpecError(
                     f"leave out trainer, min_pixels, max_pixels: the numbers of {self.target} need"
@@ -257,61 +382,76 @@ class Llava(_Conversations):
             raise SpecError(
                 f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}"
             )
-        low, high, _ = _TRAINERS[self.trainer]
-        low, high = self.min_pixels, self.max_pixels = (
-            self.min_pixels or low,
-            self.max_pixels or high,
-        )
-        if not 0 < low <= high:
-            raise SpecError(f"max_pixels ({high}) should be at least min_pixels ({low}), above 0")
-        if self.trainer != "llama-factory":
-            self.boxes = replace(self.boxes, frame=f"{self.boxes.frame}_{low}_{high}")
+        limits = _TRAINERS[self.trainer]
+        self.min_pixels = self.min_pixels or limits.min_pixels
+        self.max_pixels = self.max_pixels or limits.max_pixels
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise SpecError(
+                f"max_pixels ({self.max_pixels}) should be at least min_pixels"
+                f" ({self.min_pixels}), above 0"
+            )
+        if self.trainer != _LLAMA_FACTORY:  # which resizes by its own rule, see `sent`
+            frame = f"{self.boxes.frame}_{self.min_pixels}_{self.max_pixels}"
+            self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
-        if self.trainer != "llama-factory":
+        """Return the size in which the model's processor gets a picture of this size.
+
+        LLaMA-Factory resizes pictures to its limits before that, as its mm_plugin.py does.
+        """
+        if self.trainer != _LLAMA_FACTORY:
             return size
         area = size[0] * size[1]
         scale = math.sqrt(min(max(area, self.min_pixels), self.max_pixels) / area)
         return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
-        boxes, numbers = self.boxes, f"pixels of the frame `{self.boxes.frame}`"
+        """Return what the README says of the boxes' numbers and of the questions."""
+        boxes = self.boxes
         if self.trainer:
-            told = _TRAINERS[self.trainer][2].format(self.min_pixels, self.max_pixels)
-            numbers += (
-                f" of the picture as {self.trainer} sends it with `{told}`: with other limits, all"
-                " would be off"
+            settings = _TRAINERS[self.trainer].settings.format(self.min_pixels, self.max_pixels)
+            numbers = (
+                f"pixels of the frame `{boxes.frame}` of the picture as {self.trainer} sends it"
+                f" with `{settings}`: with other limits, all would be off"
             )
         elif boxes.scale != "px":
-            numbers = (
-                f"from 0 to {boxes.limits((1, 1))[0]:g} along each side, whatever the picture's"
-                " size"
-            )
+            limit = boxes.limits((1, 1))[0]
+            numbers = f"from 0 to {limit:g} along each side, whatever the picture's size"
+        else:
+            numbers = f"pixels of the frame `{boxes.frame}`"
         return (
             f"Boxes are written as {boxes.name} does: {boxes.order},"
             f" {numbers}.\n\n{super().training()}"
         )
 
-    def line(self, sample: Sample, asked: Boxes) -> Line:
-        facts: Line = {
+    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        return {
             "id": str(sample.record.get("image_id") or sample.file_name),
             "image": sample.file_name,
+            "width": sample.size[0],
+            "height": sample.size[1],
+            "conversations": self.conversation(sample.size, boxes_of),
         }
-        facts |= {"width": sample.size[0], "height": sample.size[1]}
-        return {**facts, "conversations": self.conversation(sample.size, asked)}
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write the lines, then the files beside them, which may say how many lines there are."""
         super().write(samples, out)
         for name, facts in self.beside().items():
             with out.file(name) as file:
                 file.write(dump_text({"grounding": facts}, 2) + "\n")
 
     def beside(self) -> dict[str, Line]:
-        """Files that tell a trainer of the data, by name."""
-        facts = {"root": ".", "annotation": self.data_file, "data_augment": False, "repeat_time": 1}
-        return (
-            {"meta.json": {**facts, "length": self.length}} if self.boxes.name == "internvl" else {}
-        )
+        """Return what files beside the data tell a trainer of it, by the file's name."""
+        if self.boxes.name != "internvl":
+            return {}
+        facts = {
+            "root": ".",
+            "annotation": self.data_file,
+            "data_augment": False,
+            "repeat_time": 1,
+            "length": self.length,
+        }
+        return {"meta.json": facts}
 
 
 class ShareGpt(Llava):
@@ -319,13 +459,14 @@ class ShareGpt(Llava):
 
     usual_trainer = "llama-factory"
 
-    def line(self, sample: Sample, asked: Boxes) -> Line:
+    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
         return {
-            "conversations": self.conversation(sample.size, asked),
+            "conversations": self.conversation(sample.size, boxes_of),
             "images": [sample.file_name],
         }
 
     def beside(self) -> dict[str, Line]:
+        """Return LLaMA-Factory's entry of the data set."""
         columns = {"messages": "conversations", "images": "images"}
         return {
             "dataset_info.json": {
@@ -336,61 +477,129 @@ class ShareGpt(Llava):
         }
 
 
+class Messages(Llava):
+    """What TRL and the chat templates of transformers read: contents are lists of parts.
+
+    The picture is a part without its path, which stands under `images`.
+    """
+
+    keys = ("role", "user", "assistant", "content")
+
+    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        """Return the line of a sample, with the picture as the first part of the first message."""
+        messages: list[Line] = []
+        for turn in self.conversation(sample.size, boxes_of):
+            text = turn["content"]
+            parts = [{"type": "text", "text": text.removeprefix(_IMAGE)}]
+            if text.startswith(_IMAGE):
+                # with a text as well: in `datasets` all parts have the same keys
+                parts.insert(0, {"type": "image", "text": ""})
+            messages.append({"role": turn["role"], "content": parts})
+        return {"messages": messages, "images": [sample.file_name]}
+
+    def beside(self) -> dict[str, Line]:
+        return {}
+
+    def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
+        """Return the messages with each content's parts of text joined; other parts are dropped."""
+        turns = []
+        for message in line["messages"]:
+            content = message["content"]
+            if isinstance(content, list):
+                texts = [str(part.get("text") or "") for part in content if part["type"] == "text"]
+                content = "".join(texts)
+            turns.append({**message, "content": content})
+        return turns, self.boxes
+
+
 def _box_format_of(target: str) -> BoxFormat:
-    """The box format of a family, a model or a plain format's name. Raises SpecError."""
-    for name in ("auto", target):
+    """Return the box format of a family, a model or a plain format's name.
+
+    Raises SpecError where there is none, or its boxes are tokens of their own, not numbers.
+    """
+    for name in ("auto", target):  # "auto" takes `target` for a model's name
         with suppress(SpecError):
-            found = find_box_format(name, target)
-            if not found.bins and found.scale != "grid_32":
-                # those have tokens of their own for boxes
-                return found
+            box_format = find_box_format(name, target)
+            has_box_tokens = box_format.bins or box_format.scale == "grid_32"
+            if not has_box_tokens:
+                return box_format
+    wrong = f", not {target!r}" if target else ""
     raise SpecError(
         "target should be the family or model to be trained, in whose numbers boxes are written,"
         " such as qwen3-vl, qwen2.5-vl, qwen2-vl, internvl, gemini or"
-        f" xyxy_1000{f', not {target!r}' if target else ''}; the format ms-swift needs no target"
+        f" xyxy_1000{wrong}; the format ms-swift needs no target"
     )
 
 
 def as_answer(
-    phrase: str, fours: Sequence[Sequence[float]], numbers: BoxFormat, is_json: bool = False
+    phrase: str, fours: Sequence[Sequence[float]], box_format: BoxFormat, is_json: bool = False
 ) -> str:
-    """The phrase and its boxes in a family's tags, else as objects with the numbers of a box under
-    the family's key.
+    """Return the answer that gives a phrase and its boxes, four numbers each.
+
+    It is in the family's tags if it has some, unless `is_json` or there is no box; else it is a
+    JSON list of an object for each box, its numbers under the family's key.
     """
-    if is_json or numbers.name not in TAGS or not fours:
-        return dump_text([{numbers.key: four, "label": phrase} for four in fours])
-    ref, every, one, between = TAGS[numbers.name]
-    return ref.format(phrase) + every.format(between.join(one.format(*four) for four in fours))
+    tags = TAGS.get(box_format.name)
+    if is_json or tags is None or not fours:
+        return dump_text([{box_format.key: four, "label": phrase} for four in fours])
+    boxes = tags.separator.join(tags.box.format(*four) for four in fours)
+    return tags.phrase.format(phrase) + tags.boxes.format(boxes)
 
 
 def phrase_of(question: str) -> str:
-    """What a question asks for: in its tags, else behind its colon, else all of it."""
-    plain = question.replace("<image>", "")
-    tagged = TAGGED.search(question) if "<" in plain else None
-    return tagged[0] if tagged else (plain.partition(":")[2].strip() or plain.strip())
+    """Return what a question asks for: what is in its tags, else behind its first colon, else all.
 
-
-def plain_boxes(text: str, phrase: str, numbers: BoxFormat, size: Size, sent: Size) -> list[Bbox]:
-    """The boxes of an answer written as it is here, as most are, all inside; none of another, a
-    reply like any.
+    It may be empty.
     """
-    fours: list[list[float]] = []
+    text = question.replace("<image>", "")
+    tagged = TAGGED_PHRASE.search(question) if "<" in text else None
+    if tagged:
+        return tagged[0]
+    behind_colon = text.partition(":")[2].strip()
+    return behind_colon or text.strip()
+
+
+def boxes_as_written(
+    text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
+) -> list[Bbox]:
+    """Return the boxes, in pixels, of an answer that is exactly as `as_answer` writes it.
+
+    An empty list of any other answer, and where a box isn't inside the picture: those are to be
+    read like a model's reply.
+
+    Args:
+        text: The answer.
+        phrase: What its question asks for.
+        box_format: What its numbers mean.
+        size: The picture's.
+        sent: The size in which the model's processor gets the picture.
+    """
+    fours = _fours_of(text, box_format)
+    is_json = text.startswith("[")
+    if not all(map(is_box, fours)) or text != as_answer(phrase, fours, box_format, is_json):
+        return []
+    boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
+    if not are_inside(boxes, size) or html.unescape(phrase) != phrase:
+        return []
+    return boxes
+
+
+def _fours_of(text: str, box_format: BoxFormat) -> list[list[float]]:
+    """Return the numbers of the boxes of an answer, four each, if `as_answer` wrote it.
+
+    Of another answer they may be anything, or none.
+    """
     with suppress(ValueError, TypeError, KeyError):
         if text.startswith("[{"):
-            fours = [one[numbers.key] for one in json.loads(text)]
-        elif numbers.name == "qwen2-vl":  # others' tags mean their own numbers
-            found = json.loads(
-                f"[{','.join(_NUMBER.findall(text.rpartition('<|object_ref_end|>')[2]))}]"
-            )
-            fours = [found[at : at + 4] for at in range(0, len(found), 4)]
-    if not all(map(is_box, fours)) or text != as_answer(
-        phrase, fours, numbers, text.startswith("[")
-    ):
-        return []
-    boxes = [numbers.to_pixels(four, original=size, sent=sent) for four in fours]
-    return boxes if are_inside(boxes, size) and html.unescape(phrase) == phrase else []
+            return [item[box_format.key] for item in json.loads(text)]
+        if box_format.name == "qwen2-vl":  # others' tags mean their own numbers
+            behind_phrase = text.rpartition("<|object_ref_end|>")[2]
+            values = json.loads(f"[{','.join(_NUMBER.findall(behind_phrase))}]")
+            return [values[start : start + 4] for start in range(0, len(values), 4)]
+    return []
 
 
 def are_inside(boxes: Sequence[Bbox], size: Size) -> bool:
-    """Whether all have an area, within a picture of that size."""
-    return all(0 <= x1 < x2 <= size[0] and 0 <= y1 < y2 <= size[1] for x1, y1, x2, y2 in boxes)
+    """Whether all boxes have an area, and are within a picture of that size."""
+    width, height = size
+    return all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)

@@ -1,20 +1,19 @@
-"""Records on their way into a format.
-
-What is wanted of them, what the format can say, what is lost, and the export's README.
-"""
+"""Write records in a format: select what is wanted, count what is lost, write the README."""
 
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from itertools import chain
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError, told_as
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
@@ -23,15 +22,21 @@ from dataflow_grounding.data.records import (
     is_score,
     read_annotations,
 )
+from dataflow_grounding.data.rejected import MISSED, is_missed, not_rejected, twins_rejected
 from dataflow_grounding.data.spans import find_spans
-from dataflow_grounding.engine.number_table import NumberTable
 from dataflow_grounding.extras.formats.base import EXACT, Carries, Format, Phrase, Sample, stands
-from dataflow_grounding.extras.formats.export_folder import MARK, README, ExportFolder, is_alone
+from dataflow_grounding.extras.formats.export_folder import (
+    MARK,
+    README,
+    ExportFolder,
+    is_data_file,
+)
 from dataflow_grounding.extras.formats.export_pictures import ExportPictures, Images
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
-_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")  # of a file alone
-_REASONS_KEPT = 3
+# A path that ends so means one file; a folder of such a name would be a mistake.
+_FILE_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")
+_MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
 _WITHOUT_PHRASE = "pictures without a phrase to write"
 _SECTION = "\n## "  # begins a format's part of training.md
 
@@ -44,10 +49,13 @@ class Selection:
         min_score: Boxes with a lower score are left out, and those without a score, of which
             nothing is known. An expression that loses all of its boxes so is left out: that doesn't
             make it one that isn't there.
-        verified_only: Expressions that a check confirmed (`verified: true`).
+        verified_only: Boxes that a check or a person confirmed (`verified: true`); one without a
+            word of its own has that of its expression, as has an expression without boxes.
         reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
             record).
         statuses: Of `records.STATUSES`.
+        partly_verified: With `verified_only`, also pictures of which other boxes are left out,
+            where a detector would learn these as background.
         keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is
             left. A phrase that loses all of its boxes is left out, as with `min_score`.
 
@@ -64,22 +72,29 @@ class Selection:
     reviewed_only: bool = False
     statuses: tuple[str, ...] = STATUSES
     keep_rejected: bool = False
+    partly_verified: bool = False
 
     def of(
         self, record: Mapping[str, Any], expression: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
-        """The expression with the boxes that are wanted; None where it isn't."""
-        unchecked = self.verified_only and expression.get("verified") is not True
+        """Return the expression with the boxes that are wanted; None where it isn't wanted.
+
+        It isn't where it had boxes and none of them is left, either. An expression that loses no
+        box is returned itself, another one as a copy.
+        """
         reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
-        unseen = self.reviewed_only and not reviewer
-        if unchecked or unseen or status_of(expression) not in self.statuses:
+        if self.reviewed_only and not reviewer:
+            return None
+        if status_of(expression) not in self.statuses:
             return None
         boxes = expression["instances"]
         kept = boxes if self.keep_rejected else not_rejected(expression)
+        if self.verified_only:
+            kept = verified_boxes(expression, kept)
         if kept is None:
             return None
         if self.min_score is not None:
-            kept = [box for box in kept if _has_score(box, self.min_score)]
+            kept = [box for box in kept if _scores_at_least(box, self.min_score)]
         if len(kept) == len(boxes):
             return expression
         if not kept:
@@ -87,30 +102,25 @@ class Selection:
         return {**expression, "instances": kept}
 
 
-def _has_score(box: Mapping[str, Any], least: float) -> bool:
-    return box.get("score") is not None and box["score"] >= least
+def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
+    """Whether a box has this score or more; False for a box without a score."""
+    return box.get("score") is not None and box["score"] >= min_score
 
 
-def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
-    """The boxes of an expression that no person found wrong; None where nothing is left of it.
+def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
+    """Return those of an expression's `boxes` that are verified; None where none is.
 
-    Each box has a verdict of its own where a person gave one; without any, that of the expression
-    is meant of all.
+    A box without a verdict of its own has that of its expression. Of an expression that never had
+    boxes and is itself verified, so that nothing is there, an empty list is returned.
     """
-    boxes: list[Any] = expression["instances"]
-    if any("verified" in box for box in boxes):
-        kept = [box for box in boxes if not _is_rejected(box)]
-        return kept or None
-    return None if _is_rejected(expression) else boxes
-
-
-def _is_rejected(item: Mapping[str, Any]) -> bool:
-    """Whether a person found an expression, or a box, wrong."""
-    return item.get("verified") is False and bool(item.get("reviewed_by"))
+    verdict = expression.get("verified")
+    kept = [box for box in boxes or () if box.get("verified", verdict) is True]
+    is_confirmed_absent = not expression["instances"] and verdict is True
+    return kept if kept or is_confirmed_absent else None
 
 
 def status_of(expression: Mapping[str, Any]) -> str:
-    """The expression's status.
+    """Return the expression's status.
 
     Where none is stated it is `grounded` with boxes, else `pending`: not looked for yet.
     """
@@ -130,6 +140,7 @@ class Exported:
         lost: What the format can't say, in words → how often.
         left_out: Records that could not be written; `reasons` has the first few.
         remarks: What else is good to know, in lines.
+        parts: Counts as in `written` of each part of a split, by its name.
     """
 
     path: str
@@ -138,152 +149,319 @@ class Exported:
     left_out: int = 0
     reasons: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    parts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def losses(self) -> str:
-        """What is lost, in a line; empty where nothing is."""
+        """Return what is lost, in a line; empty where nothing is."""
         return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
 
 
 def export(
     rows: Rows,
-    to: Format,
+    format: Format,
     path: str,
     images: Images | None,
     folders: Sequence[str],
     select: Selection,
     strict: bool,
 ) -> Exported:
-    """What `formats.write` does, with the format as an object."""
-    alone = is_alone(path, to.data_file)
-    if alone and images in ("copy", "link"):
+    """Write records in a format: a folder with pictures and README, or the data file alone.
+
+    It is put at `path` as a whole, at the end; where anything is raised, nothing is.
+
+    Args:
+        rows: The records, each read once.
+        format: What writes them.
+        path: A folder, which replaces an earlier export; or a new file, with the ending of the
+            format's data file.
+        images: `copy`, `link` or `reference`; None copies into a folder, and references from a
+            file alone.
+        folders: Where relative paths of pictures are looked for, in this order.
+        select: Which expressions and boxes are wanted.
+        strict: Raise where anything is lost or a record is left out.
+
+    Raises:
+        InputError: `path` is taken, can't be written, or is one file and pictures should go with
+            it; of all records none is left to be written, `strict` or not; with `strict`, anything
+            is lost. Without any records an empty export is written.
+    """
+    is_one_file = is_data_file(path, format.data_file)
+    if is_one_file and images in ("copy", "link"):
         raise InputError(f"{path} is one file: to {images} the pictures, name a folder")
-    if alone and os.path.lexists(path):
+    if is_one_file and os.path.lexists(path):
         raise InputError(f"{path} is there already: remove it, or choose another name")
-    if not alone and path.endswith(_ENDINGS) and not os.path.isdir(path):
+    if not is_one_file:
+        _refuse_name_of_file(path, format)
+    exported = Exported(path)
+    only_file = format.data_file if is_one_file else None
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, only_file) as out:
+        images = images or ("reference" if is_one_file else "copy")
+        pictures = ExportPictures(out, images, folders, format.packs, format.naming)
+        format.write(_SampleMaker(format, pictures, select, exported).samples(rows), out)
+        _refuse_losses(format, exported, strict)
+        exported.remarks += format.remarks
+        with out.file(README) as file:  # of a file alone it is thrown away with the folder
+            file.write(_readme(format, exported, pictures, out))
+    return exported
+
+
+def export_parts(
+    parts: Mapping[str, Rows],
+    format: Format,
+    path: str,
+    images: Images | None,
+    folders: Sequence[str],
+    select: Selection,
+    strict: bool,
+) -> Exported:
+    """Write each part of a split into a folder of its name in `path`, with one README for all.
+
+    The arguments are those of `export`, but for `parts`: records by the part's name.
+
+    Raises:
+        InputError: As `export` does; also where a single part has nothing to be written, even
+            because it has no records.
+    """
+    if is_data_file(path, format.data_file):
         raise InputError(
-            f"{path} is no name for {to.name}'s {to.data_file}: end it so, or name a folder"
+            f"{path} is one file, and {len(parts)} parts are to be written: name a folder"
         )
-    done = Exported(path)
-    only = to.data_file if alone else None
-    with told_as(InputError, f"can't write {path}"), ExportFolder(path, only) as out:
-        way = images or ("reference" if alone else "copy")
-        pictures = ExportPictures(out, way, folders, to.packs)
-        to.write(_SampleMaker(to, pictures, select, done).samples(rows), out)
-        _refuse_losses(to, done, strict)
-        with out.file(README) as file:
-            file.write(_card(to, done, pictures, out))
-    return done
+    _refuse_name_of_file(path, format)
+    exported = Exported(path)
+    with told_as(InputError, f"can't write {path}"), ExportFolder(path, parts=[*parts]) as out:
+        pictures_of_parts: list[ExportPictures] = []
+
+        def part_by_part() -> Iterator[tuple[Iterator[Sample], ExportFolder]]:
+            """Yield each part's samples and folder; count the part once its samples are taken."""
+            for name, rows in parts.items():
+                folder = out.part(name)
+                pictures = ExportPictures(
+                    folder, images or "copy", folders, format.packs, format.naming
+                )
+                pictures_of_parts.append(pictures)
+                exported_part = Exported(name)
+                samples = _SampleMaker(format, pictures, select, exported_part).samples(rows)
+                yield samples, folder
+                _add_part(exported, exported_part)
+
+        format.write_parts(part_by_part(), out)
+        _refuse_losses(format, exported, strict)
+        exported.remarks += format.remarks
+        with out.file(README) as file:  # the pictures of all parts are treated alike
+            file.write(_readme(format, exported, pictures_of_parts[0], out))
+    return exported
 
 
-def _refuse_losses(to: Format, done: Exported, strict: bool) -> None:
-    """Raises InputError where nothing was written, or with `strict` where anything is lost."""
-    if done.written and not strict:
+def _add_part(whole: Exported, part: Exported) -> None:
+    """Add a part's counts, reasons and remarks to `whole`, in place.
+
+    Raises InputError where nothing was written of the part.
+    """
+    if not part.written:
+        reasons = "; ".join(filter(None, [part.losses(), *part.reasons, *part.remarks]))
+        raise InputError(f"nothing is written, because no record of {part.path} is left: {reasons}")
+    whole.parts[part.path] = part.written
+    whole.written += part.written
+    whole.lost += part.lost
+    whole.left_out += part.left_out
+    whole.reasons += [f"{part.path}, {reason}" for reason in part.reasons]
+    whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
+
+
+def _refuse_name_of_file(path: str, format: Format) -> None:
+    """Raise InputError if the path of a folder ends like a file's, unless it is a folder."""
+    if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
+        raise InputError(
+            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
+        )
+
+
+def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
+    """Raise InputError where records were there but none was written.
+
+    With `strict`, also where anything is lost or left out.
+    """
+    if exported.written and not strict:
         return
-    reasons = [done.losses(), *done.reasons]
-    if not done.written:
-        reasons += done.remarks
+    reasons = [exported.losses(), *exported.reasons]
+    if not exported.written:
+        reasons += exported.remarks
     why = "; ".join(filter(None, reasons))
-    if why:
-        whose = f"{to.name} would lose" if done.written else "no record is left"
-        raise InputError(f"nothing is written, because {whose}: {why}")
+    if why:  # empty where there were no records at all
+        problem = f"{format.name} would lose" if exported.written else "no record is left"
+        raise InputError(f"nothing is written, because {problem}: {why}")
 
 
 class _SampleMaker:
-    """Makes samples of records, and counts what is lost on the way."""
+    """Makes samples of records, and counts in an `Exported` what is written and what is lost."""
 
     def __init__(
-        self, format: Format, pictures: ExportPictures, select: Selection, done: Exported
+        self, format: Format, pictures: ExportPictures, select: Selection, exported: Exported
     ) -> None:
         self._format = format
         self._pictures = pictures
         self._select = select
-        self._done = done
-        self._changed_texts = 0
-        self._doubtful = 0
-        self._unwanted = 0
-        self._wrong_spans = 0
+        # Filled while samples are made; its remarks after the last one, from the counts below.
+        self._exported = exported
+        self._changed_texts = 0  # captions and phrases
+        self._unselected_phrases = 0
         self._rejected_boxes = 0
-        self._rows_of_image = NumberTable()  # by the hash of an image_id, of rows that need ids
+        # pictures left out
+        self._partly_verified = 0
+        self._missing_boxes = 0
+        self._repeated_boxes = 0
+        self._wrong_spans = 0
+        self._doubtful_records = 0
+        # hash of an image_id → how many rows of that picture came before, so that the ids that are
+        # made for their expressions differ. Only rows that lack ids are counted.
+        self._rows_of_image = NumberTable()
 
     def samples(self, records: Rows) -> Iterator[Sample]:
-        """The records that the format can say something of, with their pictures in place."""
-        for number, record in enumerate(self._pictures.ahead(records), 1):
+        """Yield a sample of each record that the format can say something of.
+
+        Its picture is put into the export. A record that raises RecordError is counted in
+        `left_out` and passed over.
+        """
+        for number, record in enumerate(records, 1):
             try:
                 sample = self._sample(record)
             except RecordError as error:
-                self._done.left_out += 1
-                if len(self._done.reasons) < _REASONS_KEPT:
-                    self._done.reasons.append(f"record {number}: {error}")
+                self._exported.left_out += 1
+                if len(self._exported.reasons) < _MAX_REASONS:
+                    self._exported.reasons.append(f"record {number}: {error}")
                 continue
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
-                self._done.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
+                self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
                 yield sample
         self._add_remarks()
 
     def _add_remarks(self) -> None:
+        """Add a line to the export's remarks for each count that isn't 0."""
         counts = {
             f"texts changed, as {self._format.name} can't have them as they are": (
                 self._changed_texts
             ),
-            "phrases that weren't asked for, by status, score, check or review": self._unwanted,
+            "phrases that weren't asked for, by status, score, check or review": (
+                self._unselected_phrases
+            ),
             "boxes that a reviewer rejected": self._rejected_boxes,
+            "pictures left out, as boxes that nobody has verified would be background there"
+            " (--partly-verified keeps them)": self._partly_verified,
+            "pictures left out, as a reviewer says that something is there, which has no box and"
+            " would be background (--partly-verified keeps them)": self._missing_boxes,
+            "boxes that stand there already under the same words, written once": (
+                self._repeated_boxes
+            ),
             "spans that don't hold their phrase, which was looked for in its caption": (
                 self._wrong_spans
             ),
-            "records marked doubtful, of whose replies a part was of no use": self._doubtful,
+            "records marked doubtful, of whose replies a part was of no use": (
+                self._doubtful_records
+            ),
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
-        self._done.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
+        self._exported.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        """The record as the format writes it; None where there is nothing to write."""
+        """Return the record as the format writes it; None where there is nothing to write.
+
+        What is lost of it is counted, and its picture is put into the export. Raises RecordError.
+        """
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
         wanted = self._wanted(record, expressions)
-        empty = carries.empty and self._is_empty(record, expressions)
-        if not wanted and not empty:
-            self._done.lost[_WITHOUT_PHRASE] += 1
+        if self._makes_background(expressions):
+            self._partly_verified += 1
+            return None
+        if self._misses_a_box(record, expressions):
+            self._missing_boxes += 1
+            return None
+        may_be_empty = carries.empty and self._is_empty(record, expressions)
+        if not wanted and not may_be_empty:
+            self._exported.lost[_WITHOUT_PHRASE] += 1
             return None
         picture = self._pictures.find(record)
-        phrases = []
-        for expression in wanted:
-            phrase = self._phrase(expression, picture.size)
-            if phrase is not None:
-                phrases.append(phrase)
-        if not phrases and not empty:
-            self._done.lost[_WITHOUT_PHRASE] += 1
+        phrases = self._phrases(wanted, picture.size)
+        if not phrases and not may_be_empty:
+            self._exported.lost[_WITHOUT_PHRASE] += 1
             return None
+        if not self._format.repeats and not self._format.whole:
+            phrases = self._without_repeats(phrases)
         if record.get("doubtful") is True:
-            self._doubtful += 1
-        self._done.lost += _lost_of(record, caption, phrases, carries)
+            self._doubtful_records += 1
+        self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
         if carries.captions:
             caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
 
+    def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
+        """Return the phrases that `_phrase` makes of the expressions, without its Nones."""
+        phrases = []
+        for expression in expressions:
+            phrase = self._phrase(expression, size)
+            if phrase is not None:
+                phrases.append(phrase)
+        return phrases
+
+    def _makes_background(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a box that nobody has found wrong would be left out, and so become background.
+
+        Detectors learn as background whatever has no box. Of other formats, without
+        `verified_only` and with `partly_verified` it is always False.
+        """
+        if not self._format.detects:
+            return False
+        if not self._select.verified_only or self._select.partly_verified:
+            return False
+        for expression in expressions:
+            not_wrong = not_rejected(expression) or []
+            verified = verified_boxes(expression, not_wrong) or ()
+            if len(verified) < len(not_wrong):
+                return True
+        return False
+
+    def _misses_a_box(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        """Whether a person says that a thing is there which nobody drew a box of.
+
+        Always False of formats that aren't for detectors, and with `partly_verified`.
+        """
+        if not self._format.detects or self._select.partly_verified:
+            return False
+        return bool(record.get(MISSED)) or any(map(is_missed, expressions))
+
     def _is_empty(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        """Whether nothing is in the picture, by what is asked for.
+        """Whether the record may be written without a phrase: nothing is in its picture.
 
-        So it is where nothing of all that was looked for was there, or where a record without
-        expressions says so.
+        So it is where all of its expressions were looked for, not found, and are selected, unless
+        it says that it is no background. One without expressions says so if it is marked as
+        background, or a person reviewed it; formats of whole records write any of them. It is then
+        judged as an expression that wasn't found.
         """
-        if not expressions and (
-            self._format.whole or record.get("background") is True or record.get("reviewed_by")
-        ):
+        if record.get("background") is False:  # something is there that it doesn't say
+            return False
+        if not expressions:
+            is_known_empty = record.get("background") is True or record.get("reviewed_by")
+            if not self._format.whole and not is_known_empty:
+                return False
             expressions = [{"status": "none", "instances": []}]
         for expression in expressions:
             if status_of(expression) != "none" or self._select.of(record, expression) is None:
                 return False
-        return bool(expressions)
+        return True
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        """The record's expressions, with ids and spans also where its tool states none.
+        """Return the record's expressions, with ids and spans also where it states none.
 
-        Raises BrokenRow.
+        A score that isn't a number from 0 to 1 becomes None, and is counted as lost. Raises
+        BrokenRow: no column with expressions or regions, an unknown status, or boxes that may be in
+        another format.
         """
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
@@ -300,31 +478,39 @@ class _SampleMaker:
             for box in expression["instances"]:
                 if not is_score(box["score"]):
                     box["score"] = None
-                    self._done.lost["scores that aren't numbers from 0 to 1"] += 1
+                    self._exported.lost["scores that aren't numbers from 0 to 1"] += 1
         self._set_spans(expressions, caption)
-        return expressions
+        return expressions if self._select.keep_rejected else twins_rejected(expressions)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        """Gives spans, where no expression has any, or where one doesn't hold its phrase."""
-        wrong = []
-        for number, expression in enumerate(expressions):
+        """Set `char_span` of expressions in place, to where the phrase is found in the caption.
+
+        It is set of those whose span doesn't hold their phrase, and of all where none states one;
+        to None where the phrase isn't found.
+        """
+        unset = []  # indices of the expressions that get a span
+        for index, expression in enumerate(expressions):
             span = expression.get("char_span")
             if span and not stands(expression["text"], span, caption):
-                wrong.append(number)
-        self._wrong_spans += len(wrong)
+                unset.append(index)
+        self._wrong_spans += len(unset)
         if not any("char_span" in expression for expression in expressions):
-            wrong = list(range(len(expressions)))
-        if not wrong:
+            unset = list(range(len(expressions)))
+        if not unset:
             return
+        # All are looked for, as they take their places in the caption from each other.
         spans = find_spans([expression["text"] for expression in expressions], caption)
-        for number in wrong:
-            span = spans[number]
-            expressions[number]["char_span"] = list(span) if span else None
+        for index in unset:
+            span = spans[index]
+            expressions[index]["char_span"] = list(span) if span else None
 
     def _wanted(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        """The expressions that are asked for and that the format can say."""
+        """Return the expressions that are selected and that the format can say.
+
+        They have the boxes that are selected. What is not returned is counted.
+        """
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -332,38 +518,59 @@ class _SampleMaker:
                 self._rejected_boxes += len(expression["instances"]) - len(kept)
             selected = self._select.of(record, expression)
             if selected is None:
-                self._unwanted += 1
+                self._unselected_phrases += 1
                 continue
             why = self._format.carries.why_not(status_of(selected), selected.get("char_span"))
             if why:
-                self._done.lost[why] += 1
+                self._exported.lost[why] += 1
             else:
                 wanted.append(selected)
         return wanted
 
-    def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        """The expression with what of its boxes is inside a picture of this size.
+    def _without_repeats(self, phrases: Sequence[Phrase]) -> list[Phrase]:
+        """Return the phrases without boxes that an earlier phrase of the same thing has.
 
-        None where it loses all of them, or all of its words.
+        A detector would take a box that comes twice for two things, and a model that is tuned on
+        such conversations learns to repeat itself. A phrase that loses all of its boxes so is left
+        out.
+        """
+        kept: list[Phrase] = []
+        boxes_of_thing: dict[str, set[Bbox]] = {}
+        for phrase in phrases:
+            seen = boxes_of_thing.setdefault(self._format.thing(phrase), set())
+            new = _indices_of_new(phrase.boxes, seen)
+            seen.update(phrase.boxes)
+            self._repeated_boxes += len(phrase.boxes) - len(new)
+            if len(new) < len(phrase.boxes):
+                phrase = _with_boxes(phrase, new)
+            if phrase.boxes or phrase.status != "grounded":
+                kept.append(phrase)
+        return kept
+
+    def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
+        """Return the expression as a phrase, its boxes cut to a picture of this size.
+
+        Boxes outside are dropped. None where the phrase loses all of its boxes, or all of its words
+        as the format makes them safe. What is lost so is counted.
         """
         instances = []
         for instance in expression["instances"]:
             stated = box_of(instance["bbox"])
             box = clamp(stated, size)
             if area(box) <= 0:
-                self._done.lost["boxes without an area in their picture"] += 1
+                self._exported.lost["boxes without an area in their picture"] += 1
                 continue
             if math.dist(box, stated) > EXACT:
-                self._done.lost["parts of boxes outside of their picture"] += 1
+                self._exported.lost["parts of boxes outside of their picture"] += 1
             instances.append(instance if box == stated else {**instance, "bbox": [*box]})
         status = status_of(expression)
-        text = self._safe(expression["text"])
+        text = self._safe(self._format.words_of(expression))
         if not text.strip():
-            self._done.lost["phrases left without a word"] += 1
+            self._exported.lost["phrases left without a word"] += 1
             return None
         if status == "grounded" and not instances:
-            # Without its boxes it isn't one that isn't there.
-            self._done.lost["phrases left without a box"] += 1
+            # Written without boxes it would say that nothing is there.
+            self._exported.lost["phrases left without a box"] += 1
             return None
         span = expression.get("char_span")
         return Phrase(
@@ -376,14 +583,35 @@ class _SampleMaker:
         )
 
     def _safe(self, text: str) -> str:
+        """Return the text without what the format can't have, and count it if it changed."""
         safe = self._format.safe(text)
         if safe != text:
             self._changed_texts += 1
         return safe
 
 
+def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
+    """Return the indices of the boxes that aren't in `seen`; of equal ones the first."""
+    index_of_box: dict[Bbox, int] = {}
+    for index, box in enumerate(boxes):
+        if box not in seen:
+            index_of_box.setdefault(box, index)
+    return list(index_of_box.values())
+
+
+def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
+    """Return a copy of the phrase with only its boxes of these indices."""
+    instances = phrase.expression["instances"]
+    return replace(
+        phrase,
+        boxes=[phrase.boxes[index] for index in indices],
+        scores=[phrase.scores[index] for index in indices],
+        expression={**phrase.expression, "instances": [instances[index] for index in indices]},
+    )
+
+
 def _have_ids(expressions: Any) -> bool:
-    """Whether it is a list of expressions that all have ids of their own."""
+    """Whether this is a list of expressions that all have an `expression_id`."""
     if type(expressions) is not list:
         return False
     return all(
@@ -393,6 +621,7 @@ def _have_ids(expressions: Any) -> bool:
 
 
 def _score_of(instance: Mapping[str, Any]) -> float | None:
+    """Return the score of an instance as a float, or None."""
     score = instance["score"]
     return None if score is None else float(score)
 
@@ -400,7 +629,10 @@ def _score_of(instance: Mapping[str, Any]) -> float | None:
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
-    """How much of a record the format can't say, in words."""
+    """Return what the format can't say of a record, in words, with how often.
+
+    Counts may be 0. `caption` and `phrases` are those that are written of the record.
+    """
     lost: Counter[str] = Counter()
     if not carries.captions:
         lost["captions"] = int(bool(caption))
@@ -416,6 +648,12 @@ def _lost_of(
     if not carries.verified:
         verdicts = [phrase.expression.get("verified") for phrase in phrases]
         lost["verdicts of checks"] = sum(verdict is not None for verdict in verdicts)
+    if not carries.classes:
+        classes = [phrase.expression.get("class") for phrase in phrases]
+        lost["classes of phrases"] = sum(
+            isinstance(name, str) and class_key(name) != class_key(phrase.text)
+            for name, phrase in zip(classes, phrases, strict=True)
+        )
     if carries.numbers:
         boxes = sum(len(phrase.boxes) for phrase in phrases)
         lost[f"exact numbers of boxes: {carries.numbers}"] = boxes
@@ -423,40 +661,46 @@ def _lost_of(
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record has ids that are not made from its picture's path.
+    """Whether the record has ids that are not made by us, from its picture's path.
 
-    Those that are made may have a number behind it.
+    Ours are the path without ending, alone or followed by `@2` and the like or `#0` and the like;
+    they are made again on reading, so that they needn't be carried.
     """
-    made = image_id_of({**record, "image_id": None}, "image_path") or "record"
+    made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ids = [record.get("image_id")]
     ids += [phrase.expression["expression_id"] for phrase in phrases]
     for own_id in ids:
         if own_id is None:
             continue
         text = str(own_id)
-        if not text.startswith(made) or text[len(made) :][:1] not in ("", "@", "#"):
+        if not text.startswith(made_id) or text[len(made_id) :][:1] not in ("", "@", "#"):
             return True
     return False
 
 
-def _card(format: Format, done: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
-    """The README, in Markdown; for JSON lines with their types as `datasets` wants them."""
-    counts = ", ".join(f"{count:,} {what}" for what, count in done.written.items()) or "nothing"
-    where = "The pictures are in it." if format.packs else pictures.described()
+def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
+    """Return the README, in Markdown, with a head for `datasets` where it reads the data file."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in exported.written.items())
+    where = pictures.described(list(exported.parts))
+    if format.packs:
+        where = "The pictures are in it."
     training = ["## Training", _training_of(format.name), format.training()]
-    parts = [f"# {format.name}: {format.about}", f"{MARK} {__version__}: {counts}. {where}"]
-    if done.lost:
-        parts.append(f"Lost, because the format can't say it: {done.losses()}.")
-    if done.left_out:
-        parts.append(f"Left out: {done.left_out} records ({'; '.join(done.reasons)}).")
-    parts.append("\n".join(f"- {remark}" for remark in done.remarks))
+    parts = [
+        f"# {format.name}: {format.about}",
+        f"{MARK} {__version__}: {counts or 'nothing'}. {where}",
+    ]
+    if exported.lost:
+        parts.append(f"Lost, because the format can't say it: {exported.losses()}.")
+    if exported.left_out:
+        parts.append(f"Left out: {exported.left_out} records ({'; '.join(exported.reasons)}).")
+    parts.append("\n".join(f"- {remark}" for remark in exported.remarks))
     parts.append("\n\n".join(filter(None, training)))
-    parts.append(out.named())
+    parts.append(out.named())  # the last line, by which an export is known to be ours
     return out.front_matter(format.data_file) + "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _training_of(name: str) -> str:
-    """What training.md says of a format, in the section of its name; empty where it has none."""
+    """Return what training.md says of a format; empty where it has no section of that name."""
     text = files(__package__).joinpath("training.md").read_text("utf-8")
     for section in f"\n{text}".split(_SECTION):
         title, _, body = section.partition("\n")

@@ -1,9 +1,10 @@
 """The folder of an export: written beside its place, and put there as a whole."""
 
+import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from itertools import chain, repeat
@@ -16,19 +17,25 @@ from dataflow_grounding.data.records import dump_line, dump_text
 from dataflow_grounding.engine.run_lock import only_run
 
 README = "README.md"
-_DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
-_LOCK, _NEW = ".exporting", "new"  # all that is in PATH.part, which is ours by that
+DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
+"""Python's types as `datasets` calls them in its features."""
+_SPLITS = {"val": "validation"}  # our name of a part → the one of `datasets`
+# All that is ever in PATH.part: a folder of that name with anything else in it isn't ours.
+_LOCK = ".exporting"
+_NEW = "new"
 MARK = "Exported by dataflow-grounding"
 """Stands in the README of an export.
 
-What has it may be replaced by another export, if it names all that is in its folder.
+A folder whose README has it is replaced by another export, if its last line names all that is in
+the folder.
 """
 
 Put = Callable[[Mapping[str, Any]], object]
+"""Adds an item to a file."""
 
 
-def is_alone(path: str, data_file: str) -> bool:
-    """Whether an export's path names its data file, by the ending, and no folder."""
+def is_data_file(path: str, data_file: str) -> bool:
+    """Whether an export's path is that of a file, with the ending of the format's data file."""
     ending = os.path.splitext(data_file)[1]
     return bool(ending) and path.endswith(ending)
 
@@ -36,14 +43,18 @@ def is_alone(path: str, data_file: str) -> bool:
 class ExportFolder:
     """A folder that is made whole or not at all.
 
+    It is written at `path.part`, and moved to `path` where the `with` block ends without an
+    exception; with one, `path` stays as it was.
+
     Args:
         path: Where it goes. An export that stands there is replaced, unless something else is in
             it.
-        only: The file that is put there alone, instead of the folder.
+        only_file: A file of the folder that is moved to `path` itself; all others are thrown away.
+        parts: Names of the parts of a split, each of which gets a folder in it.
 
     Raises:
-        InputError: Something else stands there, or at `path.part`, where it is made; FolderTaken,
-            if another export is.
+        InputError: Something else stands at `path`, or on entering at `path.part`; FolderTaken, if
+            another export writes there now.
 
     Example:
         >>> import tempfile; path = os.path.join(tempfile.mkdtemp(), "out")
@@ -54,29 +65,33 @@ class ExportFolder:
         '{"box": [1.0, 2.0]}\\n'
     """
 
-    def __init__(self, path: str, only: str | None = None) -> None:
+    def __init__(self, path: str, only_file: str | None = None, parts: Sequence[str] = ()) -> None:
         self.path = os.path.realpath(path)
+        self.parts = parts
         self.line: Any = None
-        """Of a file of JSON lines: an example with all that any of them has."""
-        self._only = only
-        self._part = f"{self.path}.part"
-        self._new = os.path.join(self._part, _NEW)
-        self._last_folder = ""
-        self._lock = ExitStack()
+        """An example of the data's lines, with all that any of them has; None until there is one.
+
+        Set by `lines`, or by a format that writes its files itself.
+        """
+        self._only_file = only_file
+        self._working_folder = f"{self.path}.part"
+        self._new = os.path.join(self._working_folder, _NEW)  # becomes `path` in the end
+        self._last_folder = ""  # in which `place` was asked for a file last: it is made
+        self._lock = ExitStack()  # held inside the `with` block, against another export
+        self._made_parts: list[ExportFolder] = []
         if os.path.lexists(self.path):
-            obstacle = _not_ours(self.path)
+            obstacle = _obstacle_to_replacing(self.path)
             if obstacle is not None:
                 raise InputError(f"{path} is there and {obstacle}: choose another place")
 
     def __enter__(self) -> "ExportFolder":
-        part = self._part
-        is_ours = os.path.isdir(part) and not os.path.islink(part)
-        if os.path.lexists(part) and not (is_ours and {_LOCK, _NEW}.issuperset(os.listdir(part))):
+        working_folder = self._working_folder
+        if os.path.lexists(working_folder) and not _is_working_folder(working_folder):
             raise InputError(
-                f"{part}, where it would be made, is there already: move it, or choose another"
-                " place"
+                f"{working_folder}, where it would be made, is there already: move it, or choose"
+                " another place"
             )
-        self._lock.enter_context(only_run(os.path.join(part, _LOCK)))
+        self._lock.enter_context(only_run(os.path.join(working_folder, _LOCK)))
         shutil.rmtree(self._new, ignore_errors=True)
         os.makedirs(self._new)
         return self
@@ -85,13 +100,24 @@ class ExportFolder:
         with self._lock:
             if error_type is None:
                 shutil.rmtree(self.path, ignore_errors=True)
-                os.replace(os.path.join(self._new, self._only or ""), self.path)
-            shutil.rmtree(self._part, ignore_errors=True)
+                os.replace(os.path.join(self._new, self._only_file or ""), self.path)
+            shutil.rmtree(self._working_folder, ignore_errors=True)
+
+    def part(self, name: str) -> "ExportFolder":
+        """Return the folder of one of the parts, inside this one, to be written to.
+
+        It is not to be entered: it is put in place with the whole.
+        """
+        part = copy.copy(self)
+        part._new = within(self._new, name)
+        part._last_folder = ""
+        self._made_parts.append(part)
+        return part
 
     def place(self, name: str) -> str:
-        """Where a file of the folder is to be written; the folders above it are made.
+        """Return where a file of the folder is to be written, and make the folders above it.
 
-        `name` is its path inside the folder.
+        `name` is its path inside the folder. Raises InputError where that leads out of it.
         """
         path = within(self._new, name)
         folder = os.path.dirname(path)
@@ -101,21 +127,33 @@ class ExportFolder:
         return path
 
     def named(self) -> str:
-        """The names of all that is in the folder, in a line for its README."""
+        """Return a line for the README that names all that is in the folder, itself included."""
         names = sorted({README, *os.listdir(self._new)})
         return "Its files: " + ", ".join(f"`{name}`" for name in names) + "."
 
     def front_matter(self, data_file: str) -> str:
-        """What its README begins with, for `datasets`; empty without a file of JSON lines.
+        """Return the YAML that a README begins with for `datasets`; empty without `line`s.
 
-        Without it `datasets` fixes types by the first 10 MB, and ends at others.
+        It states the splits with their files, and the type of each column. Without that `datasets`
+        takes types from the first 10 MB, and fails at others. The parts' lines are merged into
+        `line`.
         """
+        for part in self._made_parts:
+            if part.line is not None:
+                self.line = _merged_example(self.line, part.line)
         if self.line is None:
             return ""
         import yaml
 
         data: dict[str, Any] = {}
-        if b"" not in self.line.values():  # it finds pictures, and what they are in, by itself
+        is_packed = b"" in self.line.values()  # a column of pictures: the data file is a folder
+        if self.parts:
+            files = f"{data_file}/*" if is_packed else data_file
+            data_files = [
+                {"split": _SPLITS.get(name, name), "path": f"{name}/{files}"} for name in self.parts
+            ]
+            data["configs"] = [{"config_name": "default", "data_files": data_files}]
+        elif not is_packed:  # `datasets` finds files with pictures in them by itself
             split = {"split": "train", "path": data_file}
             data["configs"] = [{"config_name": "default", "data_files": [split]}]
         features = [{"name": key, **_feature(value)} for key, value in self.line.items()]
@@ -123,35 +161,40 @@ class ExportFolder:
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
     def file(self, name: str) -> IO[str]:
-        """A text file."""
+        """Open a new text file of the folder, to be written."""
         return cast("IO[str]", new_file(self.place(name), "w", encoding="utf-8", newline="\n"))
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:
-        """A file of JSON lines: gives what adds one."""
+        """Open a file of JSON lines; yields a function that writes an object as a line.
+
+        What the lines have in them is noted in `line`.
+        """
         with self.file(name) as file:
-            is_whole = False
+            is_complete = False  # no further line can add to `line`
 
             def put(value: Mapping[str, Any]) -> None:
-                nonlocal is_whole
-                if not is_whole:  # merging examples takes longer than writing lines
+                nonlocal is_complete
+                if not is_complete:  # merging examples takes longer than writing lines
                     self.line = _merged_example(self.line, value)
-                    is_whole = _is_whole_example(self.line)
+                    is_complete = _is_complete_example(self.line)
                 file.write(dump_line(value))
 
             yield put
 
     @contextmanager
     def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
-        """A JSON object with `head`, then a list under each of `keys`: gives what adds to each.
+        """Open a JSON file of one object: the members of `head`, then a list under each of `keys`.
 
-        A single key "" makes the file one list. Items are kept on disk until the end.
+        Yields for each list a function that adds an item, in any order. A single key "" makes the
+        file one list. Items are kept on disk until the block ends: the file is written then, and
+        not at all after an exception.
         """
         with ExitStack() as files:
             spools: list[IO[str]] = []
             for _ in keys:
                 spools.append(files.enter_context(_temporary_text()))
-            yield [_adder(spool) for spool in spools]
+            yield [_adder_to(spool) for spool in spools]
             with self.file(name) as file:
                 if keys == ("",):
                     _write_list(file, spools[0])
@@ -169,19 +212,27 @@ class ExportFolder:
 
 
 def _temporary_text() -> IO[str]:
+    """Open a nameless text file, which goes when it is closed."""
     return cast("IO[str]", tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n"))
 
 
 def _write_list(file: IO[str], spool: IO[str]) -> None:
-    """Write the items that were put into a temporary file, as a list."""
+    """Write the items that `_adder_to` put into a temporary file, as a JSON list."""
     file.write("[")
     spool.seek(0)
-    shutil.copyfileobj(spool, file, 2**20)
+    shutil.copyfileobj(spool, file, 2**20)  # characters at a time
     file.write("]")
 
 
-def _not_ours(path: str) -> str | None:
-    """What stands in the way of replacing what is there.
+def _is_working_folder(path: str) -> bool:
+    """Whether a path is that of a folder in which an export was written, and nothing else."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        return False
+    return {_LOCK, _NEW}.issuperset(os.listdir(path))
+
+
+def _obstacle_to_replacing(path: str) -> str | None:
+    """Return what at a path keeps an export from replacing it, in words.
 
     None if it is an empty folder, or an export and nothing else.
     """
@@ -200,14 +251,18 @@ def _not_ours(path: str) -> str | None:
     return None
 
 
-def _adder(file: IO[str]) -> Put:
-    """What writes an item to a temporary file, with what stands between items."""
+def _adder_to(file: IO[str]) -> Put:
+    """Return a function that writes an item to a file as JSON, with a comma between items."""
     separators = chain(["\n"], repeat(",\n"))
     return lambda value: file.write(next(separators) + dump_text(value))
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    """An example of what both are, with something in each list that isn't always empty."""
+    """Return an example that has whatever an earlier example or a value has.
+
+    An object has the members of both, a list one item, merged of all of theirs. Of anything else
+    the example stays, unless it is None.
+    """
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}
@@ -217,17 +272,20 @@ def _merged_example(example: Any, value: Any) -> Any:
     return value if example is None else example
 
 
-def _is_whole_example(example: Any) -> bool:
-    """Whether no further value can add to it: nothing in it is missing or empty."""
+def _is_complete_example(example: Any) -> bool:
+    """Whether lines of the same keys can add nothing: it has no None and no empty list in it."""
     if isinstance(example, Mapping):
-        return all(map(_is_whole_example, example.values()))
+        return all(map(_is_complete_example, example.values()))
     if isinstance(example, (list, tuple)):
-        return bool(example) and _is_whole_example(example[0])
+        return bool(example) and _is_complete_example(example[0])
     return example is not None
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    """The type of a value as `datasets` states it in a card; `null` where nothing tells it."""
+    """Return the type of a value as `datasets` states it in a README.
+
+    It is `null` for None, an empty list's items, or a type that isn't among DTYPES.
+    """
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
@@ -235,4 +293,4 @@ def _feature(value: Any) -> dict[str, Any]:
         if inner.keys() == {"dtype"}:
             return {"list": inner["dtype"]}
         return {"list": inner.get("struct", inner)}
-    return {"dtype": _DTYPES.get(type(value), "null")}
+    return {"dtype": DTYPES.get(type(value), "null")}

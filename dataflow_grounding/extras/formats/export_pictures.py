@@ -8,21 +8,27 @@ import io
 import os
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
-from dataflow_grounding._util.paths import is_elsewhere
+from dataflow_grounding._util.paths import is_absolute, is_elsewhere
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import name_within, path_of, stated_size
-from dataflow_grounding.extras.formats._pictures_ahead import Pictures
+from dataflow_grounding.data.records import name_within, path_of, path_within, stated_size
+from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
-from dataflow_grounding.images.files import Header, decode
+from dataflow_grounding.images.files import Header, decode, read_file
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
-FOLDER = "images"
-_SAVED: dict[str, dict[str, Any]] = {
+Naming: TypeAlias = Literal["folders", "joined", "base"]
+"""Names of pictures in the export.
+
+`folders`: in folders, as they were. `joined`: all in one folder, the names of their folders before
+theirs. `base`: all in one, by their own name.
+"""
+FOLDER = "images"  # of an export, with its pictures
+_SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose next to nothing
     "jpeg": {"quality": 95, "subsampling": 0},
     "webp": {"lossless": True},
 }
@@ -31,7 +37,8 @@ _SAVED: dict[str, dict[str, Any]] = {
 class Picture(NamedTuple):
     """A picture as its record names it, with its upright width and height.
 
-    Path and header are those of its file, where it isn't left there.
+    `path` and `header` are those of its file, if that is to be copied, linked or packed; of a
+    picture that is only referenced they are empty and None.
     """
 
     name: str
@@ -50,6 +57,7 @@ class ExportPictures:
         folders: Where relative paths are looked for, in this order.
         packs: Whether the format puts them into its own files, so that none is needed in the
             folder.
+        naming: How copies and links are named in the folder.
 
     `missing` counts the pictures that are referenced though they aren't there.
 
@@ -58,7 +66,12 @@ class ExportPictures:
     """
 
     def __init__(
-        self, out: ExportFolder, images: Images, folders: Sequence[str], packs: bool
+        self,
+        out: ExportFolder,
+        images: Images,
+        folders: Sequence[str],
+        packs: bool,
+        naming: Naming = "folders",
     ) -> None:
         if packs and images == "reference":
             raise InputError("the pictures are in this format's files: copy or link them")
@@ -66,27 +79,33 @@ class ExportPictures:
         self._images = images
         self._folders = tuple(folders)
         self._packs = packs
-        self._pictures = Pictures(folders, packs)
-        self._replaced = ""  # the folder whose pictures would go with the export that was there
+        self._naming = naming
+        self._finder = PictureFinder(folders)
+        # The folder of an export that will be removed, with a separator behind it: pictures in it
+        # can't be linked or referenced. Empty where there is none.
+        self._replaced_folder = ""
         if images != "copy" and not packs and os.path.isdir(out.path):
-            self._replaced = f"{out.path}{os.sep}"
-        self._paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
+            self._replaced_folder = f"{out.path}{os.sep}"
+        # name in the export → path in the records, as hashes: there may be millions
+        self._path_of_name: dict[int, int] = {}
         self.missing = 0
 
-    def ahead(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-        """The records, whose pictures are looked for before they come."""
-        return self._pictures.ahead(records, path_of)
-
     def find(self, record: Mapping[str, object]) -> Picture:
-        """The record's picture.
+        """Return the record's picture.
 
-        Raises RecordError: it isn't there, is broken or turned, or is of another size; InputError:
-        it would go with the export that is replaced.
+        One that isn't there is found all the same, and counted, if it is only referenced and the
+        record states its size.
+
+        Raises:
+            RecordError: It isn't there, is broken, is of another size than the record states, or is
+                turned by its EXIF and only referenced.
+            InputError: It would go with the export that is replaced.
         """
-        name = path_of(record)
+        path_in_record = path_of(record)
+        name = self._canonical(path_in_record)
         stated = stated_size(record)
         try:
-            path, header = self._pictures.find(name, "image_path")
+            path, header = self._finder.find(path_in_record, "image_path")
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
@@ -108,20 +127,33 @@ class ExportPictures:
             )
         return Picture(name, header.size)
 
+    def _canonical(self, path: str) -> str:
+        """Return a picture's path so that `a.jpg`, `./a.jpg` and its absolute path are one.
+
+        It is relative to the first folder that it is in; absolute where it is in none.
+        """
+        if not is_absolute(path):
+            return os.path.normpath(path)
+        for folder in self._folders:
+            inside = path_within(path, folder or os.curdir)
+            if inside:
+                return inside
+        return path
+
     def _is_replaced(self, path: str) -> bool:
-        """Whether a picture would go with the export that is replaced."""
-        if not self._replaced or is_elsewhere(path):
+        """Whether a picture, or the link at its path, would go with the export that is replaced."""
+        if not self._replaced_folder or is_elsewhere(path):
             return False
         # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
         folder = os.path.realpath(os.path.dirname(path)) + os.sep
-        return folder.startswith(self._replaced) or os.path.realpath(path).startswith(
-            self._replaced
-        )
+        picture = os.path.realpath(path)
+        return folder.startswith(self._replaced_folder) or picture.startswith(self._replaced_folder)
 
     def put(self, picture: Picture) -> str:
-        """The picture's file name in the export, where it now is, the same in every export.
+        """Copy or link a picture into the export, unless it is there; return its file name there.
 
-        Raises as `data`.
+        The name is the same in every export of the same records. A picture that is referenced, or
+        packed by the format, only gets its name. Raises as `data`.
         """
         header = picture.header
         if header is None:
@@ -143,40 +175,49 @@ class ExportPictures:
         return name
 
     def _name_in_export(self, path: str) -> str:
-        """A name for the picture at a path, as its record has it: each path has its own."""
+        """Return the name in the export of the picture that records name by this path.
+
+        Each path has its own name: where it is taken by another path, `~2` and so on stands before
+        its ending.
+        """
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None
         stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
+        if self._naming == "joined":
+            stem = stem.replace("/", "_")
+        elif self._naming == "base":
+            stem = os.path.basename(stem)
         name = portable(f"{FOLDER}/{stem}{ending}")
         number = 1
-        while self._paths.setdefault(hash(_same_file(name)), hash(path)) != hash(path):
+        while self._path_of_name.setdefault(hash(_file_key(name)), hash(path)) != hash(path):
             number += 1
             name = portable(f"{FOLDER}/{stem}~{number}{ending}")
         return name
 
     def data(self, picture: Picture) -> bytes:
-        """What is in the picture's file, or would be if it were upright.
+        """Return the bytes of the picture's file; of one that EXIF turns, saved anew upright.
 
         Raises RecordError, OSError.
         """
         if picture.header is None or picture.header.orientation == 1:
-            return self._pictures.read(picture.path)
+            return read_file(picture.path)
         file_type = picture.header.media_type.partition("/")[2]
         upright = io.BytesIO()
-        decode(picture.path).save(upright, file_type, **_SAVED.get(file_type, {}))
+        decode(picture.path).save(upright, file_type, **_SAVE_SETTINGS.get(file_type, {}))
         return upright.getvalue()
 
-    def described(self) -> str:
-        """Where the pictures are, in a sentence."""
+    def described(self, parts: Sequence[str] = ()) -> str:
+        """Return a sentence that says where the pictures are, of an export of these parts."""
         if self._images == "reference":
             start = self._folders[0] if self._folders else "where they were"
             return f"Paths of pictures are relative to {start}."
         links = ", most of them links" if self._images == "link" else ""
-        return f"Pictures are in {FOLDER}/, upright{links}."
+        folders = [f"{part}/{FOLDER}/" for part in parts] or [f"{FOLDER}/"]
+        return f"Pictures are in {', '.join(folders)}, upright{links}."
 
 
-def _same_file(name: str) -> str:
-    """What names have in common that are one file on some system.
+def _file_key(name: str) -> str:
+    """Return what is equal of names that are one file on some system.
 
     So are A.jpg and a.jpg, and an é of one sign and of two.
     """

@@ -1,22 +1,23 @@
-"""KITTI and YOLO: classes, and for each picture a text file with a line per object; `labels/`
-mirrors `images/`.
+"""KITTI and YOLO: classes, and for each picture a text file with a line per object.
 
-KITTI (devkit of the KITTI object benchmark, cvlibs.net/datasets/kitti): type, truncated, occluded,
-alpha, x1, y1, x2, y2 in pixels, then size, place and angle in space (7 numbers), and in detections
-a score. What stands after the box is not used: lines that end with it, or with a number more, are
-read too. YOLO: class, cx, cy, width, height in parts of the image's sides, perhaps a score; or
-class and an outline, x and y of three corners or more, which is read as the box around it, as
-ultralytics does; or, where the data set's YAML has `kpt_shape`, a box and keypoints, which are not
-used. Further sources: TAO's KITTI to COCO converter; ultralytics' data/utils.py.
+The folder `labels/` mirrors `images/`. KITTI (devkit of the KITTI object benchmark,
+cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in pixels, then size,
+place and angle in space (7 numbers), and in detections a score. What stands after the box is not
+used: lines that end with it, or with a number more, are read too. YOLO: class, cx, cy, width,
+height in parts of the image's sides, perhaps a score; or class and an outline, x and y of three
+corners or more, which is read as the box around it, as ultralytics does; or, where the data set's
+YAML has `kpt_shape`, a box and keypoints, which are not used. Further sources: TAO's KITTI to COCO
+converter; ultralytics' data/utils.py.
 """
 
 import codecs
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
@@ -24,58 +25,74 @@ from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.records import dump_text, is_number, name_within
 from dataflow_grounding.extras.formats._classes import Classes, Numbers, read_texts
-from dataflow_grounding.extras.formats._pictures_ahead import Pictures
+from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import Format, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.export_pictures import FOLDER
-from dataflow_grounding.extras.formats.reading import ENDINGS, files_under, picture_size, united
+from dataflow_grounding.extras.formats.reading import files_under, picture_size, unite
+from dataflow_grounding.images.files import ENDINGS
 
-# A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`
 Labelled: TypeAlias = dict[str, Any]
-# Those of YOLO's classes, and how many numbers of keypoints follow a box
-Names: TypeAlias = tuple[list[str], int]
+"""A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`."""
 OfLine: TypeAlias = Callable[[list[str]], list[Labelled]]
-LEFT_OUT = "dontcare"
+"""Returns the regions of a line's fields, one or none. Raises BrokenRow."""
+
+
+class Names(NamedTuple):
+    """The names of YOLO's classes, from class 0, and how many numbers of keypoints follow a box."""
+
+    classes: list[str]
+    keypoints: int  # 0 for labels without keypoints
+
+
+LEFT_OUT = "dontcare"  # the type of KITTI's regions that are not to be judged
 # 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
 DECIMALS = 4
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
+_NO_VAL = (
+    "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
+    " of their folder writes all of them with one data.yaml"
+)
+# names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
 def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -> list[Labelled]:
-    """The regions of a label file, by what `of_line` makes of the fields of a line; why lines are
-    bad: in `left_out`.
+    """Return the regions of a label file, those that `of_line` makes of each line's fields.
 
-    Raises OSError; BrokenRow for a bad line, where there is no `left_out`.
+    A bad line is left out, and why is added to the list `left_out`; without that list it raises
+    BrokenRow. Raises OSError.
     """
     regions: list[Labelled] = []
     with open_file(path) as file:
-        data = (
-            file.read().removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        )
+        data = file.read()
+    data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
-            if fields := line.decode().split():
+            fields = line.decode().split()
+            if fields:
                 regions += of_line(fields)
         except (BrokenRow, UnicodeDecodeError) as error:
             why = error if isinstance(error, BrokenRow) else "is not UTF-8"
-            broken = BrokenRow(f"{path}, line {number}: {why}")
+            bad_line = BrokenRow(f"{path}, line {number}: {why}")
             if left_out is None:
-                raise broken from None
-            left_out.append(str(broken))
+                raise bad_line from None
+            left_out.append(str(bad_line))
     return regions
 
 
-def of_kitti(fields: list[str]) -> list[Labelled]:
-    """The region of a KITTI line, with its own numbers; none of a DontCare line.
-    Raises BrokenRow.
+def kitti_regions(fields: list[str]) -> list[Labelled]:
+    """Return the region of a KITTI line, its numbers as they stand; none of a DontCare line.
+
+    A box may have no area. Raises BrokenRow.
     """
     if fields[0].lower() == LEFT_OUT:
         return []
     if not 8 <= len(fields) <= 17:
         raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
-    numbers = [*map(_number, fields[1:])]
-    x1, y1, x2, y2 = bbox = numbers[3:7]
+    numbers = [_number(field) for field in fields[1:]]
+    bbox = numbers[3:7]
+    x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow(
             f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)"
@@ -83,39 +100,64 @@ def of_kitti(fields: list[str]) -> list[Labelled]:
     return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def of_yolo(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
-    """The region of a YOLO line, of an image of `size` (width, height) in px. Raises BrokenRow."""
+def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
+    """Return the region of a YOLO line, in pixels of an image of `size` (width, height).
+
+    An outline gives the box around it; keypoints and what stands behind are dropped. Raises
+    BrokenRow.
+
+    Args:
+        names: Of the classes, from class 0.
+        keypoints: How many numbers of keypoints follow each box; 0 for labels without.
+        size: The image's, in pixels.
+        fields: Of the line.
+    """
     if keypoints and len(fields) != 5 + keypoints:
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}"
         )
-    fields = fields[:5] if keypoints else fields
-    outline = len(fields) > 6 and len(fields) % 2 == 1
-    if len(fields) not in (5, 6) and not outline:
+    if keypoints:
+        fields = fields[:5]
+    is_outline = len(fields) > 6 and len(fields) % 2 == 1
+    if len(fields) not in (5, 6) and not is_outline:
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
-        )
-    number, *numbers = map(_number, fields)
-    if number not in range(len(names)):  # 0.0, as NumPy writes it, is
+        )  # the sixth is a score
+    class_number, *numbers = map(_number, fields)
+    if class_number not in range(len(names)):  # a range has 0.0 too, as NumPy writes it
         raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names)} names")
-    cx, cy, width, height, *_ = parts = numbers if outline else numbers[:4]
+    parts = numbers if is_outline else numbers[:4]
     if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(
             f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
         )
-    corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-    if outline:
-        corners = (min(parts[::2]), min(parts[1::2]), max(parts[::2]), max(parts[1::2]))
-    bbox = [round(corner * size[n % 2], DECIMALS) for n, corner in enumerate(corners)]
-    return [{"bbox": bbox, "type": names[int(number)], **_score([] if outline else numbers[4:])}]
+    corners = _outline_corners(parts) if is_outline else _centred_corners(parts)
+    bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
+    score = {} if is_outline else _score(numbers[4:])
+    return [{"bbox": bbox, "type": names[int(class_number)], **score}]
+
+
+def _outline_corners(parts: list[float]) -> Bbox:
+    """Return the box around an outline of x, y, x, y …"""
+    xs = parts[::2]
+    ys = parts[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _centred_corners(parts: list[float]) -> Bbox:
+    """Return the corners of a box of centre x, centre y, width, height."""
+    cx, cy, width, height = parts
+    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
 
 
 def _number(text: str) -> float:
-    """A finite number, whole ones as int, so that it is written back as it was.
+    """Return a finite number, a whole one as int, so that it is written back as it was.
+
     Raises BrokenRow.
     """
+    is_whole = text.lstrip("+-").isdecimal()
     try:
-        value = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        value = int(text) if is_whole else float(text)
     except ValueError:
         value = float("nan")
     if not is_number(value) or "_" in text:
@@ -123,14 +165,20 @@ def _number(text: str) -> float:
     return value
 
 
-def _score(last: list[float]) -> dict[str, float]:
-    """What stands alone behind a label's other numbers, if it is a score."""
-    return {"score": last[0]} if len(last) == 1 and 0 <= last[0] <= 1 else {}
+def _score(further: list[float]) -> dict[str, float]:
+    """Return a region's `score` from the numbers behind its others; nothing if it isn't one.
+
+    It is one if it stands alone and is from 0 to 1.
+    """
+    if len(further) == 1 and 0 <= further[0] <= 1:
+        return {"score": further[0]}
+    return {}
 
 
 def read_names(path: str) -> Names:
-    """One name per line, or a data set's YAML with `names` (list or mapping), and `kpt_shape`.
-    Raises InputError.
+    """Return the classes of a file of one name per line, or of a data set's YAML.
+
+    That has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`. Raises InputError.
     """
     try:
         with open_file(path) as file:
@@ -138,14 +186,17 @@ def read_names(path: str) -> Names:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
     if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
-        return [line.strip() for line in text.splitlines() if line.strip()], 0
+        lines = [line.strip() for line in text.splitlines()]
+        return Names([line for line in lines if line], 0)
     import yaml
 
     try:
         data = yaml.safe_load(text)
-        names, (count, numbers) = data["names"], data.get("kpt_shape") or (0, 0)
-        return [str(names[key]) for key in range(len(names))], int(count) * int(numbers)
-    except Exception:  # PyYAML lets through what its constructors raise
+        names = data["names"]
+        count, numbers = data.get("kpt_shape") or (0, 0)
+        classes = [str(names[key]) for key in range(len(names))]
+        return Names(classes, int(count) * int(numbers))
+    except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
         ) from None
@@ -153,132 +204,242 @@ def read_names(path: str) -> Names:
 
 @dataclass
 class _LabelFormat(Format):
-    """What both share. Pictures that would have one label file are refused."""
+    """Base of KITTI and YOLO. Pictures that would have one label file are refused.
 
-    classes: str = "phrase"
-    names_files: ClassVar[tuple[str, ...]]  # the first is written
-    head: ClassVar[str] = ""
-    joint: ClassVar[str]
-    names_of: ClassVar[Any]
+    `classes` and `class_list` are those of `_classes.Classes`; `flat` puts all pictures into one
+    folder, for readers that don't look into others.
+    """
+
+    classes: str = "class"
+    class_list: Sequence[str] = ()
+    flat: bool = False
+    # what the file with the names of classes is called: the first is written, all are looked for
+    names_files: ClassVar[tuple[str, ...]]
+    joint: ClassVar[str]  # a character that can't stand in a class's name
+    detects = True
+    names_of: ClassVar[Any]  # reads such a file by its path
 
     def __post_init__(self) -> None:
-        self._classes = Classes(self.classes, self.joint)
+        self._classes = Classes(self.classes, self.joint, self.class_list)
+        self.naming = "joined" if self.flat else "folders"
 
-    def safe(self, text: str) -> str:
-        """The phrase's class: these formats have no other words."""
-        return self._classes.of(text)
+    def words_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the expression's class: these formats have no other words."""
+        return self._classes.of(expression)
+
+    def head(self, pictures: Mapping[str, str]) -> str:
+        """Return what the file with the names begins with.
+
+        `pictures` are the folders of each part's pictures, by the part's name.
+        """
+        return ""
 
     @abstractmethod
-    def entry(self, number: int, name: str) -> str: ...
+    def classes_of(self, names: Any) -> list[str]:
+        """Return the classes that a file with their names has, in its order."""
 
     @abstractmethod
-    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str: ...
+    def entry(self, number: int, name: str) -> str:
+        """Return the line of the names' file for a class; `number` counts from 1."""
+
+    @abstractmethod
+    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
+        """Return the line of a label file for a box of that class; `number` counts from 1."""
 
     @abstractmethod
     def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
-        """What is in a label file; `names` are None where there is no file with them. Raises
-        BrokenRow, InputError.
+        """Return what is in a label file, of a picture of that size.
+
+        `names` are what `names_of` read; None where there is no such file. Raises BrokenRow,
+        InputError, OSError.
         """
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        pictures = Numbers()
+        """Write the label files, and the names of classes with all pictures as `train`."""
+        with self._names_file(out, {"train": FOLDER}) as classes:
+            self._write_labels(samples, out, classes)
+
+    def write_parts(
+        self, parts: Iterator[tuple[Iterator[Sample], ExportFolder]], out: ExportFolder
+    ) -> None:
+        """Write each part's label files into its folder, and the names of classes once for all."""
+        pictures = {name: f"{name}/{FOLDER}" for name in out.parts}
+        with self._names_file(out, pictures) as classes:
+            for samples, folder in parts:
+                self._write_labels(samples, folder, classes)
+
+    @contextmanager
+    def _names_file(self, out: ExportFolder, pictures: Mapping[str, str]) -> Iterator[Numbers]:
+        """Write the file with the names of classes; yields the numbers of classes, from 1.
+
+        A class is added to the file when its number is first asked for; those whose order is fixed
+        are added first. At the end a remark tells of others. `pictures` are the folders of each
+        part's pictures, by the part's name.
+        """
         with out.file(self.names_files[0]) as names:
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
-            names.write(self.head)
+            names.write(self.head(pictures))
             for name in self._classes.fixed:
                 classes.of(name)
-            for sample in samples:
-                label = portable(
-                    f"labels/{name_within(sample.file_name.removeprefix(f'{FOLDER}/'), None)}.txt"
-                )
-                lines = ""
-                for phrase in sample.phrases:
-                    number, _ = classes.of(phrase.text)
-                    for box, score in zip(phrase.boxes, phrase.scores, strict=True):
-                        lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
-                try:
-                    with open(
-                        out.place(label), "xb" if pictures.of(sample.file_name)[1] else "ab", 0
-                    ) as file:
-                        file.write(lines.encode())
-                except FileExistsError:
-                    both = f"{sample.file_name} and another picture"
-                    raise InputError(f"{both} would share {label}: rename one") from None
-            names.write("" if len(classes) else "  {}\n")
+            yield classes
+            if not len(classes):
+                names.write("  {}\n")  # no names, in YAML
+            self.remarks += self._classes.remarks(len(classes))
+
+    def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
+        """Write a label file for each picture; samples of one picture share it."""
+        pictures = Numbers()
+        for sample in samples:
+            _, is_new = pictures.of(sample.file_name)
+            self._write_label(out, sample, self._lines(sample, classes), is_new)
+
+    def _lines(self, sample: Sample, classes: Numbers) -> str:
+        """Return the lines of a sample's boxes; new classes are numbered, and so written."""
+        lines = ""
+        for phrase in sample.phrases:
+            number, _ = classes.of(phrase.text)
+            for box, score in zip(phrase.boxes, phrase.scores, strict=True):
+                lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
+        return lines
+
+    def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
+        """Write the lines to the label file of the sample's picture; if it isn't new, append them.
+
+        Raises InputError where another picture has that label file: a.jpg and a.png.
+        """
+        stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)
+        label = portable(f"labels/{stem}.txt")
+        try:
+            with open(out.place(label), "xb" if is_new else "ab", 0) as file:
+                file.write(lines.encode())
+        except FileExistsError:
+            both = f"{sample.file_name} and another picture"
+            raise InputError(f"{both} would share {label}: rename one") from None
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each picture, sorted in each folder, with or without a label file.
+
+        Label files without a picture are counted; where no label file has one, InputError is
+        raised.
+        """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
-        files = [path] if top != path else [os.path.join(top, name) for name in self.names_files]
-        names = next((type(self).names_of(file) for file in files if os.path.isfile(file)), None)
+        names = self._read_names(path, top)
         for pictures, labels in _folders(top, image_root):
             images = files_under(pictures, ENDINGS, "pictures")
             wanted = set(map(_label_of, images))
-            there = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
-            if there and there.isdisjoint(wanted):
-                where = os.path.join(labels, min(there))
+            label_files = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
+            if label_files and label_files.isdisjoint(wanted):
+                where = os.path.join(labels, min(label_files))
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
-            self.passed_over["label files without a picture"] += len(there - wanted)
-            finder = Pictures((pictures,))
-            for image in finder.ahead(images, str):
-                label, picture = (
-                    _label_of(image),
-                    os.path.relpath(os.path.join(pictures, image), image_root),
-                )
-                size = picture_size(finder, image, file := os.path.join(labels, label))
-                said = self._said(file, size, names) if label in there else {"expressions": []}
-                yield {"image_path": picture, "width": size[0], "height": size[1], **said}
+            self.passed_over["label files without a picture"] += len(label_files - wanted)
+            finder = PictureFinder((pictures,))
+            for image in images:
+                label = _label_of(image)
+                file = os.path.join(labels, label)
+                size = picture_size(finder, image, file)
+                columns: dict[str, Any] = {"expressions": []}
+                if label in label_files:
+                    columns = self._columns_of(file, size, names)
+                yield {
+                    "image_path": os.path.relpath(os.path.join(pictures, image), image_root),
+                    "width": size[0],
+                    "height": size[1],
+                    **columns,
+                }
 
-    def _said(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        """What a label file says of its picture, by column. Raises InputError."""
+    def _read_names(self, path: str, top: str) -> Any:
+        """Return what the file with the names of classes says; None where there is none.
+
+        It is `path`; or where that is the data set's folder, `top`, the first of `names_files` that
+        is in there.
+        """
+        files = [path]
+        if top == path:
+            files = [os.path.join(top, name) for name in self.names_files]
+        for file in files:
+            if os.path.isfile(file):
+                names = type(self).names_of(file)
+                self.class_names = self.classes_of(names)
+                return names
+        return None
+
+    def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
+        """Return the columns of a record that a label file gives. Raises InputError.
+
+        Regions of one class are one expression. `background` is false where the file has lines, but
+        none with a region, such as DontCare.
+        """
         try:
-            regions, is_empty = self.regions(file, size, names), os.path.getsize(file) == 0
+            regions = self.regions(file, size, names)
+            is_empty = os.path.getsize(file) == 0
         except (BrokenRow, OSError) as error:
             raise InputError(f"can't read a label: {error}") from None
-        expressions = united(
-            (one["type"], {"text": one.pop("type"), "instances": [one]}) for one in regions
-        )
-        unsaid = {} if regions or is_empty else {"background": False}  # of DontCare alone, say
-        return {**unsaid, "expressions": expressions}
+        keyed = []
+        for region in regions:
+            class_name = region.pop("type")
+            keyed.append((class_name, {"text": class_name, "instances": [region]}))
+        columns: dict[str, Any] = {}
+        if not regions and not is_empty:
+            columns["background"] = False
+        columns["expressions"] = unite(keyed)
+        return columns
 
 
 class Kitti(_LabelFormat):
-    """KITTI: classes are words without blanks, told in classes.yaml; a label with a score has 16
-    fields, else 15.
+    """KITTI: classes are words without blanks, told in classes.yaml.
+
+    A label with a score has 16 fields, else 15.
     """
 
     names_files = ("classes.yaml",)
     joint = "_"
     names_of = staticmethod(read_texts)
 
+    def classes_of(self, names: Mapping[str, str]) -> list[str]:
+        return list(names.values())
+
     def entry(self, number: int, name: str) -> str:
         return f"{dump_text(name.replace(' ', '_'))}: {dump_text(name)}"
 
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
+        """Return KITTI's line: the class's name, corners in pixels, zeros for what isn't known."""
         corners = " ".join(f"{value:.3f}" for value in box)
         score_field = "" if score is None else f" {score:.6g}"
         return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
     def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
-        classes = names or {}
-        return [
-            {**one, "type": classes.get(one["type"], one["type"])}
-            for one in read_labels(label, of_kitti)
-        ]
+        """Return the regions of a label file, by their class's name where classes.yaml has one."""
+        class_names = names or {}
+        regions = read_labels(label, kitti_regions)
+        for region in regions:
+            region["type"] = class_names.get(region["type"], region["type"])
+        return regions
 
 
 class Yolo(_LabelFormat):
     """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0."""
 
     names_files = ("data.yaml", "dataset.yaml", "classes.txt")
-    head = f"train: {FOLDER}\nval: {FOLDER}\nnames:\n"
     joint = "/"  # between words for one thing
     names_of = staticmethod(read_names)
+
+    def head(self, pictures: Mapping[str, str]) -> str:
+        """Return the folders of all parts' pictures; a remark tells that there is no `val`."""
+        if "val" not in pictures:
+            self.remarks.append(_NO_VAL)
+        folders = "".join(f"{name}: {folder}\n" for name, folder in pictures.items())
+        return f"{folders}names:\n"
+
+    def classes_of(self, names: Names) -> list[str]:
+        return names.classes
 
     def entry(self, number: int, name: str) -> str:
         return f"  {number - 1}: {dump_text(name)}"
 
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
-        (width, height), (x1, y1, x2, y2) = size, box
+        """Return YOLO's line: class from 0, centre, width and height; the score is not written."""
+        width, height = size
+        x1, y1, x2, y2 = box
         parts = (
             (x1 + x2) / 2 / width,
             (y1 + y2) / 2 / height,
@@ -288,23 +449,33 @@ class Yolo(_LabelFormat):
         return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
     def regions(self, label: str, size: Size, names: Names | None) -> list[Labelled]:
+        """Return the regions of a label file. Raises InputError without the names of classes."""
         if names is None:
             raise InputError(
                 f"{label}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set"
             )
-        return read_labels(label, partial(of_yolo, *names, size))
+        return read_labels(label, partial(yolo_regions, names.classes, names.keypoints, size))
 
 
 def _label_of(image: str) -> str:
+    """Return the path of a picture's label file in the folder of labels."""
     return os.path.splitext(image)[0] + ".txt"
 
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
-    """Folders of pictures and of their labels, as YOLO, Roboflow and KITTI lay them out; else the
-    two themselves.
+    """Return pairs of a folder of pictures and the folder of their labels.
+
+    They are found in `top` and in its folders, as YOLO, Roboflow and KITTI lay them out; the image
+    root stands for a folder of pictures that isn't there. Without any folder of labels the only
+    pair is the image root and `top` itself.
     """
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
-    pairs = [(os.path.join(one, a), os.path.join(one, b)) for one in tops for a, b in _FOLDERS]
-    found = [(a if os.path.isdir(a) else image_root, b) for a, b in pairs if os.path.isdir(b)]
-    return found or [(image_root, top)]
+    pairs = []
+    for folder in tops:
+        for pictures_name, labels_name in _FOLDERS:
+            pictures = os.path.join(folder, pictures_name)
+            labels = os.path.join(folder, labels_name)
+            if os.path.isdir(labels):
+                pairs.append((pictures if os.path.isdir(pictures) else image_root, labels))
+    return pairs or [(image_root, top)]

@@ -1,10 +1,10 @@
-"""Label Studio: tasks with predictions out, with annotations in; `labels.xml`, the labelling
-configuration, is beside.
+"""Label Studio: tasks with predictions out, with annotations in.
 
-A box is a region, in percents of the sides, with its phrase as a text of its own, related to where
-that stands in the caption. Offsets are code points; early versions counted UTF-16 units, which the
-region's text shows. Sources: labelstud.io/guide/{task_format,predictions}; label-studio's
-web/libs/editor/src: utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
+`labels.xml`, the labelling configuration, is beside. A box is a region, in percents of the sides,
+with its phrase as a text of its own, related to where that stands in the caption. Offsets are code
+points; early versions counted UTF-16 units, which the region's text shows. Sources:
+labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
+utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """
 
 import re
@@ -18,150 +18,187 @@ from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.extras.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
-from dataflow_grounding.extras.formats.reading import broken, read_lines
+from dataflow_grounding.extras.formats.reading import entry_errors, read_lines
 
-# as in label_studio.xml
-_BOX, _PHRASE, _NOTHING, _ABSENT = "object", "phrase", "nothing there", "absent"
+# labels and names of controls, as in label_studio.xml
+_BOX = "object"  # label of a box
+_PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
+_NOTHING = "nothing there"  # label of the place of a phrase without boxes
+_ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
 _OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
-_OURS = re.compile(rf"p\d+b\d+|{_ABSENT}")
+_OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote
 _DECIMALS = 6  # of a pixel
 
 
 @dataclass
 class LabelStudio(Format):
-    """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data."""
+    """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data.
+
+    Of a task's annotations only the last is read; without any, its last prediction.
+    """
 
     image: str = "image"
     caption: str = "caption"
 
+    repeats = True
+
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a task for each sample, and beside them the labelling configuration."""
         with out.file("labels.xml") as file:
             file.write(files(__package__).joinpath("label_studio.xml").read_text("utf-8"))
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
-                name = sample.file_name
-                address = name if "://" in name else f"/data/local-files/?d={quote(name)}"
-                data = {
-                    self.image: address,
-                    self.caption: sample.caption,
-                    "image_id": sample.record.get("image_id"),
-                }
-                result = [
-                    part
-                    for n, one in enumerate(sample.phrases)
-                    for part in _regions(f"p{n}", one, sample)
-                ]
-                if absent := [
-                    phrase.text for phrase in sample.phrases if not phrase.boxes and not phrase.span
-                ]:
-                    region = {
-                        "id": _ABSENT,
-                        "from_name": _ABSENT,
-                        "to_name": "image",
-                        "type": "textarea",
-                    }
-                    result.append({**region, "value": {"text": absent}})
-                scores = [
-                    score
-                    for phrase in sample.phrases
-                    for score in phrase.scores
-                    if score is not None
-                ]
-                model = str(sample.record.get("model") or "dataflow-grounding")
-                done = {
-                    "model_version": model,
-                    **({"score": min(scores)} if scores else {}),
-                    "result": result,
-                }
-                put({"data": data, "predictions": [done]})
+                put({"data": self._data(sample), "predictions": [_prediction(sample)]})
+
+    def _data(self, sample: Sample) -> dict[str, Any]:
+        """Return the data of a sample's task: where its picture is, and its caption."""
+        name = sample.file_name
+        return {
+            self.image: name if "://" in name else f"/data/local-files/?d={quote(name)}",
+            self.caption: sample.caption,
+            "image_id": sample.record.get("image_id"),
+        }
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each task that has an annotation or a prediction.
+
+        Tasks without, cancelled annotations and all but a task's last one are counted.
+        """
         for where, task in read_lines(path, self.data_file):
-            with broken(where):
+            with entry_errors(where):
                 if "data" not in task:
                     raise BrokenRow(
                         "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
                     )
-                done = _latest(task.get("annotations")) or _latest(task.get("predictions"))
-                cancelled = [
-                    bool(one.get("was_cancelled")) for one in task.get("annotations") or []
-                ]
-                self.passed_over["cancelled annotations"] += sum(cancelled)
-                self.passed_over["annotations before a task's last one"] += max(
-                    0, cancelled.count(False) - 1
-                )
-                self.passed_over["tasks without an annotation"] += not done
-                yield from [self._record(task["data"], said) for said in done]
+                latest = _latest(task.get("annotations"))
+                if latest is None:
+                    latest = _latest(task.get("predictions"))
+                self._count_passed_over(task.get("annotations") or [], latest)
+                if latest is not None:
+                    yield self._record(task["data"], latest)
 
-    def _record(self, data: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-        caption, address = data.get(self.caption) or "", data[self.image]
-        served = parse_qs(urlsplit(address).query).get("d", [address.removeprefix("/data/")])
-        record: dict[str, Any] = {"image_path": served[0], "caption": caption}
-        if any(part.get("item_index") for part in said["result"]):
-            raise BrokenRow("a task of several pages: only tasks of one picture can be read")
-        record["expressions"] = _expressions(said["result"], caption)
-        for box in (part for part in said["result"] if _kind(part) == "box"):
-            record |= {"width": box["original_width"], "height": box["original_height"]}
-        who = said.get("completed_by")
-        who = (who.get("email") or who.get("id")) if isinstance(who, dict) else who
-        own = {"image_id": data.get("image_id"), "reviewed_by": None if who is None else str(who)}
-        return record | {key: value for key, value in own.items() if has_id(value)}
-
-
-def _regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
-    """A phrase's place in the caption, and its boxes, each with its text and a relation to that
-    place.
-    """
-    if phrase.span:
-        start, end = phrase.span
-        words, label = sample.caption[start:end], _PHRASE if phrase.boxes else _NOTHING
-        region, value = (
-            {"id": span_id, "to_name": "caption"},
-            {"start": start, "end": end, "text": words},
-        )
-        yield {
-            **region,
-            "from_name": "span",
-            "type": "labels",
-            "value": {**value, "labels": [label]},
-        }
-        if not phrase.boxes and phrase.text != words:
-            yield {
-                **region,
-                "from_name": "words",
-                "type": "textarea",
-                "value": {**value, "text": [phrase.text]},
+    def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
+        """Count what isn't read of a task's annotations, of which `latest` is read, if any."""
+        cancelled = [bool(each.get("was_cancelled")) for each in annotations]
+        # Counts of 0 are added, too: reasons are told in the order in which they come here first.
+        self.passed_over.update(
+            {
+                "cancelled annotations": sum(cancelled),
+                "annotations before a task's last one": max(0, cancelled.count(False) - 1),
+                "tasks without an annotation": int(latest is None),
             }
+        )
+
+    def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record of a task with that data and annotation.
+
+        Its size is that of the last box's picture; without a box it has none. Raises BrokenRow,
+        KeyError, and others where it isn't Label Studio's.
+        """
+        caption = data.get(self.caption) or ""
+        record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
+        result = annotation["result"]
+        if any(part.get("item_index") for part in result):
+            raise BrokenRow("a task of several pages: only tasks of one picture can be read")
+        record["expressions"] = _expressions(result, caption)
+        for part in result:
+            if _role(part) == "box":
+                record["width"] = part["original_width"]
+                record["height"] = part["original_height"]
+        annotator = annotation.get("completed_by")
+        if isinstance(annotator, dict):
+            annotator = annotator.get("email") or annotator.get("id")
+        if has_id(data.get("image_id")):
+            record["image_id"] = data["image_id"]
+        if annotator is not None and str(annotator):
+            record["reviewed_by"] = str(annotator)
+        return record
+
+
+def _path_of(address: str) -> str:
+    """Return the path of a picture in the address that a task's data has of it.
+
+    `/data/local-files/?d=PATH` is that of a local file, `/data/PATH` of an uploaded one; any other
+    address is returned as it is.
+    """
+    paths = parse_qs(urlsplit(address).query).get("d")
+    return paths[0] if paths else address.removeprefix("/data/")
+
+
+def _prediction(sample: Sample) -> dict[str, Any]:
+    """Return the prediction of a sample's task: its phrases as regions.
+
+    Its score is the lowest of its boxes'; without scores it has none.
+    """
+    result: list[dict[str, Any]] = []
+    absent = []
+    scores = []
+    for number, phrase in enumerate(sample.phrases):
+        result += _span_regions(f"p{number}", phrase, sample.caption)
+        result += _box_regions(f"p{number}", phrase, sample)
+        scores += [score for score in phrase.scores if score is not None]
+        if not phrase.boxes and not phrase.span:
+            absent.append(phrase.text)
+    if absent:
+        region = {"id": _ABSENT, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
+        result.append({**region, "value": {"text": absent}})
+    prediction: dict[str, Any] = {
+        "model_version": str(sample.record.get("model") or "dataflow-grounding")
+    }
+    if scores:
+        prediction["score"] = min(scores)
+    prediction["result"] = result
+    return prediction
+
+
+def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
+    """Yield the region of a phrase's place in the caption; nothing if it has none.
+
+    Where a phrase without boxes is written otherwise than the caption has it, a second region has
+    its text. A phrase with boxes has its text there.
+    """
+    if not phrase.span:
+        return
+    start, end = phrase.span
+    words = caption[start:end]
+    region = {"id": span_id, "to_name": "caption"}
+    value = {"start": start, "end": end, "text": words}
+    label = _PHRASE if phrase.boxes else _NOTHING
+    yield {**region, "from_name": "span", "type": "labels", "value": {**value, "labels": [label]}}
+    if not phrase.boxes and phrase.text != words:
+        text = {**value, "text": [phrase.text]}
+        yield {**region, "from_name": "words", "type": "textarea", "value": text}
+
+
+def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
+    """Yield for each box of a phrase its region, its text, and its relation to the phrase's place.
+
+    The relation is left out of a phrase without a place in the caption.
+    """
     width, height = sample.size
-    for number, ((x1, y1, x2, y2), score) in enumerate(
-        zip(phrase.boxes, phrase.scores, strict=True)
-    ):
-        corner = {"x": x1 / width * 100, "y": y1 / height * 100}
+    boxes = zip(phrase.boxes, phrase.scores, strict=True)
+    for number, ((x1, y1, x2, y2), score) in enumerate(boxes):
         area = {
-            **corner,
+            "x": x1 / width * 100,
+            "y": y1 / height * 100,
             "width": (x2 - x1) / width * 100,
             "height": (y2 - y1) / height * 100,
             "rotation": 0,
         }
-        sides: dict[str, Any] = {
+        region: dict[str, Any] = {
+            "id": f"{span_id}b{number}",
+            "to_name": "image",
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
         }
-        region = {"id": f"{span_id}b{number}", "to_name": "image"} | sides
-        box = {
-            **region,
-            "from_name": "box",
-            "type": "rectanglelabels",
-            "value": {**area, "rectanglelabels": [_BOX]},
-        }
-        yield box if score is None else {**box, "score": score}
-        yield {
-            **region,
-            "from_name": "phrase",
-            "type": "textarea",
-            "value": {**area, "text": [phrase.text]},
-        }
+        value = {**area, "rectanglelabels": [_BOX]}
+        box = {**region, "from_name": "box", "type": "rectanglelabels", "value": value}
+        if score is not None:
+            box["score"] = score
+        yield box
+        text = {**area, "text": [phrase.text]}
+        yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
         if phrase.span:
             yield {
                 "type": "relation",
@@ -172,114 +209,168 @@ def _regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str,
             }
 
 
-def _latest(given: Any) -> list[dict[str, Any]]:
-    """The one of them that was made or changed last and not cancelled, if there is any."""
-    kept = [one for one in given or [] if not one.get("was_cancelled")]
-    return sorted(kept, key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))[
-        -1:
-    ]
+def _latest(annotations: Any) -> dict[str, Any] | None:
+    """Return the annotation that was made or changed last, of equal times the last in the list.
+
+    Cancelled ones don't count. None where none is left.
+    """
+    kept = [each for each in annotations or [] if not each.get("was_cancelled")]
+    if not kept:
+        return None
+    latest: dict[str, Any] = sorted(kept, key=_time_of)[-1]  # max() would take the first of equals
+    return latest
+
+
+def _time_of(annotation: Mapping[str, Any]) -> str:
+    """Return when an annotation was last changed, as its text; empty where it doesn't say."""
+    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
-    """Regions put together: boxes of one text, related to one place in the caption, are one
-    expression's.
+    """Return the expressions of a result, a flat list of regions, their texts and relations.
+
+    Boxes of one text that are related to one place in the caption are one expression's. A box
+    without a place joins the first expression of its text. Raises BrokenRow, KeyError.
     """
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
-    spans = {
-        part["id"]: _code_points(part["value"], caption) for part in result if _kind(part) == "span"
-    }
-    places = _places(result, spans)
-    found: dict[Any, dict[str, Any]] = {}
+    spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
-        region, kind = part.get("id", ""), _kind(part)
-        for place, given in _at(
-            places.get(region, [""]), region, texts.get(region), spans, caption
-        ):
-            span = spans.get(place)
-            for text in _texts(part, kind, given, span, caption):
-                key = place or next((there for there, other in found if other == text), ""), text
-                one = found.setdefault(key, {"text": text, "instances": []})
-                # of others it's looked for
-                one |= {"char_span": span} if span or _OURS.fullmatch(region) else {}
-                one["instances"] += [_instance(part)] if kind == "box" else []
-    return list(found.values())
+        if _role(part) == "span":
+            spans[part["id"]] = _code_points(part["value"], caption)
+    related = _related_spans(result, spans)
+    expressions: dict[tuple[str, str], dict[str, Any]] = {}  # by the place's id and the text
+    for part in result:
+        region_id = part.get("id", "")
+        role = _role(part)
+        span_ids = related.get(region_id, [""])  # "": at no place
+        its_texts = texts.get(region_id)
+        for span_id, span_texts in _texts_by_span(span_ids, region_id, its_texts, spans, caption):
+            span = spans.get(span_id)
+            for text in _phrases(part, role, span_texts, span, caption):
+                key = (span_id or _span_id_of(text, expressions), text)
+                expression = expressions.setdefault(key, {"text": text, "instances": []})
+                # Of our own regions None says that the phrase is at no place; of others nothing is
+                # said, so that the phrase is looked for in the caption.
+                if span or _OUR_ID.fullmatch(region_id):
+                    expression["char_span"] = span
+                if role == "box":
+                    expression["instances"].append(_instance(part))
+    return list(expressions.values())
 
 
-def _places(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Of each region those in the caption that it is related to, in either direction; of these
-    themselves.
+def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
+    """Return the id of the place of the first expression of a text; empty where there is none."""
+    for span_id, its_text in expressions:
+        if its_text == text:
+            return span_id
+    return ""
+
+
+def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return by the id of each region the ids of the places in the caption that it is related to.
+
+    Relations count in either direction, each once. A place is related to itself alone; a region
+    without a relation is left out.
     """
-    places = {one: [one] for one in spans}
-    for a, b in [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]:
-        for one, other in ((a, b), (b, a)):
-            if one not in spans and other in spans and other not in places.setdefault(one, []):
-                places[one].append(other)
-    return places
+    related = {span_id: [span_id] for span_id in spans}
+    ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
+    for from_id, to_id in ends:
+        for region_id, span_id in ((from_id, to_id), (to_id, from_id)):
+            if region_id not in spans and span_id in spans:
+                span_ids = related.setdefault(region_id, [])
+                if span_id not in span_ids:
+                    span_ids.append(span_id)
+    return related
 
 
-def _at(
-    places: list[str], region: str, given: Any, spans: Mapping[str, Any], caption: str
+def _texts_by_span(
+    span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
-    """The places, each with the texts written to the region that stand there, where it isn't the
-    only one.
+    """Return the ids of a region's places, each with the texts of the region that stand there.
+
+    The only place of a region gets all of its texts, as they are. Raises BrokenRow where a text
+    stands at none of several places.
     """
-    if len(places) == 1:
-        return [(places[0], given)]
-    given = [given] if isinstance(given, str) else given or []
-    at = [(place, [one for one in given if stands(one, spans[place], caption)]) for place in places]
-    if lost := {*given}.difference(*(texts for _, texts in at)):
+    if len(span_ids) == 1:
+        return [(span_ids[0], its_texts)]
+    texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
+    by_span = []
+    for span_id in span_ids:
+        standing = [text for text in texts if stands(text, spans[span_id], caption)]
+        by_span.append((span_id, standing))
+    nowhere = set(texts)
+    for _, standing in by_span:
+        nowhere.difference_update(standing)
+    if nowhere:
         raise BrokenRow(
-            f"region {region} has several relations, and {lost.pop()!r} is at none: leave it one"
+            f"region {region_id} has several relations, and {nowhere.pop()!r} is at none: leave it"
+            " one"
         )
-    return at
+    return by_span
 
 
-def _kind(part: Mapping[str, Any]) -> str:
-    """What a region is to us: `box`, `span`, `absent` or nothing. Raises BrokenRow for what we'd
-    lose.
+def _role(part: Mapping[str, Any]) -> str:
+    """Return what an item of a result is: `box`, `span`, `absent`; empty for a text or a relation.
+
+    Raises BrokenRow for shapes that would be lost.
     """
-    kind = part["type"]
-    if kind.startswith(_OTHER_SHAPES):
-        raise BrokenRow(f"region {part['id']} is a {kind}: only rectangles can be read")
-    if kind.startswith("rectangle"):
+    type_name = part["type"]
+    if type_name.startswith(_OTHER_SHAPES):
+        raise BrokenRow(f"region {part['id']} is a {type_name}: only rectangles can be read")
+    if type_name.startswith("rectangle"):
         return "box"
-    if kind == "textarea":
+    if type_name == "textarea":
         return _ABSENT if part["from_name"] == _ABSENT else ""
-    return "span" if isinstance(part.get("value", {}).get("start"), int) else ""
+    if isinstance(part.get("value", {}).get("start"), int):
+        return "span"
+    return ""
 
 
-def _texts(part: Mapping[str, Any], kind: str, given: Any, span: Any, caption: str) -> list[str]:
-    """The phrases that a region is of: as written to it, else as its place has it,
-    else its labels.
+def _phrases(part: Mapping[str, Any], role: str, texts: Any, span: Any, caption: str) -> list[str]:
+    """Return the phrases that a region of that role stands for.
+
+    They are its texts; else the words at its place in the caption, else its labels. Places of
+    phrases with boxes stand for none: the boxes do. Raises BrokenRow where there is no phrase.
     """
-    labels = part["value"].get(part["type"], []) if kind in ("box", "span") else []
-    if not kind or (kind == "span" and labels != [_NOTHING]):
+    labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
+    is_place_of_boxes = role == "span" and labels != [_NOTHING]
+    if not role or is_place_of_boxes:
         return []
-    said = given or (
-        caption[slice(*span)] if span else [label for label in labels if label != _BOX]
-    )
-    if not said:
+    phrases = texts
+    if not phrases and span:
+        phrases = caption[slice(*span)]
+    elif not phrases:
+        phrases = [label for label in labels if label != _BOX]
+    if not phrases:
         raise BrokenRow(f"region {part['id']} has no phrase")
-    return [said] if isinstance(said, str) else said
+    return [phrases] if isinstance(phrases, str) else phrases
 
 
 def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
-    """A region's place in the caption, also where UTF-16 units were counted."""
-    span, said = [value["start"], value["end"]], value.get("text")
-    if caption[slice(*span)] != said:
-        units = caption.encode("utf-16-le", "surrogatepass")
-        counted = [len(units[: 2 * n].decode("utf-16-le", "replace")) for n in span]
-        return counted if caption[slice(*counted)] == said else span
-    return span
+    """Return a region's place in the caption, in code points.
+
+    Where its text doesn't stand there, but does if UTF-16 units were counted, that is its place.
+    Where it stands at neither, the place is as stated.
+    """
+    span = [value["start"], value["end"]]
+    text = value.get("text")
+    if caption[slice(*span)] == text:
+        return span
+    units = caption.encode("utf-16-le", "surrogatepass")
+    counted = [len(units[: 2 * n].decode("utf-16-le", "replace")) for n in span]
+    return counted if caption[slice(*counted)] == text else span
 
 
 def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
-    value, sides = part["value"], (part["original_width"], part["original_height"])
+    """Return a box in pixels, with its score if a model predicted it and nobody changed it.
+
+    Raises BrokenRow for a rotated one.
+    """
+    value = part["value"]
+    sides = (part["original_width"], part["original_height"])
     if value.get("rotation") or part.get("image_rotation"):
         raise BrokenRow(f"region {part['id']} is rotated: only upright boxes can be read")
     corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
-    bbox = [round(n * sides[i % 2] / 100, _DECIMALS) for i, n in enumerate(corners)]
-    return {
-        "bbox": bbox,
-        "score": part.get("score") if part.get("origin", "prediction") == "prediction" else None,
-    }
+    bbox = [round(percent * sides[i % 2] / 100, _DECIMALS) for i, percent in enumerate(corners)]
+    is_prediction = part.get("origin", "prediction") == "prediction"
+    return {"bbox": bbox, "score": part.get("score") if is_prediction else None}

@@ -1,5 +1,6 @@
-"""The files of TAO's old layout: one text file per image and step, boxes in 0-1000 of the image's
-sides.
+"""The files of TAO's old layout: one text file per image and step.
+
+Boxes are in 0-1000 of the image's sides.
 """
 
 import json
@@ -18,98 +19,118 @@ from dataflow_grounding.data.records import name_within, read_object
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.plan import Step
 
-# changes where the same annotations give other files: those of before are then written anew
-LAYOUT = 2
+LAYOUT = 2  # to be raised where the same annotations give other files: all are then written anew
+_REGION_KEYS = ("type", "color", "description")
 
 
 def write_legacy(step: Step) -> None:
-    """Write TAO's old label files beside a step's annotations, all or none, if changed. Raises
-    StorageFailed.
+    """Write TAO's old label files into `labels/` beside a step's annotations, all or none.
+
+    Nothing is written of a step that TAO has no such files of, or where they are of these
+    annotations already. Raises StorageFailed.
     """
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
         return
     annotations = step.storage.output_path
-    folder, stamp = _places(step)
-    part = f"{folder}.part"
+    folder, state_file = _places(step)
+    new_folder = f"{folder}.part"
     with told_as(StorageFailed, f"can't write {folder}", again=True):
         state = {"layout": LAYOUT, "annotations": state_of(annotations)}
-        if os.path.isdir(folder) and read_object(stamp) == state:
+        if os.path.isdir(folder) and read_object(state_file) == state:
             return
-        shutil.rmtree(part, ignore_errors=True)
-        os.makedirs(part)
-        stems: Counter[str] = Counter()
-        for row in read_rows(annotations):
-            if row.data is not None:
-                stem = name_within(
-                    str(row.data.get("image_path")).replace("\\", "/"),
-                    step.storage.image_folders[0],
-                )
-                stems[stem] += 1
-                numbered = stem if stems[stem] == 1 else f"{stem}~{stems[stem]}"
-                name = portable(f"{numbered}.txt.step{step.storage.operator_step}")
-                _write(within(part, name), text_of(row.data))
+        shutil.rmtree(new_folder, ignore_errors=True)
+        os.makedirs(new_folder)
+        _write_all(step, new_folder, text_of)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
-        _write(stamp, json.dumps(state))
+        os.replace(new_folder, folder)
+        _write(state_file, json.dumps(state))
+
+
+def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
+    """Write a file for each record of a step's annotations, named after its image.
+
+    Further records of one image have `~2` and so on behind its name. Lines that can't be read have
+    no file.
+    """
+    records_of_stem: Counter[str] = Counter()
+    for row in read_rows(step.storage.output_path):
+        if row.data is None:
+            continue
+        path = str(row.data.get("image_path")).replace("\\", "/")
+        stem = name_within(path, step.storage.image_folders[0])
+        records_of_stem[stem] += 1
+        number = records_of_stem[stem]
+        numbered = stem if number == 1 else f"{stem}~{number}"
+        name = portable(f"{numbered}.txt.step{step.storage.operator_step}")
+        _write(within(folder, name), text_of(row.data))
 
 
 def remove_legacy(step: Step) -> None:
-    """Remove the label files that `write_legacy` wrote beside a step's annotations. Raises
-    StorageFailed.
+    """Remove the label files that `write_legacy` wrote beside a step's annotations.
+
+    A folder `labels/` that it didn't write stays. Raises StorageFailed.
     """
-    folder, stamp = _places(step)
+    folder, state_file = _places(step)
     with told_as(StorageFailed, f"can't remove {folder}", again=True):
-        if os.path.exists(stamp):
+        if os.path.exists(state_file):
             shutil.rmtree(folder, ignore_errors=True)
-            os.remove(stamp)
+            os.remove(state_file)
 
 
 def _places(step: Step) -> tuple[str, str]:
-    """The folder of a step's label files, and the file that says of which annotations they are."""
+    """Return the folder of a step's label files, and the file that says what they were made of."""
     beside = os.path.dirname(step.storage.output_path)
     return os.path.join(beside, "labels"), os.path.join(beside, ".ckpt", "labels.json")
 
 
 def _write(path: str, text: str) -> None:
+    """Write a text file, and the folders above it; half surrogate pairs are written as escapes."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with new_file(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
         file.write(text)
 
 
-def _regions(record: Mapping[str, Any]) -> str:
-    said = ("type", "color", "description")
-    found = ((_in_1000(region, record), region) for region in record.get("regions") or [])
-    items = [
-        {"bbox_2d": b, **{name: region.get(name) or "" for name in said}}
-        for b, region in found
-        if b is not None
-    ]
+def _regions_text(record: Mapping[str, Any]) -> str:
+    """Return the record's regions as TAO's JSON; those outside of the picture are left out."""
+    items = []
+    for region in record.get("regions") or []:
+        bbox = _in_1000(region, record)
+        if bbox is not None:
+            facts = {name: region.get(name) or "" for name in _REGION_KEYS}
+            items.append({"bbox_2d": bbox, **facts})
     return json.dumps(items, ensure_ascii=False)
 
 
-def _expressions(record: Mapping[str, Any]) -> str:
-    lines = []
+def _expressions_text(record: Mapping[str, Any]) -> str:
+    """Return a line `phrase: boxes` for each expression with a box inside the picture."""
+    lines = ""
     for expression in record.get("expressions") or []:
-        found = (_in_1000(instance, record) for instance in expression.get("instances") or [])
-        if boxes := [bbox for bbox in found if bbox is not None]:
-            # TAO's readers know no phrase without a box
-            lines.append(f"{' '.join(expression['text'].split())}: {json.dumps(boxes)}\n")
-    return "".join(lines)
+        instances = expression.get("instances") or []
+        boxes = [_in_1000(instance, record) for instance in instances]
+        inside = [box for box in boxes if box is not None]
+        if inside:  # TAO's readers know no phrase without a box
+            lines += f"{' '.join(expression['text'].split())}: {json.dumps(inside)}\n"
+    return lines
 
 
 def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    """A box as TAO writes it; None for one outside of the picture, which 0 to 1000 can't say."""
-    size, box = (int(record["width"]), int(record["height"])), box_of(item["bbox"])
-    if box[0] >= size[0] or box[1] >= size[1] or box[2] <= 0 or box[3] <= 0:
+    """Return a box as TAO writes it, cut to the picture.
+
+    None for one outside of the picture, which 0 to 1000 can't say.
+    """
+    size = (int(record["width"]), int(record["height"]))
+    box = box_of(item["bbox"])
+    x1, y1, x2, y2 = box
+    if x1 >= size[0] or y1 >= size[1] or x2 <= 0 or y2 <= 0:
         return None
     return find_box_format("xyxy_1000", "").from_pixels(box, original=size)
 
 
 TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "region_expr": _regions,
+    "region_expr": _regions_text,
     "image_caption": lambda record: str(record.get("caption") or ""),
-    "grounding_expr": _expressions,
-    "double_check": _expressions,
+    "grounding_expr": _expressions_text,
+    "double_check": _expressions_text,
 }
-"""What a record's file of each step says, by its operator's name."""
+"""Makes the text of a record's file, by the name of the step's operator."""

@@ -1,10 +1,9 @@
-"""JSON lines of one picture each with the regions of its caption: ODVG's four dialects, and
-Datature Vi's.
+"""JSON lines of one picture each with the regions of its caption: ODVG, and Datature Vi's.
 
-No dialect reads another. Boxes are `[x1, y1, x2, y2]`, in ODVG in pixels, in Vi's in parts of the
-sides. Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
-mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
-cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py;
+ODVG has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]`, in ODVG in
+pixels, in Vi's in parts of the sides. Sources: Open-GroundingDino's data_format.md and
+datasets/odvg.py; mmdetection's mmdet/datasets/odvg.py and transforms/text_transformers.py;
+tao_pytorch's cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py;
 vi.developers.datature.com/docs/upload-annotations; vi-sdk's
 vi/dataset/loaders/types/{annotations,assets}.py, where `id` is a text.
 """
@@ -16,21 +15,23 @@ from typing import Any, ClassVar
 from unicodedata import normalize
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.extras.formats.base import Format, Phrase, Sample, stands
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
-from dataflow_grounding.extras.formats.reading import broken, read_lines, united
+from dataflow_grounding.extras.formats.reading import entry_errors, read_lines, unite
 
 _DECIMALS = 6  # of a pixel, in Vi's
 
 
 class _Odvg(Format):
-    """What the dialects share: the picture's key, and `grounding` with its regions."""
+    """Base of ODVG's dialects: lines of a picture and its `grounding` with regions."""
 
     picture_key: ClassVar[str] = "filename"
     numbered: ClassVar[bool] = False  # whether pictures have an `image_id`, from 0
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each `grounding` of a sample; here a sample has one."""
         with out.lines(self.data_file) as put:
             for number, sample in enumerate(samples):
                 picture = {
@@ -38,127 +39,151 @@ class _Odvg(Format):
                     "height": sample.size[1],
                     "width": sample.size[0],
                 }
-                picture |= {"image_id": number} if self.numbered else {}
+                if self.numbered:
+                    picture["image_id"] = number
                 for grounding in self.groundings(sample):
                     put({**picture, "grounding": grounding})
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        """What the sample's lines say of its picture."""
-        yield {
-            "caption": sample.caption,
-            "regions": [region for one in sample.phrases for region in self.regions(one)],
-        }
+        """Yield the `grounding` of each line that a sample becomes: here of one line."""
+        regions = []
+        for phrase in sample.phrases:
+            regions += self.regions(phrase)
+        yield {"caption": sample.caption, "regions": regions}
 
     def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
-        """The regions of a phrase: one for each box, as these dialects know one box a region."""
+        """Return the regions of a phrase: one for each box, as a region has one box here."""
         return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for where, line in read_lines(path, self.data_file):
-            with broken(where):
-                size = {key: line.get(key) for key in ("width", "height")}
+            with entry_errors(where):
                 yield {
                     "image_path": line[self.picture_key],
-                    **size,
+                    "width": line.get("width"),
+                    "height": line.get("height"),
                     **self.record(line["grounding"]),
                 }
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        """Caption and expressions of a line. Boxes of equal phrases belong to one."""
-        said = [_said(region["phrase"], region) for region in grounding["regions"]]
-        return {
-            "caption": grounding.get("caption"),
-            "expressions": united((one["text"], one) for one in said),
-        }
+        """Return the `caption` and `expressions` of a line's `grounding`.
+
+        Boxes of equal phrases are one expression's. Raises KeyError, TypeError.
+        """
+        keyed = []
+        for region in grounding["regions"]:
+            expression = _expression(region["phrase"], [region])
+            keyed.append((expression["text"], expression))
+        return {"caption": grounding.get("caption"), "expressions": unite(keyed)}
 
 
-def _said(phrase: str | list[str], *regions: Mapping[str, Any]) -> dict[str, Any]:
-    """A phrase, or its parts, with the boxes of regions, each of which has one box or a list.
-    Raises TypeError.
+def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a phrase, or its parts joined, with the boxes of all of these regions.
+
+    Raises KeyError, TypeError.
     """
-    given = (region["bbox"] for region in regions)
-    boxes = (
-        list(one) if not (isinstance(one, list) and one and is_number(one[0])) else [one]
-        for one in given
-    )
+    instances: list[dict[str, Any]] = []
+    for region in regions:
+        instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
     text = " ".join(phrase if isinstance(phrase, list) else [phrase])
-    return {"text": text, "instances": [{"bbox": box} for one in boxes for box in one]}
+    return {"text": text, "instances": instances}
+
+
+def _boxes_of(bbox: Any) -> list[Any]:
+    """Return the boxes of a region's `bbox`, which is one box or a list of boxes."""
+    is_one_box = isinstance(bbox, list) and bbox and is_number(bbox[0])
+    return [bbox] if is_one_box else list(bbox)
 
 
 class OpenGroundingDino(_Odvg):
-    """ODVG as Open-GroundingDino reads it: it trains on the phrases, joined in any order, not on
-    the caption.
+    """ODVG as Open-GroundingDino reads it.
+
+    It trains on the phrases, joined in any order, not on the caption.
     """
 
     breaking = (" . ",)
 
 
 class TaoGroundingDino(OpenGroundingDino):
-    """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it; boxes without masks want
-    `has_mask: false`.
+    """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it.
+
+    Boxes without masks want `has_mask: false`.
     """
 
-    picture_key, numbered = "file_name", True
+    picture_key = "file_name"
+    numbered = True
 
 
 class MMDetection(_Odvg):
-    """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, found in the
-    caption by its span.
+    """ODVG as mmdetection reads it.
+
+    A region is a phrase with all of its boxes, found in the caption by its span.
     """
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        cut = len(sample.caption) - len(sample.caption.lstrip())  # the trainer strips it, too
+        """Yield the caption, without blanks before it, and a region for each phrase."""
+        caption = sample.caption.lstrip()  # the trainer strips it, and spans would be off
+        stripped = len(sample.caption) - len(caption)
         regions = []
         for phrase in sample.phrases:
-            span = [max(0, place - cut) for place in phrase.span or ()]
+            span = [max(0, offset - stripped) for offset in phrase.span or ()]
             regions.append(
                 {
-                    "bbox": [*map(list, phrase.boxes)],
+                    "bbox": [list(box) for box in phrase.boxes],
                     "phrase": phrase.text,
                     "tokens_positive": [span],
                 }
             )
-        yield {"caption": sample.caption[cut:], "regions": regions}
+        yield {"caption": caption, "regions": regions}
 
     def safe(self, text: str) -> str:
-        """The text without letters that become two when lower-cased, as İ does: the trainer lowers
-        the caption, and spans behind would be off.
+        """Return the text without letters that become two when lower-cased, as İ does.
+
+        The trainer lowers the caption, and spans behind such a letter would be off.
         """
-        return (
-            text
-            if text.isascii()
-            else "".join(c if len(c.lower()) == 1 else normalize("NFD", c)[0] for c in text)
-        )
+        if text.isascii():
+            return text
+        return "".join(_of_one_lower_letter(letter) for letter in text)
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        caption, said = grounding["caption"], []
+        """Return the `caption` and `expressions` of a line, one expression for each region."""
+        caption = grounding["caption"]
+        expressions = []
         for region in grounding["regions"]:
-            one, spans = _said(region["phrase"], region), region["tokens_positive"]
-            whole = [spans[0][0], spans[-1][1]]  # the words of a phrase may have a span each
-            said.append(
-                {
-                    **one,
-                    "char_span": (
-                        whole if len(spans) == 1 or stands(one["text"], whole, caption) else None
-                    ),
-                }
-            )
-        return {"caption": caption, "expressions": said}
+            expression = _expression(region["phrase"], [region])
+            spans = region["tokens_positive"]
+            # The words of a phrase may have a span each: from the first to the last, it stands in
+            # the caption only if nothing else is between them.
+            whole = [spans[0][0], spans[-1][1]]
+            is_place = len(spans) == 1 or stands(expression["text"], whole, caption)
+            expressions.append({**expression, "char_span": whole if is_place else None})
+        return {"caption": caption, "expressions": expressions}
+
+
+def _of_one_lower_letter(letter: str) -> str:
+    """Return the letter, without its marks where it would become several when lower-cased."""
+    return letter if len(letter.lower()) == 1 else normalize("NFD", letter)[0]
 
 
 class TaoReferring(_Odvg):
-    """Referring expressions as TAO 7's Mask Grounding DINO reads them: a line for each, also where
-    nothing is there.
+    """Referring expressions as Mask Grounding DINO of TAO 7 or later reads them.
+
+    There is a line for each expression, also where nothing is there; on reading, lines of one
+    picture that follow each other are one record.
     """
 
-    picture_key, numbered = "file_name", True
+    picture_key = "file_name"
+    numbered = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each phrase, numbered from 0 through all samples."""
         self._ids = count()
         super().write(samples, out)
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        for phrase, expression_id in zip(sample.phrases, self._ids, strict=False):
+        """Yield the `grounding` of a line for each phrase, numbered through all samples."""
+        for phrase in sample.phrases:
+            expression_id = next(self._ids)
             yield {
                 "expression": phrase.text,
                 "expression_id": expression_id,
@@ -169,32 +194,38 @@ class TaoReferring(_Odvg):
             }
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        for _, rows in groupby(super().read(path, image_root), key=lambda row: row["image_path"]):
-            first, *others = rows
-            yield {
-                **first,
-                "expressions": [one for row in (first, *others) for one in row["expressions"]],
-            }
+        """Yield a record for each run of lines of one picture, with the expressions of all."""
+        lines = super().read(path, image_root)
+        for _, of_picture in groupby(lines, key=lambda row: row["image_path"]):
+            first, *others = of_picture
+            expressions = list(first["expressions"])
+            for row in others:
+                expressions += row["expressions"]
+            yield {**first, "expressions": expressions}
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "caption": None,
-            "expressions": [_said(grounding["expression"], *grounding["regions"])],
-        }
+        """Return the one expression of a line, without a caption."""
+        expression = _expression(grounding["expression"], [*grounding["regions"]])
+        return {"caption": None, "expressions": [expression]}
 
 
 class Vi(Format):
     """Phrase grounding as Datature Vi imports it; it knows pictures by their file's name alone.
 
     `startTokenIndex` and `endTokenIndex` are not explained anywhere: characters are written.
+    Pictures that are copied or linked get names of their own; of referenced ones that share a name
+    `write` raises InputError.
     """
 
+    naming = "base"
+
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        paths: dict[int, int] = {}  # name → path, as hashes: there may be millions
+        path_of_name: dict[int, int] = {}  # as hashes: there may be millions
         with out.lines(self.data_file) as put:
             for number, sample in enumerate(samples):
-                path, name = sample.file_name, os.path.basename(sample.file_name)
-                if paths.setdefault(hash(name), hash(path)) != hash(path):
+                path = sample.file_name
+                name = os.path.basename(path)
+                if path_of_name.setdefault(hash(name), hash(path)) != hash(path):
                     raise InputError(
                         f"two pictures are called {name!r}, and Vi tells them apart by name:"
                         " rename one"
@@ -207,42 +238,57 @@ class Vi(Format):
                     "height": height,
                     "filepath": path,
                 }
-                said = []
-                for phrase in sample.phrases:
-                    start, end = phrase.span or (0, 0)
-                    bounds = [
-                        [n / sample.size[i % 2] for i, n in enumerate(box)] for box in phrase.boxes
-                    ]
-                    place = {"startTokenIndex": start, "endTokenIndex": end}
-                    said.append({"phrase": phrase.text, **place, "bounds": bounds})
                 contents = {
                     "type": "PhraseGrounding",
                     "caption": sample.caption,
-                    "groundedPhrases": said,
+                    "groundedPhrases": [
+                        _vi_phrase(phrase, sample.size) for phrase in sample.phrases
+                    ],
                 }
                 put({"id": str(number), "asset": asset, "contents": contents})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for where, line in read_lines(path, self.data_file):
-            with broken(where):
-                asset, contents = line["asset"], line["contents"]
-                size = {"width": asset["width"], "height": asset["height"]}
-                sides, said = [*size.values()], []
-                for one in contents["groundedPhrases"]:
-                    boxes = [
-                        [round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(box)]
-                        for box in one["bounds"]
-                    ]
-                    place = {"char_span": [one.get("startTokenIndex"), one.get("endTokenIndex")]}
-                    said.append(
-                        {
-                            "text": one["phrase"],
-                            **place,
-                            "instances": [{"bbox": box} for box in boxes],
-                        }
-                    )
-                facts = {
+            with entry_errors(where):
+                asset = line["asset"]
+                contents = line["contents"]
+                size = (asset["width"], asset["height"])
+                phrases = contents["groundedPhrases"]
+                expressions = [_expression_of_vi(phrase, size) for phrase in phrases]
+                yield {
                     "image_path": asset.get("filepath") or asset["filename"],
                     "caption": contents["caption"],
+                    "width": size[0],
+                    "height": size[1],
+                    "expressions": expressions,
                 }
-                yield {**facts, **size, "expressions": said}
+
+
+def _vi_phrase(phrase: Phrase, size: Size) -> dict[str, Any]:
+    """Return a phrase as Vi has it, its boxes in parts of the picture's sides."""
+    start, end = phrase.span or (0, 0)
+    bounds = []
+    for box in phrase.boxes:
+        bounds.append([value / size[i % 2] for i, value in enumerate(box)])
+    return {
+        "phrase": phrase.text,
+        "startTokenIndex": start,
+        "endTokenIndex": end,
+        "bounds": bounds,
+    }
+
+
+def _expression_of_vi(phrase: Mapping[str, Any], size: tuple[Any, Any]) -> dict[str, Any]:
+    """Return the expression of a phrase of Vi's, its boxes in pixels.
+
+    Raises KeyError, TypeError.
+    """
+    instances = []
+    for bounds in phrase["bounds"]:
+        bbox = [round(part * size[i % 2], _DECIMALS) for i, part in enumerate(bounds)]
+        instances.append({"bbox": bbox})
+    return {
+        "text": phrase["phrase"],
+        "char_span": [phrase.get("startTokenIndex"), phrase.get("endTokenIndex")],
+        "instances": instances,
+    }

@@ -1,5 +1,6 @@
-"""Published data sets, to be read: RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO; Flickr30k Entities; GRIT;
-Visual Genome.
+"""Formats of published data sets, which can only be read.
+
+These are RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO; Flickr30k Entities; GRIT; Visual Genome.
 
 Sources: lichengunc/refer (README, refer.py) and henghuiding/gRefCOCO (grefer.py);
 BryanPlummer/flickr30k_entities (README, flickr30k_entities_utils.py) and mdetr's
@@ -18,112 +19,150 @@ from xml.etree.ElementTree import Element
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.secrets import words_of
 from dataflow_grounding.boxes.geometry import Size, box_of, clamp
 from dataflow_grounding.extras.formats.base import EXACT, Format
 from dataflow_grounding.extras.formats.reading import (
-    broken,
+    entry_errors,
+    file_of,
     read_lines,
     read_whole,
     read_xml,
-    united,
+    unite,
 )
-from dataflow_grounding.extras.scale.elsewhere import said
 
 Boxes = dict[str, list[list[float]]]
+"""By the id of a chain of phrases: the boxes of what they are about, corners in pixels."""
 _DECIMALS = 4  # of a pixel
-_MARKED = re.compile(r"\[/EN#(\d+)/(\S+) ([^\]]+)\]")
+_NO_OBJECT = -1  # in the place of an object's id: the sentence is about something that isn't there
+# a phrase in a caption of Flickr30k Entities: [/EN#chain/kind/kind words of the phrase]
+_MARKED_PHRASE = re.compile(r"\[/EN#(\d+)/(\S+) ([^\]]+)\]")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _picture(name: str, of: Mapping[str, Any]) -> dict[str, Any]:
-    return {"image_path": name, "width": of["width"], "height": of["height"], "caption": None}
+def _picture_columns(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's columns of its picture, without a caption. Raises KeyError."""
+    return {
+        "image_path": name,
+        "width": facts["width"],
+        "height": facts["height"],
+        "caption": None,
+    }
 
 
-class _Plain(pickle._Unpickler):  # type: ignore[name-defined, unused-ignore]
-    """Reads lists, dicts, texts, numbers: a pickle that holds anything else can run whatever it
-    wants.
+class _PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined, unused-ignore]
+    """Reads pickles of lists, dicts, texts and numbers; raises UnpicklingError for others.
 
-    It is the one that Python has in Python: the one in C makes a table of 2 GB for 9 bytes that
-    name a far place in it. All of RefCOCO takes some seconds longer.
+    A pickle that holds anything else can run whatever it wants.
+
+    It is built on the unpickler that Python has in Python: the one in C makes a table of 2 GB for 9
+    bytes that name a far place in it. All of RefCOCO takes some seconds longer.
     """
 
     def find_class(self, module: str, name: str) -> Any:
+        """Raise UnpicklingError: whatever is asked for here isn't plain data."""
         raise pickle.UnpicklingError(f"it wants to run {module}.{name}")
 
 
 @dataclass
 class RefCoco(Format):
-    """`refs(unc).p`, sentences about the objects of `instances.json` beside; gRefCOCO's too, where
-    `-1` is nothing.
+    """`refs(unc).p`, sentences about the objects of `instances.json` beside.
 
-    A record for each picture, an expression for each sentence. `split`: train, val, test, testA,
-    testB; all if empty.
+    gRefCOCO's too, where `-1` is nothing. There is a record for each picture, an expression for
+    each sentence. `split`: train, val, test, testA, testB; all if empty.
     """
 
     split: str = ""
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        file, *more = sorted(glob.glob(os.path.join(glob.escape(path), "*refs(*).*"))) or [path]
-        if more or os.path.isdir(file):
-            raise InputError(
-                f"{path} has {len(more) + bool(more)} files refs(...).p: name the one that is"
-                " wanted"
-            )
-        instances, data = read_whole(os.path.join(os.path.dirname(file), self.data_file), "")
-        with broken(instances):
-            objects = {one["id"]: one["bbox"] for one in data["annotations"]}
-            images = {one["id"]: one for one in data["images"]}
-        with broken(file):
-            of_image: dict[Any, list[Any]] = {}
-            for ref in _plain(file):
+        """Yield a record for each picture, in the order in which sentences name them first.
+
+        All are read before the first is yielded. Raises InputError where the split has none.
+        """
+        file = _refs_file(path)
+        instances_file = os.path.join(os.path.dirname(file), self.data_file)
+        data = read_whole(instances_file)
+        with entry_errors(instances_file):
+            box_of_object = {each["id"]: each["bbox"] for each in data["annotations"]}
+            images = {image["id"]: image for image in data["images"]}
+        with entry_errors(file):
+            by_image: dict[Any, list[Any]] = {}
+            for ref in _load_refs(file):
                 if self.split in ("", ref["split"]):
-                    of_image.setdefault(ref["image_id"], []).extend(_sentences(ref, objects))
-            found = [(images[image_id], said) for image_id, said in of_image.items()]
-            records = [
-                _picture(image["file_name"], image) | {"expressions": said} for image, said in found
-            ]
+                    expressions = by_image.setdefault(ref["image_id"], [])
+                    expressions.extend(_expressions_of(ref, box_of_object))
+            records = []
+            for image_id, expressions in by_image.items():
+                image = images[image_id]
+                columns = _picture_columns(image["file_name"], image)
+                records.append({**columns, "expressions": expressions})
         if not records:
             raise InputError(f"{file} has nothing of split {self.split!r}")
         yield from records
 
 
-def _plain(file: str) -> Any:
+def _refs_file(path: str) -> str:
+    """Return the file of sentences: `path` itself, or the only one in that folder.
+
+    Raises InputError where the folder has none or several.
+    """
+    if not os.path.isdir(path):
+        return path
+    files = sorted(glob.glob(os.path.join(glob.escape(path), "*refs(*).*")))
+    if len(files) == 1 and not os.path.isdir(files[0]):
+        return files[0]
+    count = len(files) if len(files) > 1 else 0
+    raise InputError(f"{path} has {count} files refs(...).p: name the one that is wanted")
+
+
+def _load_refs(file: str) -> Any:
+    """Return what a file of sentences holds, JSON or a pickle of Python 2.
+
+    Raises InputError, also for a pickle with anything but plain data in it.
+    """
     if file.endswith(".json"):
-        return read_whole(file, "")[1]
+        return read_whole(file)
     try:
         with open(file, "rb") as opened:
-            return _Plain(opened, encoding="latin1").load()  # Python 2 wrote it
+            return _PlainUnpickler(opened, encoding="latin1").load()  # as Python 2 wrote texts
     except Exception as error:  # a broken pickle raises all kinds
-        raise InputError(f"can't read {file} as a pickle of plain data: {said(error)}") from None
+        raise InputError(
+            f"can't read {file} as a pickle of plain data: {words_of(error)}"
+        ) from None
 
 
-def _sentences(
-    ref: Mapping[str, Any], objects: Mapping[Any, list[float]]
+def _expressions_of(
+    ref: Mapping[str, Any], box_of_object: Mapping[Any, list[float]]
 ) -> Iterator[dict[str, Any]]:
-    given = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-    corners = [
-        (x, y, x + width, y + height)
-        for x, y, width, height in (objects[n] for n in given if n != -1)
-    ]
+    """Yield the expressions of a reference: one for each sentence, all with the same boxes.
+
+    Empty sentences are left out. `box_of_object` has x, y, width and height. Raises KeyError.
+    """
+    object_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+    corners = []
+    for object_id in object_ids:
+        if object_id != _NO_OBJECT:
+            x, y, width, height = box_of_object[object_id]
+            corners.append((x, y, x + width, y + height))
     for sentence in ref["sentences"]:
-        own = {
+        facts = {
             "expression_id": str(sentence["sent_id"]),
             "ref_id": str(ref.get("ref_id")),
             "split": str(ref["split"]),
         }
-        if text := (sentence.get("sent") or sentence["raw"]).strip():
-            yield {"text": text, **own, "instances": [{"bbox": list(box)} for box in corners]}
+        text = (sentence.get("sent") or sentence["raw"]).strip()
+        if text:
+            yield {"text": text, **facts, "instances": [{"bbox": list(box)} for box in corners]}
 
 
 @dataclass
 class Flickr30k(Format):
-    """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes. A record
-    for each caption.
+    """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes.
 
-    Phrases that have no box, as they can't be seen or are all of the scene, are `unsupported`.
-    `split`: a list of ids in the folder, as train.txt; all if empty. `offset`: taken off all four
-    numbers of a box, in pixels. They count from 1; the data set's own reader takes 1 off, most
-    published figures are of 0.
+    There is a record for each caption. Phrases that have no box, as they can't be seen or are all
+    of the scene, are `unsupported`. `split`: a list of ids in the folder, as train.txt; all if
+    empty. `offset`: taken off all four numbers of a box, in pixels. They count from 1; the data
+    set's own reader takes 1 off, most published figures are of 0.
     """
 
     split: str = ""
@@ -134,9 +173,13 @@ class Flickr30k(Format):
             raise SpecError(f"offset {self.offset!r} is neither 0 nor 1")
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        listed = within(path, f"{self.split}.txt")
-        files = sorted(glob.glob(os.path.join(glob.escape(path), self.data_file, "*.txt")))
-        names = _lines(listed) if self.split else [os.path.basename(file)[:-4] for file in files]
+        """Yield a record for each caption of the pictures of the split, in its order."""
+        split_file = within(path, f"{self.split}.txt")
+        if self.split:
+            names = _lines(split_file)
+        else:
+            files = sorted(glob.glob(os.path.join(glob.escape(path), self.data_file, "*.txt")))
+            names = [os.path.basename(file).removesuffix(".txt") for file in files]
         if not names:
             raise InputError(
                 f"{path} has no captions: name the folder with {self.data_file} and Annotations"
@@ -145,70 +188,82 @@ class Flickr30k(Format):
             boxes, size = self._boxes(within(os.path.join(path, "Annotations"), f"{name}.xml"))
             file = within(os.path.join(path, self.data_file), f"{name}.txt")
             for number, line in enumerate(_lines(file), 1):
-                with broken(f"{file}, line {number}"):
+                with entry_errors(f"{file}, line {number}"):
                     yield {
                         "image_path": f"{name}.jpg",
                         "width": size[0],
                         "height": size[1],
-                        **_caption(line, boxes),
+                        **_caption_columns(line, boxes),
                     }
 
     def _boxes(self, file: str) -> tuple[Boxes, Size]:
-        """The boxes of each chain of phrases about one thing, and the picture's size."""
-        found: Boxes = {}
-        root = Element("annotation")
+        """Return the boxes of each chain of phrases about one thing, and the picture's size.
+
+        Raises InputError.
+        """
+        boxes: Boxes = {}
+        root = Element("annotation")  # read_xml gives the children of the file's root
         root.extend([*read_xml(file)])
-        with broken(file):
+        with entry_errors(file):
             for thing in root.iter("object"):
                 for box in thing.iter("bndbox"):
                     corners = [float(box.findtext(name, "")) - self.offset for name in _CORNERS]
                     for chain in thing.iter("name"):
-                        found.setdefault(str(chain.text), []).append(corners)
-            return found, (
-                int(root.findtext("size/width", "")),
-                int(root.findtext("size/height", "")),
-            )
+                        boxes.setdefault(str(chain.text), []).append(corners)
+            width = int(root.findtext("size/width", ""))
+            height = int(root.findtext("size/height", ""))
+            return boxes, (width, height)
 
 
 def _lines(file: str) -> list[str]:
+    """Return the lines of a text file, stripped, without empty ones. Raises InputError."""
     try:
         with open(file, encoding="utf-8") as opened:
             return [line.strip() for line in opened if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"can't read {file}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"can't read {file}: {why}") from None
 
 
-def _caption(line: str, boxes: Boxes) -> dict[str, Any]:
-    caption, end, said = "", 0, []
-    for match in _MARKED.finditer(line):
-        caption += line[end : match.start()]
-        end = match.end()
-        text, found = match[3], boxes.get(match[1], [])
-        own = {
-            "char_span": [len(caption), len(caption) + len(text)],
-            "chain": match[1],
-            "kinds": match[2].split("/"),
-        }
-        status = {"status": "grounded" if found else "unsupported"}
-        said.append(
-            {"text": text, **own, **status, "instances": [{"bbox": list(box)} for box in found]}
+def _caption_columns(line: str, boxes: Boxes) -> dict[str, Any]:
+    """Return the `caption` of a line, without its marks, and the `expressions` they marked.
+
+    Raises BrokenRow where a mark isn't whole.
+    """
+    caption = ""
+    end = 0  # of the last mark in the line
+    expressions = []
+    for mark in _MARKED_PHRASE.finditer(line):
+        chain, kinds, text = mark.groups()
+        caption += line[end : mark.start()]
+        end = mark.end()
+        its_boxes = boxes.get(chain, [])
+        expressions.append(
+            {
+                "text": text,
+                "char_span": [len(caption), len(caption) + len(text)],
+                "chain": chain,
+                "kinds": kinds.split("/"),
+                "status": "grounded" if its_boxes else "unsupported",
+                "instances": [{"bbox": list(box)} for box in its_boxes],
+            }
         )
         caption += text
     caption += line[end:]
     if "[/EN#" in caption:
         raise BrokenRow("the mark of a phrase isn't whole")
-    return {"caption": caption, "expressions": said}
+    return {"caption": caption, "expressions": expressions}
+
+
+_GRIT_COLUMNS = ("ref_exps", "noun_chunks")  # of which one is read
 
 
 @dataclass
 class Grit(Format):
-    """Parquet files of captions; pictures are `<key>.jpg`. `column`: ref_exps, whole expressions,
-    or noun_chunks.
+    """Parquet files of captions; pictures are `<key>.jpg`.
 
-    A box is `[start, end, x1, y1, x2, y2, score]`, characters of the caption and parts of the
-    sides.
+    `column`: ref_exps, whole expressions, or noun_chunks. A box is `[start, end, x1, y1, x2, y2,
+    score]`, characters of the caption and parts of the sides.
     """
 
     column: str = "ref_exps"
@@ -216,49 +271,76 @@ class Grit(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for file in sorted(glob.glob(os.path.join(glob.escape(path), self.data_file))) or [path]:
             for where, row in read_lines(file, ""):
-                with broken(where):
-                    sides, said = (row["width"], row["height"]), []
-                    for start, end, *parts, score in row[self.column]:
-                        span = int(start), int(end)
-                        given = box_of(
-                            [round(n * sides[i % 2], _DECIMALS) for i, n in enumerate(parts)]
-                        )
-                        box = [*clamp(given, sides)]
-                        self.passed_over["parts of boxes outside of their picture"] += (
-                            math.dist(box, given) > EXACT
-                        )
-                        one = {"text": row["caption"][slice(*span)], "char_span": span}
-                        said.append((span, {**one, "instances": [{"bbox": box, "score": score}]}))
-                    picture = _picture(f"{row['key']}.jpg", row)
-                    yield {**picture, "caption": row["caption"], "expressions": united(said)}
+                with entry_errors(where):
+                    yield self._record(row)
+
+    def _record(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record of a row; its boxes are cut to the picture, which is counted.
+
+        Phrases at one place in the caption are one expression. Raises KeyError, ValueError,
+        TypeError where the row isn't GRIT's.
+        """
+        for column in {*_GRIT_COLUMNS} - {self.column}:
+            what = f"phrases of the other column, for `--set column={column}`"
+            self.passed_over[what] += len(row.get(column) or ())
+        size = (row["width"], row["height"])
+        keyed = []
+        for start, end, *parts, score in row[self.column]:
+            span = (int(start), int(end))
+            numbers = [round(part * size[i % 2], _DECIMALS) for i, part in enumerate(parts)]
+            stated = box_of(numbers)
+            box = [*clamp(stated, size)]
+            is_cut = math.dist(box, stated) > EXACT
+            self.passed_over["parts of boxes outside of their picture"] += int(is_cut)
+            expression = {
+                "text": row["caption"][slice(*span)],
+                "char_span": span,
+                "instances": [{"bbox": box, "score": score}],
+            }
+            keyed.append((span, expression))
+        columns = _picture_columns(f"{row['key']}.jpg", row)
+        return {**columns, "caption": row["caption"], "expressions": unite(keyed)}
 
 
 class VisualGenome(Format):
-    """`region_descriptions.json`, phrases with a box each, and `image_data.json` beside, for paths
-    and sizes.
+    """`region_descriptions.json`, phrases with a box each; `image_data.json` beside has the sizes.
 
     Boxes that reach out of their picture are cut, and those without an area left out.
     """
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        file, data = read_whole(path, self.data_file)
-        pictures, images = read_whole(os.path.join(os.path.dirname(file), "image_data.json"), "")
-        with broken(pictures):
-            known = {one["image_id"]: one for one in images}
+        """Yield a record for each picture, in the file's order; both files are read as a whole."""
+        file = file_of(path, self.data_file)
+        data = read_whole(file)
+        images_file = os.path.join(os.path.dirname(file), "image_data.json")
+        images = read_whole(images_file)
+        with entry_errors(images_file):
+            image_of_id = {image["image_id"]: image for image in images}
         for number, entry in enumerate(data, 1):
-            with broken(f"{file}, entry {number}"):
-                image = known[entry.get("image_id", entry.get("id"))]
-                size = (image["width"], image["height"])
-                said = []
-                for region in entry["regions"]:
-                    x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
-                    own = {
-                        "text": region["phrase"].strip(),
-                        "expression_id": str(region["region_id"]),
-                    }
-                    box = [*clamp((x, y, x + width, y + height), size)]
-                    said += [{**own, "instances": [{"bbox": box}]}] if own["text"] else []
-                self.passed_over["regions without a phrase"] += len(entry["regions"]) - len(said)
-                picture = _picture("/".join(image["url"].split("/")[-2:]), image)
-                coco = {"coco_id": int(image["coco_id"])} if image.get("coco_id") else {}
-                yield {**picture, **coco, "expressions": said}
+            with entry_errors(f"{file}, entry {number}"):
+                image = image_of_id[entry.get("image_id", entry.get("id"))]
+                yield self._record(entry, image)
+
+    def _record(self, entry: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record of a picture's regions, an expression each.
+
+        Regions without a phrase are left out, which is counted; boxes are cut to the picture,
+        which is not.
+        """
+        size = (image["width"], image["height"])
+        regions = entry["regions"]
+        expressions = []
+        for region in regions:
+            x, y, width, height = (region[key] for key in ("x", "y", "width", "height"))
+            text = region["phrase"].strip()
+            own_id = str(region["region_id"])
+            box = [*clamp((x, y, x + width, y + height), size)]
+            if text:
+                instances = [{"bbox": box}]
+                expressions.append({"text": text, "expression_id": own_id, "instances": instances})
+        self.passed_over["regions without a phrase"] += len(regions) - len(expressions)
+        # As the data set's archives lay pictures out: VG_100K/1.jpg, the end of their address.
+        record = _picture_columns("/".join(image["url"].split("/")[-2:]), image)
+        if image.get("coco_id"):
+            record["coco_id"] = int(image["coco_id"])
+        return {**record, "expressions": expressions}

@@ -1,5 +1,6 @@
-"""What formats are read with: files and entries, each with its place, for errors that name it; rows
-made records.
+"""Helpers to read formats: files and their entries, and rows completed to records.
+
+Entries come with the place where they stand, for errors that name it.
 """
 
 import os
@@ -20,7 +21,7 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
     told_as,
 )
-from dataflow_grounding._util.paths import is_elsewhere, kind_of, open_file, system_errors
+from dataflow_grounding._util.paths import is_elsewhere, kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
@@ -33,12 +34,12 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rows import file_type_of, read_whole_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
-from dataflow_grounding.extras.formats._pictures_ahead import Pictures
+from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import stands
-from dataflow_grounding.extras.scale.elsewhere import names_in
 from dataflow_grounding.images.files import MAX_FILE_BYTES
 
-_KEY = re.compile(r"(?:.*/)?[^./]*")
+_SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a member's name: up to the base's first dot
+# types of tar members that only say something of the next one, such as its long name
 _NOTES = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -46,39 +47,42 @@ _NOTES = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_MOST_NOTES = 2**20  # bytes of a member's long name, or of what else is noted on it
-# bytes of XML without the beginning of a tag, which the parser keeps as a whole
-_MOST_UNSPLIT = 8 * 2**20
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+_MAX_NOTE_BYTES = 2**20  # far more than any path takes
+# Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
+_MAX_BYTES_WITHOUT_TAG = 8 * 2**20
 
 
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
-    """The files under a folder with these endings, relative to it, sorted. Raises InputError if it
-    is not a folder.
+    """Return the files at any depth of a folder with these endings, relative to it, sorted.
+
+    Hidden files and folders are left out. Links to folders are followed, into each folder once.
+    Raises InputError that names `key`, a setting, if it is not a folder.
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
     if is_elsewhere(folder):
         return [n for n in names_in(folder) if n.lower().endswith(endings) and "/." not in f"/{n}"]
-    found, seen = [], set[str]()
-    for top, names, files in os.walk(folder, followlinks=True):
+    paths = []
+    seen: set[str] = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(top)
-        names[:] = [] if real in seen else [name for name in names if not name.startswith(".")]
         if real in seen:  # a link that leads back
+            folders.clear()
             continue
         seen.add(real)
-        wanted = (
-            name for name in files if name.lower().endswith(endings) and not name.startswith(".")
-        )
-        found += [
-            os.path.relpath(os.path.join(top, name), folder).replace(os.sep, "/") for name in wanted
-        ]
-    return sorted(found)
+        # os.walk goes into what is left in its list
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(endings) and not name.startswith("."):
+                path = os.path.relpath(os.path.join(top, name), folder)
+                paths.append(path.replace(os.sep, "/"))
+    return sorted(paths)
 
 
 def file_of(path: str, name: str) -> str:
-    """The format's file, where `path` is the folder that holds it; else `path`.
-    Raises InputError.
+    """Return the path of the file `name` if `path` is the folder that holds it; else `path` itself.
+
+    Raises InputError if the folder doesn't have it. Whether `path` exists is not looked at.
     """
     if not os.path.isdir(path):
         return path
@@ -89,7 +93,9 @@ def file_of(path: str, name: str) -> str:
 
 
 def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file of JSON lines, or one JSON list, and where each is.
+    """Yield where each object of a file stands, `FILE, line 3`, and the object.
+
+    The file is one of JSON lines or of one JSON list, or Parquet: `path`, or `name` in that folder.
     Raises InputError.
     """
     file = file_of(path, name)
@@ -98,60 +104,100 @@ def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{file}, {unit} {number}", data
 
 
-def read_whole(path: str, name: str) -> tuple[str, Any]:
-    """A JSON file's path and what it holds. Raises InputError."""
-    file = file_of(path, name)
+def read_whole(file: str) -> Any:
+    """Return the one value that a JSON file holds. Raises InputError, also for JSON lines."""
     with told_as(InputError, f"can't read {file}"):
         data = read_json(file)
     if data is None:
         raise InputError(f"{file} holds JSON lines, and should be one JSON value")
-    return file, data
+    return data
 
 
 def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
-    """The lists in the object of a JSON file, as `lists_in` gives them. Raises InputError."""
+    """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
+
+    They come as the list's name, the item's number from 0, and the item. Each list begins with
+    number -1 and None, so that an empty one is seen, too.
+
+    A file that is JSON but no object of that kind yields nothing more, without an error: what was
+    yielded before stands. Raises InputError: it can't be read, or is not JSON.
+    """
     try:
         with told_as(InputError, f"can't read {path}"), json_file(path) as file:
             yield from lists_in(file)
     except (ValueError, RecursionError):
-        read_whole(path, "")  # which says where it isn't JSON
+        read_whole(path)  # raises an error that says where it isn't JSON
 
 
-def united(said: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Expressions, each behind what tells it from others: those that are the same are one with the
-    boxes of all. Of several with one `expression_id` the first keeps it, the others get `~2` and so
-    on behind it.
+def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return expressions, those of the same key united: one with the boxes of all.
+
+    Each comes with its key, which is not written anywhere. Of united ones all but the boxes is that
+    of the first. Where different ones have the same `expression_id`, the first keeps it, the others
+    get `~2` and so on behind it, as no expression has yet.
     """
-    found: dict[Any, dict[str, Any]] = {}
-    for same, one in said:
-        found.setdefault(same, {**one, "instances": []})["instances"] += one["instances"]
-    seen: Counter[Any] = Counter()
-    for one in found.values():
-        seen[own := one.get("expression_id")] += 1
-        one |= {"expression_id": f"{own}~{seen[own]}"} if own is not None and seen[own] > 1 else {}
-    return list(found.values())
+    by_key: dict[Any, dict[str, Any]] = {}
+    for key, expression in keyed:
+        if key not in by_key:
+            by_key[key] = {**expression, "instances": []}
+        by_key[key]["instances"] += expression["instances"]
+    expressions = list(by_key.values())
+    _set_unique_ids(expressions)
+    return expressions
 
 
-class _Tags:
-    """A file of XML, read as long as tags begin often enough: of an attribute of 200 MB the parser
-    makes several.
+def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
+    """Set `expression_id`, in place, of each expression whose id an earlier one has.
+
+    Those without an id stay so.
+    """
+    ids = [expression.get("expression_id") for expression in expressions]
+    taken = {str(own_id) for own_id in ids if own_id is not None}
+    last_number: dict[Any, int] = {}  # by id: what stands behind it in the last one made of it
+    for expression, own_id in zip(expressions, ids, strict=True):
+        if own_id is None:
+            continue
+        if own_id not in last_number:
+            last_number[own_id] = 1
+            continue
+        number = last_number[own_id] + 1
+        while f"{own_id}~{number}" in taken:
+            number += 1
+        last_number[own_id] = number
+        expression["expression_id"] = f"{own_id}~{number}"
+        taken.add(f"{own_id}~{number}")
+
+
+class _BoundedXml:
+    """A file of XML for a parser, whose `read` raises ValueError where a text is too large.
+
+    So is one, or an attribute, over `_MAX_BYTES_WITHOUT_TAG`.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._since = file, 0
+        self._file = file
+        self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._file.read(size)
-        begins = data.rfind(b"<")
-        self._since = len(data) - begins if begins >= 0 else self._since + len(data)
-        if self._since > _MOST_UNSPLIT:
-            raise ValueError(f"over {_MOST_UNSPLIT >> 20} MiB of it are one text or attribute")
+        last_tag = data.rfind(b"<")
+        if last_tag >= 0:
+            self._since_tag = len(data) - last_tag
+        else:
+            self._since_tag += len(data)
+        if self._since_tag > _MAX_BYTES_WITHOUT_TAG:
+            raise ValueError(
+                f"over {_MAX_BYTES_WITHOUT_TAG >> 20} MiB of it are one text or attribute"
+            )
         return data
 
 
 def read_xml(path: str) -> Iterator[ElementTree.Element]:
-    """The elements in the root of an XML file, one at a time. Raises InputError."""
-    within: list[ElementTree.Element] = []
+    """Yield the child elements of an XML file's root, each with all that is in it.
+
+    An element is emptied when the next one is asked for. Raises InputError, also for a DOCTYPE.
+    """
+    open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
         with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
             if b"<!DOCTYPE" in file.read(2**16):
@@ -160,22 +206,27 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
                     "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
                 )
             file.seek(0)
-            for event, element in ElementTree.iterparse(_Tags(file), ("start", "end")):
+            for event, element in ElementTree.iterparse(_BoundedXml(file), ("start", "end")):
                 if event == "start":
-                    within.append(element)
-                elif within.pop() is element and len(within) == 1:
+                    open_elements.append(element)
+                    continue
+                open_elements.pop()
+                if len(open_elements) == 1:  # a child of the root ended
                     yield element
-                    within[0].clear()
+                    open_elements[0].clear()  # which would keep all of its children in memory
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
 
 
 @dataclass
 class TarSample:
-    """A sample of a WebDataset shard: `where` it is, for people, its key, and what is in its
-    members, by their endings.
+    """A sample of a WebDataset shard: members that stand together and share a key.
 
-    `error`: why it can't be read, if so.
+    Args:
+        where: The shard and the key, for messages.
+        key: What the members' names begin with, up to the first dot.
+        parts: What is in the members, by the rest of their names, such as `.jpg`.
+        error: Why the sample can't be read; None where it can. With an error `parts` is empty.
     """
 
     where: str
@@ -184,29 +235,32 @@ class TarSample:
     error: BrokenRow | None = None
 
 
-class _Member(tarfile.TarInfo):
-    """A member whose long name and other notes on it, which are read at once, are of a size that
-    they can have.
+class _BoundedMember(tarfile.TarInfo):
+    """A tar member that raises TarError for notes on a member of over `_MAX_NOTE_BYTES`.
+
+    tarfile reads notes into memory at once, whatever size they state.
     """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _NOTES and self.size > _MOST_NOTES:
+        if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
             raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
-        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]
+        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # not in typeshed
 
 
 def tar_samples(path: str) -> Iterator[TarSample]:
-    """The samples of a WebDataset shard. Raises InputError."""
-    reading = told_as(InputError, f"can't read {path}")
+    """Yield the samples of a WebDataset shard, in its order.
+
+    Raises InputError where the shard can't be read; a sample that is too large has an `error`.
+    """
     try:
         with (
-            reading,
+            told_as(InputError, f"can't read {path}"),
             system_errors(path),
             open_file(path) as file,
-            tarfile.open(fileobj=file, tarinfo=_Member) as tar,
+            tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
         ):
-            inside = (member for member in tar if member.isfile())
-            for key, members in groupby(inside, lambda member: _KEY.match(member.name)[0]):  # type: ignore[index]
+            files = (member for member in tar if member.isfile())
+            for key, members in groupby(files, _sample_key):
                 yield _tar_sample(tar, path, key, members)
     except tarfile.TarError as error:
         raise InputError(
@@ -214,11 +268,23 @@ def tar_samples(path: str) -> Iterator[TarSample]:
         ) from None
 
 
+def _sample_key(member: tarfile.TarInfo) -> str:
+    """Return a member's name up to the first dot behind its folders."""
+    match = _SAMPLE_KEY.match(member.name)
+    assert match is not None  # it matches an empty text, too
+    return match[0]
+
+
 def _tar_sample(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> TarSample:
-    """The sample, without what is in its members where they say that they have too much."""
-    sample, size = TarSample(f"{path}, {key}", key, {}), 0
+    """Return the sample of these members; where they are too large together, one with an error.
+
+    The error names the member that goes over MAX_FILE_BYTES; the members behind it aren't read. Of
+    members with one name the last counts.
+    """
+    sample = TarSample(f"{path}, {key}", key, {})
+    size = 0  # bytes of all members, as they state it
     for member in members:
         size += member.size
         if size > MAX_FILE_BYTES:
@@ -226,24 +292,30 @@ def _tar_sample(
             sample.error = BrokenRow(
                 f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
             )
-        elif content := tar.extractfile(member):
+            break  # further members are not to blame
+        content = tar.extractfile(member)
+        if content:
             sample.parts[member.name[len(key) :]] = content.read()
     return sample
 
 
-def picture_size(pictures: Pictures, name: Any, where: str) -> Size:
-    """Upright width and height in pixels of a picture. Raises InputError that says where it is
-    named.
+def picture_size(finder: PictureFinder, name: Any, where: str) -> Size:
+    """Return the width and height in pixels of a picture, as it is upright.
+
+    Raises InputError that begins with `where`, the place that names the picture.
     """
     try:
-        return pictures.find(name, "image")[1].size
+        return finder.find(name, "image").header.size
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
 
 
 @contextmanager
-def broken(where: str) -> Iterator[None]:
-    """What an entry lacks, or has of another kind, is an InputError that names the place."""
+def entry_errors(where: str) -> Iterator[None]:
+    """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
+
+    So is a key or an item that isn't there, or a value of another kind.
+    """
     try:
         yield
     except KeyError as error:
@@ -260,100 +332,150 @@ def broken(where: str) -> Iterator[None]:
         raise InputError(f"{where}: is not of this format ({error})") from None
 
 
-def completed(
+def complete_rows(
     rows: Iterable[dict[str, Any]], path: str, passed_over: Counter[str], backgrounds: bool
 ) -> Iterator[dict[str, Any]]:
-    """The rows with ids, status, scores, and spans: those of the format if all are right, else
-    those that are found.
+    """Yield a format's rows completed to records: with ids, status, scores, and spans.
 
-    Boxes without an area are left out, and expressions that lose all of theirs so; `passed_over`
-    counts both. With `backgrounds`, a row without expressions says that nothing is there,
-    `background: true`, unless it states the contrary. Raises InputError that names `path` for an
-    expression without text, a box that isn't x1, y1, x2, y2, a score out of [0, 1].
+    Spans are those of the format if all of a row's are right, else those that are found. Boxes
+    without an area are left out, and expressions that lose all of their boxes so; both are counted
+    in `passed_over`.
+
+    Args:
+        rows: As a format's `read` yields them.
+        path: What is read, for messages.
+        passed_over: Gets the counts, in words.
+        backgrounds: Mark a row without expressions as `background: true`, unless it has that
+            column.
+
+    Raises:
+        InputError: An expression without text, a box that isn't x1, y1, x2, y2, or a score out of
+            [0, 1]; it names `path` and the row's number.
     """
-    seen: Counter[str] = Counter()
+    rows_of_image: Counter[str] = Counter()  # so far, so that ids of rows without their own differ
     for number, row in enumerate(rows, 1):
         image_id = image_id_of(row, "image_path") or "record"
-        record = Record(row, occurrence=seen[image_id], image_id=image_id)
-        seen[image_id] += 1
-        with broken(f"{path}, record {number}"):
-            sides = {
-                side: whole_number(record[side])
-                for side in ("width", "height")
-                if record.get(side) is not None
-            }
-            if None in sides.values():
-                raise BrokenRow("width and height should be whole numbers of pixels")
-            given = record.get("cleaned_caption") or record.get("caption")
-            expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
-            caption = _with_spans(expressions, given if isinstance(given, str) else "")
-            for item in expressions:
-                item.setdefault("status", "grounded" if item["instances"] else "none")
-            own: dict[str, Any] = (
-                {"image_id": record.unique_id} if record.get("image_id") is None else {}
-            )
-            empty = backgrounds and not record["expressions"] and "background" not in record
-            own |= {"background": True} if empty else {}
-            yield {
-                "image_id": None,
-                **record,
-                **sides,
-                **own,
-                "cleaned_caption": caption,
-                "expressions": expressions,
-            }
+        record = Record(row, occurrence=rows_of_image[image_id], image_id=image_id)
+        rows_of_image[image_id] += 1
+        with entry_errors(f"{path}, record {number}"):
+            yield _complete_row(record, passed_over, backgrounds)
 
 
-def _with_spans(expressions: list[dict[str, Any]], caption: str) -> str:
-    """Gives the expressions spans, where not all have right ones in the caption as it is, and
-    returns their caption.
+def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) -> dict[str, Any]:
+    """Return one row completed, as `completed` says. Raises BrokenRow, KeyError."""
+    sides = _stated_sides(record)
+    stated_caption = record.get("cleaned_caption") or record.get("caption")
+    expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
+    caption = _set_spans(expressions, stated_caption if isinstance(stated_caption, str) else "")
+    for expression in expressions:
+        status = "grounded" if expression["instances"] else "none"
+        expression.setdefault("status", status)
+        _name_boxes(expression)
+    completed: dict[str, Any] = {"image_id": None, **record, **sides}
+    if record.get("image_id") is None:
+        completed["image_id"] = record.unique_id
+    if backgrounds and not record["expressions"] and "background" not in record:
+        completed["background"] = True
+    completed["cleaned_caption"] = caption
+    completed["expressions"] = expressions
+    return completed
+
+
+def _name_boxes(expression: dict[str, Any]) -> None:
+    """Set a `bbox_id`, in place, of each box without, that no other box of the expression has."""
+    taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
+    number = 0
+    for instance in expression["instances"]:
+        if "bbox_id" in instance:
+            continue
+        while f"{expression['expression_id']}.{number}" in taken:
+            number += 1
+        instance["bbox_id"] = f"{expression['expression_id']}.{number}"
+        number += 1
+
+
+def _stated_sides(record: Record) -> dict[str, int]:
+    """Return the `width` and `height` that a record states, as whole numbers.
+
+    A side that it doesn't state is left out. Raises BrokenRow where one isn't a whole number.
     """
-    texts, spans = (
-        [item["text"] for item in expressions],
-        [item.get("char_span", ()) for item in expressions],
-    )
-    if not all(
-        span is None or stands(text, span, caption) for text, span in zip(texts, spans, strict=True)
-    ):
+    sides = {}
+    for name in ("width", "height"):
+        if record.get(name) is not None:
+            side = whole_number(record[name])
+            if side is None:
+                raise BrokenRow("width and height should be whole numbers of pixels")
+            sides[name] = side
+    return sides
+
+
+def _set_spans(expressions: list[dict[str, Any]], caption: str) -> str:
+    """Set `char_span` of the expressions in place; return the caption that the spans refer to.
+
+    Where all that are stated hold their phrases, and none is missing, these and the caption stay.
+    Else all are looked for in the cleaned caption, and None where the phrase isn't found.
+    """
+    texts = [expression["text"] for expression in expressions]
+    # None says that the phrase isn't in the caption; where nothing is said, () holds no phrase.
+    spans = [expression.get("char_span", ()) for expression in expressions]
+    if not _all_stand(texts, spans, caption):
         caption = clean_caption(caption)
         spans = find_spans(texts, caption)
-    for item, span in zip(expressions, spans, strict=True):
-        item["char_span"] = list(span) if span else None
+    for expression, span in zip(expressions, spans, strict=True):
+        expression["char_span"] = list(span) if span else None
     return caption
+
+
+def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
+    """Whether each text stands at its span in the caption, or has None as its span."""
+    for text, span in zip(texts, spans, strict=True):
+        if span is not None and not stands(text, span, caption):
+            return False
+    return True
 
 
 def _with_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    for item in expressions:
-        kept = []
-        for instance in item["instances"]:
-            (x1, y1, x2, y2), score = instance["bbox"], instance["score"]
-            if x1 > x2 or y1 > y2:
-                raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
-            if not is_score(score):
-                raise BrokenRow(f"the score {score!r} is not between 0 and 1")
-            kept += [instance] if x1 < x2 and y1 < y2 else []
-        passed_over["boxes without an area"] += len(item["instances"]) - len(kept)
-        if kept or not item["instances"]:
-            yield {**item, "instances": kept}
-        else:
+    """Yield the expressions with only their boxes that have an area.
+
+    One that loses all of its boxes so is left out. Both are counted. Raises as `_has_area`.
+    """
+    for expression in expressions:
+        instances = expression["instances"]
+        kept = [instance for instance in instances if _has_area(instance)]
+        passed_over["boxes without an area"] += len(instances) - len(kept)
+        if instances and not kept:
             passed_over["phrases left without a box"] += 1
+        else:
+            yield {**expression, "instances": kept}
+
+
+def _has_area(instance: dict[str, Any]) -> bool:
+    """Whether a box has an area.
+
+    Raises BrokenRow where it ends before it begins, or its score isn't one from 0 to 1, or None.
+    """
+    x1, y1, x2, y2 = instance["bbox"]
+    if x1 > x2 or y1 > y2:
+        raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
+    score = instance["score"]
+    if not is_score(score):
+        raise BrokenRow(f"the score {score!r} is not between 0 and 1")
+    return bool(x1 < x2 and y1 < y2)
 
 
 def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
-    """The records with the width and height of their pictures, in pixels, upright, where these are
-    in `folder`.
+    """Yield the records, those without a size with that of their picture, as it is upright.
 
-    What the data says stays: boxes are of that size, and a picture of another is found out when it
-    is used.
+    It is set in place. Pictures are looked for in `folder`; a record whose picture isn't there, or
+    is broken, stays without. A size that a record states is not checked: its boxes are in it, and a
+    picture of another size is found out when it is used.
     """
-    pictures = Pictures((folder,))
-    for record in pictures.ahead(
-        records, lambda record: None if stated_size(record) else record["image_path"]
-    ):
+    finder = PictureFinder((folder,))
+    for record in records:
         if not stated_size(record):
             with suppress(InputError):
-                size = picture_size(pictures, record["image_path"], "")
+                size = picture_size(finder, record["image_path"], "")
                 record |= {"width": size[0], "height": size[1]}
         yield record

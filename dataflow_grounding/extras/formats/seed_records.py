@@ -1,30 +1,35 @@
-"""Seed records: what `image_referring_expression` starts from, one record per image with its
-regions.
+"""Seed records, one per image with its regions, from which `image_referring_expression` starts.
+
+They are read from labels or from earlier records, and written as a file of records.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, told_as
 from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of, system_errors
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.boxes.seeds import Made, Seeds
+from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.records import as_json, read_object
-from dataflow_grounding.data.rows import read_rows, write_rows, write_text
+from dataflow_grounding.data.rows import Row, read_rows, write_rows, write_text
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
+from dataflow_grounding.extras.formats import find_format, folder_of, read
 from dataflow_grounding.extras.formats.label_seeds import (
     BEYOND,
-    Seeds,
-    beyond,
+    boxes_beyond,
     from_coco,
     from_label_folder,
-    sides,
-    size_of,
+    size_columns,
+    upright_size,
 )
+from dataflow_grounding.extras.formats.reading import with_sizes
 from dataflow_grounding.extras.formats.tao_records import (
     COLUMN,
     SOURCE,
@@ -34,34 +39,36 @@ from dataflow_grounding.extras.formats.tao_records import (
 )
 from dataflow_grounding.spec.schema import ReferringData
 
-FLAT = "boxes without an area are left out"
-GONE = "images can't be opened, give data.image_dir their folder"
-
-
-class Made(NamedTuple):
-    """What the steps make anew of given annotations, now or later."""
-
-    columns: list[str]
-    labels: list[str]  # of the steps, as `pipeline_steps` has them
+NO_AREA = "boxes without an area are left out"
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
-    """The seeds of a spec's `data`; `boxless` where the steps do without regions. Raises SpecError,
-    InputError.
+    """Return the seeds that a spec's `data` names. No record is made yet.
+
+    Args:
+        data: The block `image_referring_expression.data`.
+        made: What the steps make anew of given annotations, so that it isn't taken over.
+        boxless: Whether the steps do without regions.
+
+    Raises:
+        SpecError: `data` names no source, several, or no folder of images.
+        InputError: A file or folder isn't there, or holds nothing that fits.
     """
     block = "image_referring_expression.data"
-    labels = ("kitti_label_dir", "coco_json", "yolo_label_dir")
-    given = {name: str(path) for name in labels if (path := getattr(data, name))}
     if data.input_annotations_jsonl:
         return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
-    if len(given) != 1:
-        what = f"{' and '.join(given)} are given" if given else "none is given"
+    names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
+    stated = [name for name in names if getattr(data, name)]
+    if len(stated) != 1:
+        what = f"{' and '.join(stated)} are given" if stated else "none is given"
         raise SpecError(
-            f"{block}: give one of {', '.join(labels)} or input_annotations_jsonl ({what})"
+            f"{block}: give one of {', '.join(names)} or input_annotations_jsonl ({what})"
         )
     if not data.image_dir:
-        raise SpecError(f"{block}.image_dir is missing: give it the folder of the images")
-    [(name, path)] = given.items()
+        name = setting(f"{block}.image_dir")
+        raise SpecError(f"{name} is missing: give it the folder of the images")
+    name = stated[0]
+    path = str(getattr(data, name))
     if name == "coco_json":
         return from_coco(data.image_dir, path, boxless)
     key = f"{block}.{name}"
@@ -69,75 +76,147 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     return from_label_folder(data.image_dir, path, key, names_file, boxless)
 
 
+def find_proposals(
+    path: str, format: str, image_root: str, classes: Mapping[str, str], unpacked: str
+) -> Input:
+    """Return the input of boxes that something else made, in a format that `import` reads.
+
+    Args:
+        path: The file or folder.
+        format: One of `import`'s formats, or the user's own as `module:Class`.
+        image_root: Where relative paths of pictures start; beside the data if empty.
+        classes: Phrases, with their classes, that every picture is to have, with boxes or without.
+        unpacked: The folder for pictures that the data hold themselves.
+
+    Raises:
+        InputError: There is no such file or folder.
+        SpecError: There is no such format.
+    """
+    kind = kind_of(path)
+    if not kind:
+        raise InputError(f"no input file {path}: check {setting('data.input_jsonl')}")
+    find_format(format)
+    folder = image_root or folder_of(path)
+
+    def rows() -> Iterator[Row]:
+        source = find_format(format)
+        source.pictures = source.pictures or unpacked
+        records = with_sizes(read(path, source, image_root=image_root or None), folder)
+        for number, record in enumerate(records, 1):
+            expressions = list(record["expressions"])
+            stated = {expression["text"] for expression in expressions}
+            for phrase, class_name in classes.items():
+                if phrase not in stated:
+                    expressions.append({"text": phrase, "class": class_name, "instances": []})
+            yield Row(number, {**record, "expressions": expressions})
+
+    files = (path,) if kind == "file" else ()
+    return Input(path, rows, (folder, unpacked, "."), files)
+
+
 class AnnotationSeeds(Seeds):
-    """From records: ours, with boxes in pixels, or TAO's. In their order, with their columns but
-    those made anew.
+    """Seeds from a file of records: ours, with boxes in pixels, or TAO's, which are converted.
+
+    They come in their order, with their columns but those that the steps make anew. A line that
+    can't be read, and a record of TAO's that can't be converted, become records that fail.
+
+    Args:
+        path: The file.
+        image_dir: Where images are looked for first, if given; then beside the file, then here.
+        made: What the steps make anew, in this run or later.
+        boxless: Whether the steps do without regions.
+
+    Raises:
+        InputError: There is no such file.
     """
 
     def __init__(self, path: str, image_dir: str | None, made: Made, boxless: bool) -> None:
         if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
-        self._image_dir, self._made = image_dir, made
-        nothing = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
-        super().__init__(path, [path], folders, boxless, nothing)
+        self._image_dir = image_dir
+        self._made_anew = made
+        without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
+        super().__init__(path, [path], folders, boxless, without_boxes)
 
     def _forget(self) -> None:
-        self.found = {FLAT: [], BEYOND: [], GONE: []}
-        self._converted, self._broken = 0, list[str]()
+        """Set all that is found while records are made to nothing."""
+        self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
+        self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
+        self._converted = 0  # records of TAO's
+        self._broken: list[str] = []  # of each line that can't be read, where it is and why
 
     def _records(self) -> Iterator[dict[str, Any]]:
+        """Yield a record for each line; of one that can't be used, a record with SEED_ERROR."""
         for row in read_rows(self.origin):
             where = f"{self.origin}, line {row.line}"
             if row.data is None:
                 self._broken.append(f"{where}: {row.error}")
                 yield {"image_path": None, SEED_ERROR: self._broken[-1]}
                 continue
-            data, path = row.data, row.data.get("image_path")
-            # TAO's path may be that of the container that it ran in
-            if (
-                self._image_dir
-                and isinstance(path, str)
-                and is_tao(data)
-                and size_of(path, self.folders) is None
-            ):
-                name = os.path.basename(path)
-                data = (
-                    {**data, "image_path": name} if kind_of(joined(self._image_dir, name)) else data
-                )
+            data = self._with_our_path(row.data)
             try:
                 yield self._record(data, where)
             except BrokenRow as error:
-                yield {**self._kept(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+                yield {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
+
+    def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return TAO's row with the picture's name in `image_dir`, if its own path isn't found.
+
+        That may be a path in the container that TAO ran in. Any other row is returned as it is, as
+        is one whose picture isn't in `image_dir` either.
+        """
+        path = row.get("image_path")
+        if not self._image_dir or not isinstance(path, str) or not is_tao(row):
+            return row
+        if upright_size(path, self.folders) is not None:
+            return row
+        name = os.path.basename(path)
+        if not kind_of(joined(self._image_dir, name)):
+            return row
+        return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        size = size_of(row.get("image_path"), self.folders)
+        """Return the seed record of a row; what is found on the way is added to `found`.
+
+        Raises BrokenRow where TAO's row can't be converted.
+        """
+        size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
             if size is None:
-                self.found[GONE].append(str(row.get("image_path")))
+                self.found[self._unopened].append(str(row.get("image_path")))
                 raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
-            row, flat = from_tao(row, size)
+            row, without_area = from_tao(row, size)
             self._converted += 1
-            self.found[FLAT] += [f"{where}: {box}" for box in flat]
-            self.found[BEYOND] += beyond(row["regions"], size, where)
-        record = {**self._kept(with_status(row)), **sides(size)}
+            self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
+            self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
+        record = {**self._without_remade(with_status(row)), **size_columns(size)}
         record.setdefault("source", SOURCE)
         if self._boxless:
             record.setdefault("regions", [])
         return record
 
-    def _kept(self, row: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in row.items() if name not in self._made.columns}
-        if isinstance(steps := row.get("pipeline_steps"), list):
-            once = dict.fromkeys(step for step in steps if isinstance(step, str))
-            kept["pipeline_steps"] = [step for step in once if step not in self._made.labels]
+    def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row without what this run's steps, or those after them, make anew.
+
+        These are columns, and in `pipeline_steps` the names of these steps; of other names each is
+        kept once.
+        """
+        kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}
+        steps = row.get("pipeline_steps")
+        if isinstance(steps, list):
+            distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
+            kept["pipeline_steps"] = [
+                step for step in distinct if step not in self._made_anew.labels
+            ]
         return kept
 
     def fingerprint(self) -> str:
-        depends_on = [__version__, self.reading, self.folders, self._made, self._boxless]
+        """Return a digest of the file's bytes and of all else that the records depend on."""
+        depends_on = [__version__, self.reading, self.folders, self._made_anew, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
-            while block := file.read(1 << 20):
+            while block := file.read(2**20):
                 digest.update(block)
         return digest.hexdigest()
 
@@ -145,30 +224,52 @@ class AnnotationSeeds(Seeds):
         return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:
-        lines = (
-            [f"TAO records taken over, with boxes in pixels: {self._converted}"]
-            if self._converted
-            else []
-        )
-        return [*lines, *super().remarks(), *self._broken[:5]]
+        lines = []
+        if self._converted:
+            lines.append(f"TAO records taken over, with boxes in pixels: {self._converted}")
+        return [*lines, *super().remarks(), *self._broken[:5]]  # the report has more
+
+
+def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
+    """Raise InputError if one of these files of `results_dir` is TAO's, by its first record.
+
+    A run would write over what was paid for. Files that aren't there are passed over.
+    """
+    for path in filter(os.path.exists, files):
+        if is_tao(_first_row(path)):
+            last = os.path.join(results_dir, "annotations.jsonl")
+            start = last if os.path.exists(last) else path
+            raise InputError(
+                f"{results_dir} holds TAO's own results: to go on from them, choose another"
+                f" results_dir and give data.input_annotations_jsonl={start}"
+            )
+
+
+def _first_row(path: str) -> dict[str, Any]:
+    """Return the first row of a file that can be read; empty where there is none."""
+    for row in read_rows(path):
+        if row.data is not None:
+            return row.data
+    return {}
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the records to `path`, whole or not at all, if they changed; returns the report. Raises
-    InputError.
+    """Write the seeds' records to `path`, whole or not at all; print remarks, return the report.
+
+    If what they depend on and the file at `path` are as `state_path` says, nothing is read or
+    written: the report is the stored one, and the remarks are only those that are known without
+    reading. Raises InputError.
     """
     fingerprint = seeds.fingerprint()
-    known = unsealed(read_object(state_path))
-    if known and (known["fingerprint"], known["written"]) == (fingerprint, state_of(path)):
-        report: dict[str, Any] = known["report"]
+    state = unsealed(read_object(state_path))
+    if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
+        report: dict[str, Any] = state["report"]
     else:
         with told_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
         report = seeds.report()
-        state = sealed(
-            as_json({"fingerprint": fingerprint, "written": state_of(path), "report": report})
-        )
-        write_text(state_path, json.dumps(state) + "\n")
+        new_state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}
+        write_text(state_path, json.dumps(sealed(as_json(new_state))) + "\n")
     for remark in seeds.remarks():
         say(f"Note: {remark}.")
     return report
@@ -183,8 +284,18 @@ def seed_file(
     yolo: str = "",
     yolo_names: str = "",
 ) -> str:
-    """Write seed records from images and one kind of labels; returns the path. Raises SpecError,
-    InputError.
+    """Write seed records from images and one kind of labels; return the path of their file.
+
+    Args:
+        folder: Where `seed_annotations.jsonl` goes.
+        image_dir: The folder of images.
+        kitti, coco, yolo: The folder of KITTI's labels, the COCO file, or the folder of YOLO's:
+            one of them.
+        yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
+
+    Raises:
+        SpecError: None or several kinds of labels are given.
+        InputError: They can't be read, or no image has a box.
     """
     data = ReferringData(
         image_dir=image_dir,

@@ -1,9 +1,9 @@
-"""Formats of one line per picture, in which boxes are text: what they share, and those of prefix
-and suffix.
+"""Formats of one line per picture, in which boxes are text.
 
-These are what PaliGemma and Florence-2 are tuned on: what is asked, and the answer, in which boxes
-are location tokens, in parts of the picture's own sides. Sources: google-research/big_vision,
-paligemma segmentation.py; transformers, processing_paligemma.py and processing_florence2.py;
+Here is their base class, and the formats of a prefix and a suffix, on which PaliGemma and
+Florence-2 are tuned. The prefix is what is asked; the suffix is the answer, in which boxes are
+location tokens, in parts of the picture's own sides. Sources: google-research/big_vision, paligemma
+segmentation.py; transformers, processing_paligemma.py and processing_florence2.py;
 roboflow/maestro, datasets/jsonl.py.
 """
 
@@ -15,107 +15,145 @@ from typing import Any, ClassVar, TypeAlias
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.extras.formats._pictures_ahead import Pictures
+from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import Format, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
-from dataflow_grounding.extras.formats.reading import broken, picture_size, read_lines, united
+from dataflow_grounding.extras.formats.reading import entry_errors, picture_size, read_lines, unite
 
 Line: TypeAlias = dict[str, Any]
-Boxes: TypeAlias = dict[str, list[Bbox]]  # of each phrase, in pixels; equal phrases are one
-_OF_BOXES = "OD|DENSE_REGION_CAPTION|OPEN_VOCABULARY_DETECTION|CAPTION_TO_PHRASE_GROUNDING"
-_OTHER = re.compile(rf"\s*(<(?!(?:{_OF_BOXES})>)[A-Z_]+>)(?=.*<loc_)|.*(<poly>)", re.DOTALL)
+Boxes: TypeAlias = dict[str, list[Bbox]]
+"""The boxes of each phrase of a picture, in pixels, by the phrase's text."""
+_BOX_TASKS = "OD|DENSE_REGION_CAPTION|OPEN_VOCABULARY_DETECTION|CAPTION_TO_PHRASE_GROUNDING"
+# Of Florence-2: in group 1 another task, of an answer with locations, which aren't boxes of
+# phrases then; in group 2 the mark of an outline.
+_NO_BOX_TASK = re.compile(rf"\s*(<(?!(?:{_BOX_TASKS})>)[A-Z_]+>)(?=.*<loc_)|.*(<poly>)", re.DOTALL)
 
 
 class Texts(Format):
-    """What they have in common."""
+    """Base of the formats of one JSON line per picture, with boxes in its text.
+
+    A subclass makes a line of a sample, and finds phrases and boxes in a line. `length` is how many
+    lines `write` has written.
+    """
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each sample; boxes of equal phrases come together."""
         self.length = 0
         with out.lines(self.data_file) as put:
-            for self.length, sample in enumerate(samples, 1):
-                asked: Boxes = {}
+            for sample in samples:
+                self.length += 1
+                boxes_of: Boxes = {}
                 for phrase in sample.phrases:
-                    asked.setdefault(phrase.text, []).extend(phrase.boxes)
-                put(self.line(sample, asked))
+                    boxes_of.setdefault(phrase.text, []).extend(phrase.boxes)
+                put(self.line(sample, boxes_of))
 
     def read(self, path: str, image_root: str) -> Iterator[Line]:
-        pictures = Pictures((image_root,))
-        for where, line in pictures.ahead(
-            read_lines(path, self.data_file), lambda row: _picture_of(row[1])
-        ):
-            with broken(where):
+        """Yield a record for each line with a picture; conversations without one are passed over.
+
+        Each picture's header is read, as numbers are parts of its sides, or of what it is resized
+        to.
+        """
+        finder = PictureFinder((image_root,))
+        for where, line in read_lines(path, self.data_file):
+            with entry_errors(where):
                 name = _picture_of(line)
-                if name is None:  # text alone, as mixtures have it
+                if name is None:
                     continue
-                size = picture_size(pictures, name, where)
-                said = list(self.said(line, size))
-                if not all(text for text, _ in said):
-                    raise ValueError("an answer without a phrase")
-                each = ((text, [{"bbox": list(box)} for box in boxes]) for text, boxes in said)
-                facts = {
-                    "image_path": name,
-                    "caption": self.caption(line),
-                    "width": size[0],
-                    "height": size[1],
-                }
-                yield {
-                    **facts,
-                    "expressions": united(
-                        (text, {"text": text, "instances": i}) for text, i in each
-                    ),
-                }
+                size = picture_size(finder, name, where)
+                yield self._record(line, name, size)
+
+    def _record(self, line: Line, name: Any, size: Size) -> Line:
+        """Return the record of a line, about a picture of that name and size.
+
+        Boxes of equal phrases are one expression's. Raises as `answers`.
+        """
+        answers = list(self.answers(line, size))
+        if not all(phrase for phrase, _ in answers):
+            raise ValueError("an answer without a phrase")
+        keyed = []
+        for phrase, boxes in answers:
+            instances = [{"bbox": list(box)} for box in boxes]
+            keyed.append((phrase, {"text": phrase, "instances": instances}))
+        return {
+            "image_path": name,
+            "caption": self.caption(line),
+            "width": size[0],
+            "height": size[1],
+            "expressions": unite(keyed),
+        }
 
     @abstractmethod
-    def line(self, sample: Sample, asked: Boxes) -> Line:
-        """A sample's line."""
+    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        """Return the line of a sample, whose phrases have these boxes."""
 
     @abstractmethod
-    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """A line's phrases with their boxes. Raises KeyError, ValueError, UnreadableReply."""
+    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Return a line's phrases with their boxes; a phrase may come several times.
+
+        `size` is the picture's. Raises KeyError, ValueError, UnreadableReply.
+        """
 
     def caption(self, line: Line) -> str | None:
-        """The caption, of formats that carry it."""
+        """Return the caption of a line; None of a format that doesn't carry it."""
         return None
 
 
 def _picture_of(line: Line) -> Any:
-    of_text = "conversations" in line or "messages" in line
-    given = line.get("image") or line.get("images") or ([None] if of_text else line["image"])
-    pictures = given if isinstance(given, list) else [given]
+    """Return the picture that a line names; None for a conversation without one.
+
+    Raises KeyError where a line of another kind names none; ValueError where it names several.
+    """
+    pictures = line.get("image") or line.get("images")
+    if not pictures and ("conversations" in line or "messages" in line):
+        return None  # of text alone, as mixtures of data have it
+    if not pictures:
+        pictures = line["image"]  # raises KeyError where it isn't there
+    if not isinstance(pictures, list):
+        pictures = [pictures]
     if len(pictures) > 1:
         raise ValueError("several pictures, and it isn't said in which its boxes are")
-    return pictures[0]["path"] if isinstance(pictures[0], Mapping) else pictures[0]
+    picture = pictures[0]
+    return picture["path"] if isinstance(picture, Mapping) else picture
 
 
 class _PrefixSuffix(Texts):
+    """Base of PaliGemma's and Florence-2's lines."""
+
     task: ClassVar[str]  # how a prefix begins
     boxes: ClassVar[BoxFormat]
-    token: ClassVar[str]
-    answer: ClassVar[re.Pattern[str]]  # a phrase with its location tokens
+    token: ClassVar[str]  # a location token, to be formatted with its number
+    answer: ClassVar[re.Pattern[str]]  # a phrase, `text`, with its location `tokens`
 
-    def line(self, sample: Sample, asked: Boxes) -> Line:
-        tokens: dict[str, list[str]] = {}
-        for text, boxes in asked.items():
-            numbers = (self.boxes.from_pixels(box, original=sample.size) for box in boxes)
-            tokens[text] = ["".join(map(self.token.format, four)) for four in numbers]
-        prefix, suffix = self.texts(sample.caption, tokens)
+    def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        tokens_of: dict[str, list[str]] = {}
+        for text, boxes in boxes_of.items():
+            tokens_of[text] = []
+            for box in boxes:
+                numbers = self.boxes.from_pixels(box, original=sample.size)
+                tokens_of[text].append("".join(map(self.token.format, numbers)))
+        prefix, suffix = self.texts(sample.caption, tokens_of)
         return {"image": sample.file_name, "prefix": self.task + prefix, "suffix": suffix}
 
     @abstractmethod
-    def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
-        """Prefix, behind the task, and suffix, of phrases with their boxes as tokens."""
+    def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
+        """Return the prefix, without the task, and the suffix.
 
-    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        `tokens_of` has each phrase with its boxes, each as its four tokens.
+        """
+
+    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Yield the phrases of the suffix, one box at a time.
+
+        A box without a phrase beside it is of what the prefix asks for.
+        """
         asked = re.sub(rf"^\s*({self.task}|<[A-Z_]+>)", "", line["prefix"]).strip()
-        for found in self.answer.finditer(line["suffix"]):
-            numbers = [float(number) for number in re.findall(r"\d+", found["tokens"])]
+        for answer in self.answer.finditer(line["suffix"]):
+            numbers = [float(number) for number in re.findall(r"\d+", answer["tokens"])]
             if len(numbers) % 4 or max(numbers) > self.boxes.limits(size)[0]:
-                raise ValueError(f"{found['tokens'][:60]!r} is not a box of {self.name}")
-            for at in range(0, len(numbers), 4):
-                yield (
-                    found["text"].strip() or asked,
-                    [self.boxes.to_pixels(numbers[at : at + 4], original=size)],
-                )
+                raise ValueError(f"{answer['tokens'][:60]!r} is not a box of {self.name}")
+            phrase = answer["text"].strip() or asked
+            for start in range(0, len(numbers), 4):
+                yield phrase, [self.boxes.to_pixels(numbers[start : start + 4], original=size)]
 
 
 class PaliGemma(_PrefixSuffix):
@@ -123,20 +161,22 @@ class PaliGemma(_PrefixSuffix):
 
     breaking = ("<", ">", ";", "\n")
     task = "detect "
-    # known_formats has how replies are read: 1024
+    # Not of known_formats: replies are read with 1024 for a side, data is written with 1023.
     boxes = BoxFormat("paligemma-training", "box_2d", "yxyx", 1023)
     token = "<loc{:04d}>"
     answer = re.compile(r"(?P<tokens>(?:<loc\d{4}>)+)(?:<seg\d{3}>)*(?P<text>[^;<]*)")
 
-    def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
-        return " ; ".join(tokens), " ; ".join(
-            f"{box} {text}" for text, boxes in tokens.items() for box in boxes
-        )
+    def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
+        answers = []
+        for text, boxes in tokens_of.items():
+            answers += [f"{box} {text}" for box in boxes]
+        return " ; ".join(tokens_of), " ; ".join(answers)
 
 
 class Florence(_PrefixSuffix):
-    """`<CAPTION_TO_PHRASE_GROUNDING>caption` and `a<loc_19><loc_47><loc_312><loc_700>b…`, x before
-    y.
+    """`<CAPTION_TO_PHRASE_GROUNDING>caption` and `a<loc_19><loc_47><loc_312><loc_700>b…`.
+
+    In a box, x comes before y.
     """
 
     breaking = ("<", ">")
@@ -145,15 +185,17 @@ class Florence(_PrefixSuffix):
     token = "<loc_{}>"
     answer = re.compile(r"(?P<text>[^<>]*)(?P<tokens>(?:<loc_\d+>)+)")
 
-    def texts(self, caption: str, tokens: Mapping[str, list[str]]) -> tuple[str, str]:
-        return caption, "".join(text + "".join(boxes) for text, boxes in tokens.items())
+    def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
+        return caption, "".join(text + "".join(boxes) for text, boxes in tokens_of.items())
 
-    def said(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        if other := _OTHER.match(f"{line['prefix']}\n{line['suffix']}"):
-            self.passed_over[
-                f"answers with {other[1] or other[2]}, of outlines or single regions"
-            ] += 1
-        return iter(()) if other else super().said(line, size)
+    def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
+        """Return the phrases of the suffix; none of outlines or other tasks, which are counted."""
+        no_boxes = _NO_BOX_TASK.match(f"{line['prefix']}\n{line['suffix']}")
+        if no_boxes:
+            mark = no_boxes[1] or no_boxes[2]
+            self.passed_over[f"answers with {mark}, of outlines or single regions"] += 1
+            return iter(())
+        return super().answers(line, size)
 
     def caption(self, line: Line) -> str | None:
         prefix: str = line["prefix"]

@@ -6,26 +6,30 @@ Sources: datasets' features/image.py and its webdataset builder; webdataset's ta
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, needs_extra
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
 from dataflow_grounding.extras.formats._classes import Numbers
 from dataflow_grounding.extras.formats.base import Format, Sample
-from dataflow_grounding.extras.formats.export_folder import ExportFolder
+from dataflow_grounding.extras.formats.export_folder import DTYPES, ExportFolder
 from dataflow_grounding.extras.formats.export_pictures import FOLDER
-from dataflow_grounding.extras.formats.pictures import put_picture
-from dataflow_grounding.extras.formats.reading import ENDINGS, broken, files_under, tar_samples
+from dataflow_grounding.extras.formats.reading import entry_errors, files_under, tar_samples
+from dataflow_grounding.images.files import ENDINGS
+from dataflow_grounding.images.picture_folder import put_picture
 
-# bytes of a file, of what is in memory, of what is written
-SHARD, GROUP, BUFFER = 500 * 2**20, 16 * 2**20, 2**18
-_RECORD = 2**14  # bytes that are counted for a record besides its picture
-_HEAD = tarfile.TarInfo().tobuf()  # of a file without a name: what is the same in all, and where
-_SAME, _SUM = _HEAD[156:], sum(_HEAD[156:]) + 8 * ord(" ")
+SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
+GROUP = 16 * 2**20  # bytes in memory at a time, for Parquet
+BUFFER = 2**18  # bytes that are written at a time, for tar
+_RECORD_BYTES = 2**14  # counted for a record besides its picture, whatever it takes
+_BATCH = 100  # rows with their pictures that are read at a time
+# Examples of each column's type; empty texts are texts, 0 is a whole number.
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
 _EXPRESSION = {
     "expression_id": "",
@@ -34,19 +38,25 @@ _EXPRESSION = {
     "noun_chunk": "",
     "status": "",
     "verified": True,
+    "caption_span": [0],
+    "instances": [_BOX],
+    "more": "",
 }
-_TEXTS = {
+ROW = {
     "image_id": "",
     "image_path": "",
     "caption": "",
     "cleaned_caption": "",
     "source": "",
     "model": "",
+    "width": 0,
+    "height": 0,
+    "expressions": [_EXPRESSION],
+    "more": "",
 }
-_EXPRESSIONS = [{**_EXPRESSION, "caption_span": [0], "instances": [_BOX], "more": ""}]
-ROW = {**_TEXTS, "width": 0, "height": 0, "expressions": _EXPRESSIONS, "more": ""}
-"""A record as these formats write it, with an example of each type; `more` is JSON with what has no
-column.
+"""A record as these formats write it, with an example of each type.
+
+`more` is JSON with what has no column.
 """
 
 
@@ -54,177 +64,259 @@ column.
 class Datasets(Format):
     """Parquet with the pictures in it, as `load_dataset` reads it from disk and from the hub."""
 
-    packs = whole = True
+    packs = True
+    whole = True
     pictures: str = ""
+    class_list: Sequence[str] = ()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write Parquet files of about SHARD bytes, whose names say how many there are."""
         with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
         schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
+        features = {"image": {"_type": "Image"}, **_features(ROW)}
+        schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
         out.line = {"image": b"", **ROW}
-        shards: list[str] = []
-        for shard in _parts(samples, SHARD):
-            shards.append(out.place(f"{self.data_file}/{len(shards)}"))
-            with pyarrow.parquet.ParquetWriter(shards[-1], schema) as writer:
-                for group in _parts(shard, GROUP):
-                    named = ((one, one.file_name.removeprefix(f"{FOLDER}/")) for one in group)
-                    rows = [
-                        {"image": {"bytes": one.data, "path": name}, **_row(one, name)}
-                        for one, name in named
-                    ]
+        paths: list[str] = []
+        for shard in _split_by_bytes(samples, SHARD):
+            paths.append(out.place(f"{self.data_file}/{len(paths)}"))
+            with pyarrow.parquet.ParquetWriter(paths[-1], schema) as writer:
+                for group in _split_by_bytes(shard, GROUP):
+                    rows = []
+                    for sample in group:
+                        name = sample.file_name.removeprefix(f"{FOLDER}/")
+                        image = {"bytes": sample.data, "path": name}
+                        rows.append({"image": image, **_row(sample, name)})
                     writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-        for number, path in enumerate(shards):
-            os.rename(
-                path, out.place(f"{self.data_file}/train-{number:05}-of-{len(shards):05}.parquet")
-            )
+        for number, path in enumerate(paths):  # now that it is known how many there are
+            name = f"train-{number:05}-of-{len(paths):05}.parquet"
+            os.rename(path, out.place(f"{self.data_file}/{name}"))
+        _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each row of all files, in the order of their names."""
+        self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
-            for number, row in enumerate(parquet_rows(file, 100), 1):
-                with broken(f"{file}, row {number}"):
+            for number, row in enumerate(parquet_rows(file, _BATCH), 1):
+                with entry_errors(f"{file}, row {number}"):
                     image = row.pop("image", None) or {}
                     yield _record(row, image.get("bytes"), self.pictures)
 
 
 @dataclass
 class WebDataset(Format):
-    """Tar shards in which a picture and its record stand side by side. Equal data makes equal
-    bytes.
+    """Tar shards in which a picture and its record stand side by side.
+
+    Equal data makes equal bytes.
     """
 
-    packs = whole = True
+    packs = True
+    whole = True
     pictures: str = ""
+    class_list: Sequence[str] = ()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        keys, kinds = Numbers(), set()
-        for number, shard in enumerate(_parts(samples, SHARD)):
+        """Write tar files of about SHARD bytes, a picture and a JSON file for each sample."""
+        keys = _FreeKeys()
+        endings: set[str] = set()  # of pictures
+        for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
             with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb", BUFFER) as tar:
                 for sample in shard:
                     stem, ending = os.path.splitext(sample.file_name.removeprefix(f"{FOLDER}/"))
-                    folder, base = os.path.split(stem)
-                    # the first dot of a name ends it
-                    key = os.path.join(folder, base.replace(".", "_"))
-                    while not keys.of(key)[1]:
-                        key += "~"
-                    kinds.add(ending := ending.lower() or ".jpg")
+                    ending = ending.lower() or ".jpg"
+                    endings.add(ending)
+                    key = keys.of(stem)
                     record = dump_text(_row(sample, key + ending)).encode()
-                    for inside, content in ((ending, sample.data), (".json", record)):
-                        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
-                        tar.writelines((_tar_head(key + inside, len(content)), content, padding))
-                tar.write(bytes(tarfile.RECORDSIZE))  # zeros are its end
-        if len(kinds) == 1:  # `datasets` reads no others
-            out.line = {"__key__": "", "__url__": "", kinds.pop()[1:]: b"", "json": ROW}
+                    tar.writelines(_tar_member(key + ending, sample.data))
+                    tar.writelines(_tar_member(key + ".json", record))
+                tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
+        if len(endings) == 1:  # `datasets` reads no shards whose samples differ in columns
+            out.line = {"__key__": "", "__url__": "", endings.pop()[1:]: b"", "json": ROW}
+        _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each sample that has a `.json`; others are passed over.
+
+        Its picture is the first file with a picture's ending.
+        """
+        self.class_names = classes_of(path)
         for file in _files(path, ".tar"):
             for sample in tar_samples(file):
                 parts = sample.parts
-                with broken(sample.where):
+                with entry_errors(sample.where):
                     if sample.error is not None:
                         raise sample.error
                     row = json.loads(parts.pop(".json", "null"))
                     if row is not None:
-                        picture = next(
-                            (parts[end] for end in parts if end.lower() in ENDINGS), None
-                        )
-                        yield _record(row, picture, self.pictures)
+                        pictures = [parts[end] for end in parts if end.lower() in ENDINGS]
+                        yield _record(row, pictures[0] if pictures else None, self.pictures)
 
 
-def _tar_head(name: str, size: int) -> bytes:
-    """The header of a file of so many bytes, as tarfile makes it in four times the time, where the
-    name is plain.
+def _features(value: Any) -> Any:
+    """Return the types of an example, as `datasets` keeps them in a Parquet file itself.
+
+    So they are known also where the file is read alone, without the README.
     """
-    if not name.isascii() or len(name) > tarfile.LENGTH_NAME:
-        info = tarfile.TarInfo(name)
-        info.size = size
-        return info.tobuf()
-    start = b"%b%b%011o%b" % (name.encode().ljust(100, b"\0"), _HEAD[100:124], size, _HEAD[135:148])
-    return b"%b%06o\0 %b" % (start, sum(start) + _SUM, _SAME)
+    if isinstance(value, dict):
+        return {key: _features(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_features(value[0])]
+    return {"dtype": DTYPES[type(value)], "_type": "Value"}
+
+
+class _FreeKeys:
+    """Gives samples keys of which none comes twice."""
+
+    def __init__(self) -> None:
+        self._taken = Numbers()
+        self._copies = NumberTable()  # hash of a key → the last number that was put behind it
+
+    def of(self, stem: str) -> str:
+        """Return the key for a sample of the picture at this path, which has no ending.
+
+        It is the path with `_` for dots, as the first dot of a name ends its key; where that is
+        taken, with `~2`, `~3` and so on behind it.
+        """
+        folder, base = os.path.split(stem)
+        first = os.path.join(folder, base.replace(".", "_"))
+        key = first
+        _, is_new = self._taken.of(key)
+        number = self._copies.get(hash(first)) or 1
+        while not is_new:
+            number += 1
+            key = f"{first}~{number}"
+            _, is_new = self._taken.of(key)
+        self._copies.set(hash(first), number)
+        return key
+
+
+def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
+    """Write the data set's list of classes, so that an import knows their numbers."""
+    if names:
+        with out.file(CLASSES_FILE) as file:
+            file.write("".join(f"{name}\n" for name in names))
+
+
+def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return a file in a tar file: its header, its content, and zeros up to a whole block.
+
+    The header has no time and no owner, so that equal data makes equal bytes.
+    """
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+    return info.tobuf(), content, padding
 
 
 def _row(sample: Sample, path: str) -> Any:
-    """The row of a sample, whose picture is called `path` where its record doesn't name it."""
-    expressions = [phrase.expression for phrase in sample.phrases]
-    said = {"width": sample.size[0], "height": sample.size[1], "expressions": expressions}
-    return _AS_ROW({"image_path": path, **sample.record, **said})
+    """Return the row of a sample, with the columns of ROW.
+
+    Its picture is called `path` where its record doesn't name it.
+    """
+    facts = {
+        "width": sample.size[0],
+        "height": sample.size[1],
+        "expressions": [phrase.expression for phrase in sample.phrases],
+    }
+    return _TO_ROW({"image_path": path, **sample.record, **facts})
 
 
-def _typed_as(example: Any) -> Callable[[Any], Any]:
-    """What makes a value as the example is, with every key; what an object has besides is in
-    `more`.
+def _converter_to(example: Any) -> Callable[[Any], Any]:
+    """Return a function that converts a value to the type of the example.
+
+    It is made once for all rows, as there are millions. Items of a list may be None.
     """
     if isinstance(example, dict):
-        columns = {key: _typed_as(inner) for key, inner in example.items() if key != "more"}
-
-        def of_object(value: Any) -> Any:
-            row = {
-                key: None if (item := value.get(key)) is None else typed(item)
-                for key, typed in columns.items()
-            }
-            more = value.keys() - columns.keys() and {
-                key: value[key] for key in value if key not in columns
-            }
-            return {**row, "more": dump_text(more) if more else "{}"}
-
-        return of_object
+        return _object_converter_to(example)
     if isinstance(example, list):
-        typed = _typed_as(example[0])
-        return lambda value: [None if item is None else typed(item) for item in value]
-    return (lambda value: encodable(str(value))) if isinstance(example, str) else type(example)
+        convert = _converter_to(example[0])
+        return lambda value: [None if item is None else convert(item) for item in value]
+    if isinstance(example, str):
+        return lambda value: encodable(str(value))
+    return type(example)
 
 
-_AS_ROW = _typed_as(ROW)
+def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return a function that converts an object to one with exactly the keys of the example.
+
+    A key that the object lacks gets None; its other keys go into `more`, as JSON.
+    """
+    converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
+
+    def converted(value: Any) -> Any:
+        row: dict[str, Any] = {}
+        for key, convert in converters.items():
+            item = value.get(key)
+            row[key] = None if item is None else convert(item)
+        row["more"] = "{}"
+        if value.keys() - converters.keys():
+            row["more"] = dump_text({key: value[key] for key in value if key not in converters})
+        return row
+
+    return converted
+
+
+_TO_ROW = _converter_to(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
-    """What a row was made of, its picture in `folder` if that is given. Raises KeyError where it is
-    another's.
+    """Return the record that a row was made of.
+
+    With a `folder` its picture is put there, and named in the record. Raises KeyError where the row
+    isn't one of ours.
     """
-    row["image_path"], row["expressions"]
-    record: dict[str, Any] = _untyped(row)
-    if not (folder and picture):
+    for column in ("image_path", "expressions"):
+        row[column]  # raises: ours have both
+    record: dict[str, Any] = _restored(row)
+    if not folder or not picture:
         return record
-    return {
-        **record,
-        "image_id": image_id_of(record, "image_path"),
-        "image_path": put_picture(picture, folder),
-    }
+    # Its id would otherwise be made from the picture's new name.
+    image_id = image_id_of(record, "image_path")
+    return {**record, "image_id": image_id, "image_path": put_picture(picture, folder)}
 
 
-def _untyped(value: Any) -> Any:
+def _restored(value: Any) -> Any:
+    """Return what `_converter_to` made a value of, as far as that can be told.
+
+    Keys that are None are left out, but for spans and scores, where None says something; those in
+    `more` come back.
+    """
     if isinstance(value, list):
-        return [_untyped(item) for item in value]
+        return [_restored(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kept = {
-        key: _untyped(item)
-        for key, item in value.items()
-        if item is not None or key in ("char_span", "score")
-    }
+    kept = {}
+    for key, item in value.items():
+        if item is not None or key in ("char_span", "score"):
+            kept[key] = _restored(item)
     return {**json.loads(kept.pop("more", "{}")), **kept}
 
 
-def _parts(samples: Iterator[Sample], most: int) -> Iterator[Iterator[Sample]]:
-    """In parts of so many bytes, each to be used up before the next."""
+def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
+    """Yield the samples in parts, each of which ends with the sample that takes it to `size` bytes.
+
+    A part has to be gone through before the next is asked for.
+    """
 
     def part(first: Sample) -> Iterator[Sample]:
-        left = most
-        for one in chain([first], samples):
-            yield one
-            left -= len(one.data) + _RECORD
+        left = size
+        for sample in chain([first], samples):
+            yield sample
+            left -= len(sample.data) + _RECORD_BYTES
             if left <= 0:
                 return
 
-    return map(part, samples)
+    return map(part, samples)  # map takes each part's first sample, the part the others
 
 
 def _files(path: str, ending: str) -> list[str]:
-    """The one file, or those of a data set. Raises InputError."""
-    files = (
-        [path]
-        if os.path.isfile(path)
-        else [os.path.join(path, n) for n in files_under(path, (ending,), path)]
-    )
+    """Return the file itself, or all files of a folder with that ending, sorted.
+
+    Raises InputError where there are none.
+    """
+    if os.path.isfile(path):
+        return [path]
+    files = [os.path.join(path, name) for name in files_under(path, (ending,), path)]
     if not files:
         raise InputError(f"{path} has no files that end in {ending}")
     return files

@@ -1,15 +1,16 @@
-"""Decisions of reviewers: lines of `reviews.jsonl`, and what stands after them.
+"""Decisions of reviewers: lines of `reviews.jsonl`, and what holds after all of them.
 
-Each line is on disk before the next is taken. A line of a decision has `record`, `changes` (of each
-expression: `id`, `version` that it was made on, `before`, `after`), `action`, `who`, `when`,
-`seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`; `uid`, by which one that is
-sent twice is known. A line of a sample has `sample`, `who`, `when`.
+A line is either a decision or a sample. A decision has `record` (the record's key), `changes` (of
+each expression `id`, the `version` that the reviewer saw, `before` and `after`), `action`, `who`,
+`when`, `seconds`, `queue` and, where they apply, `comment`, `blind`, `undoes`. Its `row` finds the
+record when rows of one image have changed places; its `uid` finds a decision that is sent twice.
+A sample has `sample`, `who`, `when`.
 """
 
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -27,15 +28,21 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.extras.review._overlay import (
-    Truth,
+    Outcome,
+    as_reviewed,
     changed,
     is_judged,
     next_id,
-    overlaid,
-    rows_of,
+    standing_expressions,
     version_of,
 )
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of
+from dataflow_grounding.extras.review._row_keys import (
+    DecidedRow,
+    RowCounts,
+    row_digest,
+    written_digest,
+)
 
 ACTIONS = (
     "accept",
@@ -55,7 +62,10 @@ MOST_CHARACTERS = 10_000  # of a comment
 
 
 class ReviewFiles(NamedTuple):
-    """Where the records stand, the decisions on them, and the records as reviewed."""
+    """Paths of the records, of the decisions on them, and of the records as reviewed.
+
+    The last two may be missing.
+    """
 
     annotations: str
     decisions: str
@@ -63,9 +73,10 @@ class ReviewFiles(NamedTuple):
 
 
 def review_files(results: str) -> ReviewFiles:
-    """The files of a results folder, or of a file of records, beside it.
+    """Return the files of a results folder, or of a file of records, beside it.
 
-    Raises InputError where there are no records.
+    Raises InputError where there are no records, they are not on this machine, or they are what
+    `apply` wrote.
 
     Example:
         >>> review_files("example_data/gold.jsonl").decisions
@@ -88,45 +99,60 @@ def review_files(results: str) -> ReviewFiles:
 
 
 class Standing:
-    """What stands after decisions, by record: the expressions' truths, and the last comment."""
+    """What holds after some decisions.
+
+    Attributes:
+        outcomes: By a record's key and an expression's id, what it was and what it is now. An
+            expression that is again as it was, and not judged, is not in it.
+        comments: By a record's key its last comment; one that was emptied is not in it.
+    """
 
     def __init__(self) -> None:
-        self.truths: defaultdict[str, dict[str, Truth]] = defaultdict(dict)
+        self.outcomes: defaultdict[str, dict[str, Outcome]] = defaultdict(dict)
         self.comments: dict[str, str] = {}
 
     def take(self, line: Mapping[str, Any]) -> None:
-        """Add a decision.
+        """Add a decision, a line of the file.
 
-        Raises BrokenRow, KeyError, TypeError, AttributeError for a line that is none.
+        Raises BrokenRow, KeyError, TypeError or AttributeError, and adds nothing, for a line that
+        is no decision.
         """
         _check_expressions(line["changes"])
-        truths = self.truths[line["record"]]
+        # a copy: a line that turns out to be damaged half way has changed nothing
+        outcomes = dict(self.outcomes[line["record"]])
         for change in line["changes"]:
             id = str(change["id"])
             before = change["before"]
             after = change["after"]
-            known = truths.pop(id, None)
+            known = outcomes.pop(id, None)
             original = before if known is None else known.before
             is_changed = version_of(after) != version_of(original)
-            # neither: it is as if nobody had said anything
+            # An undone decision leaves what the pipeline wrote: it is as if nobody had judged it.
             if is_changed or (is_judged(after) and not line.get("undoes")):
-                truths[id] = Truth.of(after, original)
+                outcomes[id] = Outcome.between(after, original)
+        self.outcomes[line["record"]] = outcomes
         if line.get("comment"):
             self.comments[line["record"]] = str(line["comment"])
         elif "comment" in line:
             self.comments.pop(line["record"], None)
 
     def reviewed(self, record: Record, key: str) -> Record:
-        """The record with what was said of it."""
-        return overlaid(record, self.truths.get(key, {}), self.comments.get(key))
+        """Return the record with the decisions on it, and its comment."""
+        return as_reviewed(record, self.outcomes.get(key, {}), self.comments.get(key))
 
-    def rows(self, record: Record, key: str) -> dict[str, Expression]:
-        """The record's expressions as they stand then, by id. Raises BrokenRow."""
-        return rows_of(record, expressions_of(record), self.truths.get(key, {}))
+    def expressions(self, record: Record, key: str) -> dict[str, Expression]:
+        """Return the record's expressions with the decisions on them, by id.
+
+        Raises BrokenRow where the record's own can't be read.
+        """
+        return standing_expressions(record, expressions_of(record), self.outcomes.get(key, {}))
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    """Raise where what changes have before and after is neither null nor an expression."""
+    """Raise BrokenRow, KeyError or TypeError unless all `before` and `after` are expressions.
+
+    Or null: that expression wasn't there, or is there no longer.
+    """
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"]):
@@ -138,33 +164,50 @@ def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
 
 
 class Decisions:
-    """The decisions in a file, read as far as it goes.
+    """All decisions in a file, to which other processes may append at the same time.
 
-    What others append meanwhile is read before each own. A torn or damaged line, as a killed
-    process or a full disk leaves it, counts for nothing.
+    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing.
+
+    Attributes:
+        path: The file, which may be missing.
+        standing_by_reviewer: Under "" what counts; under a reviewer's name what this one decided
+            in blind second reviews, which change nothing.
+        last_reviewer: By the keys of a record and an expression, who decided last; without blind
+            reviews.
+        decided_rows: By a record's key what the last decision on it says of its row.
+        samples: The samples that were stated, each with `who` and `when`.
+        count: How many decisions there are, blind ones too.
+        damaged: The numbers, from 1, of lines that count for nothing.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        # Under "", what counts; under a reviewer's name, blind second reviews, which say what
-        # another saw and change nothing.
-        self.standing: defaultdict[str, Standing] = defaultdict(Standing)
-        self.by: dict[tuple[str, str], str] = {}  # record and expression → who decided last
+        self.standing_by_reviewer: defaultdict[str, Standing] = defaultdict(Standing)
+        self.last_reviewer: dict[tuple[str, str], str] = {}
+        self.decided_rows: dict[str, DecidedRow] = {}
         self.samples: list[dict[str, Any]] = []
         self.count = 0
-        self.damaged: list[int] = []  # numbers, from 1, of lines that count for nothing
-        self._taken: dict[str, dict[str, Any]] = {}  # lines by their uids
+        self.damaged: list[int] = []
+        self._line_of_uid: dict[str, dict[str, Any]] = {}
+        # how far the file was read; what others append later is read by `refresh`
         self._bytes_read = 0
         self._lines_read = 0
         self.refresh()
 
+    def standing_of(self, blind_reviewer: str | None = None) -> Standing:
+        """Return what counts, or what this reviewer decided in blind second reviews."""
+        return self.standing_by_reviewer[blind_reviewer or ""]
+
     def tell_damaged(self) -> None:
-        """Say which lines count for nothing."""
+        """Say on standard error which lines count for nothing."""
         for line in self.damaged:
             say(f"Note: {self.path}, line {line} can't be read and counts for nothing.")
 
     def refresh(self) -> None:
-        """Read the lines that are new."""
+        """Read the lines that were appended since the last call.
+
+        A last line without its line break waits until it has one, unless it can be read already.
+        """
         if not os.path.exists(self.path):
             return
         with storing(self.path), open(self.path, "rb") as file:
@@ -174,7 +217,7 @@ class Decisions:
                 try:
                     self._take(parse_line(text))
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
-                    if not is_whole:  # torn, or still being written: it is read again next time
+                    if not is_whole:
                         break
                     if text.strip():
                         self.damaged.append(self._lines_read + 1)
@@ -183,23 +226,30 @@ class Decisions:
                     self._lines_read += 1
 
     def _take(self, line: dict[str, Any]) -> None:
+        """Count a line of the file, a sample or a decision.
+
+        Raises BrokenRow, KeyError, TypeError or AttributeError, and counts nothing, for any other.
+        """
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
             self.samples.append({**line["sample"], "who": who, "when": line.get("when")})
             return
         is_blind = line.get("blind")
-        self.standing[str(who) if is_blind else ""].take(line)
+        self.standing_of(str(who) if is_blind else None).take(line)
         self.count += 1
-        self._taken[str(line.get("uid"))] = line
+        self._line_of_uid[str(line.get("uid"))] = line
+        if isinstance(line.get("row"), str):
+            self.decided_rows[line["record"]] = DecidedRow.of_line(line)
         if not is_blind:
             for change in line["changes"]:
-                self.by[line["record"], str(change["id"])] = str(who)
+                self.last_reviewer[line["record"], str(change["id"])] = str(who)
 
     @contextmanager
-    def _alone(self) -> Iterator[int]:
-        """The file, open, with all of it known; where file systems have locks, nobody else appends.
+    def _locked(self) -> Iterator[int]:
+        """Give the file's descriptor, with a lock on the file and all its lines read.
 
-        Raises StorageFailed, also for what is done with it.
+        Other processes can't append meanwhile, but on file systems without locks, where it goes on
+        without one. An OSError here or in the `with` block becomes StorageFailed.
         """
         import fcntl
 
@@ -210,12 +260,16 @@ class Decisions:
             yield file.fileno()
 
     def sync(self) -> None:
-        """Put all that is appended on disk. Raises StorageFailed."""
-        with self._alone() as file:
+        """Put all that was appended on disk. Raises StorageFailed."""
+        with self._locked() as file:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        """Hand a line to the system, whole or not at all; after a torn one it begins anew."""
+        """Append a line with `who` and the time, whole or not at all, and count it.
+
+        A torn line before it is ended first, so that this one stays whole. A killed process keeps
+        what was appended; a machine that loses power does only after `sync`.
+        """
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size
@@ -225,15 +279,24 @@ class Decisions:
         self.refresh()
 
     def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
-        """Put on disk which sample is drawn, before any of it is shown."""
-        with self._alone() as file:
+        """Put a sample on disk: a certificate counts it even if its reviewer shows it nobody."""
+        with self._locked() as file:
             self._append(file, who, {"sample": sample})
         self.sync()
 
     def decide(
-        self, record: Record, key: str, given: Mapping[str, Any], who: str, blind: bool = False
+        self,
+        record: Record,
+        key: str,
+        given: Mapping[str, Any],
+        who: str,
+        blind: bool = False,
+        counts: RowCounts | None = None,
     ) -> list[dict[str, Any]]:
-        """Take a reviewer's decision; a killed process keeps it, and `sync` puts it on disk.
+        """Check a reviewer's decision, append it to the file and count it.
+
+        A decision whose uid is there already is answered and not appended again: its first answer
+        was lost. After the last one the caller calls `sync`.
 
         Args:
             record: As the pipeline left it.
@@ -243,6 +306,7 @@ class Decisions:
                 `undoes`, the uid of a decision.
             who: The reviewer.
             blind: It is a second review.
+            counts: How many rows each image of the file has; None where that isn't known.
 
         Returns:
             The changes as they stand in the file.
@@ -255,49 +319,70 @@ class Decisions:
         about = _about_decision(given)
         if blind:
             about["blind"] = True
-        with self._alone() as file:
-            if about.get("uid") in self._taken:  # it came before, and its answer was lost
-                return self._changes(given["uid"], key)
-            standing = self.standing[who if blind else ""]
-            now = standing.rows(record, key)
+        with self._locked() as file:
+            if about.get("uid") in self._line_of_uid:
+                return self._changes_of(given["uid"], key)
+            standing = self.standing_of(who if blind else None)
+            expressions = standing.expressions(record, key)
+            is_undo = bool(given.get("undoes"))
+            wanted = listed(given, "changes") if not is_undo else self._undoing(given, key)
             changes: list[dict[str, Any]] = []
-            undoes = given.get("undoes")
-            if undoes:
-                wanted: Iterable[Mapping[str, Any]] = reversed(self._changes(undoes, key))
-            else:
-                wanted = listed(given, "changes")
             for change in wanted:
                 if change.get("fresh") or not change.get("id"):
-                    id = next_id(record, {**now, **standing.truths.get(key, {})})
+                    id = next_id(record, {**expressions, **standing.outcomes.get(key, {})})
                 else:
                     id = str(change["id"])
-                before = now.pop(id, None)
-                made_on = version_of(change["after"]) if undoes else change.get("version")
-                if version_of(before) != made_on:
+                before = expressions.pop(id, None)
+                if version_of(before) != change.get("version"):
                     name = before["text"] if before else id
-                    reviewer = self.by.get((key, id), "another run")
+                    reviewer = self.last_reviewer.get((key, id), "another run")
                     raise InputError(f"{name}: {reviewer} changed it meanwhile")
-                after = change["before"] if undoes else change.get("after")
-                if after is not None and not undoes:
-                    after = changed(record, id, before, after, who, now)
+                after = change.get("after")
+                if after is not None and not is_undo:
+                    after = changed(record, id, before, after, who, expressions)
                 if after:
-                    now[id] = after
+                    expressions[id] = after
                 changes.append(
                     {"id": id, "version": version_of(before), "before": before, "after": after}
                 )
-            self._append(file, who, {"record": key, "changes": changes, **about})
+            line = {"record": key, **_facts_of_row(record, counts), "changes": changes, **about}
+            self._append(file, who, line)
             return changes
 
-    def _changes(self, uid: Any, key: str) -> list[dict[str, Any]]:
-        """The changes of a decision on a record. Raises InputError where there is none."""
-        line = self._taken.get(uid, {})
+    def _undoing(self, given: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+        """Return the changes that take a decision back, the last of its changes first."""
+        changes: list[Mapping[str, Any]] = []
+        for change in reversed(self._changes_of(given["undoes"], key)):
+            version = version_of(change["after"])
+            changes.append({**change, "version": version, "after": change["before"]})
+        return changes
+
+    def _changes_of(self, uid: Any, key: str) -> list[dict[str, Any]]:
+        """Return the changes of the decision with this uid.
+
+        Raises InputError where there is no such decision, or it is on another record.
+        """
+        line = self._line_of_uid.get(uid, {})
         if line.get("record") != key:
             raise InputError("there is no such decision on this record")
         return list(line["changes"])
 
 
+def _facts_of_row(record: Record, counts: RowCounts | None) -> dict[str, Any]:
+    """Return what a decision says of its row, in the columns of a line."""
+    row = row_digest(record)
+    facts: dict[str, Any] = {"row": row, "written": written_digest(record)}
+    if counts is not None and record.image_id is not None:
+        facts |= {"rows": counts.rows(record.image_id), "alike": counts.alike(row)}
+    return facts
+
+
 def _about_decision(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a decision says of itself. Raises InputError."""
+    """Return what a decision says beside its changes, in the columns of a line.
+
+    Raises InputError for an unknown action, or a text that is none or too long. `seconds` that are
+    no number become None.
+    """
     if given.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}"
@@ -319,7 +404,7 @@ def _about_decision(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """What is given under a name. Raises InputError where it is no list of objects."""
+    """Return the list of objects under a name. Raises InputError where it is anything else."""
     items = given.get(name)
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise InputError(f"{name!r} should be a list of objects")

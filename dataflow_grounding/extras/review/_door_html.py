@@ -1,6 +1,4 @@
-"""The page of a report: what it says without scripts, the figures of its data set as charts, and
-what may run in it.
-"""
+"""The page of a report in HTML: all that it shows before its scripts fill in records."""
 
 import base64
 import hashlib
@@ -8,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
-from itertools import accumulate, pairwise
+from itertools import islice, pairwise
 from string import Template
 from typing import Any
 
@@ -24,20 +22,29 @@ from dataflow_grounding.images.display import page_text
 from dataflow_grounding.images.drawing import PALETTE, text_color
 
 _SCRIPTS = ("record.js", "report.js")
-_FIGURES = ("images", "failures", "regions", "captions", "expressions", *STATUSES)
-_FIGURES_IF_ANY = ("pending", "verified", "unverified", "doubtful", "suspect", "changed")
-_MOST_BARS, _MOST_ROWS = 15, 200
-_WIDTH, _HEIGHT, _CELL = 200, 14, 8  # of a bar, and of a cell each way, in SVG units
+_FIGURES = ("images", "failures", "captions", "expressions", *STATUSES)
+_FIGURES_IF_ANY = ("regions", "pending", "verified", "unverified", "doubtful", "suspect", "changed")
+_MOST_BARS = 15  # of a chart; further rows are in a table below it
+_CLASS_HEADS = ("class", "pictures", "boxes", "none", "mean side")
+_MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
+# in SVG units, which are pixels: the longest bar, and a side of a cell
+_BAR_WIDTH = 200
+_BAR_HEIGHT = 14
+_CELL = 8
 
 
 def page_file(name: str) -> str:
-    """A file of a page as text: `report.css` with the colours of the palette, `--c0` and on, and
-    the classes `.c0`.
+    """Return a file of this package that a page is made of, as text.
+
+    To `report.css` the colours of the palette are added: `--c0` and `--ink0`, the class `.c0`, and
+    so on.
     """
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    for n, color in enumerate(PALETTE if name == "report.css" else ()):
-        text += f":root {{ --c{n}: rgb{color}; --ink{n}: rgb{text_color(color)}; }}\n"
-        text += f".c{n} {{ --c: var(--c{n}); --ink: var(--ink{n}); }}\n"
+    if name == "report.css":
+        for number, color in enumerate(PALETTE):
+            ink = text_color(color)
+            text += f":root {{ --c{number}: rgb{color}; --ink{number}: rgb{ink}; }}\n"
+            text += f".c{number} {{ --c: var(--c{number}); --ink: var(--ink{number}); }}\n"
     return text
 
 
@@ -51,26 +58,32 @@ def door_html(
     summary: Mapping[str, Any],
     plots: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """The parts of the page.
+    """Yield the page in parts, in order.
+
+    What comes from data is escaped, and keys are blotted out of the title. A policy in the page
+    lets no script run but its own.
 
     Args:
-        counts, kinds: The figures by name, and how many failures there are of each kind.
-        about: What the scripts need to begin.
-        inline: Data that are part of the page, as HTML.
+        counts: The figures by name. One that isn't in it is unknown, and not shown.
+        kinds: How many failures there are of each kind.
+        about: What the scripts need to begin, written into the page as JSON.
+        inline: Data that are part of the page, as HTML; read after the first part was yielded.
         title: The heading.
-        summary: Shown of it: `model`, `seconds`, and `notes` that people should read.
-        plots: The figures of the data set that `figures_of` found.
+        summary: The run's; shown are `model`, `seconds`, and the warnings in `notes`.
+        plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
     """
-    style, nonce = page_file("report.css"), secrets.token_urlsafe(16)
+    style = page_file("report.css")
+    style_digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    nonce = secrets.token_urlsafe(16)
     page = Template(page_file("report.html")).substitute(
         generator=GENERATOR,
         title=page_text(blotted_message(title)),
         style=style,
-        style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
+        style_hash=f"sha256-{style_digest}",
         nonce=nonce,
         facts=" · ".join(_facts(summary)),
         figures=_figures_html(counts),
-        bar=_bar_html([counts.get(status, 0) for status in STATUSES]),
+        bar=_status_bar_html(counts),
         notes=_notes_html(summary, kinds),
         plots=_plots_html(plots) if plots else "",
         about=script_json(about),
@@ -78,11 +91,13 @@ def door_html(
     before, after = page.split("<!-- data -->")
     yield before
     yield from inline
-    yield from (f'<script nonce="{nonce}">\n{page_file(name)}</script>\n' for name in _SCRIPTS)
+    for name in _SCRIPTS:
+        yield f'<script nonce="{nonce}">\n{page_file(name)}</script>\n'
     yield after
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the model, and how long the run took unless it had nothing to do, as HTML."""
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
@@ -91,68 +106,119 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
-    return "".join(
-        f'<div class="s-{name if counts[name] else "zero"}" title="{MEANING.get(name, "")}">'
-        f"<dt>{name}</dt><dd>{counts[name]:,}</dd></div>"
-        for name in (*_FIGURES, *_FIGURES_IF_ANY)
-        if counts.get(name) or (name in counts and name in _FIGURES)
-    )
+    """Return the figures of the page; a known 0 is shown for those in _FIGURES alone."""
+    cells = []
+    for name in (*_FIGURES, *_FIGURES_IF_ANY):
+        number = counts.get(name)
+        if number or (number == 0 and name in _FIGURES):
+            style = name if number else "zero"
+            cells.append(
+                f'<div class="s-{style}" title="{MEANING.get(name, "")}">'
+                f"<dt>{name}</dt><dd>{number:,}</dd></div>"
+            )
+    return "".join(cells)
 
 
 def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
-    """What the run noted, and why records failed, in words."""
-    found = summary.get("notes")
-    noted = found if isinstance(found, Mapping) else {}
-    said = [
-        f"{counted(noted[n], what)} {why}"
-        for n, (what, why) in WARNINGS.items()
-        if type(noted.get(n)) is int
-    ]
-    failed = ", ".join(f"{page_text(kind)} {n:,}" for kind, n in Counter(kinds).most_common())
-    lines = [*map(page_text, said), *([f"Failed: {failed}"] if failed else [])]
+    """Return a paragraph for each warning of the run, and one of the kinds of failures."""
+    notes = summary.get("notes")
+    lines = []
+    for name, (noun, warning) in WARNINGS.items():
+        number = notes.get(name) if isinstance(notes, Mapping) else None
+        if type(number) is int:
+            lines.append(page_text(f"{counted(number, noun)} {warning}"))
+    if kinds:
+        most_common = Counter(kinds).most_common()
+        failed = [f"{page_text(kind)} {number:,}" for kind, number in most_common]
+        lines.append(f"Failed: {', '.join(failed)}")
     return "".join(f'<p class="facts" dir="auto">{line}.</p>\n' for line in lines)
 
 
-def _bar_html(counts: Sequence[int]) -> str:
-    shares = [100 * n / max(1, sum(counts)) for n in counts]
-    begins = accumulate(shares, initial=0.0)
-    parts = (
-        f'<rect class="s-{status}" x="{x:.3f}%" width="{share:.3f}%" height="100%"/>'
-        for status, x, share in zip(STATUSES, begins, shares, strict=False)
-    )
-    return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>' if any(counts) else ""
+def _status_bar_html(counts: Mapping[str, int]) -> str:
+    """Return a bar of the shares of the expressions' statuses; "" without expressions."""
+    total = sum(counts.get(status, 0) for status in STATUSES)
+    if not total:
+        return ""
+    parts = []
+    begin = 0.0
+    for status in STATUSES:
+        share = 100 * counts.get(status, 0) / total
+        parts.append(
+            f'<rect class="s-{status}" x="{begin:.3f}%" width="{share:.3f}%" height="100%"/>'
+        )
+        begin += share
+    return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _plots_html(figures: Mapping[str, Any]) -> str:
-    """Charts with tables, then the single numbers in one table."""
-    single, charts = [], list[str]()
+    """Return the figures of the data set: charts, then the single numbers in one table.
+
+    Figures that are empty or None, as nothing was counted, are left out.
+    """
+    charts = []
+    numbers = []
     for name, row in FIGURES.items():
-        value, kind, title = (
-            figures.get(name),
-            row.get("kind"),
-            row["about"][0].upper() + row["about"][1:],
-        )
-        if value is None or value == {}:
+        value = figures.get(name)
+        if value is None or value in ({}, []):
             continue
-        if kind in ("names", "bins"):
-            most = max(1, *value.values())
-            rows = [(key, _bar(n / most), f"{n:,}") for key, n in [*value.items()][:_MOST_ROWS]]
-            charts.append(_chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:]))
+        kind = row.get("kind")
+        title = row["about"][0].upper() + row["about"][1:]
+        if kind == "table":
+            charts.append(_class_table(title, value))
+        elif kind in ("names", "bins"):
+            charts.append(_bar_chart(title, value))
         elif kind == "grid":
-            charts.append(_chart(title, _map(value), _thirds(value)))
-        elif kind == "spread":
-            edges = "5 % to 95 %: {p5:g} to {p95:g}".format(**value)
-            single.append((title, f"mean {value['mean']:g}, median {value['median']:g}, {edges}"))
+            charts.append(_chart(title, _heat_map(value), _counts_by_ninth(value)))
         else:
-            single.append((title, f"{value:.1%}" if kind == "share" else f"{value:,}"))
-    shown = "".join([*charts, _table("Numbers", single)])
+            numbers.append((title, _number_text(kind, value)))
+    shown = "".join([*charts, _table("Numbers", numbers)])
     return (
         '<details class="plots"><summary>Figures of the data'
         f" set</summary>\n<div>{shown}</div></details>"
     )
 
 
+def _number_text(kind: str | None, value: Any) -> str:
+    """Return a number, a share in percent, or the mean, median and edges of a spread."""
+    if kind == "spread":
+        edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"
+        return f"mean {value['mean']:g}, median {value['median']:g}, {edges}"
+    return f"{value:.1%}" if kind == "share" else f"{value:,}"
+
+
+def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the classes: pictures, boxes, absences and mean side of the boxes.
+
+    Of more than _MOST_ROWS the last row says how many there are.
+    """
+    heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in _CLASS_HEADS)
+    lines = []
+    for row in rows[:_MOST_ROWS]:
+        side = row["mean_side"]
+        numbers = [f"{row[key]:,}" for key in ("pictures", "boxes", "none")]
+        numbers.append("–" if side is None else f"{side:,.0f} px")
+        cells = "".join(f"<td>{number}</td>" for number in numbers)
+        lines.append(f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>')
+    if len(rows) > _MOST_ROWS:
+        lines.append(f'<tr><th scope="row">… ({len(rows):,})</th></tr>')
+    table = f'<table aria-label="{page_text(title)}"><tr>{heads}</tr>{"".join(lines)}</table>'
+    return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{table}</figure>\n'
+
+
+def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
+    """Return a chart of the first _MOST_BARS counts, with the further ones in a folded table.
+
+    What is beyond _MOST_ROWS is left out.
+    """
+    most = max(1, *counts.values())
+    rows = []
+    for name, number in islice(counts.items(), _MOST_ROWS):
+        rows.append((name, _bar(number / most), f"{number:,}"))
+    return _chart(title, _table(title, rows[:_MOST_BARS]), rows[_MOST_BARS:])
+
+
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
+    """Return a chart, which is HTML, under its title, and further rows in a folded table."""
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
     return (
         f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
@@ -160,50 +226,52 @@ def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """Rows of a name, which is text, and of cells, which are HTML."""
-    cells = []
-    for name, *others in rows:
-        row = "".join(f"<td>{cell}</td>" for cell in others)
-        cells.append(f'<tr><th scope="row"><bdi>{page_text(name)}</bdi></th>{row}</tr>')
+    """Return a table. A row is its name, which is escaped, and cells, which are HTML already."""
+    lines = []
+    for name, *cells in rows:
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f'<tr><th scope="row"><bdi>{page_text(name)}</bdi></th>{row}</tr>')
     return (
         '<div class="numbers"><table'
-        f' aria-label="{page_text(title)}">{"".join(cells)}</table></div>\n'
+        f' aria-label="{page_text(title)}">{"".join(lines)}</table></div>\n'
     )
 
 
 def _bar(share: float) -> str:
-    return _svg(_WIDTH, _HEIGHT, [f'<rect width="{_WIDTH * share:.1f}" height="{_HEIGHT}"/>'])
+    """Return a bar of that share of the longest one's width, as SVG."""
+    bar = f'<rect width="{_BAR_WIDTH * share:.1f}" height="{_BAR_HEIGHT}"/>'
+    return _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar])
 
 
-def _map(grid: Sequence[Sequence[int]]) -> str:
-    """Where things are in their pictures: the more in a cell, the darker."""
-    most, side, size = (
-        max(map(max, grid)) or 1,
-        _CELL * len(grid),
-        f'width="{_CELL}" height="{_CELL}"',
-    )
-    cells = [
-        f'<rect x="{x * _CELL}" y="{y * _CELL}" {size} fill-opacity="{(n / most) ** 0.5:.2f}"/>'
-        for y, row in enumerate(grid)
-        for x, n in enumerate(row)
-        if n
-    ]
-    return _svg(side, side, [f'<rect class="ground" width="{side}" height="{side}"/>', *cells])
+def _heat_map(grid: Sequence[Sequence[int]]) -> str:
+    """Return a map of where things are in their pictures: the more in a cell, the darker."""
+    most = max(max(row) for row in grid) or 1
+    side = _CELL * len(grid)
+    size = f'width="{_CELL}" height="{_CELL}"'
+    parts = [f'<rect class="ground" width="{side}" height="{side}"/>']
+    for y, row in enumerate(grid):
+        for x, number in enumerate(row):
+            if number:
+                corner = f'x="{x * _CELL}" y="{y * _CELL}"'
+                # the root, so that cells with few are seen beside one with many
+                parts.append(f'<rect {corner} {size} fill-opacity="{(number / most) ** 0.5:.2f}"/>')
+    return _svg(side, side, parts)
 
 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
+    """Return shapes as a picture that screen readers pass over."""
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg {size} aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _thirds(grid: Sequence[Sequence[int]]) -> list[list[str]]:
-    """How much is in each ninth of the pictures."""
-    cuts = [round(n * len(grid) / 3) for n in range(4)]
-    bands = [
-        [sum(map(sum, (row[a:b] for row in grid[c:d]))) for a, b in pairwise(cuts)]
-        for c, d in pairwise(cuts)
-    ]
-    return [
-        [name, *map("{:,}".format, band)]
-        for name, band in zip(("top", "middle", "bottom"), bands, strict=True)
-    ]
+def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
+    """Return how much is in each ninth of the pictures: rows of a name and three cells."""
+    cuts = [round(third * len(grid) / 3) for third in range(4)]
+    rows = []
+    for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):
+        cells = [name]
+        for left, right in pairwise(cuts):
+            number = sum(sum(row[left:right]) for row in grid[top:bottom])
+            cells.append(f"{number:,}")
+        rows.append(cells)
+    return rows

@@ -1,6 +1,7 @@
-"""What reviewers said of a record, laid over what a pipeline said of it.
+"""What reviewers decided on a record, put over what a pipeline wrote.
 
-And what a reviewer makes of an expression, and the version by which an expression is known.
+Two directions: `changed` turns a reviewer's request into the new expression, and `as_reviewed` puts
+the expressions that were decided on back into a record, which a later run may have written anew.
 """
 
 import hashlib
@@ -11,73 +12,121 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.geometry import area, box_of, iou
+from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp, iou
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
     annotated_column,
     expression_id,
     is_box,
+    stated_size,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.extras.review._record_view import Expression, caption_of, expressions_of
 
-_OF_THE_TEXT = ("noun_chunk", "caption_span")  # what holds no longer for another text
-# nor for another box
-_OF_THE_NUMBERS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")
+# columns of an expression that are wrong once its text has changed
+_TEXT_COLUMNS = ("noun_chunk", "caption_span")
+# columns of a box that are wrong once its corners have changed
+_SHAPE_COLUMNS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")
+_MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
 _SAME_BOX_IOU = 0.5  # from which a later run's box is taken for the one that was reviewed
 
 
-class Truth(NamedTuple):
-    """How a reviewer left an expression.
+class Outcome(NamedTuple):
+    """An expression as the pipeline wrote it, and as reviewers left it.
 
-    `expression` is None where it was deleted, `before` None where it was added. `positions` says of
-    each box of `before` where it stands in `expression` now, None where it is gone or moved.
+    Attributes:
+        after: The expression now; None where a reviewer deleted it.
+        before: The expression as the pipeline wrote it; None where a reviewer added it.
+        positions: For each box of `before` the index of the same box in `after`; None where it was
+            deleted or drawn anew.
     """
 
-    expression: Expression | None
+    after: Expression | None
     before: Expression | None
     positions: Sequence[int | None] = ()
 
     @classmethod
-    def of(cls, expression: Expression | None, before: Expression | None) -> "Truth":
-        """The truth with its positions.
+    def between(cls, after: Expression | None, before: Expression | None) -> "Outcome":
+        """Return the outcome of a review, with the positions worked out.
 
-        Boxes are known again by their numbers and ids. An id may have been given since, so one that
-        no box had before counts as none; boxes that are alike in both are taken in their order.
+        Two boxes are the same if their corners and their ids are equal. Of several equal ones the
+        first of `before` is the first of `after`, and so on.
         """
         old_boxes = before["instances"] if before else []
-        new_boxes = expression["instances"] if expression else []
+        new_boxes = after["instances"] if after else []
         old_ids = {str(box.get("bbox_id")) for box in old_boxes}
         unmatched = defaultdict[tuple[str, str], deque[int]](deque)
         for position, box in enumerate(new_boxes):
             id = str(box.get("bbox_id"))
             if id not in old_ids:
-                id = "None"
+                # The review gave this id to a box that had none, so it is compared without one.
+                id = str(None)
             unmatched[str(box["bbox"]), id].append(position)
         positions: list[int | None] = []
         for box in old_boxes:
-            alike = unmatched[str(box["bbox"]), str(box.get("bbox_id"))]
-            positions.append(alike.popleft() if alike else None)
-        return cls(expression, before, positions)
+            equal_boxes = unmatched[str(box["bbox"]), str(box.get("bbox_id"))]
+            positions.append(equal_boxes.popleft() if equal_boxes else None)
+        return cls(after, before, positions)
 
-    def box(self, number: int) -> dict[str, Any] | None:
-        """What a box that was there before is now; None where it is gone or moved."""
-        if self.expression is None or number >= len(self.positions):
+    def box_after(self, index: int) -> dict[str, Any] | None:
+        """Return the box that was at this index in `before`, as it is in `after`.
+
+        None where it was deleted or drawn anew, or `before` has no such box.
+        """
+        if self.after is None or index >= len(self.positions):
             return None
-        position = self.positions[number]
+        position = self.positions[index]
         if position is None:
             return None
-        box: dict[str, Any] = self.expression["instances"][position]
+        box: dict[str, Any] = self.after["instances"][position]
         return box
 
+    def index_after(self, index: int) -> int | None:
+        """Return where in `after` a box of `before` stands, or the one drawn in its place.
+
+        None where it was deleted.
+        """
+        if self.after is None:
+            return None
+        if index < len(self.positions) and self.positions[index] is not None:
+            return self.positions[index]
+        # A box that is drawn anew takes the index of the one it replaces.
+        is_drawn = index < len(self.after["instances"]) and index not in self.positions
+        return index if is_drawn else None
+
+    def added_boxes(self) -> list[dict[str, Any]]:
+        """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
+        boxes = self.after["instances"] if self.after else []
+        indices_of_old = {self.index_after(index) for index in range(len(self.positions))}
+        return [
+            box
+            for index, box in enumerate(boxes)
+            if box.get("evidence") == "person" and index not in indices_of_old
+        ]
+
+    def is_mended(self) -> bool:
+        """Return whether each rejected box has one that a person added, and all others are right.
+
+        Which added box stands for which rejected one nobody says, so they are counted.
+        """
+        verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
+        rejected = verdicts.count(False)
+        all_judged = len(verdicts) == rejected + verdicts.count(True)
+        return all_judged and 0 < rejected <= len(self.added_boxes())
+
     def texts(self) -> list[str]:
-        """The expression's text as it is and as it was."""
-        return [side["text"] for side in (self.expression, self.before) if side]
+        """Return the expression's text after and before; one text where a side is None."""
+        return [side["text"] for side in (self.after, self.before) if side]
 
 
-class Match(NamedTuple):
-    """A record's expression that may be a reviewed one, and what speaks for it."""
+class _Match(NamedTuple):
+    """An expression of a record and a reviewed one that may be the same, and why they may be.
+
+    `overlap` is the least IoU of their boxes. `id` is what the record calls the expression,
+    `reviewed_id` what the reviews call theirs.
+    """
 
     overlap: float
     same_span: bool
@@ -87,7 +136,7 @@ class Match(NamedTuple):
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:
-    """A short digest of an expression; empty for none.
+    """Return 12 digits of an expression's SHA-256, all columns included; "" for None.
 
     Example:
         >>> version_of({"text": "a dog"}), version_of(None)
@@ -99,8 +148,11 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def word_of(row: Mapping[str, Any]) -> bool | None:
-    """What a reviewer said of an expression or a box: right, wrong, or None."""
+def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
+    """Return whether a reviewer found an expression or a box right; None where none judged it.
+
+    `verified` alone is a pipeline's check, and doesn't count.
+    """
     if not row.get("reviewed_by"):
         return None
     verified = row.get("verified")
@@ -108,24 +160,30 @@ def word_of(row: Mapping[str, Any]) -> bool | None:
 
 
 def is_judged(expression: Expression | None) -> bool:
-    """Whether a reviewer said something of it, or of one of its boxes."""
+    """Return whether a reviewer judged the expression, or one of its boxes."""
     if expression is None:
         return False
     return any(row.get("reviewed_by") for row in (expression, *expression["instances"]))
 
 
-def overlaid(record: Record, truths: Mapping[str, Truth], comment: str | None = None) -> Record:
-    """The record as its reviewers left it, whatever a later run says of the same phrases.
+def as_reviewed(
+    record: Record, outcomes: Mapping[str, Outcome], comment: str | None = None
+) -> Record:
+    """Return the record with what reviewers decided, also where a later run wrote it anew.
 
-    `truths` is what they said of its expressions, by id. A phrase of a later run that took a
-    reviewed one's id gets another; a rejection is of the boxes that were seen, so other boxes of a
-    later run stand, unjudged, in their place. What nobody judged stays as it was written.
+    What nobody judged stays as the file has it. A rejected phrase for which a later run has other
+    boxes counts as not judged. `standing_expressions` says how ids are kept apart.
+
+    Args:
+        record: As the pipeline wrote it; it isn't changed.
+        outcomes: The decisions by the ids that the reviews know expressions by.
+        comment: A reviewer's comment, written to `review_comment`; None leaves that column alone.
     """
-    if not truths and comment is None:
+    if not outcomes and comment is None:
         return record
     column = annotated_column(record) or "expressions"
     expressions = expressions_of(record)
-    rows = rows_of(record, expressions, truths)
+    rows = standing_expressions(record, expressions, outcomes)
     items: list[Any] = []
     if column == "expressions":
         written = dict(zip(expressions, record.get(column) or (), strict=True))
@@ -145,95 +203,142 @@ def overlaid(record: Record, truths: Mapping[str, Truth], comment: str | None = 
 
 
 def _as_written(item: Any, id: str) -> dict[str, Any]:
-    """An expression that nobody judged, as it stands in the file, where it may be a bare text."""
+    """Return an expression as the file has it, with its id; a bare text becomes an object."""
     row = item if isinstance(item, dict) else {"text": item}
     return {**row, "expression_id": id}
 
 
-def rows_of(
-    record: Record, expressions: Mapping[str, Expression], truths: Mapping[str, Truth]
+def standing_expressions(
+    record: Record, expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
 ) -> dict[str, Expression]:
-    """What stands of a record's `expressions`, in order, then what reviewers added.
+    """Return a record's expressions with the decisions on them, by id.
 
-    Both are by id, and ids stay their own: one that reviewers know goes to no other phrase.
+    The record's own come first, in their order, then those that reviewers added. Deleted ones are
+    left out. An id that the reviews know stays with the expression they know by it: another
+    expression to which a later run gave this id gets a new one.
+
+    Args:
+        record: Its captions say where texts stand, and its id is the beginning of new ids.
+        expressions: The record's, by the ids they have there.
+        outcomes: The decisions, by the ids that the reviews know expressions by.
     """
-    reviewed_ids = _reviewed_ids(expressions, truths)
-    now = {reviewed_id: expressions[id] for id, reviewed_id in reviewed_ids.items()}
-    left: dict[str, Expression] = {}
-    standing: dict[str, Expression] = {}
-    for id, truth in truths.items():
-        if truth.expression:
-            left[id] = _in_captions(record, truth, now.get(id))
-            if _stands(left[id], truth.before, now.get(id)):
-                standing[id] = left[id]
+    reviewed_id_of = _match_with_outcomes(expressions, outcomes)
+    current = {reviewed_id: expressions[id] for id, reviewed_id in reviewed_id_of.items()}
+    reviewed: dict[str, Expression] = {}  # all that weren't deleted, by reviewed id
+    standing: dict[str, Expression] = {}  # those of them that hold for this run
+    for id, outcome in outcomes.items():
+        if outcome.after:
+            reviewed[id] = _with_current_spans(record, outcome, current.get(id))
+            if _still_holds(reviewed[id], outcome.before, current.get(id)):
+                standing[id] = reviewed[id]
     rows: dict[str, Expression] = {}
     for id, expression in expressions.items():
-        reviewed_id = reviewed_ids.get(id)
+        reviewed_id = reviewed_id_of.get(id)
         if reviewed_id in standing:
             rows[reviewed_id] = standing[reviewed_id]
-        elif reviewed_id is not None and reviewed_id not in left:
-            continue  # a reviewer deleted it
-        elif id not in truths or reviewed_id == id:
-            # nobody judged it, or other boxes of it were rejected
-            rows[id] = expression
+            continue
+        if reviewed_id is not None and reviewed_id not in reviewed:  # a reviewer deleted it
+            continue
+        row = expression
+        if reviewed_id is not None:  # its boxes are others than those that were rejected
+            row = _with_rejections(expression, reviewed[reviewed_id])
+        if id not in outcomes or reviewed_id == id:
+            rows[id] = row
         else:
-            free_id = next_id(record, {**expressions, **truths, **rows})
-            rows[free_id] = {**expression, "expression_id": free_id}
+            # its id belongs to another expression, which was reviewed
+            free_id = next_id(record, {**expressions, **outcomes, **rows})
+            rows[free_id] = {**row, "expression_id": free_id}
     for id, expression in standing.items():
         rows.setdefault(id, expression)
     return rows
 
 
-def _reviewed_ids(
-    expressions: Mapping[str, Expression], truths: Mapping[str, Truth]
-) -> dict[str, str]:
-    """Of a record's expressions those that were reviewed: their ids, and those of their truths.
+def _with_rejections(expression: Expression, rejected: Expression) -> Expression:
+    """Return an expression of a later run with the boxes rejected again that were before.
 
-    A later run may give the same ids to other phrases. Of several that read alike, those whose
-    boxes meet are the same, then those at one place in the caption, then those with one id.
+    Boxes are the same if their corners are equal.
     """
-    reviewed_ids: dict[str, str] = {}
-    for id, truth in truths.items():
-        if id in expressions and expressions[id] == truth.before:  # it is the same run
-            reviewed_ids[id] = id
-    unknown = {id: row for id, row in expressions.items() if id not in reviewed_ids}
-    unmatched = {id: truth for id, truth in truths.items() if id not in reviewed_ids}
-    matches = list(_matches(unknown, unmatched))
+    judged_boxes = [box for box in rejected["instances"] if "verified" in box]
+    rejections: list[tuple[list[float], dict[str, Any]]] = []
+    for box in judged_boxes:
+        rejections.append((list(box["bbox"]), _judgement_of(box)))
+    if not judged_boxes:  # then the verdict on the expression is of all of them
+        for box in rejected["instances"]:
+            rejections.append((list(box["bbox"]), _judgement_of(rejected)))
+    instances = []
+    for box in expression["instances"]:
+        for corners, judgement in rejections:
+            if list(box["bbox"]) == corners:
+                box = {**box, **judgement}
+                break
+        instances.append(box)
+    return {**expression, "instances": instances}
+
+
+def _judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: item[name] for name in ("verified", "reviewed_by") if name in item}
+
+
+def _match_with_outcomes(
+    expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
+) -> dict[str, str]:
+    """Return, by the ids of a record's expressions, the ids of the outcomes that are theirs.
+
+    An unchanged expression keeps its id. The others, which a later run wrote, are matched greedily
+    among those of equal text: the largest overlap of boxes first, then an equal span in the
+    caption, then an equal id. An expression that nobody reviewed isn't in the result.
+    """
+    reviewed_id_of: dict[str, str] = {}
+    for id, outcome in outcomes.items():
+        if id in expressions and expressions[id] == outcome.before:  # it is the same run
+            reviewed_id_of[id] = id
+    open_expressions = {id: row for id, row in expressions.items() if id not in reviewed_id_of}
+    open_outcomes = {id: outcome for id, outcome in outcomes.items() if id not in reviewed_id_of}
+    matches = list(_possible_matches(open_expressions, open_outcomes))
     matches.sort(key=lambda match: (match.overlap, match.same_span, match.same_id), reverse=True)
     for match in matches:
-        if match.id in unknown and match.reviewed_id in unmatched:
-            reviewed_ids[match.id] = match.reviewed_id
-            del unknown[match.id]
-            del unmatched[match.reviewed_id]
-    return reviewed_ids
+        if match.id in open_expressions and match.reviewed_id in open_outcomes:
+            reviewed_id_of[match.id] = match.reviewed_id
+            del open_expressions[match.id]
+            del open_outcomes[match.reviewed_id]
+    return reviewed_id_of
 
 
-def _matches(expressions: Mapping[str, Expression], truths: Mapping[str, Truth]) -> Iterator[Match]:
-    """Each two that read alike and may be the same."""
-    text_counts = Counter(expression["text"] for expression in expressions.values())
-    for reviewed_id, truth in truths.items():
-        sides = [side for side in (truth.expression, truth.before) if side]
-        texts = truth.texts()
+def _possible_matches(
+    expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
+) -> Iterator[_Match]:
+    """Yield every expression and outcome of equal text, up to case, that may be the same.
+
+    Equal text is not enough where the record has it several times: then boxes have to overlap, or
+    span or id be equal.
+    """
+    text_counts = Counter(class_key(expression["text"]) for expression in expressions.values())
+    for reviewed_id, outcome in outcomes.items():
+        sides = [side for side in (outcome.after, outcome.before) if side]
+        texts = [class_key(text) for text in outcome.texts()]
         spans = [side.get("char_span") for side in sides]
         for id, expression in expressions.items():
-            text = expression["text"]
+            text = class_key(expression["text"])
             if text not in texts:
                 continue
             span = expression.get("char_span")
-            match = Match(
-                overlap=max(_overlap(expression, side) for side in sides),
+            match = _Match(
+                overlap=max(_least_iou(expression, side) for side in sides),
                 same_span=bool(span) and span in spans,
                 same_id=id == reviewed_id,
                 id=id,
                 reviewed_id=reviewed_id,
             )
-            is_the_only_one = truth.before is not None and text_counts[text] == 1
+            is_the_only_one = outcome.before is not None and text_counts[text] == 1
             if match.overlap or match.same_span or match.same_id or is_the_only_one:
                 yield match
 
 
-def _overlap(expression: Expression, reviewed: Expression) -> float:
-    """The least IoU of their boxes, in order; 0 below a half, and where there are not as many."""
+def _least_iou(expression: Expression, reviewed: Expression) -> float:
+    """Return the least IoU of first box and first box, second and second, and so on.
+
+    0 where it is below 0.5, where one side has more boxes, and where neither has any.
+    """
     boxes = [box_of(instance["bbox"]) for instance in expression["instances"]]
     reviewed_boxes = [box_of(instance["bbox"]) for instance in reviewed["instances"]]
     if len(boxes) != len(reviewed_boxes):
@@ -242,44 +347,58 @@ def _overlap(expression: Expression, reviewed: Expression) -> float:
     return least if least >= _SAME_BOX_IOU else 0.0
 
 
-def _in_captions(record: Record, truth: Truth, now: Expression | None) -> Expression:
-    """A reviewer's expression with its place in captions that may be others by now.
+def _with_current_spans(record: Record, outcome: Outcome, current: Expression | None) -> Expression:
+    """Return the expression as reviewers left it, with spans that fit the record's captions.
 
-    `now` is the same expression as the record has it. Where its place isn't clear, it has none.
+    It is right where the right boxes were drawn beside rejected ones.
+
+    A later run may have written other captions. A span that the reviewer didn't change is taken
+    from `current`, the same expression in the record. Any other is kept if the text stands there,
+    else set to where the text stands, and to None if the caption has the text never or several
+    times.
     """
-    expression = dict(truth.expression or {})
-    before = truth.before or {}
+    expression = dict(outcome.after or {})
+    if outcome.is_mended():
+        expression["verified"] = True
+    before = outcome.before or {}
     text = expression["text"]
     captions = {"char_span": caption_of(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
         span = expression.get(name)
-        if now and text == now["text"] and span == before.get(name):
-            # the reviewer left it as it was, so it goes with the record
+        if current and text == current["text"] and span == before.get(name):
             if name in expression:
-                expression[name] = now.get(name)
-        elif span is not None and not _is_place_of(text, span, caption):
+                expression[name] = current.get(name)
+        elif span is not None and not _stands_at(text, span, caption):
             start = caption.find(text)
             is_clear = caption.count(text) == 1
             expression[name] = [start, start + len(text)] if is_clear else None
+    is_renamed = expression.get("class") != before.get("class")
+    if current and "class" in current and not is_renamed:
+        # no reviewer changed it: the class that the last run gives the phrase is meant
+        expression["class"] = current["class"]
     return expression
 
 
-def _is_place_of(text: str, span: Any, caption: str) -> bool:
-    """Whether a span [start, end) is one in which a text stands in a caption."""
+def _stands_at(text: str, span: Any, caption: str) -> bool:
+    """Return whether a caption has the text at the span [start, end); False for a bad span."""
     return is_span(span, len(caption)) and caption[slice(*span)] == text
 
 
-def _stands(expression: Expression, before: Expression | None, now: Expression | None) -> bool:
-    """Whether a reviewer's word stands.
+def _still_holds(
+    expression: Expression, before: Expression | None, current: Expression | None
+) -> bool:
+    """Return whether a reviewed expression goes into the record that a later run wrote.
 
-    A rejection of all its boxes is of those that were seen, and of no others.
+    One whose boxes are all rejected doesn't where the record has other boxes for it by now, or no
+    such expression: only the boxes that the reviewer saw were rejected. All others do.
     """
-    if expression.get("verified") is not False or any(map(word_of, expression["instances"])):
+    has_right_box = any(map(reviewer_verdict, expression["instances"]))
+    if expression.get("verified") is not False or has_right_box:
         return True
-    if now is None:
+    if current is None:
         return False
     seen = [_bboxes(side) for side in (expression, before) if side]
-    return _bboxes(now) in seen
+    return _bboxes(current) in seen
 
 
 def _bboxes(expression: Expression) -> list[Any]:
@@ -287,7 +406,7 @@ def _bboxes(expression: Expression) -> list[Any]:
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
-    """An id for a further expression of the record."""
+    """Return an id for a further expression of the record, which is none of those `taken`."""
     for number in count(len(taken)):
         id = expression_id(record, number)
         if id not in taken:
@@ -296,29 +415,35 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    """The items that an expression makes in a column of regions: one for each box.
+    """Yield a region for each box of an expression, for a record that has regions instead.
 
-    `before` is the region as it was, empty for what a reviewer added.
+    The first has the columns of the region that was there, the others text and box alone. Without
+    boxes nothing is yielded, unless a reviewer confirmed that there is no such thing: then the old
+    region is, as a wrong one.
+
+    Args:
+        before: The region as the file has it; empty for an expression that a reviewer added.
+        column: `regions` or `region_captions`.
+        row: The expression.
     """
     text_key = "text" if column == "region_captions" else "type"
-    word: Expression = {key: row[key] for key in ("verified", "reviewed_by") if key in row}
+    judgement: Expression = {key: row[key] for key in ("verified", "reviewed_by") if key in row}
     region = dict(before)
     if row["text"] not in before.values():
         region[text_key] = row["text"]
-    for number, instance in enumerate(row["instances"]):
-        item = {text_key: row["text"]} if number else dict(region)
+    for index, instance in enumerate(row["instances"]):
+        item = dict(region) if index == 0 else {text_key: row["text"]}
         is_drawn = instance.get("evidence") == "person"
         if is_drawn:
-            for key in (*_OF_THE_NUMBERS, "score"):
+            for key in (*_SHAPE_COLUMNS, "score"):
                 item.pop(key, None)
-        item.update(word)
+        item.update(judgement)
         if is_drawn:
             item["evidence"] = "person"
         item["bbox"] = instance["bbox"]
         yield item
-    if not row["instances"] and word.get("verified") is True:
-        # the reviewer says that there is no such thing: then the region is wrong
-        yield {**region, **word, "verified": False}
+    if not row["instances"] and judgement.get("verified") is True:
+        yield {**region, **judgement, "verified": False}
 
 
 def changed(
@@ -329,13 +454,16 @@ def changed(
     who: str,
     others: Mapping[str, Expression],
 ) -> Expression:
-    """An expression as a reviewer wants it.
+    """Return an expression as a reviewer's page asks for it, checked and with the review on it.
+
+    Boxes of `before` that `given` doesn't name are gone. The expression counts as judged once all
+    its boxes are.
 
     Args:
         record: Whose caption the span is of.
         id: The expression's.
-        before: As it stands, None for a new one.
-        given: `instances`, each a `bbox` in pixels of the upright picture, `from` (its place in
+        before: The expression as it stands, None for a new one; it isn't changed.
+        given: `instances`, each a `bbox` in pixels of the upright picture, `from` (its index in
             `before`, None for one drawn now; or `of`, the `id` and `box` of one of the `others`)
             and `verified`; `status`; `verified` of one without boxes; and, where they change,
             `text` and `char_span` ([start, end) in code points, or None).
@@ -352,11 +480,12 @@ def changed(
     old: Expression = before or {"expression_id": id, "instances": []}
     after = dict(old)
     if "text" in given or not before:
-        after.update(_text(record, id, given))
+        after.update(_text_and_spans(record, id, given))
     if after.get("text") != old.get("text"):
-        for name in _OF_THE_TEXT:
+        for name in _TEXT_COLUMNS:
             if name in after and after[name] == old.get(name):
                 del after[name]
+    _check_verdict(id, given)
     items = given.get("instances")
     status = given.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
@@ -367,38 +496,45 @@ def changed(
         status = "none"  # a person looked, and there is no such thing
     instances = []
     for item in items:
-        wanted = item if isinstance(item, Mapping) else {}
-        instances.append(_reviewed_box(id, _box_before(id, wanted, old, others), wanted, who))
-    _number_boxes(id, instances)
-    return _judged({**after, "instances": instances, "status": status}, given, who)
+        # What is no object has no box, which _reviewed_box refuses.
+        wanted: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+        _check_verdict(id, wanted)
+        box = _box_before(id, wanted, old, others)
+        instances.append(_reviewed_box(id, box, wanted, who, stated_size(record)))
+    _add_missing_ids(id, instances)
+    reviewed = {**after, "instances": instances, "status": status}
+    return _with_judgement(reviewed, given, who, _states_verdicts(record))
 
 
 def _box_before(
     id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
 ) -> dict[str, Any]:
-    """The box of an item before, of its phrase or of one that joins it.
+    """Return a copy of the box that an item of `instances` was made from.
 
-    One that is drawn now has no numbers.
+    It is one of `old`, or of an expression in `others` that is joined to it. For an item that is
+    drawn now, it is a box whose corners are None. Raises InputError where the item names a box
+    that isn't there.
     """
-    number = item.get("from")
+    index = item.get("from")
     boxes = old["instances"]
     joined = item.get("of")
     if isinstance(joined, Mapping):
-        number = joined.get("box")
+        index = joined.get("box")
         boxes = others.get(str(joined.get("id")), {"instances": []})["instances"]
-    if number is None:
+    if index is None:
         return {"bbox": [None] * 4}
-    if number not in range(len(boxes)):
-        raise InputError(f"expression {id}: there is no box {number!r}")
-    return dict(boxes[number])
+    # type, not isinstance: true and 1.0 are equal to 1, but no index
+    if type(index) is not int or index not in range(len(boxes)):
+        raise InputError(f"expression {id}: there is no box {index!r}")
+    return dict(boxes[index])
 
 
-def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
-    """Give ids to the boxes that have none, with numbers behind the highest."""
+def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
+    """Give each box without a `bbox_id` one, in place: `id`.N, N above all that are there."""
     highest = -1
     for instance in instances:
         number = str(instance.get("bbox_id")).rpartition(".")[2]
-        if number.isdecimal():
+        if number.isdecimal() and len(number) <= _MOST_DIGITS:
             highest = max(highest, int(number))
     for instance in instances:
         if not instance.get("bbox_id"):
@@ -406,14 +542,17 @@ def _number_boxes(id: str, instances: list[dict[str, Any]]) -> None:
             instance["bbox_id"] = f"{id}.{highest}"
 
 
-def _text(record: Record, id: str, given: Mapping[str, Any]) -> Expression:
-    """Text and span, as they change. Raises InputError."""
+def _text_and_spans(record: Record, id: str, given: Mapping[str, Any]) -> Expression:
+    """Return the columns `text`, `char_span` and, if the caption is not a cleaned one, its span.
+
+    Raises InputError where there is no text, or it doesn't stand at its span.
+    """
     text = given.get("text")
     span = given.get("char_span")
     caption = caption_of(record)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expression {id}: 'text' should be a text")
-    if span is not None and not _is_place_of(text, span, caption):
+    if span is not None and not _stands_at(text, span, caption):
         raise InputError(
             f"expression {id}: 'char_span' {span!r} is not where {text!r} stands in the caption"
         )
@@ -423,54 +562,88 @@ def _text(record: Record, id: str, given: Mapping[str, Any]) -> Expression:
     return changes
 
 
-def _judged(after: Expression, given: Mapping[str, Any], who: str) -> Expression:
-    """The expression with the reviewer's word on it, once all its boxes are judged.
+def _states_verdicts(record: Record) -> bool:
+    """Whether a record's rows have `verified`, as those of pipelines by now do."""
+    rows = record.get(annotated_column(record))
+    return isinstance(rows, list) and any(
+        isinstance(row, dict) and "verified" in row for row in rows
+    )
 
-    Until then it has none: what was said before was of something else.
+
+def _with_judgement(
+    after: Expression, given: Mapping[str, Any], who: str, states_verdicts: bool
+) -> Expression:
+    """Return the expression with `verified` and `reviewed_by` as its boxes' judgements make them.
+
+    Wrong with a wrong box, right if all boxes are, as `given` says without boxes. While boxes wait
+    to be judged, an earlier review of the expression is removed; a pipeline's check stays. With
+    `states_verdicts` one that nobody judged says so, as `null`.
     """
     instances = after["instances"]
-    verdicts = {word_of(instance) for instance in instances}
+    verdicts = {reviewer_verdict(instance) for instance in instances}
+    verified = None
     if not instances:
         verified = given.get("verified")
     elif False in verdicts:
         verified = False
-    else:
-        verified = True if verdicts == {True} else None
+    elif verdicts == {True}:
+        verified = True
     if isinstance(verified, bool):
         return {**after, "verified": verified, "reviewed_by": who}
-    judged = dict(after)
+    unjudged = dict(after)
     # what a pipeline's check said of boxes holds until a reviewer judges them
     if after.get("reviewed_by") or not instances:
-        judged.pop("verified", None)
-        judged.pop("reviewed_by", None)
-    return judged
+        unjudged.pop("verified", None)
+        if states_verdicts:
+            unjudged["verified"] = None
+        unjudged.pop("reviewed_by", None)
+    return unjudged
+
+
+def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
+    """Raise InputError for a verdict that is neither true, false nor null."""
+    verified = item.get("verified")
+    if verified is not None and not isinstance(verified, bool):
+        raise InputError(
+            f"expression {id}: 'verified' should be true, false or null, not {verified!r:.40}"
+        )
 
 
 def _reviewed_box(
-    id: str, old: dict[str, Any], item: Mapping[str, Any], who: str
+    id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    """A box as a reviewer left it: `old` with a word on it, or one that was drawn in its place."""
+    """Return a box as a reviewer left it.
+
+    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one. With
+    others it was drawn: it is right, has no score and no mask, keeps the other columns of `old`,
+    and is cut to the picture, where its `size` (width, height) is known. Raises InputError for
+    corners that make no box in the picture, unless such a box is rejected.
+    """
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
-    is_as_written = bbox == list(old["bbox"])
+    is_drawn_now = None in old["bbox"]
+    is_unmoved = not is_drawn_now and bbox == list(old["bbox"])
     # what is no box at all can still be rejected
-    is_rejected = is_as_written and verified is not True
-    if not is_rejected and not (is_box(bbox) and area(box_of(bbox))):
+    may_be_no_box = is_unmoved and verified is not True
+    if not may_be_no_box and not (is_box(bbox) and area(box_of(bbox))):
         raise InputError(
             f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
             f" {bbox!r}"
         )
-    if is_as_written:  # its numbers stay so
-        if isinstance(verified, bool) and verified != word_of(old):
+    if is_unmoved:
+        if isinstance(verified, bool) and verified != reviewer_verdict(old):
             return {**old, "verified": verified, "reviewed_by": who}
         return old
-    numbers = []
-    for number, was in zip(bbox, old["bbox"], strict=True):
-        numbers.append(was if number == was else _rounded(number, old["bbox"]))
-    kept = {name: value for name, value in old.items() if name not in _OF_THE_NUMBERS}
+    if size is not None:
+        bbox = _within(id, bbox, size)
+    corners = []
+    for new, was in zip(bbox, old["bbox"], strict=True):
+        # an edge that wasn't moved keeps all its digits
+        corners.append(was if new == was else _rounded(new, old["bbox"]))
+    kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
     return {
         **kept,
-        "bbox": numbers,
+        "bbox": corners,
         "score": None,
         "evidence": "person",
         "verified": True,
@@ -478,9 +651,22 @@ def _reviewed_box(
     }
 
 
-def _rounded(value: float, like: list[Any]) -> float:
-    """In hundredths of a pixel; whole where it is, unless the box had floats."""
-    rounded = round(float(value), 2)
-    if rounded.is_integer() and not any(isinstance(number, float) for number in like):
+def _within(id: str, bbox: list[float], size: Size) -> list[float]:
+    """Return a drawn box, cut to its picture; as it is where nothing is cut off.
+
+    Raises InputError for a box outside of the picture.
+    """
+    inside = clamp(box_of(bbox), size)
+    if area(inside) <= 0:
+        raise InputError(
+            f"expression {id}: the box {bbox} is outside of the picture, {size[0]} x {size[1]}"
+        )
+    return bbox if inside == box_of(bbox) else list(inside)
+
+
+def _rounded(edge: float, old_corners: list[Any]) -> float:
+    """Round an edge to hundredths of a pixel; to an int if it is whole and no old one a float."""
+    rounded = round(float(edge), 2)
+    if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
         return int(rounded)
     return rounded

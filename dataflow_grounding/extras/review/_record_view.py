@@ -1,4 +1,4 @@
-"""A record as the pages' scripts have it: JSON, with offsets in UTF-16 units."""
+"""A record as the pages' scripts read it: JSON, with offsets in UTF-16 units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -16,6 +16,7 @@ from dataflow_grounding.data.records import (
     path_of,
     read_annotations,
     stated_size,
+    was_checked,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PALETTE
@@ -24,9 +25,9 @@ from dataflow_grounding.images.image import find_image
 _TEXTS = load_table(__package__, "texts.yaml")
 STATUS_MEANING: dict[str, str] = _TEXTS["statuses"]
 MEANING: dict[str, str] = {**_TEXTS["marks"], **STATUS_MEANING}
-"""The filters of records, by the order in which they are offered, and what each means."""
+"""Marks and statuses that a page filters records by, in its order, and what each means."""
 FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
-"""Those of them that come first."""
+"""The marks whose records a report shows first."""
 View: TypeAlias = dict[str, Any]
 Expression: TypeAlias = dict[str, Any]
 
@@ -47,22 +48,34 @@ class Picture(NamedTuple):
 _NO_PICTURE = Picture()
 
 
+def picture_column(record: Mapping[str, Any]) -> str:
+    """Return the column that a record has its picture in."""
+    return "image_path" if "image_path" in record else "image"
+
+
 def path_of_picture(record: Record) -> str:
-    """Where a record's picture is. Raises RecordError."""
-    return find_image(record, "image_path" if "image_path" in record else "image").path
+    """Return the path of a record's picture. Raises RecordError where it isn't found."""
+    return find_image(record, picture_column(record)).path
+
+
+def verdict_of(row: Mapping[str, Any]) -> str:
+    """Return what a check said of an expression, in a word."""
+    verified = row.get("verified")
+    return VERDICTS[verified if isinstance(verified, bool) else None]
 
 
 def why_missing(error: Exception | None = None) -> str:
-    """What a page says in place of a picture."""
+    """Return what a page says in place of a picture; without an error that it isn't there."""
     if error is None or isinstance(error, (ImageMissing, BrokenRow, FileNotFoundError)):
         return "The image file is not there."
     return "The image file can't be read."
 
 
 def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
-    """The record as `record.js` renders it, and as a review changes it.
+    """Return a record as `record.js` shows it, and as a review's page changes it.
 
-    It shows the record's expressions, else its region captions, else its regions.
+    It has the record's expressions, else its region captions, else its regions; none, and why,
+    where they can't be read.
 
     Args:
         record: The record, as a pipeline left it.
@@ -72,7 +85,8 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
         JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read),
             `problem` (why it can't be, if so), `width` and `height` in pixels (0 where they are
             unknown), `thumbnail`, `full`, `missing` of the picture, `notes` (sentences), and
-            `expressions`: `index` from 0, `id`, `text`, `status`, `meaning` of that status,
+            `expressions`: `index` from 0, `id`, `text`, `class` where it states one, `status`,
+            `meaning` of that status,
             `color` in the palette or None without boxes, `span` `[start, end)` in the caption in
             UTF-16 units or None, `check` (what a check said), `reasons`, `disputed`, `instances`
             with `bbox` in pixels of the upright picture, `score`, `evidence`.
@@ -116,7 +130,10 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    """What people should know of a record whose picture has `size`, a sentence each."""
+    """Return a sentence for each thing that people should know of a record.
+
+    `size` is the picture's: one that differs from the size that the record states is among them.
+    """
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     stated = stated_size(record)
     if stated is not None and stated != size:
@@ -125,9 +142,10 @@ def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
 
 
 def expressions_of(record: Record) -> dict[str, Expression]:
-    """The record's expressions, else its region captions or regions, in order, by id.
+    """Return the record's expressions, else its region captions or regions, in order, by id.
 
-    A further one with an id that is taken is told by a number behind it, `a#0~2`. Raises BrokenRow.
+    Of several with one id the second has the key `ID~2`, and so on; their `expression_id` stays.
+    Raises BrokenRow where they can't be read.
     """
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
@@ -144,7 +162,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 
 
 def caption_of(record: Mapping[str, Any]) -> str:
-    """The caption that spans are of; empty without one."""
+    """Return the caption that spans are of: the cleaned one, else the caption; "" without one."""
     for key in ("cleaned_caption", "caption"):
         text = record.get(key)
         if isinstance(text, str):
@@ -153,19 +171,21 @@ def caption_of(record: Mapping[str, Any]) -> str:
 
 
 def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict[str, Any]:
-    """An expression as `record.js` has it; its colour comes later."""
+    """Return an expression as `record.js` reads it, without a colour, which `view_of` gives it.
+
+    An unknown or missing status is taken from the boxes: `grounded` with any, else `pending`.
+    """
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"
-    check = ""
-    if "verified" in row:
-        verified = row["verified"]
-        check = VERDICTS[verified if isinstance(verified, bool) else None]
+    check = verdict_of(row) if was_checked(row) else ""
     span: Any = row.get("char_span")
+    stated_class = row.get("class")
     return {
         "index": index,
         "id": id,
         "text": row["text"],
+        **({"class": stated_class} if isinstance(stated_class, str) else {}),
         "status": status,
         "meaning": STATUS_MEANING[status],
         "color": None,
@@ -178,7 +198,10 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    """Why an expression has its status, and its check's reason, beyond the check's own words."""
+    """Return why an expression has its status, and why its check says so.
+
+    What is empty, or no more than the check's verdict, is left out.
+    """
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
@@ -188,16 +211,19 @@ def _reasons(row: Expression, status: str, check: str) -> list[str]:
 
 
 def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a box as `record.js` reads it; a score that is no number becomes None."""
     score = instance["score"]
+    if not is_number(score):
+        score = None
     return {
         "bbox": list(instance["bbox"]),
-        "score": score if is_number(score) else None,
+        "score": score,
         "evidence": str(instance.get("evidence") or ""),
     }
 
 
 def utf16_span(text: str, span: Sequence[int]) -> list[int]:
-    """A span of code points in `text` as one of UTF-16 units, which scripts count in."""
+    """Return a span of code points in `text` as one of UTF-16 units, which scripts count in."""
     if text.isascii():
         return list(span)
     return [len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]

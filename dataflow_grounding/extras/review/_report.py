@@ -1,6 +1,4 @@
-"""Writing a report: one pass over the records, with all that is not needed at the end
-kept on disk.
-"""
+"""Writing a report: one pass over the records, with what the page holds last kept on disk."""
 
 import os
 from bisect import bisect
@@ -20,18 +18,28 @@ from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.review._door_html import door_html
 from dataflow_grounding.extras.review._record_view import FIRST, MEANING, Picture, View, view_of
 from dataflow_grounding.extras.review._report_files import PER_FILE, ReportFiles, script_json
-from dataflow_grounding.extras.review._versions import Version, beside, with_versions
+from dataflow_grounding.extras.review._versions import (
+    Earlier,
+    Version,
+    changes_view,
+    with_versions,
+)
 
 T = TypeVar("T")
 
 _SIZES = ("small", "medium", "large")  # COCO's
 FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
-"""What a record may have, by the bit that says so: the filters, and sizes of boxes below 32² and
-96² pixels.
+"""What a record may be marked with: the page's filters, and sizes of boxes.
+
+The index in this tuple is the number of the bit in a row of the index, which `report.js` reads.
 """
+_SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
 AT_ONCE = 256  # records whose pictures are looked for together
-TOLD_EVERY = 100  # records between two words on how far it is
+TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
+# a record's two lines in the file of its rank
+_INDEX_LINE = 0
+_VIEW_LINE = 1
 
 
 def write_report(
@@ -42,169 +50,219 @@ def write_report(
     failures: Iterable[Mapping[str, Any]] = (),
     versions: Sequence[Version] = (),
     called: str = "",
+    begins_with: str = "",
     single: bool = False,
     copies: bool = False,
     figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
     on_progress: Callable[[int], None] = lambda _: None,
     **head: Any,
 ) -> int:
-    """Write the report of records and failures, which are read once: all of it or nothing. Returns
-    how many it shows.
+    """Write the report of records and failures, all of it or nothing, and count its records.
+
+    Records and failures are read once; what the page holds of them is kept on disk meanwhile.
 
     Args:
         find_image: Gives the path of a record's image file, or None.
         out_path: The page. Data and small pictures are in a folder beside it, `report_files` for
             `report.html`.
         versions, called: Earlier versions of the records, and what these are called among them.
+        begins_with: The flag of the records that the page shows at first, where there are any.
         single, copies: Whether the page is to hold everything; whether all pictures are to have a
             small copy.
         figures: Gives those of the data set, as `figures_of` does, once all records were read.
         on_progress: Told how many records are done, now and then.
         head: `title` and `summary`, as for `door_html`.
 
+    Returns:
+        How many records the report shows.
+
     Raises:
-        InputError, OSError: It is too large for a single file; a file can't be written, or its name
-            is taken.
+        InputError: It is too large for a single file.
+        OSError: A file can't be written, or its name is taken.
     """
-    kinds, counts, marked = Counter[str](), Counter[str](), Counter[str]()
+    counts = Counter[str]()  # the figures of the page
+    marked = Counter[str]()  # how many records have each of FLAGS
+    failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
-        files.write_parts("failures", _failure_rows(failures, kinds))
+        files.write_parts("failures", _failure_rows(failures, failure_kinds))
+        # a temporary file for each mark that puts a record first, and one for all others
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         shown = _with_pictures(with_versions(records, versions, called), find_image, files)
-        for record, earlier, picture in _told(shown, on_progress):
+        for record, earlier, picture in _reporting_progress(shown, on_progress):
             view = view_of(record, picture)
-            view |= beside(view, earlier, called)
+            view.update(changes_view(view, earlier, called))
             marks = marks_of(record, view)
             _write_row(ranks, view, marks)
+            # what another run alone has is shown, but isn't among the figures
             if view.get("only", called) == called:
                 counts.update(_counts_of(record, view, marks))
             counts["shown"] += 1
             marked.update(marks)
-        counts.update(changed=marked["changed"], failures=kinds.total())
-        files.write_parts("records", _lines(ranks, 1))
-        files.write("index", _lines(ranks, 0))
-        about = {"files": files.address, "perFile": PER_FILE, "flags": FLAGS, "marked": marked}
-        about |= {
+        counts.update(changed=marked["changed"], failures=failure_kinds.total())
+        files.write_parts("records", _lines(ranks, _VIEW_LINE))
+        files.write("index", _lines(ranks, _INDEX_LINE))
+        about = {
+            "files": files.address,
+            "perFile": PER_FILE,
+            "flags": FLAGS,
+            "marked": marked,
             "meaning": MEANING,
-            "kinds": kinds,
+            "kinds": failure_kinds,
+            "beginsWith": begins_with,
             "records": counts["shown"],
             "failures": counts["failures"],
         }
-        files.put(door_html(counts, kinds, about, files.inline, plots=figures(), **head))
+        page = door_html(counts, failure_kinds, about, files.inline, plots=figures(), **head)
+        files.put(page)
     return counts["shown"]
 
 
 def _with_pictures(
-    items: Iterable[tuple[Mapping[str, Any], Any]],
+    items: Iterable[tuple[Mapping[str, Any], Earlier]],
     find_image: Callable[[Mapping[str, Any]], str | None],
     files: ReportFiles,
-) -> Iterator[tuple[Mapping[str, Any], Any, Picture]]:
-    """The records with their earlier versions and pictures, in order.
+) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
+    """Yield the records with their earlier versions and pictures, in order.
 
-    Stores are waited for by many threads. Pictures on this machine want a core each, and a decoded
-    one its memory.
+    Up to AT_ONCE are read ahead. Small copies are made in threads: as many as there are cores,
+    since each decoded picture takes memory; many more where a picture is elsewhere, as threads wait
+    for the store then.
     """
-    found = ((record, earlier, find_image(record)) for record, earlier in items)
+    # each record's picture is looked up before the next record is read
+    remaining = ((record, earlier, find_image(record)) for record, earlier in items)
     with ThreadPool(os.cpu_count()) as cores:
-        while some := list(islice(found, AT_ONCE)):
-            paths = [path for _, _, path in some]
+        while batch := list(islice(remaining, AT_ONCE)):
+            paths = [path for _, _, path in batch]
             if any(path is not None and is_elsewhere(path) for path in paths):
                 pictures = at_once(files.picture, paths)
             else:
                 pictures = cores.map(files.picture, paths)
-            for (record, earlier, _), picture in zip(some, pictures, strict=True):
+            for (record, earlier, _), picture in zip(batch, pictures, strict=True):
                 yield record, earlier, picture
 
 
-def _told(items: Iterable[T], on_progress: Callable[[int], None]) -> Iterator[T]:
-    """The items, and a word on how many there were, now and then."""
+def _reporting_progress(items: Iterable[T], on_progress: Callable[[int], None]) -> Iterator[T]:
+    """Yield the items, and call `on_progress` with their count at each TOLD_EVERY."""
     for number, item in enumerate(items, 1):
         yield item
         if number % TOLD_EVERY == 0:
             on_progress(number)
 
 
-def _failure_rows(failures: Iterable[Mapping[str, Any]], kinds: Counter[str]) -> Iterator[str]:
-    """What the page has of each failure; `kinds` counts them."""
+def _failure_rows(
+    failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
+) -> Iterator[str]:
+    """Yield for each failure a row in JSON: id, message, kind, step, and the kind it is listed by.
+
+    `kind_counts` is filled on the way. Kinds beyond the first _MOST_KINDS are listed as "other".
+    """
     for failure in failures:
-        kind = str(failure.get("kind") or "unknown")
-        shared = kind if kind in kinds or len(kinds) < _MOST_KINDS else "other"
-        kinds[shared] += 1
-        cells = [failure.get(key) for key in ("id", "message", "kind", "step")]
-        if cells[0] is None and failure.get("line") is not None:
-            cells[0] = f"line {failure['line']}"
+        shared_kind = str(failure.get("kind") or "unknown")
+        if shared_kind not in kind_counts and len(kind_counts) >= _MOST_KINDS:
+            shared_kind = "other"
+        kind_counts[shared_kind] += 1
+        id = failure.get("id")
+        if id is None and failure.get("line") is not None:
+            id = f"line {failure['line']}"
+        cells = [id, failure.get("message"), failure.get("kind"), failure.get("step")]
         texts = ["" if cell is None else blotted_message(str(cell)) for cell in cells]
-        yield script_json([*texts, shared])
+        yield script_json([*texts, shared_kind])
 
 
 def _write_row(ranks: Sequence[IO[str]], view: View, marks: Collection[str]) -> None:
-    """Write a record's line of the index and its own to the file of its rank, the doubtful ones'
-    first.
+    """Write a record's line of the index, then its view, to the file of its rank.
+
+    The rank is the first of FIRST that the record is marked with; the last for all others.
     """
-    rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
+    rank = 0
+    while rank < len(FIRST) and FIRST[rank] not in marks:
+        rank += 1
     ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
 
 
-def _lines(ranks: Sequence[IO[str]], which: int) -> Iterator[str]:
+def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
+    """Yield every second line from _INDEX_LINE or _VIEW_LINE on, rank by rank."""
     for file in ranks:
         file.seek(0)
-        yield from (line.rstrip("\n") for line in islice(file, which, None, 2))
+        for line in islice(file, offset, None, 2):
+            yield line.rstrip("\n")
 
 
 def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
-    """Those of FLAGS that a record has."""
-    expressions, checks = view["expressions"], {e["check"] for e in view["expressions"]}
-    found = {
-        "suspect": record.get("suspect_boxes") is True,
-        "doubtful": record.get("doubtful") is True
-        or view["problem"]
-        or any(e["disputed"] for e in expressions),
-        "unverified": checks - {"", "verified"},
-        "verified": "verified" in checks,
-        "changed": view.get("changes") or view.get("only"),
-        "without picture": view["missing"],
-        **{e["status"]: view["kind"] == "expressions" for e in expressions},
-        **{
-            _SIZES[bisect((32**2, 96**2), area(box_of(i["bbox"])))]: True
-            for e in expressions
-            for i in e["instances"]
-        },
-    }
-    return {name for name, applies in found.items() if applies}
+    """Return those of FLAGS that a record is marked with."""
+    expressions = view["expressions"]
+    checks = {expression["check"] for expression in expressions}
+    is_disputed = any(expression["disputed"] for expression in expressions)
+    marks = set()
+    if record.get("suspect_boxes") is True:
+        marks.add("suspect")
+    if record.get("doubtful") is True or view["problem"] or is_disputed:
+        marks.add("doubtful")
+    if checks - {"", "verified"}:
+        marks.add("unverified")
+    if "verified" in checks:
+        marks.add("verified")
+    if view.get("changes") or view.get("only"):
+        marks.add("changed")
+    if view["missing"]:
+        marks.add("without picture")
+    for expression in expressions:
+        if view["kind"] == "expressions":
+            marks.add(expression["status"])
+        for instance in expression["instances"]:
+            marks.add(_SIZES[bisect(_SIZE_AREAS, area(box_of(instance["bbox"])))])
+    return marks
 
 
 def _index_row(view: View, marks: Collection[str]) -> list[Any]:
-    """What the page filters and orders a record by: id; flags as a number; of each expression its
-    text in lower case, head noun and number of boxes; lowest and highest score in hundredths, or
-    -1; model.
+    """Return what the page filters a record by, in the order in which `report.js` reads it.
+
+    These are its id; its flags as bits of a number; for each expression its text in lower case,
+    head noun and number of boxes; the lowest and the highest score in hundredths, or -1 without
+    any; and the model.
     """
-    expressions = view["expressions"]
-    phrases = [
-        (" ".join(e["text"].lower().split()), head_of(e["text"]), len(e["instances"]))
-        for e in expressions
-    ]
-    scores = [i["score"] for e in expressions for i in e["instances"] if i["score"] is not None]
-    low, high = (round(100 * min(max(edge(scores), 0), 1)) if scores else -1 for edge in (min, max))
+    phrases = []
+    scores: list[float] = []
+    for expression in view["expressions"]:
+        text = expression["text"]
+        instances = expression["instances"]
+        phrases.append((" ".join(text.lower().split()), head_of(text), len(instances)))
+        scores.extend(box["score"] for box in instances if box["score"] is not None)
+    lowest = _hundredths(min(scores)) if scores else -1
+    highest = _hundredths(max(scores)) if scores else -1
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    return [view["id"], bits, phrases, low, high, view["model"]]
+    return [view["id"], bits, phrases, lowest, highest, view["model"]]
+
+
+def _hundredths(score: float) -> int:
+    """Return a score in hundredths; one outside 0 to 1 as the nearer end."""
+    return round(100 * min(max(score, 0), 1))
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
-    """What a record adds to the figures; a key with 0 says that it has such things at all."""
-    found = Counter(["images", *(mark for mark in ("doubtful", "suspect") if mark in marks)])
-    regions = record.get("regions", record.get("region_captions"))
+    """Return what a record adds to the figures of the page.
+
+    A key with 0 makes the page show the figure, though there is none: an expression could have it.
+    """
+    expressions = view["expressions"]
+    counts = Counter(images=1)
+    for mark in ("doubtful", "suspect"):
+        if mark in marks:
+            counts[mark] = 1
+    regions = record.get("regions") or record.get("region_captions")
     if isinstance(regions, list):
-        found["regions"] = len(regions)
+        counts["regions"] = len(regions)
     if view["kind"] == "region_captions":
-        captions = record["region_captions"] if view["expressions"] else []
-        found["captions"] = sum(isinstance(c, Mapping) and bool(c.get("text")) for c in captions)
+        captions = record["region_captions"] if expressions else []
+        texts = [row.get("text") for row in captions if isinstance(row, Mapping)]
+        counts["captions"] = len([text for text in texts if text])
     if view["kind"] == "expressions":
-        found.update({"expressions": len(view["expressions"]), **dict.fromkeys(STATUSES, 0)})
-        found.update(e["status"] for e in view["expressions"])
-    found.update(
-        "verified" if e["check"] == "verified" else "unverified"
-        for e in view["expressions"]
-        if e["check"]
-    )
-    return found
+        counts["expressions"] = len(expressions)
+        counts.update(dict.fromkeys(STATUSES, 0))
+        counts.update(expression["status"] for expression in expressions)
+    for expression in expressions:
+        if expression["check"]:
+            is_verified = expression["check"] == "verified"
+            counts["verified" if is_verified else "unverified"] += 1
+    return counts

@@ -1,5 +1,6 @@
-"""Files of a report: the page, and beside it the folder of data and small pictures; the page takes
-its place last.
+"""Files of a report: the page, and beside it the folder of data and small pictures.
+
+The page takes its name last, when all it shows is written.
 """
 
 import errno
@@ -10,16 +11,16 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable
-from contextlib import nullcontext, suppress
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
-from dataflow_grounding._util.paths import is_elsewhere, look
+from dataflow_grounding._util.paths import State, is_elsewhere, look
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.extras.review._record_view import Picture, why_missing
@@ -48,32 +49,48 @@ _SHOWN_BY_BROWSERS = (
     ".tiff",
     ".webp",
 )
-_ESCAPED = re.compile("[<\ud800-\udfff]")  # halves of surrogate pairs can't be written as UTF-8
-_SAID = "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
+# "<" could end a page's script; halves of surrogate pairs can't be written as UTF-8
+_ESCAPED = re.compile("[<\ud800-\udfff]")
 _MARKER = "README.txt"
+_MARKER_TEXT = (
+    "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
+)
 _THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
 _OURS = re.compile(
     rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern}(\.[0-9a-f]{{8}}\.part)?)?"
     r"|[0-9a-f]{8}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
 )
-"""What is in that folder, by its path there."""
+"""The paths in that folder that reports make; what has another path is the user's."""
 
 
 def script_json(value: Any) -> str:
-    """`value` as JSON that can stand in a script, and within a page's `<script>`. Raises ValueError
-    for NaN.
+    """Return `value` as JSON that can stand in a script, and within a page's `<script>`.
+
+    Raises ValueError for NaN.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class ReportFiles:
-    """Where a report goes: its `page`, and the folder beside it, `report_files` for `report.html`.
+    """Writes a report: its page, and the folder beside it, `report_files` for `report.html`.
 
     The data of each report are in a folder of their own in there, so that an earlier page stays
-    whole until the new one takes its name; what nobody needs is removed. With `single`, the page
-    holds all. Pictures on this machine that are neither large nor of an odd type are shown
-    themselves; the others, and with `copies` or `single` all, have a small copy.
+    whole until `put` gives the new one its name and removes what earlier reports left. Pictures on
+    this machine that are neither large nor of an odd type are shown themselves; the others have a
+    small copy in `thumbnails`, which later reports use again.
+
+    Args:
+        page: The page's path; it is absolute in the attribute.
+        single: Put data and pictures into the page, and make no folder.
+        copies: Give every picture a small copy, as `single` does.
+
+    Attributes:
+        folder: The folder that the page is in.
+        beside: The folder beside the page.
+        address: What the page puts before the names of its data files; empty if `single`.
+        inline: A temporary file of the HTML that the page is to hold. If `single`, `write` puts
+            the data there.
 
     Raises:
         FileExistsError: The page's or the folder's name is taken by something else.
@@ -82,97 +99,103 @@ class ReportFiles:
     def __init__(
         self, page: str | os.PathLike[str], single: bool = False, copies: bool = False
     ) -> None:
-        self.page, self.single, self.copies, self._size = (
-            os.path.abspath(page),
-            single,
-            copies or single,
-            0,
-        )
-        self.folder, self.beside = (
-            os.path.dirname(self.page),
-            os.path.splitext(self.page)[0] + "_files",
-        )
-        self._is_first, self._is_put = not os.path.lexists(self.beside), False
+        self.page = os.path.abspath(page)
+        self.single = single
+        self.copies = copies or single
+        self.folder = os.path.dirname(self.page)
+        self.beside = os.path.splitext(self.page)[0] + "_files"
+        # whether nothing has the folder's name yet, and whether what has may be cleared
+        self._is_first = not os.path.lexists(self.beside)
         self._is_ours = self._is_first or _is_ours(self.beside)
         if os.path.lexists(self.page) and not _is_page(self.page):
-            raise _taken(self.page, "page")
+            raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
-            raise _taken(self.beside, "folder")
-        self._token, self._small = secrets.token_hex(4), os.path.join(self.beside, "thumbnails")
-        self.address = "" if single else f"{self._address_of(self._token)}/"
-        # small copies by key; name and size of the picture
-        self._there: dict[str, tuple[str, Size]] = {}
-        self._used: set[str] = set()
+            raise _name_taken(self.beside, "folder")
+        # the folder, in the one beside the page, of this report's data
+        self._data_folder = secrets.token_hex(4)
+        self.address = "" if single else f"{self._address_of(self._data_folder)}/"
+        self._copies_folder = os.path.join(self.beside, "thumbnails")
+        # small copies of earlier reports, by key: the file's name, and the size of the picture
+        self._copies_there: dict[str, tuple[str, Size]] = {}
+        self._copies_used: set[str] = set()  # names of the copies that this report shows
+        self._characters = 0  # of data in a single page
+        self._has_page = False  # whether the page has its name
         if not single:
-            for folder in (self._token, "thumbnails"):
-                os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
-            if self._is_first:
-                with new_file(os.path.join(self.beside, _MARKER)) as marker:
-                    marker.write(_SAID.encode())
-            for found in filter(None, map(_THUMBNAIL.fullmatch, os.listdir(self._small))):
-                self._there[found[1]] = found[0], (int(found[2]), int(found[3]))
+            self._make_folders()
         self.inline = self.spool()
 
+    def _make_folders(self) -> None:
+        """Make the folder beside the page, and note which small copies are in it already."""
+        for folder in (self._data_folder, "thumbnails"):
+            os.makedirs(os.path.join(self.beside, folder), exist_ok=True)
+        if self._is_first:
+            with new_file(os.path.join(self.beside, _MARKER)) as marker:
+                marker.write(_MARKER_TEXT.encode())
+        for name in os.listdir(self._copies_folder):
+            match = _THUMBNAIL.fullmatch(name)
+            if match:
+                self._copies_there[match[1]] = name, (int(match[2]), int(match[3]))
+
     def spool(self) -> IO[str]:
-        """A file without a name, for what is put into the page or the data at the end."""
+        """Return a temporary file without a name, for what is written into the report later."""
         return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self.folder)
 
     def write(self, name: str, rows: Iterable[str]) -> None:
-        """Write a file of data, a list of rows in JSON; or as a part of the page, which `inline`
-        has then.
+        """Write a list of rows, each in JSON, into a file of data; if `single`, into `inline`.
 
-        Raises InputError: it is too much for a single file.
+        Raises InputError where `inline` has more than MOST_IN_ONE characters then.
         """
-        begin, end, path = (
-            f'reportPage.take("{name}", [',
-            "]);\n",
-            os.path.join(self.beside, self._token, f"{name}.js"),
-        )
         if self.single:
-            begin, end = f'<script type="application/json" id="{name}">[', "]</script>\n"
-        with (
-            nullcontext(self.inline)
-            if self.single
-            else new_file(path, "w", encoding="utf-8", newline="\n") as file
-        ):
-            file.write(begin)
-            for number, row in enumerate(rows):
-                self._size += file.write(",\n" * (number > 0) + row)
-                if self.single and self._size > MOST_IN_ONE:
-                    much = f"{MOST_IN_ONE // 10**6} MB, more than browsers open well"
+            self.inline.write(f'<script type="application/json" id="{name}">[')
+            for text in _separated(rows):
+                self.inline.write(text)
+                self._characters += len(text)
+                if self._characters > MOST_IN_ONE:
                     raise InputError(
-                        f"a single file would have over {much}: leave out --single-file"
+                        f"a single file would have over {MOST_IN_ONE // 10**6} MB, more than"
+                        " browsers open well: leave out --single-file"
                     )
-            file.write(end)
+            self.inline.write("]</script>\n")
+            return
+        path = os.path.join(self.beside, self._data_folder, f"{name}.js")
+        with new_file(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write(f'reportPage.take("{name}", [')
+            file.writelines(_separated(rows))
+            file.write("]);\n")
 
     def write_parts(self, name: str, rows: Iterable[str]) -> None:
-        """Write rows in files of 500, `name-1` and on."""
-        left, number = iter(rows), 0
-        while part := list(islice(left, PER_FILE)):
-            number += 1
+        """Write rows into files of PER_FILE, called `name-1`, `name-2` and so on; none for none."""
+        remaining = iter(rows)
+        for number in count(1):
+            part = list(islice(remaining, PER_FILE))
+            if not part:
+                break
             self.write(f"{name}-{number}", part)
 
     def picture(self, path: str | None) -> Picture:
-        """A picture that is shown itself, or with a small copy that is made once for a file of that
-        path, size and time; from any thread.
+        """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
-        `path` is None for one that is not there. Raises OSError: the copy can't be kept.
+        A copy is made once for a file of that path, size and time. A picture that can't be read
+        raises nothing: the page says why it is missing.
+
+        Args:
+            path: The picture's file; None for one that is not there.
+
+        Raises:
+            OSError: The copy can't be written.
         """
         if path is None:
             return Picture(missing=why_missing())
+        small = b""
         try:
-            state, full = look(path), link(path, self.folder)
+            state = look(path)
+            full = link(path, self.folder)
             if full and not self.copies and state.size <= MOST_BYTES:
-                header = read_header(path, b"")
-                if (
-                    header.media_type in _SHOWN_AS_THEY_ARE
-                    and math.prod(header.size) <= MOST_PIXELS
-                ):
-                    return Picture(header.size, full, full)
-            key = hashlib.sha256(
-                os.fsencode(f"{full or path}\n{state.size}\n{state.changed}")
-            ).hexdigest()[:24]
-            name, size = self._there.get(key, ("", (0, 0)))
+                size = _size_if_shown_itself(path)
+                if size:
+                    return Picture(size, full, full)
+            key = _key_of_copy(full or path, state)
+            name, size = self._copies_there.get(key, ("", (0, 0)))
             if not name:
                 size, small = small_copy_of(path)
         except (RecordError, InputError, OSError, ValueError) as error:
@@ -181,56 +204,88 @@ class ReportFiles:
             return Picture(size, url_of(small, "image/jpeg").decode(), full)
         if not name:
             name = f"{key}-{size[0]}x{size[1]}.jpg"
-            write_bytes(within(self._small, name), small, alone=False)
-        self._used.add(name)
+            write_bytes(within(self._copies_folder, name), small, alone=False)
+        self._copies_used.add(name)
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
     def _address_of(self, path: str) -> str:
-        """The address of something in the folder, for the page."""
+        """Return the address, relative to the page, of a path in the folder beside it."""
         return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
 
     def put(self, parts: Iterable[str]) -> None:
-        """Put the page in place, and remove what earlier reports of that name have left."""
+        """Write the page from its parts and give it its name.
+
+        Then what earlier reports left in the folder is removed, small copies too that this report
+        doesn't show. If `single`, nothing of a report stays there.
+        """
         self.inline.seek(0)
         with whole_file(self.page, alone=False) as file:
             file.writelines(part.encode() for part in parts)
-        self._is_put = True
+        self._has_page = True
         if self._is_ours:
-            self._clear(set() if self.single else {_MARKER, self._token, *self._used})
+            keep = {_MARKER, self._data_folder, *self._copies_used}
+            self._remove_all_but(set() if self.single else keep)
 
     def close(self) -> None:
-        """Remove what was written and is not in place."""
-        self.inline.close()
-        if not (self._is_put or self.single):
-            self._clear(set() if self._is_first else {*os.listdir(self.beside)} - {self._token})
+        """Remove what was written, unless the page has its name.
 
-    def _clear(self, kept: set[str]) -> None:
-        """Remove reports' files from the folder, bar what is there under a kept name; then those
-        that are empty.
+        Of a first report nothing stays. Where there was one before, it stays whole, and so do new
+        small copies of pictures, which the next report uses.
         """
-        for path in [*sorted(Path(self.beside).rglob("*"), reverse=True), Path(self.beside)]:
-            within = path.relative_to(self.beside)
-            if _OURS.fullmatch(within.as_posix()) and kept.isdisjoint(within.parts):
-                with suppress(OSError):  # the user's own files are in the folder
-                    os.rmdir(path) if path.is_dir() else os.unlink(path)
+        self.inline.close()
+        if not (self._has_page or self.single):
+            names = set() if self._is_first else set(os.listdir(self.beside))
+            self._remove_all_but(names - {self._data_folder})
+
+    def _remove_all_but(self, kept: set[str]) -> None:
+        """Remove from the folder what reports make, but nothing whose path has a kept name.
+
+        Files of the user stay, and so does what can't be removed. Folders that are empty then are
+        removed, the one beside the page too.
+        """
+        folder = Path(self.beside)
+        for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+            path_in_folder = path.relative_to(folder)
+            is_kept = not kept.isdisjoint(path_in_folder.parts)
+            if is_kept or not _OURS.fullmatch(path_in_folder.as_posix()):
+                continue
+            with suppress(OSError):  # a folder isn't empty, as the user's own files are in it
+                if path.is_dir():
+                    os.rmdir(path)
+                else:
+                    os.unlink(path)
 
 
-def _taken(path: str, what: str) -> FileExistsError:
+def _separated(rows: Iterable[str]) -> Iterator[str]:
+    """Yield the rows with a comma before each but the first."""
+    separator = ""
+    for row in rows:
+        yield separator + row
+        separator = ",\n"
+
+
+def _name_taken(path: str, what: str) -> FileExistsError:
+    """Return the error for a name that isn't the page (or folder) of a report."""
     return FileExistsError(
         errno.EEXIST, f"{os.path.basename(path)} is not the {what} of a report: move it", path
     )
 
 
 def _is_ours(folder: str) -> bool:
+    """Return whether a report made this folder, by its marker.
+
+    False for a folder that leads elsewhere by a link: its files are not a report's to remove.
+    """
     try:
-        if any(map(os.path.islink, (folder, os.path.join(folder, "thumbnails")))):
+        if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
             return False
-        return Path(folder, _MARKER).read_text(encoding="utf-8") == _SAID
+        return Path(folder, _MARKER).read_text(encoding="utf-8") == _MARKER_TEXT
     except (OSError, ValueError):
         return False
 
 
 def _is_page(path: str) -> bool:
+    """Return whether a file is the page of a report, by the tag it begins with."""
     try:
         with open(path, "rb") as file:
             return GENERATOR.encode() in file.read(500)
@@ -238,8 +293,27 @@ def _is_page(path: str) -> bool:
         return False
 
 
+def _size_if_shown_itself(path: str) -> Size | None:
+    """Return a picture's size if browsers show its type and decode it quickly, else None.
+
+    Raises RecordError where it can't be read.
+    """
+    header = read_header(path, b"")
+    is_small = math.prod(header.size) <= MOST_PIXELS
+    return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
+
+
+def _key_of_copy(path: str, state: State) -> str:
+    """Return the name of a picture's small copy: 24 digits of its path, bytes and time of change.
+
+    So a file that was replaced has another copy.
+    """
+    identity = os.fsencode(f"{path}\n{state.size}\n{state.changed}")
+    return hashlib.sha256(identity).hexdigest()[:24]
+
+
 def small_copy_of(path: str) -> tuple[Size, bytes]:
-    """The size in pixels of an upright picture, and a small JPEG of it without metadata.
+    """Return the size in pixels of an upright picture, and a small JPEG of it without metadata.
 
     Raises ImageMissing, ImageBroken, MachineBusy.
     """
@@ -251,18 +325,18 @@ def small_copy_of(path: str) -> tuple[Size, bytes]:
 
 
 def link(path: str, folder: str) -> str:
-    """The address of a picture for a page in `folder`; empty for a file that a browser could run.
+    """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
 
-    It is relative where both are in a folder that may be moved as a whole: the page's, its parent,
-    or that one's.
+    That is a file elsewhere, and one without the ending of a picture, which a browser could run.
+    The address is relative where both are in a folder that may be moved as a whole: the page's,
+    its parent, or that one's; else it begins with `file:`.
     """
     if is_elsewhere(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
         return ""
-    path, project = os.path.abspath(path), os.path.dirname(os.path.dirname(folder))
-    within = [
-        place
-        for place in (folder, os.path.dirname(folder), project)
-        if os.path.dirname(place) != place
-    ]
-    inside = any(path.startswith(os.path.join(place, "")) for place in within)
-    return quote(os.fsencode(os.path.relpath(path, folder))) if inside else Path(path).as_uri()
+    path = os.path.abspath(path)
+    results = os.path.dirname(folder)
+    for moved in (folder, results, os.path.dirname(results)):
+        is_root = os.path.dirname(moved) == moved
+        if not is_root and path.startswith(os.path.join(moved, "")):
+            return quote(os.fsencode(os.path.relpath(path, folder)))
+    return Path(path).as_uri()

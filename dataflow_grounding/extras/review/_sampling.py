@@ -10,60 +10,64 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import area, box_of, iou
-from dataflow_grounding.data.records import VERDICTS
+from dataflow_grounding.data.records import was_checked
 from dataflow_grounding.extras.review._decisions import Decisions
-from dataflow_grounding.extras.review._overlay import Truth, version_of, word_of
-from dataflow_grounding.extras.review._record_view import Expression, expressions_of
+from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict, version_of
+from dataflow_grounding.extras.review._record_view import Expression, expressions_of, verdict_of
 from dataflow_grounding.extras.review.queues import Item, Reviewable, records_with_keys
 
 SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
 SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
 GOLD_IOU = 0.5  # from which a box is the gold's
-LEAST_MIXED_IN = 10  # items that gold knows, in a sample
+LEAST_MIXED_IN = 10  # items of gold in a sample, if the gold has so many
 
 
 def settled_of(
     reviewable: Reviewable, decisions: Decisions, items: Collection[Item]
 ) -> dict[Item, bool | None]:
-    """Which items are right as the pipeline left them.
+    """Return for each item whether it is right as the pipeline wrote it.
 
-    None where nobody decided on these boxes, or a blind second review says otherwise.
+    None where nobody decided on it, or a blind second review says otherwise. A decision on what
+    another run wrote counts as none.
     """
     settled: dict[Item, bool | None] = {}
     for item in items:
         key = reviewable.keys[item.record]
         original = expressions_of(reviewable.record(item.record))[item.id]
-        words: dict[str, bool | None] = {}
-        for who, standing in decisions.standing.items():
-            truth = standing.truths.get(key, {}).get(item.id)
-            if truth and version_of(truth.before) == version_of(original):
-                words[who] = _is_right(original, truth, item.box)
-        first = words.get("")
-        is_disputed = first is not None and (not first) in words.values()
+        verdicts: dict[str, bool | None] = {}  # by reviewer; the first review's under ""
+        for who, standing in decisions.standing_by_reviewer.items():
+            outcome = standing.outcomes.get(key, {}).get(item.id)
+            if outcome and version_of(outcome.before) == version_of(original):
+                verdicts[who] = _is_right(original, outcome, item.box)
+        first = verdicts.get("")
+        is_disputed = first is not None and (not first) in verdicts.values()
         settled[item] = None if is_disputed else first
     return settled
 
 
-def _is_right(original: Expression, truth: Truth, box: int | None) -> bool | None:
-    """What a reviewer says of a box under its phrase, or of a phrase without a box, as it was.
+def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
+    """Return whether a reviewer left a box as it was, and found it right under its phrase.
 
-    None where no word stands on it.
+    For `box` None it is whether the phrase was right to have no box. What was deleted, drawn anew
+    or has another text now was wrong; None where the item wasn't judged.
     """
-    after = truth.expression
+    after = outcome.after
     if not after or after["text"] != original["text"]:
         return False
-    if box is None:
-        return False if after["instances"] else word_of(after)
-    judged = truth.box(box)
-    return word_of(judged) if judged else False
+    judged = outcome.box_after(box) if box is not None else after
+    if not judged or (box is None and after["instances"]):
+        return False
+    return reviewer_verdict(judged)
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
-    """Which items are right, of those that a file of right boxes has the phrases of.
+    """Return for each item whose phrase is in a file of right boxes whether it is right.
 
-    Phrases are the same by record and text, a box is right from IoU 0.5.
+    Phrases are the same by record and text. A box is right from IoU 0.5 with any of the gold's, a
+    phrase without a box if the gold has none for it.
 
-    Raises InputError where it comes from these reviews, can't be read, or has none of the phrases.
+    Raises InputError where `gold` comes from these reviews, can't be read, or has none of the
+    phrases.
     """
     if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
         raise InputError(
@@ -89,7 +93,11 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
-    """The right boxes of phrases that were looked for, by record and text. Raises InputError."""
+    """Return the right boxes of each phrase that was looked for, by record and text.
+
+    A phrase of status `none` has an empty list; one that says neither is left out. Raises
+    InputError where the file can't be read.
+    """
     boxes = defaultdict[tuple[str, str], list[Any]](list)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -102,16 +110,17 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
 
 
 def _instance_of(reviewable: Reviewable, item: Item) -> dict[str, Any]:
-    """The box of an item that has one, as the pipeline left it."""
+    """Return the box of an item that has one, as the pipeline wrote it."""
     row = expressions_of(reviewable.record(item.record))[item.id]
     instance: dict[str, Any] = row["instances"][item.box]
     return instance
 
 
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Which of the items that gold knows are mixed into a sample, unseen.
+    """Draw, from the items that gold knows, those to mix into a sample: none that is in it.
 
-    It is one for ten of the sample, and ten at least.
+    It is one for ten of the sample, and ten at least, or all if there are fewer. The same sample
+    always has the same drawn.
     """
     unseen = sorted(set(known) - set(sample), key=str)
     wanted = max(LEAST_MIXED_IN, len(sample) // 10)
@@ -119,9 +128,10 @@ def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
 
 
 def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:
-    """The groups of each item, by name: its box's `size`, its `status`, its `model` and `check`.
+    """Return the groups that each item is in, by `size`, `status`, `model` and `check`.
 
-    The last is what a check of the pipeline said, where there was one.
+    An item without a box has no `size`. `check` is what a check of the pipeline said, where there
+    was one and no reviewer judged the phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
     for place, items in groupby(reviewable.items, lambda item: item.record):
@@ -134,18 +144,17 @@ def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
                 own["size"] = SIZES[bisect(SIZE_AREAS, area(box))]
-            if "verified" in row and not row.get("reviewed_by"):
+            if was_checked(row) and not row.get("reviewed_by"):
                 own["check"] = _check_of(row)
             groups[item] = own
     return groups
 
 
 def _check_of(row: Expression) -> str:
-    """What a check of the pipeline said of an expression, and which check."""
+    """Return the method and the verdict of a pipeline's check of an expression."""
     verification = row.get("verification")
     method = verification.get("method") if isinstance(verification, Mapping) else "check"
-    verified = row["verified"]
-    return f"{method}: {VERDICTS[verified if isinstance(verified, bool) else None]}"
+    return f"{method}: {verdict_of(row)}"
 
 
 def figures(
@@ -153,16 +162,18 @@ def figures(
     settled: Mapping[Item, bool | None],
     level: float = 0.95,
 ) -> dict[str, Any]:
-    """The figures of a sample: how many boxes are wrong, and how many phrases were missed.
+    """Return the figures of a sample: how many boxes are wrong, and how many phrases were missed.
+
+    A phrase counts as missed if it has no box and should have one.
 
     Args:
         groups: Of all items, as `groups_of` gives them.
-        settled: Of the sample's items, which are right.
-        level: Of the bounds.
+        settled: For the sample's items whether each is right, as `settled_of` gives it.
+        level: The confidence of the bounds, from 0 to 1.
 
     Returns:
-        `boxes`, a `figure`; the same `by` the name of groups and group; and `phrases_missed`, whose
-        counts are of phrases without a box, and its shares of all phrases.
+        `boxes`, a `figure`; `by`, one for each value of each kind of group; and `phrases_missed`,
+        whose counts are of phrases without a box, and its shares of all phrases.
     """
     group_sizes = Counter[tuple[str, str]]()
     phrases = 0
@@ -175,36 +186,45 @@ def figures(
         if not item.box:  # a phrase is counted by its first box, or by having none
             phrases += 1
 
-    box_words: list[bool | None] = []
-    phrase_words: list[bool | None] = []
-    group_words = defaultdict[tuple[str, str], list[bool | None]](list)
+    box_verdicts: list[bool | None] = []
+    phrase_verdicts: list[bool | None] = []
+    group_verdicts = defaultdict[tuple[str, str], list[bool | None]](list)
     for item, is_right in settled.items():
         if item.box is None:
-            phrase_words.append(is_right)
+            phrase_verdicts.append(is_right)
             continue
-        box_words.append(is_right)
+        box_verdicts.append(is_right)
         for name, group in groups[item].items():
-            group_words[name, group].append(is_right)
+            group_verdicts[name, group].append(is_right)
 
     by = defaultdict[str, dict[str, Any]](dict)
     for name, group in sorted(group_sizes):
-        by[name][group] = figure(group_words[name, group], group_sizes[name, group], level)
-    missed = figure(phrase_words, phrases_without_box, level)
+        by[name][group] = figure(group_verdicts[name, group], group_sizes[name, group], level)
+    missed = figure(phrase_verdicts, phrases_without_box, level)
     missed["phrases"] = phrases
     for name in ("share", "low", "high"):
         if missed[name]:
             missed[name] = round(missed[name] * phrases_without_box / phrases, 6)
-    boxes = figure(box_words, len(groups) - phrases_without_box, level)
+    boxes = figure(box_verdicts, len(groups) - phrases_without_box, level)
     return {"boxes": boxes, "phrases_missed": missed, "by": by}
 
 
 def figure(
-    words: Sequence[bool | None], of: int | None = None, level: float = 0.95
+    verdicts: Sequence[bool | None], of: int | None = None, level: float = 0.95
 ) -> dict[str, Any]:
-    """Counts of what is right, wrong and open, and the share of what is not right, with bounds.
+    """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.
 
-    What is open counts as wrong, but not for the lower bound. Of a whole of `of`, bounds go no
-    further than what was not looked at leaves open.
+    What is open counts as wrong in the share and the upper bound, but not in the lower bound.
+
+    Args:
+        verdicts: For each item looked at whether it is right; None is open.
+        of: How many items there are in all. Bounds then allow for those that were not looked at to
+            be all right or all wrong, and for no more.
+        level: The confidence of the bounds, from 0 to 1.
+
+    Returns:
+        `wrong`, `unsettled`, `looked_at`, `of` if given, and `share`, `low` and `high` in [0, 1];
+        `share` is None where nothing was looked at.
 
     Example:
         >>> figure([True] * 48 + [False, None], 1000)["high"]
@@ -212,18 +232,18 @@ def figure(
     """
     from dataflow_grounding.extras.evaluation.metrics.confidence import clopper_pearson
 
-    looked_at = len(words)
-    counts = Counter(words)
+    looked_at = len(verdicts)
+    counts = Counter(verdicts)
     right = counts[True]
     wrong = counts[False]
     low, _ = clopper_pearson(wrong, looked_at, level)
     _, high = clopper_pearson(looked_at - right, looked_at, level)
-    told: dict[str, Any] = {"wrong": wrong, "unsettled": counts[None], "looked_at": looked_at}
+    result: dict[str, Any] = {"wrong": wrong, "unsettled": counts[None], "looked_at": looked_at}
     share = round((looked_at - right) / looked_at, 6) if looked_at else None
     if of is not None:
-        told["of"] = of
+        result["of"] = of
         low = max(low, wrong / max(of, 1))
         high = min(high, 1 - right / of) if of else 0.0
         if of == 0 and not looked_at:
             share = 0.0
-    return {**told, "share": share, "low": round(low, 6), "high": round(high, 6)}
+    return {**result, "share": share, "low": round(low, 6), "high": round(high, 6)}

@@ -14,43 +14,49 @@ from dataflow_grounding.data.records import ROW_OF_IMAGE, parse_line, path_of
 from dataflow_grounding.extras.review._record_view import View, view_of
 
 _STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
-_SAME = 1.0  # pixels by which two edges may differ
 Expressions: TypeAlias = list[dict[str, Any]]
 
 
 class Version:
-    """A file of records (JSON lines) as an earlier step or another run left them, looked up by
-    record.
+    """A file of records as an earlier step or another run wrote them, looked up by record.
+
+    The file stays open until `close`, and in memory is only where each record begins. Lines that
+    can't be read are left out.
 
     Args:
-        name: What people call it.
-        path: The file; of it, only where each record begins is kept in memory.
-        is_run: Whether it is another run's, of which what is missing is told too.
+        name: What people call the version.
+        path: The file, JSON lines.
+        is_run: Whether it is another run's, whose other records are shown, too.
     """
 
     def __init__(self, name: str, path: str, is_run: bool = False) -> None:
-        self.name, self.is_run = name, is_run
+        self.name = name
+        self.is_run = is_run
         self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115
-        self._places: defaultdict[int, list[int]] = defaultdict(list)
-        at = 0
+        # by a record's key where its lines begin, without those that `take` has given
+        self._offsets: defaultdict[int, list[int]] = defaultdict(list)
+        offset = 0
         for line in self._file:
             with suppress(BrokenRow):
-                self._places[_key(parse_line(line))].append(at)
-            at += len(line)
+                self._offsets[_key(parse_line(line))].append(offset)
+            offset += len(line)
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Its version of a record; of several alike, each is given once, in order."""
-        places = self._places.get(_key(record))
-        return self._record(places.pop(0)) if places else None
+        """Return this version of a record, None where there is none.
 
-    def left(self) -> Iterator[dict[str, Any]]:
-        """Those that were not taken."""
-        yield from map(
-            self._record, sorted(at for places in self._places.values() for at in places)
-        )
+        It is given once: of several records of one key the next call gets the next one.
+        """
+        offsets = self._offsets.get(_key(record))
+        return self._record_at(offsets.pop(0)) if offsets else None
 
-    def _record(self, at: int) -> dict[str, Any]:
-        self._file.seek(at)
+    def not_taken(self) -> Iterator[dict[str, Any]]:
+        """Yield the records that `take` has not given, in the file's order."""
+        offsets = [offset for same_key in self._offsets.values() for offset in same_key]
+        for offset in sorted(offsets):
+            yield self._record_at(offset)
+
+    def _record_at(self, offset: int) -> dict[str, Any]:
+        self._file.seek(offset)
         return parse_line(self._file.readline())
 
     def close(self) -> None:
@@ -58,110 +64,173 @@ class Version:
         self._file.close()
 
 
-# Names and earlier versions of a record, in order; or the name of the run that alone has it.
+# Earlier versions of a record, each with its name, the oldest first; or, for a record that one of
+# two runs alone has, the name of that run.
 Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Names and files of a run's steps in order; the annotations are a copy of the last. None where
-    two runs have left theirs.
+    """Return names and files of a run's steps in order; the annotations are a copy of the last.
+
+    Empty where the folder has steps of two scripts, as nothing says which are this run's.
     """
-    found, runs = [], set()
+    steps: list[tuple[int, str, str]] = []
+    prefixes = set()
     for name in os.listdir(results):
+        match = _STEP.fullmatch(name)
+        if match is None:
+            continue
         path = os.path.join(results, name)
-        path = os.path.join(path, "annotations.jsonl") if os.path.isdir(path) else path
-        if (step := _STEP.fullmatch(name)) and os.path.isfile(path):
-            found.append((int(step[1] or step[3]), name.removesuffix(".jsonl"), path))
-            runs.add(step[2])
-    return [(name, path) for _, name, path in sorted(found)] if len(runs) == 1 else []
+        if os.path.isdir(path):
+            path = os.path.join(path, "annotations.jsonl")
+        if os.path.isfile(path):
+            steps.append((int(match[1] or match[3]), name.removesuffix(".jsonl"), path))
+            prefixes.add(match[2])
+    if len(prefixes) != 1:
+        return []
+    return [(name, path) for _, name, path in sorted(steps)]
 
 
 def with_versions(
     records: Iterable[Mapping[str, Any]], versions: Sequence[Version], name: str
 ) -> Iterator[tuple[Mapping[str, Any], Earlier]]:
-    """Each record, called `name`, with its earlier versions; then what another run alone has."""
+    """Yield each record with its earlier versions, then the records that another run alone has.
+
+    `name` is what the records' own version is called. A record that another run lacks has this name
+    in place of earlier versions.
+    """
     for record in records:
-        found = [(version, version.take(record)) for version in versions]
-        alone = any(version.is_run and not other for version, other in found)
-        yield (
-            record,
-            name if alone else [(version.name, other) for version, other in found if other],
-        )
+        earlier: list[tuple[str, Mapping[str, Any]]] = []
+        is_only_here = False
+        for version in versions:
+            before = version.take(record)
+            if before:
+                earlier.append((version.name, before))
+            elif version.is_run:
+                is_only_here = True
+        yield record, name if is_only_here else earlier
     for version in versions:
-        yield from ((record, version.name) for record in version.left() if version.is_run)
+        if version.is_run:
+            for record in version.not_taken():
+                yield record, version.name
 
 
-def beside(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
-    """What `record.js` needs to show a record's earlier versions beside it; nothing where none of
-    them differs.
+def changes_view(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
+    """Return what `report.js` needs to show a record's earlier versions beside it.
+
+    Versions in which nothing was looked for yet are left out.
 
     Args:
-        view: The record, called `name`.
+        view: The record.
         earlier: Its earlier versions, as `with_versions` gives them.
+        name: What the record's own version is called.
 
     Returns:
-        `only`, the name of the run that alone has it; or `changes`, each with `version`, `text` of
-        the expression and what is `said`; and `versions`, those that differ from the one before
-        them and the one that they differ from, with `name` and `expressions`.
+        `only`, the name of the run that alone has it; or `changes`, each with the `version` that
+        made it, the expression's `text`, and in `said` what is different; and `versions`, those
+        that differ from the one before them and the one that they differ from, each with `name` and
+        `expressions`. Nothing where no version differs.
     """
     if isinstance(earlier, str):
         return {"only": earlier}
-    seen = [(title, view_of(other)) for title, other in earlier]
-    # a region's caption is no other version of the region; expressions of regions may be
-    alike = [
-        (title, one["expressions"])
-        for title, one in seen
-        if view["kind"] in (one["kind"], "expressions")
-    ]
-    decided = [
-        (title, rows) for title, rows in alike if any(e["status"] != "pending" for e in rows)
-    ]
+    versions: list[tuple[str, View]] = []
+    for title, record in earlier:
+        version = view_of(record)
+        # a region's caption is no other version of the region; expressions of regions may be
+        is_comparable = view["kind"] in (version["kind"], "expressions")
+        if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
+            versions.append((title, version))
+    versions.append((name, view))
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}
-    for (before, old), (after, new) in pairwise([*decided, (name, view["expressions"])]):
-        if said := list(_differences(old, new)):
-            changes += [{"version": after, "text": text, "said": what} for text, what in said]
-            shown.update({before: old, after: new})
+    for (old_title, old), (new_title, new) in pairwise(versions):
+        differences = [
+            *_differences_of_picture(old, new),
+            *_differences(old["expressions"], new["expressions"]),
+        ]
+        for text, difference in differences:
+            changes.append({"version": new_title, "text": text, "said": difference})
+        if differences:
+            shown[old_title] = old["expressions"]
+            shown[new_title] = new["expressions"]
+    if not changes:
+        return {}
     rows = [{"name": title, "expressions": expressions} for title, expressions in shown.items()]
-    return {"changes": changes, "versions": rows} if changes else {}
+    return {"changes": changes, "versions": rows}
+
+
+def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
+    """Yield what differs in caption and size of the picture, by its name, and how, in words."""
+    if old["caption"] != new["caption"]:
+        yield "caption", f"“{old['caption']}” → “{new['caption']}”"
+    sizes = [(view["width"], view["height"]) for view in (old, new)]
+    if all(map(any, sizes)) and sizes[0] != sizes[1]:
+        yield "size", " → ".join(f"{width} x {height}" for width, height in sizes)
 
 
 def _differences(before: Expressions, after: Expressions) -> Iterator[tuple[str, str]]:
-    """Text of each expression that is not the same in both, and what is different, in words."""
-    old, new = _named(before), _named(after)
-    for key, e in old.items():
+    """Yield the text of each expression that differs, and what is different, in words.
+
+    Expressions are compared with those of equal text, up to case, the first with the first.
+    """
+    old = _by_text(before)
+    new = _by_text(after)
+    for key, expression in old.items():
         if key not in new:
-            yield e["text"], "left out"
-        elif said := " · ".join(_difference(e, new[key])):
-            yield e["text"], said
-    yield from ((e["text"], "added") for key, e in new.items() if key not in old)
+            yield expression["text"], "left out"
+            continue
+        parts = list(_parts_of_difference(expression, new[key]))
+        if parts:
+            yield expression["text"], " · ".join(parts)
+    for key, expression in new.items():
+        if key not in old:
+            yield expression["text"], "added"
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is different in an expression's versions, in words.
+
+    That is in its spelling, class, status, boxes, their scores, and its check.
+
+    A first check that says yes is as it should be, and no difference.
+    """
+    if old["text"] != new["text"]:
+        yield f"now “{new['text']}”"
+    if old.get("class") != new.get("class"):
+        yield f"class {old.get('class') or '–'} → {new.get('class') or '–'}"
     if old["status"] != new["status"]:
         yield f"{old['status']} → {new['status']}"
-    one, other = ([box_of(i["bbox"]) for i in e["instances"]] for e in (old, new))
-    if len(one) != len(other):
-        yield f"{len(one)} → {len(other)} boxes"
-    elif any(
-        abs(a - b) > _SAME
-        for p, q in zip(one, other, strict=True)
-        for a, b in zip(p, q, strict=True)
-    ):
-        yield f"box moved, IoU {min(map(iou, one, other)):.2f}"
-    if old["check"] != new["check"] and (old["check"] or new["check"] != "verified"):
+    old_boxes = [box_of(instance["bbox"]) for instance in old["instances"]]
+    new_boxes = [box_of(instance["bbox"]) for instance in new["instances"]]
+    if len(old_boxes) != len(new_boxes):
+        yield f"{len(old_boxes)} → {len(new_boxes)} boxes"
+    elif old_boxes != new_boxes:
+        yield f"box moved, IoU {min(map(iou, old_boxes, new_boxes)):.2f}"
+    for old_box, new_box in zip(old["instances"], new["instances"], strict=False):
+        if old_box["score"] != new_box["score"]:
+            yield f"score {_score(old_box)} → {_score(new_box)}"
+            break
+    is_first_yes = not old["check"] and new["check"] == "verified"
+    if old["check"] != new["check"] and not is_first_yes:
         yield f"{old['check'] or 'no check'} → {new['check'] or 'no check'}"
 
 
-def _named(expressions: Expressions) -> dict[tuple[str, int], dict[str, Any]]:
-    """By text, and which of that text."""
-    counted, named = Counter[str](), {}
-    for e in expressions:
-        text = e["text"].casefold()
-        named[text, counted[text]] = e
-        counted[text] += 1
-    return named
+def _score(box: Mapping[str, Any]) -> str:
+    """Return a box's score in words."""
+    return "–" if box["score"] is None else f"{box['score']:.2g}"
+
+
+def _by_text(expressions: Expressions) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return expressions by their text in lower case and how many of that text come before."""
+    text_counts = Counter[str]()
+    by_text: dict[tuple[str, int], dict[str, Any]] = {}
+    for expression in expressions:
+        text = expression["text"].casefold()
+        by_text[text, text_counts[text]] = expression
+        text_counts[text] += 1
+    return by_text
 
 
 def _key(record: Mapping[str, Any]) -> int:
+    """Return a hash of a record's image and its row among the image's: small in memory."""
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

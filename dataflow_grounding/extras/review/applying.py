@@ -7,7 +7,9 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
 from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.records import Record, annotated_column
+from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.rows import Row, read_rows, write_rows
 from dataflow_grounding.extras.evaluation.metrics.agreeing import agreement
 from dataflow_grounding.extras.review._decisions import (
@@ -17,32 +19,39 @@ from dataflow_grounding.extras.review._decisions import (
     listed,
     review_files,
 )
-from dataflow_grounding.extras.review._overlay import version_of, word_of
+from dataflow_grounding.extras.review._overlay import reviewer_verdict, version_of
 from dataflow_grounding.extras.review.queues import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 
 def apply_decisions(
-    results: str, out: str | None = None, downloads: tuple[str, ...] = ()
+    results: str,
+    out: str | None = None,
+    downloads: tuple[str, ...] = (),
+    keep_rejected: bool = True,
 ) -> dict[str, Any]:
-    """Write the records as reviewed, in their order and with their ids.
+    """Write the records with all decisions on them, in their order and with their ids.
 
-    The file that was reviewed stays as it is.
+    The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
+    that was reviewed stays as it is. Decisions on records that it doesn't have are told.
 
     Args:
         results: A results folder, one of its steps', or a file of records.
         out: The file to write; None for `annotations.reviewed.jsonl` beside the records.
-        downloads: Files of decisions from folders that `review --static` wrote: they are taken over
-            first.
+        downloads: Files of decisions from folders that `review --static` wrote. A decision among
+            them that can't be taken is refused alone.
+        keep_rejected: Whether boxes that were rejected are written, with `verified: false`.
 
     Returns:
-        `reviewed` (the file), counts of `records`, of `expressions` that are `verified` and
-        `rejected`, of `decisions` taken over and `refused` (one line each, why), and
-        `second_reviews`: how far blind second ones agree.
+        `reviewed` (the file), counts of `records`, of expressions that are `verified` and
+        `rejected`, of `boxes_left_out`, of all `decisions` and those `taken_over`; `refused`, a
+        line for each decision that was: why; and `second_reviews`: how far blind second ones agree,
+        None without any.
 
     Raises:
-        InputError: There are no records or decisions, or a file can't be read or written.
+        InputError: There are no records or decisions, or a file can't be read or written, or `out`
+            is a file that is there already.
     """
     files = review_files(results)
     if out and (os.path.splitext(out)[1] not in RECORD_FILES or out in downloads):
@@ -52,7 +61,7 @@ def apply_decisions(
     refused: list[str] = []
     taken_over = 0
     if downloads:
-        refused, taken_over = _take_over(results, downloads)
+        taken_over, refused = _take_over(results, downloads)
     decisions = Decisions(files.decisions)
     decisions.tell_damaged()
     if not decisions.count and refused:
@@ -62,11 +71,16 @@ def apply_decisions(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
         )
     counts = Counter(records=0, verified=0, rejected=0)
-    homeless = set(decisions.standing[""].truths)
+    homeless = set(decisions.standing_of().outcomes)
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
+    # from there reviews and pipelines go on, whoever names it
+    is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     with told_as(InputError, f"can't write {path}"):
-        write_rows(path, _reviewed(files, decisions, counts, homeless))
+        without_rejected = WithoutRejected(keep_rejected or is_own_file)
+        write_rows(path, without_rejected(_reviewed(files, decisions, counts, homeless)))
+    if not is_own_file:
+        keep_classes(results, path)
     if homeless:
         more = ", …" if len(homeless) > 1 else ""
         say(
@@ -76,6 +90,7 @@ def apply_decisions(
     return {
         "reviewed": path,
         **counts,
+        "boxes_left_out": without_rejected.boxes,
         "decisions": decisions.count,
         "taken_over": taken_over,
         "refused": refused,
@@ -84,7 +99,10 @@ def apply_decisions(
 
 
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
-    """Raise InputError where the file to write, `out` if the user named it, is of use already."""
+    """Raise InputError where writing `path` would overwrite something.
+
+    The reviewed records of an earlier call may be. `out` is the same path if the user named it.
+    """
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
         raise InputError(
@@ -97,27 +115,27 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
 def _reviewed(
     files: ReviewFiles, decisions: Decisions, counts: Counter[str], homeless: set[str]
 ) -> Iterator[Record]:
-    """The records as reviewed.
+    """Yield the records with the decisions on them.
 
-    `counts` takes up how many there are and what was said of them; those of which there are
-    decisions go out of `homeless`.
+    Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
+    expressions goes up, and the keys of the records are removed from `homeless`.
     """
-    for key, record in records_with_keys(files.annotations):
+    for key, record in records_with_keys(files.annotations, decisions.decided_rows):
         homeless.discard(key)
-        reviewed = decisions.standing[""].reviewed(record, key)
+        reviewed = decisions.standing_of().reviewed(record, key)
         counts["records"] += 1
         rows = reviewed.get(annotated_column(reviewed))
         if isinstance(rows, list):
-            words = [word_of(row) for row in rows if isinstance(row, dict)]
-            counts["verified"] += words.count(True)
-            counts["rejected"] += words.count(False)
+            verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
+            counts["verified"] += verdicts.count(True)
+            counts["rejected"] += verdicts.count(False)
         yield reviewed
 
 
 def bring_up_to_date(annotations: str) -> None:
-    """Apply the decisions on a file of records anew, where they were applied before.
+    """Write the reviewed records of a file again, which a later run has written anew.
 
-    The file may be another by now.
+    Nothing is done where `apply` never wrote them, or there are no decisions.
     """
     files = review_files(annotations)
     if not os.path.exists(files.reviewed):
@@ -128,12 +146,13 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    """Raise InputError for decisions as they stand after they were taken.
+    """Raise InputError where `path` is a reviews.jsonl instead of what a page downloads.
 
-    These have what a page doesn't send.
+    Its changes have `before`, which a page doesn't send. `own` is named in the message: the
+    reviews.jsonl of these results.
     """
     for row in read_rows(path):
-        changes = row.data.get("changes") if row.data else None
+        changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
             continue
         if any(isinstance(change, dict) and "before" in change for change in changes):
@@ -143,11 +162,15 @@ def _refuse_log(path: str, own: str) -> None:
             )
 
 
-def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int]:
-    """Take decisions over from downloaded files: why some were refused, and how many were taken."""
+def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
+    """Append the decisions in downloaded files to reviews.jsonl.
+
+    Returns how many are new there, and a line for each that was refused. Raises InputError, and
+    takes none, where one of the files is a reviews.jsonl.
+    """
     reviewable = Reviewable(results)
-    decisions = Decisions(reviewable.files.decisions)
-    before = decisions.count
+    decisions = reviewable.decisions
+    count_before = decisions.count
     for path in downloads:
         _refuse_log(path, decisions.path)
     refused: list[str] = []
@@ -159,26 +182,27 @@ def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[list[str], int
             except (InputError, BrokenRow) as why:
                 refused.append(f"{path}, line {row.line}: {why}")
     decisions.sync()
-    return refused, decisions.count - before
+    return decisions.count - count_before, refused
 
 
 class _Download:
-    """A downloaded file of decisions that is taken over, line by line.
+    """Takes one downloaded file of decisions over, line by line.
 
-    Its page knew nothing of the decisions that are here, and gave ids of its own to expressions
-    that were added in it.
+    Its page knew no decision that was taken here since, and made up ids for expressions that were
+    added in it. So ids and versions of each line are replaced by those here.
     """
 
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
         self._reviewable = reviewable
         self._decisions = decisions
-        # By record and expression: the version that the file's last decision left, and "refused",
-        # which is no version, where it was refused. What builds on that is refused, too.
+        # By record and expression: the version that this file's last decision left. After a refused
+        # one it is "refused", which is no version, so that what builds on it is refused, too.
         self._versions: dict[tuple[str, str], str] = {}
-        self._ids: dict[str, str] = {}  # here, by the file's own, of expressions that it added
+        # By the file's id of an expression that it added: the id that it got here.
+        self._ids: dict[str, str] = {}
 
     def take(self, row: Row) -> None:
-        """Take a line over. Raises InputError, BrokenRow where it is refused."""
+        """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
         given = row.data or {}
         key = str(given.get("record"))
         changes: list[Mapping[str, Any]] = []
@@ -193,6 +217,7 @@ class _Download:
             raise
 
     def _decide(self, key: str, given: Mapping[str, Any], changes: list[Mapping[str, Any]]) -> None:
+        """Take one decision, with the ids and versions that its expressions have here."""
         if key not in self._reviewable.places:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.places[key])
@@ -204,34 +229,38 @@ class _Download:
             wanted.append({**change, "id": id, "version": version})
         who = str(given.get("who") or "unknown")
         decision = {**given, "record": key, "changes": wanted}
-        taken = self._decisions.decide(record, key, decision, who)
-        for change, now in zip(changes, taken, strict=False):
+        changes_here = self._decisions.decide(
+            record, key, decision, who, counts=self._reviewable.row_counts
+        )
+        for change, change_here in zip(changes, changes_here, strict=False):
             if change.get("fresh"):
-                self._ids[str(change.get("id"))] = now["id"]
-        for now in taken:
-            self._versions[key, now["id"]] = version_of(now["after"])
+                self._ids[str(change.get("id"))] = change_here["id"]
+        for change_here in changes_here:
+            self._versions[key, change_here["id"]] = version_of(change_here["after"])
 
 
 def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | None:
-    """How far blind second reviews agree with the first ones, on what both decided.
+    """Return `agreement` of blind second reviews with the first ones, on what both decided.
 
-    None where there are none.
+    None where nothing was decided twice. A second reviewer of the same expression counts again.
     """
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
-    counting = decisions.standing[""]
-    for key, record in records_with_keys(files.annotations):
-        for who, blind in decisions.standing.items():
+    counting = decisions.standing_of()
+    for key, record in records_with_keys(files.annotations, decisions.decided_rows):
+        for who, blind in decisions.standing_by_reviewer.items():
             if not who:
                 continue
-            both = counting.truths.get(key, {}).keys() & blind.truths.get(key, {}).keys()
+            both = counting.outcomes.get(key, {}).keys() & blind.outcomes.get(key, {}).keys()
             if both:
-                first.append(_rows_of(counting, record, key, both))
-                second.append(_rows_of(blind, record, key, both))
+                first.append(_only_expressions(both, counting, record, key))
+                second.append(_only_expressions(both, blind, record, key))
     return agreement(first, second) if first else None
 
 
-def _rows_of(standing: Standing, record: Record, key: str, ids: set[str]) -> dict[str, Any]:
-    """A record with those of its expressions, as they stand, that have one of the `ids`."""
-    rows = standing.rows(record, key)
+def _only_expressions(
+    ids: set[str], standing: Standing, record: Record, key: str
+) -> dict[str, Any]:
+    """Return a record with no other expressions than these, with the decisions on them."""
+    rows = standing.expressions(record, key)
     return {**record, "expressions": [row for id, row in rows.items() if id in ids]}

@@ -1,7 +1,6 @@
 """The certificate of a reviewed sample: how much of a file of records is wrong, with bounds."""
 
 import json
-import math
 import os
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_text, path_of, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.extras.review._certificate_page import certificate_page, widened_bounds
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._record_view import path_of_picture
 from dataflow_grounding.extras.review._sampling import (
@@ -30,34 +30,53 @@ from dataflow_grounding.extras.review._sampling import (
 from dataflow_grounding.extras.review.queues import Item, Reviewable, digest_of
 
 
-class Sampled(NamedTuple):
-    """A sample of the file as it is: what the certificate says of it, and the items that it drew.
+class StatedSample(NamedTuple):
+    """A sample that reviews.jsonl states of the file as it is.
 
-    `about` has `size`, `seed`, `when`, `who`, and in `gold` the digests of what was mixed in.
+    `about` is what the certificate says of it: `size`, `seed`, `when`, `who`, and in `gold` the
+    digests of the gold files that were mixed in. `items` are those that it drew.
     """
 
     about: dict[str, Any]
     items: list[Item]
 
 
-def certify(results: str, **how: Any) -> dict[str, Any]:
-    """Write what `certificate_of` says, with the time and a checksum. Raises InputError.
+def certify(
+    results: str,
+    gold: str | None = None,
+    max_error: float | None = None,
+    working: str | None = None,
+) -> dict[str, Any]:
+    """Write and return the certificate of RESULTS: `certificate_of` and `when` it was written.
 
-    It is written to `certificate.json` beside the records, of `x.jsonl` `x.certificate.json`.
+    It is written to `certificate.json` beside the records, for `x.jsonl` to `x.certificate.json`;
+    the file has a `checksum` besides. Takes and raises what `certificate_of` does.
     """
-    certificate = certificate_of(results, **how)
+    certificate = certificate_of(results, gold, max_error, working)
     certificate["when"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     signed = {**certificate, "checksum": _checksum(certificate)}
-    write_text(_path(results), dump_text(signed, 1) + "\n")
+    write_text(_certificate_path(results), dump_text(signed, 1) + "\n")
     return certificate
 
 
-def changes_since(results: str) -> Iterator[str]:
-    """What has changed since the certificate was written: itself, files or figures, a line each.
+def write_page(results: str, certificate: Mapping[str, Any]) -> str:
+    """Write a certificate as a page beside its file, and return the page's path.
 
-    All is reckoned anew. Raises InputError where there is no certificate.
+    Raises InputError where it can't be written.
     """
-    path = _path(results)
+    path = f"{os.path.splitext(_certificate_path(results))[0]}.html"
+    write_text(path, certificate_page(certificate, results))
+    return path
+
+
+def changes_since(results: str) -> Iterator[str]:
+    """Yield a line for each thing that has changed since the certificate was written.
+
+    That is the certificate itself, a file that it names, or a figure: all are worked out anew. What
+    can't be is compared without figures, and the error is the new `sentence`. The last line may
+    name pictures that couldn't be checked. Raises InputError where there is no certificate.
+    """
+    path = _certificate_path(results)
     certificate = read_object(path)
     files = certificate.get("files")
     if not isinstance(files, dict):
@@ -65,13 +84,13 @@ def changes_since(results: str) -> Iterator[str]:
             f"{path} is no certificate: `dataflowgrounding certify {results}` writes one"
         )
     with open(path, encoding="utf-8", newline="") as file:
-        # of two values under one key a reader sees the other
-        as_written = file.read() == dump_text(certificate, 1) + "\n"
-    if certificate.pop("checksum", None) != _checksum(certificate) or not as_written:
+        # The whole text: of a key that was written twice a checksum sees one value, a person both.
+        is_as_written = file.read() == dump_text(certificate, 1) + "\n"
+    if certificate.pop("checksum", None) != _checksum(certificate) or not is_as_written:
         yield f"{path}: edited since it was written"
     folder = os.path.dirname(path)
     try:
-        now = _reckoned_anew(results, certificate, folder)
+        now = _certificate_now(results, certificate, folder)
     except (GroundingError, KeyError, TypeError) as why:
         digests = {name: digest_of(os.path.join(folder, name)) for name in files}
         now = {**certificate, "files": digests, "sentence": str(why)}
@@ -86,8 +105,11 @@ def changes_since(results: str) -> Iterator[str]:
         )
 
 
-def _reckoned_anew(results: str, certificate: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """What a certificate in `folder` would say now, with what it says it was made with."""
+def _certificate_now(results: str, certificate: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return what `certificate_of` says now, with the gold, target and folder of a certificate.
+
+    `folder` is the certificate's, from which it names gold.
+    """
     gold = certificate.get("gold")
     target = certificate.get("target")
     if gold:
@@ -104,11 +126,11 @@ def certificate_of(
     max_error: float | None = None,
     working: str | None = None,
 ) -> dict[str, Any]:
-    """What the reviewed sample says of RESULTS.
+    """Return what the reviewed sample says of RESULTS.
 
-    The sample is all that `review --sample` stated for the file as it is: none can be left out.
-    Where m samples were stated they count as one, and bounds are at 1 - 0.05 / m: to go on until
-    the figure pleases gains nothing.
+    All samples that `review --sample` stated for the file as it is count as one: none can be left
+    out. With m of them bounds are at 1 - 0.05 / m, so that drawing samples until the figure pleases
+    gains nothing.
 
     Args:
         results: A results folder, one of its steps', or a file of records.
@@ -119,15 +141,15 @@ def certificate_of(
 
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses`
-            and `checks` of phrases and `run`, as the pipeline told them; SHA-256 of `files` (None
-            of a picture that is not found) and `prompts`; `version`.
+            and `checks` of phrases and `run`, as the pipeline wrote them; `working_folder`; SHA-256
+            of `files` (None for a picture that is not found) and `prompts`; `version`.
 
     Raises:
         InputError: No sample was stated for this file, one is not what its seed draws, or a file
             can't be read.
     """
     reviewable = Reviewable(results)
-    decisions = Decisions(reviewable.files.decisions)
+    decisions = reviewable.decisions
     decisions.tell_damaged()
     folder = os.path.dirname(reviewable.files.annotations) or "."
     working = working or os.path.relpath(os.curdir, folder)
@@ -150,24 +172,27 @@ def certificate_of(
     if max_error:
         accepted = certificate["boxes"]["high"] <= max_error
         certificate["target"] = {"max_error": max_error, "accepted": accepted}
-    certificate.update(_told_by_pipeline(groups))
+    certificate.update(_statuses_and_checks(groups))
     certificate["working_folder"] = working
-    certificate.update(_rests_on(reviewable, drawn, gold, folder))
+    certificate.update(_sources(reviewable, drawn, gold, folder))
     return {"sentence": _sentence(certificate), **certificate}
 
 
 def _reviewers(
     reviewable: Reviewable, decisions: Decisions, drawn: Iterable[Item]
 ) -> dict[str, int]:
-    """How many of the items that were drawn each reviewer decided last."""
+    """Return how many of the drawn items each reviewer decided last; those of nobody as "None"."""
     counts = Counter[str]()
     for item in drawn:
-        counts[str(decisions.by.get((reviewable.keys[item.record], item.id)))] += 1
+        counts[str(decisions.last_reviewer.get((reviewable.keys[item.record], item.id)))] += 1
     return dict(counts)
 
 
-def _told_by_pipeline(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, Any]:
-    """The statuses of all phrases, and what checks of the pipeline said of them."""
+def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, Any]:
+    """Count the `statuses` of all phrases, and in `checks` what checks of the pipeline said.
+
+    The share of a check is of the phrases that were checked.
+    """
     statuses = Counter[str]()
     checks = Counter[str]()
     for item, own in groups.items():
@@ -182,15 +207,19 @@ def _told_by_pipeline(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, Any
     return {"statuses": dict(statuses), "checks": shares}
 
 
-def _samples(reviewable: Reviewable, decisions: Decisions) -> list[Sampled]:
-    """The samples of the file as it is; their pictures are found then. Raises InputError."""
-    samples: dict[tuple[int, int], Sampled] = {}
+def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
+    """Return the samples that were stated of the file as it is, each size and seed once.
+
+    The folders in which their reviewers had pictures looked for are put before those of
+    `reviewable`. Raises InputError where there are none, or one is not what its seed draws.
+    """
+    samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
         seed = stated.get("seed")
         if type(size) is not int or type(seed) is not int or size <= 0:
             continue
-        drawn, items = reviewable.sample(size, seed)
+        drawn, items = reviewable.draw_sample(size, seed)
         if stated.get("annotations") != drawn["annotations"]:
             continue  # it is of another version of the file
         if {**stated, **drawn} != stated:
@@ -201,7 +230,7 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[Sampled]:
             reviewable.folders = (str(stated["image_root"]), *reviewable.folders)
         if (size, seed) not in samples:
             about = {name: stated[name] for name in ("size", "seed", "when", "who")}
-            samples[size, seed] = Sampled({**about, "gold": []}, items)
+            samples[size, seed] = StatedSample({**about, "gold": []}, items)
         if stated.get("gold"):
             samples[size, seed].about["gold"].append(stated["gold"])
     if not samples:
@@ -214,11 +243,12 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[Sampled]:
 
 
 def _on_gold(
-    reviewable: Reviewable, decisions: Decisions, gold: str, samples: Iterable[Sampled]
+    reviewable: Reviewable, decisions: Decisions, gold: str, samples: Iterable[StatedSample]
 ) -> dict[str, Any]:
-    """How often reviewers said otherwise than the gold.
+    """Return a `figure` of how often reviewers decided otherwise than the gold.
 
-    What was mixed in and not settled counts as wrong.
+    All items that the gold knows and somebody decided count, and besides those that were mixed into
+    a sample and not settled: these are open, and so count as wrong.
     """
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
@@ -227,22 +257,24 @@ def _on_gold(
         if digest in sample.about["gold"]:
             shown.update(mixed_in(answers, sample.items))
     settled = settled_of(reviewable, decisions, answers)
-    words: list[bool | None] = []
+    agreements: list[bool | None] = []
     for item, answer in answers.items():
-        word = settled[item]
-        if word is not None:
-            words.append(word == answer)
+        verdict = settled[item]
+        if verdict is not None:
+            agreements.append(verdict == answer)
         elif item in shown:
-            words.append(None)
-    return figure(words)
+            agreements.append(None)
+    return figure(agreements)
 
 
-def _rests_on(
+def _sources(
     reviewable: Reviewable, drawn: Iterable[Item], gold: str | None, folder: str
 ) -> dict[str, Any]:
-    """What `run.json` told, and digests of all that was read, by paths from the folder.
+    """Return what a certificate rests on: `run`, digests of `files` and `prompts`, `version`.
 
-    The run's files and pictures are called as it names them, so that the folder may be moved.
+    Files are those of the review, of the run's data, and the pictures of the drawn items. They are
+    called by their paths from `folder`, or as run and records name them, so that the folder may be
+    moved. A picture that isn't found has the digest None.
     """
     run_path = _first_file("run.json", (os.path.join(folder, ".."), folder))
     run = read_object(run_path)
@@ -275,7 +307,7 @@ def _rests_on(
 
 
 def _first_file(path: str, folders: Sequence[str]) -> str:
-    """A file of that path in one of the folders, the last first; empty where none has it."""
+    """Return the path of a file in one of the folders, the last first; "" where none has it."""
     for folder in reversed(folders):
         candidate = os.path.join(folder, path)
         if os.path.isfile(candidate):
@@ -283,16 +315,21 @@ def _first_file(path: str, folders: Sequence[str]) -> str:
     return ""
 
 
-def _path(results: str) -> str:
+def _certificate_path(results: str) -> str:
+    """Return the path of the certificate of RESULTS."""
     return review_files(results).decisions.removesuffix("reviews.jsonl") + "certificate.json"
 
 
 def _checksum(value: Any) -> str:
+    """Return the SHA-256 of a value in JSON, in hex; the order of keys makes no difference."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """A line for each value that is another in two pieces of JSON."""
+    """Yield a line for each value that differs in two pieces of JSON, by its keys.
+
+    Lists are compared as a whole.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             yield from _differences(
@@ -303,6 +340,7 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 
 def _sentence(certificate: Mapping[str, Any]) -> str:
+    """Return the certificate in a sentence: shares wrong and missed, with all that limits them."""
     boxes = certificate["boxes"]
     missed = certificate["phrases_missed"]
     gold = certificate["gold"]
@@ -325,9 +363,9 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
-    """A certificate for people.
+    """Yield a certificate in lines for people.
 
-    Its sentence, the shares by group, and what the pipeline's checks said of phrases.
+    These are its sentence, the shares by group, and what the pipeline's checks said of phrases.
     """
     yield certificate["sentence"]
     for name, groups in certificate["by"].items():
@@ -340,8 +378,11 @@ def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
-    """A share of something in percent, and its bounds, rounded outwards."""
-    share = "unknown" if figure["share"] is None else f"{100 * figure['share']:.1f}%"
-    low = math.floor(round(1000 * figure["low"], 3)) / 10
-    high = math.ceil(round(1000 * figure["high"], 3)) / 10
-    return f"{share}{of_what} (95%: {low:.1f}–{high:.1f}%)"
+    """Return the share of a `figure` in percent, and its bounds, rounded so that they only widen.
+
+    Where nothing was judged there are bounds alone.
+    """
+    low, high = widened_bounds(figure)
+    if figure["share"] is None or (0 < figure["looked_at"] == figure["unsettled"]):
+        return f"not judged: {low:.1f} to {high:.1f}%{of_what}"
+    return f"{100 * figure['share']:.1f}%{of_what} (95%: {low:.1f}–{high:.1f}%)"

@@ -1,113 +1,223 @@
-// What a reviewer decides: shown at once, sent in order, one decision after the other. A version goes along with each
-// change, so that a decision on what another changed meanwhile is refused. reviewData, where --static wrote it, stands
-// for the server: decisions are then collected, for a file. How much is left and saved, and what wasn't taken, and why,
-// stands above the records.
+// What a reviewer decides: shown at once, sent in order. A version goes along with each change, so that a decision on
+// what another changed meanwhile is refused. reviewData, where --static wrote it, stands for the server: decisions are
+// then collected, for a file. How much is left and saved, and what wasn't taken, and why, stands above the records.
 "use strict";
 
 const reviewDecisions = (() => {
   const GRID = 60; // boxes on a page of the grid, decisions sent at once
   const MOST_NAMED = 5; // refusals
+  const MOST_CHANGES = 5; // kept for a screen reader
+
   const byId = (id) => document.getElementById(id);
   const pause = (milliseconds) => new Promise((ready) => setTimeout(ready, milliseconds));
   const found = (view, id) => view.expressions.find((e) => e.id === id);
+
   // An expression as it is given back.
   const boxes = (e) => e.instances.map(({ bbox, verified }, from) => ({ from, bbox, verified }));
   const given = (e, more) => ({ status: e.status, verified: e.verified, instances: boxes(e), ...more });
+
   // Where the box of an item, or what was put in its place, is among those of its phrase by now; null where it is gone.
   function placeOf(view, item) {
     const { instances } = found(view, item.id) || { instances: [] };
-    const place = instances.findIndex(({ box }) => box === item.box), other = instances[item.box];
-    return place >= 0 ? place : other && other.box === undefined ? item.box : null;
+    const place = instances.findIndex(({ box }) => box === item.box);
+    return place >= 0 ? place : null;
   }
+
+  // What an item is by now, a box or a phrase without one; undefined where it was deleted.
+  function judgedOf(view, item) {
+    const e = found(view, item.id);
+    return e && item.box !== null ? e.instances[placeOf(view, item)] : e;
+  }
+
   // Whether a reviewer judged an item, deleted it, or put something else in its place.
   function isDecided(view, item) {
-    const e = found(view, item.id), judged = e && item.box !== null ? e.instances[placeOf(view, item)] : null;
-    if (!e || item.box === null) return !e || Boolean(e.reviewed_by);
-    return !judged || typeof judged.verified === "boolean";
+    const judged = judgedOf(view, item);
+    if (!judged) return true;
+    return item.box === null ? Boolean(judged.reviewed_by) : typeof judged.verified === "boolean";
+  }
+
+  const isRejected = (view, item) => isDecided(view, item) && judgedOf(view, item)?.verified === false;
+
+  // A wrong one for which no person has drawn a further box.
+  function isToMend(view, item) {
+    if (!isRejected(view, item)) return false;
+    const { instances } = found(view, item.id);
+    const rejected = instances.filter(({ verified }) => verified === false).length;
+    const further = instances.filter(({ box, evidence }) => box === undefined && evidence === "person").length;
+    return item.box === null || rejected > further;
+  }
+
+  // Whether an item is among those that are asked for. What another decided, this page can't tell from its own.
+  function isShown({ show, record }, view, item) {
+    if (show === "rejected") return isRejected(view, item);
+    if (show === "mend") return isToMend(view, item);
+    if (show === "mine") return isDecided(view, item) && Boolean(judgedOf(view, item));
+    if (show === "all" || (!show && record)) return Boolean(judgedOf(view, item));
+    return !isDecided(view, item) && (show !== "empty" || item.box === null);
   }
 
   async function answer(path, body) {
     const headers = { "Content-Type": "application/json" };
     const response = await fetch(path, body && { method: "POST", headers, body: JSON.stringify(body) });
     const said = await response.json();
-    if (!response.ok) throw Object.assign(new Error(said.error), { said: true });
+    if (!response.ok) throw saidError(said.error);
     return said;
   }
+  const saidError = (message) => Object.assign(new Error(message), { said: true });
+
   const asking = {
     ask: (wanted) => answer(`next?${new URLSearchParams(wanted)}`),
     send: async (decisions) => (await answer("decide", { decisions })).answers,
   };
+
   // The same without a server; `kept` are all decisions, `views` the records by place as they stand.
   function collecting(data, views) {
-    const kept = [], viewOf = ({ record }) => views.get(record) || data.records[record];
-    data.items.forEach((item, place) => { item.place = place; });
-    const fits = (w) => (item) => !isDecided(viewOf(item), item) && (!w.status || item.status === w.status)
-      && (!w.text || item.text.toLowerCase().includes(w.text.toLowerCase())) && (!w.head || item.head === w.head)
-      && (!w.below || (item.score !== null && item.score < Number(w.below)));
-    async function ask(w) {
-      if (w.below && Number.isNaN(Number(w.below.trim() || NaN))) {
-        throw Object.assign(new Error(`'below' should be a score from 0 to 1, not '${w.below}'`), { said: true });
-      }
-      const fitting = data.items.filter(fits(w)), isGrid = w.mode === "grid";
-      const open = isGrid ? fitting.filter(({ box }) => box !== null) : fitting;
-      if (isGrid) open.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
-      const items = isGrid ? open.slice(0, GRID) : open.filter(({ place }) => place >= w.place).slice(0, w.most);
-      const next = items.length ? items[items.length - 1].place + 1 : data.items.length;
-      return { items, records: items.map(viewOf), place: isGrid ? 0 : next, left: fitting.length };
+    const kept = [];
+    const viewOf = ({ record }) => views.get(record) || data.records[record];
+    const holds = (text, part) => text.toLowerCase().includes(part.trim().toLowerCase());
+
+    function isNamed(item, words) {
+      const { key, path } = viewOf(item);
+      return holds(key, words) || holds(path.split(/[\\/]/).pop(), words);
     }
-    async function send(some) {
-      kept.push(...some);
-      return some.map(({ uid }) => ({ uid }));
+    function fits(item, wanted) {
+      return (!wanted.status || item.status === wanted.status)
+        && (!wanted.text || holds(item.text, wanted.text))
+        && (!wanted.head || item.head === wanted.head)
+        && (!wanted.record || isNamed(item, wanted.record))
+        && (!wanted.below || (item.score !== null && item.score < Number(wanted.below)));
+    }
+    function countsOf(items) {
+      const count = (isBox, isLeft) => items.filter((item) =>
+        (item.box !== null) === isBox && !(isLeft && isDecided(viewOf(item), item))).length;
+      return { boxes: count(true, true), all_boxes: count(true), phrases: count(false, true),
+        all_phrases: count(false) };
+    }
+    async function ask(wanted) {
+      if (wanted.below && Number.isNaN(Number(wanted.below.trim() || NaN))) {
+        throw saidError(`'below' should be a score from 0 to 1, not '${wanted.below}'`);
+      }
+      const fitting = data.items.filter((item) => fits(item, wanted));
+      const order = wanted.mode === "grid" ? orderOfGrid(fitting, wanted) : fitting;
+      const isWanted = (item) => isShown(wanted, viewOf(item), item);
+      const { items, place } = pageOf(order, wanted, isWanted);
+      return { items, place, records: items.map(viewOf), progress: countsOf(fitting),
+        shown: fitting.filter(isWanted).length,
+        to_mend: fitting.filter((item) => isToMend(viewOf(item), item)).length, order: null };
+    }
+    function orderOfGrid(items, { show }) {
+      const shown = items.filter(({ box }) => (box === null) === (show === "empty"));
+      return shown.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
+    }
+    // Those from a place on, and the place behind them.
+    function pageOf(order, { mode, place, most }, isWanted) {
+      const items = [];
+      let n = Number(place);
+      for (; n < order.length && items.length < (mode === "grid" ? GRID : most); n++) {
+        if (isWanted(order[n])) items.push(order[n]);
+      }
+      return { items, place: n };
+    }
+    async function send(decisions) {
+      kept.push(...decisions);
+      return decisions.map(({ uid }) => ({ uid }));
     }
     return { ask, send, kept };
   }
 
   // What changes make of a record, as far as the page can tell before the server has.
   function applied(view, changes) {
-    const next = structuredClone(view), rows = next.expressions;
-    for (const { id, after } of changes) {
-      const place = rows.findIndex((e) => e.id === id), isOwn = place < 0;
-      const old = isOwn ? { id, isOwn, reasons: [], check: "", span: null, instances: [], meaning: "" } : rows[place];
-      rows.splice(isOwn ? rows.length : place, isOwn ? 0 : 1, ...(after ? [changed(view, old, after)] : []));
-    }
+    const next = structuredClone(view);
+    changes.forEach((change) => applyTo(next.expressions, change, view));
     let colors = 0;
-    const colorOf = (e) => (e.instances.length ? colors++ % recordPage.COLORS : null);
-    rows.forEach((e, n) => Object.assign(e, { index: n, color: colorOf(e) }));
+    next.expressions.forEach((e, n) => {
+      e.index = n;
+      e.color = e.instances.length ? colors++ % recordPage.COLORS : null;
+    });
     return next;
   }
+  function applyTo(rows, { id, after }, view) {
+    const place = rows.findIndex((e) => e.id === id);
+    if (place >= 0) {
+      rows.splice(place, 1, ...(after ? [changed(view, rows[place], after)] : []));
+    } else if (after) { // it is new, and this page alone knows its id
+      const fresh = { id, isOwn: true, reasons: [], check: "", span: null, instances: [], meaning: "" };
+      rows.push(changed(view, fresh, after));
+    }
+  }
   function changed(view, old, after) {
-    const was = ({ from, of }) =>
-      (of ? { ...found(view, of.id).instances[of.box], box: undefined } : from === null ? {} : old.instances[from]);
-    const instances = after.instances.map((one) =>
-      ({ evidence: "person", score: null, ...was(one), bbox: one.bbox, verified: one.verified }));
+    const instances = after.instances.map((box) => ({ evidence: "person", score: null, ...boxBefore(view, old, box),
+      bbox: box.bbox, verified: box.verified }));
     const units = (n) => [...view.caption].slice(0, n).join("").length; // of UTF-16, for so many code points
+    const span = after.char_span ? after.char_span.map(units) : old.span;
+    const verified = wordOn(instances, after);
+    return { ...old, ...after, instances, verified, span, reviewed_by: verified === null ? null : "you" };
+  }
+  function boxBefore(view, old, { from, of, bbox }) {
+    if (of) return { ...found(view, of.id).instances[of.box], box: undefined };
+    if (from === null) return {};
+    const before = old.instances[from];
+    return String(before.bbox) === String(bbox) ? before : { ...before, evidence: "person", score: null };
+  }
+  function wordOn(instances, after) {
     const verdicts = instances.length ? instances.map((i) => i.verified) : [after.verified];
-    const verified = verdicts.includes(false) ? false : verdicts.every((verdict) => verdict === true) || null;
-    return { ...old, ...after, instances, verified, span: after.char_span ? after.char_span.map(units) : old.span,
-      reviewed_by: verified === null ? null : "you" };
+    if (verdicts.includes(false)) return false;
+    return verdicts.every((verdict) => verdict === true) || null;
   }
 
   // The page that shows them says why() a thing is there; taken(items, view, old) tells it which items were refused and
   // what a decision has made of its record, null where more wait.
   const page = {};
-  const views = new Map(), versions = new Map(); // by record's place; by its key and an expression's id
+  const views = new Map(); // by record's place
+  const versions = new Map(); // by its key and an expression's id
+  const nameOf = (key, id) => `${key} ${id}`;
   let waiting = []; // decisions to send; `ids`: of the expressions that each is on
-  let done = [], undone = []; // to undo and to redo, those together that are taken back in one
-  const local = window.reviewData, store = local ? collecting(local, views) : asking;
-  let sending = false, asked = null, left = 0, since = performance.now(), who = local && local.who;
+  let done = []; // to undo, those together that are taken back in one
+  let undone = []; // to redo
+  const local = window.reviewData;
+  const store = local ? collecting(local, views) : asking;
+  let sending = false;
+  let isHeld = false; // more is to be sent at once
+  let asked = null;
+  let left = { boxes: 0, all_boxes: 0, phrases: 0, all_phrases: 0 };
+  let shown = 0; // things that are asked for
+  let toMend = 0;
+  let since = performance.now();
+  let who = local && local.who;
   let refused = []; // since the last action, each with its items
-  let lost = "", wasLost = ""; // why nothing is saved
+  let lost = ""; // why nothing is saved
+  let wasLost = "";
 
+  // Errors, hints and what changed have places of their own, whose size doesn't change with what they say.
   const tell = (text) => byId("refused").replaceChildren(recordPage.pageText(text));
+  const hint = (text) => byId("hint").replaceChildren(recordPage.pageText(text));
+  function announce(text) { // to a screen reader
+    const list = byId("changes");
+    list.append(recordPage.node("p", null, text));
+    while (list.children.length > MOST_CHANGES) list.firstChild.remove();
+  }
   function whyRefused() {
-    const all = [...new Set(refused.map(({ error }) => error))], more = all.length - MOST_NAMED;
-    const told = `${all.slice(0, MOST_NAMED).join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
-    return all.length ? `Not taken: ${told}. Look again: this is how it stands now.` : "";
+    if (!refused.length) return "";
+    const all = [...new Set(refused.map(({ error }) => error))];
+    const more = all.length > MOST_NAMED ? `; and ${all.length - MOST_NAMED} more` : "";
+    const named = all.slice(0, MOST_NAMED).join("; ");
+    return `Not taken: ${named}${more}. Look again: this is how it stands now.`;
+  }
+  const counted = (n, name, names = `${name}s`) => `${n.toLocaleString("en")} ${n === 1 ? name : names}`;
+  function leftText() {
+    const boxesLeft = `${left.boxes.toLocaleString("en")} of ${counted(left.all_boxes, "box", "boxes")}`;
+    return `${boxesLeft}, ${counted(left.phrases, "phrase")} without a box`;
+  }
+  function savedText() {
+    if (waiting.length) return `${waiting.length} not saved yet`;
+    if (local) return "";
+    return refused.length ? `all saved but ${refused.length}` : "all saved";
   }
   function tellSaved() {
-    byId("left").textContent = `${left.toLocaleString("en")} left`;
-    byId("saved").textContent = waiting.length ? `${waiting.length} not saved yet`
-      : local ? "" : `all saved${refused.length ? ` but ${refused.length}` : ""}`;
+    byId("left").textContent = leftText();
+    byId("progress").max = Math.max(1, left.all_boxes + left.all_phrases);
+    byId("progress").value = left.all_boxes + left.all_phrases - left.boxes - left.phrases;
+    byId("saved").textContent = savedText();
     byId("download").hidden = !lost && !local;
     if (lost || wasLost) tell(lost || whyRefused());
     wasLost = lost;
@@ -116,26 +226,35 @@ const reviewDecisions = (() => {
   function forget() {
     refused = [];
     tell(lost);
+    hint("");
   }
 
   // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
   function learn(view, ids = []) {
-    const isShown = !waiting.some((decision) => decision.record === view.key);
+    const isShownNow = !waiting.some((decision) => decision.record === view.key);
     for (const { id, version } of view.expressions) {
-      if (isShown || ids.includes(id)) versions.set(`${view.key} ${id}`, version);
+      if (isShownNow || ids.includes(id)) versions.set(nameOf(view.key, id), version);
     }
-    if (isShown) views.set(view.place, view);
-    return isShown;
+    if (isShownNow) views.set(view.place, view);
+    return isShownNow;
   }
   async function ask(wanted) {
     const said = await store.ask(wanted);
     Object.values(said.records).forEach((view) => learn(view));
-    [who, asked, left] = [said.who || who, wanted, said.left];
+    asked = wanted;
+    who = said.who || who;
+    count(said);
     tellSaved();
     return said;
   }
+  function count(said) {
+    left = said.progress;
+    shown = said.shown;
+    toMend = said.to_mend;
+  }
   function enqueue(action, view, ids, changes, next, more) {
-    const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`, now = performance.now();
+    const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;
+    const now = performance.now();
     waiting.push({ uid, ids, record: view.key, action, queue: page.why(), changes, seconds: (now - since) / 1000,
       ...(local && { who, when: new Date().toISOString() }), ...more });
     if (!more.seconds) since = now;
@@ -145,90 +264,130 @@ const reviewDecisions = (() => {
   }
   function commit(action, view, changes, more = {}) {
     const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
-    const ids = changes.map(({ id }) => id), uid = enqueue(action, view, ids, changes, next, more);
+    const ids = changes.map(({ id }) => id);
+    const uid = enqueue(action, view, ids, changes, next, more);
     done.push([{ uid, ids, action, place: view.place, before: view, id: ids[0], items: more.items || [] }]);
     undone = [];
   }
-  // What run() commits is taken back in one.
+  // What run() commits is taken back in one, and sent together.
   function together(run) {
     const first = done.length;
-    run();
+    held(run);
     if (done.length > first) done.push(done.splice(first).flat());
+    flush();
   }
+  function held(run) {
+    isHeld = true;
+    try {
+      run();
+    } finally {
+      isHeld = false;
+    }
+  }
+
   // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
   function undo(again = false) {
-    const [from, to] = again ? [undone, done] : [done, undone], last = from.pop();
+    const [from, to] = again ? [undone, done] : [done, undone];
+    const last = from.pop();
     if (!last) return null;
-    to.push(last.reverse().map((one) => {
-      const now = views.get(one.place), comment = one.action === "comment" && { comment: one.before.comment };
-      const uid = enqueue("undo", now, one.ids, [], one.before, { undoes: one.uid, ...comment });
-      return { ...one, before: now, uid };
-    }));
+    held(() => to.push(last.reverse().map(takenBack)));
+    flush();
     return last;
+  }
+  function takenBack(decision) {
+    const now = views.get(decision.place);
+    const comment = decision.action === "comment" && { comment: decision.before.comment };
+    const uid = enqueue("undo", now, decision.ids, [], decision.before, { undoes: decision.uid, ...comment });
+    return { ...decision, before: now, uid };
   }
   // Undo the drawing of a phrase's box, with how it was moved since, where nothing else came after it.
   function undraw(view, { id, instances }, box) {
-    const first = done.findLastIndex(([one]) => one.action !== "move"), [drawn] = done[first] || [{}];
-    const isOnIt = ([one]) => one.place === view.place && one.id === id;
+    const first = done.findLastIndex(([decision]) => decision.action !== "move");
+    const [drawn] = done[first] || [{}];
+    const isOnIt = ([decision]) => decision.place === view.place && decision.id === id;
     const boxesOf = (all) => JSON.stringify(all.map(({ bbox }) => bbox));
-    if (drawn.action !== "draw" || !done.slice(first).every(isOnIt)
-      || boxesOf(found(drawn.before, id).instances) !== boxesOf(instances.toSpliced(box, 1))) return false;
+    if (drawn.action !== "draw" || !done.slice(first).every(isOnIt)) return false;
+    if (boxesOf(found(drawn.before, id).instances) !== boxesOf(instances.toSpliced(box, 1))) return false;
     while (done.length > first) undo();
     return true;
   }
   function stamp({ record, changes }) {
-    for (const one of changes) one.version = (!one.fresh && versions.get(`${record} ${one.id}`)) || "";
+    for (const change of changes) {
+      change.version = (!change.fresh && versions.get(nameOf(record, change.id))) || "";
+    }
+  }
+  // What can be sent at once. A second decision on a phrase waits for the first one's answer, and with it for the
+  // phrase's version; so does what comes after a new phrase, whose id the answer has.
+  function nextBatch() {
+    const busy = new Set();
+    return waiting.slice(0, GRID).filter(({ record, ids, changes }) => {
+      const names = ids.map((id) => nameOf(record, id));
+      const isFree = !busy.has(record) && !names.some((name) => busy.has(name));
+      names.forEach((name) => busy.add(name));
+      if (changes.some(({ fresh }) => fresh)) busy.add(record);
+      return isFree;
+    });
   }
   async function flush() {
     tellSaved();
-    if (sending) return;
+    if (sending || isHeld) return;
     sending = true;
-    while (waiting.length) {
-      // A second change of one record waits for the first one's answer, and with it for its version.
-      const some = waiting.slice(0, GRID), records = some.map((decision) => decision.record);
-      const batch = some.filter((decision, n) => records.indexOf(decision.record) === n);
-      batch.forEach(stamp);
-      const answers = await store.send(batch).catch((error) => {
-        const kept = "What you decide is kept in this page and sent";
-        lost = error.said ? `Not saved: ${error.message}. ${kept} again.`
-          : `The server doesn't answer. ${kept} when it does.`;
-      });
-      if (answers) settle(batch, answers);
-      else {
-        tellSaved();
-        await pause(1500);
-      }
-    }
+    while (waiting.length) await sendSome();
     sending = false;
     tellSaved();
-    const now = asked, said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
-    if (said && asked === now) left = said.left; // of how many things a decision was, the queue knows
+    await countAnew();
+  }
+  async function sendSome() {
+    const batch = nextBatch();
+    batch.forEach(stamp);
+    try {
+      settle(batch, await store.send(batch));
+    } catch (error) {
+      const kept = "What you decide is kept in this page and sent";
+      lost = error.said ? `Not saved: ${error.message}. ${kept} again.`
+        : `The server doesn't answer. ${kept} when it does.`;
+      tellSaved();
+      await pause(1500);
+    }
+  }
+  async function countAnew() { // of how many things a decision was, the queue knows
+    const now = asked;
+    const said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
+    if (said && asked === now) count(said);
     tellSaved();
   }
   function settle(batch, answers) {
     lost = "";
     waiting = waiting.filter((decision) => !batch.includes(decision));
-    answers.forEach((said, n) => {
+    const items = answers.map(({ error }, n) => (error ? refuse(batch[n], error) : []));
+    answers.forEach(({ view }, n) => {
       try {
-        taken(said, batch[n]);
+        taken(view, batch, answers, items[n]);
       } catch (error) { // of the page's own: what was sent is saved all the same
         reportError(error);
       }
     });
   }
-  // What the server says stands. Where it refused, later decisions on the same were made on what isn't so.
-  function taken({ error, view }, decision) {
-    const isOff = (one) => one.record === decision.record && one.ids.some((id) => decision.ids.includes(id));
-    const off = error ? [decision, ...waiting.filter(isOff)] : [], items = off.flatMap((one) => one.items || []);
-    if (error) {
-      const others = (some) => some.filter(({ uid }) => off.every((one) => one.uid !== uid));
-      waiting = waiting.filter((one) => !isOff(one));
-      [done, undone] = [done, undone].map((list) => list.map(others).filter((some) => some.length));
-      refused.push({ error, items });
-      tell(whyRefused());
-    }
-    const old = view && views.get(view.place), isShown = view && learn(view, error ? [] : decision.ids);
-    page.taken(items, isShown ? view : null, old);
+  // Later decisions on the same were made on what isn't so: they are refused, too. Gives the items of all of them.
+  function refuse(decision, error) {
+    const isOff = (other) => other.record === decision.record && other.ids.some((id) => decision.ids.includes(id));
+    const off = [decision, ...waiting.filter(isOff)];
+    const items = off.flatMap((other) => other.items || []);
+    const isGone = ({ uid }) => off.some((other) => other.uid === uid);
+    const kept = (list) => list.map((some) => some.filter((one) => !isGone(one))).filter((some) => some.length);
+    waiting = waiting.filter((other) => !isOff(other));
+    done = kept(done);
+    undone = kept(undone);
+    refused.push({ error, items });
+    tell(whyRefused());
+    return items;
+  }
+  // What the server says stands: a record's view comes with the last decision on it.
+  function taken(view, batch, answers, items) {
+    const isOfIt = (decision, n) => view && decision.record === view.key && !answers[n].error;
+    const old = view && views.get(view.place);
+    const isShownNow = view && learn(view, batch.filter(isOfIt).flatMap(({ ids }) => ids));
+    page.taken(items, isShownNow ? view : null, old);
   }
   const sent = async () => { while (sending || waiting.length) await pause(5); };
   const mayBeLost = () => waiting.length > 0 || Boolean(local);
@@ -240,7 +399,14 @@ const reviewDecisions = (() => {
   }
   const begin = () => { since = performance.now(); };
   const elapsed = () => (performance.now() - since) / 1000;
-  return { page, found, boxes, given, isDecided, placeOf, pause, tell, whyRefused, forget, ask, commit, together, undo,
-    undraw, sent, fileOf, mayBeLost, begin, elapsed, isLocal: Boolean(local), left: () => left,
-    viewOf: (item) => views.get(item.record), refused: () => refused.flatMap(({ items }) => items) };
+  return {
+    page, found, boxes, given, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted, leftText,
+    whyRefused, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
+    isLocal: Boolean(local),
+    left: () => left,
+    shown: () => shown,
+    toMend: () => toMend,
+    viewOf: (item) => views.get(item.record),
+    refused: () => refused.flatMap(({ items }) => items),
+  };
 })();

@@ -1,62 +1,114 @@
-// The grid of a review: boxes of one thing, of which the wrong ones are marked and the rest is accepted.
+// The grid of a review: boxes of one thing, or phrases without a box, of which the wrong ones are marked and the rest is
+// accepted.
 "use strict";
 
 const reviewGrid = (() => {
-  const { node } = recordPage, { found, viewOf, placeOf } = reviewDecisions;
+  const { node } = recordPage;
+  const { found, viewOf, placeOf, counted } = reviewDecisions;
   const FIRST = 11; // cells count from here: two digits each
   const LOOK = 500; // milliseconds within which nobody has seen a page
+  const CROP = 130; // CSS pixels of a box's crop
+  const MOST_HEADS = 9; // things named above a page
 
   const main = document.getElementById("main");
-  let page = { items: [] }, wrong = new Set(); // items that are marked
+  let page = { items: [] };
+  let wrong = new Set(); // items that are marked
   let closed = null; // a page that is sent, or not seen yet
 
-  function draw(now, title, marked = [], tools = []) {
-    [page, wrong, closed] = [now, new Set(marked), now];
-    const heads = [...new Set(page.items.map((item) => item.head))];
-    const cells = page.items.map((item, n) => {
-      const view = viewOf(item), e = found(view, item.id);
-      const cell = node("button", { type: "button", class: "cell", "aria-pressed": String(wrong.has(item)) },
-        recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, 130),
-        node("span", { class: "phrase", dir: "auto" }, node("kbd", null, String(n + FIRST)), " ", e.text));
-      cell.addEventListener("click", (event) => {
-        mark(n);
-        if (event.detail) cell.blur(); // after a click, unlike a key, Enter is the page's again
-      });
-      return cell;
-    });
+  function draw(now, task, marked, tools) {
+    page = now;
+    closed = now;
+    wrong = new Set(marked || page.items.filter((item) => reviewDecisions.isRejected(viewOf(item), item)));
+    const isOfBoxes = page.items[0].box !== null;
+    const cells = page.items.map(cellOf);
     main.replaceChildren(
-      node("h2", { id: "head" }, heads.slice(0, 9).join(", "), heads.length > 9 && " …", `: ${title}`),
-      node("div", { class: "cells", role: "group", "aria-labelledby": "head", "aria-busy": true }, cells),
-      node("p", { class: "tools" }, tools));
+      node("h2", { id: "head" }, headOf(isOfBoxes), ": ", task),
+      node("div", { class: isOfBoxes ? "cells" : "cells whole", role: "group", "aria-labelledby": "head",
+        "aria-busy": true }, cells),
+      node("p", { class: "tools toolbar" }, tools));
+    reviewDecisions.announce(`${counted(cells.length, "cell")}, ${wrong.size} marked: ${headOf(isOfBoxes)}`);
     seen(now);
+  }
+  function headOf(isOfBoxes) {
+    if (!isOfBoxes) return "Phrases without a box";
+    const heads = [...new Set(page.items.map((item) => item.head))];
+    return heads.slice(0, MOST_HEADS).join(", ") + (heads.length > MOST_HEADS ? " …" : "");
+  }
+  function cellOf(item, n) {
+    const view = viewOf(item);
+    const e = found(view, item.id);
+    const picture = item.box === null ? wholeOf(view)
+      : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, CROP);
+    const number = node("kbd", null, String(n + FIRST));
+    const cell = node("button", { type: "button", class: "cell", "aria-pressed": String(wrong.has(item)) }, picture,
+      node("span", { class: "phrase", dir: "auto" }, number, " ", e.text));
+    cell.addEventListener("click", (event) => {
+      mark(n);
+      if (event.detail) cell.blur(); // after a click, unlike a key, Enter is the page's again
+    });
+    return cell;
+  }
+  // The whole picture, in which a phrase has no box.
+  function wholeOf(view) {
+    const frame = node("div", { class: "crop" });
+    const gone = (why) => frame.replaceChildren(node("span", { class: "missing" }, why));
+    if (!view.thumbnail) {
+      gone(view.missing);
+      return frame;
+    }
+    const picture = node("img", { alt: "", decoding: "async", src: view.thumbnail });
+    picture.addEventListener("error", () => gone(recordPage.NOT_SHOWN));
+    frame.append(picture);
+    return frame;
   }
   function mark(n) {
     const item = page.items[n];
     if (!item) return;
     wrong[wrong.has(item) ? "delete" : "add"](item);
-    main.querySelectorAll(".cell")[n].setAttribute("aria-pressed", String(wrong.has(item)));
+    const cell = main.querySelectorAll(".cell")[n];
+    cell.setAttribute("aria-pressed", String(wrong.has(item)));
+    if (document.activeElement !== cell) { // else its state is told by itself
+      reviewDecisions.announce(`${n + FIRST} ${wrong.has(item) ? "marked as wrong" : "not marked"}`);
+    }
   }
+
+  // What a page says: each item that was seen or marked, unless it says so already.
   function decide() {
-    const crops = main.querySelectorAll(".crop"), isSeen = (img) => img && img.naturalWidth > 0;
-    const told = page.items.filter((item, n) => wrong.has(item) || isSeen(crops[n].querySelector("img")));
+    const crops = main.querySelectorAll(".crop");
+    const isSeen = (n) => crops[n].querySelector("img")?.naturalWidth > 0;
+    const told = page.items.filter((item, n) => wrong.has(item) || isSeen(n));
     const seconds = reviewDecisions.elapsed() / told.length;
-    if (told.length < page.items.length) {
-      reviewDecisions.tell("What can't be seen isn't accepted with the rest: it comes again.");
-    }
-    for (const items of Map.groupBy(told, ({ record, id }) => `${record} ${id}`).values()) {
-      const view = viewOf(items[0]), e = found(view, items[0].id), instances = reviewDecisions.boxes(e);
-      for (const item of items) instances[placeOf(view, item)].verified = !wrong.has(item);
-      reviewDecisions.commit(instances.some((i) => i.verified === false) ? "reject" : "accept", view,
-        [{ id: e.id, after: reviewDecisions.given(e, { instances }) }],
-        { items, seconds: seconds * items.length, queue: items[0].why });
-    }
+    const unseen = page.items.length - told.length;
+    const byPhrase = Map.groupBy(told.filter(isNews), ({ record, id }) => `${record} ${id}`);
+    for (const items of byPhrase.values()) decidePhrase(items, seconds * items.length);
+    reviewDecisions.announce(`${told.length - wrong.size} accepted, ${wrong.size} marked as wrong`);
+    if (unseen) reviewDecisions.hint(`What can't be seen isn't accepted with the rest: ${unseen} of it comes again.`);
   }
+  function isNews(item) {
+    const view = viewOf(item);
+    return !reviewDecisions.isDecided(view, item) || reviewDecisions.isRejected(view, item) !== wrong.has(item);
+  }
+  function decidePhrase(items, seconds) {
+    const view = viewOf(items[0]);
+    const e = found(view, items[0].id);
+    const instances = reviewDecisions.boxes(e);
+    for (const item of items) {
+      if (item.box !== null) instances[placeOf(view, item)].verified = !wrong.has(item);
+    }
+    const verified = !items.some((item) => wrong.has(item));
+    const isWrong = instances.some((box) => box.verified === false) || !verified;
+    const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified }) };
+    reviewDecisions.commit(isWrong ? "reject" : "accept", view, [change], { items, seconds, queue: items[0].why });
+  }
+
   // Send the page; next(marked) shows what comes then, of which the items `marked` were wrong.
   async function accept(next) {
     if (closed === page) return;
-    const sent = closed = page, marked = [...wrong];
-    if (!page.isSent) reviewDecisions.together(decide);
-    page.isSent = true; // what comes next may fail, and is then asked for again
+    const sent = page;
+    const marked = [...wrong];
+    closed = sent;
+    if (!sent.isSent) reviewDecisions.together(decide);
+    sent.isSent = true; // what comes next may fail, and is then asked for again
     await reviewDecisions.sent();
     if (page !== sent) return; // another one was asked for meanwhile
     await next(marked);
@@ -64,7 +116,8 @@ const reviewGrid = (() => {
   }
   // A second Enter must not accept what came up under the first: its pictures are there, and a moment has passed.
   async function seen(shown) {
-    const pictures = [...main.querySelectorAll(".cell img")], cells = main.querySelector(".cells");
+    const cells = main.querySelector(".cells");
+    const pictures = [...cells.querySelectorAll("img")];
     const inView = pictures.filter((picture) => picture.getBoundingClientRect().top < innerHeight);
     await Promise.allSettled(inView.map((picture) => picture.decode()));
     await reviewDecisions.pause(LOOK);

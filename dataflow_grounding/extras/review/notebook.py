@@ -1,6 +1,4 @@
-"""Records in a notebook: shown with their boxes, and reviewed in a cell by the page that `review`
-serves.
-"""
+"""Records in a notebook: shown with their boxes, and reviewed in a cell."""
 
 import os
 import re
@@ -15,7 +13,7 @@ from dataflow_grounding.data.records import Record, parse_line
 from dataflow_grounding.data.rows import write_rows
 from dataflow_grounding.extras.review._decisions import listed
 from dataflow_grounding.extras.review._door_html import page_file
-from dataflow_grounding.extras.review._record_view import why_missing
+from dataflow_grounding.extras.review._record_view import picture_column, why_missing
 from dataflow_grounding.extras.review.queues import Reviewable
 from dataflow_grounding.extras.review.session import Session, page_files
 from dataflow_grounding.images.display import ShownRecord
@@ -31,24 +29,25 @@ _POLICY = (
 
 
 def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecord:
-    """A record, such as a line of a file, as one that a notebook shows: its picture with boxes, and
-    a table.
+    """Return a record as a notebook shows it: its picture with boxes, and a table.
 
-    Relative paths of pictures are looked for in the record's own folders, else in `image_root`,
-    else here.
+    Args:
+        record: A line of a file, a record of a pipeline, or a row of a DataFrame.
+        image_root: Where a relative path of its picture is looked for, unless the record comes
+            with folders of its own; None for the current folder.
 
     Example:
         >>> show({"image_path": "a.png", "expressions": ["a mug"]}).counts()
         (1, 0)
     """
-    if not isinstance(record, Mapping):  # a row of a DataFrame, say
-        record = plain_row(
-            dict(record) if hasattr(record, "keys") and not hasattr(record, "columns") else record
-        )
-    folders = getattr(record, "folders", ()) or ((image_root,) if image_root else ())
-    return ShownRecord.of(
-        Record(record, folders), "image_path" if "image_path" in record else "image", {}
-    )
+    if not isinstance(record, Mapping):
+        is_series = hasattr(record, "keys") and not hasattr(record, "columns")  # a DataFrame's row
+        record = plain_row(dict(record) if is_series else record)
+    folders = getattr(record, "folders", ())
+    if not folders and image_root:
+        folders = (image_root,)
+    no_update: dict[str, Any] = {}
+    return ShownRecord.of(Record(record, folders), picture_column(record), no_update)
 
 
 def review(
@@ -56,8 +55,9 @@ def review(
     image_root: str | None = None,
     who: str = "notebook",
 ) -> Any:
-    """The page of `dataflowgrounding review` as a widget of a cell; each decision is on disk at
-    once.
+    """Return the page of `dataflowgrounding review` as a widget of a cell.
+
+    Each decision is on disk at once.
 
     Args:
         records: A results folder or a file of records; or records, as a list or a DataFrame, which
@@ -85,63 +85,90 @@ def review(
         results = path
 
         def reviewed(self) -> list[ShownRecord]:
+            """Return the records with all decisions so far, those of other reviewers too."""
             session.decisions.refresh()
-            return [show(session.reviewed(place)) for place in range(len(session.reviewable.keys))]
+            return [show(session.reviewed(index)) for index in range(len(session.reviewable.keys))]
 
     widget = Review()
-    widget.on_msg(
-        lambda _, asked, buffers: widget.send({"id": asked["id"], "said": _answer(session, asked)})
-    )
+
+    def reply(_: object, message: Mapping[str, Any], buffers: object) -> None:
+        widget.send({"id": message["id"], "said": _answer(session, message)})
+
+    widget.on_msg(reply)
     return widget
 
 
 def _written(records: Any) -> str:
-    """The path of a file with these records. Raises InputError."""
+    """Write records into a new temporary folder and return the file's path.
+
+    Raises InputError for what is no list and no DataFrame of records.
+    """
     if isinstance(records, Mapping) or not isinstance(records, Iterable):
         raise InputError(
             "records should be a folder, a file, a list or a DataFrame, not"
             f" {type(records).__name__}"
         )
     path = os.path.join(tempfile.mkdtemp(prefix="review_"), "annotations.jsonl")
-    write_rows(
-        path, from_dataframe(records) if hasattr(records, "columns") else map(plain_row, records)
-    )
+    if hasattr(records, "columns"):
+        write_rows(path, from_dataframe(records))
+    else:
+        write_rows(path, map(plain_row, records))
     return path
 
 
-def _answer(session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the server would answer, with pictures as data; `error` says what is wrong with what was
-    asked.
+def _answer(session: Session, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the server would answer the page, with pictures as data in it.
+
+    Args:
+        session: What is reviewed; decisions in the message are put on disk.
+        message: What notebook.js sends in place of a request: its `path`, as `next?mode=grid`, and
+            its `body`: decisions in JSON, or empty to ask for the next records.
+
+    Returns:
+        The answer in JSON; in place of it `error`, if the message asks for what there isn't.
     """
-    wanted = dict(parse_qsl(str(asked["path"]).partition("?")[2]))
+    query = str(message["path"]).partition("?")[2]
+    wanted = dict(parse_qsl(query))
+    side = "small" if wanted.get("mode") == "grid" else "large"
+    answer: dict[str, Any]
     try:
-        if asked["body"]:
-            said: dict[str, Any] = {
-                "answers": session.decide(listed(parse_line(asked["body"]), "decisions"))
-            }
+        if message["body"]:
+            decisions = listed(parse_line(message["body"]), "decisions")
+            answer = {"answers": session.decide(decisions)}
+            views = [decided["view"] for decided in answer["answers"] if decided["view"]]
         else:
-            said = session.next(wanted)
-        for view in [answer["view"] for answer in said.get("answers", ())] or said[
-            "records"
-        ].values():
-            if view["thumbnail"]:
-                try:
-                    picture = session.picture(
-                        view["place"], "small" if wanted.get("mode") == "grid" else "large"
-                    )
-                    view["thumbnail"] = view["full"] = url_of(picture, "image/jpeg").decode()
-                except RecordError as error:
-                    view |= {"thumbnail": "", "full": "", "missing": why_missing(error)}
-        return said
+            answer = session.next(wanted)
+            views = list(answer["records"].values())
+        for view in views:
+            _put_picture_in(view, session, side)
+        return answer
     except GroundingError as error:
         return {"error": str(error)}
 
 
+def _put_picture_in(view: dict[str, Any], session: Session, side: str) -> None:
+    """Change a record's view in place: its picture's addresses become the picture itself.
+
+    A picture that can't be read is taken out, and the view says that it is missing.
+    """
+    if not view["thumbnail"]:
+        return
+    try:
+        picture = session.picture(view["place"], side)
+    except RecordError as error:
+        view.update(thumbnail="", full="", missing=why_missing(error))
+        return
+    address = url_of(picture, "image/jpeg").decode()
+    view.update(thumbnail=address, full=address)
+
+
 def _page() -> str:
-    """The page with its styles and scripts in it."""
+    """Return the review's page in one text, with its styles and scripts in it."""
     files = page_files(_POLICY, "<!-- in frame -->")
     page = files["review.html"]
     page = re.sub(
-        r'<link rel="stylesheet" href="(.*?)">', lambda of: f"<style>{files[of[1]]}</style>", page
+        r'<link rel="stylesheet" href="(.*?)">',
+        lambda match: f"<style>{files[match[1]]}</style>",
+        page,
     )
-    return re.sub(r'<script src="(.*?)">', lambda of: f"<script>{files[of[1]]}", page)
+    return re.sub(r'<script src="(.*?)">', lambda match: f"<script>{files[match[1]]}", page)

@@ -4,7 +4,7 @@ import os
 import random
 import tempfile
 from array import array
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
@@ -12,30 +12,55 @@ from itertools import filterfalse, islice
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute
-from dataflow_grounding.data.records import Record, dump_text, is_number, parse_value
+from dataflow_grounding.data.records import (
+    Record,
+    dump_text,
+    is_number,
+    parse_value,
+    path_of,
+    was_checked,
+)
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_whole_rows
-from dataflow_grounding.engine.number_table import NumberTable
-from dataflow_grounding.engine.source import IMAGE_COLUMN, identify
+from dataflow_grounding.engine.source import identify
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
-from dataflow_grounding.extras.review._record_view import Expression, expressions_of
+from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict
+from dataflow_grounding.extras.review._record_view import Expression, expressions_of, picture_column
+from dataflow_grounding.extras.review._row_keys import (
+    DecidedRow,
+    RowCounts,
+    moved_keys,
+    row_digest,
+)
 
 RANDOM_EVERY = 5
-"""One in so many of a queue is taken at random, whatever is asked for.
+"""Every fifth item of a queue is drawn at random, whatever order is asked for.
 
-Without such no error rate can be told.
+An error rate can be told of those alone: the most doubtful items come first among the others.
 """
+SHOWS = ("", "empty", "rejected", "mend", "mine", "all")
+"""What a queue can show: "" what nobody decided; `empty`, of that the phrases without boxes;
+`rejected`, what a reviewer found wrong; `mend`, of that what nobody drew anew; `mine`, what the
+reviewer who asks decided; `all`."""
 BLIND_OF = 20
-"""One in so many of what others decided is shown to a second reviewer."""
+"""One in twenty of what others decided is shown to a second reviewer."""
 
 
 class Item(NamedTuple):
-    """A box, by its number in its phrase, or a phrase without one, whose `box` is None.
+    """What is decided on at once: a box, or a phrase that has none.
 
-    `record` is the place of its record in the file, `id` its expression's, `head` the noun that
-    says what the phrase names.
+    Attributes:
+        record: The index of its record in the file.
+        id: The expression's.
+        box: The index of the box in its expression; None for a phrase without one.
+        text: The phrase.
+        head: The noun that says what the phrase names.
+        status: The expression's.
+        score: The box's, from 0 to 1; None where it has none.
+        doubt: From 0; the larger, the sooner it is shown.
     """
 
     record: int
@@ -49,46 +74,79 @@ class Item(NamedTuple):
 
 
 class Reviewable:
-    """The records of RESULTS, kept on disk in a file without a name, and their items in memory.
+    """The records of RESULTS and what there is to decide in them.
+
+    All records are read once and kept in a temporary file without a name; in memory are their
+    items. A file that changes later is not read again.
+
+    Attributes:
+        files: The records' file, and those of decisions and of reviewed records.
+        decisions: What was decided so far.
+        image_root: The folder of the pictures that the user named, absolute.
+        folders: Where relative paths of pictures are looked for, in this order.
+        keys: What decisions call each record, in the file's order.
+        places: By that key the record's index.
+        row_counts: How many rows each image has.
+        names: The name of each record's image file.
+        items: All boxes, and phrases without one, in the file's order.
+        unread: A line for each record whose phrases can't be read: why.
 
     Raises:
         InputError: There are no records, or one can't be read.
+        StorageFailed: The file of decisions can't be read.
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
         self.files = review_files(results)
+        self.decisions = Decisions(self.files.decisions)
         self.image_root = image_root and absolute(image_root)
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
         self.places: dict[str, int] = {}
+        self.row_counts = RowCounts()
+        self.names: list[str] = []
         self.items: list[Item] = []
-        self.unread: list[str] = []  # of records whose phrases can't be read, why
+        self.unread: list[str] = []
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115
-        self._begins = array("Q")  # of each record's line there, and the end of the last
-        for place, (key, record) in enumerate(records_with_keys(self.files.annotations)):
+        # the offset at which each record's line begins in it, and the end of the last
+        self._begins = array("Q")
+        for index, (key, record) in enumerate(
+            records_with_keys(self.files.annotations, self.decisions.decided_rows)
+        ):
             self.keys.append(key)
-            self.places[key] = place
+            self.places[key] = index
+            if record.image_id is not None:
+                self.row_counts.add(record.image_id, row_digest(record))
+            self.names.append(path_of(record).replace("\\", "/").rpartition("/")[2])
             self._begins.append(self._lines.tell())
             self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
             try:
-                self.items += _items_of(place, record, expressions_of(record))
+                self.items += _items_of(index, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
-                self.unread.append(f"record {place + 1}: {why}")
+                self.unread.append(f"record {index + 1}: {why}")
         self._begins.append(self._lines.tell())
         self._lines.flush()
 
-    def record(self, place: int) -> Record:
-        """A record, as the pipeline left it."""
-        begin, end = self._begins[place : place + 2]
-        # pictures are asked for in threads
+    def record(self, index: int) -> Record:
+        """Return a record as the pipeline wrote it, by its index; from any thread."""
+        begin, end = self._begins[index : index + 2]
+        # pread moves no position that threads would share
         line = os.pread(self._lines.fileno(), end - begin, begin)
         image_id, occurrence, row = parse_value(line)
-        return Record(row, self.folders, occurrence, image_id, place)
+        return Record(row, self.folders, occurrence, image_id, index)
 
-    def sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """What is stated of so many items drawn at random, each as likely as any other; the items.
+    def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
+        """Draw items at random, each as likely as any other; all of them if there are fewer.
 
-        Raises InputError where a record's phrases can't be read: they could not be drawn.
+        The same file, size and seed draw the same items.
+
+        Returns:
+            What reviews.jsonl says of the sample (`size`, `seed`, `of`, the file's digest in
+            `annotations`, and `items`), and the items.
+
+        Raises:
+            InputError: There is nothing to draw, or a record's phrases can't be read, which could
+                not be drawn.
         """
         annotations = self.files.annotations
         if self.unread:
@@ -112,7 +170,7 @@ class Reviewable:
 
 
 def digest_of(path: str) -> str | None:
-    """The SHA-256 of a file's bytes; None where it can't be read."""
+    """Return the SHA-256 of a file's bytes in hex; None for what is no file or can't be read."""
     if not os.path.isfile(path):  # a pipe may never end
         return None
     digest = sha256()
@@ -125,21 +183,54 @@ def digest_of(path: str) -> str | None:
     return digest.hexdigest()
 
 
-def records_with_keys(annotations: str) -> Iterator[tuple[str, Record]]:
-    """The records of a file, each with its key, which is what decisions call it.
+def records_with_keys(
+    annotations: str, decided_rows: Mapping[str, DecidedRow] | None = None
+) -> Iterator[tuple[str, Record]]:
+    """Yield the records of a file, each with its key, which is what decisions call it.
 
-    The key is the record's id, told apart from those of earlier rows of its image; the line where
-    it has no id.
+    The key is the image's id, `ID@2` for the second row of that image, and `line N` without an id.
+    A row that was decided under another key, before rows of its image changed places, is given
+    that key again.
+
+    Args:
+        annotations: The file.
+        decided_rows: By key, what is known of the row that was decided under it; None gives
+            every row the key of its place.
     """
+    moved = moved_keys(_records_as_placed(annotations), decided_rows) if decided_rows else {}
+    for key, record in _records_as_placed(annotations):
+        old_key = moved.get(key, key)
+        if old_key != key:
+            record.occurrence = _occurrence_in(old_key, record.image_id)
+        yield old_key, record
+
+
+def _records_as_placed(annotations: str) -> Iterator[tuple[str, Record]]:
+    """Yield the records of a file with the keys that their places among their image's rows give."""
     rows_of_image = NumberTable()
     for line, data in read_whole_rows(annotations):
         record = Record(data, place=line - 1)
-        identify(record, IMAGE_COLUMN if IMAGE_COLUMN in record else "image", None, rows_of_image)
-        yield (f"line {line}" if record.image_id is None else record.unique_id), record
+        identify(record, picture_column(record), None, rows_of_image)
+        if record.image_id is None:
+            yield f"line {line}", record
+        else:
+            yield record.unique_id, record
 
 
-def _items_of(place: int, record: Record, expressions: Mapping[str, Expression]) -> Iterator[Item]:
-    """The items of a record: each box of its expressions, and each expression without a box."""
+def _occurrence_in(key: str, image_id: str | None) -> int:
+    """Return how many rows of the image stand before the row with this key: 1 for `ID@2`."""
+    number = key.removeprefix(f"{image_id}@")
+    return int(number) - 1 if number != key and number.isdecimal() else 0
+
+
+def _items_of(
+    record_index: int, record: Record, expressions: Mapping[str, Expression]
+) -> Iterator[Item]:
+    """Yield an item for each box of a record's expressions, and for each expression without one.
+
+    The doubts are weights without a unit: 2 for a record of suspect boxes, 1 for samples that
+    disagree or a check that says no, 0.5 for a doubtful record or an unknown score, 1 - score.
+    """
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -149,29 +240,51 @@ def _items_of(place: int, record: Record, expressions: Mapping[str, Expression])
         doubt = record_doubt
         if row.get("disagreement") is True:
             doubt += 1
-        if row.get("verified", True) is not True:
+        if was_checked(row) and row.get("verified") is not True:
             doubt += 1
         text = row["text"]
         head = head_of(text)
         status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
         if not row["instances"]:
-            yield Item(place, id, None, text, head, status, None, doubt + 0.5)
-        for box, instance in enumerate(row["instances"]):
-            score = float(instance["score"]) if is_number(instance["score"]) else None
-            unsure = 0.5 if score is None else 1 - score
-            yield Item(place, id, box, text, head, status, score, doubt + unsure)
+            yield Item(record_index, id, None, text, head, status, None, doubt + 0.5)
+        for index, instance in enumerate(row["instances"]):
+            if is_number(instance["score"]):
+                score = float(instance["score"])
+                yield Item(record_index, id, index, text, head, status, score, doubt + (1 - score))
+            else:
+                yield Item(record_index, id, index, text, head, status, None, doubt + 0.5)
+
+
+class Undecided(NamedTuple):
+    """How many boxes, and phrases without one, nobody has decided, and how many there are."""
+
+    boxes: int
+    all_boxes: int
+    phrases: int
+    all_phrases: int
 
 
 class Queue:
-    """Items in the order in which they are shown.
+    """Items in the order in which a page shows them.
+
+    Which items, and in which order, is settled when it is made. Which of them are shown follows
+    from the decisions at each call.
 
     Args:
         reviewable: Whose items.
-        decisions: Those that are taken already.
-        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score):
-            which items, by default all; `order`: `doubt`, `random` or `file`.
+        decisions: Those that are taken already, and those that are taken later.
+        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score),
+            `record` (a part of the record's id or of its file's name): which items, by default all;
+            `show`, one of SHOWS, where a `record` is named by default all of it; `order`: `doubt`,
+            `random` or `file`.
         sample: Only these, in their order.
-        who: The reviewer of blind second reviews; None for first ones.
+        blind: The reviewer of blind second reviews; None for first ones.
+        who: The reviewer who asks, for `mine`.
+
+    Attributes:
+        items: The items, shown or not.
+        why: By the same items, why each is where it is: `sample`, `filter`, `random`, `doubt` or
+            `file`.
     """
 
     def __init__(
@@ -180,44 +293,74 @@ class Queue:
         decisions: Decisions,
         wanted: Mapping[str, str],
         sample: Sequence[Item] | None = None,
-        who: str | None = None,
+        blind: str | None = None,
+        who: str = "",
     ) -> None:
         self._keys = reviewable.keys
+        self._places = reviewable.places
         self._decisions = decisions
         self._wanted = wanted
+        self._blind = blind
         self._who = who
-        self._truths = decisions.standing[who or ""].truths
+        self._show = wanted.get("show") or ("all" if wanted.get("record") else "")
+        # the dictionary that later decisions go into, too
+        self._outcomes = decisions.standing_of(blind).outcomes
+        self._wanted_records = self._named_records(reviewable)
+        candidates = reviewable.items if sample is None else sample
+        fitting = [item for item in candidates if self._passes_filters(item)]
         if sample is None:
-            mine = [item for item in reviewable.items if self._fits(item) and self._is_mine(item)]
-            self.why = self._ordered(mine)
+            self.why = self._ordered([item for item in fitting if self._may_be_reviewed(item)])
         else:
-            self.why = dict.fromkeys(sample, "sample")
+            self.why = dict.fromkeys(fitting, "sample")
         self.items = list(self.why)
 
-    def _ordered(self, items: list[Item]) -> dict[Item, str]:
-        """The items in their order, and by which rule each is where it is.
+    def _named_records(self, reviewable: Reviewable) -> set[int] | None:
+        """Return the indices of the records whose key or file name has the words that are wanted.
 
-        Behind each four that are there by the order that is wanted stands one by chance.
+        None where none are, and so all records.
+        """
+        words = (self._wanted.get("record") or "").strip().casefold()
+        if not words:
+            return None
+        places = set()
+        for place, (key, name) in enumerate(zip(reviewable.keys, reviewable.names, strict=True)):
+            if words in key.casefold() or words in name.casefold():
+                places.add(place)
+        return places
+
+    def _ordered(self, items: list[Item]) -> dict[Item, str]:
+        """Return the items in the wanted order, and why each is where it is.
+
+        After every four in that order stands one drawn at random: one in five of all items. With
+        the order `random` all are drawn. The draw is the same each time.
         """
         order = self._wanted["order"]
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
-        by_order = "filter" if is_filtered else order
-        by_chance = "filter" if is_filtered else "random"
-        shuffled = random.Random("queue").sample(items, len(items))
-        lucky = shuffled if order == "random" else shuffled[: len(items) // RANDOM_EVERY]
-        ordered = sorted(items, key=lambda item: -item.doubt) if order == "doubt" else items
+        why_ordered = order
+        why_drawn = "random"
+        if is_filtered:  # then no error rate of all can be told from those drawn
+            why_ordered = "filter"
+            why_drawn = "filter"
+        drawn = random.Random("queue").sample(items, len(items))
+        if order != "random":
+            drawn = drawn[: len(items) // RANDOM_EVERY]
+        ordered = items
+        if order == "doubt":
+            ordered = sorted(items, key=lambda item: -item.doubt)
         why: dict[Item, str] = {}
-        unlucky = filterfalse(set(lucky).__contains__, ordered)
-        left = iter(lucky)
-        while batch := list(islice(unlucky, RANDOM_EVERY - 1)):
-            why.update(dict.fromkeys(batch, by_order))
-            why.update(dict.fromkeys(islice(left, 1), by_chance))
-        why.update(dict.fromkeys(left, by_chance))
+        not_drawn = filterfalse(set(drawn).__contains__, ordered)
+        drawn_items = iter(drawn)
+        while batch := list(islice(not_drawn, RANDOM_EVERY - 1)):
+            why.update(dict.fromkeys(batch, why_ordered))
+            why.update(dict.fromkeys(islice(drawn_items, 1), why_drawn))
+        why.update(dict.fromkeys(drawn_items, why_drawn))
         return why
 
-    def _fits(self, item: Item) -> bool:
-        """Whether it passes all filters that are set."""
+    def _passes_filters(self, item: Item) -> bool:
+        """Return whether an item passes all filters that are set, but for `show`."""
         wanted = self._wanted
+        if self._wanted_records is not None and item.record not in self._wanted_records:
+            return False
         if wanted["status"] and item.status != wanted["status"]:
             return False
         if wanted["text"] and wanted["text"].casefold() not in item.text.casefold():
@@ -228,57 +371,123 @@ class Queue:
             return True
         return item.score is not None and item.score < float(wanted["below"])
 
-    def _is_mine(self, item: Item) -> bool:
-        """For a second review, whether another decided it, and it is among the few to look at."""
-        if self._who is None:
+    def _may_be_reviewed(self, item: Item) -> bool:
+        """Return whether this review may show an item: a first review all, a blind one few.
+
+        A blind second review shows what somebody else decided, and of that one expression in
+        BLIND_OF, the same ones whoever asks: a digest of its name chooses them.
+        """
+        if self._blind is None:
             return True
         key = self._keys[item.record]
-        # by its name and not by lot: the same few, whoever asks
         digest = sha256(f"{key} {item.id}".encode("utf-8", "replace")).hexdigest()
         is_chosen = int(digest[:8], 16) % BLIND_OF == 0
-        return is_chosen and self._decisions.by.get((key, item.id), self._who) != self._who
+        first_reviewer = self._decisions.last_reviewer.get((key, item.id), self._blind)
+        return is_chosen and first_reviewer != self._blind
 
-    def after(self, place: int, most: int) -> tuple[list[Item], int]:
-        """Up to so many items from a place on that nobody has decided, and the place after them."""
-        undecided: list[Item] = []
-        next_place = len(self.items)
-        for number in range(place, len(self.items)):
-            if len(undecided) == most:
-                break
-            if not self._is_decided(self.items[number]):
-                undecided.append(self.items[number])
-                next_place = number + 1
-        return undecided, next_place
+    def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
+        """Return up to `most` shown items of the queue, and where the next call starts.
 
-    def page(self, most: int) -> list[Item]:
-        """The next boxes that nobody decided: of one thing, or of several where there are few.
-
-        Each fifth is there by chance.
+        `start` is an index in `items`.
         """
-        by_chance = (
-            item for item, why in self.why.items() if why == "random" and item.box is not None
-        )
-        drawn = list(islice(filterfalse(self._is_decided, by_chance), most // RANDOM_EVERY))
-        undecided = filterfalse(self._is_decided, self._by_head)
-        others = (item for item in undecided if item not in drawn)
-        page = [*islice(others, most - len(drawn)), *drawn]
-        return sorted(page, key=lambda item: item.head)
+        return self._next_shown(self.items, start, most)
 
-    def told(self, items: Iterable[Item]) -> list[dict[str, Any]]:
-        """The items as the page has them."""
+    def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
+        """Return up to `most` shown items for a page of the grid, and where the next one starts.
+
+        A page has boxes alone, of one thing or of several where there are few, sorted by thing;
+        every fifth was drawn at random. With the show `empty` it has phrases without a box, those
+        of a record together. `start` is an index in an order of its own, not in `items`.
+        """
+        if self._show == "empty":
+            return self._next_shown(self._phrases_by_record, start, most)
+        boxes, next_start = self._next_shown(self._boxes_of_pages, start, most)
+        return sorted(boxes, key=lambda item: item.head), next_start
+
+    def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
+        """Return the first `most` shown items from an index on, and the index after the last.
+
+        Where none is shown, that is the end of `items`.
+        """
+        shown: list[Item] = []
+        next_start = len(items)
+        for index in range(start, len(items)):
+            if len(shown) == most:
+                break
+            if self._is_shown(items[index]):
+                shown.append(items[index])
+                next_start = index + 1
+        return shown, next_start
+
+    def as_json(self, items: Iterable[Item]) -> list[dict[str, Any]]:
+        """Return items as the page has them: their columns, and `why` they are where they are."""
         return [{"why": self.why[item], **item._asdict()} for item in items]
 
-    def left(self) -> int:
-        """How many nobody has decided."""
-        decided = 0
-        for item in self.items:
-            if self._keys[item.record] in self._truths and self._is_decided(item):
-                decided += 1
-        return len(self.items) - decided
+    def count_undecided(self) -> Undecided:
+        """Count the items that nobody has decided, whatever is shown."""
+        decided = [item for item in self._items_with_decisions() if self._is_decided(item)]
+        decided_boxes = sum(item.box is not None for item in decided)
+        decided_phrases = len(decided) - decided_boxes
+        all_phrases = len(self.items) - self._box_count
+        return Undecided(
+            self._box_count - decided_boxes,
+            self._box_count,
+            all_phrases - decided_phrases,
+            all_phrases,
+        )
+
+    def count_shown(self) -> int:
+        """Count the items that are shown, those on other pages too."""
+        if self._show == "all":
+            gone = sum(not self._is_there(item) for item in self._items_with_decisions())
+            return len(self.items) - gone
+        if self._show in ("", "empty"):
+            undecided = self.count_undecided()
+            return undecided.phrases + (undecided.boxes if self._show == "" else 0)
+        return sum(map(self._is_shown, self._items_with_decisions()))
+
+    def count_to_mend(self) -> int:
+        """Count the items that a reviewer found wrong, and for which nobody drew anything."""
+        return sum(map(self._is_to_mend, self._items_with_decisions()))
+
+    def _items_with_decisions(self) -> Iterator[Item]:
+        """Yield the items of records with a decision; those without are too many to look at."""
+        for key in self._outcomes:
+            if key in self._places:
+                yield from self._items_of_record.get(self._places[key], ())
 
     @cached_property
-    def _by_head(self) -> list[Item]:
-        """The boxes by what their phrases name, the most doubtful things first, each by phrase."""
+    def _items_of_record(self) -> Mapping[int, list[Item]]:
+        """The items by the index of their record."""
+        items = defaultdict[int, list[Item]](list)
+        for item in self.items:
+            items[item.record].append(item)
+        return items
+
+    @cached_property
+    def _box_count(self) -> int:
+        return sum(item.box is not None for item in self.items)
+
+    @cached_property
+    def _boxes_of_pages(self) -> list[Item]:
+        """All boxes, each once: after every four by thing one that was drawn at random."""
+        drawn = deque(
+            item for item, why in self.why.items() if why == "random" and item.box is not None
+        )
+        placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
+        for count, item in enumerate(self._boxes_by_thing, 1):
+            placed[id(item)] = item
+            if count % (RANDOM_EVERY - 1) == 0 and drawn:
+                drawn_item = drawn.popleft()
+                placed[id(drawn_item)] = drawn_item
+        return list(placed.values())
+
+    @cached_property
+    def _boxes_by_thing(self) -> list[Item]:
+        """All boxes, those of one head noun together and sorted by phrase.
+
+        The noun whose boxes have the largest sum of doubts comes first.
+        """
         groups = defaultdict[str, list[Item]](list)
         for item in self.items:
             if item.box is not None:
@@ -289,10 +498,84 @@ class Queue:
             boxes.extend(sorted(group, key=lambda item: item.text.casefold()))
         return boxes
 
-    def _is_decided(self, item: Item) -> bool:
-        """Whether a reviewer judged it, deleted it, or put something else in its place."""
-        truth = self._truths.get(self._keys[item.record], {}).get(item.id)
-        if truth is None or item.text not in truth.texts():  # it is of another run's phrase
+    @cached_property
+    def _phrases_by_record(self) -> list[Item]:
+        """The phrases without a box, those of a record together, in the order of the first one."""
+        phrases: list[Item] = []
+        for items in self._items_of_record.values():
+            phrases += [item for item in items if item.box is None]
+        return phrases
+
+    def _is_shown(self, item: Item) -> bool:
+        """Return whether an item is among those that `show` asks for, as decisions are now."""
+        if self._show == "all":
+            return self._is_there(item)
+        if self._show == "mine":
+            return self._is_mine(item) and self._is_there(item)
+        if self._show == "rejected":
+            return self._is_rejected(item)
+        if self._show == "mend":
+            return self._is_to_mend(item)
+        is_wanted = self._show == "" or item.box is None
+        return is_wanted and not self._is_decided(item)
+
+    def _is_rejected(self, item: Item) -> bool:
+        """Return whether a reviewer found an item wrong, and it is there still, as it was."""
+        outcome = self._outcome_of(item)
+        reviewed = _as_left(item, outcome) if outcome else None
+        return reviewed is not None and reviewer_verdict(reviewed) is False
+
+    def _is_to_mend(self, item: Item) -> bool:
+        """Return whether an item is rejected and a person has yet to draw the right box.
+
+        A box has yet to be drawn while the phrase has more rejected boxes than added ones.
+        """
+        outcome = self._outcome_of(item)
+        if outcome is None or outcome.after is None or not self._is_rejected(item):
             return False
-        judged = truth.expression if item.box is None else truth.box(item.box)
-        return judged is None or bool(judged.get("reviewed_by"))
+        boxes = outcome.after["instances"]
+        rejected = sum(reviewer_verdict(box) is False for box in boxes)
+        return item.box is None or rejected > len(outcome.added_boxes())
+
+    def _outcome_of(self, item: Item) -> Outcome | None:
+        """Return how reviewers left an item's phrase; None where none did.
+
+        An outcome of the same id and another text is of another run's phrase, and counts as none.
+        """
+        outcome = self._outcomes.get(self._keys[item.record], {}).get(item.id)
+        if outcome is None or item.text not in outcome.texts():
+            return None
+        return outcome
+
+    def _is_decided(self, item: Item) -> bool:
+        """Return whether a reviewer judged an item, deleted it, or drew another in its place."""
+        outcome = self._outcome_of(item)
+        if outcome is None:
+            return False
+        reviewed = _as_left(item, outcome)
+        return reviewed is None or bool(reviewed.get("reviewed_by"))
+
+    def _is_there(self, item: Item) -> bool:
+        """Return whether the phrase is still there, and the box or what was drawn in its place."""
+        outcome = self._outcome_of(item)
+        if outcome is None:
+            return True
+        if outcome.after is None:
+            return False
+        return item.box is None or outcome.index_after(item.box) is not None
+
+    def _is_mine(self, item: Item) -> bool:
+        """Return whether the reviewer who asks decided an item last.
+
+        In a blind review all decisions that count here are this reviewer's own.
+        """
+        if not self._is_decided(item):
+            return False
+        if self._blind is not None:
+            return True
+        return self._decisions.last_reviewer.get((self._keys[item.record], item.id)) == self._who
+
+
+def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
+    """Return an item's phrase or box as reviewers left it; None if deleted or drawn anew."""
+    return outcome.after if item.box is None else outcome.box_after(item.box)

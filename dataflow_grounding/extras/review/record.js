@@ -1,5 +1,5 @@
 // A record on a page: its picture with boxes, its caption in their colours, the list of its phrases; crops of boxes.
-// The report and the review share it. A record is what view_of of record_view.py makes. Whatever comes from data goes
+// The report and the review share it. A record is what view_of of _record_view.py makes. Whatever comes from data goes
 // through node() and shape(), as text or as an attribute's value: never as HTML.
 "use strict";
 
@@ -64,16 +64,23 @@ const recordPage = (() => {
 
   // The boxes as SVG in shares of the picture, so that they stay put at any width.
   function shapesOf(view, boxes) {
-    const tags = [];
+    const tags = []; // corners at which a number stands already, in percent
     const percent = (n) => `${n.toFixed(3)}%`;
     const groups = boxes.map(({ e, instance, bbox: [x1, y1, x2, y2] }) => {
-      const x = (100 * x1) / view.width, y = (100 * y1) / view.height;
-      const number = String(e.index + 1), up = y < 6 ? 0 : -16, wide = 10 + 7 * number.length;
+      const x = (100 * x1) / view.width;
+      const y = (100 * y1) / view.height;
+      const number = String(e.index + 1);
+      const wide = 10 + 7 * number.length;
+      const up = y < 6 ? 0 : -16; // the number stands above the box, within it at the picture's upper edge
       // Boxes that begin in the same corner get their numbers side by side.
       const left = (wide + 1) * tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8).length;
       tags.push([x, y]);
-      const place = { x: percent(x), y: percent(y), width: percent(Math.max(0, (100 * x2) / view.width - x)),
-        height: percent(Math.max(0, (100 * y2) / view.height - y)) };
+      const place = {
+        x: percent(x),
+        y: percent(y),
+        width: percent(Math.max(0, (100 * x2) / view.width - x)),
+        height: percent(Math.max(0, (100 * y2) / view.height - y)),
+      };
       const dashed = instance.evidence === "region" ? " dashed" : "";
       return shape("g", { class: `box link e${e.index} c${e.color}${dashed}`, "data-e": e.index },
         shape("title", null, `${e.text}\n${describe(instance)}`),
@@ -90,19 +97,28 @@ const recordPage = (() => {
   // `canvas.draw()`, and light() `canvas.light(e)`.
   function canvasOf(boxes, frame) {
     const canvas = node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
-    let lit = null, isWaiting = false;
+    let lit = null; // the index of the expression that stands out
+    let isWaiting = false; // whether a drawing is asked for already
     function drawNow() {
       isWaiting = false;
-      const ratio = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
+      const ratio = window.devicePixelRatio || 1;
+      const wide = canvas.clientWidth;
+      const high = canvas.clientHeight;
       if (!canvas.isConnected || !wide) return;
-      [canvas.width, canvas.height] = [wide * ratio, high * ratio];
-      const pen = canvas.getContext("2d"), [right, down, left, top] = frame(), isLit = ({ e }) => e.index === lit;
-      const style = getComputedStyle(canvas), colors = [...Array(COLORS).keys()]
+      canvas.width = wide * ratio;
+      canvas.height = high * ratio;
+      const pen = canvas.getContext("2d");
+      const [right, down, left, top] = frame();
+      const isLit = ({ e }) => e.index === lit;
+      const style = getComputedStyle(canvas);
+      const colors = [...Array(COLORS).keys()]
         .map((n) => ["c", "ink"].map((name) => style.getPropertyValue(`--${name}${n}`)));
       pen.font = "600 11px system-ui, sans-serif";
       pen.scale(ratio, ratio);
       for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
-        const [line, ink] = colors[box.e.color], [x1, y1, x2, y2] = box.bbox, number = String(box.e.index + 1);
+        const [line, ink] = colors[box.e.color];
+        const [x1, y1, x2, y2] = box.bbox;
+        const number = String(box.e.index + 1);
         const place = [left + x1 * right, top + y1 * down, (x2 - x1) * right, (y2 - y1) * down];
         pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
         pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
@@ -111,7 +127,7 @@ const recordPage = (() => {
           pen.lineWidth = width;
           pen.strokeRect(...place);
         }
-        if (!isLit(box) && (place[2] <= 40 || place[3] <= 24)) continue;
+        if (!isLit(box) && (place[2] <= 40 || place[3] <= 24)) continue; // a number would hide a small box
         pen.fillStyle = line;
         pen.fillRect(place[0], place[1], 8 + 7 * number.length, 15);
         pen.fillStyle = ink;
@@ -135,7 +151,8 @@ const recordPage = (() => {
     const scale = () => [canvas.clientWidth / view.width, canvas.clientHeight / view.height];
     const canvas = canvasOf(boxes, () => [...scale(), 0, 0]);
     canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
-      const [right, down] = scale(), [hit] = hitsOf(boxes, offsetX / right, offsetY / down);
+      const [right, down] = scale();
+      const [hit] = hitsOf(boxes, offsetX / right, offsetY / down);
       canvas.title = hit ? pageText(`${hit.e.text}\n${describe(hit.instance)}`) : "";
       light(canvas.closest(".record"), hit ? hit.e.index : null);
     });
@@ -163,15 +180,17 @@ const recordPage = (() => {
   // The picture with its boxes, or an empty frame; null where not even its size is known.
   function pictureOf(view) {
     if (!view.width || !view.height) return null;
-    const { width, height } = view, scale = Math.min(
-      Math.max(LEAST_SIDE / Math.max(width, height), 1), MOST_WIDE / width, MOST_HIGH / height);
+    const { width, height } = view;
+    const enlarged = Math.max(LEAST_SIDE / Math.max(width, height), 1); // of a picture smaller than LEAST_SIDE
+    const scale = Math.min(enlarged, MOST_WIDE / width, MOST_HIGH / height);
     const size = { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
     const shown = view.thumbnail
       ? node("img", { alt: view.full ? "" : view.id, loading: "lazy", decoding: "async", ...size, src: view.thumbnail })
       : shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size });
     if (view.thumbnail && view.thumbnail === view.full) framed(shown, view, size);
     else if (view.thumbnail && view.full) sharpened(shown, view);
-    const boxes = boxesOf(view), overlay = (boxes.length > MOST_SHAPES ? canvasOver : shapesOf)(view, boxes);
+    const boxes = boxesOf(view);
+    const overlay = boxes.length > MOST_SHAPES ? canvasOver(view, boxes) : shapesOf(view, boxes);
     if (!view.full) return node("div", { class: "picture" }, shown, overlay);
     return node("a", { class: "picture", href: view.full, target: "_blank", rel: "noopener",
       "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
@@ -184,12 +203,16 @@ const recordPage = (() => {
     }
     const spans = view.expressions.filter((e) => e.span)
       .sort((a, b) => a.span[1] - a.span[0] - (b.span[1] - b.span[0]) || a.span[0] - b.span[0]);
-    const lanes = []; // of each how far below the text its line runs: further than those of shorter ones that it meets
+    // Each phrase, the shortest first, with its lane: how far below the text its line runs. A line runs further down
+    // than those of the shorter phrases that it overlaps.
+    const lanes = [];
     for (const e of spans) {
       const met = lanes.filter(([other]) => other.span[0] < e.span[1] && e.span[0] < other.span[1]);
       lanes.push([e, Math.max(-1, ...met.map(([, lane]) => lane)) + 1]);
     }
-    const pair = /[\ud800-\udbff]/.test(view.caption[MOST_CAPTION - 1]), most = MOST_CAPTION - pair; // not half of it
+    // A surrogate pair is not cut in two.
+    const endsInPair = /[\ud800-\udbff]/.test(view.caption[MOST_CAPTION - 1]);
+    const most = endsInPair ? MOST_CAPTION - 1 : MOST_CAPTION;
     const shown = Math.min(view.caption.length, most);
     const cuts = [...new Set([0, shown, ...spans.flatMap((e) => e.span)])].filter((place) => place <= shown)
       .sort((a, b) => a - b);
@@ -207,7 +230,8 @@ const recordPage = (() => {
 
   // How many boxes, or why there are none; scores, evidence, and what a check said.
   function detailOf(e) {
-    const count = e.instances.length, parts = count ? [`${count} box${count > 1 ? "es" : ""}`] : [];
+    const count = e.instances.length;
+    const parts = count ? [`${count} box${count > 1 ? "es" : ""}`] : [];
     if (!count || e.status !== "grounded") parts.push(e.status);
     const scores = e.instances.filter((i) => i.score !== null).map((i) => i.score.toFixed(2));
     if (scores.length) parts.push(scores.slice(0, 4).join(", ") + (scores.length > 4 ? " …" : ""));
@@ -267,10 +291,13 @@ const recordPage = (() => {
     if (view.missing || !view.width || !view.height) return gone(view.missing);
     const [x1, y1, x2, y2] = instance.bbox;
     const most = Math.max(view.width, view.height);
-    const part = Math.max(1.3 * Math.max(x2 - x1, y2 - y1), most / 40, 8);
+    const part = Math.max(1.3 * Math.max(x2 - x1, y2 - y1), most / 40, 8); // of the picture, in its pixels
+    // Where the part begins: around the box's middle, but within the picture, or around the picture's if it is larger.
     const inside = (middle, whole) =>
       part < whole ? Math.min(Math.max(middle - part / 2, 0), whole - part) : (whole - part) / 2;
-    const x = inside((x1 + x2) / 2, view.width), y = inside((y1 + y2) / 2, view.height), scale = side / part;
+    const x = inside((x1 + x2) / 2, view.width);
+    const y = inside((y1 + y2) / 2, view.height);
+    const scale = side / part;
     const few = (part / most) * MOST_WIDE < side / 2; // pixels that the thumbnail has of it
     const put = (element, left, top, width, height) =>
       Object.assign(element.style, { left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px` });

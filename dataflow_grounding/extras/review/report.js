@@ -4,7 +4,9 @@
 
 const reportPage = (() => {
   const { node, pictureOf, listOf, lightsUp } = recordPage;
-  const SIZE = { pictures: 20, phrases: 60, failures: 20 }; // things on a page
+  const SIZE = { pictures: 20, grid: 60, phrases: 60, failures: 20 }; // things on a page
+  const LABELS = 40; // most frequent ones in the sidebar
+  const WITHOUT_BOX = { none: "not found", pending: "not looked for yet" }; // of a status, in words; others say it
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
   const about = JSON.parse(document.getElementById("about").textContent);
@@ -85,10 +87,15 @@ const reportPage = (() => {
   // What stands above the records is filled, or goes where there is nothing to choose from.
   const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
+  let labels = []; // the most frequent heads of phrases, each with how many there are
   function build() {
     const times = new Map();
     for (const [, , phrases] of rows) for (const [, head] of phrases) times.set(head, (times.get(head) || 0) + 1);
     const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
+    labels = [...times].sort((a, b) => b[1] - a[1]).slice(0, LABELS);
+    const sidebar = part(".labels");
+    if (labels.length > 1) sidebar.open = matchMedia("(min-width: 70rem)").matches;
+    else sidebar.remove();
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
     offer(part("#heads"), frequent);
     for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
@@ -144,6 +151,35 @@ const reportPage = (() => {
       node("div", { class: "versions" }, versions));
   }
 
+  // What was found first; what wasn't is folded, unless there is nothing else.
+  function foldedListOf(view) {
+    const found = view.expressions.filter((e) => e.instances.length), absent = view.expressions.filter((e) => !e.instances.length);
+    if (!absent.length) return listOf(view);
+    const times = new Map();
+    for (const { status } of absent) times.set(status, (times.get(status) || 0) + 1);
+    const words = [...times].map(([status, n]) => `${count(n)} ${WITHOUT_BOX[status] || status}`).join(", ");
+    const rest = node("details", { class: "absent" }, node("summary", null, words), listOf({ ...view, expressions: absent }));
+    rest.open = !found.length;
+    return [found.length && listOf({ ...view, expressions: found }), rest];
+  }
+
+  function cardOf(view) {
+    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.length, 0);
+    return lightsUp(node("article", { class: "card record", tabindex: -1 },
+      node("figure", null, pictureOf(view), view.missing && node("p", { class: "missing" }, view.missing)),
+      node("a", { class: "facts", href: addressOf({ record: view.id }) }, node("bdi", null, view.id),
+        node("b", null, `${count(boxes)} box${boxes === 1 ? "" : "es"}`))));
+  }
+
+  function showLabels(state) {
+    const nav = part(".labels nav");
+    if (!nav) return;
+    const link = (text, head, n) => node("a", { href: addressOf({ ...state, head, page: "" }),
+      "aria-current": (state.head || "") === head && "true" }, node("bdi", null, text), node("b", null, n));
+    nav.replaceChildren(link("all", "", count(rows.reduce((sum, row) => sum + row[2].length, 0))),
+      ...labels.map(([head, n]) => link(head || "–", head, count(n))));
+  }
+
   function articleOf(view) {
     const missing = (text) => node("p", { class: "missing" }, text);
     const size = view.width ? `${count(view.width)} × ${count(view.height)} px` : "";
@@ -153,7 +189,7 @@ const reportPage = (() => {
         node("h2", { dir: "auto" }, node("a", { href: addressOf({ record: view.id }) }, view.id)),
         node("p", { class: "facts" }, view.path && node("bdi", null, view.path), view.path && size && " · ", size),
         view.notes.map(missing), view.only && missing(`Only in ${view.only}.`),
-        recordPage.captionOf(view), view.problem && missing(view.problem), listOf(view)),
+        recordPage.captionOf(view), view.problem && missing(view.problem), foldedListOf(view)),
       view.changes && besideOf(view)));
   }
 
@@ -167,9 +203,9 @@ const reportPage = (() => {
   // Show what the address asks for; a later call overtakes an earlier one that still waits for data.
   let calls = 0;
   async function show() {
-    const call = ++calls, state = asked(), phrases = state.view === "phrases";
+    const call = ++calls, state = asked(), phrases = state.view === "phrases", cards = state.view === "grid";
     const places = matching(state), all = phrases ? boxesAmong(places, state) : places.map((place) => [place]);
-    const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : SIZE.pictures, "page", state);
+    const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : cards ? SIZE.grid : SIZE.pictures, "page", state);
     const views = await rowsAt("records", here.map(([place]) => place));
     if (call !== calls) return;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
@@ -177,7 +213,7 @@ const reportPage = (() => {
       `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
       Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
-    const ways = [["Pictures", ""], ["Phrases side by side", "phrases"]];
+    const ways = [["Pictures", ""], ["Grid", "grid"], ["Phrases side by side", "phrases"]];
     part(".views").replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
     if (marked.length) chips("show", marked, about.records, state);
@@ -185,8 +221,10 @@ const reportPage = (() => {
       if (control !== document.activeElement) control.value = state[control.name] || "";
     }
     app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linked()));
-    main.className = phrases ? "grid" : "";
-    main.replaceChildren(...views.map((view, n) => (phrases ? cropOf : articleOf)(view, here[n][1], here[n][2])));
+    main.className = phrases ? "grid" : cards ? "cards" : "";
+    const shownAs = phrases ? cropOf : cards ? cardOf : articleOf;
+    main.replaceChildren(...views.map((view, n) => shownAs(view, here[n][1], here[n][2])));
+    showLabels(state);
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
@@ -212,8 +250,17 @@ const reportPage = (() => {
       "stand beside this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
   }
 
+  // Two runs beside each other begin with the records in which they differ.
+  function chooseFirst() {
+    const asksForNothing = !location.hash.slice(1);
+    if (asksForNothing && about.marked[about.beginsWith]) {
+      history.replaceState(null, "", addressOf({ show: about.beginsWith }));
+    }
+  }
+
   document.addEventListener("DOMContentLoaded", () => load("index").then((all) => {
     rows = all;
+    chooseFirst();
     build();
     window.addEventListener("hashchange", () => show().catch(fail));
     return show();

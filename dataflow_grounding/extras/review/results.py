@@ -10,6 +10,7 @@ from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.data.records import Record, dump_text, read_object
+from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import (
     annotations_of,
     image_folders_of,
@@ -43,7 +44,9 @@ def report_results(
     is_run: bool = False,
     **how: Any,
 ) -> int:
-    """Write the report of an annotations file.
+    """Write the report of an annotations file, and count the records that it shows.
+
+    Rows that can't be read are listed among the failures.
 
     Args:
         annotations: Records as JSON lines, or as the file's ending says.
@@ -51,13 +54,14 @@ def report_results(
             `report.html`.
         image_folders: Where relative image paths are looked for, in this order.
         failures_file: Failures to list; it may be missing, as the annotations may.
-        versions: Names and files of earlier versions of the records, in order, the last one's the
-            annotations' own.
-        is_run: Whether they are of two runs, not of a run's steps.
+        versions: Names and files of versions of the records, in order. The last are the annotations
+            themselves, the others are shown beside them.
+        is_run: Whether the versions are of two runs, not of a run's steps: then what one run alone
+            has is shown, too, and the page begins with what differs.
         how: `title`, `summary`, `single`, `copies`, `on_progress`, as for `write_report`.
 
     Returns:
-        How many records it shows.
+        How many records the report shows.
 
     Raises:
         InputError: A file can't be read or written, or a single file would be too large.
@@ -68,6 +72,7 @@ def report_results(
     """
 
     def image_of(record: Mapping[str, Any]) -> str | None:
+        """Return the path of a record's picture; None where it isn't found."""
         try:
             return path_of_picture(Record(record, tuple(image_folders)))
         except GroundingError:
@@ -76,51 +81,61 @@ def report_results(
     counts = FigureCounts()
 
     def figures() -> dict[str, Any] | None:
+        """Return the figures of all records, once `write_report` has read them."""
         counts.end_data_set()
         return counts.figures() if os.path.exists(annotations) else None
 
-    how |= {"figures": figures, "called": versions[-1][0] if versions else ""}
     with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
-        how["versions"] = [
-            stack.enter_context(closing(Version(*one, is_run))) for one in versions[:-1]
-        ]
-        records, failures = (
-            _counted(annotations, counts),
-            chain(_objects(failures_file), _unread(annotations)),
-        )
+        earlier = []
+        for name, path in versions[:-1]:
+            earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
+        how["figures"] = figures
+        how["called"] = versions[-1][0] if versions else ""
+        how["versions"] = earlier
+        how["begins_with"] = "changed" if is_run else ""
         return write_report(
-            records, find_image=image_of, out_path=out_path, failures=failures, **how
+            _counted(annotations, counts),
+            find_image=image_of,
+            out_path=out_path,
+            failures=chain(_objects(failures_file), _unread(annotations)),
+            **how,
         )
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
-    """Leave `annotations.jsonl`, `report.html` and `run.json` of a run in its folder, where any
-    record got through.
+    """Write `annotations.jsonl`, `report.html` and `run.json` into a run's folder.
+
+    Nothing is written where no record got through. A `run.json` that a spec's run left is kept.
 
     Args:
-        summary: What `Pipeline.run()` returned; it then names both files.
+        summary: What `Pipeline.run()` returned. Its `annotations` and `report` are set to where
+            these files are.
         storage: The pipeline's, with the folder; what it reads is named in the title.
 
     Raises:
         InputError: A file can't be read or written.
     """
-    annotations, run = (
-        os.path.join(storage.cache_path, name) for name in ("annotations.jsonl", "run.json")
-    )
-    if summary.done:
-        if file_type_of(summary.annotations) == "jsonl":
-            copy_file(summary.annotations, annotations)
-        else:
-            write_rows(annotations, _objects(summary.annotations))
-        said = {**summary.to_json(), "model": ", ".join(summary.models)}
-        if "spec" not in read_object(run):
-            folders = [*map(absolute, storage.image_folders)]
-            known = {"model": said["model"], "image_folders": folders, "summary": said}
-            write_text(run, dump_text(known, 1) + "\n")
-        page, _ = report_folder(
-            storage.cache_path, title=_title_of_script(annotations, storage), summary=said
-        )
-        summary.annotations, summary.report = address_of(annotations), sent(page)
+    if not summary.done:
+        return
+    annotations = os.path.join(storage.cache_path, "annotations.jsonl")
+    run = os.path.join(storage.cache_path, "run.json")
+    if file_type_of(summary.annotations) == "jsonl":
+        copy_file(summary.annotations, annotations)
+    else:
+        write_rows(annotations, _objects(summary.annotations))
+    run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
+    if "spec" not in read_object(run):
+        folders = [absolute(folder) for folder in storage.image_folders]
+        about_run = {
+            "model": run_summary["model"],
+            "image_folders": folders,
+            "summary": run_summary,
+        }
+        write_text(run, dump_text(about_run, 1) + "\n")
+    title = _title_of_script(annotations, storage)
+    page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
+    summary.annotations = address_of(annotations)
+    summary.report = sent(page)
 
 
 def report_folder(
@@ -157,102 +172,119 @@ def report_folder(
         InputError: A folder has neither, the page can't be written, or a single file would be too
             large.
     """
-    for folder in filter(None, (results_dir, other)):
-        if not any(
-            os.path.exists(os.path.join(folder, name))
-            for name in ("annotations.jsonl", "failures.jsonl")
-        ):
-            folder = address_of(folder)
-            raise InputError(
-                f"no {folder}/annotations.jsonl: is {folder} the results_dir of a finished run?"
-            )
+    _check_results(results_dir)
+    if other:
+        _check_results(other)
     shown = other or results_dir
-    path = out_path or os.path.join(
-        results_dir, f"report_with_{_last(other)}.html" if other else "report.html"
-    )
+    page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
+    path = out_path or os.path.join(results_dir, page)
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
         raise InputError(
             f"{path} is a name for data: call the report something that ends with .html"
         )
-    run, annotations = run_of(shown), os.path.join(shown, "annotations.jsonl")
-    counts = run["summary"] if isinstance(run.get("summary"), dict) else {}
-    title = _title_of_run(run, _source(annotations)) or _last(shown)
-    how = {"title": title, "summary": {**counts, "model": run.get("model")}, **how}
-    folders, versions = image_folders_of(shown, image_root), steps_of(shown)
+    run = run_of(shown)
+    annotations = os.path.join(shown, "annotations.jsonl")
+    summary = {"model": run.get("model")}
+    if isinstance(run.get("summary"), dict):
+        summary = {**run["summary"], **summary}
+    title = _title_of_run(run, _source(annotations)) or _folder_name(shown)
+    how = {"title": title, "summary": summary, **how}
+    folders = image_folders_of(shown, image_root)
+    versions = steps_of(shown)
     if other:
-        names = (
-            (_last(results_dir), _last(other))
-            if _last(results_dir) != _last(other)
-            else (results_dir, other)
-        )
-        versions = [
-            (name, annotations_of(folder))
-            for name, folder in zip(names, (results_dir, other), strict=True)
-        ]
-        how["title"], folders = (
-            " → ".join(names),
-            folders + image_folders_of(results_dir, image_root),
-        )
-    failures = within(
-        shown, os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl"))
+        name = _folder_name(results_dir)
+        other_name = _folder_name(other)
+        if name == other_name:  # run_1/results and run_2/results
+            name = results_dir
+            other_name = other
+        versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
+        how["title"] = f"{name} → {other_name}"
+        folders += image_folders_of(results_dir, image_root)
+    failures = os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl"))
+    shown_records = report_results(
+        annotations,
+        path,
+        image_folders=folders,
+        failures_file=within(shown, failures),
+        versions=versions,
+        is_run=bool(other),
+        single=single,
+        copies=copies,
+        **how,
     )
-    how |= {
-        "failures_file": failures,
-        "versions": versions,
-        "is_run": bool(other),
-        "image_folders": folders,
-    }
-    return path, report_results(annotations, path, single=single, copies=copies, **how)
+    return path, shown_records
 
 
-def _last(folder: str) -> str:
+def _check_results(folder: str) -> None:
+    """Raise InputError where a folder has neither annotations.jsonl nor failures.jsonl."""
+    for name in ("annotations.jsonl", "failures.jsonl"):
+        if os.path.exists(os.path.join(folder, name)):
+            return
+    address = address_of(folder)
+    raise InputError(
+        f"no {address}/annotations.jsonl: is {address} the results_dir of a finished run?"
+    )
+
+
+def _folder_name(folder: str) -> str:
+    """Return the name of a folder, without those that it is in."""
     return os.path.basename(os.path.abspath(folder))
 
 
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    """By the pipeline that its spec names, else that of its records; and the first file or folder
-    among its data.
+    """Return a run's title: its pipeline, and the first file or folder among its data.
+
+    The pipeline is the one that its spec names, else `source`. Either may be missing; without both
+    the title is empty.
     """
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    named = (
-        value
-        for value in next(stated_in(run, "data"), {}).values()
-        if value and isinstance(value, str)
-    )
-    return _title(pipeline if pipeline and isinstance(pipeline, str) else source, next(named, ""))
+    if not pipeline or not isinstance(pipeline, str):
+        pipeline = source
+    data = next(stated_in(run, "data"), {})
+    for value in data.values():
+        if value and isinstance(value, str):
+            return _title(pipeline, value)
+    return _title(pipeline, "")
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    """By its records, else by what it calls its files; and the images, where it made the file of
-    records itself.
+    """Return the title of a script's results: the pipeline of its records, and what it read.
+
+    Without a pipeline it is the prefix of the script's files, unless that is the default one. What
+    it read is the folder of images if the file of records stands among the results, as then the
+    script made it.
     """
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
-    first = storage.first_entry_file_name
-    made = os.path.dirname(os.path.abspath(first)) == os.path.abspath(storage.cache_path)
-    return _title(
-        _source(annotations) or prefix, storage.image_root if made and storage.image_root else first
-    )
+    data = storage.first_entry_file_name
+    made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)
+    if made_by_script and storage.image_root:
+        data = storage.image_root
+    return _title(_source(annotations) or prefix, data)
 
 
 def _source(annotations: str) -> str:
-    """The pipeline that the first record comes from; empty where it doesn't say."""
+    """Return the pipeline that the first record comes from; "" where it doesn't say."""
     source = next(_objects(annotations), {}).get("source")
     return source if isinstance(source, str) else ""
 
 
 def _title(pipeline: str, data: str) -> str:
-    return " · ".join(
-        filter(None, [pipeline, os.path.basename(os.path.normpath(data)) if data else ""])
-    )
+    """Return a pipeline and the last part of a path, with a dot between; either may be empty."""
+    parts = [pipeline]
+    if data:
+        parts.append(os.path.basename(os.path.normpath(data)))
+    return " · ".join(part for part in parts if part)
 
 
 def _rows(path: str) -> Iterator[Row]:
-    return read_rows(path) if os.path.exists(path) else iter(())
+    """Yield the rows of a file; none without the file."""
+    if os.path.exists(path):
+        yield from read_rows(path)
 
 
 def _unread(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a file that can't be read, as failures."""
+    """Yield a failure for each row of a file that can't be read."""
     for row in _rows(path):
         if row.error is not None:
             yield {
@@ -264,14 +296,21 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
-    """The records of a file, as they are counted."""
+    """Yield the records of a file, and add each row of it to `counts`, broken ones too.
+
+    They are shown with the boxes that a reviewer rejected, which don't count, as in `stats`.
+    """
+    without_rejected = WithoutRejected()
     for row in _rows(path):
         if row.data is None:
             counts.add_broken()
         else:
-            counts.add(row.data, f"record {row.line} of {path}")
+            data = {**row.data, **without_rejected.of(row.data)}
+            counts.add(data, f"record {row.line} of {path}")
+            counts.rejected = without_rejected.boxes
             yield row.data
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
+    """Return the objects in a file, without the rows that can't be read."""
     return (row.data for row in _rows(path) if row.data is not None)

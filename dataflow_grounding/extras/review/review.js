@@ -1,298 +1,321 @@
-// The page of a review: the grid, where the wrong boxes of one thing are named, and the single record, where boxes and
-// phrases are mended.
+// The page of a review: what is asked for, the two ways to go through it, and the keys.
 "use strict";
 
 (() => {
   const { node } = recordPage;
-  const { found, boxes, given, isDecided, placeOf, viewOf, commit, sent, tell } = reviewDecisions;
-  const byId = (id) => document.getElementById(id), main = byId("main");
+  const { isShown, placeOf, viewOf, sent, tell, announce, counted } = reviewDecisions;
   const AHEAD = 20; // things asked for at once
+  const TYPING = 800; // milliseconds within which a second digit belongs to the first
+  const ALWAYS = ["a", "x", "]"]; // keys whose buttons aren't in the menu
+
+  const byId = (id) => document.getElementById(id);
+  const main = byId("main");
+  const fields = byId("wanted").elements;
+  let page = { items: [], place: 0 };
+  let at = 0; // of its items, the one that is looked at one by one
+  let typed = "";
+  let typedAt = 0;
+
   const failed = (error) => error && tell(`This page failed: ${error.message}. What is saved stays; load it anew.`);
   window.addEventListener("error", (event) => failed(event.error));
   window.addEventListener("unhandledrejection", (event) => failed(event.reason));
-  let page = { items: [], place: 0 }, at = 0, picked = { id: null, box: null }, stage = null;
-  let typed = "", typing = 0, drawn = { rows: [] };
-  const viewNow = () => viewOf(page.items[at]), accept = () => reviewGrid.accept(nextPage);
-  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken });
 
   // What is wanted stands in the address, so that a reload or a bookmark goes on there.
-  const fields = byId("wanted").elements, isGrid = () => fields.mode.value === "grid";
+  const isGrid = () => fields.mode.value === "grid";
   const wanted = () => Object.fromEntries(new FormData(byId("wanted")));
-  const readAddress = () => new URLSearchParams(location.hash.slice(1)).forEach((value, name) => {
-    if (fields[name]) fields[name].value = value;
-  });
-  const current = () => found(viewNow(), picked.id);
+  function readAddress() {
+    new URLSearchParams(location.hash.slice(1)).forEach((value, name) => {
+      if (fields[name]) fields[name].value = value;
+    });
+    tellMode();
+  }
+  function tellMode() {
+    for (const button of byId("ways").children) {
+      button.setAttribute("aria-pressed", String(button.value === fields.mode.value));
+    }
+  }
+  function wantAnew() {
+    act();
+    tellMode();
+    history.replaceState(null, "", `#${new URLSearchParams(wanted())}`);
+    return sent().then(() => load());
+  }
+  function want(changes) {
+    for (const [name, value] of Object.entries(changes)) fields[name].value = value;
+    return wantAnew();
+  }
 
   async function load(place = 0, goal = {}) {
+    let asked;
     try {
-      page = await reviewDecisions.ask({ ...wanted(), place, most: AHEAD });
+      asked = await reviewDecisions.ask({ ...wanted(), place, most: AHEAD });
+      if (isGrid() && place && !asked.items.length) asked = await askAgain();
     } catch (error) {
-      [at, main.inert] = [Math.max(0, Math.min(at, page.items.length - 1)), false]; // what was there stays
+      at = Math.max(0, Math.min(at, page.items.length - 1));
+      main.inert = false; // what was there stays
       return tell(error.said ? error.message : "The server doesn't answer: is `review` still running?");
     }
-    at = Math.max(0, page.items.findIndex(({ record, id, box }) =>
-      record === goal.record && id === goal.id && (goal.box === undefined || box === goal.box)));
+    page = asked;
+    at = Math.max(0, page.items.findIndex((item) => isGoal(item, goal)));
+    offerOrder(page.order);
     return draw();
   }
+  const isGoal = ({ record, id, box }, goal) =>
+    record === goal.record && id === goal.id && (goal.box === undefined || box === goal.box);
+  // At the end of the grid, what was passed over, as it couldn't be seen, comes again.
+  async function askAgain() {
+    const again = await reviewDecisions.ask({ ...wanted(), place: 0, most: AHEAD });
+    const items = again.items.filter((item) => !reviewDecisions.isDecided(viewOf(item), item));
+    return { ...again, items };
+  }
+  function offerOrder(order) { // a sample and a folder have their own
+    fields.order.parentElement.hidden = order === null;
+    if (order && !fields.order.value) fields.order.value = order;
+  }
+
   function draw(marked) {
     const again = page.items.length > 0 && page.items[at].again;
     typed = "";
     main.inert = false;
+    tellShown();
     reviewDecisions.begin();
     if (!page.items.length) drawEnd();
-    else if (isGrid()) {
-      reviewGrid.draw(page, `${again ? "not taken; " : ""}mark what is wrong, then Enter`, marked,
-        [button("Accept the rest", "Enter", accept), again && button("Leave them", "]", leave), undoer()]);
-    } else pick(page.items[at].id, placeOf(viewNow(), page.items[at]));
+    else if (isGrid()) drawGrid(again, marked);
+    else reviewSingle.show(page.items[at]);
     if (again) tell(again);
   }
-  function drawEnd() { // of the queue: single records may have been passed over
-    const isLeft = reviewDecisions.left() > 0;
-    const back = isLeft && !isGrid() && button("What was passed over", "[", () => load());
-    const why = isLeft ? "that has a box: the way single shows the rest" : "to decide here";
-    main.replaceChildren(node("p", { class: "note" }, back ? "That was the last one." : `Nothing is left ${why}.`),
-      node("p", { class: "tools" }, back, undoer()));
+  function tellShown() {
+    const names = { rejected: "rejected", mend: "to mend", mine: "mine", all: "in all" };
+    const name = names[wanted().show] || (wanted().record && "found");
+    byId("shown").textContent = name ? `${reviewDecisions.shown().toLocaleString("en")} ${name} · ` : "";
   }
-  const isCommenting = () => document.activeElement.localName === "textarea";
-  const leaveComment = () => { if (isCommenting()) document.activeElement.blur(); }; // what was typed is then saved
+  function drawGrid(again, marked) {
+    const isEmpty = page.items[0].box === null;
+    const task = isEmpty ? "mark what is in the picture all the same, then Enter" : "mark what is wrong, then Enter";
+    const tools = [
+      button(isEmpty ? "Confirm the rest" : "Accept the rest", "Enter", accept, "first"),
+      again && button("Leave them", "]", leave),
+      undoButton(),
+    ];
+    reviewGrid.draw(page, again ? `not taken; ${task}` : task, marked, tools);
+  }
+  function drawEnd() { // of the queue: single records may have been passed over
+    const { boxes, phrases } = reviewDecisions.left();
+    const text = isMoreShown() ? "That was the last one." : nothingLeftText(boxes + phrases);
+    const back = isMoreShown() && button(wanted().show ? "From the beginning" : "What was passed over", "[", () => load());
+    main.replaceChildren(node("p", { class: "note" }, text),
+      node("p", { class: "tools toolbar" }, back, ...waysOn(phrases), undoButton()));
+    announce(`The end; left: ${reviewDecisions.leftText()}`);
+  }
+  function isMoreShown() {
+    const isOfGrid = ["", "empty"].includes(wanted().show); // of which what was passed over has come again
+    return reviewDecisions.shown() > 0 && !(isGrid() && isOfGrid);
+  }
+  function nothingLeftText(left) {
+    if (wanted().record || wanted().show) return "Nothing is left of what is shown here.";
+    return left > 0 ? "Nothing is left that has a box." : "Nothing is left to decide here.";
+  }
+  // Where to go from the end.
+  function waysOn(phrases) {
+    const toMend = reviewDecisions.toMend();
+    const isOf = ({ show }) => wanted().show === show;
+    const mend = { mode: "single", show: "mend" };
+    const empty = { mode: "grid", show: "empty" };
+    return [
+      toMend > 0 && !isOf(mend) && button(`Mend ${toMend.toLocaleString("en")} rejected`, "", () => want(mend)),
+      phrases > 0 && isGrid() && !isOf(empty)
+        && button(`Look at ${counted(phrases, "phrase")} without a box`, "", () => want(empty)),
+    ];
+  }
+
+  const isTyping = () => document.activeElement.localName === "textarea";
+  const leaveComment = () => { if (isTyping()) document.activeElement.blur(); }; // what was typed is then saved
   // An action begins: what was typed is saved, what was told has been read. A page of the grid under way allows none.
   function act() {
     leaveComment();
+    closeMenu();
     if (!isGrid() || !reviewGrid.isClosed()) reviewDecisions.forget();
   }
   function taken(items, view, old) {
-    if (!isGrid()) bringBack(items);
-    if (!view || isGrid() || !stage || !page.items[at] || viewNow() !== view) return;
-    if (picked.id && !found(view, picked.id)) { // one that was added has another id now
-      const { text } = found(old, picked.id) || {};
-      const now = view.expressions.find((e) => !found(old, e.id) && e.text === text);
-      picked.id = now ? now.id : null;
-    }
-    if (!stage.isBusy() && !isCommenting() && getSelection().isCollapsed) drawSingle();
+    if (isGrid()) return;
+    bringBack(items);
+    if (view && page.items[at]) reviewSingle.taken(view, old, isTyping());
   }
   // Items of which nothing was taken come next, unless they are what is looked at.
   function bringBack(items) {
-    const now = page.items[at] || {}, others = items.filter((item) => item.record !== now.record || item.id !== now.id);
-    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again: reviewDecisions.whyRefused() })));
+    const now = page.items[at] || {};
+    const others = items.filter((item) => item.record !== now.record || item.id !== now.id);
+    const again = reviewDecisions.whyRefused();
+    page.items.splice(at + 1, 0, ...others.map((item) => ({ ...item, again })));
   }
+
+  const accept = () => reviewGrid.accept(nextPage);
   // After a page of the grid: what was refused of it, with its marks, else the next page.
   async function nextPage(marked) {
-    const refused = reviewDecisions.refused(), isThere = (item) => placeOf(viewOf(item), item) !== null;
+    const refused = reviewDecisions.refused();
+    const isThere = (item) => item.box === null || placeOf(viewOf(item), item) !== null;
     const items = page.items.filter((item) => refused.includes(item) && isThere(item));
     if (!items.length) return load(page.place);
     items.forEach((item) => { item.again = reviewDecisions.whyRefused(); });
-    [page, at] = [{ ...page, items, isSent: false }, 0];
+    page = { ...page, items, isSent: false };
+    at = 0;
     return draw(marked);
   }
-  const leave = () => page.items[0].again && load();
+  const leave = () => page.items[0].again && load(page.place);
+
   function undo(again) {
     const last = reviewDecisions.undo(again);
     if (!last) return null;
-    const { place, id, items: [item] } = last.find((one) => one.id) || last[0];
-    const isHere = ({ record }) => record === place, goal = item || { record: place, id };
-    if (isGrid() || !page.items.some(isHere)) return sent().then(() => load(0, goal));
-    at = [page.items.indexOf(item), page.items.findIndex((one) => isHere(one) && one.id === id),
-      page.items.findIndex(isHere)].find((n) => n >= 0);
-    return id ? pick(id, item && item.id === id ? placeOf(viewNow(), item) : null) : drawSingle();
-  }
-  const button = (name, key, run) => {
-    const made = node("button", { type: "button", "aria-keyshortcuts": key }, name, " ", node("kbd", null, key));
-    made.addEventListener("mousedown", (event) => event.preventDefault()); // the selection in the caption stays
-    made.addEventListener("click", () => { act(); run(); });
-    return made;
-  };
-  const undoer = () => button("Undo", "z", () => undo());
-
-  // A single record.
-  function pick(id, box = null) {
-    const e = found(viewNow(), id);
-    picked = { id: e ? id : null, box: e && e.instances.length === 1 ? 0 : box };
-    drawSingle();
-  }
-  function pickNext(e) {
-    const again = picked.id === e.id && e.instances.length;
-    pick(e.id, again ? ((picked.box === null ? -1 : picked.box) + 1) % e.instances.length : null);
-  }
-  const isPicked = (e, instance) => e.id === picked.id && (picked.box === null || e.instances[picked.box] === instance);
-  // Rows of the list that changed are made anew; the rest of the record, too, where it has other phrases.
-  function drawSingle() {
-    if (!boxNow()) picked.box = null; // it was deleted, by whomever
-    const view = viewNow(), rows = view.expressions.map((e) => JSON.stringify(e));
-    const phrases = view.expressions.map((e) => [e.id, e.text, e.span, e.color]);
-    const outline = JSON.stringify([view.place, view.comment, phrases]);
-    if (drawn.outline !== outline || !drawn.article.isConnected) drawn = { outline, rows, ...drawRecord(view) };
-    view.expressions.forEach((e, n) => {
-      if (rows[n] !== drawn.rows[n]) drawn.list.children[n].replaceWith(rowOf(e, view));
-      drawn.list.children[n].classList.toggle("picked", e.id === picked.id);
-    });
-    drawn.rows = rows;
-    stage = reviewStage(view, boxNow(), isPicked, { draw: drawBox, move: resize, click: clicked }, stage);
-    drawn.article.querySelector("figure").replaceChildren(stage.board, view.missing);
-  }
-  function rowOf(e, view) {
-    const row = recordPage.rowOf(e, view), no = e.instances.filter((i) => i.verified === false).length;
-    row.addEventListener("click", () => pickNext(e));
-    if (e.reviewed_by) row.append(node("span", { class: `verdict${e.verified ? "" : " no"}` },
-      e.verified ? "right" : "wrong", no ? `: ${no} of ${e.instances.length} boxes` : "", ", says ", e.reviewed_by));
-    return row;
-  }
-  function drawRecord(view) {
-    const item = page.items[at];
-    const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
-    comment.value = view.comment;
-    comment.addEventListener("change", () => commit("comment", viewOf(item), [], { comment: comment.value }));
-    const list = node("ul", { class: "expressions" }, view.expressions.map((e) => rowOf(e, view)));
-    const tools = Object.entries(ACTIONS).map(([key, [name, run]]) => name && button(name, key, run));
-    const article = recordPage.lightsUp(node("article", { class: "record single" }, node("figure"),
-      node("div", { class: "text" }, node("h2", { dir: "auto" }, view.id), node("p", { class: "facts" }, view.path),
-        view.notes.map((text) => node("p", { class: "missing" }, text)), recordPage.captionOf(view),
-        view.expressions.length ? list : recordPage.listOf(view), comment, node("p", { class: "tools" }, tools))));
-    main.replaceChildren(article);
-    return { article, list };
-  }
-  const boxNow = () => current()?.instances[picked.box]?.bbox || null;
-  function clicked(point) {
-    const hit = recordPage.hitsOf(recordPage.boxesOf(viewNow()), ...point);
-    const last = hit.findIndex(({ e, instance }) => picked.box !== null && isPicked(e, instance));
-    const next = hit[(last + 1) % hit.length];
-    if (next) pick(next.e.id, next.e.instances.indexOf(next.instance));
-    else pick(picked.id);
-  }
-
-  // What keys and buttons do to what is picked in a single record.
-  function change(action, e, more, items) {
-    act();
-    commit(action, viewNow(), [{ id: e.id, after: given(e, more) }], items && { items });
-    drawSingle();
-  }
-  // Of a phrase the picked box, else all; of a record what nobody judged yet.
-  function judge(verified) {
-    const view = viewNow(), isOpen = (one) => typeof one.verified !== "boolean";
-    const ones = current() ? [current()] : view.expressions.filter((e) => !e.reviewed_by || e.instances.some(isOpen));
-    const isMeant = (i, n) => (current() ? picked.box === null || picked.box === n : isOpen(i));
-    const told = (e) => boxes(e).map((i, n) => (isMeant(i, n) ? { ...i, verified } : i));
-    const changes = ones.map((e) => ({ id: e.id, after: given(e, { verified, instances: told(e) }) }));
-    commit(verified ? "accept" : "reject", view, changes, { items: [page.items[at]] });
-    go(1);
-  }
-  function resize(bbox) {
-    const instances = boxes(current());
-    if (String(bbox) === String(instances[picked.box].bbox)) return drawSingle(); // what moves nothing decides nothing
-    Object.assign(instances[picked.box], { bbox, verified: true });
-    change("move", current(), { instances });
-  }
-  function drawBox(bbox) {
-    const e = current();
-    if (!e) return tell("Pick a phrase first: by its number, or by a click in the list.");
-    if (bbox[2] - bbox[0] < 1 || bbox[3] - bbox[1] < 1) return drawSingle();
-    const exact = bbox.map((n) => Math.round(n * 100) / 100);
-    picked.box = e.instances.length;
-    change("draw", e, { instances: [...boxes(e), { from: null, bbox: exact, verified: true }], status: "grounded" });
-  }
-  function arrow(event) {
-    const far = event.shiftKey ? 10 : 1;
-    const by = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] }[event.key];
-    if (boxNow()) stage.nudge(event.altKey && [false, false, true, true], by);
-  }
-  const nothingThere = () => current() && change("absent", current(), { instances: [], status: "none", verified: true },
-    [page.items[at]]);
-  function remove() {
-    const e = current(), items = [page.items[at]];
-    if (e && picked.box === null) {
-      commit("delete", viewNow(), [{ id: e.id, after: null }], { items });
-      pick(null);
-    } else if (e) {
-      if (reviewDecisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
-      const instances = boxes(e).filter((_, n) => n !== picked.box);
-      const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
-      picked.box = null;
-      change("delete", e, { instances, ...bare }, items);
+    announce(again ? "Done again" : "Undone");
+    const decision = last.find(({ id }) => id) || last[0];
+    const { place, id, items: [item] } = decision;
+    if (isGrid() || !page.items.some(({ record }) => record === place)) {
+      return sent().then(() => load(0, item || { record: place, id }));
     }
-    return null;
+    at = placeOfUndone(decision);
+    reviewSingle.show(page.items[at]);
+    return reviewSingle.pick(id, item && item.id === id ? placeOf(viewOf(item), item) : null);
   }
-  function phrased(way) {
-    const view = viewNow(), changes = reviewPhrases(way, view, current());
-    tell(typeof changes === "string" ? changes : "");
-    if (typeof changes === "string") return;
-    commit(way, view, changes);
-    getSelection().removeAllRanges();
-    pick(changes[0].id);
+  function placeOfUndone({ place, id, items: [item] }) {
+    const isOf = ({ record }) => record === place;
+    const places = [page.items.indexOf(item), page.items.findIndex((one) => isOf(one) && one.id === id),
+      page.items.findIndex(isOf)];
+    return places.find((n) => n >= 0);
   }
   function go(by) {
-    const isDone = (item) => item && !item.again && isDecided(viewOf(item), item);
-    do at += by; while (isDone(page.items[at]));
+    const isPassed = (item) => item && !item.again && !isShown(wanted(), viewOf(item), item);
+    do at += by; while (isPassed(page.items[at]));
     main.inert = !page.items[at]; // what is still shown is no longer what keys are for
-    return page.items[at] ? draw() : sent().then(() => (page.items[at] ? draw() : load(by > 0 ? page.place : 0)));
-  }
-  function escape() {
-    picked = { id: picked.box === null ? null : picked.id, box: null };
-    drawSingle();
-  }
-  function pointOut() {
-    stage.fourPoints();
-    tell("Click the outermost points: left, top, right, bottom, in any order.");
+    if (page.items[at]) return draw();
+    return sent().then(() => (page.items[at] ? draw() : load(by > 0 ? page.place : 0)));
   }
 
-  const ACTIONS = { // by key: what its button says, where it has one
-    a: ["Accept", () => judge(true)], x: ["Reject", () => judge(false)], m: ["Not in the picture", nothingThere],
-    f: ["Four points", pointOut], e: ["Phrase = selection", () => phrased("phrase")],
-    n: ["New phrase", () => phrased("add")], s: ["Split", () => phrased("split")],
-    j: ["Join with next", () => phrased("join")], Delete: ["Delete", remove], z: ["Undo", () => undo()],
-    y: ["Redo", () => undo(true)], "]": ["Next", () => go(1)], "[": ["Previous", () => go(-1)],
-    "+": ["Zoom in", () => stage.zoom(1.25)], "-": ["Zoom out", () => stage.zoom(0.8)], 0: [null, () => stage.whole()],
-    Backspace: [null, remove], c: [null, () => document.querySelector("textarea").focus()], Escape: [null, escape],
-    ArrowLeft: [null, arrow], ArrowRight: [null, arrow], ArrowUp: [null, arrow], ArrowDown: [null, arrow],
-    " ": [null, () => (stage.hand = true)],
+  // Buttons: some in sight, the others in a menu.
+  function button(name, key, run, look) {
+    const made = node("button", { type: "button", class: look, "aria-keyshortcuts": key || null }, name,
+      key && " ", key && node("kbd", null, key));
+    made.addEventListener("mousedown", (event) => event.preventDefault()); // the selection in the caption stays
+    made.addEventListener("click", (event) => {
+      act();
+      run(event);
+    });
+    return made;
+  }
+  const undoButton = () => button("Undo", "z", () => undo());
+  function toolsOfSingle() {
+    const buttonOf = (key) => {
+      const [name, run] = reviewSingle.actions[key];
+      return button(name, key, run, key === "a" ? "first" : null);
+    };
+    const others = Object.keys(reviewSingle.actions)
+      .filter((key) => reviewSingle.actions[key][0] && !ALWAYS.includes(key));
+    const menu = node("details", { class: "menu" }, node("summary", null, "More"),
+      node("div", { class: "choices" }, others.map(buttonOf)));
+    return node("p", { class: "tools toolbar" }, ALWAYS.map(buttonOf), menu);
+  }
+  const menuNow = () => document.querySelector(".menu[open]");
+  const closeMenu = () => { if (menuNow()) menuNow().open = false; };
+  document.addEventListener("pointerdown", (event) => { if (!event.target.closest(".menu")) closeMenu(); });
+
+  const GRID_ACTIONS = {
+    Enter: [null, accept],
+    "]": [null, leave],
+    z: [null, () => undo()],
+    y: [null, () => undo(true)],
   };
-  const GRID_ACTIONS = { Enter: [null, accept], "]": [null, leave], z: ACTIONS.z, y: ACTIONS.y };
-  const END_ACTIONS = { "[": [null, () => (page.items.length ? go(-1) : load())], z: ACTIONS.z, y: ACTIONS.y };
+  const END_ACTIONS = {
+    "[": [null, () => (page.items.length ? go(-1) : load())],
+    z: GRID_ACTIONS.z,
+    y: GRID_ACTIONS.y,
+  };
+  function actionsNow() {
+    if (!page.items[at]) return END_ACTIONS;
+    return isGrid() ? GRID_ACTIONS : reviewSingle.actions;
+  }
+
+  const isWithin = () => performance.now() - typedAt < TYPING;
   function numbered(digit) {
-    const now = performance.now(), most = isGrid() ? 99 : viewNow().expressions.length;
-    typed = now - typing < 800 && Number(typed + digit) <= most ? typed + digit : digit;
-    typing = now;
-    if (isGrid() && typed.length === 2) {
+    const most = isGrid() ? 99 : reviewSingle.phraseCount();
+    typed = isWithin() && Number(typed + digit) <= most ? typed + digit : digit;
+    typedAt = performance.now();
+    if (!isGrid()) reviewSingle.pickNumber(Number(typed));
+    else if (typed.length === 2) {
       reviewGrid.typed(Number(typed));
       typed = "";
-    } else if (!isGrid() && viewNow().expressions[typed - 1]) pickNext(viewNow().expressions[typed - 1]);
+    }
   }
-  document.addEventListener("keydown", (event) => {
-    const undoes = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
+  function isNumber(key) {
+    if (!page.items[at] || !/^[0-9]$/.test(key)) return false;
+    return isGrid() || key !== "0" || (typed !== "" && isWithin());
+  }
+  const isUndo = (event) => (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
+  function keyOf(event) {
+    if (isUndo(event)) return event.shiftKey ? "y" : "z";
+    return event.key === "Z" ? "y" : event.key;
+  }
+  // What has the focus does what it does.
+  function isOfFocus(event) {
+    const whose = { Enter: "button, summary, li", " ": "button, summary" }[event.key];
+    const focused = whose && event.target.closest(whose);
+    if (focused && focused.localName === "li") focused.click();
+    return Boolean(focused);
+  }
+  function pressed(event) {
     const field = event.target.closest("input, select, textarea, dialog");
     if (field && event.key === "Escape") event.target.blur();
-    if (field || ((event.ctrlKey || event.metaKey) && !undoes)) return;
-    if (event.key === "?") return byId("keys").showModal();
-    const key = undoes ? (event.shiftKey ? "y" : "z") : event.key === "Z" ? "y" : event.key;
-    if (key === "Enter" && event.repeat) return event.preventDefault(); // held down, it means one page
-    const whose = { Enter: "button, li", " ": "button" }[key], press = whose && event.target.closest(whose);
-    if (press) return press.localName === "li" && press.click(); // what has the focus does what it does
-    const [, run] = (page.items[at] ? (isGrid() ? GRID_ACTIONS : ACTIONS) : END_ACTIONS)[key] || [];
-    const isDigit = page.items[at] && /^[0-9]$/.test(key);
-    if (isDigit && (isGrid() || key !== "0" || (typed && performance.now() - typing < 800))) numbered(key);
+    if (field || ((event.ctrlKey || event.metaKey) && !isUndo(event))) return;
+    if (event.key === "?") {
+      byId("keys").showModal();
+      return;
+    }
+    if (event.key === "Enter" && event.repeat) { // held down, it means one page
+      event.preventDefault();
+      return;
+    }
+    if (event.key === "Escape" && menuNow()) {
+      closeMenu();
+      return;
+    }
+    if (!isOfFocus(event)) runKey(event, keyOf(event));
+  }
+  function runKey(event, key) {
+    const [, run] = actionsNow()[key] || [];
+    if (isNumber(key)) numbered(key);
     else if (run) {
       act();
       run(event);
     } else return;
     event.preventDefault();
-  });
-  document.addEventListener("keyup", (event) => { if (stage && event.key === " ") stage.hand = false; });
+  }
+  document.addEventListener("keydown", pressed);
+  document.addEventListener("keyup", (event) => { if (event.key === " ") reviewSingle.letGo(); });
 
+  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken });
+  Object.assign(reviewSingle.page, { act, go, undo: () => undo(), redo: () => undo(true), tools: toolsOfSingle });
+  for (const way of byId("ways").children) {
+    way.addEventListener("mousedown", (event) => event.preventDefault()); // keys stay the page's
+    way.addEventListener("click", () => want({ mode: way.value }));
+  }
   byId("help").addEventListener("click", () => byId("keys").showModal());
   byId("download").addEventListener("click", () => {
     act();
     node("a", { href: reviewDecisions.fileOf(), download: "decisions.jsonl" }).click();
   });
   byId("wanted").addEventListener("submit", (event) => event.preventDefault());
-  byId("wanted").addEventListener("change", () => {
-    act();
-    history.replaceState(null, "", `#${new URLSearchParams(wanted())}`);
-    sent().then(() => load());
-  });
+  byId("wanted").addEventListener("change", wantAnew);
   window.addEventListener("beforeunload", (event) => {
     leaveComment();
     if (reviewDecisions.mayBeLost()) event.preventDefault();
   });
-  window.addEventListener("hashchange", () => { act(); readAddress(); load(); });
-  fields.order.parentElement.hidden = reviewDecisions.isLocal; // it is that of the folder
+  window.addEventListener("hashchange", () => {
+    act();
+    readAddress();
+    load();
+  });
+  const narrow = matchMedia("(max-width: 52rem)"); // as in review.css
+  const fitFilters = () => { byId("filters").open = !narrow.matches; };
+  narrow.addEventListener("change", fitFilters);
+  fitFilters();
   readAddress();
   load();
 })();

@@ -1,4 +1,4 @@
-"""The page of a review on this machine: who may ask it, what it answers."""
+"""The server of a review's page on this machine: whom it answers, and what."""
 
 import asyncio
 import logging
@@ -28,24 +28,32 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_MOST_BODY = 8 * 2**20  # bytes of decisions in a request
 
 
 class ReviewServer:
     """Serves one session on 127.0.0.1.
 
     Every address begins with a token, and other names of this machine, other origins and other
-    sites' pages are refused. Pictures are asked for by record.
+    sites' pages are refused. Pictures are asked for by record, never by path. The port is taken
+    when the server is made; `run` answers.
 
     Args:
         session: What is reviewed.
         port: 0 for a free one.
+
+    Attributes:
+        session: As given.
+        origin: Scheme, host and port, as browsers send them.
+        address: The page's, with the token.
 
     Raises:
         InputError: The port is taken.
     """
 
     def __init__(self, session: Session, port: int = 0) -> None:
-        self.session, self._files = session, page_files()
+        self.session = session
+        self._files = page_files()
         try:
             self._socket = socket.create_server(("127.0.0.1", port))
         except OSError as error:
@@ -56,14 +64,12 @@ class ReviewServer:
         self.address = f"{self.origin}/{self._token}/"
 
     def run(self, open_browser: bool = True) -> None:
-        """Say the address on standard output, and answer until Ctrl-C."""
-        # puts all in order, so that the page needn't wait for it
-        self.session.next({"mode": "grid"})
+        """Print the address on standard output, open it in a browser, and answer until Ctrl-C."""
+        self.session.next({"mode": "grid"})  # sorts the queue, so that the page needn't wait
         say(self.address, err=False)
         if open_browser:
             webbrowser.open(self.address)
-        # What is no HTTP is refused by aiohttp itself, which would leave a traceback of each on
-        # standard error.
+        # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         web.run_app(
             self.app(),
@@ -74,30 +80,30 @@ class ReviewServer:
         )
 
     def app(self) -> web.Application:
-        """The routes, behind the guard."""
-        app = web.Application(middlewares=[self._guarded], client_max_size=8 * 2**20)
+        """Return the application: its routes, each behind `_guarded`."""
+        app = web.Application(middlewares=[self._guarded], client_max_size=_MOST_BODY)
         app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)
         app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
-        app.router.add_get(
-            f"/{{token}}/picture/{{place:[0-9]{{1,9}}}}-{{name:{'|'.join(SIDES)}}}.jpg",
-            self._picture,
-        )
+        copy = "{name:" + "|".join(SIDES) + "}"
+        app.router.add_get("/{token}/picture/{place:[0-9]{1,9}}-" + copy + ".jpg", self._picture)
         app.router.add_post("/{token}/decide", self._decide)
         return app
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        host, origin = (
-            self.origin.removeprefix("http://"),
-            request.headers.get("Origin", self.origin),
-        )
-        from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
-        token = request.path.split("/")[1].encode("utf-8", "surrogateescape")
-        if request.host != host or origin != self.origin or not from_here:
+        """Answer a request of this session's page, and refuse all others with 403 or 404.
+
+        A GroundingError becomes an answer 400 with its message in `error`.
+        """
+        is_this_host = request.host == self.origin.removeprefix("http://")
+        is_this_origin = request.headers.get("Origin", self.origin) == self.origin
+        is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+        if not (is_this_host and is_this_origin and is_from_here):
             return web.Response(
                 status=403, text="Only the page of this review may ask.", headers=_HEADERS
             )
+        token = request.path.split("/")[1].encode("utf-8", "surrogateescape")
         if not secrets.compare_digest(token, self._token.encode()):
             return web.Response(
                 status=404, text="The address that `review` said has a token.", headers=_HEADERS
@@ -114,32 +120,38 @@ class ReviewServer:
         return response
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the page, or one of its styles and scripts."""
         name = request.match_info["name"] or "review.html"
         if name not in self._files:
             raise web.HTTPNotFound
         return web.Response(text=self._files[name], content_type=_TYPES[name.rpartition(".")[2]])
 
     async def _next(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the next items that the address asks for."""
         return web.json_response(self.session.next(request.query))
 
     async def _record(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self.session.view(self._place(request)))
+        """Answer with one record as it stands."""
+        return web.json_response(self.session.view(self._record_index(request)))
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a copy of a picture, which a thread makes: others are answered meanwhile."""
         data = await asyncio.to_thread(
-            self.session.picture, self._place(request), request.match_info["name"]
+            self.session.picture, self._record_index(request), request.match_info["name"]
         )
         return web.Response(
             body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
         )
 
-    def _place(self, request: web.Request) -> int:
-        place = int(request.match_info["place"])
-        if place >= len(self.session.reviewable.keys):
+    def _record_index(self, request: web.Request) -> int:
+        """Return the index of the record in the address. Raises HTTPNotFound for none."""
+        index = int(request.match_info["place"])
+        if index >= len(self.session.reviewable.keys):
             raise web.HTTPNotFound
-        return place
+        return index
 
     async def _decide(self, request: web.Request) -> web.StreamResponse:
+        """Take the decisions in the body, which only the page itself can send as JSON."""
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
         decisions = listed(parse_line(await request.read()), "decisions")

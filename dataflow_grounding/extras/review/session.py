@@ -1,15 +1,12 @@
-"""A review under way: what its page asks for, the decisions that it hands over; or a folder that
-works on its own.
-"""
+"""A review under way: what its page asks for, and the decisions that it hands over."""
 
 import json
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import product
 from string import Template
 from typing import Any
 
@@ -24,9 +21,9 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import Record, annotated_column, has_id, write_bytes
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.extras.review._decisions import Decisions, Standing
+from dataflow_grounding.extras.review._decisions import Standing
 from dataflow_grounding.extras.review._door_html import page_file
-from dataflow_grounding.extras.review._overlay import version_of, word_of
+from dataflow_grounding.extras.review._overlay import reviewer_verdict, version_of
 from dataflow_grounding.extras.review._record_view import (
     Expression,
     Picture,
@@ -35,18 +32,19 @@ from dataflow_grounding.extras.review._record_view import (
     why_missing,
 )
 from dataflow_grounding.extras.review._sampling import gold_answers, mixed_in
-from dataflow_grounding.extras.review.queues import Item, Queue, Reviewable, digest_of
+from dataflow_grounding.extras.review.queues import SHOWS, Item, Queue, Reviewable, digest_of
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
 _GRID = 60  # boxes on a page of the grid
-_FILTERS = ("status", "text", "head", "below", "order")
-_MOST = 100  # single records that are asked for at once
+_FILTERS = ("status", "text", "head", "below", "record", "show", "order")
+_MOST = 100  # items that a page without a grid may ask for at once
 MOST_DECISIONS = 1000
-"""That are handed over at once: each is answered with its record, and others wait meanwhile. The
-page sends 60.
+"""The most decisions that are taken at once; the page sends 60.
+
+Each is answered with its record, and other reviewers wait until all are taken.
 """
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:"
@@ -55,32 +53,42 @@ _POLICY = (
 
 
 def page_files(policy: str = "", data: str = "") -> dict[str, str]:
-    """The page `review.html`, its styles and scripts; of one without a server the `policy`, and
-    what stands before its scripts: `data`, as HTML.
+    """Return the texts of the page `review.html` and of the styles and scripts it names, by name.
+
+    Args:
+        policy: A Content-Security-Policy to put into the page, for one that no server sends.
+        data: HTML to put before the page's scripts.
     """
     page = page_file("review.html")
-    told = policy and f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    files = {
-        name: page_file(name) for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page)
-    }
-    return {**files, "review.html": Template(page).substitute(policy=told, data=data)}
+    meta = policy and f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    files: dict[str, str] = {}
+    for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page):
+        files[name] = page_file(name)
+    files["review.html"] = Template(page).substitute(policy=meta, data=data)
+    return files
 
 
 class Session:
-    """What one reviewer sees and says of RESULTS.
+    """What one reviewer is shown of RESULTS, and the decisions that this reviewer hands over.
 
     Args:
         reviewable: The records.
         who: The reviewer's name, as decisions have it.
-        sample: So many items at random, and the seed: nothing else is shown. It is put on disk
-            first.
+        sample: Size and seed of a sample: nothing else is shown. It is written to reviews.jsonl
+            before this returns.
         blind: Second reviews of what others decided, whose decisions aren't shown.
         order: What comes first unless the page says: `doubt`, `random` or `file`.
         gold: Records with right boxes: some of the items that they have answers for are mixed into
             the sample.
 
+    Attributes:
+        reviewable, who, blind, order: As given.
+        decisions: The reviewable's.
+        sample: The items of the sample, the gold's among them; None where all are shown.
+
     Raises:
-        InputError, StorageFailed: The file of decisions can't be read or written.
+        InputError: No sample can be drawn, or `gold` can't be read or has nothing to mix in.
+        StorageFailed: The file of decisions can't be written.
     """
 
     def __init__(
@@ -92,35 +100,53 @@ class Session:
         order: str = "doubt",
         gold: str | None = None,
     ) -> None:
-        self.reviewable, self.who, self.blind, self.order = reviewable, who, blind, order
-        self.decisions = Decisions(reviewable.files.decisions)
-        self.sample = None if sample is None else self._drawn(*sample, gold)
+        self.reviewable = reviewable
+        self.who = who
+        self.blind = blind
+        self.order = order
+        self.decisions = reviewable.decisions
+        self._blind_reviewer = who if blind else None
+        self.sample: list[Item] | None = None
+        if sample is not None:
+            size, seed = sample
+            self.sample = self._draw_and_state(size, seed, gold)
+        # filters that a reviewer goes back to, and each page of one list, share a queue
         self._queue = lru_cache(16)(self._make_queue)
 
-    def _drawn(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        """The items of the sample, which is stated unless it was, with its pictures' folder, and
-        the gold mixed in.
+    def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
+        """Draw the sample, write it to reviews.jsonl unless it is there, and mix gold into it.
+
+        Returns the items: the sample's alone in the order of the draw, with gold's shuffled.
         """
         known = gold_answers(self.reviewable, gold) if gold else {}
-        drawn, items = self.reviewable.sample(size, seed)
-        drawn |= {"gold": gold and digest_of(gold), "image_root": self.reviewable.image_root}
-        if drawn not in [{name: one.get(name) for name in drawn} for one in self.decisions.samples]:
-            self.decisions.state_sample(drawn, self.who)
+        stated, items = self.reviewable.draw_sample(size, seed)
+        stated["gold"] = gold and digest_of(gold)
+        stated["image_root"] = self.reviewable.image_root
+        earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
+        if stated not in earlier:
+            self.decisions.state_sample(stated, self.who)
         if known:
             items += mixed_in(known, items)
             random.Random(0).shuffle(items)
         return items
 
-    def _make_queue(self, *values: str) -> Queue:
-        wanted = dict(zip(_FILTERS, values, strict=True))
-        wanted["order"] = wanted["order"] or self.order
+    def _make_queue(self, *filters: str) -> Queue:
+        """Return a queue for the values of _FILTERS, in their order; an empty text sets no filter.
+
+        Raises InputError for a `show` or a `below` that is none.
+        """
+        wanted = dict(zip(_FILTERS, filters, strict=True))
+        if wanted["show"] not in SHOWS:
+            names = ", ".join(name for name in SHOWS if name)
+            raise InputError(f"'show' should be one of {names}, not {wanted['show']!r}")
         try:
             return Queue(
                 self.reviewable,
                 self.decisions,
                 wanted,
                 self.sample,
-                self.who if self.blind else None,
+                self._blind_reviewer,
+                self.who,
             )
         except ValueError:
             raise InputError(
@@ -128,153 +154,199 @@ class Session:
             ) from None
 
     def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
-        """The next items, with their records: a page of the grid's, or so many from a place in the
-        queue.
+        """Return the next items that are shown, with their records.
+
+        Decisions that others took meanwhile are read first.
 
         Args:
-            wanted: `mode` (`grid` or `single`), and the filters that a `Queue` takes; its order
-                stays as long as the session. For single records `place` in the queue, and `most`:
-                how many, up to 100.
+            wanted: `mode` (`grid` for a page of boxes, else some of the queue), and the filters
+                that a `Queue` takes, whose order stays as long as the session. `place`, where to
+                start: 0, or the `place` of the answer before. Without a grid `most`, how many items
+                at the most, up to 100.
+
+        Returns:
+            `items`; `records`, their views by index; `place`, where the next call starts; `left`,
+            how many items nobody has decided, and `progress`, the same as an `Undecided`; `shown`,
+            how many items are shown, on all pages; `to_mend`, how many of them are wrong and not
+            drawn anew; `who` asks; `order`, None for a sample's.
 
         Raises:
-            InputError: `below` is no score, `place` or `most` no number.
+            InputError: `show` or `below` is none, `place` or `most` no number.
         """
         self.decisions.refresh()
-        place, most = (wanted.get(name, "0") for name in ("place", "most"))
+        place = wanted.get("place", "0")
+        most = wanted.get("most", "0")
         if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
             raise InputError("'place' and 'most' should be numbers")
-        queue, is_grid = (
-            self._queue(*(wanted.get(name) or "" for name in _FILTERS)),
-            wanted.get("mode") == "grid",
-        )
-        found, after = (
-            (queue.page(_GRID), 0) if is_grid else queue.after(int(place), min(int(most), _MOST))
-        )
-        records = {
-            place: self.view(place) for place in dict.fromkeys(item.record for item in found)
-        }
+        order = wanted.get("order") or self.order
+        queue = self._queue_of({**wanted, "order": order})
+        if wanted.get("mode") == "grid":
+            items, next_place = queue.page_after(int(place), _GRID)
+        else:
+            items, next_place = queue.items_after(int(place), min(int(most), _MOST))
+        left = queue.count_undecided()
         return {
-            "items": queue.told(found),
-            "records": records,
-            "place": after,
-            "left": queue.left(),
+            "items": queue.as_json(items),
+            "records": self._records_of(items),
+            "place": next_place,
+            "left": left.boxes + left.phrases,
+            "progress": left._asdict(),
+            "shown": queue.count_shown(),
+            "to_mend": queue.count_to_mend(),
             "who": self.who,
+            "order": order if self.sample is None else None,
         }
 
-    def reviewed(self, place: int) -> Record:
-        """A record with what was said of it, of blind second reviews by this reviewer alone."""
-        return self._said.reviewed(self.reviewable.record(place), self.reviewable.keys[place])
+    def _queue_of(self, wanted: Mapping[str, str]) -> Queue:
+        """Return the queue for these filters, the one of before if it is still kept."""
+        return self._queue(*[wanted.get(name) or "" for name in _FILTERS])
 
-    def view(self, place: int) -> dict[str, Any]:
-        """A record for the page: what `view_of` gives, with `place`, `comment`, and of each
-        expression its `version`, of it and of each box `reviewed_by` and `verified`, where a
-        reviewer said so; `box` is which of the pipeline's it is, as items have it, none where it is
-        drawn or moved.
+    def _records_of(self, items: Iterable[Item]) -> dict[int, dict[str, Any]]:
+        """Return the views of the records that items are of, by the records' indices."""
+        views: dict[int, dict[str, Any]] = {}
+        for item in items:
+            if item.record not in views:
+                views[item.record] = self.view(item.record)
+        return views
+
+    def reviewed(self, index: int) -> Record:
+        """Return a record with the decisions on it; in a blind review with this reviewer's own."""
+        record = self.reviewable.record(index)
+        return self._standing.reviewed(record, self.reviewable.keys[index])
+
+    def view(self, index: int) -> dict[str, Any]:
+        """Return a record for the page: what `view_of` gives, and what reviewers decided.
+
+        Added are `place`, the record's index, `key` and `comment`; for each expression its key
+        `id`, its `version`, `reviewed_by` and `verified`; for each box `verified`, and `box`, the
+        index that items know it by: of the pipeline's box that it is, or was drawn in place of. A
+        box that a reviewer added has no `box`. `verified` is a reviewer's word alone, else None. A
+        record whose expressions can't be read has none, and says why in `problem`.
         """
-        record, key, rows = (
-            self.reviewable.record(place),
-            self.reviewable.keys[place],
-            dict[str, Expression](),
-        )
+        record = self.reviewable.record(index)
+        key = self.reviewable.keys[index]
+        rows: dict[str, Expression] = {}
         shown = record
         with suppress(BrokenRow):  # the page says why
-            rows = self._said.rows(record, key)
-            shown = record.updated({"expressions": [*rows.values()]})
-        view = view_of(shown, self._picture_of(place))
-        view |= {
-            "place": place,
-            "key": key,
-            "id": str(record.image_id) if has_id(record.image_id) else key,
-        }
-        view |= {
-            "kind": annotated_column(record) or view["kind"],
-            "comment": self._said.comments.get(key, ""),
-        }
-        for e, (id, row) in zip(view["expressions"], rows.items(), strict=True):
-            e |= {
-                "id": id,
-                "version": version_of(row),
-                "reviewed_by": row.get("reviewed_by"),
-                "verified": word_of(row),
-            }
-            for instance, box in zip(e["instances"], row["instances"], strict=True):
-                instance["verified"] = word_of(box)
-            truth = self._said.truths.get(key, {}).get(id)
-            for box, at in enumerate(truth.positions if truth else range(len(row["instances"]))):
-                if at is not None and at < len(row["instances"]):
-                    e["instances"][at]["box"] = box
+            rows = self._standing.expressions(record, key)
+            shown = record.updated({"expressions": list(rows.values())})
+        view = view_of(shown, self._picture_of(index))
+        view["place"] = index
+        view["key"] = key
+        view["id"] = str(record.image_id) if has_id(record.image_id) else key
+        view["kind"] = annotated_column(record) or view["kind"]
+        view["comment"] = self._standing.comments.get(key, "")
+        outcomes = self._standing.outcomes.get(key, {})
+        for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
+            expression["id"] = id
+            expression["version"] = version_of(row)
+            expression["reviewed_by"] = row.get("reviewed_by")
+            expression["verified"] = reviewer_verdict(row)
+            boxes = expression["instances"]
+            for box, instance in zip(boxes, row["instances"], strict=True):
+                box["verified"] = reviewer_verdict(instance)
+            outcome = outcomes.get(id)
+            for box_index in range(len(outcome.positions) if outcome else len(boxes)):
+                index_now = outcome.index_after(box_index) if outcome else box_index
+                # a later run may have fewer boxes than the reviewer saw
+                if index_now is not None and index_now < len(boxes):
+                    boxes[index_now]["box"] = box_index
         return view
 
     @property
-    def _said(self) -> Standing:
-        return self.decisions.standing[self.who if self.blind else ""]
+    def _standing(self) -> Standing:
+        """What counts for this reviewer: all first reviews, or this one's own blind ones."""
+        return self.decisions.standing_of(self._blind_reviewer)
 
-    def _picture_of(self, place: int) -> Picture:
+    def _picture_of(self, index: int) -> Picture:
+        """Return the size of a record's picture and its addresses on this page, or why not."""
         try:
-            size = read_header(path_of_picture(self.reviewable.record(place))).size
+            size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:
             return Picture(missing=why_missing(error))
-        return Picture(size, *(f"picture/{place}-{name}.jpg" for name in SIDES))
+        return Picture(size, f"picture/{index}-small.jpg", f"picture/{index}-large.jpg")
 
-    def picture(self, place: int, name: str) -> bytes:
-        """A copy of a record's picture for a page: an upright JPEG without metadata. Raises
-        RecordError.
+    def picture(self, index: int, name: str) -> bytes:
+        """Return a copy of a record's picture: the bytes of an upright JPEG without metadata.
+
+        `name` is one of SIDES. Raises RecordError where there is no picture or it can't be read.
         """
-        path = path_of_picture(self.reviewable.record(place))
-        with decoding(read_file(path), path, (SIDES[name], SIDES[name])) as picture:
-            return small_copy(picture, SIDES[name], "JPEG", quality=85)
+        path = path_of_picture(self.reviewable.record(index))
+        side = SIDES[name]
+        with decoding(read_file(path), path, (side, side)) as picture:
+            return small_copy(picture, side, "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Take decisions and put them on disk; of each its record as it stands then, and why it
-        wasn't taken, if so.
+        """Take decisions one by one and put them on disk.
 
-        Raises InputError, and takes none, where there are more than MOST_DECISIONS.
+        One that is refused keeps none of the others away.
+
+        Returns:
+            For each decision its `uid`, `error` (why it wasn't taken, or empty) and `view`: with
+            the last decision on a record the record after all of them, with the others None.
+
+        Raises:
+            InputError: There are more than MOST_DECISIONS, and none is taken.
+            StorageFailed: They can't be put on disk.
         """
         if len(decisions) > MOST_DECISIONS:
             raise InputError(
                 f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}"
             )
-        answers = []
-        for given in decisions:
-            key, error = str(given.get("record")), ""
-            if (place := self.reviewable.places.get(key)) is None:
-                raise InputError(f"there is no record {key!r}")
+        answers: list[dict[str, Any]] = []
+        last_of: dict[int, dict[str, Any]] = {}  # by the record's index
+        for decision in decisions:
+            key = str(decision.get("record"))
+            index = self.reviewable.places.get(key)
+            if index is None:
+                error = f"there is no record {key!r}"
+                answers.append({"uid": decision.get("uid"), "error": error, "view": None})
+                continue
+            record = self.reviewable.record(index)
+            error = ""
             try:
                 self.decisions.decide(
-                    self.reviewable.record(place), key, given, self.who, self.blind
+                    record, key, decision, self.who, self.blind, self.reviewable.row_counts
                 )
             except (InputError, BrokenRow, StorageFailed) as why:
                 error = str(why)
-            answers.append({"uid": given.get("uid"), "error": error, "view": self.view(place)})
+            answers.append({"uid": decision.get("uid"), "error": error, "view": None})
+            last_of[index] = answers[-1]
+        for index, answer in last_of.items():
+            answer["view"] = self.view(index)
         self.decisions.sync()
         return answers
 
     def write(self, folder: str) -> str:
-        """Write a folder with page, records and pictures that works without a server; decisions are
-        collected by its page, in a file to download. Returns the page's path.
+        """Write a folder with page, records and pictures that works without a server.
+
+        Its page collects decisions in a file to download. A picture that can't be read is left out.
 
         Args:
             folder: A new folder, or an empty one.
+
+        Returns:
+            The page's path.
 
         Raises:
             InputError: The folder has files, or can't be written.
         """
         if os.path.isdir(folder) and os.listdir(folder):
             raise InputError(f"{folder} has files already: choose another name for --static")
-        queue = self._queue(*[""] * len(_FILTERS))
-        items, _ = queue.after(0, len(queue.items))
-        records = {
-            place: self.view(place) for place in dict.fromkeys(item.record for item in items)
-        }
-        data = {"who": self.who, "items": queue.told(items), "records": records}
+        queue = self._queue_of({"order": self.order})
+        items, _ = queue.items_after(0, len(queue.items))
+        records = self._records_of(items)
+        data = {"who": self.who, "items": queue.as_json(items), "records": records}
         files = page_files(_POLICY, '<script src="data.js"></script>')
         files["data.js"] = f"window.reviewData = {json.dumps(data)};\n"
         for name, text in files.items():
             write_text(within(folder, name), text)
-        for place, side in product(records, SIDES):
-            with suppress(RecordError), told_as(InputError, f"can't write {folder}"):
-                # without its picture
-                picture = self.picture(place, side)
-                os.makedirs(os.path.join(folder, "picture"), exist_ok=True)
-                write_bytes(os.path.join(folder, "picture", f"{place}-{side}.jpg"), picture)
+        pictures = os.path.join(folder, "picture")
+        for index in records:
+            for side in SIDES:
+                # a record whose picture can't be read is shown without it
+                with suppress(RecordError), told_as(InputError, f"can't write {folder}"):
+                    picture = self.picture(index, side)
+                    os.makedirs(pictures, exist_ok=True)
+                    write_bytes(os.path.join(pictures, f"{index}-{side}.jpg"), picture)
         return os.path.join(folder, "review.html")

@@ -5,7 +5,9 @@
 const reviewStage = (() => {
   const { shape } = recordPage;
   const NEAR = 9; // pixels of the screen around an edge that grab it
-  const MOST_ZOOM = 64, ALL = [true, true, true, true];
+  const LEAST_DRAG = 4; // pixels of the screen; less is a click
+  const MOST_ZOOM = 64;
+  const ALL = [true, true, true, true];
   const within = (n, most) => Math.min(Math.max(n, 0), most);
   const rectOf = ([x1, y1, x2, y2]) => ({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
   const boxAround = (points) => {
@@ -35,13 +37,17 @@ const reviewStage = (() => {
   // The stage of `view`, whose box `box` is picked: `does` has what becomes of a gesture, by name: draw(bbox),
   // move(bbox), click([x, y]). It begins with the part that `last`, a stage of the same record, shows.
   function stageOf(view, box, isPicked, does, last) {
-    const size = [view.width || 1, view.height || 1], fingers = new Map(), sketch = shape("g", { class: "sketch" });
-    const all = recordPage.boxesOf(view), isMany = all.length > recordPage.MOST_SHAPES;
+    const size = [view.width || 1, view.height || 1];
+    const fingers = new Map(); // where each is on the screen, by pointer
+    const sketch = shape("g", { class: "sketch" });
+    const all = recordPage.boxesOf(view);
+    const isMany = all.length > recordPage.MOST_SHAPES;
     const boxes = all.filter(({ e, instance }) => !isMany || isPicked(e, instance)).map(({ e, instance, bbox }) =>
       shape("g", { class: `box link e${e.index} c${e.color}${isPicked(e, instance) ? " picked" : ""}`,
         "data-e": e.index }, ["halo", "line"].map((name) => shape("rect", { class: name, ...rectOf(bbox) }))));
     const canvas = isMany && recordPage.canvasOf(all, () => {
-      const { a, d, e, f } = svg.getScreenCTM(), place = canvas.getBoundingClientRect();
+      const { a, d, e, f } = svg.getScreenCTM();
+      const place = canvas.getBoundingClientRect();
       return [a, d, e - place.x, f - place.y];
     });
     const picture = shape("image",
@@ -51,7 +57,12 @@ const reviewStage = (() => {
       "aria-label": `${view.expressions.length} phrases` }, picture, boxes, sketch);
     const stage = { view, board: recordPage.node("div", { class: "board" }, svg, canvas), hand: false };
     stage.isBusy = () => fingers.size > 0 || points !== null;
-    let points = null, panning, edges, from, start, to;
+    let points = null; // of four that are clicked
+    let panning; // the picture is moved
+    let edges; // of the picked box, those that a drag moves; null where it draws
+    let from; // where a drag began, in the picture
+    let start; // the same on the screen
+    let to; // the box that a drag makes
 
     const scale = () => svg.getScreenCTM().a; // CSS pixels per pixel of the picture
     function spot(event) {
@@ -65,7 +76,8 @@ const reviewStage = (() => {
     }
     stage.whole = () => show(0, 0, ...size);
     stage.zoom = (by, at) => {
-      const [left, top, width, height] = stage.around, [x, y] = at || [left + width / 2, top + height / 2];
+      const [left, top, width, height] = stage.around;
+      const [x, y] = at || [left + width / 2, top + height / 2];
       const part = Math.min(Math.max(width / by, size[0] / MOST_ZOOM), size[0]) / width;
       show(x - (x - left) * part, y - (y - top) * part, width * part, height * part);
     };
@@ -86,25 +98,35 @@ const reviewStage = (() => {
       event.preventDefault();
       svg.focus({ preventScroll: true });
       svg.setPointerCapture(event.pointerId);
-      [from, start, to] = [spot(event), [event.clientX, event.clientY], null];
+      from = spot(event);
+      start = [event.clientX, event.clientY];
+      to = null;
       fingers.set(event.pointerId, start);
       wipe();
       panning = stage.hand || event.button === 1 || fingers.size > 1;
-      edges = panning || points ? null : grabbed(box, from, ((event.pointerType === "touch" ? 2 : 1) * NEAR) / scale());
+      const near = ((event.pointerType === "touch" ? 2 : 1) * NEAR) / scale();
+      const isDrawn = panning || points || event.shiftKey; // with Shift, a box is drawn inside the picked one, too
+      edges = isDrawn ? null : grabbed(box, from, near);
     }
     function move(event) {
-      const before = fingers.get(event.pointerId), was = apart(), here = [event.clientX, event.clientY];
+      const before = fingers.get(event.pointerId);
+      const apartBefore = apart();
+      const here = [event.clientX, event.clientY];
       if (!before) return;
       fingers.set(event.pointerId, here);
-      if (panning) {
-        const [x, y, width, height] = stage.around, share = scale() * fingers.size;
-        show(x - (here[0] - before[0]) / share, y - (here[1] - before[1]) / share, width, height);
-        if (fingers.size > 1) stage.zoom(apart() / was);
-      } else if (!points && (to || Math.hypot(here[0] - start[0], here[1] - start[1]) > 4)) {
-        const now = spot(event);
-        to = edges ? shifted(box, edges, [now[0] - from[0], now[1] - from[1]], size) : boxAround([from, now]);
-        sketch.replaceChildren(shape("rect", { class: "new", ...rectOf(to) }));
-      }
+      const isDrag = to || Math.hypot(here[0] - start[0], here[1] - start[1]) > LEAST_DRAG;
+      if (panning) pan(before, here, apartBefore);
+      else if (!points && isDrag) dragTo(spot(event));
+    }
+    function pan(before, here, apartBefore) {
+      const [x, y, width, height] = stage.around;
+      const share = scale() * fingers.size;
+      show(x - (here[0] - before[0]) / share, y - (here[1] - before[1]) / share, width, height);
+      if (fingers.size > 1) stage.zoom(apart() / apartBefore);
+    }
+    function dragTo(now) {
+      to = edges ? shifted(box, edges, [now[0] - from[0], now[1] - from[1]], size) : boxAround([from, now]);
+      sketch.replaceChildren(shape("rect", { class: "new", ...rectOf(to) }));
     }
     function up(event) {
       fingers.delete(event.pointerId);

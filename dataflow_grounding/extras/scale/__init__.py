@@ -1,3 +1,4 @@
-"""One run on many machines, and results elsewhere: Ray, leases, shards, merging, buckets and
-mirrors.
+"""One run on many machines, and results elsewhere.
+
+That is Ray, leases, shards, merging, buckets and mirrors.
 """

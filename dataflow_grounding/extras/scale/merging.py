@@ -1,15 +1,13 @@
-"""The shards of a run put together: what one machine would have left, row by row in the input's
-order.
-"""
+"""The shards of a run put together: what one machine would have left, in the input's order."""
 
 import json
 import os
 import re
 from contextlib import ExitStack
-from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import within
@@ -24,44 +22,54 @@ from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
-from dataflow_grounding.extras.formats.pictures import FOLDER as PICTURES
+from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.extras.scale.mirror import Mirror
 from dataflow_grounding.extras.scale.rolling import held_elsewhere
-from dataflow_grounding.extras.scale.shard_files import bytes_of, digest_of, joined, pictures_of
+from dataflow_grounding.extras.scale.shard_files import joined
+from dataflow_grounding.images.picture_folder import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 
 _STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
 MOST = 10**15
 """Of anything that a run counts: no sum of such numbers is too large for a double."""
+CLASSES = "classes"
+"""Where a summary has its table of classes."""
+
+CLASS_COUNTS = ("pictures", "boxes", "none")
 _SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
-    *(
-        "client",
-        "api_key",
-        "base_url",
-        "endpoints",
-        "azure",
-        "timeout",
-        "extra_headers",
-        "prices",
-        "check_every",
-    ),
-    *(
-        "on_suspect_boxes",
-        "max_workers",
-        "force_reprocess",
-        "stream",
-        "budget_usd",
-        "max_requests",
-        "max_attempts",
-    ),
-    *("max_wait", "results_dir"),
+    "client",
+    "api_key",
+    "base_url",
+    "endpoints",
+    "azure",
+    "timeout",
+    "extra_headers",
+    "prices",
+    "check_every",
+    "on_suspect_boxes",
+    "max_workers",
+    "force_reprocess",
+    "stream",
+    "budget_usd",
+    "max_requests",
+    "max_attempts",
+    "max_wait",
+    "results_dir",
 }
 
 
+class SeenInput(NamedTuple):
+    """The whole input as a shard has seen it: its rows, and a digest of it."""
+
+    rows: int
+    digest: Any
+
+
 def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
-    """Put the shards in `results_dir` together there: step files, annotations, failures, `run.json`
-    with the sums.
+    """Put the shards in `results_dir` together there.
+
+    These are step files, annotations, failures, and `run.json` with the sums.
 
     Args:
         results_dir: The folder of which they are shards, or its address.
@@ -76,93 +84,106 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         StorageFailed: The files can't be written.
     """
     results_dir = working_folder(results_dir)
-    target = partial(os.path.join, results_dir)
+    checkpoint = os.path.join(results_dir, CKPT)
+    annotations = os.path.join(results_dir, "annotations.jsonl")
+    failures = os.path.join(results_dir, "failures.jsonl")
+    run_path = os.path.join(results_dir, "run.json")
     with ExitStack() as locks:
-        mirror = locks.enter_context(at_work(target(CKPT)))
+        mirror = locks.enter_context(at_work(checkpoint))
         folders = _folders(results_dir, _shards_there(results_dir, mirror), of)
-        for folder in folders:
-            shard = os.path.relpath(folder, results_dir)
-            locks.enter_context(
-                held_elsewhere(mirror, shard) if mirror else only_run(os.path.join(folder, CKPT))
-            )
+        for folder in folders:  # no shard may begin meanwhile
+            if mirror:
+                shard = os.path.relpath(folder, results_dir)
+                locks.enter_context(held_elsewhere(mirror, shard))
+            else:
+                locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
-        steps = list(runs[0]["shard"]["files"])
-        files = {
-            within(results_dir, name): [within(folder, name) for folder in folders]
-            for name in steps
-        }
-        there = [path for paths in files.values() for path in paths]
-        present(*there, *map(lines_path, there), anew=True)
+        files: dict[str, list[str]] = {}  # of each step's file, those of the shards
+        shard_files: list[str] = []
+        for name in runs[0]["shard"]["files"]:
+            paths = [within(folder, name) for folder in folders]
+            files[within(results_dir, name)] = paths
+            shard_files += paths
+        present(*shard_files, *map(lines_path, shard_files), anew=True)
         _check(folders, runs)
         _tell_replaced(folders, runs)
-        _refuse_older(present(target("run.json"), anew=True), runs)
-        failures, annotations = target("failures.jsonl"), target("annotations.jsonl")
-        refuse_foreign(target(CKPT), [*files, failures, annotations])
+        _refuse_older(present(run_path, anew=True), runs)
+        refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
-        if written := joined(files, failures, failed, run["summary"]["done"]):
+        written = joined(files, failures, failed, run["summary"]["done"])
+        if written:
             copy_file(written[-1], annotations)
-        stated = (workflow.get("output_format") for workflow in stated_in(run, "workflow"))
-        for named in {*stated} - {None, "", "unified", "jsonl"}:
-            what = (
-                f"what workflow.output_format {named} leaves beside the annotations is not put"
-                " together"
-            )
-            say(
-                f"Note: {what}: the same generate without --shard writes it, and asks nothing"
-                " again."
-            )
-        write_text(target("run.json"), json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+        _tell_formats(run)
+        write_text(run_path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
 
 
-def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
-    """What the shards' folders are called; elsewhere of those there, and how their runs ended is
-    brought.
-    """
-    if mirror is not None:
-        names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
-        mirror.fetch(
-            *(f"{FOLDER}/{one}/{file}" for one in names for file in ("run.json", "failures.jsonl"))
+def _tell_formats(run: dict[str, Any]) -> None:
+    """Say which files beside the annotations are not put together."""
+    formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
+    for name in sorted(formats - {"unified", "jsonl"}):
+        say(
+            f"Note: what workflow.output_format {name} leaves beside the annotations is not put"
+            " together: the same generate without --shard writes it, and asks nothing again."
         )
-        return names
-    return [path.name for path in Path(results_dir, FOLDER).glob("[!.]*-of-*") if path.is_dir()]
+
+
+def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
+    """What the shards' folders are called.
+
+    Of shards elsewhere, it brings the files that say how their runs ended.
+    """
+    if mirror is None:
+        folders = Path(results_dir, FOLDER).glob("[!.]*-of-*")
+        return [path.name for path in folders if path.is_dir()]
+    names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
+    ends: list[str] = []
+    for name in names:
+        ends.append(f"{FOLDER}/{name}/run.json")
+        ends.append(f"{FOLDER}/{name}/failures.jsonl")
+    mirror.fetch(*ends)
+    return names
 
 
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
-    """The folders of all shards. Raises InputError where one is missing, or it can't be told which
-    split is meant.
+    """The folders of all shards.
+
+    Raises InputError where one is missing, or it can't be told which split is meant.
     """
-    place = address_of(results_dir)
-    counts = sorted(
-        {int(count) for name in names if (count := name.partition("-of-")[2]).isdecimal()}
-    )
-    if not counts:
-        raise InputError(f"{place} has no shards: run --shard 1/n to n/n there")
-    if of is None and len(counts) > 1:
-        found = f"shards of {' and of '.join(map(str, counts))}"
+    address = address_of(results_dir)
+    counts = [name.partition("-of-")[2] for name in names]
+    splits = {int(count) for count in counts if count.isdecimal()}
+    if not splits:
+        raise InputError(f"{address} has no shards: run --shard 1/n to n/n there")
+    if of is None and len(splits) > 1:
+        shards_of = " and of ".join(map(str, sorted(splits)))
         raise InputError(
-            f"{place} has {found}: name those to be put together, as with --of {counts[-1]}"
+            f"{address} has shards of {shards_of}: name those to be put together, as with --of"
+            f" {max(splits)}"
         )
-    shards = [Shard(number, of or counts[0]) for number in range(1, (of or counts[0]) + 1)]
-    if missing := [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]:
-        first = ", ".join(missing[:5])
-        raise InputError(f"{place}: {len(missing)} shards are missing: run --shard {first} first")
+    of = of or min(splits)
+    shards = [Shard(number, of) for number in range(1, of + 1)]
+    missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
+    if missing:
+        raise InputError(
+            f"{address}: {len(missing)} shards are missing: run --shard"
+            f" {', '.join(missing[:5])} first"
+        )
     return [shard.folder(results_dir) for shard in shards]
 
 
 def _run_of(folder: str) -> dict[str, Any]:
-    """What a shard's run.json says. Raises InputError where it isn't finished, or names other files
-    than steps'.
+    """What a shard's run.json says.
+
+    Raises InputError where it isn't finished, or names other files than steps'.
     """
-    run, path = (
-        read_object(os.path.join(folder, "run.json")),
-        address_of(os.path.join(folder, "run.json")),
-    )
-    parts = ("summary", "shard", "spec")
-    told = all(isinstance(run.get(name), dict) for name in parts) and run["shard"].get("files")
-    if run.get("state") != "finished" or not told:
+    file = os.path.join(folder, "run.json")
+    run = read_object(file)
+    path = address_of(file)
+    is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
+    if run.get("state") != "finished" or not is_complete or not run["shard"].get("files"):
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
     if not _is_of_ours(run):
@@ -170,7 +191,8 @@ def _run_of(folder: str) -> dict[str, Any]:
             f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
         )
     names = run["shard"]["files"]
-    for name in names if isinstance(names, list) else [names]:
+    listed = names if isinstance(names, list) else [names]
+    for name in listed:
         within(folder, name, path)
         if not _STEP_FILE.fullmatch(name):
             raise InputError(
@@ -182,23 +204,42 @@ def _run_of(folder: str) -> dict[str, Any]:
 
 
 def _is_of_ours(run: dict[str, Any]) -> bool:
-    """Whether what is reckoned with in a `run.json` is of the kinds that a run leaves: it may be a
-    stranger's.
+    """Whether what is reckoned with in a `run.json` is of the kinds that a run leaves.
+
+    It may be a stranger's.
     """
-    box_format, folders, rows = (
-        run.get("box_format"),
-        run.get("image_folders"),
-        run["shard"].get("rows_of_all"),
-    )
-    formats = (workflow.get("output_format") for workflow in stated_in(run, "workflow"))
-    counts = [run["summary"].get("images"), run["summary"].get("done"), 0 if rows is None else rows]
-    return (
-        all(isinstance(count, int) and _kind(count) == "number" for count in counts)
-        and all(_kind(value) for value in run["summary"].values())
-        and (box_format is None or isinstance(box_format, dict))
-        and (folders is None or _kind(folders) == "texts")
-        and all(name is None or isinstance(name, str) for name in formats)
-    )
+    summary = run["summary"]
+    rows = run["shard"].get("rows_of_all")
+    for count in (summary.get("images"), summary.get("done"), 0 if rows is None else rows):
+        if not isinstance(count, int) or _kind(count) != "number":
+            return False
+    for name, value in summary.items():
+        if not (_is_class_table(value) if name == CLASSES else _kind(value)):
+            return False
+    box_format = run.get("box_format")
+    if box_format is not None and not isinstance(box_format, dict):
+        return False
+    folders = run.get("image_folders")
+    if folders is not None and _kind(folders) != "texts":
+        return False
+    for workflow in stated_in(run, "workflow"):
+        if not isinstance(workflow.get("output_format"), (str, NoneType)):
+            return False
+    return True
+
+
+def _is_class_table(rows: Any) -> bool:
+    """Whether this is a summary's table of classes."""
+    if not isinstance(rows, list):
+        return False
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("class"), str):
+            return False
+        counts = [row.get(name) for name in CLASS_COUNTS]
+        side = row.get("mean_side")
+        if any(_kind(count) != "number" for count in (*counts, 0 if side is None else side)):
+            return False
+    return True
 
 
 def _kind(value: Any) -> str:
@@ -215,14 +256,17 @@ def _kind(value: Any) -> str:
 
 
 def _check_kinds(shown: list[str], runs: list[dict[str, Any]]) -> None:
-    """Raises InputError where a shard's counts are of other kinds than the first one's: they could
-    not be summed up.
+    """Raise InputError where a shard's counts are of other kinds than the first one's.
+
+    They could not be summed up.
     """
     first = _kinds_in(runs[0])
     for folder, run in zip(shown, runs, strict=True):
         if any(first.get(name, kind) != kind for name, kind in _kinds_in(run).items()):
-            what = f"the run.json of {folder} holds counts of other kinds than that of {shown[0]}"
-            raise InputError(f"{what}: remove it, run the shard again, then merge")
+            raise InputError(
+                f"the run.json of {folder} holds counts of other kinds than that of {shown[0]}:"
+                " remove it, run the shard again, then merge"
+            )
 
 
 def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
@@ -230,103 +274,114 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    read = [
-        (run["shard"].get("rows_of_all") or 0, run["shard"].get("digest_of_all")) for run in runs
-    ]
-    first, shown = _stated(runs[0]), list(map(address_of, folders))
-    last = max(range(len(runs)), key=lambda at: (str(runs[at].get("started")), read[at][0]))
-    rows = read[last][0]
+    """Raise InputError where shards don't belong together, or one is not whole."""
+    inputs: list[SeenInput] = []
+    for run in runs:
+        shard = run["shard"]
+        inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
+    shown = [address_of(folder) for folder in folders]
     _check_kinds(shown, runs)
-    for folder, at, run, seen in zip(folders, shown, runs, read, strict=True):
-        if seen != read[last]:
-            what = f"another version of the input ({seen[0]} rows) than {shown[last]} ({rows} rows)"
-            way = (
-                "run both again, then merge; or run the same without --shard, which asks nothing"
-                " again"
+    numbers = range(len(runs))
+    last = max(numbers, key=lambda at: (str(runs[at].get("started")), inputs[at].rows))
+    rows = inputs[last].rows
+    for number in numbers:
+        if inputs[number] != inputs[last]:
+            raise InputError(
+                f"{shown[number]} has seen another version of the input ({inputs[number].rows}"
+                f" rows) than {shown[last]} ({rows} rows): run both again, then merge; or run the"
+                " same without --shard, which asks nothing again"
             )
-            raise InputError(f"{at} has seen {what}: {way}")
-        stated, done = _stated(run), run["summary"]["done"]
-        if other := [
-            key for key in stated.keys() | first.keys() if stated.get(key) != first.get(key)
-        ]:
-            with_other = f"another {min(other)} than {shown[0]}"
-            raise InputError(f"{at} was run with {with_other}: run it again as the others were")
-        files = [within(folder, name) for name in run["shard"]["files"]]
-        left, digests = (
-            [bytes_of(lines_path(file)) // 8 for file in files],
-            run["shard"].get("digests"),
-        )
-        is_whole = left[-1] == done and left == sorted(left, reverse=True)
-        is_whole &= run["shard"].get("bytes", sizes := list(map(bytes_of, files))) == sizes
-        if not is_whole or digests not in (None, list(map(digest_of, files))):
-            # earlier versions left none
-            short = (
-                f"{at} has {left} rows of its steps, and {done} were done, or not those that were"
-                " left there"
+        differing = _differing(runs[number], runs[0])
+        if differing:
+            raise InputError(
+                f"{shown[number]} was run with another {min(differing)} than {shown[0]}: run it"
+                " again as the others were"
             )
-            way = (
-                f"copy it again, whole, or remove {at}/run.json and run the shard again: nothing is"
-                " asked twice"
-            )
-            raise InputError(f"{short}: {way}")
-    if (own := sum(run["summary"]["images"] for run in runs)) != rows:
+        _check_whole(folders[number], shown[number], runs[number])
+    own = sum(run["summary"]["images"] for run in runs)
+    if own != rows:
         raise InputError(
             f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again"
         )
 
 
+def _check_whole(folder: str, shown: str, run: dict[str, Any]) -> None:
+    """Raise InputError where a shard's files, in `folder`, are not those that its run left."""
+    shard = run["shard"]
+    done = run["summary"]["done"]
+    files = [within(folder, name) for name in shard["files"]]
+    rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
+    sizes = [bytes_of(file) for file in files]
+    # later steps have no more rows than earlier ones
+    is_whole = rows_of_steps[-1] == done and rows_of_steps == sorted(rows_of_steps, reverse=True)
+    # earlier versions left neither sizes nor digests
+    if is_whole and shard.get("bytes", sizes) == sizes:
+        digests = shard.get("digests")
+        if digests is None or digests == [digest_of(file) for file in files]:
+            return
+    raise InputError(
+        f"{shown} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
+        f" were left there: copy it again, whole, or remove {shown}/run.json and run the shard"
+        " again: nothing is asked twice"
+    )
+
+
 def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Warn where a shard's pictures are not those that it has seen, as far as they are on this
-    machine.
-    """
+    """Warn where a shard's pictures are not those that it has seen, as far as they are here."""
     for folder, run in zip(folders, runs, strict=True):
-        within_reach = run.get("image_folders")
-        last, seen = within(folder, run["shard"]["files"][-1]), run["shard"].get("pictures")
-        if isinstance(seen, list) and isinstance(within_reach, list):
-            now = pictures_of(last, within_reach)
-            if now[:1] == seen[:1] and now != seen:
-                what = f"pictures of {address_of(folder)} are not those that it has seen"
-                say(
-                    f"Warning: {what}: run that shard again, which asks about those alone, then"
-                    " merge."
-                )
+        last_file = within(folder, run["shard"]["files"][-1])
+        seen = run["shard"].get("pictures")
+        image_folders = run.get("image_folders")
+        if not isinstance(seen, list) or not isinstance(image_folders, list):
+            continue
+        now = pictures_of(last_file, image_folders)
+        # the first digest is of where they are: pictures elsewhere, or moved, can't be compared
+        if now[:1] == seen[:1] and now != seen:
+            say(
+                f"Warning: pictures of {address_of(folder)} are not those that it has seen: run"
+                " that shard again, which asks about those alone, then merge."
+            )
 
 
 def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
-    """Raises InputError where the `run.json` at the results' path is of a later run, or one of more
-    rows.
+    """Raise InputError where the `run.json` at the results' path is of a run that is to be kept.
+
+    It is where it began later, or had more rows.
     """
-    there, last = read_object(path), max(str(run.get("started")) for run in runs)
-    summary = there["summary"] if isinstance(there.get("summary"), dict) else {}
-    images, rows = (
-        whole_number(summary.get("images")) or 0,
-        sum(run["summary"]["images"] for run in runs),
+    run = read_object(path)
+    summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
+    images = whole_number(summary.get("images")) or 0
+    rows = sum(shard_run["summary"]["images"] for shard_run in runs)
+    last_started = max(str(shard_run.get("started")) for shard_run in runs)
+    if str(run.get("started", "")) > last_started:
+        what = "began after all shards"
+    elif images > rows:
+        what = f"had {images} rows, and the shards have {rows}"
+    else:
+        return
+    raise InputError(
+        f"{address_of(path)} is of a run that {what}: remove it to put the shards' results in its"
+        " place all the same"
     )
-    is_later = str(there.get("started", "")) > last
-    if is_later or images > rows:
-        what = (
-            "began after all shards"
-            if is_later
-            else f"had {images} rows, and the shards have {rows}"
-        )
-        way = "remove it to put the shards' results in its place all the same"
-        raise InputError(f"{address_of(path)} is of a run that {what}: {way}")
 
 
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
-    """Put pictures that the shards have unpacked from their input there, as links where the file
-    system has them.
+    """Put pictures that the shards have unpacked from their input there.
+
+    They are links where the file system has them.
     """
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
-        for folder in (os.path.join(folder, PICTURES) for folder in folders):
+        for shard_folder in folders:
+            folder = os.path.join(shard_folder, PICTURES)
             there = {path.name for path in Path(target).glob("*")}
             if mirror is not None:
                 shard = os.path.relpath(folder, mirror.root)
-                mirror.fetch(*(f"{shard}/{name}" for name in mirror.listed(shard).keys() - there))
-            for path in (
-                path for path in Path(folder).glob("*") if path.name not in there and path.is_file()
-            ):
+                lacking = mirror.listed(shard).keys() - there
+                mirror.fetch(*[f"{shard}/{name}" for name in lacking])
+            for path in Path(folder).glob("*"):
+                if path.name in there or not path.is_file():
+                    continue
                 os.makedirs(target, exist_ok=True)
                 try:
                     os.link(path, within(target, path.name))
@@ -334,68 +389,107 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
                     copy_file(str(path), within(target, path.name))
 
 
+def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
+    """The names of what a shard must have like the first one, and has not."""
+    stated = _stated(run)
+    stated_first = _stated(first)
+    names = stated.keys() | stated_first.keys()
+    return [name for name in names if stated.get(name) != stated_first.get(name)]
+
+
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
-    """What all shards must have alike, by name: paths are each machine's own, and what says how a
-    run goes.
+    """What all shards must have alike, by name.
+
+    Paths are each machine's own, and so is what says how a run goes.
     """
-    found = {key: run.get(key) for key in _SAME}
-    found |= {
-        "box_format": (run.get("box_format") or {}).get("name"),
-        "steps": run["shard"]["files"],
-    }
-    found["code of an operator"] = run["shard"].get("code")
+    stated: dict[str, Any] = {}
+    for name in _SAME:
+        stated[name] = run.get(name)
+    stated["box_format"] = (run.get("box_format") or {}).get("name")
+    stated["steps"] = run["shard"]["files"]
+    stated["code of an operator"] = run["shard"].get("code")
     left = list(run["spec"].items())
     while left:
         key, value = left.pop()
         if isinstance(value, dict) and value:
-            left += [(f"{key}.{name}", inner) for name, inner in value.items()]
+            for name, inner in value.items():
+                left.append((f"{key}.{name}", inner))
         elif not (isinstance(value, str) and is_absolute(value)):
-            found[key] = value
-    return {
-        key: value
-        for key, value in found.items()
-        if _OWN.isdisjoint(key.partition(".settings.")[0].split("."))
-    }
+            stated[key] = value
+    return {key: value for key, value in stated.items() if not _is_own(key)}
+
+
+def _is_own(key: str) -> bool:
+    """Whether each shard may have its own of a key of the spec."""
+    # an operator's settings are the user's, whatever they are called
+    names = key.partition(".settings.")[0].split(".")
+    return not _OWN.isdisjoint(names)
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first run's `run.json` with what all did together, and the results' folder in place of
-    its own.
+    """The first run's `run.json` with what all did together.
+
+    The results' folder stands in place of its own.
     """
-    own, folders = (
-        os.path.join(FOLDER, str(Shard(1, len(runs)))),
-        runs[0].get("image_folders") or [],
-    )
-    summaries = [run["summary"] for run in runs]
-    summary = {name: _sum([one.get(name) for one in summaries]) for name in summaries[0]}
-    for name, file in (("annotations", "annotations.jsonl"), ("failures_file", "failures.jsonl")):
-        summary[name] = address_of(os.path.join(results_dir, file))
+    first = runs[0]
+    summary: dict[str, Any] = {}
+    for name in first["summary"]:
+        if name != CLASSES:
+            summary[name] = _sum([run["summary"].get(name) for run in runs])
+    classes = _classes_of_all([run["summary"].get(CLASSES) or [] for run in runs])
+    if classes:
+        summary[CLASSES] = classes
+    summary["annotations"] = address_of(os.path.join(results_dir, "annotations.jsonl"))
+    summary["failures_file"] = address_of(os.path.join(results_dir, "failures.jsonl"))
+    own_folder = os.path.join(FOLDER, str(Shard(1, len(runs))))
+    image_folders = []
+    for folder in first.get("image_folders") or []:
+        is_own = str(folder).endswith(own_folder)
+        image_folders.append(address_of(absolute(results_dir)) if is_own else folder)
+    unsplit = dict(first)
+    del unsplit["shard"]
     return {
-        **{name: value for name, value in runs[0].items() if name != "shard"},
+        **unsplit,
         "started": min(str(run.get("started")) for run in runs),
         "endpoint": " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs)),
-        "image_folders": [
-            address_of(absolute(results_dir)) if str(f).endswith(own) else f for f in folders
-        ],
+        "image_folders": image_folders,
         "summary": summary,
         "shards": len(runs),
-        "steps": paid_by_step(results_dir, stated_prices(runs[0])),
-        "spec": {**runs[0]["spec"], "results_dir": address_of(results_dir)},
+        "steps": paid_by_step(results_dir, stated_prices(first)),
+        "spec": {**first["spec"], "results_dir": address_of(results_dir)},
     }
 
 
+def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One table of classes of the shards' own, the most frequent first.
+
+    A picture whose rows are in several shards counts in each of them.
+    """
+    by_name: dict[str, dict[str, Any]] = {}
+    sides: dict[str, float] = {}  # by class, their sum
+    for row in chain.from_iterable(tables):
+        name = row["class"]
+        counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
+        for count in CLASS_COUNTS:
+            counts[count] += row[count]
+        sides[name] = sides.get(name, 0) + (row["mean_side"] or 0) * row["boxes"]
+    for name, counts in by_name.items():
+        boxes = counts["boxes"]
+        counts["mean_side"] = round(sides[name] / boxes, 1) if boxes else None
+    return sorted(by_name.values(), key=lambda counts: (-counts["boxes"], counts["class"]))
+
+
 def _sum(values: list[Any]) -> Any:
-    """Of numbers and counts the sum, of lists what is in any; else the first value, and None with
-    any None.
+    """Of numbers and counts the sum, of lists what is in any.
+
+    Else it is the first value; and None with any None.
     """
     first = values[0]
     if None in values:
         return None
     if isinstance(first, dict):
-        return {
-            name: sum(value.get(name, 0) for value in values)
-            for name in dict.fromkeys(chain.from_iterable(values))
-        }
+        names = dict.fromkeys(chain.from_iterable(values))
+        return {name: sum(value.get(name, 0) for value in values) for name in names}
     if isinstance(first, list):
         return list(dict.fromkeys(chain.from_iterable(values)))
     if isinstance(first, (bool, str)):

@@ -1,5 +1,4 @@
-"""A results folder elsewhere (s3://, gs://, …), and the folder of this machine in which commands
-work for it.
+"""A results folder elsewhere (s3://, gs://, …), and the folder here that stands for it.
 
 All is written here, on a disk, as for any other folder, and then sent where the address says:
 nothing that was paid for hangs on a network, and what can't be sent now is sent by the next
@@ -9,7 +8,7 @@ command.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -26,16 +25,17 @@ from dataflow_grounding.extras.scale.elsewhere import place_of, version_told
 T = TypeVar("T")
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
-_MARK, _SENT = ".elsewhere.json", ".elsewhere.sent.json"
+_MARK = ".elsewhere.json"
+_SENT = ".elsewhere.sent.json"
+"""Of each file of the part that was sent or brought: its state here, and its version there."""
 _STATED = ("address", "part", "id")
-"""The part is what is worked on: a shard's folder, "" for the whole; the id of this folder of this
-machine alone.
-"""
+"""The part is a shard's folder, or "" for the whole; the id is of this folder here alone."""
 
 
 class Mirror:
-    """The folder `root` of this machine, as `working_folder` makes it, which stands for all that is
-    at `address`.
+    """The folder `root` of this machine, which stands for all that is at `address`.
+
+    `working_folder` makes it.
     """
 
     def __init__(self, root: str) -> None:
@@ -53,35 +53,41 @@ class Mirror:
 
     def ask(self, path: str, what: Callable[[Any, str], T]) -> T:
         """What `what` returns of the file system, whose library tries again by itself, and a file.
+
         Raises OSError.
         """
         with system_errors(self.address):
             return what(self._system, f"{self._path}/{path}".rstrip("/"))
 
     def listed(self, folder: str, kind: str = "file") -> dict[str, dict[str, Any]]:
-        """The names of what is directly in a folder there, and what its store tells of each. Raises
-        OSError.
+        """The names of what is directly in a folder there, and what its store tells of each.
+
+        Raises OSError.
         """
-        with suppress(FileNotFoundError):
-            found = self.ask(folder, lambda system, there: system.ls(there, detail=True))
-            return {
-                os.path.basename(one["name"].rstrip("/")): one
-                for one in found
-                if one["type"] == kind
-            }
-        return {}
+        try:
+            entries = self.ask(folder, lambda system, there: system.ls(there, detail=True))
+        except FileNotFoundError:
+            return {}
+        listed: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            if entry["type"] == kind:
+                listed[os.path.basename(entry["name"].rstrip("/"))] = entry
+        return listed
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes of a file there between two places; none without a file. Raises OSError."""
-        with suppress(FileNotFoundError):
-            return bytes(
-                self.ask(path, lambda system, there: system.cat_file(there, start=start, end=end))
+        try:
+            data = self.ask(
+                path, lambda system, there: system.cat_file(there, start=start, end=end)
             )
-        return b""
+        except FileNotFoundError:
+            return b""
+        return bytes(data)
 
     def write(self, path: str, data: bytes, mode: str = "overwrite") -> None:
-        """Make a file there, whole or not at all; with `create` only where there is none. Raises
-        OSError.
+        """Make a file there, whole or not at all; with `create` only where there is none.
+
+        Raises OSError.
         """
         with suppress(FileExistsError):
             self.ask(path, lambda system, there: system.pipe_file(there, data, mode=mode))
@@ -91,58 +97,74 @@ class Mirror:
         self.ask(path, lambda system, there: system.rm_file(there))
 
     def fetch(self, *paths: str) -> None:
-        """Bring files. Of those that are not there, copies of other parts' are removed here. Raises
-        InputError.
+        """Bring files. Of those that are not there, copies of other parts' are removed here.
+
+        Raises InputError.
         """
         with told_as(InputError, f"can't read {self.address}", again=True):
             at_once(self._get, paths)
 
     def renew(self) -> None:
-        """Bring files of the part that others changed there; those gone there will be sent again.
-        Raises InputError.
+        """Bring files of the part that others changed there.
+
+        Those gone there will be sent again. Raises InputError.
         """
-        own, sent = self._own(), read_object(self.here(_SENT))
+        own = self._own()
+        sent = read_object(self.here(_SENT))
         with told_as(InputError, f"can't read {self.address}", again=True):
-            folders = list({os.path.dirname(path) for path in own})
-            listed = zip(folders, at_once(self.listed, folders), strict=True)
-            told = {
-                (f"{at}/" if at else "") + name: info
-                for at, names in listed
-                for name, info in names.items()
-            }
-            there = {path: version_told(info) for path, info in told.items()}
-            kept = {
-                path: sent[path]
-                for path in own
-                if path in there and sent.get(path, [""])[-1] == there[path]
-            }
-            new = [path for path in own if path in there and path not in kept]
-            if any(path.endswith((".json", ".jsonl")) for path in new):
+            there = self._versions_there({os.path.dirname(path) for path in own})
+            kept: dict[str, Any] = {}
+            changed: list[str] = []
+            for path in own:
+                if path not in there:
+                    continue
+                if path in sent and sent[path][-1] == there[path]:
+                    kept[path] = sent[path]
+                else:
+                    changed.append(path)
+            if any(path.endswith((".json", ".jsonl")) for path in changed):
                 # what a run left here is not what is there
                 Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
-            self.fetch(*new)
-            kept |= {path: [state_of(self.here(path)), there[path]] for path in new}
+            self.fetch(*changed)
+            for path in changed:
+                kept[path] = [state_of(self.here(path)), there[path]]
             write_bytes(self.here(_SENT), json.dumps(kept).encode())
 
+    def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
+        """The versions of all files that are directly in some folders there, by path."""
+        asked = list(folders)
+        versions: dict[str, str] = {}
+        for folder, entries in zip(asked, at_once(self.listed, asked), strict=True):
+            for name, info in entries.items():
+                path = f"{folder}/{name}" if folder else name
+                versions[path] = version_told(info)
+        return versions
+
     def put(self, *endings: str) -> None:
-        """Send files of the part that have changed here, those that end so; `run.json` last. Raises
-        StorageFailed.
+        """Send files of the part that have changed here, those that end so; `run.json` last.
+
+        Raises StorageFailed.
         """
-        sent, last = read_object(self.here(_SENT)), os.path.join(self.part, "run.json")
-        new = {
-            path: state for path, state in self._own().items() if sent.get(path, [None])[0] != state
-        }
-        new = {path: state for path, state in new.items() if path.endswith(endings or "")}
-        there = self.send(*(new.keys() - {last})) | self.send(*(new.keys() & {last}))
+        sent = read_object(self.here(_SENT))
+        changed: dict[str, list[int]] = {}
+        for path, state in self._own().items():
+            is_sent = path in sent and sent[path][0] == state
+            if not is_sent and path.endswith(endings or ""):
+                changed[path] = state
+        # who finds it there finds all that it speaks of
+        run_file = os.path.join(self.part, "run.json")
+        versions = self.send(*[path for path in changed if path != run_file])
+        if run_file in changed:
+            versions |= self.send(run_file)
+        for path, state in changed.items():
+            sent[path] = [state, versions[path]]
         with told_as(StorageFailed, f"can't write in {self.root}", again=True):
-            write_bytes(
-                self.here(_SENT),
-                json.dumps({**sent, **{at: [new[at], there[at]] for at in new}}).encode(),
-            )
+            write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; returns what each is there then, as `version_told` says. Raises
-        StorageFailed.
+        """Send files; returns what each is there then, as `version_told` says.
+
+        Raises StorageFailed.
         """
         with told_as(
             StorageFailed, f"all is kept in {self.root}, but can't write {self.address}", again=True
@@ -150,24 +172,24 @@ class Mirror:
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
     def _own(self) -> dict[str, list[int]]:
-        """The files of the part, and what tells each from an earlier one; those of `.ckpt` as far
-        as they are kept.
-        """
-        found = {}
+        """The files of the part that are sent, and what tells each from an earlier one."""
+        own: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
-            within = path.relative_to(self.root)
-            own = (
-                path.name in KEPT
-                if CKPT in within.parts
-                else not path.name.endswith((_MARK, _SENT, ".part"))
-            )
-            if (
-                own
-                and (self.part or within.parts[0] != "shards")
-                and (state := state_of(str(path)))
-            ):
-                found[str(within)] = state
-        return found
+            path_in_root = path.relative_to(self.root)
+            if not self._is_to_be_sent(path_in_root):
+                continue
+            state = state_of(str(path))
+            if state:
+                own[str(path_in_root)] = state
+        return own
+
+    def _is_to_be_sent(self, path: Path) -> bool:
+        """Whether a file is the part's own; `path` is from the root."""
+        if not self.part and path.parts[0] == "shards":
+            return False
+        if CKPT in path.parts:
+            return path.name in KEPT
+        return not path.name.endswith((_MARK, _SENT, ".part"))
 
     def _put(self, path: str) -> str:
         self.ask(path, lambda system, there: system.put_file(self.here(path), there))
@@ -199,17 +221,20 @@ def working_folder(results: str, part: str = "") -> str:
 def stand_for(address: str, root: str, part: str = "") -> Mirror:
     """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
     standing.add(os.path.abspath(root))
+    mark = os.path.join(root, _MARK)
     with told_as(InputError, f"can't write in {root}", again=True):
-        if not os.path.exists(mark := os.path.join(root, _MARK)):
+        if not os.path.exists(mark):
             os.makedirs(root, exist_ok=True)
-            stated = dict(zip(_STATED, (address.rstrip("/"), part, token_hex(8)), strict=True))
+            values = (address.rstrip("/"), part, token_hex(8))
+            stated = dict(zip(_STATED, values, strict=True))
             write_bytes(mark, json.dumps(stated).encode())
     return Mirror(root)
 
 
 def mirror_of(path: str) -> Mirror | None:
-    """The mirror that a path is in, if it is in one: a stranger's folder, which may say so too, is
-    none.
+    """The mirror that a path is in, if it is in one.
+
+    A stranger's folder, which may say so too, is none.
     """
     at = Path(os.path.abspath(path))
     work = Path(os.path.abspath(mirrors_folder()))
@@ -232,7 +257,8 @@ def bring(place: str, paths: Sequence[str]) -> None:
     """Bring files of the mirror that a place is in, as `Mirror.fetch`; nothing if it is in none."""
     mirror = mirror_of(place)
     if mirror is not None:
-        mirror.fetch(*(os.path.relpath(path, mirror.root) for path in paths))
+        names = [os.path.relpath(path, mirror.root) for path in paths]
+        mirror.fetch(*names)
 
 
 def send_new(path: str, *endings: str) -> None:

@@ -1,5 +1,6 @@
-"""Replies of a run whose folder is elsewhere: others' come before it asks anything, its own are
-sent while it works.
+"""Replies of a run whose folder is elsewhere.
+
+Others' come before it asks anything, its own are sent while it works.
 
 There, `.ckpt/replies/{writer}-{place}.jsonl` holds the lines of a writer's log from a place in it
 on. Here, the log of this folder is `.ckpt/replies.jsonl`, as in any, and
@@ -35,48 +36,60 @@ class Rolling:
     """The replies of the folder that a mirror stands for."""
 
     def __init__(self, mirror: Mirror) -> None:
-        self._mirror, self._folder = mirror, os.path.join(mirror.part, CKPT)
+        self._mirror = mirror
+        self._folder = os.path.join(mirror.part, CKPT)
         self._log = mirror.here(self._folder, "replies.jsonl")
-        self._begin = self._end = 0  # of the part that is written: all before `end` is there
+        # Of the part that is written: all before `end` is there.
+        self._begin = 0
+        self._end = 0
 
     def bring(self) -> None:
         """Bring all that is stored there. Raises InputError."""
         mirror = self._mirror
-        # folder and writer → where each part begins → its size
+        with told_as(InputError, f"can't read {mirror.address}", again=True):
+            logs = self._listed_logs()
+            at_once(lambda log: self._bring(*log, logs[log]), logs)
+        own_parts = logs[self._folder, mirror.id]
+        self._end = max((begin + size for begin, size in own_parts.items()), default=0)
+        self._begin = self._end
+
+    def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
+        """The logs there, by folder and writer: where each part begins, and its size."""
+        mirror = self._mirror
         logs: dict[tuple[str, str], dict[int, int]]
         logs = {(self._folder, writer): {} for writer in mirror.known}
-        with told_as(InputError, f"can't read {mirror.address}", again=True):
-            part, listed_parts = os.path.basename(mirror.part), mirror.listed(FOLDER, "directory")
-            others = [name for name in listed_parts if not Shard.is_apart(name, part)]
-            shards = [os.path.join(within(FOLDER, name), CKPT) for name in others]
-            folders = list(dict.fromkeys([CKPT, self._folder, *shards]))
-            listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
-            for folder, names in zip(folders, listed, strict=True):
-                for match, told in ((_PART.fullmatch(name), told) for name, told in names.items()):
-                    if match:
-                        logs.setdefault((folder, match[1]), {})[int(match[2])] = told["size"]
-            at_once(lambda log: self._bring(*log, logs[log]), logs)
-        mine = logs[self._folder, mirror.id].items()
-        self._begin = self._end = max((place + size for place, size in mine), default=0)
+        own_part = os.path.basename(mirror.part)
+        folders = [CKPT, self._folder]
+        for name in mirror.listed(FOLDER, "directory"):
+            if not Shard.is_apart(name, own_part):
+                folders.append(os.path.join(within(FOLDER, name), CKPT))
+        folders = list(dict.fromkeys(folders))
+        listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
+        for folder, files in zip(folders, listed, strict=True):
+            for name, facts in files.items():
+                match = _PART.fullmatch(name)
+                if match:
+                    parts = logs.setdefault((folder, match[1]), {})
+                    parts[int(match[2])] = facts["size"]
+        return logs
 
     def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
-        """Add to a log here what there is more of it; a part that a listing lacks is asked for by
-        its name.
+        """Add to a log here what there is more of it.
+
+        A part that a listing lacks is asked for by its name.
         """
-        own = folder == self._folder and writer == self._mirror.id
-        path = self._log if own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
+        is_own = folder == self._folder and writer == self._mirror.id
+        path = self._log if is_own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(open_log(path), "ab") as log:
-            more = b"-"
-            while more:
+            while True:
                 end = log.tell()
-                place = max(
-                    (place for place, size in parts.items() if place <= end < place + size),
-                    default=end,
-                )
-                more = self._mirror.read(
-                    _name(folder, writer, place), end - place, end - place + CLOSED_BYTES
-                )
+                holding = [begin for begin, size in parts.items() if begin <= end < begin + size]
+                begin = max(holding, default=end)
+                name = _name(folder, writer, begin)
+                more = self._mirror.read(name, end - begin, end - begin + CLOSED_BYTES)
+                if not more:
+                    break
                 log.write(more)
 
     def roll(self) -> None:
@@ -87,11 +100,13 @@ class Rolling:
                 file.seek(self._begin)
                 data = file.read(ROLL_BYTES)
                 data = data[: data.rfind(b"\n") + 1]
-                if (end := self._begin + len(data)) <= self._end:
+                end = self._begin + len(data)
+                if end <= self._end:
                     break
                 self._mirror.write(_name(self._folder, self._mirror.id, self._begin), data)
                 self._end = end
-                self._begin = end if len(data) >= CLOSED_BYTES else self._begin
+                if len(data) >= CLOSED_BYTES:
+                    self._begin = end
 
     def now_and_then(self, over: threading.Event) -> None:
         """Send what came; while that fails, the run goes on."""
@@ -102,22 +117,24 @@ class Rolling:
                 wait = ROLL_SECONDS
             except OSError as error:
                 if wait == ROLL_SECONDS:
-                    kept = f"replies are kept in {self._log} meanwhile"
+                    why = error.strerror or error
                     say(
-                        f"Warning: can't write {self._mirror.address}: {error.strerror or error};"
-                        f" {kept}"
+                        f"Warning: can't write {self._mirror.address}: {why}; replies are kept in"
+                        f" {self._log} meanwhile"
                     )
                 wait = min(2 * wait, _WAIT_SECONDS)
 
 
-def _name(folder: str, writer: str, place: int) -> str:
-    return within(os.path.join(folder, "replies"), f"{writer}-{place:015}.jsonl")
+def _name(folder: str, writer: str, begin: int) -> str:
+    """The file there of the part of a writer's log that begins at a place."""
+    return within(os.path.join(folder, "replies"), f"{writer}-{begin:015}.jsonl")
 
 
 @contextmanager
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A folder with copies of these files of results elsewhere, and of all `replies`. Raises
-    InputError.
+    """A folder with copies of these files of results elsewhere, and of all `replies`.
+
+    Raises InputError.
     """
     with tempfile.TemporaryDirectory() as aside:
         mirror = stand_for(results, aside)
@@ -129,10 +146,11 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def at_work(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of what a checkpoint folder stands for: what a run needs is brought, and what
-    it leaves is sent, then or meanwhile. Yields the mirror; None where it stands for nothing.
+    """Hold the lock of what a checkpoint folder stands for.
 
-    Raises InputError before the run, StorageFailed after it.
+    What a run needs is brought, and what it leaves is sent, then or meanwhile. Yields the mirror;
+    None where the folder stands for nothing. Raises InputError before the run, StorageFailed after
+    it.
     """
     mirror = mirror_of(folder)
     if mirror is None:
@@ -144,10 +162,12 @@ def at_work(folder: str) -> Iterator[Mirror | None]:
 
 @contextmanager
 def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a folder elsewhere. Raises InputError, also for results that are
-    not of a run.
+    """Hold the lock of a part of a folder elsewhere.
+
+    Raises InputError, also for results that are not of a run.
     """
-    place, folder = f"{mirror.address}/{part}".rstrip("/"), os.path.join(part, CKPT)
+    place = f"{mirror.address}/{part}".rstrip("/")
+    folder = os.path.join(part, CKPT)
     with told_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
@@ -163,17 +183,18 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
         f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to"
         f" {mirror.address}"
     )
-    rolling, stopped = Rolling(mirror), None
+    rolling = Rolling(mirror)
     rolling.bring()
     mirror.renew()
-    present(*(os.path.join(folder, name) for name in KEPT))
-    unsent, told = (
-        False,
-        f"all is kept in {mirror.root}; Ctrl-C leaves it to the next run to send it",
+    kept = [os.path.join(folder, name) for name in KEPT]
+    present(*kept)
+    stopped: BaseException | None = None
+    unsent = False
+    waiting = (
+        f"Waiting for {mirror.address} to take what comes of the run: all is kept in"
+        f" {mirror.root}; Ctrl-C leaves it to the next run to send it"
     )
-    late = threading.Timer(
-        SAY_SECONDS, say, [f"Waiting for {mirror.address} to take what comes of the run: {told}"]
-    )
+    late = threading.Timer(SAY_SECONDS, say, [waiting])
     late.daemon = True
     try:
         with beside(rolling.now_and_then):
@@ -191,7 +212,8 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     finally:
         try:
             if not unsent:
-                _send_what_is_left(mirror, rolling, folder, *() if stopped is None else [".json"])
+                endings = [] if stopped is None else [".json"]
+                _send_what_is_left(mirror, rolling, folder, *endings)
         except StorageFailed as error:
             if stopped is None:
                 raise

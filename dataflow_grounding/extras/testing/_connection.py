@@ -8,7 +8,8 @@ from typing import Any
 
 from dataflow_grounding.extras.testing.received import BadRequest
 
-HEAD_LIMIT, LONGEST_BODY = 64 * 1024, 64 * 1024 * 1024
+HEAD_LIMIT = 64 * 1024
+LONGEST_BODY = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,10 @@ async def read_request(
         raw = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
         first, *lines = raw.decode("latin-1").split("\r\n")
         method, target, version = first.split(" ")
-        headers = {
-            name.strip().lower(): value.strip()
-            for name, value in (line.split(":", 1) for line in lines)
-        }
+        headers = {}
+        for line in lines:
+            name, value = line.split(":", 1)
+            headers[name.strip().lower()] = value.strip()
         length = int(headers.get("content-length", "0"))
     except asyncio.LimitOverrunError:
         raise BadRequest("Request header fields too large.", 431) from None
@@ -64,8 +65,9 @@ async def read_request(
 
 
 class Connection(asyncio.StreamReaderProtocol):
-    """Runs `talk(reader, writer)`, cancelled once the client has left; when it ends, so does the
-    connection.
+    """Runs `talk(reader, writer)`, cancelled once the client has left.
+
+    When the talk ends, so does the connection.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
-"""What the played endpoint replies to a request: key, limits, faults, then the answer; no sockets
-here.
+"""What the played endpoint replies to a request: key, limits, faults, then the answer.
+
+There are no sockets here.
 """
 
 import json
@@ -27,7 +28,8 @@ from dataflow_grounding.extras.testing.received import BadRequest, ReceivedReque
 from dataflow_grounding.extras.testing.takes import Takes
 from dataflow_grounding.serving.base import Usage
 
-OPENAI, GEMINI = OpenAI(), Gemini()
+OPENAI = OpenAI()
+GEMINI = Gemini()
 SERVED_PATH = re.compile(
     r"(/openai)?/v1/chat/completions|/openai/deployments/(?P<azure>.+)/chat/completions"
     r"|/v1(beta)?/models/(?P<gemini>.+):generateContent"
@@ -39,8 +41,9 @@ CACHE_WINDOW = 64
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and its reply's bytes, `wire`, to be sent after `delay` s; `served` ones fill the
-    capacity.
+    """A request, and its reply's bytes, `wire`, to be sent after `delay` s.
+
+    Those that are `served` fill the capacity.
     """
 
     request: ReceivedRequest
@@ -72,31 +75,34 @@ class Endpoint:
     port: int = 0
 
     def __post_init__(self) -> None:
-        self.received = self.paid = self.abandoned = self.in_flight = self.max_in_flight = (
-            self.bytes_received
-        ) = 0
+        self.received = 0
+        self.paid = 0
+        self.abandoned = 0
+        self.in_flight = 0
+        self.max_in_flight = 0
+        self.bytes_received = 0
         self.by_status: Counter[int] = Counter()
         self.by_task: Counter[str] = Counter()
         self.errors: list[Exception] = []
         self.serving = 0
-        reads = (
-            IMAGES if self.record or self.keep_bodies else getattr(self.answers, "reads", IMAGES)
-        )
-        self._reads_bodies, self._reads_images = reads != NOTHING, reads == IMAGES
-        self._beginnings: dict[int, int] = {}
+        reads = IMAGES
+        if not self.record and not self.keep_bodies:
+            reads = getattr(self.answers, "reads", IMAGES)
+        self._reads_bodies = reads != NOTHING
+        self._reads_images = reads == IMAGES
+        self._beginnings: dict[int, int] = {}  # of prompts: which request had each one last
 
     def plan(self, head: Head, body: bytes) -> Exchange:
         """The reply to one request."""
-        dialect: Dialect = (
-            GEMINI if "/v1beta" in head.target or ":generateContent" in head.target else OPENAI
-        )
+        dialect: Dialect = OPENAI
+        if "/v1beta" in head.target or ":generateContent" in head.target:
+            dialect = GEMINI
         request = ReceivedRequest(
             self.received, time.monotonic(), dialect.name, head.target, head.headers
         )
         exchange = Exchange(request, dialect)
-        exchange.counted = not (
-            head.method == "GET" and urlsplit(head.target).path.endswith("/models")
-        )
+        lists_models = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
+        exchange.counted = not lists_models
         if exchange.counted:
             self.received += 1
             self.bytes_received += len(body)
@@ -118,9 +124,8 @@ class Endpoint:
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
-            exchange.wire = response(
-                200, _dump(exchange.dialect.models(self.models or ["loopback"]))
-            )
+            models = exchange.dialect.models(self.models or ["loopback"])
+            exchange.wire = response(200, _dump(models))
             return Fault()
         exchange.request.model = _model_in(head)
         pictures = self._read(exchange, body) if self._reads_bodies else None
@@ -140,21 +145,24 @@ class Endpoint:
         fault = rule(request)
         if fault is not None or pictures is None:
             return fault
-        known = not self.models or request.model in self.models
-        return self.takes.refuses(request, len(pictures)) if known else model_not_found()
+        if self.models and request.model not in self.models:
+            return model_not_found()
+        return self.takes.refuses(request, len(pictures))
 
     def _has_key(self, head: Head) -> bool:
-        given = (head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS)
-        return self.key is None or self.key in (
-            *given,
-            *parse_qs(urlsplit(head.target).query).get("key", ()),
-        )
+        """Whether the request brings the key, in a header or in the address."""
+        if self.key is None:
+            return True
+        keys = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
+        keys += parse_qs(urlsplit(head.target).query).get("key", [])
+        return self.key in keys
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
+        """Fill in the request from its body; returns its pictures in base64. Raises BadRequest."""
         request = exchange.request
         try:
-            given = json.loads(body)
-            pictures = exchange.dialect.read(given, request)
+            fields = json.loads(body)
+            pictures = exchange.dialect.read(fields, request)
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise BadRequest(
                 f"We could not parse the JSON body of your request: {error!r}"
@@ -164,20 +172,22 @@ class Endpoint:
         if self._reads_images:
             request.images = tuple(map(read_image, pictures))
         if self.keep_bodies:
-            request.body = given
+            request.body = fields
         self.by_task[request.task] += 1
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
+        """The bytes of a reply with the answer, as a fault changes it."""
         request = exchange.request
-        given = self.answers(request)
-        if isinstance(given, dict):
-            given = json.dumps(given, ensure_ascii=False)
+        answer = self.answers(request)
+        if isinstance(answer, dict):
+            answer = json.dumps(answer, ensure_ascii=False)
             if self.takes.ignores_format:
-                given = (
-                    f"Here is what I found:\n```json\n{given}\n```\nLet me know if you need more."
+                answer = (
+                    f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
                 )
-        answer = Answer(given) if isinstance(given, str) else given
+        if isinstance(answer, str):
+            answer = Answer(answer)
         if fault.change:
             answer = fault.change(answer)
         usage = answer.usage or self._usage(request, pictures, answer)
@@ -185,39 +195,42 @@ class Endpoint:
         return response(200, _dump(reply), headers=fault.headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        """A token for every four characters, a fixed number for an image; a beginning seen lately
-        is cached.
+        """A token for every four characters, a fixed number for an image.
+
+        A beginning seen lately is cached.
         """
+        output_tokens = len(answer.text) // 4
         if pictures is None:
-            return Usage(IMAGE_TOKENS, output_tokens=len(answer.text) // 4)
+            return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
         beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
+        input_tokens = beginning + len(request.text) // 4
         key = hash((request.system, *pictures))
-        before, self._beginnings[key] = self._beginnings.get(key), self.received
-        cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
-        return Usage(
-            beginning + len(request.text) // 4, beginning if cached else 0, len(answer.text) // 4
-        )
+        before = self._beginnings.get(key)
+        self._beginnings[key] = self.received
+        is_cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
+        return Usage(input_tokens, beginning if is_cached else 0, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
         """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""
-        request, fault, status = exchange.request, exchange.fault, exchange.fault.status or 500
-        message, code = fault.message, fault.code
+        request = exchange.request
+        fault = exchange.fault
+        status = fault.status or 500
+        message = fault.message
+        code = fault.code
         if status == 401 and exchange.dialect is GEMINI:
             # What the service does: a wrong key is a 400.
-            status, message, code = (
-                400,
-                "API key not valid. Please pass a valid API key.",
-                "API_KEY_INVALID",
-            )
+            status = 400
+            message = "API key not valid. Please pass a valid API key."
+            code = "API_KEY_INVALID"
         if self.leaky:
-            given = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
-            message += f" (key: {(given or [request.path])[0]})"
-        headers, wait = dict(fault.headers), fault.retry_after
+            keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
+            leaked = keys[0] if keys else request.path
+            message += f" (key: {leaked})"
+        headers = dict(fault.headers)
+        wait = fault.retry_after
         if wait is not None and fault.http_date:
-            headers |= {
-                "Retry-After": formatdate(time.time() + wait, usegmt=True),
-                "Date": formatdate(usegmt=True),
-            }
+            headers["Retry-After"] = formatdate(time.time() + wait, usegmt=True)
+            headers["Date"] = formatdate(usegmt=True)
         elif wait is not None:
             headers["Retry-After"] = f"{wait:g}"
         error = exchange.dialect.error(status, message, code, fault.param, wait)
@@ -227,18 +240,18 @@ class Endpoint:
 
 
 def _model_in(head: Head) -> str:
-    """The model that the path names, empty where the body does. Raises BadRequest for a path that
-    is not served.
+    """The model that the path names, empty where the body does.
+
+    Raises BadRequest for a path that is not served.
     """
     target = urlsplit(head.target)
-    found = SERVED_PATH.fullmatch(target.path)
-    if (
-        head.method != "POST"
-        or not found
-        or (found["azure"] and "api-version" not in parse_qs(target.query))
-    ):
+    match = SERVED_PATH.fullmatch(target.path)
+    is_served = head.method == "POST" and match is not None
+    if match is not None and match["azure"]:
+        is_served = is_served and "api-version" in parse_qs(target.query)
+    if match is None or not is_served:
         raise BadRequest(f"no such path: {head.method} {target.path}", 404)
-    return found["azure"] or found["gemini"] or ""
+    return match["azure"] or match["gemini"] or ""
 
 
 def _dump(value: Any) -> bytes:

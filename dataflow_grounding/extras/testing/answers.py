@@ -1,6 +1,4 @@
-"""Who answers behind the loopback server: a fixed text, valid answers that are made up, or a
-function of yours.
-"""
+"""Who answers behind the loopback server: a fixed text, made-up answers, or your function."""
 
 import hashlib
 import json
@@ -13,18 +11,23 @@ from dataflow_grounding.calibration.checking import LAYOUTS
 from dataflow_grounding.calibration.probes import Probe, probe_of
 from dataflow_grounding.extras.testing.dialects import Answer
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
+from dataflow_grounding.watch.judge_watch import KnownPicture, crops_of, known_picture
 
 Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
 
-NOTHING, INPUT, IMAGES = "nothing", "input", "images"
+# What answers look at.
+NOTHING = "nothing"
+INPUT = "input"
+IMAGES = "images"
 WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*")
 COLORS = ("red", "blue", "green", "white", "black", "yellow", "grey", "brown")
 MOST_WORDS = 8
 
 
 class CannedAnswers:
-    """The same text for every request. The cheapest: with `record=False` bodies are thrown away
-    unread.
+    """The same text for every request.
+
+    The cheapest: with `record=False` bodies are thrown away unread.
 
     Args:
         text: What the model says each time.
@@ -45,12 +48,11 @@ class CannedAnswers:
 
 
 class EchoAnswers:
-    """Valid answers to every task, made up from the request's input: the same input, the same
-    answer.
+    """Valid answers to every task, made up from the request's input.
 
-    Expressions are the capitalised and the longer words of a caption. Every phrase gets one box
-    inside the image, whose size the request states; the rectangles of probe pictures get the right
-    ones. Images are not looked at.
+    The same input has the same answer. Expressions are the capitalised and the longer words of a
+    caption. Every phrase gets one box inside the image, whose size the request states; the
+    rectangles of probe pictures get the right ones. Images are not looked at.
 
     Args:
         box_format: How the model writes boxes: a name or family that `find_box_format` knows.
@@ -72,41 +74,46 @@ class EchoAnswers:
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         """Answer by task."""
-        given = request.input
-        regions = given.get("regions", [])
-        answers: dict[str, Callable[[], dict[str, Any]]] = {
-            "expression_extraction": lambda: extracted(" ".join(str(given["caption"]).split())),
-            "phrase_grounding": lambda: (
-                rectangles(request, self.box_format) or {"objects": self._objects(request)}
-            ),
-            "region_expression": lambda: {"regions": [described(region) for region in regions]},
-            "image_caption": lambda: {
-                "caption": f"A {COLORS[drawn(request.system, 0) % len(COLORS)]} scene."
-            },
-            "grounding_expression": lambda: {"expressions": [named(region) for region in regions]},
-            "double_check": lambda: {
-                "checks": [agreed(expression) for expression in given["expressions"]]
-            },
-            "region_caption": lambda: {
-                "captions": [{"id": r["id"], "text": described(r)["description"]} for r in regions]
-            },
-            "prompted_vqa": lambda: {
-                "answer": f"A {COLORS[drawn(str(given['prompt']), 0) % len(COLORS)]} scene."
-            },
-        }
-        if request.task not in answers:
-            raise unknown_task(request)
-        return answers[request.task]()
+        asked = request.input
+        regions = asked.get("regions", [])
+        match request.task:
+            case "expression_extraction":
+                return extracted(" ".join(str(asked["caption"]).split()))
+            case "phrase_grounding":
+                return rectangles(request, self.box_format) or {"objects": self._objects(request)}
+            case "region_expression":
+                return {"regions": [described(region) for region in regions]}
+            case "image_caption":
+                return {"caption": f"A {color_of(request.system)} scene."}
+            case "grounding_expression":
+                return {"expressions": [named(region) for region in regions]}
+            case "double_check":
+                return {"checks": [agreed(expression) for expression in asked["expressions"]]}
+            case "region_caption":
+                return {"captions": [captioned(region) for region in regions]}
+            case "box_check":
+                return all_right(asked)
+            case "crop_check":
+                return all_yes(asked)
+            case "missing_boxes":
+                return {"objects": []}
+            case "prompted_vqa":
+                return {"answer": f"A {color_of(str(asked['prompt']))} scene."}
+            case _:
+                raise unknown_task(request)
 
     def _objects(self, request: ReceivedRequest) -> list[dict[str, Any]]:
+        """A box inside the image for each phrase."""
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
         for phrase in request.input["phrases"]:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
-            x1, y1 = (drawn(seed, part) % max(1, side // 2) for part, side in enumerate(size))
-            x2 = x1 + 1 + drawn(seed, 2) % (size[0] - x1)
-            y2 = y1 + 1 + drawn(seed, 3) % (size[1] - y1)
+            width, height = size
+            x1 = drawn(seed, 0) % max(1, width // 2)
+            y1 = drawn(seed, 1) % max(1, height // 2)
+            x2 = x1 + 1 + drawn(seed, 2) % (width - x1)
+            y2 = y1 + 1 + drawn(seed, 3) % (height - y1)
             numbers = box_format.from_pixels((x1, y1, x2, y2), original=size, sent=size)
             objects.append(
                 {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.9}
@@ -127,14 +134,19 @@ def drawn(seed: str, part: int) -> int:
     return int.from_bytes(digest[2 * part : 2 * part + 2], "big")
 
 
+def color_of(seed: str) -> str:
+    """A colour that depends on the seed only."""
+    return COLORS[drawn(seed, 0) % len(COLORS)]
+
+
 def extracted(caption: str) -> dict[str, Any]:
     """The caption with its capitalised and longer words as expressions."""
     words = WORD.findall(caption)
-    told = [word for word in words if word[0].isupper() or len(word) >= 4][:MOST_WORDS] or words[:1]
-    return {
-        "cleaned_caption": caption,
-        "expressions": [{"text": word, "noun_chunk": word} for word in told],
-    }
+    telling = [word for word in words if word[0].isupper() or len(word) >= 4]
+    if not telling:
+        telling = words[:1]
+    expressions = [{"text": word, "noun_chunk": word} for word in telling[:MOST_WORDS]]
+    return {"cleaned_caption": caption, "expressions": expressions}
 
 
 def named(region: dict[str, Any]) -> dict[str, Any]:
@@ -148,8 +160,13 @@ def named(region: dict[str, Any]) -> dict[str, Any]:
 def described(region: dict[str, Any]) -> dict[str, Any]:
     """Id, type, colour and description of a region, from its type and a digest of its numbers."""
     kind = str(region.get("type") or "object")
-    color = COLORS[drawn(json.dumps(region, sort_keys=True), 0) % len(COLORS)]
+    color = color_of(json.dumps(region, sort_keys=True))
     return {"id": region["id"], "type": kind, "color": color, "description": f"the {color} {kind}"}
+
+
+def captioned(region: dict[str, Any]) -> dict[str, Any]:
+    """A caption of the region: its made-up description."""
+    return {"id": region["id"], "text": described(region)["description"]}
 
 
 def agreed(expression: dict[str, Any]) -> dict[str, Any]:
@@ -157,20 +174,64 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
     return {
         "matches": True,
         "reason": "",
-        **{key: expression[key] for key in ("id", "region_ids", "text")},
+        "id": expression["id"],
+        "region_ids": expression["region_ids"],
+        "text": expression["text"],
     }
 
 
+def all_right(given: dict[str, Any]) -> dict[str, Any]:
+    """A check that finds all boxes right, and of each phrase as many things as it has boxes. In a
+    judge's test, where colours are asked for that aren't there, it finds these wrong.
+    """
+    tested = judges_test([phrase["text"] for phrase in given["phrases"]])
+    known = None if tested is None else tested.probe.boxes
+    presences, verdicts = [], []
+    for phrase in given["phrases"]:
+        count = sum(box["text"] == phrase["text"] for box in given["boxes"])
+        count = count if known is None else int(phrase["text"] in known)
+        presences.append({"id": phrase["id"], "there": count > 0, "count": count})
+    for box in given["boxes"]:
+        right = known is None or box["text"] in known
+        verdicts.append({"id": box["id"], "verdict": "right" if right else "other", "reason": ""})
+    return {"phrases": presences, "boxes": verdicts}
+
+
+def all_yes(given: dict[str, Any]) -> dict[str, Any]:
+    """A check that finds all crops right; in a judge's test, those that are."""
+    texts = [crop["text"] for crop in given["crops"]]
+    tested = judges_test(texts[: len(texts) // 2])
+    right = [True] * len(texts) if tested is None else crops_of(tested)[1]
+    crops = []
+    for crop, is_right in zip(given["crops"], right, strict=True):
+        crops.append({"id": crop["id"], "answer": "yes" if is_right else "no"})
+    return {"crops": crops}
+
+
+def judges_test(texts: list[str]) -> KnownPicture | None:
+    """The picture of known answers that a judge is tested with, known by its phrases; None where
+    it isn't one.
+    """
+    if not all(text.endswith(" rectangle") for text in texts):
+        return None
+    pictures = map(known_picture, range(LAYOUTS))
+    return next((picture for picture in pictures if picture.phrases == texts), None)
+
+
 def probe_in(request: ReceivedRequest) -> Probe | None:
-    """The probe picture that a request shows, known by its size and the order in which its
-    rectangles are asked for.
+    """The probe picture that a request shows.
+
+    It is known by its size and the order in which its rectangles are asked for.
     """
     if not asks_for_rectangles(request):
         return None
     texts = [phrase["text"] for phrase in request.input["phrases"]]
     size = int(request.input["image"]["width"]), int(request.input["image"]["height"])
-    probes = (probe_of(size, layout) for layout in range(LAYOUTS))
-    return next((probe for probe in probes if list(probe.boxes) == texts), None)
+    for layout in range(LAYOUTS):
+        probe = probe_of(size, layout)
+        if list(probe.boxes) == texts:
+            return probe
+    return None
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
@@ -181,19 +242,16 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
 
 
 def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """A right answer to a probe picture; no boxes for a padded one, of unknown size; None for other
-    requests.
+    """A right answer to a probe picture; None for other requests.
+
+    It has no boxes for a padded one, whose size is unknown.
     """
     probe = probe_in(request)
     if probe is None:
         return {"objects": []} if asks_for_rectangles(request) else None
     known = find_box_format(box_format, request.model)
-    objects = [
-        {
-            "id": phrase["id"],
-            "label": phrase["text"],
-            known.key: known.from_pixels(bbox, original=probe.size),
-        }
-        for phrase, bbox in zip(request.input["phrases"], probe.boxes.values(), strict=True)
-    ]
+    objects = []
+    for phrase, bbox in zip(request.input["phrases"], probe.boxes.values(), strict=True):
+        numbers = known.from_pixels(bbox, original=probe.size)
+        objects.append({"id": phrase["id"], "label": phrase["text"], known.key: numbers})
     return {"objects": objects}

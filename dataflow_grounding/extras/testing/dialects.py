@@ -1,6 +1,4 @@
-"""The two protocols that the loopback server speaks, OpenAI chat completions and Gemini
-generateContent.
-"""
+"""The two protocols of the loopback server: OpenAI chat completions and Gemini generateContent."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -43,10 +41,11 @@ class Answer:
     refusal: str | None = None
 
 
-def _listed(given: Any, why: str) -> list[Any]:
-    if not (given and isinstance(given, list)):
+def _listed(value: Any, why: str) -> list[Any]:
+    """A list that is not empty. Raises BadRequest for anything else."""
+    if not (value and isinstance(value, list)):
         raise BadRequest(why)
-    return given
+    return value
 
 
 class OpenAI:
@@ -56,6 +55,7 @@ class OpenAI:
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
         """Fill in the request, whose model may stand in the path; returns its pictures in base64.
+
         Raises BadRequest.
         """
         request.model = request.model or str(body.get("model") or "")
@@ -69,9 +69,13 @@ class OpenAI:
         texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
         request.system = "".join(text for role, text in texts if role in ("system", "developer"))
         request.text = "\n".join(text for role, text in texts if role == "user")
-        return [
-            _base64_in(part["image_url"]["url"]) for _, part in parts if part["type"] == "image_url"
-        ]
+        conversation = [(role, text) for role, text in texts if role in ("user", "assistant")]
+        request.turns = conversation[:-1]
+        images = []
+        for _, part in parts:
+            if part["type"] == "image_url":
+                images.append(_base64_in(part["image_url"]["url"]))
+        return images
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `chat.completion` object."""
@@ -102,20 +106,20 @@ class OpenAI:
         self, status: int, message: str, code: str, param: str | None, wait: float | None
     ) -> dict[str, Any]:
         """An `error` object."""
-        kind = (
-            "server_error"
-            if status >= 500
-            else "rate_limit_error"
-            if status == 429
-            else "invalid_request_error"
-        )
-        return {"error": {"message": message, "type": kind, "param": param, "code": code or None}}
+        if status >= 500:
+            type_name = "server_error"
+        elif status == 429:
+            type_name = "rate_limit_error"
+        else:
+            type_name = "invalid_request_error"
+        error = {"message": message, "type": type_name, "param": param, "code": code or None}
+        return {"error": error}
 
     def models(self, names: Sequence[str]) -> dict[str, Any]:
         """A `list` of models."""
-        entries = [
-            {"id": name, "object": "model", "created": 0, "owned_by": "loopback"} for name in names
-        ]
+        entries = []
+        for name in names:
+            entries.append({"id": name, "object": "model", "created": 0, "owned_by": "loopback"})
         return {"object": "list", "data": entries}
 
 
@@ -132,8 +136,14 @@ class Gemini:
         request.settings = dict(body.get("generationConfig") or {})
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
-        asked = [content for content in contents if content.get("role", "user") == "user"]
-        parts = [part for content in asked for part in content.get("parts", [])]
+        for content in contents[:-1]:
+            role = "user" if content.get("role", "user") == "user" else "assistant"
+            texts = [part["text"] for part in content.get("parts", []) if "text" in part]
+            request.turns.append((role, "".join(texts)))
+        parts: list[dict[str, Any]] = []
+        for content in contents:
+            if content.get("role", "user") == "user":
+                parts.extend(content.get("parts", []))
         if not all(part.keys() & {"inlineData", "text"} for part in parts):
             raise BadRequest("* GenerateContentRequest.contents: unknown part")
         request.text = "\n".join(part["text"] for part in parts if "inlineData" not in part)
@@ -149,10 +159,8 @@ class Gemini:
         }
         about = {"usageMetadata": counts, "modelVersion": model, "responseId": f"response-{index}"}
         if answer.refusal is not None:
-            return {
-                "promptFeedback": {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal},
-                **about,
-            }
+            feedback = {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal}
+            return {"promptFeedback": feedback, **about}
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
         candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
         if answer.text or finish == "STOP":
@@ -162,9 +170,7 @@ class Gemini:
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
     ) -> dict[str, Any]:
-        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as the
-        service gives it.
-        """
+        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as in the service's."""
         details: list[dict[str, Any]] = []
         if code:
             details.append(
@@ -187,6 +193,7 @@ Dialect = OpenAI | Gemini
 
 def read_input(text: str) -> dict[str, Any]:
     """The JSON object between the last `<input>` and `</input>`; empty where a request has none.
+
     Raises BadRequest.
     """
     _, mark, rest = text.rpartition("<input>")
@@ -203,11 +210,12 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each part of the messages with the role of who says it. Raises BadRequest."""
     for message in messages:
         content = message.get("content")
-        for part in (
-            [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        ):
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        for part in content or []:
             if part.get("type") not in ("text", "image_url"):
                 raise BadRequest(f"Invalid content part type: {part.get('type')!r}.")
             yield message.get("role"), part

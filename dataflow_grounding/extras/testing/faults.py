@@ -1,5 +1,6 @@
-"""What can go wrong at an endpoint, and for which requests: faults are values, rules say when they
-strike.
+"""What can go wrong at an endpoint, and for which requests.
+
+Faults are values, rules say when they strike.
 """
 
 import random
@@ -19,8 +20,9 @@ HTML_PAGE = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one reply. The functions of this module make them; `replace`
-    combines two.
+    """One thing that goes wrong with one reply.
+
+    The functions of this module make them; `replace` combines two.
 
     Args:
         status: HTTP status; None leaves the true answer in place.
@@ -107,8 +109,9 @@ def too_many_requests(
     http_date: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> Fault:
-    """429; with `Retry-After` in seconds or as an HTTP date, and headers such as
-    `x-ratelimit-reset-requests`.
+    """429, with `Retry-After` in seconds or as an HTTP date.
+
+    Further headers may be such as `x-ratelimit-reset-requests`.
     """
     said = "Rate limit reached. Please try again later."
     return Fault(429, said, "rate_limit_exceeded", None, headers or {}, retry_after, http_date)
@@ -177,8 +180,9 @@ def huge_reply(size: int = 10_000_000) -> Fault:
 
 
 def refuse_connections(seconds: float) -> Fault:
-    """The server goes away: connections are dropped and new ones refused for `seconds`, then it is
-    back on its port.
+    """The server goes away for `seconds`, then it is back on its port.
+
+    Connections are dropped and new ones refused.
     """
     return Fault(down_for=seconds)
 
@@ -222,16 +226,23 @@ def on(
     struck: Counter[str] = Counter()
 
     def rule(request: ReceivedRequest) -> Fault | None:
-        meant = (indexes is None or request.index in indexes) and task in (None, request.task)
-        meant = meant and (containing or "") in request.text and (where is None or where(request))
-        if not meant or random.Random(f"{seed}/{request.index}").random() >= share:
+        if indexes is not None and request.index not in indexes:
             return None
-        question = (
-            "/".join([request.text, *request.image_digests]) if times_each is not None else ""
-        )
-        is_over = times is not None and struck.total() >= times
-        if is_over or (times_each is not None and struck[question] >= times_each):
+        if task is not None and request.task != task:
             return None
+        if containing is not None and containing not in request.text:
+            return None
+        if where is not None and not where(request):
+            return None
+        if random.Random(f"{seed}/{request.index}").random() >= share:
+            return None
+        if times is not None and struck.total() >= times:
+            return None
+        question = ""
+        if times_each is not None:
+            question = "/".join([request.text, *request.image_digests])
+            if struck[question] >= times_each:
+                return None
         struck[question] += 1
         return fault
 
@@ -241,6 +252,12 @@ def on(
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:
     """The fault of the first rule that strikes."""
     listed = tuple(rules)
-    return lambda request: next(
-        (fault for rule in listed if (fault := rule(request)) is not None), None
-    )
+
+    def first_rule(request: ReceivedRequest) -> Fault | None:
+        for rule in listed:
+            fault = rule(request)
+            if fault is not None:
+                return fault
+        return None
+
+    return first_rule

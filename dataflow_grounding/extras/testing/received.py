@@ -1,5 +1,6 @@
-"""What the loopback server keeps of a request: its question, and digests and sizes of its images,
-never their bytes.
+"""What the loopback server keeps of a request.
+
+That is its question, and digests and sizes of its images, never their bytes.
 """
 
 import base64
@@ -15,9 +16,7 @@ from dataflow_grounding.images.files import open_picture
 
 
 class BadRequest(Exception):
-    """Raised by answers: the server replies with this message and `status`, 400 if
-    there is none.
-    """
+    """Raised by answers: the server replies with this message and `status`, by default 400."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -58,6 +57,7 @@ class ReceivedRequest:
         images: Empty where the server was told not to look at them.
         settings: All other members of the body, such as `temperature`.
         body: The body's JSON, where the server keeps bodies.
+        turns: Role (`user`, `assistant`) and text of each message before the last.
         status_sent: None until the whole reply has left.
     """
 
@@ -76,6 +76,7 @@ class ReceivedRequest:
     body: dict[str, Any] | None = None
     status_sent: int | None = None
     time_sent: float | None = None
+    turns: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def image_digests(self) -> tuple[str, ...]:
@@ -89,8 +90,9 @@ class ReceivedRequest:
 
 
 def read_image(encoded: str) -> ReceivedImage:
-    """Decode base64 and read the picture's header; raises BadRequest where an endpoint would refuse
-    the image.
+    """Decode base64 and read the picture's header.
+
+    Raises BadRequest where an endpoint would refuse the image.
     """
     try:
         data = base64.b64decode(encoded, validate=True)
@@ -98,7 +100,8 @@ def read_image(encoded: str) -> ReceivedImage:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:
         with open_picture(io.BytesIO(data)) as image:
-            (width, height), orientation = image.size, int(image.getexif().get(Base.Orientation, 1))
+            width, height = image.size
+            orientation = int(image.getexif().get(Base.Orientation, 1))
             digest = hashlib.sha256(data).hexdigest()
             return ReceivedImage(digest, width, height, orientation, image.format or "", len(data))
     except (OSError, ValueError, DecompressionBombError) as error:

@@ -72,14 +72,16 @@ class LoopbackServer(Endpoint):
         return f"{self.address}/v1"
 
     def count(self, status: int | None = None) -> int:
-        """How many replies with this status left whole; without a status, how many requests were
-        received.
+        """How many replies with this status left whole.
+
+        Without a status, how many requests were received.
         """
         return self.received if status is None else self.by_status[status]
 
     def refuse_connections(self, seconds: float) -> None:
-        """Drop every connection and refuse new ones for `seconds`, then listen on the same port
-        again.
+        """Drop every connection and refuse new ones for `seconds`, then listen again.
+
+        It listens on the same port.
         """
         asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
 
@@ -132,45 +134,50 @@ class LoopbackServer(Endpoint):
                 exchange = self.plan(head, body)
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
-                goes_on = (
-                    await self._reply(exchange, writer)
-                    and head.headers.get("connection", "").lower() != "close"
-                )
+                left_whole = await self._reply(exchange, writer)
+                is_to_close = head.headers.get("connection", "").lower() == "close"
+                goes_on = left_whole and not is_to_close
         except BadRequest as error:
-            said = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
-            writer.write(response(error.status, said, headers={"Connection": "close"}))
+            body = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
+            writer.write(response(error.status, body, headers={"Connection": "close"}))
             await writer.drain()
         except asyncio.IncompleteReadError:
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
         """Send the reply as its fault has it; whether it left whole."""
-        request, cut, left = exchange.request, exchange.fault.sent_share < 1.0, False
+        request = exchange.request
+        is_cut = exchange.fault.sent_share < 1.0
+        left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
-            if exchange.counted and not cut:
+            if exchange.counted and not is_cut:
                 # before it leaves: whoever has the reply in hand must find it counted
                 self._end(exchange)
                 self._count(exchange.status, 1)
-                request.status_sent, request.time_sent = exchange.status, time.monotonic()
+                request.status_sent = exchange.status
+                request.time_sent = time.monotonic()
             writer.write(rest)
             await writer.drain()
-            left = not cut
+            left_whole = not is_cut
         finally:
-            if exchange.counted and not left:
+            if exchange.counted and not left_whole:
                 self.abandoned += 1
                 if request.status_sent is None:
                     self._end(exchange)
                 else:  # counted as sent, and then it did not leave whole
                     self._count(exchange.status, -1)
-                    request.status_sent = request.time_sent = None
-        return left
+                    request.status_sent = None
+                    request.time_sent = None
+        return left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        """What is left to send of a reply once it is due: all of it that its fault lets through, or
-        its last drops.
+        """What is left to send of a reply once it is due.
+
+        That is all that its fault lets through, or the last drops of one that drips.
         """
-        fault, wire = exchange.fault, exchange.wire
+        fault = exchange.fault
+        wire = exchange.wire
         if fault.down_for is not None:
             self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
         if fault.stall_for is not None:
@@ -179,26 +186,31 @@ class LoopbackServer(Endpoint):
             # until the client has left, or the connection is dropped
             await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
-        while (still := self._stalled_until - time.monotonic()) > 0:
-            await asyncio.sleep(still)
+        while True:
+            still_stalled = self._stalled_until - time.monotonic()
+            if still_stalled <= 0:
+                break
+            await asyncio.sleep(still_stalled)
         if not fault.bytes_per_second:
             return wire[: int(len(wire) * fault.sent_share)]
-        step, body = (
-            max(1, round(fault.bytes_per_second * DRIP_PERIOD)),
-            wire.index(b"\r\n\r\n") + 4,
-        )
+        step = max(1, round(fault.bytes_per_second * DRIP_PERIOD))
+        body = wire.index(b"\r\n\r\n") + 4
         for start, stop in pairwise([0, body, *range(body + step, len(wire), step)]):
             writer.write(wire[start:stop])
             await asyncio.sleep(step / fault.bytes_per_second)
         return wire[stop:]
 
     def _end(self, exchange: Exchange) -> None:
-        self.serving -= exchange.served
+        """A request is in flight no more."""
+        if exchange.served:
+            self.serving -= 1
         self.in_flight -= 1
 
     def _count(self, status: int, replies: int) -> None:
+        """So many more replies with this status have left whole."""
         self.by_status[status] += replies
-        self.paid += replies if 200 <= status < 300 else 0
+        if 200 <= status < 300:
+            self.paid += replies
 
     async def _go_down(self, seconds: float) -> None:
         await self._drop_all()
@@ -207,7 +219,7 @@ class LoopbackServer(Endpoint):
     async def _drop_all(self) -> None:
         if self._listener:
             self._listener.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        all_but_this = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in all_but_this:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*all_but_this, return_exceptions=True)

@@ -10,8 +10,9 @@ from dataflow_grounding.extras.testing.received import ReceivedRequest
 
 @dataclass(frozen=True)
 class Takes:
-    """An endpoint's habits. A strict schema with an open object is refused, as OpenAI's service
-    does.
+    """An endpoint's habits.
+
+    A strict schema with an open object is refused, as OpenAI's service does.
 
     Args:
         response_formats: The types of `response_format` that it knows; others are refused.
@@ -43,55 +44,55 @@ class Takes:
         if request.system and not self.system_messages:
             return bad_request("System role not supported", "unsupported_value", "messages[0].role")
         if self.max_completion_tokens and "max_tokens" in settings:
-            said = "Unsupported parameter: 'max_tokens' is not supported with this model. "
-            return bad_request(
-                f"{said}Use 'max_completion_tokens' instead.", "unsupported_parameter", "max_tokens"
+            message = (
+                "Unsupported parameter: 'max_tokens' is not supported with this model."
+                " Use 'max_completion_tokens' instead."
             )
+            return bad_request(message, "unsupported_parameter", "max_tokens")
         if not self.temperature and settings.get("temperature", 1) != 1:
-            said = "Unsupported value: 'temperature' does not support this value with this model. "
-            return bad_request(
-                f"{said}Only the default (1) value is supported.",
-                "unsupported_value",
-                "temperature",
+            message = (
+                "Unsupported value: 'temperature' does not support this value with this model."
+                " Only the default (1) value is supported."
             )
+            return bad_request(message, "unsupported_value", "temperature")
         if image_count > self.max_images:
-            return bad_request(
-                f"At most {self.max_images} image(s) may be provided in one prompt.", "", "messages"
-            )
+            message = f"At most {self.max_images} image(s) may be provided in one prompt."
+            return bad_request(message, "", "messages")
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
-        asked = settings.get("response_format") or {}
-        kind = str(asked.get("type", "text"))
+        """The 400 for the format of the reply that is asked for, or None where it is taken."""
+        response_format = settings.get("response_format") or {}
+        type_name = str(response_format.get("type", "text"))
         if "responseMimeType" in settings:  # Gemini's settings count as these
-            kind = (
-                "json_schema"
-                if settings.keys() & {"responseSchema", "responseJsonSchema"}
-                else "json_object"
-            )
-        if kind == "text" or self.ignores_format:
+            has_schema = settings.keys() & {"responseSchema", "responseJsonSchema"}
+            type_name = "json_schema" if has_schema else "json_object"
+        if type_name == "text" or self.ignores_format:
             return None
-        if kind not in self.response_formats:
-            said = f"This response_format type is unavailable now: '{kind}'."
-            return bad_request(said, "unsupported_value", "response_format")
-        stated = asked.get("json_schema") or {}
-        is_strict = kind == "json_schema" and stated.get("strict")
-        wrong = next(open_objects(stated.get("schema")), None) if is_strict else None
-        message = f"Invalid schema for response_format '{stated.get('name')}': In context={wrong}."
-        return bad_request(message, "invalid_json_schema", "response_format") if wrong else None
+        if type_name not in self.response_formats:
+            message = f"This response_format type is unavailable now: '{type_name}'."
+            return bad_request(message, "unsupported_value", "response_format")
+        json_schema = response_format.get("json_schema") or {}
+        if type_name != "json_schema" or not json_schema.get("strict"):
+            return None
+        wrong = next(open_objects(json_schema.get("schema")), None)
+        if wrong is None:
+            return None
+        name = json_schema.get("name")
+        message = f"Invalid schema for response_format '{name}': In context={wrong}."
+        return bad_request(message, "invalid_json_schema", "response_format")
 
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
-    """What a strict schema may not have: an object that is not closed, or a property that is not
-    required.
-    """
+    """What a strict schema may not have: an open object, or a property that is not required."""
     if not isinstance(schema, dict):
         return
     properties = schema.get("properties")
     if isinstance(properties, dict):
         if schema.get("additionalProperties") is not False:
             yield f"{context}, 'additionalProperties' is required to be supplied and to be false"
-        if missing := sorted(properties.keys() - set(schema.get("required") or ())):
+        missing = sorted(properties.keys() - set(schema.get("required") or ()))
+        if missing:
             yield (
                 f"{context}, 'required' must include every key in properties. Missing"
                 f" '{missing[0]}'"
@@ -100,6 +101,8 @@ def open_objects(schema: Any, *context: str) -> Iterator[str]:
     for key in ("properties", "anyOf", "$defs"):
         # beside schemas, names and values may look like them
         parts = schema.get(key)
-        named = dict(enumerate(parts)) if isinstance(parts, list) else parts
-        for name, part in named.items() if isinstance(named, dict) else ():
-            yield from open_objects(part, *context, key, str(name))
+        if isinstance(parts, list):
+            parts = dict(enumerate(parts))
+        if isinstance(parts, dict):
+            for name, part in parts.items():
+                yield from open_objects(part, *context, key, str(name))

@@ -12,3 +12,10 @@ def load_prompt(name: str) -> str:
     format.
     """
     return (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").strip()
+
+
+@cache
+def prompt_names() -> tuple[str, ...]:
+    """The names of prompts that a user may replace: the tasks', and the system messages."""
+    files = Path(__file__).parent.glob("*.txt")
+    return tuple(sorted(path.stem for path in files if path.stem != "definitions"))

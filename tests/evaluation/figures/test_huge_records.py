@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     MOST_COMPARED,
     look_alikes,
@@ -36,6 +36,7 @@ def expressions(same: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", ["box", "text"])
 @pytest.mark.parametrize(
     "line",
@@ -58,6 +59,7 @@ def test_a_record_of_thousands_of_expressions(
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.slow
 def test_boxes_are_compared_up_to_a_bound_and_below_it_all() -> None:
     for count in (2, 30, 400):
         some = [{"text": f"thing {n}", "instances": [{"bbox": [0, 0, 9, 9]}]} for n in range(count)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from benchmarks.workplace import Workplace, command
+from benchmarks.places.workplace import Workplace, command
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
 LONG_AGO = 10**18  # nanoseconds: younger files may still change, and are not remembered

@@ -11,7 +11,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.workplace import REPOSITORY, Done, command, ended, process
+from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from dataflow_grounding.extras.evaluation.figures.linting import RULES
 from tests.formats.data import draw, record
 

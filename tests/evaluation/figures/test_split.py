@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.workplace import REPOSITORY, Done, command, ended, process
+from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from dataflow_grounding.extras.evaluation.figures.duplicates import first_alike
 from tests.formats.data import record
 
@@ -83,6 +83,7 @@ def test_the_same_seed_gives_the_same_parts_and_rows_added_later_change_none(
     assert other != first
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(400, 800), st.integers(0, 99), st.lists(st.integers(1, 9), min_size=2, max_size=3)
@@ -128,6 +129,7 @@ def alike(tmp_path: Path) -> tuple[Path, list[list[str]]]:
     return results(tmp_path / "run", order).parent, groups
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["0", "1", "2", "5"])
 def test_pictures_that_are_nearly_the_same_stay_together(
     alike: tuple[Path, list[list[str]]], tmp_path: Path, seed: str
@@ -223,6 +225,7 @@ def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) ->
     assert first_alike([look_of(*look) for look in looks]) == group
 
 
+@pytest.mark.slow
 def test_many_pictures_are_grouped_quickly() -> None:
     draw = random.Random(1)
     hashes = [draw.getrandbits(64) for _ in range(100_000)]
@@ -255,6 +258,7 @@ def test_a_folder_that_is_there_an_empty_part_and_wrong_ratios(tmp_path: Path) -
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_parts_go_on_from_where_their_pictures_are(tmp_path: Path) -> None:
     data = results(tmp_path / "run", [photo.name for photo in PHOTOS])
     done = ended(

@@ -9,7 +9,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
-from benchmarks.workplace import Done, command, ended, process
+from benchmarks.places.workplace import Done, command, ended, process
 from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from tests.formats.data import record
@@ -69,6 +69,7 @@ def test_figures_by_hand(data: Path) -> None:
     said = stats(data, "--no-pictures", "--json").summary
     expected = {
         "records": 3,
+        "rejected": 0,
         "broken": 2,
         "images": 2,
         "phrases": 7,
@@ -90,10 +91,11 @@ def test_figures_by_hand(data: Path) -> None:
         "types": 10,
         "tokens": 19,
         "hapax_share": 0.7,
-        "top_head_share": round(4 / 7, 4),
+        "top_head_share": round(3 / 6, 4),
         "unread": None,
         "same_pictures": None,
-        "heads": {"dog": 4, "mug": 1, "cup": 1, "table": 1},
+        "heads": {"dog": 3, "mug": 1, "cup": 1, "table": 1},  # of what is there
+        "classes": [],
         "attributes": {"colour": 1, "place": 1, "material": 1},
         "plain_share": round(5 / 7, 4),
         "inconsistent": {"cup / mug": 1},
@@ -115,6 +117,37 @@ def test_figures_by_hand(data: Path) -> None:
     assert set(FIGURES) == {*expected, "places"}
     cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
     assert cells == {(1, 0): 3, (4, 8): 2, (15, 16): 1, (16, 16): 1}
+
+
+def of_class(name: str, *bboxes: list[float], text: str = "") -> dict[str, Any]:
+    status = "grounded" if bboxes else "none"
+    instances = boxes(*bboxes)
+    return {"text": text or name, "class": name, "status": status, "instances": instances}
+
+
+def test_classes_have_a_table_and_no_advice_on_words(tmp_path: Path) -> None:
+    """Of a list of classes, phrases are as long and as varied as the list."""
+    small, large = [0, 0, 20, 20], [0, 0, 60, 60]
+    first = [of_class("Cat", small, large), of_class("dog"), of_class("cat", text="a kitten")]
+    second = [of_class("cat"), of_class("dog"), of_class("tie")]
+    rows = [record("a.jpg", (W, H), first), record("b.jpg", (W, H), second)]
+    data = file_of(tmp_path / "run/annotations.jsonl", *rows)
+    figures = stats(data, "--no-pictures", "--json").summary
+    assert figures["classes"] == [
+        {"class": "Cat", "pictures": 1, "boxes": 2, "none": 1, "mean_side": 40.0},
+        {"class": "dog", "pictures": 0, "boxes": 0, "none": 2, "mean_side": None},
+        {"class": "tie", "pictures": 0, "boxes": 0, "none": 1, "mean_side": None},
+    ]
+    assert figures["heads"] == {"Cat": 1}
+    assert not {"words_per_phrase", "plain_share", "look_alikes"} & set(figures["advice"])
+    printed = stats(data, "--no-pictures").out
+    assert "classes: 3\n" in printed
+    assert "  Cat           1      2     1             40\n" in printed
+    mugs = [{"text": f"mug {number}", "status": "none"} for number in range(6)]
+    file_of(data, *rows, record("c.jpg", (W, H), mugs))
+    figures = stats(data, "--no-pictures", "--json").summary
+    assert figures["classes"] == [], "most of it is not of classes"
+    assert "words_per_phrase" in figures["advice"]
 
 
 def test_different_words_are_a_share_of_the_first_thousand(tmp_path: Path) -> None:
@@ -347,3 +380,11 @@ def test_nothing_at_all(tmp_path: Path) -> None:
     assert "records: 0\n" in done.out
     assert stats(tmp_path / "none").code == 2
     assert stats().code == 2
+
+
+def test_regions_without_expressions_are_counted_too(tmp_path: Path) -> None:
+    region = {"region_id": 1, "bbox": [0, 0, 30, 30], "text": "a mug"}
+    bare = {"image_path": "c.jpg", "expressions": ["a cat"]}
+    rows = [{"image_path": "a.jpg", "regions": [region]}, record("b.jpg", (W, H), []), bare]
+    figures = stats(file_of(tmp_path / "a.jsonl", *rows), "--no-pictures", "--json").summary
+    assert (figures["records"], figures["classes"]) == (3, [])

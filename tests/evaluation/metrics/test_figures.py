@@ -450,6 +450,7 @@ def test_a_perfect_prediction_is_right_by_every_measure(gold: list[dict[str, Any
     assert len([name for name in ones if run[name] == 1.0]) > 1
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(records, records, st.randoms())
 def test_the_order_of_records_is_irrelevant(found: Any, gold: Any, chance: random.Random) -> None:
@@ -460,6 +461,7 @@ def test_the_order_of_records_is_irrelevant(found: Any, gold: Any, chance: rando
     assert one == other
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(records, records)
 def test_giou_never_makes_more_right(found: Any, gold: Any) -> None:

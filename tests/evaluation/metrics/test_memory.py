@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.eval_cost import records
-from benchmarks.measuring import COMMAND
+from benchmarks.places.measuring import COMMAND
+
+pytestmark = pytest.mark.slow
 
 # A process that is begun by a large one has that one's peak, so a small one lies between.
 MEASURED = """

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.workplace import command
+from benchmarks.places.workplace import command
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.extras.evaluation.metrics import (
     Rules,
@@ -95,6 +95,7 @@ def test_records_by_image_and_caption() -> None:
     assert (partners(twice, twice), partners(twice[::-1], twice)) == ([0, 1], [1, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captioned", [True, False])
 @pytest.mark.parametrize("owner", ["own", "id", "none"])
 def test_neither_the_order_of_lines_nor_how_phrases_lie_in_records_counts(

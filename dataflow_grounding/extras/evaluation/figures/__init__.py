@@ -1,3 +1,4 @@
-"""What a data set is like before it is trained on: figures of it, findings in it, and parts that
-share no picture.
+"""What a data set is like before it is trained on.
+
+Figures of it, findings in it, and parts that share no picture.
 """

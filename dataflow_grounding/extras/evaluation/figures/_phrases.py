@@ -1,112 +1,183 @@
-"""The words of phrases: what they name, by which words they choose, and which of them mean one
-thing, or can't tell.
-"""
+"""The words of a data set's phrases: spellings of one word, phrases and boxes that are twice."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.tables import load_table
-from dataflow_grounding.boxes.geometry import MERGE_IOU, box_of, iou
+from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.extras.embedded import words
 
 Expression: TypeAlias = Mapping[str, Any]
-ATTRIBUTES = {
-    kind: frozenset(row["more"].split()).union(*(getattr(words, name) for name in row["lists"]))
-    for kind, row in load_table(__package__, "attributes.yaml").items()
-}
+
+
+def _attribute_words() -> dict[str, frozenset[str]]:
+    """Read attributes.yaml: its own words, and those of the lists of `words` that it names."""
+    attributes = {}
+    for kind, row in load_table(__package__, "attributes.yaml").items():
+        own_words = set(row["more"].split())
+        for list_name in row["lists"]:
+            own_words.update(getattr(words, list_name))
+        attributes[kind] = frozenset(own_words)
+    return attributes
+
+
+ATTRIBUTES = _attribute_words()
 """Kind of attribute → the English words that make it."""
-_COMMON = 20  # times as often as a misspelt one
-_LONGEST = 40  # letters of a word that may be misspelt
+_TIMES_AS_COMMON = 20  # as the misspelt word is the right one
+_SHORTEST = 5  # letters of a word that may be misspelt: shorter ones are alike by chance
+_LONGEST = 40  # letters; each has a form of its own
 MOST_COMPARED = 100_000
-"""Pairs of boxes that are compared in a record: all of 400 boxes on one spot. A record with more
-has said enough.
+"""Pairs of boxes that are compared in a record: more than all of 400 boxes on one spot.
+
+The further ones are not looked at: such a record has findings enough.
 """
 
 
 def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
-    """Pairs of counted words that may be one in two spellings, "mug (40) / mugg (2)", and how often
-    both are said.
+    """Return pairs of words that may be one in two spellings, and how often both occur together.
 
     They differ by hyphens or a plural alone; or have 5 to 40 letters and no digits, are equal with
-    a letter less in each or without their ending, and one is said 20 times as often as the other.
+    a letter less in each or without their ending, and one occurs 20 times as often as the other.
+
+    Args:
+        heads: How often each word occurs.
+
+    Example:
+        >>> look_alikes({"mug": 3, "mugs": 2})
+        {'mug (3) / mugs (2)': 5}
     """
-    made, whole = (
-        defaultdict[str, set[str]](set),
-        {head: words.singular(head.replace("-", "")) for head in heads},
-    )
+    plain_form = {head: words.singular(head.replace("-", "")) for head in heads}
+    heads_by_form = defaultdict[str, set[str]](set)
     for head in heads:
-        spelt = 5 <= len(head) <= _LONGEST and not any(letter.isdigit() for letter in head)
-        less = (head[:place] + head[place + 1 :] for place in range(len(head)))
-        for form in {
-            whole[head],
-            *([head, re.sub("(ing|er|ed)$", "", head), *less] if spelt else []),
-        }:
-            made[form].add(head)
-    found = {
-        (one, other)
-        for alike in made.values()
-        for one, other in combinations(sorted(alike), 2)
-        if whole[one] == whole[other]
-        or max(heads[one], heads[other]) >= _COMMON * min(heads[one], heads[other])
-    }
+        heads_by_form[plain_form[head]].add(head)
+        for form in _misspelt_forms(head):
+            heads_by_form[form].add(head)
+    pairs = set[tuple[str, str]]()
+    for alike in heads_by_form.values():
+        for a, b in combinations(sorted(alike), 2):
+            rarer = min(heads[a], heads[b])
+            may_be_misspelt = max(heads[a], heads[b]) >= _TIMES_AS_COMMON * rarer
+            if may_be_misspelt or plain_form[a] == plain_form[b]:
+                pairs.add((a, b))
     return {
-        f"{one} ({heads[one]:,}) / {other} ({heads[other]:,})": heads[one] + heads[other]
-        for one, other in sorted(found)
+        f"{a} ({heads[a]:,}) / {b} ({heads[b]:,})": heads[a] + heads[b] for a, b in sorted(pairs)
     }
 
 
-def said_twice(expressions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The texts that are an earlier expression's words again, up to case and spacing, with other
-    boxes.
+def _misspelt_forms(head: str) -> Iterator[str]:
+    """Yield the forms that a word may share with a misspelt one; none if it can't be misspelt.
+
+    They are the word, the word without its ending, and the word without each of its letters.
     """
-    first: dict[str, list[Any]] = {}
-    return [
-        one["text"]
-        for one in expressions
-        if first.setdefault(_plain(one), _boxes(one)) != _boxes(one)
-    ]
+    may_be_misspelt = _SHORTEST <= len(head) <= _LONGEST
+    if not may_be_misspelt or any(letter.isdigit() for letter in head):
+        return
+    yield head
+    yield re.sub("(ing|er|ed)$", "", head)
+    for place in range(len(head)):
+        yield head[:place] + head[place + 1 :]
+
+
+def said_twice(expressions: Sequence[Expression]) -> list[str]:
+    """Return the texts that an earlier expression has, too, with other boxes.
+
+    Texts are compared up to case and spacing, boxes with those of the first such expression.
+    """
+    first_boxes: dict[str, list[Bbox]] = {}
+    repeated = []
+    for expression in expressions:
+        boxes = _boxes(expression)
+        if first_boxes.setdefault(_compared_text(expression), boxes) != boxes:
+            repeated.append(expression["text"])
+    return repeated
+
+
+def same_box_twice(expressions: Sequence[Expression]) -> list[str]:
+    """Return the texts that an earlier expression has, too, with one of the same boxes.
+
+    Texts are compared up to case and spacing, boxes have to be equal.
+    """
+    boxes_of: dict[str, set[Bbox]] = defaultdict(set)
+    repeated = []
+    for expression in expressions:
+        boxes = set(_boxes(expression))
+        seen = boxes_of[_compared_text(expression)]
+        if boxes & seen:
+            repeated.append(expression["text"])
+        seen |= boxes
+    return repeated
+
+
+class _PlacedBox(NamedTuple):
+    """A box, the index of its expression, and its own index among the expression's sorted boxes."""
+
+    box: Bbox
+    expression: int
+    number: int
 
 
 def sharing_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[Expression, Expression, bool]]:
-    """Two expressions of other words that have a box in common (IoU 0.9), and whether they have
-    all, and as many.
+    """Yield pairs of expressions of different texts that have a box in common (IoU 0.9).
+
+    The third value says whether they have all boxes in common, and the same number of them.
     """
-    boxes = [
-        (box, place, n)
-        for place, one in enumerate(expressions)
-        for n, box in enumerate(_boxes(one))
-    ]
+    # indices of two expressions → which boxes of the two have one in common with the other
+    shared = defaultdict[tuple[int, int], set[tuple[int, int]]](set)
+    for a, b in _pairs_of_equal_boxes(expressions):
+        pair = (min(a.expression, b.expression), max(a.expression, b.expression))
+        shared[pair] |= {(a.expression, a.number), (b.expression, b.number)}
+    compared_text = {}
+    for pair in shared:
+        for index in pair:
+            if index not in compared_text:
+                compared_text[index] = _compared_text(expressions[index])
+    for (first, second), shared_boxes in sorted(shared.items()):
+        if compared_text[first] == compared_text[second]:
+            continue
+        shared_by_each = len(shared_boxes) / 2
+        first_count = len(expressions[first]["instances"])
+        second_count = len(expressions[second]["instances"])
+        all_boxes = shared_by_each == first_count == second_count
+        yield expressions[first], expressions[second], all_boxes
+
+
+def _pairs_of_equal_boxes(
+    expressions: Sequence[Expression],
+) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
+    """Yield pairs of boxes of different expressions whose IoU is MERGE_IOU or more.
+
+    Boxes are compared from left to right, with those alone that begin near enough; after
+    MOST_COMPARED pairs no more are.
+    """
+    boxes = []
+    for index, expression in enumerate(expressions):
+        for number, box in enumerate(_boxes(expression)):
+            boxes.append(_PlacedBox(box, index, number))
     boxes.sort()
-    # places of two expressions → these boxes of both
-    near = defaultdict[tuple[int, int], set[tuple[int, int]]](set)
-    left = MOST_COMPARED
-    for at, (box, place, n) in enumerate(boxes):
-        # where one begins that overlaps so much, at most
-        far = box[0] + (1 - MERGE_IOU) * (box[2] - box[0]) + 1e-6
-        for other, its, k in islice(boxes, at + 1, at + 1 + left):
-            if other[0] > far:
+    compared = 0
+    for place, left in enumerate(boxes):
+        x1, _, x2, _ = left.box
+        # A box that begins further right overlaps less than MERGE_IOU.
+        last_x1 = x1 + (1 - MERGE_IOU) * (x2 - x1) + 1e-6
+        for right in islice(boxes, place + 1, place + 1 + MOST_COMPARED - compared):
+            if right.box[0] > last_x1:
                 break
-            left -= 1
-            if place != its and iou(box, other) >= MERGE_IOU:
-                near[min(place, its), max(place, its)] |= {(place, n), (its, k)}
-    words = {
-        place: _plain(expressions[place]) for place in {place for pair in near for place in pair}
-    }
-    for (place, its), own in sorted(near.items()):
-        one, another = expressions[place], expressions[its]
-        if words[place] != words[its]:
-            yield one, another, len(own) / 2 == len(one["instances"]) == len(another["instances"])
+            compared += 1
+            if left.expression != right.expression and iou(left.box, right.box) >= MERGE_IOU:
+                yield left, right
 
 
-def _plain(expression: Mapping[str, Any]) -> str:
+def _compared_text(expression: Expression) -> str:
+    """Return an expression's text in lower case and single-spaced."""
     return clean_caption(expression["text"]).casefold()
 
 
-def _boxes(expression: Mapping[str, Any]) -> list[Any]:
+def _boxes(expression: Expression) -> list[Bbox]:
+    """Return an expression's boxes, sorted: their order makes no difference here."""
     return sorted(box_of(instance["bbox"]) for instance in expression["instances"])

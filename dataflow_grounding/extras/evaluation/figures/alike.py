@@ -1,4 +1,4 @@
-"""Pictures of data sets that are another one again: within a data set, and in several of them."""
+"""Pictures that occur several times: within a data set, and in several of them."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataflow_grounding.extras.evaluation.figures.same_files import DataSet
 
 
 class Place(NamedTuple):
-    """Where a picture is: what it is called, and what its data set is called."""
+    """A picture of a data set, both by what they are called."""
 
     picture: str
     data_set: str
@@ -29,29 +29,50 @@ class Alike:
 
 
 def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequence[int]) -> Alike:
-    """Which pictures are alike.
+    """Return which pictures of the data sets are the same, or nearly.
 
     Args:
-        data_sets: Their pictures, which `files` and `first` go through in order.
-        files: What tells each picture from others of its name.
-        first: For each picture the place of the first that it is the same as, or nearly.
+        data_sets: The data sets. Their pictures in order, those of the first data set first, are
+            what `files` and `first` are of.
+        files: For each picture what tells its file from others of its name.
+        first: For each picture the index of the first one that it is the same as, or nearly; its
+            own where it is new.
     """
-    pictures = [(name, home) for home, one in enumerate(data_sets) for name in one.paths]
-    # of pictures that are alike (by their first) in a data set
+    pictures = []
+    for home, data_set in enumerate(data_sets):
+        for name in data_set.paths:
+            pictures.append((name, home))
+    names = [data_set.name for data_set in data_sets]
+    # group of alike pictures and data set → the first of these pictures
     first_of = dict[tuple[int, int], str]()
-    again, told = list[tuple[Place, ...]](), set[tuple[str, bytes]]()
+    again: list[tuple[Place, ...]] = []
+    listed = set[tuple[str, bytes]]()
     for (name, home), file, group in sorted(zip(pictures, files, first, strict=True)):
         earlier = first_of.setdefault((group, home), name)
-        if earlier != name and (name, file) not in told:
-            told.add((name, file))
-            again.append((Place(earlier, data_sets[home].name), Place(name, data_sets[home].name)))
-    homes_of = defaultdict[int, list[Place]](list)
-    for (group, home), name in sorted(first_of.items()) if len(data_sets) > 1 else ():
-        homes_of[group].append(Place(name, data_sets[home].name))
-    return Alike(again, [tuple(places) for places in homes_of.values() if len(places) > 1])
+        # The same file under the same name, in several data sets, is listed once.
+        if earlier != name and (name, file) not in listed:
+            listed.add((name, file))
+            again.append((Place(earlier, names[home]), Place(name, names[home])))
+    return Alike(again, _leaks(first_of, names))
+
+
+def _leaks(first_of: dict[tuple[int, int], str], names: Sequence[str]) -> list[tuple[Place, ...]]:
+    """Return the groups that several data sets have a picture of, by the first picture of each.
+
+    Args:
+        first_of: By a group and the index of a data set the first picture that it has of it.
+        names: What the data sets are called.
+    """
+    # Of one data set, which may be large, there is nothing to sort.
+    if len(names) < 2:
+        return []
+    places_of = defaultdict[int, list[Place]](list)
+    for (group, home), name in sorted(first_of.items()):
+        places_of[group].append(Place(name, names[home]))
+    return [tuple(places) for places in places_of.values() if len(places) > 1]
 
 
 def first_same(files: Sequence[bytes]) -> list[int]:
-    """For each of these the place of the first that is equal to it."""
-    seen = dict[bytes, int]()
-    return [seen.setdefault(file, place) for place, file in enumerate(files)]
+    """Return for each of these the index of the first that is equal to it."""
+    first_index = dict[bytes, int]()
+    return [first_index.setdefault(file, index) for index, file in enumerate(files)]

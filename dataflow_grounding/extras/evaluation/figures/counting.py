@@ -4,13 +4,16 @@ import os
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.tables import load_table
+from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
+from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import Record, path_of, read_annotations, stated_size
+from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.extras.embedded.noun_phrases import tokenize
@@ -28,10 +31,11 @@ from dataflow_grounding.extras.formats.export import status_of
 
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
-# cells of the map of places, each way; words that the share of different ones is of
-_GRID, _SAMPLE = 32, 1000
+_GRID = 32  # cells of the map of places, each way
+# words whose share of different ones is told: it falls with the number of words, so this is fixed
+_FIRST_WORDS = 1000
 _ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")
-_PARTS = {"median": 0.5, "p5": 0.05, "p95": 0.95}
+_QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
 def figures_of(
@@ -40,138 +44,199 @@ def figures_of(
     image_root: str | None = None,
     compare: Compare = "files",
     test_ids: Iterable[str] = (),
+    keep_rejected: bool = False,
 ) -> "FigureCounts":
-    """The figures of results folders or files of records, all together.
+    """Count the figures of results folders or files of records, all together.
+
+    Rows that can't be read are counted as such. Pictures are looked at when `figures()` of the
+    result is called.
 
     Args:
+        results: The folders or files; each counts as a data set of its own, for leaks.
         image_root: Where pictures are, if not where the run found them.
         compare: By what pictures are told apart: `names` opens none; `files` takes sizes of files,
             and the digests of those of equal size; `looks` decodes each of them besides.
         test_ids: Of pictures that are tested on elsewhere.
+        keep_rejected: Whether boxes that a reviewer rejected count.
     """
     counts = FigureCounts(test_ids, compare)
+    without_rejected = WithoutRejected(keep_rejected)
     for path in results:
         annotations = annotations_of(path)
         for row in read_rows(annotations):
             if row.data is None:
                 counts.add_broken()
             else:
-                counts.add(row.data, f"record {row.line} of {path}")
+                data = {**row.data, **without_rejected.of(row.data)}
+                counts.add(data, f"record {row.line} of {path}")
         checkpoint = os.path.join(os.path.dirname(annotations), ".ckpt")
         counts.end_data_set(path, image_folders_of(path, image_root), checkpoint)
+    counts.rejected = without_rejected.boxes
     return counts
 
 
 class FigureCounts:
-    """What the figures are made of, counted record by record, of one data set after the other.
+    """Counts of what the figures are made of, record by record, one data set after the other.
+
+    Call `add` or `add_broken` for each row, `end_data_set` after each data set, then `figures`.
 
     Args:
-        test_ids: Of pictures that are tested on elsewhere.
+        test_ids: Ids of pictures that are tested on elsewhere.
         compare: By what pictures are told apart, as for `figures_of`.
 
     Attributes:
-        named: By figure, the pictures that it counts as alike; filled by `figures`.
+        named: By figure, the groups of pictures that it counts as alike; empty before `figures`.
+        rejected: How many boxes were left out, as a reviewer rejected them; set by the caller.
     """
 
     def __init__(self, test_ids: Iterable[str] = (), compare: Compare = "names") -> None:
         self.named: dict[str, list[tuple[Place, ...]]] = {}
         self._compare = compare
+        self.rejected = 0
+        # by figure, how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
-        self._tested = {known_id(name) for name in test_ids} - {""}
-        self._known: set[str] = set()
-        self._first_words: list[str] = []
-        self._data_sets: list[DataSet] = []
-        self._counted = DataSet("")  # the one that is being counted
+        self._test_ids = {known_id(name) for name in test_ids} - {""}
+        self._classes = ClassTable()
+        self._pictures_tested: set[str] = set()  # by what they are called
+        self._first_words: list[str] = []  # at most _FIRST_WORDS
+        self._data_sets: list[DataSet] = []  # those that are counted
+        self._current = DataSet("")  # the one that is being counted
 
     def add_broken(self) -> None:
         """Count a row that can't be read."""
         self._counts["broken"][True] += 1
 
-    def add(self, record: Mapping[str, Any], otherwise: str) -> None:
-        """Count a record; `otherwise` is what its picture is called if it doesn't say."""
-        seen = list(_seen(record))
-        name, own_name = names_of(record, otherwise)
-        for figure, value in seen:
+    def add(self, record: Mapping[str, Any], where: str) -> None:
+        """Count a record.
+
+        One whose expressions can't be read counts as broken, but its picture counts. `where` begins
+        the message of the InputError for a record that names no picture.
+        """
+        entries = list(_record_entries(record))
+        name, own_id = names_of(record, where)
+        self._current.paths.setdefault(name, path_of(record))
+        if self._test_ids and self._test_ids & {known_id(name), known_id(own_id)}:
+            self._pictures_tested.add(name)
+        phrases = 0
+        if entries[0] != ("broken", True):
+            expressions = record.get("expressions")
+            self._classes.add(name, expressions if isinstance(expressions, list) else [])
+        for figure, value in entries:
             self._counts[figure][value] += 1
-        self._counted.paths.setdefault(name, path_of(record))
-        if self._tested and self._tested & {known_id(name), known_id(own_name)}:
-            self._known.add(name)
-        self._counted.phrases[name] += sum(figure == "phrases" for figure, _ in seen)
-        if len(self._first_words) < _SAMPLE:
-            words = [value for figure, value in seen if figure == "words"]
-            self._first_words += words[: _SAMPLE - len(self._first_words)]
+            if figure == "phrases":
+                phrases += 1
+            if figure == "words" and len(self._first_words) < _FIRST_WORDS:
+                self._first_words.append(value)
+        self._current.phrases[name] += phrases
 
     def end_data_set(
         self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
     ) -> None:
-        """All records of a data set are counted: what it is called, and where its pictures and its
-        run's memory are.
+        """End a data set: what is added from now on is of the next one.
+
+        Args:
+            name: What the data set is called.
+            image_folders: Where its pictures are.
+            checkpoint: The folder in which its run remembers pictures; it may be missing.
         """
-        one, self._counted = self._counted, DataSet("")
-        one.name, one.folders, one.checkpoint = name, tuple(image_folders), checkpoint
-        self._data_sets.append(one)
+        self._current.name = name
+        self._current.folders = tuple(image_folders)
+        self._current.checkpoint = checkpoint
+        self._data_sets.append(self._current)
+        self._current = DataSet("")
 
     def figures(self) -> dict[str, Any]:
-        """The figures by the names of FIGURES.
+        """Return the figures by the names of FIGURES, of all data sets that were ended.
 
-        By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
-        grid of counts, row by row. None where there is nothing that it could be of, or what it is
-        of wasn't looked at.
+        Call it once: counts that are figures are added to those of the records, and `named` is set.
+        Pictures are opened here, as `compare` says.
+
+        Returns:
+            By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
+            grid of counts, row by row; the rows of a table. None where there is nothing that it
+            could be of, or what it is of wasn't looked at.
         """
         counts = self._counts
-        words, heads = counts["words"], counts["heads"]
-        numbers = {**self._of_pictures(), "known_test_images": len(self._known)}
-        numbers |= {"types": len(words), "tokens": words.total()}
-        counts.update(
-            {
-                name: Counter({True: number})
-                for name, number in numbers.items()
-                if number is not None
-            }
-        )
+        words = counts["words"]
+        heads = counts["heads"]
+        numbers: dict[str, int | None] = {
+            **self._of_pictures(),
+            "known_test_images": len(self._pictures_tested),
+            "types": len(words),
+            "tokens": words.total(),
+        }
+        for name, number in numbers.items():
+            if number is not None:
+                counts[name] = Counter({True: number})
         different = len(set(self._first_words))
-        counts["type_token_ratio"] = Counter(
-            {True: different, False: len(self._first_words) - different}
-        )
+        repeated = len(self._first_words) - different
+        counts["type_token_ratio"] = Counter({True: different, False: repeated})
         counts["hapax_share"].update(count == 1 for count in words.values())
-        most = max(heads.values(), default=0)
-        counts["top_head_share"] = Counter({True: most, False: heads.total() - most})
-        counts["look_alikes"].update(look_alikes(heads))
+        most_common = max(heads.values(), default=0)
+        counts["top_head_share"] = Counter({True: most_common, False: heads.total() - most_common})
+        counts["look_alikes"].update(look_alikes(counts["all_heads"]))
         figures = {name: _value(row.get("kind"), counts[name]) for name, row in FIGURES.items()}
-        return {**figures, **{name: None for name, number in numbers.items() if number is None}}
+        for name, number in numbers.items():
+            if number is None:
+                figures[name] = None
+        figures["rejected"] = self.rejected
+        figures["classes"] = self._classes.rows()
+        return figures
 
     def _of_pictures(self) -> dict[str, int | None]:
-        """Counts of pictures, and of those that are alike; None for what wasn't looked at."""
-        names = [name for one in self._data_sets for name in one.paths]
-        files, unread = (
-            files_of(self._data_sets)
-            if self._compare != "names"
-            else ([*map(short_digest, names)], set())
-        )
+        """Count the pictures, and those that are alike; None for what wasn't looked at.
+
+        Sets `named`, and adds the phrases of each picture to the counts.
+        """
+        names: list[str] = []
+        phrase_counts: list[int] = []
+        for data_set in self._data_sets:
+            for name in data_set.paths:
+                names.append(name)
+                phrase_counts.append(data_set.phrases[name])
+        unread = set[str]()
+        if self._compare == "names":
+            files = [short_digest(name) for name in names]
+        else:
+            files, unread = files_of(self._data_sets)
         same = alike_in(self._data_sets, files, first_same(files))
         self.named = {"same_pictures": same.again, "leaks": same.leaks}
         if self._compare == "looks":
-            looks = list[bytes]()
-            for one in self._data_sets:
-                its_looks, its_unread = looks_of(one.paths, one.folders)
-                looks += its_looks
-                unread |= its_unread
+            looks, undecoded = self._looks()
+            unread |= undecoded
             near = alike_in(self._data_sets, files, first_alike(looks))
             self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
-        phrases = Counter[tuple[str, bytes]]()
-        phrases_of = (one.phrases[name] for one in self._data_sets for name in one.paths)
-        for picture, count in zip(zip(names, files, strict=True), phrases_of, strict=True):
-            phrases[picture] += count
-        self._counts["phrases_per_image"].update(phrases.values())
-        found: dict[str, int | None] = {"images": len(phrases), "unread": len(unread)}
-        found |= {name: len(self.named[name]) if name in self.named else None for name in _ALIKE}
-        return (
-            found if self._compare != "names" else {**found, "unread": None, "same_pictures": None}
-        )
+        # A picture that several data sets have, under one name and as one file, is one here.
+        phrases_of = Counter[tuple[str, bytes]]()
+        for name, file, count in zip(names, files, phrase_counts, strict=True):
+            phrases_of[name, file] += count
+        self._counts["phrases_per_image"].update(phrases_of.values())
+        numbers: dict[str, int | None] = {"images": len(phrases_of), "unread": len(unread)}
+        for figure in _ALIKE:
+            numbers[figure] = len(self.named[figure]) if figure in self.named else None
+        if self._compare == "names":
+            # Nothing was opened, and names are different within a data set.
+            numbers["unread"] = None
+            numbers["same_pictures"] = None
+        return numbers
+
+    def _looks(self) -> tuple[list[bytes], set[str]]:
+        """Return `looks_of` the pictures of all data sets, and those that can't be decoded."""
+        looks: list[bytes] = []
+        undecoded = set[str]()
+        for data_set in self._data_sets:
+            own_looks, own_undecoded = looks_of(data_set.paths, data_set.folders)
+            looks += own_looks
+            undecoded |= own_undecoded
+        return looks, undecoded
 
 
-def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """A figure and what a record, a phrase, a word or a box says to it: each is counted."""
+def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a record adds to the counts: the name of a figure, and a value of it.
+
+    Each time a value comes it counts once more. Of a share the values are True, for what it is of,
+    and False. A record that can't be read has ("broken", True) alone.
+    """
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow:
@@ -181,84 +246,151 @@ def _seen(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     size = stated_size(record)
     for expression in expressions:
         yield "reviewed_share", bool(expression.get("reviewed_by") or record.get("reviewed_by"))
-        boxes = len(expression["instances"])
-        words = [token for token in tokenize(expression["text"]) if token[0].isalnum()]
-        kinds = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
-        yield "phrases", True
-        yield "pairs", boxes > 0
-        yield "statuses", status_of(expression)
-        yield "negatives_share", status_of(expression) == "none"
-        yield "verified_share", expression.get("verified") is True
-        yield "words_per_phrase", len(expression["text"].split())
-        yield "heads", head_of(expression["text"])
-        yield "plain_share", not kinds
-        yield from zip(repeat("attributes"), kinds)
-        yield from zip(repeat("words"), words)
-        if boxes:
-            yield "boxes_per_phrase", boxes
-            yield "multi_box_share", boxes > 1
+        yield from _phrase_entries(expression)
         for instance in expression["instances"]:
-            yield from _of_box(box_of(instance["bbox"]), size)
-    yield from (("same_phrase_twice", True) for _ in said_twice(expressions))
-    same = set[int]()
-    for one, other, all_boxes in sharing_boxes(expressions):
-        same |= {id(one), id(other)} if all_boxes else set()
-        heads = sorted((head_of(one["text"]), head_of(other["text"])))
+            yield from _box_entries(box_of(instance["bbox"]), size)
+    for _ in said_twice(expressions):
+        yield "same_phrase_twice", True
+    # By identity: the same expression may be in several pairs.
+    same_boxes = set[int]()
+    for first, second, all_boxes in sharing_boxes(expressions):
+        if all_boxes:
+            same_boxes |= {id(first), id(second)}
+        heads = sorted((head_of(first["text"]), head_of(second["text"])))
         if heads[0] != heads[1]:
             yield "inconsistent", " / ".join(heads)
-    yield from (("same_boxes", True) for _ in same)
+    for _ in same_boxes:
+        yield "same_boxes", True
 
 
-def _of_box(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    yield "sizes", "small" if area(box) < 32**2 else "medium" if area(box) < 96**2 else "large"
+def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield what a phrase adds to the counts, as `_record_entries` does for its record."""
+    text = expression["text"]
+    boxes = len(expression["instances"])
+    status = status_of(expression)
+    words = [token for token in tokenize(text) if token[0].isalnum()]
+    attributes = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
+    yield "phrases", True
+    yield "pairs", boxes > 0
+    yield "statuses", status
+    yield "negatives_share", status == "none"
+    yield "verified_share", expression.get("verified") is True
+    yield "words_per_phrase", len(text.split())
+    yield "all_heads", head_of(text)
+    if boxes:
+        yield "heads", class_of(expression) if "class" in expression else head_of(text)
+    yield "plain_share", not attributes
+    for attribute in attributes:
+        yield "attributes", attribute
+    for word in words:
+        yield "words", word
+    if boxes:
+        yield "boxes_per_phrase", boxes
+        yield "multi_box_share", boxes > 1
+
+
+def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
+    """Yield what a box adds to the counts; without the picture's size by its own alone."""
+    yield "sizes", _size_class(box)
     yield "small_share", area(box) < 32**2
-    if size:
-        width, height = size
-        centre, part = (
-            ((box[0] + box[2]) / 2 / width, (box[1] + box[3]) / 2 / height),
-            area(box) / (width * height),
-        )
-        yield "places", tuple(int(min(max(place * _GRID, 0), _GRID - 1)) for place in centre)
-        yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
-        yield "oversize_share", part > 0.9
-        yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
-        yield "centred_share", all(1 / 3 < place < 2 / 3 for place in centre)
+    if size is None:
+        return
+    width, height = size
+    # The centre, and the area, as parts of the picture.
+    x = (box[0] + box[2]) / 2 / width
+    y = (box[1] + box[3]) / 2 / height
+    part = area(box) / (width * height)
+    yield "places", (_cell(x), _cell(y))
+    yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
+    yield "oversize_share", part > 0.9
+    yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
+    yield "centred_share", 1 / 3 < x < 2 / 3 and 1 / 3 < y < 2 / 3
+
+
+def _size_class(box: Bbox) -> str:
+    """Return COCO's name for a box's area in square pixels."""
+    if area(box) < 32**2:
+        return "small"
+    return "medium" if area(box) < 96**2 else "large"
+
+
+def _cell(part: float) -> int:
+    """Return the cell of the map for a part of the picture's width or height, from 0 to 1.
+
+    What is outside the picture is in the outermost.
+    """
+    return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
 def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
-    whole = sum(counts.values())
+    """Return a figure of a kind from how often each value was counted.
+
+    Without a kind it is the count of True. None where nothing was counted that it could be of.
+    """
     if kind is None:
         return counts.get(True, 0)
-    if kind in ("names", "bins"):
-        return dict(
-            sorted(counts.items(), key=lambda item: -item[1] if kind == "names" else item[0])
-        )
+    if kind == "names":
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+    if kind == "bins":
+        return dict(sorted(counts.items(), key=lambda item: item[0]))
+    whole = sum(counts.values())
     if not whole:
         return None
     if kind == "grid":
         return [[counts.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if kind == "share":
         return round(counts.get(True, 0) / whole, 4)
+    return _spread(counts, whole)
+
+
+def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
+    """Return the mean and _QUANTILES of values by how often each was counted, `whole` times in all.
+
+    A quantile is a value that was counted, never one between two.
+    """
     values = sorted(counts)
-    ranks = [*accumulate(counts[value] for value in values)]
-    at = {name: values[bisect_left(ranks, part * whole)] for name, part in _PARTS.items()}
-    return {"mean": round(sum(value * count for value, count in counts.items()) / whole, 2), **at}
+    # for each value how many are at most as large
+    ranks = list(accumulate(counts[value] for value in values))
+    total = sum(value * count for value, count in counts.items())
+    spread = {"mean": round(total / whole, 2)}
+    for name, part in _QUANTILES.items():
+        spread[name] = values[bisect_left(ranks, part * whole)]
+    return spread
 
 
 def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Figure → what to do about it, of those that are below or above a number in FIGURES."""
-    said = {}
+    """Return by figure what to do about it, for those below or above a bound in FIGURES.
+
+    A figure that wasn't asked for (None) may have advice to ask for it.
+    """
+    advice: dict[str, str] = {}
     for name, row in FIGURES.items():
-        if figures[name] is None and "unasked" in row:
-            said[name] = row["unasked"]
-        value = (
-            figures[name].get("mean", len(figures[name]))
-            if isinstance(figures[name], dict)
-            else figures[name]
-        )
-        if value is not None and row.get("kind") != "grid":
-            wrong = [say for bound, say in row.get("below", {}).items() if value < bound]
-            wrong += [say for bound, say in row.get("above", {}).items() if value > bound]
-            named = f": {', '.join([*figures[name]][:3])}" if row.get("kind") == "names" else ""
-            said.update({name: wrong[0] + named} if wrong else {})
-    return said
+        figure = figures[name]
+        if figure is None:
+            if "unasked" in row:
+                advice[name] = row["unasked"]
+        elif row.get("of_words") and figures["classes"]:
+            continue  # a list of classes has the words that it has
+        elif row.get("kind") not in ("grid", "table"):
+            own_advice = _advice_of_row(figure, row)
+            if own_advice:
+                advice[name] = own_advice
+    return advice
+
+
+def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
+    """Return what FIGURES' row says of such a figure; "" where it is within its bounds.
+
+    A spread is compared by its mean, counts by name by how many names there are; of these the
+    first three are in the advice. Of several bounds that are passed the first one's is given.
+    """
+    value = figure
+    if isinstance(figure, dict):
+        value = figure.get("mean", len(figure))
+    passed = [advice for bound, advice in row.get("below", {}).items() if value < bound]
+    passed += [advice for bound, advice in row.get("above", {}).items() if value > bound]
+    if not passed:
+        return ""
+    if row.get("kind") == "names":
+        return f"{passed[0]}: {', '.join(list(figure)[:3])}"
+    return str(passed[0])

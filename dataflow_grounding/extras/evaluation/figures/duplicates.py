@@ -1,8 +1,8 @@
 """Pictures that are the same, or nearly, and parts of a data set that have none in common.
 
-By two looks: a dHash, 64 bits that say where a picture grows brighter to the right, finds
-candidates; how bright its 12 x 12 parts are, in standard deviations from their mean, says which of
-them are alike.
+A picture's look is two things. A dHash, 64 bits that say where the picture grows brighter to the
+right, finds candidates; how bright its 12 x 12 parts are, in standard deviations from their mean,
+says which of them are alike.
 """
 
 import hashlib
@@ -14,15 +14,17 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import compress, islice
+from itertools import islice
 from multiprocessing.pool import ThreadPool
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, RecordError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute, is_elsewhere
 from dataflow_grounding._util.threads import at_once
+from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
 from dataflow_grounding.data.records import Record, dump_text, path_of
+from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.extras.evaluation.figures.same_files import short_digest
@@ -30,110 +32,197 @@ from dataflow_grounding.extras.evaluation.metrics.annotations import names_of
 from dataflow_grounding.images.files import decoding, read_file
 from dataflow_grounding.images.image import find_image
 
-_NEAR = 4  # bits in which the dHashes of pictures may differ that count as nearly the same
-_ONE = 32  # a standard deviation: the most by which any of their parts may differ
-_LEAST = 6  # levels of grey that count as a deviation in pictures that have less: so much is noise
+_MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
+# A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
+# the same.
+_BAND_STARTS = range(0, 64, 13)
+_BAND_MASK = 0x1FFF
+_HASH_BYTES = 8
+# a standard deviation in the bytes of a look, and the most by which any part may differ
+_DEVIATION = 32
+_LEAST_DEVIATION = 6  # levels of grey; in pictures with less, differences are noise
 _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anything
-# pixels, at least, of what is looked at: a JPEG's decoder gives a part of its size for less
-_LOOKED_AT = (96, 96)
+# pixels that a picture is decoded to at least: a JPEG's decoder is faster for a part of its size
+_DECODED_SIZE = (96, 96)
 _AT_ONCE = 256  # pictures whose looks are waited for together
 _CORES = os.cpu_count() or 1
-# more threads, which fetch, would only take more memory
+# Pictures elsewhere are fetched by many threads; to decode more at once only takes memory.
 _decoders = threading.BoundedSemaphore(_CORES)
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
+_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
 
 
 def known_id(path: str) -> str:
-    """What lists of ids call a picture: COCO's number, where a name has its 12 digits, else the
-    name without ending.
+    """Return what lists of ids call a picture: its file's name without ending.
+
+    Of a name with COCO's 12 digits it is the number, without zeros in front.
     """
-    stem = _ENDING.sub("", re.split(r"[/\\]", path.strip())[-1])
-    coco = re.fullmatch(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?", stem)
+    name = re.split(r"[/\\]", path.strip())[-1]
+    stem = _ENDING.sub("", name)
+    coco = _COCO_NAME.fullmatch(stem)
     return str(int(coco[1])) if coco else stem
 
 
 def looks_of(paths: Mapping[str, str], folders: tuple[str, ...]) -> tuple[list[bytes], set[str]]:
-    """How pictures look, by name → path, and which can't be read: 8 bytes of dHash, 144 of parts.
+    """Return a look for each picture, in order, and the names of those that can't be read.
 
-    Of a flat picture the 8 bytes stand for its pixels and are all; of one that can't be read, for
-    its name.
+    A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
+    8 bytes alone, a digest of its pixels, and one that can't be read 8 bytes of its name: they are
+    alike to equal ones only.
+
+    Args:
+        paths: What each picture is called, and its path.
+        folders: Where relative paths are looked for.
     """
-    look, seen = partial(_look, folders=folders), list[bytes | None]()
-    far_folders, left = any(map(is_elsewhere, folders)), iter(paths.values())
+    looks: list[bytes | None] = []
+    look = partial(_look, folders=folders)
+    far_folders = any(map(is_elsewhere, folders))
+    remaining = iter(paths.values())
     with ThreadPool(_CORES) as cores:
-        while some := list(islice(left, _AT_ONCE)):
-            seen += (
-                at_once(look, some)
-                if far_folders or any(map(is_elsewhere, some))
-                else cores.map(look, some, 1)
-            )
-    looks = [found or short_digest(name) for name, found in zip(paths, seen, strict=True)]
-    return looks, {name for name, found in zip(paths, seen, strict=True) if found is None}
+        while True:
+            batch = list(islice(remaining, _AT_ONCE))
+            if not batch:
+                break
+            if far_folders or any(map(is_elsewhere, batch)):
+                # More threads than cores, as these wait for a store.
+                looks += at_once(look, batch)
+            else:
+                looks += cores.map(look, batch, 1)
+    looks_or_names: list[bytes] = []
+    unread = set[str]()
+    for name, own_look in zip(paths, looks, strict=True):
+        if own_look is None:
+            unread.add(name)
+        looks_or_names.append(own_look or short_digest(name))
+    return looks_or_names, unread
 
 
-def names_alone(paths: Mapping[str, str]) -> tuple[list[bytes], set[str]]:
-    """As `looks_of`, where no picture is read: each is told by its name."""
-    return [*map(short_digest, paths)], set()
+def looks_by_name(paths: Mapping[str, str]) -> tuple[list[bytes], set[str]]:
+    """Return what `looks_of` would, reading no picture: 8 bytes of each name, and none unread."""
+    return [short_digest(name) for name in paths], set()
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
+    """Return a picture's look, as `looks_of` describes it; None where it can't be read."""
     import numpy as np
     from PIL.Image import Resampling
 
     try:
         path = find_image(Record({"image": path}, folders), "image").path
         data = read_file(path)
-        with _decoders, decoding(data, path, at_least=_LOOKED_AT) as picture:
+        with _decoders, decoding(data, path, at_least=_DECODED_SIZE) as picture:
             grey = picture.convert("L")
             small = np.asarray(grey.resize((9, 8)), int)
             parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
         if np.ptp(small) < _FLAT:
+            # Decoded again, as a JPEG may have come smaller: its own pixels have to be equal.
             with _decoders, decoding(data, path) as picture:
                 pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
                 return short_digest(f"{picture.size} {pixels}")
     except RecordError:
         return None
-    apart = np.clip(np.rint((parts - parts.mean()) / max(parts.std(), _LEAST) * _ONE), -127, 127)
-    return bytes(np.packbits(small[:, 1:] > small[:, :-1])) + bytes(apart.astype(np.int8))
+    brighter = small[:, 1:] > small[:, :-1]
+    deviations = (parts - parts.mean()) / max(parts.std(), _LEAST_DEVIATION)
+    levels = np.clip(np.rint(deviations * _DEVIATION), -127, 127).astype(np.int8)
+    return bytes(np.packbits(brighter)) + bytes(levels)
+
+
+class _Groups:
+    """Pictures by their indices, in groups that can be joined (a union-find).
+
+    A picture's parent is an earlier one of its group, or itself if it is the group's first.
+    """
+
+    def __init__(self) -> None:
+        self._parent: list[int] = []  # by a picture's index
+
+    def add(self, parent: int) -> None:
+        """Add the next picture to the group of an earlier one; by its own index to a new group."""
+        self._parent.append(parent)
+
+    def first_of(self, picture: int) -> int:
+        """Return the first picture of the group that this one is in."""
+        parent = self._parent
+        while parent[picture] != picture:
+            # halves the way for the next call
+            parent[picture] = parent[parent[picture]]
+            picture = parent[picture]
+        return picture
+
+    def join(self, a: int, b: int) -> None:
+        """Make one group of two pictures' groups."""
+        earlier, later = sorted((self.first_of(a), self.first_of(b)))
+        self._parent[later] = earlier
+
+    def firsts(self) -> list[int]:
+        """Return for every picture the first of its group."""
+        return [self.first_of(picture) for picture in range(len(self._parent))]
 
 
 def first_alike(looks: Sequence[bytes]) -> list[int]:
-    """For each of these looks the place of the first that it is the same as, or nearly so."""
-    first, alike = dict[bytes, int](), list[int]()
-    hashes = array("Q", (int.from_bytes(look[:8], "little") for look in looks))
+    """Return for each look the index of the first that is the same, or nearly so.
+
+    Looks that are alike to a third one are alike: the first is that of their group. It may differ
+    more than two looks may.
+    """
+    hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
+    # where a band starts and its bits → the pictures whose hash has them
     buckets = defaultdict[tuple[int, int], list[int]](list)
+    first_equal = dict[bytes, int]()
+    groups = _Groups()
+    for index, look in enumerate(looks):
+        equal = first_equal.setdefault(look, index)
+        groups.add(equal)
+        if equal != index or len(look) <= _HASH_BYTES:
+            # Compared already, or a look without parts, which is alike to equal ones alone.
+            continue
+        candidates = _with_near_hash(index, hashes, buckets)
+        for candidate in _with_near_parts(look, candidates, looks):
+            groups.join(index, candidate)
+    return groups.firsts()
 
-    def root(place: int) -> int:
-        while alike[place] != place:
-            alike[place] = place = alike[alike[place]]
-        return place
 
-    for place, look in enumerate(looks):
-        alike.append(first.setdefault(look, place))
-        if alike[place] == place and len(look) > 8:
-            near = set[int]()
-            for band in range(0, 64, 13):
-                # in 4 bits at the most they differ, so that one of 5 bands is the same
-                bucket = buckets[band, hashes[place] >> band & 0x1FFF]
-                near.update(
-                    other
-                    for other in bucket
-                    if (hashes[place] ^ hashes[other]).bit_count() <= _NEAR
-                )
-                bucket.append(place)
-            if not near:
-                continue
-            import numpy as np
+def _with_near_hash(
+    picture: int, hashes: Sequence[int], buckets: dict[tuple[int, int], list[int]]
+) -> list[int]:
+    """Return the earlier pictures whose hash differs from this one's in _MOST_BITS at most.
 
-            places = [*near]
-            seen = np.frombuffer(b"".join(looks[one] for one in (place, *places)), np.int8).reshape(
-                -1, len(look)
-            )
-            apart = np.abs(seen[1:, 8:].astype(np.int16) - seen[0, 8:]).max(axis=1, initial=0)
-            for other in compress(places, apart <= _ONE):
-                one, second = sorted((root(place), root(other)))
-                alike[second] = one
-    return [*map(root, range(len(alike)))]
+    The earlier ones are those in `buckets`, to which this one is added.
+    """
+    own = hashes[picture]
+    near = set[int]()
+    for start in _BAND_STARTS:
+        bucket = buckets[start, own >> start & _BAND_MASK]
+        for earlier in bucket:
+            if (own ^ hashes[earlier]).bit_count() <= _MOST_BITS:
+                near.add(earlier)
+        bucket.append(picture)
+    return list(near)
+
+
+def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
+    """Return those of the candidates of which no part differs by more than a deviation."""
+    if not candidates:
+        return []
+    import numpy as np
+
+    joined = b"".join(looks[candidate] for candidate in candidates)
+    their_parts = np.frombuffer(joined, np.int8).reshape(-1, len(look))[:, _HASH_BYTES:]
+    own_parts = np.frombuffer(look, np.int8)[_HASH_BYTES:]
+    # int8 would overflow.
+    differences = np.abs(their_parts.astype(np.int16) - own_parts).max(axis=1, initial=0)
+    near = []
+    for candidate, difference in zip(candidates, differences.tolist(), strict=True):
+        if difference <= _DEVIATION:
+            near.append(candidate)
+    return near
+
+
+class _Pictures(NamedTuple):
+    """The pictures of records: by what each is called its path, and how many records have it."""
+
+    paths: dict[str, str]
+    records: Counter[str]
 
 
 def split(
@@ -144,62 +233,121 @@ def split(
     seed: int = 0,
     image_root: str | None = None,
     read: bool = True,
+    keep_rejected: bool = False,
 ) -> dict[str, Any]:
-    """Write each record into `out`/NAME.jsonl of its part, and where pictures are found into
-    `out`/run.json.
+    """Split records by picture into a file for each part, `out`/NAME.jsonl.
 
-    A picture's part follows from the seed and its path; of pictures that are nearly the same, from
-    the first one's. So the same seed gives the same parts, and records that are added at the end
-    change none, unless they link two groups.
+    Where pictures are found is written to `out`/run.json, and the classes beside it. A picture's
+    part follows from the seed and its path; of pictures that are nearly the same, from the path of
+    the first. So the same seed gives the same parts, and records that are added at the end change
+    none, unless they link two groups. Parts are as large as their weights only roughly.
 
     Args:
+        results: A results folder or a file of records.
+        out: The folder to make.
         parts: Name → weight, above 0.
-        image_root, read: Where pictures are, if not where the run found them; whether they are read
-            and compared.
+        seed: Another seed gives other parts.
+        image_root: Where pictures are, if not where the run found them; None for there.
+        read: Whether pictures are read and compared; else each is alike to none.
+        keep_rejected: Whether boxes that a reviewer rejected are written.
 
     Returns:
-        Counts of `records` and `pictures` per part, of pictures `alike` an earlier one, and of
-        `unread` ones.
+        Counts of `records` and `pictures` per part, of pictures `alike` an earlier one, of
+        `unread` ones, and of boxes that were `rejected` and left out.
 
     Raises:
         InputError: A record can't be read, `out` is there already, or a part would be empty.
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
-    folders, times, paths = image_folders_of(results, image_root), Counter[str](), dict[str, str]()
+    folders = image_folders_of(results, image_root)
+    pictures = _pictures_of(results)
+    looks, unread = looks_of(pictures.paths, folders) if read else looks_by_name(pictures.paths)
+    first = first_alike(looks)
+    group_count = len(set(first))
+    part_of = _parts_by_chance(list(pictures.paths), first, parts, seed)
+    counts = {name: {"records": 0, "pictures": 0} for name in parts}
+    for picture, part in part_of.items():
+        counts[part]["records"] += pictures.records[picture]
+        counts[part]["pictures"] += 1
+    for name, count in counts.items():
+        if not count["records"]:
+            raise InputError(
+                f"{name} would be empty, of {group_count} groups: choose another --seed or --ratios"
+            )
+    with told_as(InputError, f"can't write {out}"):
+        rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
+    run = {
+        "split": {"seed": seed, "parts": parts},
+        "image_folders": [absolute(folder) for folder in folders],
+    }
+    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
+    return {
+        "parts": counts,
+        "alike": len(first) - group_count,
+        "unread": len(unread),
+        "rejected": rejected,
+    }
+
+
+def _pictures_of(results: str) -> _Pictures:
+    """Read the pictures of all records. Raises InputError for a record that names none."""
+    pictures = _Pictures({}, Counter())
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
-        # one text in memory
-        paths.setdefault(name, name if path_of(record) == name else path_of(record))
-        times[name] += 1
-    looks, unread = looks_of(paths, folders) if read else names_alone(paths)
+        path = path_of(record)
+        # Equal texts are kept once: there may be millions.
+        pictures.paths.setdefault(name, name if path == name else path)
+        pictures.records[name] += 1
+    return pictures
+
+
+def _parts_by_chance(
+    pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Return the part of each picture, by a digest of the seed and of the first one of its group.
+
+    Args:
+        pictures: What each is called.
+        first: For each the index of the first one that it is alike to.
+        parts: Name → weight.
+        seed: The seed.
+    """
     import numpy as np
 
-    first, names = first_alike(looks), [*paths]
-    chance = np.fromiter(
-        (int.from_bytes(short_digest(f"{seed} {names[place]}"), "little") for place in first), float
-    )
-    bounds = np.cumsum([*parts.values()]) / sum(parts.values()) * 2.0**64
-    of_picture = np.searchsorted(bounds[:-1], chance, "right")
-    sizes = (
-        np.bincount(of_picture, each, len(parts)).astype(int).tolist()
-        for each in ([*times.values()], None)
-    )
-    counts = {name: {"records": n, "pictures": m} for name, n, m in zip(parts, *sizes, strict=True)}
-    if empty := [name for name, count in counts.items() if not count["records"]]:
-        raise InputError(
-            f"{empty[0]} would be empty, of {len({*first})} groups: choose another --seed or"
-            " --ratios"
-        )
-    part_of = dict(zip(names, of_picture.tolist(), strict=True))
-    with told_as(InputError, f"can't write {out}"), ExitStack() as undo:
-        writers = [
-            undo.enter_context(closing(RowWriter(within(out, f"{name}.jsonl")))) for name in parts
-        ]
+    digests = (short_digest(f"{seed} {pictures[index]}") for index in first)
+    chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), float)
+    # The parts one after the other, on the scale of a digest of 8 bytes.
+    bounds = np.cumsum(list(parts.values())) / sum(parts.values()) * 2.0**64
+    part_numbers = np.searchsorted(bounds[:-1], chance, "right").tolist()
+    names = list(parts)
+    return {picture: names[number] for picture, number in zip(pictures, part_numbers, strict=True)}
+
+
+def _write_parts(
+    results: str,
+    out: str,
+    parts: Sequence[str],
+    part_of: Mapping[str, str],
+    keep_rejected: bool,
+) -> int:
+    """Write the records into a file for each part, all files or none, and the classes of all.
+
+    Returns how many boxes were left out, as a reviewer rejected them.
+    """
+    without_rejected = WithoutRejected(keep_rejected)
+    writers: dict[str, RowWriter] = {}
+    classes = ClassList(classes_of(results))
+    with ExitStack() as undo:
+        for name in parts:
+            writer = RowWriter(within(out, f"{name}.jsonl"))
+            writers[name] = undo.enter_context(closing(writer))
         for record in records_of(results):
-            writers[part_of[names_of(record, results)[0]]].write(record)
-        for writer in writers:
+            picture, _ = names_of(record, results)
+            record = record.updated(without_rejected.of(record))
+            writers[part_of[picture]].write(record)
+            classes.add(record)
+        for writer in writers.values():
             writer.commit()
-    run = {"split": {"seed": seed, "parts": parts}, "image_folders": [*map(absolute, folders)]}
-    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
-    return {"parts": counts, "alike": len(first) - len({*first}), "unread": len(unread)}
+    write_text(os.path.join(out, CLASSES_FILE), "".join(f"{name}\n" for name in classes.names))
+    return without_rejected.boxes

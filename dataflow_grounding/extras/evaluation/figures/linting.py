@@ -1,6 +1,4 @@
-"""What is wrong with a data set, by the rules of lint_rules.yaml, and what of it is mended without
-a question.
-"""
+"""What is wrong with a data set, by the rules of lint_rules.yaml, and what `--fix` mends of it."""
 
 import os
 import re
@@ -15,6 +13,7 @@ from dataflow_grounding._util.tables import load_table
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import (
     MERGE_IOU,
+    Bbox,
     Size,
     area,
     box_of,
@@ -35,7 +34,11 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.spans import Span, as_compared, find_spans
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.extras.evaluation.figures._phrases import said_twice, sharing_boxes
+from dataflow_grounding.extras.evaluation.figures._phrases import (
+    said_twice,
+    same_box_twice,
+    sharing_boxes,
+)
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.formats.base import TOKEN, stands
 from dataflow_grounding.extras.formats.export import status_of
@@ -43,13 +46,20 @@ from dataflow_grounding.images.files import decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_image, is_far
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
-# those that ask for pictures' sizes
-_OF_SIZES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}
+# the rules for which pictures' sizes are read
+_SIZE_RULES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}
+# what trainers take for something else than text: the mark between phrases, and tokens
 _BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
 
 
 class Finding(NamedTuple):
-    """What a rule found in a record: where, or what exactly, and what mends it there."""
+    """What a rule found in a record.
+
+    Attributes:
+        rule: A key of RULES.
+        where: Where it is, or what exactly, for people.
+        mend: Changes the record in place so that it is right; None where that isn't certain.
+    """
 
     rule: str
     where: str
@@ -57,8 +67,9 @@ class Finding(NamedTuple):
 
 
 class _KnownRow(NamedTuple):
-    """A row with its picture's size, where the run remembers it; `unread` says that the file has to
-    be opened.
+    """A row with its picture's size if the run remembers it.
+
+    `unread` says that the size is needed and not remembered, so that the file has to be opened.
     """
 
     row: Row
@@ -75,49 +86,64 @@ def lint(
     image_root: str | None = None,
     read: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Each row of a results folder or a file of records that can be read, after what these rules
-    find in it was told.
+    """Check rows, and yield each after `tell` was called with its findings.
+
+    A row that can't be read is a finding, and yielded as an empty one. With `fix` the rows are
+    mended when they are yielded, and findings that were mended are told, too, each with its `mend`.
 
     Args:
-        tell: Called with the line (or the place of the row, from 1) and what was found there.
-        fix: Mend what can be, give the rows so, and tell what is found in those.
-        image_root, read: Where pictures are, if not where the run found them; whether they are
-            read, in threads.
+        data: A results folder, or a file of records.
+        tell: Called with the line (or the place of the row, from 1) and a finding in it.
+        rules: Those of RULES that are checked.
+        fix: Mend what can be mended.
+        image_root: Where pictures are, if not where the run found them; None for there.
+        read: Whether pictures are read, in threads, if a rule needs their sizes.
 
-    Raises InputError where a row that can't be read would be lost by `fix`.
+    Raises:
+        InputError: A row can't be read, which `fix` would lose.
     """
-    ids, path = set[int](), annotations_of(data)
-    read &= not _OF_SIZES.isdisjoint(rules)
-    for row, picture in _with_sizes(path, image_folders_of(data, image_root), read):
+    path = annotations_of(data)
+    read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
+    ids_seen = set[int]()
+    for row, picture in _with_sizes(path, image_folders_of(data, image_root), read_sizes):
         if row.data is None and fix:
             raise InputError(
                 f"{path}, line {row.line}: {row.error}: mend or remove it first, as --fix can't"
                 " keep it"
             )
-        found = _found_by(rules, row, picture)
-        while fix and (mends := [(one, one.mend) for one in found if one.mend]):
-            for one, mend in mends:
-                tell(row.line, one)
-                mend()
-            found = _found_by(rules, row, picture)
-        for one in (*found, *(_told_before(row.data or {}, ids) if "DG003" in rules else ())):
-            tell(row.line, one)
+        findings = _findings(rules, row, picture)
+        while fix and any(finding.mend for finding in findings):
+            # A mend may make, or end, another finding: the row is checked until none can be mended.
+            for finding in findings:
+                if finding.mend:
+                    tell(row.line, finding)
+                    finding.mend()
+            findings = _findings(rules, row, picture)
+        for finding in findings:
+            tell(row.line, finding)
+        if "DG003" in rules:
+            for finding in _repeated_ids(row.data or {}, ids_seen):
+                tell(row.line, finding)
         yield row.data or {}
 
 
 def _with_sizes(
     path: str, folders: tuple[str, ...], read: bool
 ) -> Iterator[tuple[Row, Size | str | None]]:
-    """Each row with its picture's size, or why it can't be read; None where it isn't asked for."""
+    """Yield each row with its picture's size, or why it can't be read; None without `read`."""
+    # Records of one picture often follow each other.
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
 
-    def looked_at(one: _KnownRow) -> tuple[Row, Size | str | None]:
-        return one.row, size_of(path_of(one.row.data or {})) if one.unread else one.size
+    def with_size(known: _KnownRow) -> tuple[Row, Size | str | None]:
+        if not known.unread:
+            return known.row, known.size
+        return known.row, size_of(path_of(known.row.data or {}))
 
-    yield from side_by_side(looked_at, _known_rows(path, folders, read), lambda one: one.unread)
+    yield from side_by_side(with_size, _known_rows(path, folders, read), lambda row: row.unread)
 
 
 def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
+    """Yield each row of a file with the size that the run remembers of its picture, if `read`."""
     with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
         for row in read_rows(path):
             if read and row.data is not None:
@@ -127,73 +153,121 @@ def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_Kn
                 yield _KnownRow(row, None, False)
 
 
-def _found_by(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
-    found = [Finding("DG001", str(row.error))] if row.data is None else _found_in(row.data, picture)
-    return [one for one in found if one.rule in rules]
+def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
+    """Return what these rules find in a row.
+
+    `picture` is its picture's size, a text if it can't be read (why), None if it wasn't read.
+    """
+    if row.data is None:
+        findings = [Finding("DG001", str(row.error))]
+    else:
+        findings = list(_in_record(row.data, picture))
+    return [finding for finding in findings if finding.rule in rules]
 
 
-def _found_in(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+    """Yield what all rules of a single record find in it; `picture` as for `_findings`.
+
+    Mends change the record itself, by its own expressions.
+    """
     size = picture if isinstance(picture, tuple) else stated_size(record)
-    yield from _of_picture(record, picture)
+    yield from _in_picture(record, picture)
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow as error:
         yield Finding("DG002", str(error))
         return
-    yield from (Finding("DG204", repr(text)) for text in said_twice(expressions))
-    for one, other, all_boxes in sharing_boxes(expressions):
-        if all_boxes and head_of(one["text"]) != head_of(other["text"]):
-            yield Finding("DG205", f"{one['text']!r}, {other['text']!r}")
-    given = record.get("expressions") or []
-    caption = record.get("cleaned_caption") or record.get("caption") if given else ""
-    caption = caption if isinstance(caption, str) else ""
+    for text in said_twice(expressions):
+        yield Finding("DG204", repr(text))
+    for text in same_box_twice(expressions):
+        yield Finding("DG207", repr(text))
+    for first, second, all_boxes in sharing_boxes(expressions):
+        if all_boxes and head_of(first["text"]) != head_of(second["text"]):
+            yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
+    # the record's own list, which mends change, and not a copy
+    own_expressions = record.get("expressions") or []
+    caption = _caption_of(record) if own_expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
     places = _places_of(expressions, caption)
-    for number, (expression, place) in enumerate(zip(expressions, places, strict=True)):
+    for index, (expression, place) in enumerate(zip(expressions, places, strict=True)):
         for instance in expression["instances"]:
-            yield from _of_box(repr(expression["text"]), instance, size)
-        yield from _of_expression(expression, caption, place, partial(_change, given, number))
+            yield from _in_box(repr(expression["text"]), instance, size)
+        change = partial(_change, own_expressions, index)
+        yield from _in_expression(expression, caption, place, change)
+
+
+def _caption_of(record: Mapping[str, Any]) -> str:
+    """Return the caption that spans are of: the cleaned one, else the caption; "" without one."""
+    caption = record.get("cleaned_caption") or record.get("caption")
+    return caption if isinstance(caption, str) else ""
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    """For each expression without a right span its place, where its words stand as often as
-    expressions say them.
+    """Return for each expression the span that it should have, where that is certain.
+
+    That is where its text stands in the caption exactly as often as expressions have it. None for
+    an expression whose span is right, and where it isn't certain. No span is given twice.
     """
-    if all(right := [stands(one["text"], one.get("char_span"), caption) for one in expressions]):
+    right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
+    if all(right):
         return [None] * len(right)
-    texts, places = [as_compared(one["text"]) for one in expressions], list[Span | None]()
-    taken = {tuple(one["char_span"]) for one, fits in zip(expressions, right, strict=True) if fits}
-    times, found = (
-        Counter(texts),
-        dict[str, list[Span | None]](),
-    )  # by text: its places, and None where it stands once less
-    for one, text, fits in zip(expressions, texts, right, strict=True):
-        if text not in found and not fits:
-            found[text] = find_spans([one["text"]] * (times[text] + 1), caption)
-        spans = [] if fits else found[text]
-        certain = None in spans and spans.index(None) == len(spans) - 1
-        places.append(next((place for place in spans if certain and place not in taken), None))
-        taken.add(places[-1] or (0, 0))
+    taken = set[tuple[int, ...]]()
+    for expression, is_right in zip(expressions, right, strict=True):
+        if is_right:
+            taken.add(tuple(expression["char_span"]))
+    times = Counter(as_compared(expression["text"]) for expression in expressions)
+    spans_of = dict[str, list[Span | None]]()
+    places: list[Span | None] = []
+    for expression, is_right in zip(expressions, right, strict=True):
+        place = None
+        if not is_right:
+            text = as_compared(expression["text"])
+            if text not in spans_of:
+                # Looked for once more than expressions say it: if the surplus one has a place too,
+                # it isn't certain which of the places are meant.
+                spans_of[text] = find_spans([expression["text"]] * (times[text] + 1), caption)
+            place = _free_place(spans_of[text], taken)
+        if place:
+            taken.add(place)
+        places.append(place)
     return places
 
 
-def _of_picture(record: Mapping[str, Any], read: Size | str | None) -> Iterator[Finding]:
-    if isinstance(read, str):
-        yield Finding("DG401", read)
-    elif read and stated_size(record) not in (None, read):
-        yield Finding(
-            "DG402", f"{read[0]}x{read[1]} is stated as {record['width']}x{record['height']}"
-        )
+def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) -> Span | None:
+    """Return the first span that no expression has; None where it isn't certain.
+
+    Args:
+        spans: Where a text stands, looked for once more than expressions have it: the last is None
+            if it doesn't stand there more often.
+        taken: The spans of expressions.
+    """
+    *spans_of_text, surplus_span = spans
+    if surplus_span is not None or None in spans_of_text:
+        return None
+    for span in spans_of_text:
+        if span not in taken:
+            return span
+    return None
+
+
+def _in_picture(record: Mapping[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+    """Yield DG401 for a picture that can't be read, DG402 for one of another size than stated."""
+    if isinstance(picture, str):
+        yield Finding("DG401", picture)
+    elif picture and stated_size(record) not in (None, picture):
+        width, height = picture
+        stated = f"{record['width']}x{record['height']}"
+        yield Finding("DG402", f"{width}x{height} is stated as {stated}")
 
 
 def _remembered_size(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> Size | None:
-    """What the run read of the picture, where its file is as it was.
+    """Return the size that the run read of a picture, if its file is as it was and a JPEG.
 
-    Of JPEGs alone: one whose end is there can be decoded. A run reads headers, and others may be
-    broken behind them.
+    None for others, which have to be decoded: a run reads headers, and what is behind them may be
+    broken. Of a JPEG the run has seen the end.
     """
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):
@@ -206,72 +280,117 @@ def _remembered_size(
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> Size | str:
+    """Return the picture's size in pixels, or why it can't be read."""
     try:
-        path = find_image(Record({"image": path}, folders), "image").path
-        with decoding(data := read_file(path), path, at_least=(1, 1)):
-            # a header is whole also where pixels are lost
-            return parse_facts(data, path).size
+        file_path = find_image(Record({"image": path}, folders), "image").path
+        data = read_file(file_path)
+        # Decoded, since a header is whole also where pixels are lost.
+        with decoding(data, file_path, at_least=(1, 1)):
+            return parse_facts(data, file_path).size
     except RecordError as error:
         return str(error)
 
 
-def _told_before(record: Mapping[str, Any], ids: set[int]) -> Iterator[Finding]:
-    given = record.get("expressions")
-    for one in given if isinstance(given, list) else ():
-        own = one.get("expression_id") if isinstance(one, dict) else None
-        if has_id(own) and hash(repr(own)) in ids:
-            yield Finding("DG003", repr(own))
-        ids.add(hash(repr(own)))
+def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
+    """Yield DG003 for each id that an earlier expression has, and add the record's to `ids_seen`.
+
+    The set has hashes of the ids of all earlier records.
+    """
+    expressions = record.get("expressions")
+    if not isinstance(expressions, list):
+        return
+    for expression in expressions:
+        own_id = expression.get("expression_id") if isinstance(expression, dict) else None
+        # Hashes, as there may be millions of ids.
+        digest = hash(repr(own_id))
+        if has_id(own_id) and digest in ids_seen:
+            yield Finding("DG003", repr(own_id))
+        ids_seen.add(digest)
 
 
-def _of_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
-    """Of an instance that the record has itself, to be mended in place."""
-    box, score = box_of(instance["bbox"]), instance["score"]
+def _in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+    """Yield what is wrong with a box; a mend changes the `bbox` of the instance in place.
+
+    Args:
+        text: The phrase's, to say where it is.
+        instance: The box, as it stands in the record.
+        size: The picture's, read or stated; None where it is unknown.
+    """
+    box = box_of(instance["bbox"])
+    score = instance["score"]
+    # how far the box is out of the picture, in pixels; 0 or less inside
     beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
     wrong = {
         "DG303": not is_score(score),
-        "DG103": min(box[2] - box[0], box[3] - box[1]) < 1,
+        "DG103": _shorter_side(box) < 1,
         "DG101": beyond >= 1,
         "DG102": 0 < beyond < 1,
         "DG107": (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1,
         "DG106": size is not None and beyond <= 0 and area(box) > 0.95 * size[0] * size[1],
     }
+    in_size = f" in {size[0]}x{size[1]}" if size else ""
+    where = f"{text}, {list(box)}{in_size}, score {score}"
     inside = clamp(box, size) if size else box
-    thin = min(inside[2] - inside[0], inside[3] - inside[1]) < 1
-    mends = {} if thin else {"DG102": partial(instance["bbox"].__setitem__, slice(None), inside)}
-    where = f"{text}, {[*box]}{f' in {size[0]}x{size[1]}' if size else ''}, score {score}"
-    yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
+    for rule, is_wrong in wrong.items():
+        if not is_wrong:
+            continue
+        mend = None
+        # A box of which less than a pixel is left would be another finding.
+        if rule == "DG102" and _shorter_side(inside) >= 1:
+            mend = partial(instance["bbox"].__setitem__, slice(None), inside)
+        yield Finding(rule, where, mend)
 
 
-def _of_expression(
-    one: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
+def _shorter_side(box: Bbox) -> float:
+    """Return the shorter side of a box; below 0 where its corners are swapped."""
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def _in_expression(
+    expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
 ) -> Iterator[Finding]:
-    text, span, status, boxes = (
-        one["text"],
-        one.get("char_span"),
-        one.get("status"),
-        one["instances"],
-    )
-    apart = [{"bbox": box} for box in dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)]
+    """Yield what is wrong with an expression: its text, span, status, and boxes that are twice.
+
+    Args:
+        expression: As it was read.
+        caption: The record's.
+        place: The span that it should have; None where that isn't certain.
+        change: Sets columns of the expression in the record, which mends call.
+    """
+    text = expression["text"]
+    span = expression.get("char_span")
+    status = expression.get("status")
+    boxes = expression["instances"]
+    different = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
+    unscored = [{"bbox": box} for box in different]
     wrong = {
         "DG201": span is not None and not stands(text, span, caption),
         "DG202": span is None and find_spans([text], caption) != [None],
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
-        "DG104": len(apart) < len(boxes),
-        "DG105": len(without_duplicates(apart, MERGE_IOU)) < len(apart),
+        "DG104": len(unscored) < len(boxes),
+        "DG105": len(without_duplicates(unscored, MERGE_IOU)) < len(unscored),
     }
-    stale = {"caption_span": None} if "caption_span" in one else {}
-    mends = {
-        rule: partial(change, char_span=[*place], **stale) for rule in ("DG201", "DG202") if place
-    }
-    if wrong["DG104"] and all(is_score(one["score"]) for one in boxes):
+    mends: dict[str, Callable[[], None]] = {}
+    if place:
+        columns: dict[str, Any] = {"char_span": list(place)}
+        if "caption_span" in expression:
+            # It was made from the span that was wrong.
+            columns["caption_span"] = None
+        mends["DG201"] = partial(change, **columns)
+        mends["DG202"] = mends["DG201"]
+    if wrong["DG104"] and all(is_score(instance["score"]) for instance in boxes):
         mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
-    where = f"{text!r} ({status_of(one)}, boxes: {len(boxes)}, char_span: {span})"
-    yield from (Finding(rule, where, mends.get(rule)) for rule, found in wrong.items() if found)
+    where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"
+    for rule, is_wrong in wrong.items():
+        if is_wrong:
+            yield Finding(rule, where, mends.get(rule))
 
 
-def _change(given: list[Any], number: int, **columns: Any) -> None:
-    one = given[number]
-    given[number] = {**({"text": one} if isinstance(one, str) else one), **columns}
+def _change(expressions: list[Any], index: int, **columns: Any) -> None:
+    """Set columns of an expression in the list; a bare text becomes an object."""
+    expression = expressions[index]
+    if isinstance(expression, str):
+        expression = {"text": expression}
+    expressions[index] = {**expression, **columns}

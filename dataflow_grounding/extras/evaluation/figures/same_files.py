@@ -1,6 +1,4 @@
-"""Which pictures of data sets are the same file: told by size and digest, so that no picture is
-decoded.
-"""
+"""Which pictures of data sets are the same file, by size and digest: no picture is decoded."""
 
 import hashlib
 from array import array
@@ -43,46 +41,47 @@ class DataSet:
 
 
 def short_digest(text: str) -> bytes:
-    """8 bytes that stand for the text, the same on every machine."""
+    """Return 8 bytes that stand for the text, the same on every machine."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
-    """What tells each picture's file from others, data set by data set, and the pictures that
-    aren't there.
+    """Return for each picture some bytes that tell its file from others, and the missing pictures.
 
-    A file whose size no other has is told by name and size. Of others the bytes count: their digest
-    is the one that the run remembers of a file with this size and time, else the file is read. What
-    isn't there is told by its name.
+    The first are in the order of the data sets and of their pictures. Few files are read: a file
+    whose size no other has is known by its name and size. For the others it is a digest of their
+    content, the one that the run remembers of a file with this size and time, else a new one. A
+    picture that isn't there is known by its name; the second value has the names of these.
     """
-    sizes = [array("q", _sizes_of(one)) for one in data_sets]
-    times = Counter(size for some in sizes for size in some)
-    told, missing = list[bytes](), set[str]()
-    for one, own in zip(data_sets, sizes, strict=True):
-        shared = [
-            path
-            for path, size in zip(one.paths.values(), own, strict=True)
-            if size > 0 and times[size] > 1
-        ]
-        digests = _digests_of(shared, one)
-        for name, size in zip(one.paths, own, strict=True):
-            if size <= 0:
-                file = None
-            elif times[size] > 1:
+    # Arrays, as there may be millions of pictures.
+    sizes_of = [array("q", _sizes_of(data_set)) for data_set in data_sets]
+    times = Counter[int]()
+    for sizes in sizes_of:
+        times.update(sizes)
+    files: list[bytes] = []
+    missing = set[str]()
+    for data_set, sizes in zip(data_sets, sizes_of, strict=True):
+        shared_paths = []
+        for path, size in zip(data_set.paths.values(), sizes, strict=True):
+            if size > 0 and times[size] > 1:
+                shared_paths.append(path)
+        digests = _digests_of(shared_paths, data_set)
+        for name, size in zip(data_set.paths, sizes, strict=True):
+            file: bytes | None = None
+            if size > 0 and times[size] > 1:
                 file = next(digests)
-            else:
+            elif size > 0:
                 file = short_digest(f"{name} {size}")
-            told.append(file or short_digest(name))
             if file is None:
                 missing.add(name)
-    return told, missing
+            files.append(file or short_digest(name))
+    return files, missing
 
 
 def _sizes_of(data_set: DataSet) -> Iterator[int]:
-    """Bytes of each picture's file; 0 where there is none, or where nothing is in it."""
-    return _each(
-        partial(_size_of, folders=data_set.folders), data_set.paths.values(), data_set.folders
-    )
+    """Yield each picture's bytes on disk; 0 where there is no file, or nothing in it."""
+    size_of = partial(_size_of, folders=data_set.folders)
+    return _each(size_of, data_set.paths.values(), data_set.folders)
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
@@ -93,24 +92,23 @@ def _size_of(path: str, folders: tuple[str, ...]) -> int:
 
 
 def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | None]:
-    """The digest of each file at these paths; None for one that can't be read."""
+    """Yield the digest of each file at these paths; None for one that can't be read."""
     with closing(log_of(data_set.checkpoint)) as log:
-        yield from _each(
-            partial(_digest_of, folders=data_set.folders, log=log), paths, data_set.folders
-        )
+        digest_of = partial(_digest_of, folders=data_set.folders, log=log)
+        yield from _each(digest_of, paths, data_set.folders)
 
 
 def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | None:
     try:
         file = find_image(Record({"image": path}, folders), "image")
         facts = remembered(log, file)
-        whole = facts.digest if facts else hashlib.sha256(read_file(file.path)).hexdigest()
+        digest = facts.digest if facts else hashlib.sha256(read_file(file.path)).hexdigest()
     except RecordError:
         return None
-    return bytes.fromhex(whole)[:16]
+    return bytes.fromhex(digest)[:16]
 
 
 def _each(work: Callable[[str], T], paths: Iterable[str], folders: tuple[str, ...]) -> Iterator[T]:
-    """What `work` returns for each path, in order; threads wait for stores."""
-    far = any(map(is_elsewhere, folders))
-    return side_by_side(work, paths, lambda path: far or is_elsewhere(path))
+    """Yield what `work` returns for each path, in order; for paths elsewhere it runs in threads."""
+    far_folders = any(map(is_elsewhere, folders))
+    return side_by_side(work, paths, lambda path: far_folders or is_elsewhere(path))

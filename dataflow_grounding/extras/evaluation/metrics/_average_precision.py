@@ -1,4 +1,4 @@
-"""COCO's average precision of phrases, in memory that grows by ten bytes a found box."""
+"""COCO's average precision of phrases, in memory that grows by some 20 bytes a predicted box."""
 
 import hashlib
 from array import array
@@ -8,23 +8,24 @@ from typing import Any
 import numpy as np
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
-_RECALLS = np.linspace(0, 1, 101)
+_RECALLS = np.linspace(0, 1, 101)  # at which COCO averages the precision
 _MOST_BOXES = 100  # of a phrase, the surest
+_DRAWS = 200  # bootstrap samples for an interval: each goes over all boxes ten times
 
-Ranked = tuple[float, float, float, float, float | None]
+ScoredBox = tuple[float, float, float, float, float | None]
 """A box's corners, and its score."""
 
 
 class AveragePrecision:
-    """AP over IoU 0.5:0.05:0.95, at 100 boxes a phrase, as pycocotools and faster-coco-eval reckon
-    it.
+    """AP over IoU 0.5:0.05:0.95, at 100 boxes a phrase, as COCO's evaluators compute it.
 
     One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the
     gold doesn't ask for in an image is no false positive there (as in LVIS). Boxes without score
     come last, the first ones of all phrases before the second ones. Of phrases with equal scores a
     digest says which comes first, so that the order of the records doesn't count.
 
-    Source: COCOeval of https://github.com/cocodataset/cocoapi: `evaluateImg` and `accumulate`.
+    Source: COCOeval of https://github.com/cocodataset/cocoapi: `evaluateImg` and `accumulate`;
+    pycocotools and faster-coco-eval agree with it.
 
     Example:
         >>> ap, dog = AveragePrecision(), {"instances": [{"bbox": [0, 0, 10, 10], "score": 0.9}]}
@@ -35,80 +36,146 @@ class AveragePrecision:
 
     def __init__(self) -> None:
         self._gold_boxes = 0
-        self._digests = array("Q")  # of each found box: its phrase's place among equal scores
+        # for each phrase its image, and how many gold boxes it has
+        self._image_of_phrase = array("I")
+        self._gold_of_phrase = array("I")
+        # for each predicted box its image, a digest of its phrase that orders equal scores, its
+        # score (below 0 without one), and a bit for each threshold at which it is right
+        self._image_of_box = array("I")
+        self._digests = array("Q")
         self._scores = array("d")
-        self._right = array("H")  # a bit for each threshold at which it has a gold box
+        self._right = array("H")
 
-    def add(self, gold: Mapping[str, Any], found: Mapping[str, Any] | None) -> None:
-        """Count a phrase: the gold's boxes, and those that were found."""
-        phrase = [_ranked(gold), _ranked(found)]
-        digest = int.from_bytes(hashlib.sha256(repr(phrase).encode()).digest()[:8], "big")
-        wanted, given = phrase
-        self._gold_boxes += len(wanted)
-        scores = [
-            -1.0 - place if box[4] is None else float(box[4]) for place, box in enumerate(given)
-        ]
-        order = sorted(range(len(given)), key=lambda place: -scores[place])[:_MOST_BOXES]
-        for place, right in zip(
-            order, _matches([given[place] for place in order], wanted), strict=True
-        ):
+    def add(self, gold: Mapping[str, Any], found: Mapping[str, Any] | None, image: int = 0) -> None:
+        """Count a phrase of an image: the gold's boxes, and those predicted for it, if any."""
+        gold_boxes = _scored_boxes(gold)
+        predicted = _scored_boxes(found)
+        self._gold_boxes += len(gold_boxes)
+        self._image_of_phrase.append(image)
+        self._gold_of_phrase.append(len(gold_boxes))
+        phrase_bytes = repr([gold_boxes, predicted]).encode()
+        digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
+        scores = []
+        for index, (*_, score) in enumerate(predicted):
+            # Without a score: below every real one, and the lower the later it stands.
+            scores.append(-1.0 - index if score is None else float(score))
+        surest = sorted(range(len(predicted)), key=lambda index: -scores[index])[:_MOST_BOXES]
+        bits = _right_bits([predicted[index] for index in surest], gold_boxes)
+        for index, right in zip(surest, bits, strict=True):
+            self._image_of_box.append(image)
             self._digests.append(digest)
-            self._scores.append(scores[place])
+            self._scores.append(scores[index])
             self._right.append(right)
 
     def value(self) -> float | None:
-        """AP of all phrases, in [0, 1]; None without gold boxes."""
+        """Return the AP of all phrases, in [0, 1]; None without gold boxes."""
         if not self._gold_boxes:
             return None
         if not self._scores:
             return 0.0
-        order = np.lexsort((np.frombuffer(self._digests, np.uint64), -np.frombuffer(self._scores)))
+        right = np.frombuffer(self._right, np.uint16)[self._order()]
+        return _average(right, np.ones(len(right)), self._gold_boxes)
+
+    def _order(self) -> np.ndarray:
+        """Return the indices of the boxes, the surest first, equal scores by digest."""
+        return np.lexsort((np.frombuffer(self._digests, np.uint64), -np.frombuffer(self._scores)))
+
+    def draws(self, images: int) -> np.ndarray:
+        """Return the AP of 200 bootstrap samples of that many images.
+
+        NaN stands for a sample without a gold box. The samples are the same at each call.
+        """
+        values = np.full(_DRAWS, np.nan)
+        if not self._gold_boxes:
+            return values
+        if not self._scores:
+            return np.zeros(_DRAWS)
+        order = self._order()
         right = np.frombuffer(self._right, np.uint16)[order]
-        ranks = np.arange(1, len(right) + 1)
-        precisions = []
-        for bit in range(len(_THRESHOLDS)):
-            true = np.cumsum(right >> bit & 1)
-            best = np.maximum.accumulate((true / ranks)[::-1])[::-1]  # at this rank or a later one
-            at = np.searchsorted(true / self._gold_boxes, _RECALLS, side="left")
-            precisions.append(np.append(best, 0.0)[at])
-        return float(np.mean(precisions))
+        image_of_box = np.frombuffer(self._image_of_box, np.uint32)[order]
+        image_of_phrase = np.frombuffer(self._image_of_phrase, np.uint32)
+        gold_of_phrase = np.frombuffer(self._gold_of_phrase, np.uint32)
+        chance = np.random.default_rng(0)
+        for draw in range(_DRAWS):
+            times_drawn = np.bincount(chance.integers(0, images, images), minlength=images)
+            gold_boxes = int((times_drawn[image_of_phrase] * gold_of_phrase).sum())
+            if gold_boxes:
+                values[draw] = _average(right, times_drawn[image_of_box], gold_boxes)
+        return values
 
 
-def _ranked(phrase: Mapping[str, Any] | None) -> list[Ranked]:
-    return [(*box["bbox"], box["score"]) for box in phrase["instances"]] if phrase else []
+def _average(right: np.ndarray, weights: np.ndarray, gold_boxes: int) -> float:
+    """Return the AP, averaged over the thresholds, of boxes that stand the surest first.
 
-
-def _matches(given: Sequence[Ranked], wanted: Sequence[Ranked]) -> list[int]:
-    """For each found box, the surest first, the thresholds (as bits) at which a gold box is left
-    for it.
-
-    Of several it takes the one with the largest IoU; of equal ones the last.
+    Args:
+        right: For each box a bit for each threshold at which it is right.
+        weights: How often each box counts: its image may be drawn several times, or never.
+        gold_boxes: How many there are to be found.
     """
-    right = [0] * len(given)
-    meeting = [
-        [(iou, n) for n, box in enumerate(wanted) if (iou := _iou(one, box)) >= _THRESHOLDS[0]]
-        for one in given
-    ]
+    ranks = np.maximum(np.cumsum(weights), 1)  # at least 1: nothing is before the first that counts
+    precisions = []
+    for bit in range(len(_THRESHOLDS)):
+        true_positives = np.cumsum((right >> bit & 1) * weights)
+        precision = true_positives / ranks
+        # COCO's envelope: the best precision at this rank or a later one.
+        envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        reached = np.searchsorted(true_positives / gold_boxes, _RECALLS, side="left")
+        precisions.append(np.append(envelope, 0.0)[reached])
+    return float(np.mean(precisions))
+
+
+def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
+    """Return the phrase's boxes with their scores, in its order; none for None."""
+    if not phrase:
+        return []
+    return [(*box["bbox"], box["score"]) for box in phrase["instances"]]
+
+
+def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
+    """Return for each predicted box a bit for each threshold at which it is right.
+
+    At each threshold gold boxes are given away anew and greedily: the predicted boxes, the surest
+    first, each take the free gold box with the largest IoU, of equal ones the last.
+    """
+    candidates = [_candidates(box, gold) for box in predicted]
+    bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):
         taken = set[int]()
-        for place, near in enumerate(meeting):
-            free = [pair for pair in near if pair[0] >= threshold and pair[1] not in taken]
+        for index, own_candidates in enumerate(candidates):
+            free = [
+                (overlap, gold_index)
+                for overlap, gold_index in own_candidates
+                if overlap >= threshold and gold_index not in taken
+            ]
             if free:
-                taken.add(max(free)[1])
-                right[place] |= 1 << bit
-    return right
+                _, best = max(free)
+                taken.add(best)
+                bits[index] |= 1 << bit
+    return bits
 
 
-def _iou(one: Ranked, other: Ranked) -> float:
-    """COCO's IoU, in its order of operations: of widths and heights, so that it rounds as COCO
-    does.
-    """
-    x, y, w, h = one[0], one[1], one[2] - one[0], one[3] - one[1]
-    x2, y2, w2, h2 = other[0], other[1], other[2] - other[0], other[3] - other[1]
-    width = min(x + w, x2 + w2) - max(x, x2)
-    height = min(y + h, y2 + h2) - max(y, y2)
+def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
+    """Return the gold boxes that reach the lowest threshold: IoU and index."""
+    candidates = []
+    for index, gold_box in enumerate(gold):
+        overlap = _iou(predicted, gold_box)
+        if overlap >= _THRESHOLDS[0]:
+            candidates.append((overlap, index))
+    return candidates
+
+
+def _iou(a: ScoredBox, b: ScoredBox) -> float:
+    """Return COCO's IoU: of x, y, width and height in its order of operations, to round alike."""
+    a_x, a_y = a[:2]
+    a_width = a[2] - a_x
+    a_height = a[3] - a_y
+    b_x, b_y = b[:2]
+    b_width = b[2] - b_x
+    b_height = b[3] - b_y
+    width = min(a_x + a_width, b_x + b_width) - max(a_x, b_x)
+    height = min(a_y + a_height, b_y + b_height) - max(a_y, b_y)
     if width <= 0 or height <= 0:
         return 0.0
     shared = float(width) * height
-    union = float(w) * h + float(w2) * h2 - shared
+    union = float(a_width) * a_height + float(b_width) * b_height - shared
     return shared / union if union else 0.0

@@ -1,9 +1,12 @@
-"""Each measure as a ratio of sums: what counts for phrases and captions adds up for images, groups,
-all, draws.
+"""Each measure as a ratio of two sums.
+
+A phrase, and a caption, has columns: for each measure what it adds to the numerator, and for each
+denominator what it adds to that. Columns are summed over an image, a group of phrases, all images
+or a bootstrap sample, and `figures_from_sums` divides.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,9 +24,9 @@ from dataflow_grounding.extras.evaluation.metrics.pairs import (
 )
 
 Span = tuple[int, int]
-# an expression without boxes may be there
-_OPEN = ("ambiguous", "unsupported", "pending", "failed")
-WHOLES = {
+# a phrase of such a status without boxes may be in the picture all the same
+_OPEN_STATUSES = ("ambiguous", "unsupported", "pending", "failed")
+MEASURES_OF = {
     "one": ("acc_0.5", "acc_0.75", "acc_0.9", "macc", "miou"),
     "boxed": (
         "r1_any",
@@ -45,86 +48,153 @@ WHOLES = {
     "span_letters": ("span_char_f1",),
     "span_boxes": ("joint",),
 }
-"""What each measure is a share of: `one`, the phrases with one gold box; `boxed`, those with any.
-All are summed.
+"""Column of a denominator → columns of the measures that are divided by it.
+
+`one` counts phrases with one gold box, `boxed` those with any, `absent` those that the gold says
+have none, `judged` both; `boxes` and `gold_boxes` count boxes of judged phrases, `boxes_there` both
+kinds together where the gold has any. The column `recall`, a count of right boxes, is a denominator
+too.
 """
+_BINS = 10  # of scores, for the calibration error
 
 
-def of_phrase(
+def phrase_columns(
     gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
 ) -> tuple[dict[str, float], list[tuple[float, bool]]]:
-    """What counts for a phrase, and the score of each box that has one, and whether it is right."""
-    wanted, given = rules.boxes_of(gold), rules.boxes_of(found)
-    overlaps = overlaps_of(given, wanted, rules)
-    merged = overlaps_of(given, [around(wanted)] if wanted else [], rules)
-    right = {
-        overlap.found
-        for overlap in one_to_one(overlaps, rules)
-        if rules.passes(overlap.held, rules.threshold)
-    }
-    judged = _says(gold)
-    boxes = found["instances"] if found and judged else []
-    scored = [(box["score"], n in right) for n, box in enumerate(boxes) if box["score"] is not None]
-    bins = [0.0] * 10  # in each, how far right is from the score (Guo 2017)
-    for score, is_right in scored:
-        bins[min(int(score * 10), 9)] += is_right - score
+    """Return a phrase's columns, and its scored boxes: the score, and whether the box is right.
+
+    A phrase that the gold leaves open has 0 where boxes are counted, and no scored boxes.
+
+    Args:
+        gold: The gold's phrase.
+        found: The phrase that it is matched with; None where there is none.
+        rules: When a box is right.
+    """
+    gold_boxes = rules.boxes_of(gold)
+    found_boxes = rules.boxes_of(found)
+    overlaps = overlaps_of(found_boxes, gold_boxes, rules)
+    merged_gold = [around(gold_boxes)] if gold_boxes else []
+    judged = is_judged(gold)
+    scored: list[tuple[float, bool]] = []
+    if found and judged:
+        scored = _scored_boxes(found, overlaps, rules)
     counted = rules.counted(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
-    answered = judged and found is not None and _says(found)
+    answered = judged and found is not None and is_judged(found)
+    boxes = len(counted) if judged else 0
     columns = {
-        **_of_first(overlaps, len(wanted) == 1, rules),
-        **_of_rank("any", overlaps, rules),
-        **_of_rank("merged", merged, rules),
-        **_of_set(matched, len(wanted), len(counted) * judged, answered, rules),
-        "boxed": bool(wanted),
+        **_first_box_columns(overlaps, len(gold_boxes) == 1, rules),
+        **_rank_columns("any", overlaps, rules),
+        **_rank_columns("merged", overlaps_of(found_boxes, merged_gold, rules), rules),
+        **_box_set_columns(matched, len(gold_boxes), boxes, answered, rules),
+        "boxed": bool(gold_boxes),
         "judged": judged,
-        "absent": judged and not wanted,
+        "absent": judged and not gold_boxes,
         "scored_boxes": len(scored),
-        **{f"bin_{n}": apart for n, apart in enumerate(bins)},
+        **_calibration_columns(scored),
     }
     return columns, scored
 
 
-def _says(phrase: Mapping[str, Any]) -> bool:
-    """Whether a phrase says what is there: no answer is not "there is none"."""
-    return bool(phrase["instances"]) or phrase.get("status") not in _OPEN
+def is_judged(phrase: Mapping[str, Any]) -> bool:
+    """Return whether a phrase says what is in the picture: its boxes, or that there is none.
+
+    One that wasn't looked for, or couldn't be, has no boxes and says neither.
+    """
+    return bool(phrase["instances"]) or phrase.get("status") not in _OPEN_STATUSES
 
 
-def _of_first(overlaps: list[Overlap], one: bool, rules: Rules) -> dict[str, float]:
-    """RefCOCO's and Ref-L4's, of phrases with one gold box."""
-    held, iou = (
-        max((pair[n] for pair in overlaps if pair.found == 0), default=0.0) for n in (0, 1)
-    )
-    right = [one and rules.passes(held, t) for t in THRESHOLDS]
-    accuracy = {
-        "acc_0.5": right[0],
-        "acc_0.75": right[5],
-        "acc_0.9": right[8],
-        "macc": sum(right) / len(right),
+def _scored_boxes(
+    found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
+) -> list[tuple[float, bool]]:
+    """Return the score of each found box that has one, and whether the box is right."""
+    right = set()
+    for overlap in one_to_one(overlaps, rules):
+        if rules.passes(overlap.held, rules.threshold):
+            right.add(overlap.found)
+    scored = []
+    for index, box in enumerate(found["instances"]):
+        if box["score"] is not None:
+            scored.append((box["score"], index in right))
+    return scored
+
+
+def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
+    """Return for each bin of scores the sum of 1 or 0, for right or wrong, less the score.
+
+    The expected calibration error is made of the bins' absolute sums (Guo 2017).
+    """
+    bins = [0.0] * _BINS
+    for score, is_right in scored:
+        # A score of 1 is in the last bin.
+        bins[min(int(score * _BINS), _BINS - 1)] += int(is_right) - score
+    return {f"bin_{number}": difference for number, difference in enumerate(bins)}
+
+
+def _first_box_columns(
+    overlaps: list[Overlap], one_gold_box: bool, rules: Rules
+) -> dict[str, float]:
+    """Return the columns of RefCOCO's and Ref-L4's measures, which look at the first found box.
+
+    They are 0 but for phrases with one gold box. `held`, the largest overlap of the first box with
+    any gold box, is there for all phrases; no measure sums it.
+    """
+    held = 0.0
+    iou = 0.0
+    for overlap in overlaps:
+        if overlap.found == 0:
+            held = max(held, overlap.held)
+            iou = max(iou, overlap.iou)
+    right = {}
+    for threshold in THRESHOLDS:
+        right[threshold] = one_gold_box and rules.passes(held, threshold)
+    return {
+        "one": one_gold_box,
+        "acc_0.5": right[0.5],
+        "acc_0.75": right[0.75],
+        "acc_0.9": right[0.9],
+        "macc": sum(right.values()) / len(right),
+        "miou": iou if one_gold_box else 0.0,
+        "held": held,
     }
-    return {"one": one, **accuracy, "miou": one * iou, "held": held}
 
 
-def _of_rank(kind: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
-    """Flickr30k's: whether one of the first boxes meets a gold box (ANY), or the box around them
-    all (MERGED).
+def _rank_columns(kind: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+    """Return the columns of Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
+
+    Args:
+        kind: The end of the columns' names: `any` where a box is right that overlaps any gold box,
+            `merged` where it has to overlap the box around all of them.
+        overlaps: Those of all found boxes.
+        rules: When a box is right.
     """
     ranks = [overlap.found for overlap in overlaps if rules.passes(overlap.held, rules.threshold)]
     return {f"r{most}_{kind}": min(ranks, default=most) < most for most in (1, 5, 10)}
 
 
-def _of_set(
+def _box_set_columns(
     matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
-    """Of gRefCOCO (gprec_f1, n_acc, t_acc; arXiv 2308.16182), HumanRef (density_f1), SAM 3
+    """Return the columns of measures that take a phrase's boxes as a set.
+
+    They are of gRefCOCO (gprec_f1, n_acc, t_acc; arXiv 2308.16182), HumanRef (density_f1), SAM 3
     (sam3/eval/cgf1_eval.py).
+
+    Args:
+        matched: Found boxes with their gold boxes, one to one.
+        wanted: How many gold boxes there are.
+        boxes: How many found boxes count.
+        answered: Whether both sides say what is there.
+        rules: When a box is right.
     """
     right = [overlap.iou for overlap in matched if rules.passes(overlap.held, rules.threshold)]
-    twice = (
-        2
-        * sum(rules.passes(overlap.held, t) for overlap in matched for t in THRESHOLDS)
-        / len(THRESHOLDS)
-    )
+    passed = 0
+    for overlap in matched:
+        for threshold in THRESHOLDS:
+            if rules.passes(overlap.held, threshold):
+                passed += 1
+    # F1's numerator, twice the right boxes, as the mean over the thresholds.
+    twice_right = 2 * passed / len(THRESHOLDS)
     return {
         "boxes": boxes,
         "gold_boxes": wanted,
@@ -135,69 +205,114 @@ def _of_set(
         "gprec_f1": answered and len(right) == wanted == boxes,
         "t_acc": wanted > 0 and boxes > 0,
         "n_acc": answered and wanted == boxes == 0,
-        "density_f1": twice / max(wanted + boxes, 1) * min(1.0, wanted / max(boxes, 1)),
-        "pmf1": twice,
-        "boxes_there": (wanted + boxes) * (wanted > 0),
+        "density_f1": twice_right / max(wanted + boxes, 1) * min(1.0, wanted / max(boxes, 1)),
+        "pmf1": twice_right,
+        "boxes_there": wanted + boxes if wanted else 0,
     }
 
 
-def of_caption(record: PairedRecord, rules: Rules) -> dict[str, float]:
-    """What counts for the spans of a record; nothing where the captions differ."""
-    sides = (record.gold, record.found or {**record.gold, "expressions": []})
-    one, other = (side["cleaned_caption"] or side["caption"] for side in sides)
-    gold, found = (_spans(side, rules) if one == other else {} for side in sides)
-    letters, theirs = ({n for span in spans for n in range(*span)} for spans in (gold, found))
-    equal, right = gold.keys() & found.keys(), 0
+def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
+    """Return a record's columns: spans of its caption, and their boxes, on both sides.
+
+    All are 0 where the two captions differ. A record without a found one counts with the gold's.
+    """
+    gold: dict[Span, list[Bbox]] = {}
+    found: dict[Span, list[Bbox]] = {}
+    if record.found is None or _caption_of(record.found) == _caption_of(record.gold):
+        gold = _boxes_by_span(record.gold, rules)
+        found = _boxes_by_span(record.found, rules) if record.found else {}
+    equal = gold.keys() & found.keys()
+    right = 0
     for span in equal:
-        overlaps = overlaps_of(found[span], gold[span], rules)
-        right += sum(
-            rules.passes(pair.held, rules.threshold) for pair in one_to_one(overlaps, rules)
-        )
-    # the longest overlap first
-    near = sorted((max(a[0], b[0]) - min(a[1], b[1]), a, b) for a in gold for b in found)
+        for overlap in one_to_one(overlaps_of(found[span], gold[span], rules), rules):
+            if rules.passes(overlap.held, rules.threshold):
+                right += 1
+    gold_letters = _letters_of(gold)
+    found_letters = _letters_of(found)
     return {
         "span_exact_f1": 2 * len(equal),
-        "span_overlap_f1": 2 * len(first_free((a, b) for apart, a, b in near if apart < 0)),
-        "span_char_f1": 2 * len(letters & theirs),
+        "span_overlap_f1": 2 * _overlapping_spans(gold, found),
+        "span_char_f1": 2 * len(gold_letters & found_letters),
         "joint": 2 * right,
         "spans": len(gold) + len(found),
-        "span_letters": len(letters) + len(theirs),
-        "span_boxes": sum(map(len, (*gold.values(), *found.values()))),
+        "span_letters": len(gold_letters) + len(found_letters),
+        "span_boxes": sum(map(len, gold.values())) + sum(map(len, found.values())),
     }
 
 
-def _spans(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
-    """The boxes of each span, of all its phrases, in an order of their own."""
-    spans = defaultdict[Span, list[Bbox]](list)
+def _caption_of(record: Row) -> Any:
+    """Return the caption that spans are of: the cleaned one, else the caption."""
+    return record["cleaned_caption"] or record["caption"]
+
+
+def _boxes_by_span(record: Row, rules: Rules) -> dict[Span, list[Bbox]]:
+    """Return the boxes of each span [start, end), of all phrases that state it, sorted."""
+    boxes_of = defaultdict[Span, list[Bbox]](list)
     for phrase in record["expressions"]:
-        if span := phrase.get("char_span"):
-            spans[span[0], span[1]] += rules.boxes_of(phrase)
-    return {span: sorted(boxes) for span, boxes in spans.items()}
+        span = phrase.get("char_span")
+        if span:
+            boxes_of[span[0], span[1]] += rules.boxes_of(phrase)
+    return {span: sorted(boxes) for span, boxes in boxes_of.items()}
 
 
-def figures_of(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
-    """Every measure whose sums are there, also those that are no ratios: MCC, cgF1, calibration
-    error.
+def _letters_of(spans: Iterable[Span]) -> set[int]:
+    """Return the indices of the letters that any of the spans covers."""
+    letters = set[int]()
+    for start, end in spans:
+        letters.update(range(start, end))
+    return letters
+
+
+def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
+    """Count the spans that overlap, matched greedily one to one, the longest overlap first."""
+    overlapping = []
+    for gold_span in gold:
+        for found_span in found:
+            shared_letters = min(gold_span[1], found_span[1]) - max(gold_span[0], found_span[0])
+            if shared_letters > 0:
+                overlapping.append((-shared_letters, gold_span, found_span))
+    overlapping.sort()
+    return len(first_free((gold_span, found_span) for _, gold_span, found_span in overlapping))
+
+
+def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
+    """Return every measure by its name; NaN where there is nothing to divide by.
+
+    To the ratios of two sums come those made of more: MCC, cgF1 and the calibration error. A sum
+    may be a number, or an array with a value for each bootstrap sample; so are the measures then.
     """
-    measured = (
-        (name, sums[name], sums[whole])
-        for whole in sums
-        if whole in WHOLES
-        for name in WHOLES[whole]
-    )
-    at = {name: f"{name}_at_iou_{rules.threshold:g}" for name in ("precision", "recall")}
-    figures = {at.get(name, name): share(part, whole) for name, part, whole in measured}
-    there, absent, tp, tn = (sums[name] for name in ("boxed", "absent", "t_acc", "n_acc"))
-    said = tp + absent - tn
-    # 0: nothing to tell apart
-    spread = np.sqrt(np.maximum(said * (there + absent - said), 1) * there * absent)
-    figures["il_mcc"] = share(tp * tn - (absent - tn) * (there - tp), spread)
+    figures = {}
+    # In the order of the sums, which is that of the figures shown.
+    for whole in sums:
+        for name in MEASURES_OF.get(whole, ()):
+            shown_name = name
+            if name in ("precision", "recall"):
+                shown_name = f"{name}_at_iou_{rules.threshold:g}"
+            figures[shown_name] = share(sums[name], sums[whole])
+    figures["il_mcc"] = _matthews(sums)
     figures["cgf1"] = figures["pmf1"] * figures["il_mcc"]
-    figures["ece"] = share(sum(np.abs(sums[f"bin_{n}"]) for n in range(10)), sums["scored_boxes"])
+    differences = sum(np.abs(sums[f"bin_{number}"]) for number in range(_BINS))
+    figures["ece"] = share(differences, sums["scored_boxes"])
     return figures
 
 
+def _matthews(sums: Mapping[str, Any]) -> Any:
+    """Return Matthews' correlation of "has boxes" in the gold and in what was found."""
+    there = sums["boxed"]
+    absent = sums["absent"]
+    true_positives = sums["t_acc"]
+    true_negatives = sums["n_acc"]
+    false_positives = absent - true_negatives
+    false_negatives = there - true_positives
+    said_there = true_positives + false_positives
+    said_absent = there + absent - said_there
+    # 1, not 0, where all answers are alike: the numerator is 0 then, and so is the correlation.
+    answers = np.maximum(said_there * said_absent, 1)
+    agreement = true_positives * true_negatives - false_positives * false_negatives
+    return share(agreement, np.sqrt(answers * there * absent))
+
+
 def share(part: Any, whole: Any) -> Any:
-    """Their ratio; NaN where there is nothing to divide by."""
+    """Return the ratio of two numbers or arrays; NaN where the whole is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 0, np.divide(part, whole), np.nan)

@@ -1,6 +1,4 @@
-"""Rows in a temporary file, read back one by one: for what goes over two files of records by
-picture.
-"""
+"""Rows in a temporary file, read back one by one: two files are compared picture by picture."""
 
 import pickle
 import tempfile
@@ -14,22 +12,23 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 
 
 class RowsOnDisk:
-    """Rows by their number, from 0. The file has no name, and is gone with this object or the
-    process.
+    """A list of rows that are kept in a temporary file, and can only be added to.
 
-    Raises InputError where the temporary folder has no room.
+    A row is a new object each time it is asked for. The file has no name, and is gone with this
+    object or the process. Writing raises InputError where the temporary folder has no room.
     """
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed with this object
+        # the offset at which each row begins, and the end of the last
         self._begins = array("Q", [0])
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row."""
+        """Add a row at the end."""
         data = pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
-        with told_as(
-            InputError, f"can't write to {tempfile.gettempdir()} (TMPDIR names another folder)"
-        ):
+        folder = tempfile.gettempdir()
+        with told_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):
+            # Reading moves the file's position.
             self._file.seek(self._begins[-1])
             self._file.write(data)
         self._begins.append(self._begins[-1] + len(data))
@@ -37,12 +36,14 @@ class RowsOnDisk:
     def __len__(self) -> int:
         return len(self._begins) - 1
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        begin, end = self._begins[number], self._begins[number + 1]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        begin = self._begins[index]
+        end = self._begins[index + 1]
         with told_as(InputError, f"can't read from {tempfile.gettempdir()}"):
             self._file.seek(begin)
             row: dict[str, Any] = pickle.loads(self._file.read(end - begin))
         return row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[number] for number in range(len(self)))
+        for index in range(len(self)):
+            yield self[index]

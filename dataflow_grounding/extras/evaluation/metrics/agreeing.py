@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from dataflow_grounding.extras.evaluation.metrics.annotations import Source, read_annotations
 from dataflow_grounding.extras.evaluation.metrics.pairs import (
+    Overlap,
+    Pair,
     Row,
     Rules,
     one_to_one,
@@ -14,63 +15,91 @@ from dataflow_grounding.extras.evaluation.metrics.pairs import (
     pair,
 )
 
+_NO_LABEL = {"None", "pending", "failed"}  # of a phrase that an annotator said nothing of
+
 
 def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008
-    """How far two annotators of the same images agree; None where there is nothing to compare.
+    """Measure how far two annotators of the same images agree.
 
-    Boxes of a phrase are matched one to one, the largest IoU first. Of records that both have,
-    boxes of phrases that one alone has stand alone.
+    Boxes of a phrase are matched one to one, the largest IoU first. A phrase that one alone has, in
+    a record that both have, adds its boxes as unmatched ones; records that one alone has don't
+    count.
 
     Returns:
-        f1_0.5, f1_0.75: Twice the matched boxes, of all boxes.
-        mean_iou: Of boxes that match from IoU 0.5.
-        kappa_status, alpha_status, kappa_verified, alpha_verified: Of these labels, where both have
-            one.
+        Counts of `images`, common `expressions`, `expressions_of_one` and `boxes`; `f1_0.5` and
+        `f1_0.75`, twice the matched boxes divided by all boxes; `mean_iou` of the boxes that match
+        from IoU 0.5; `kappa_` and `alpha_` of the labels `status` and `verified`, where both have
+        one. None stands where there is nothing to compare.
 
     Raises:
         InputError: Something can't be read, or they have no record in common.
     """
-    pairs = [
-        record
-        for record in pair(read_annotations(second), read_annotations(first))
-        if record.found is not None
-    ]
-    phrases = list(chain.from_iterable(record.phrases for record in pairs))
-    extra = list(chain.from_iterable(record.extra for record in pairs))
-    common = [(a, b) for a, b in phrases if b is not None]
-    sides = ((rules.boxes_of(a), rules.boxes_of(b)) for a, b in common)
-    matched = [overlap for a, b in sides for overlap in one_to_one(overlaps_of(a, b, rules), rules)]
-    boxes = sum(len(phrase["instances"]) for phrase in filter(None, chain(extra, *phrases)))
-    return {
-        "images": len({record.image for record in pairs}),
+    images = set[int]()
+    common: list[tuple[Row, Row]] = []
+    of_one_alone: list[Row] = []
+    for record in pair(read_annotations(second), read_annotations(first)):
+        if record.found is None:
+            continue
+        images.add(record.image)
+        of_one_alone += record.extra
+        for a, b in record.phrases:
+            if b is None:
+                of_one_alone.append(a)
+            else:
+                common.append((a, b))
+    boxes = 0
+    for a, b in common:
+        boxes += len(a["instances"]) + len(b["instances"])
+    for phrase in of_one_alone:
+        boxes += len(phrase["instances"])
+    matched = _matched_boxes(common, rules)
+    figures: dict[str, Any] = {
+        "images": len(images),
         "expressions": len(common),
-        "expressions_of_one": len(phrases) - len(common) + len(extra),
+        "expressions_of_one": len(of_one_alone),
         "boxes": boxes,
-        **{
-            f"f1_{t}": _ratio(2 * sum(rules.passes(m.held, t) for m in matched), boxes)
-            for t in (0.5, 0.75)
-        },
-        "mean_iou": _ratio(sum(m.iou for m in matched), len(matched)),
-        **_of_labels("status", common),
-        **_of_labels("verified", common),
     }
+    for threshold in (0.5, 0.75):
+        passing = [overlap for overlap in matched if rules.passes(overlap.held, threshold)]
+        figures[f"f1_{threshold}"] = _ratio(2 * len(passing), boxes)
+    figures["mean_iou"] = _ratio(sum(overlap.iou for overlap in matched), len(matched))
+    for name in ("status", "verified"):
+        kappa, alpha = kappa_and_alpha(_labels_of_both(name, common))
+        figures[f"kappa_{name}"] = kappa
+        figures[f"alpha_{name}"] = alpha
+    return figures
 
 
-def _of_labels(name: str, common: Sequence[tuple[Row, Row]]) -> dict[str, float | None]:
-    given = ((a.get(name), b.get(name)) for a, b in common)
-    labels = [
-        (str(a), str(b)) for a, b in given if not {str(a), str(b)} & {"None", "pending", "failed"}
-    ]
-    return dict(zip((f"kappa_{name}", f"alpha_{name}"), kappa_and_alpha(labels), strict=True))
+def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
+    """Return the boxes of all these phrases that match, phrase by phrase."""
+    matched: list[Overlap] = []
+    for a, b in phrases:
+        matched += one_to_one(overlaps_of(rules.boxes_of(a), rules.boxes_of(b), rules), rules)
+    return matched
+
+
+def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
+    """Return the two labels of each phrase that both annotators have labelled.
+
+    `name` is the column of the labels.
+    """
+    labels = []
+    for a, b in phrases:
+        both = (str(a.get(name)), str(b.get(name)))
+        if _NO_LABEL.isdisjoint(both):
+            labels.append(both)
+    return labels
 
 
 def _ratio(part: float, whole: float) -> float | None:
+    """Return a ratio with four decimals; None where the whole is 0."""
     return round(part / whole, 4) if whole else None
 
 
 def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
-    """Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels; None where chance
-    alone would agree.
+    """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels.
+
+    Each is None without labels, or where all are the same, so that chance alone would agree.
 
     Example:
         >>> # by chance 1/2 and 26/56
@@ -79,11 +108,15 @@ def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, fl
     """
     if not labels:
         return None, None
-    n, agreed = len(labels), sum(a == b for a, b in labels) / len(labels)
-    first, second = (Counter(labels_of) for labels_of in zip(*labels, strict=True))
-    by_chance = (
-        sum(first[label] * second[label] for label in first) / n**2,
-        sum(count * (count - 1) for count in (first + second).values()) / (2 * n * (2 * n - 1)),
-    )
-    kappa, alpha = (_ratio(agreed - chance, 1 - chance) for chance in by_chance)
+    n = len(labels)
+    agreed = sum(1 for a, b in labels if a == b) / n
+    first = Counter(a for a, _ in labels)
+    second = Counter(b for _, b in labels)
+    # κ draws each annotator's label from their own labels, α both from all labels, without
+    # putting the first one back.
+    same_by_own = sum(first[label] * second[label] for label in first) / n**2
+    same_pairs = sum(count * (count - 1) for count in (first + second).values())
+    same_of_all = same_pairs / (2 * n * (2 * n - 1))
+    kappa = _ratio(agreed - same_by_own, 1 - same_by_own)
+    alpha = _ratio(agreed - same_of_all, 1 - same_of_all)
     return kappa, alpha

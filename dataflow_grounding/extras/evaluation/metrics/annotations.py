@@ -1,5 +1,6 @@
-"""Records with their phrases and boxes, read and checked for figures; what a picture and a phrase
-are called there.
+"""Records with their phrases and boxes, read and checked for figures.
+
+Also what figures call a picture (`names_of`), and the noun of a phrase (`head_of`).
 """
 
 import os
@@ -19,6 +20,7 @@ from dataflow_grounding.data.records import (
     path_of,
     read_expressions,
 )
+from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
 from dataflow_grounding.data.results_folder import annotations_of, records_of
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded.noun_phrases import read_noun_phrase, tokenize
@@ -41,59 +43,82 @@ _OF_RECORD = (
 class Annotations:
     """Records with the columns that figures need; each phrase has its boxes the surest first.
 
-    Those of a file are kept on disk, and made anew each time they are asked for.
+    Those of a file are kept on disk, and read from there each time one is asked for.
 
     Attributes:
         name: What they are called in messages.
         phrase_count: How many phrases all records have.
-        reviewed: Whether a person has reviewed a phrase.
-        states_spans: Whether a phrase states where it stands in its caption.
+        reviewed: Whether a person has reviewed any phrase or box.
+        states_spans: Whether any phrase states where it stands in its caption.
+        states_classes: Whether any phrase states its class.
+        rejected: How many boxes were left out, as a reviewer rejected them.
     """
 
     def __init__(self, name: str = "what was given", *, on_disk: bool = False) -> None:
         self.name = name
         self.phrase_count = 0
-        self.reviewed = self.states_spans = False
+        self.reviewed = False
+        self.states_spans = False
+        self.states_classes = False
+        self.rejected = 0
         self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
-        self._settled_alone = False
+        self._only_settled = False  # whether phrases that no person found right are given as open
 
     def add(self, record: dict[str, Any]) -> None:
-        """Add a record."""
+        """Add a record, with its phrases in `expressions`."""
         self._rows.append(record)
         self.phrase_count += len(record["expressions"])
         for phrase in record["expressions"]:
-            self.reviewed |= bool(phrase.get("reviewed_by"))
+            judged = (phrase, *phrase["instances"])  # each box may have been judged for itself
+            self.reviewed |= any(item.get("reviewed_by") for item in judged)
             self.states_spans |= bool(phrase.get("char_span"))
+            self.states_classes |= isinstance(phrase.get("class"), str)
 
     def settled(self) -> "Annotations":
-        """The same records, where what a person hasn't found right is open."""
+        """Return the same records, in which a phrase that no person found right is open.
+
+        An open phrase has no boxes and the status `pending`: nothing is right or wrong for it. The
+        rows are shared, not copied.
+        """
         view = copy(self)
-        view._settled_alone = True
+        view._only_settled = True
         return view
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        record = self._rows[number]
-        if not self._settled_alone:
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._rows[index]
+        if not self._only_settled:
             return record
-        open_one = {"instances": [], "status": "pending"}
-        phrases = [row if is_settled(row) else {**row, **open_one} for row in record["expressions"]]
+        phrases = []
+        for phrase in record["expressions"]:
+            if is_settled(phrase):
+                phrase = {**phrase, "instances": not_rejected(phrase) or []}
+            else:
+                phrase = {**phrase, "instances": [], "status": "pending"}
+            phrases.append(phrase)
         return {**record, "expressions": phrases}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (self[number] for number in range(len(self)))
+        for index in range(len(self)):
+            yield self[index]
 
     @property
     def phrases(self) -> Iterator[dict[str, Any]]:
-        """Those of all records."""
-        return (phrase for record in self for phrase in record["expressions"])
+        """The phrases of all records."""
+        for record in self:
+            yield from record["expressions"]
 
 
-def read_annotations(source: Source) -> Annotations:
-    """Read records with `expressions` and their `instances`: of a results folder, a data file, or
-    as they are.
+def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotations:
+    """Read and check records with `expressions` and their `instances`.
+
+    What is an `Annotations` already comes back as it is.
+
+    Args:
+        source: A results folder, a data file, or the records themselves.
+        keep_rejected: Whether boxes that a reviewer rejected count.
 
     Raises:
         InputError: Something can't be read, with the file and line (or the record) where it stands;
@@ -101,37 +126,65 @@ def read_annotations(source: Source) -> Annotations:
     """
     if isinstance(source, Annotations):
         return source
-    columns = set[str]()
+    rows: Iterable[Record]
     if isinstance(source, (str, os.PathLike)):
-        found = Annotations(os.fspath(source), on_disk=True)
-        rows, where = records_of(found.name), f"{annotations_of(found.name)}, line"
+        annotations = Annotations(os.fspath(source), on_disk=True)
+        rows = records_of(annotations.name)
+        where = f"{annotations_of(annotations.name)}, line"
     else:
-        found, rows, where = Annotations(), _records(source), "record"
-    for row in rows:
+        annotations = Annotations()
+        rows = _records(source)
+        where = "record"
+    columns = set[str]()
+    without_rejected = WithoutRejected(keep_rejected)
+    for row in without_rejected(rows):
         columns.add(annotated_column(row))
         try:
-            expressions = read_expressions(row, "expressions") if row.get("expressions") else []
-            for given, expression in zip(row.get("expressions") or [], expressions, strict=True):
-                stated = {} if isinstance(given, str) else given
-                # what is made of a place says nothing
-                expression["expression_id"] = stated.get("expression_id", "")
-                if stated.get("instances") is None:
-                    expression["status"] = expression.get("status") or "pending"
-                _check(expression, row.get("cleaned_caption") or row.get("caption"))
-                expression["instances"].sort(
-                    key=lambda box: 1 if box["score"] is None else -box["score"]
-                )
+            expressions = _checked_expressions(row)
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
-        found.add({**{name: row.get(name) for name in _OF_RECORD}, "expressions": expressions})
-    if (column := min(columns - {""}, default="expressions")) != "expressions":
-        # by name the first of the three
-        does = "compared are `expressions` and their `instances`: write each region as one of these"
-        raise InputError(f"{found.name} has no `expressions`, but `{column}`; {does}")
-    return found
+        record = {name: row.get(name) for name in _OF_RECORD}
+        annotations.add({**record, "expressions": expressions})
+    annotations.rejected = without_rejected.boxes
+    # Where records have several of the three columns, the first one by name is the reason.
+    column = min(columns - {""}, default="expressions")
+    if column != "expressions":
+        raise InputError(
+            f"{annotations.name} has no `expressions`, but `{column}`; compared are `expressions`"
+            " and their `instances`: write each region as one of these"
+        )
+    return annotations
+
+
+def _checked_expressions(row: Record) -> list[dict[str, Any]]:
+    """Return the row's expressions, each with its surest boxes first.
+
+    `expression_id` is "" where the row states none. Without `instances` a phrase is `pending`.
+    Raises BrokenRow where something is wrong.
+    """
+    stated = row.get("expressions")
+    if not stated:
+        return []
+    expressions = read_expressions(row, "expressions")
+    caption = row.get("cleaned_caption") or row.get("caption")
+    for as_stated, expression in zip(stated, expressions, strict=True):
+        columns = {} if isinstance(as_stated, str) else as_stated
+        # Only a stated id tells anything; what the reader makes up from the place doesn't.
+        expression["expression_id"] = columns.get("expression_id", "")
+        if columns.get("instances") is None:
+            expression["status"] = expression.get("status") or "pending"
+        _check(expression, caption)
+        expression["instances"].sort(key=_surest_first)
+    return expressions
+
+
+def _surest_first(box: Mapping[str, Any]) -> float:
+    """Return a key to sort boxes by; those without a score come last, in their order."""
+    return 1 if box["score"] is None else -box["score"]
 
 
 def _records(source: Iterable[Any]) -> Iterator[Record]:
+    """Yield records in memory as `Record`s. Raises InputError for one that is no mapping."""
     for place, row in enumerate(source):
         if not isinstance(row, Mapping):
             raise InputError(
@@ -142,57 +195,77 @@ def _records(source: Iterable[Any]) -> Iterator[Record]:
 
 
 def as_gold(truth: Annotations) -> Annotations:
-    """Of a file that was reviewed in part, what a person found right; the rest is open. Any other
-    as it is.
+    """Return what counts as gold: all of it, or in a reviewed file what a person found right.
+
+    A file counts as reviewed from its first reviewed phrase or box on; phrases of which not all was
+    judged are open.
     """
     return truth.settled() if truth.reviewed else truth
 
 
 def _check(expression: Mapping[str, Any], caption: Any) -> None:
-    span, end = expression.get("char_span"), len(caption) if isinstance(caption, str) else 10**6
+    """Raise BrokenRow for a span that isn't in the caption, or a score that is none."""
+    span = expression.get("char_span")
+    # Without a caption nothing says where a span would end too late.
+    end = len(caption) if isinstance(caption, str) else 10**6
     if span is not None and not is_span(span, end):
-        wrong = f"'char_span' should be [start, end] in the caption, or null: {span!r}"
-        raise BrokenRow(f"expression {expression['text']!r}: {wrong}")
-    for score in (instance["score"] for instance in expression["instances"]):
+        raise BrokenRow(
+            f"expression {expression['text']!r}:"
+            f" 'char_span' should be [start, end] in the caption, or null: {span!r}"
+        )
+    for instance in expression["instances"]:
+        score = instance["score"]
         if not is_score(score):
             raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
 
 
 def is_span(value: Any, end: int) -> bool:
-    """Whether a value is `[start, end]` in a caption of so many characters."""
-    whole = isinstance(value, (list, tuple)) and [*map(type, value)] == [int, int]
-    return whole and 0 <= value[0] < value[1] <= end
+    """Return whether a value is a span `[start, end)`, not empty, in a caption of `end` letters."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    # `type`, not `isinstance`, as true and false are integers too.
+    if any(type(number) is not int for number in value):
+        return False
+    start, stop = value
+    return bool(0 <= start < stop <= end)
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """What a record's picture is called: its path, else its id; and the id that it states, or an
-    empty text.
+    """Return what a record's picture is called: its path, else its id; then the id, or "".
 
-    Raises InputError where it states neither.
+    Paths are made comparable: without `.` and double slashes, in Unicode NFC. Raises InputError,
+    which begins with `where`, for a record that states neither.
 
     Example:
         >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7.0}, "record 1")
         ('a/x.jpg', '7')
     """
-    path, given = path_of(record), record.get("image_id")
-    # as pandas writes whole numbers
-    given = int(given) if isinstance(given, float) and given.is_integer() else given
-    own = str(given) if has_id(given) else ""
-    if not path and not own:
+    path = path_of(record)
+    image_id = record.get("image_id")
+    if isinstance(image_id, float) and image_id.is_integer():
+        # pandas writes a column of whole numbers with gaps as floats.
+        image_id = int(image_id)
+    own_id = str(image_id) if has_id(image_id) else ""
+    if not path and not own_id:
         raise InputError(
             f"{where} names no picture: `dataflowgrounding import` makes other formats' files"
             " records"
         )
-    return unicodedata.normalize("NFC", os.path.normpath(path)) if path else own, own
+    if not path:
+        return own_id, own_id
+    return unicodedata.normalize("NFC", os.path.normpath(path)), own_id
 
 
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
-    """What a phrase names, in the singular."""
+    """Return the noun that says what a phrase names, in the singular.
+
+    The first 400 characters are read as a noun phrase; where they are none, `head_word` decides.
+    """
     from dataflow_grounding.replies.labels import head_word
 
     tokens = tokenize(phrase[:400])
-    read = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    return (
-        words.singular(tokens[read.head]) if read and read.head < len(tokens) else head_word(phrase)
-    )
+    noun_phrase = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
+    if noun_phrase and noun_phrase.head < len(tokens):
+        return words.singular(tokens[noun_phrase.head])
+    return head_word(phrase)

@@ -1,5 +1,6 @@
-"""How sure a figure is: random draws of images, a test of two runs, exact bounds; and which score
-to cut at.
+"""How sure a figure is, and which score to cut at.
+
+Here are bootstrap samples of images, a test of two runs, exact bounds of a share.
 """
 
 import math
@@ -7,85 +8,128 @@ from functools import lru_cache
 
 import numpy as np
 
+_WISHED_SHARES = (0.8, 0.9, 0.95, 0.99)  # of right boxes, for which `cuts` looks for a score
+
 
 def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.ndarray]:
-    """What is summed per image, summed over bootstrap samples of the images (Efron 1979).
+    """Sum columns over bootstrap samples of the images (Efron 1979).
 
-    Images are drawn, not phrases, as phrases of one image hang together. The same number of images
-    draws the same ones, so that two runs can be subtracted.
+    Images are drawn, not phrases, since the phrases of one image depend on each other. The same
+    number of images always gives the same samples, so that two runs can be subtracted.
+
+    Args:
+        sums: Columns by name, each with a value for each image.
+        draws: How many samples.
+
+    Returns:
+        By the same names an array with a sum for each sample.
     """
-    table, chance = np.stack(list(sums.values()), axis=1, dtype=float), np.random.default_rng(0)
+    table = np.stack(list(sums.values()), axis=1, dtype=float)
     images = len(table)
-    counts = (
-        np.bincount(chance.integers(0, images, images), minlength=images) for _ in range(draws)
-    )
-    return dict(zip(sums, np.stack([count @ table for count in counts], axis=1), strict=True))
+    chance = np.random.default_rng(0)
+    totals = []
+    for _ in range(draws):
+        times_drawn = np.bincount(chance.integers(0, images, images), minlength=images)
+        totals.append(times_drawn @ table)
+    return dict(zip(sums, np.stack(totals, axis=1), strict=True))
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """The middle 95 % of values, those that are NaN left out; None where all are."""
-    there = values[~np.isnan(values)]
-    return (
-        [round(float(edge), 4) + 0.0 for edge in np.quantile(there, [0.025, 0.975])]
-        if there.size
-        else None
-    )
+    """Return the ends of the middle 95 % of values, without those that are NaN; None if all are."""
+    numbers = values[~np.isnan(values)]
+    if not numbers.size:
+        return None
+    low, high = np.quantile(numbers, [0.025, 0.975])
+    # Adding 0 makes -0 a plain 0.
+    return [round(float(low), 6) + 0.0, round(float(high), 6) + 0.0]
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p of McNemar's exact test (1947), of how many phrases one of two runs alone is
-    right on.
+    """Return the two-sided p of McNemar's exact test (1947).
+
+    Args:
+        only_first: How many phrases the first run alone gets right.
+        only_second: How many the second alone does.
 
     Example:
         >>> round(mcnemar(1, 5), 4)  # 2 · (1 + 6) / 2**6
         0.2188
     """
-    n, fewer = only_first + only_second, min(only_first, only_second)
-    ways = (
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1)
-    )
-    return min(1.0, 2 * sum(math.exp(log - n * math.log(2)) for log in ways))
+    n = only_first + only_second
+    fewer = min(only_first, only_second)
+    tail = []
+    for k in range(fewer + 1):
+        # As logarithms, since the binomial coefficient overflows a float.
+        log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        tail.append(math.exp(log_ways - n * math.log(2)))
+    return min(1.0, 2 * sum(tail))
 
 
 @lru_cache(4096)
 def clopper_pearson(found: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Bounds of a share of which `found` in `of` were drawn, exact by the binomial (Clopper and
-    Pearson 1934).
+    """Return exact binomial bounds of a share, of which a sample had `found` in `of`.
+
+    At `level` 0.95 the share is outside them in at most 5 % of samples. Source: Clopper and Pearson
+    1934.
 
     Example:
         >>> [round(bound, 4) for bound in clopper_pearson(4, 190)]
         [0.0058, 0.053]
     """
-    return _lower(found, of, (1 - level) / 2), 1 - _lower(of - found, of, (1 - level) / 2)
+    tail = (1 - level) / 2
+    return _lower_bound(found, of, tail), 1 - _lower_bound(of - found, of, tail)
 
 
-def _lower(found: int, of: int, chance: float) -> float:
-    """The share at which `found` or more in `of` have this chance, by bisection."""
-    counts, low, high = np.arange(found, of + 1), 0.0, 1.0
-    ways = math.lgamma(of + 1) - np.array(
-        [math.lgamma(n + 1) + math.lgamma(of - n + 1) for n in counts]
-    )
-    while found and high - low > 1e-9:
+def _lower_bound(drawn: int, of: int, tail: float) -> float:
+    """Return the share at which `drawn` or more in `of` have the probability `tail`; 0 for none.
+
+    It is found by bisection, in logarithms: factorials of large samples overflow.
+    """
+    counts = np.arange(drawn, of + 1)
+    log_orders = [math.lgamma(n + 1) + math.lgamma(of - n + 1) for n in counts]
+    log_ways = math.lgamma(of + 1) - np.array(log_orders)
+    low = 0.0
+    high = 1.0
+    while drawn and high - low > 1e-9:
         share = (low + high) / 2
-        more = np.exp(ways + counts * math.log(share) + (of - counts) * math.log1p(-share)).sum()
-        low, high = (share, high) if more < chance else (low, share)
+        log_chances = log_ways + counts * math.log(share) + (of - counts) * math.log1p(-share)
+        if np.exp(log_chances).sum() < tail:
+            low = share
+        else:
+            high = share
     return low
 
 
 def kept_and_right(boxes: np.ndarray) -> np.ndarray:
-    """Of boxes, each a score and whether it is right: for each score the share that has it or more,
-    and is right.
+    """Return what a cut at each score keeps, and how much of that is right.
+
+    Args:
+        boxes: For each box its score, and 1 or 0 for right or wrong, shape (n, 2).
+
+    Returns:
+        For each different score, the highest first: the score, the share of all boxes that have it
+        or more, and the share of those that are right, shape (m, 3).
     """
     scores, right = boxes.T
-    values, which = np.unique(-scores, return_inverse=True)
-    kept, good = np.cumsum(np.bincount(which)), np.cumsum(np.bincount(which, weights=right))
-    return np.stack([-values, kept / max(len(scores), 1), good / np.maximum(kept, 1)], axis=1)
+    # negated, as unique sorts the lowest first
+    negated_scores, index_of_box = np.unique(-scores, return_inverse=True)
+    kept = np.cumsum(np.bincount(index_of_box))
+    right_kept = np.cumsum(np.bincount(index_of_box, weights=right))
+    share_kept = kept / max(len(scores), 1)
+    share_right = right_kept / np.maximum(kept, 1)
+    return np.stack([-negated_scores, share_kept, share_right], axis=1)
 
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
-    """For each wished share of right boxes the lowest score that has it: "score ≥ s keeps x % at y
-    % right".
+    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it.
+
+    Each says: "score ≥ `score` keeps the share `kept`, of which the share `right` is right". A
+    score that reaches several is in the list once. `curve` is what `kept_and_right` returns.
     """
-    reached = [curve[curve[:, 2] >= wish] for wish in (0.8, 0.9, 0.95, 0.99)]
-    found = dict.fromkeys(tuple(reach[-1].tolist()) for reach in reached if len(reach))
-    return [dict(zip(("score", "kept", "right"), cut, strict=True)) for cut in found]
+    lowest = dict[tuple[float, ...], dict[str, float]]()
+    for wished in _WISHED_SHARES:
+        reached = curve[curve[:, 2] >= wished]
+        if len(reached):
+            score, kept, right = reached[-1].tolist()
+            lowest[score, kept, right] = {"score": score, "kept": kept, "right": right}
+    return list(lowest.values())

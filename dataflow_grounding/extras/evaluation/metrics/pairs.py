@@ -1,10 +1,12 @@
-"""Which phrase of one file is which of another's, by image, caption and phrase; which of their
-boxes make a pair.
+"""Which phrase of one file is which of another's, and which of their boxes make a pair.
+
+One side is the gold; the other is called `found`: a run's predictions, or a second annotator's.
+Phrases are matched by image, caption and their words.
 """
 
 import re
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -19,8 +21,9 @@ from dataflow_grounding.extras.evaluation.metrics.annotations import Annotations
 Row: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[Row, Row | None]
 Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
-# an id, or its end, that says a place: elsewhere it may be another phrase
-_PLACE = re.compile(r"(?:^|#)[0-9]+$")
+# an id, or its end, that only numbers a phrase: in another file it may be another phrase's
+_NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
+_MOST_FOLDERS = 32  # that may stand before another file's paths
 _MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
@@ -28,11 +31,17 @@ THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 @dataclass
 class PairedRecord:
-    """What the gold says of an image and caption, and what was found there: records with the
-    phrases of all such.
+    """The gold's record of an image and caption, and what was found there.
 
-    `image` is the image's number; `phrases` are the gold's with the found ones, `extra` the rest of
-    those. `scaled` counts the found records that state another size of the picture than the gold.
+    Several records of the same image and caption are one here, with the phrases of all.
+
+    Attributes:
+        image: The image's number, from 0.
+        gold: The gold's record.
+        found: The other side's, with boxes in the gold's size; None where it has none.
+        phrases: Each of the gold's phrases with the found one, or None.
+        extra: The found phrases that the gold doesn't have.
+        scaled: How many found records stated another size of the picture than the gold.
     """
 
     image: int
@@ -44,16 +53,22 @@ class PairedRecord:
 
 
 def pair(found: Annotations, gold: Annotations) -> "Pairs":
-    """Match records by image and caption, phrases by `expression_id`, else by text; the order of
-    records is nothing.
+    """Match records by image and caption, phrases by `expression_id`, else by text.
 
-    An image is known by its path; where the other file doesn't have that, by the id that one image
-    of each states. A record without a caption, or with one that the other file doesn't have for its
-    image, is matched by the image alone. Texts are compared up to case and spacing; of equal ones
-    those are one that state the same span, else those whose boxes overlap most. An id has to be
-    stated, and unique in both files; one that ends with `#` and a number, which says a place, is
-    that of equal texts alone. Found boxes are scaled where their record states another size of the
-    picture than the gold.
+    The order of records makes no difference.
+
+    - Images are matched by path; those whose path the other file doesn't have by their id, if a
+      single image of each file states it.
+    - Where the files have no picture in common so, a path in which folders stand before the other
+      file's (`images/pics/a.jpg` and `pics/a.jpg`) is the same: an export has folders of its own.
+    - A record without a caption, or with one that the other file doesn't have for its image, is
+      matched by the image alone.
+    - A phrase's id counts if it is stated, and unique in both files; one that only numbers phrases,
+      `7` or `a#7`, if the texts are equal besides.
+    - Texts are compared up to case and spacing. Of equal ones those with the same span are matched,
+      then those whose boxes overlap most.
+
+    Found boxes are scaled where their record states another size of the picture than the gold.
 
     Raises:
         InputError: A file has no records, or one that names no picture, or they have no picture in
@@ -63,44 +78,72 @@ def pair(found: Annotations, gold: Annotations) -> "Pairs":
 
 
 class Pairs:
-    """The pairs of `pair`, image by image: of one image at a time the records are in memory. They
-    can be gone over again, which matches them again.
+    """The matched records that `pair` speaks of, image by image.
+
+    They are matched while one iterates, each time anew: in memory are the records of one image.
+    `other_folders` is whether one file's paths had to be cut by folders to be those of the other.
     """
 
     def __init__(self, found: Annotations, gold: Annotations) -> None:
-        self._gold, self._found = gold, found
-        sides = [_Side(gold), _Side(found)]
-        self._once = sides[0].ids_once() & sides[1].ids_once()
-        # Of each side the records in the order of their pictures, and where in it each picture
-        # begins.
-        self._order, self._begins = _by_picture(sides[0].names, sides[1].names)
-        if not len(self._order[1]):
-            which = (
-                "have no record of the same image: give both the same `image_path`, or `image_id`"
+        self._gold = gold
+        self._found = found
+        gold_side = _Side(gold)
+        found_side = _Side(found)
+        self._unique_ids = gold_side.unique_ids() & found_side.unique_ids()
+        self.other_folders = False
+        self._index_pictures(gold_side.names, found_side.names)
+        if not len(self._found_records):
+            self.other_folders = True
+            gold_names = _without_folders(gold_side.names, found_side.names)
+            found_names = _without_folders(found_side.names, gold_names)
+            self._index_pictures(gold_names, found_names)
+        if not len(self._found_records):
+            raise InputError(
+                f"{found.name} and {gold.name} have no record of the same image: give both the"
+                " same `image_path`, or `image_id`"
             )
-            raise InputError(f"{found.name} and {gold.name} {which}")
+
+    def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
+        """Set which records of each side are of which picture of the gold."""
+        paths = sorted({path for path, _ in gold_names})
+        number_of = {path: number for number, path in enumerate(paths)}
+        gold_of_id = _gold_pictures_by_id(gold_names, found_names)
+        self._gold_records = _RecordsByPicture(gold_names, number_of, gold_of_id)
+        self._found_records = _RecordsByPicture(found_names, number_of, gold_of_id)
 
     def __iter__(self) -> Iterator[PairedRecord]:
-        for number in range(len(self._begins[0]) - 1):
-            places = [
-                order[begins[number] : begins[number + 1]].tolist()
-                for order, begins in zip(self._order, self._begins, strict=True)
-            ]
-            records = [self._gold[n] for n in places[0]], [self._found[n] for n in places[1]]
-            size = max(filter(None, map(stated_size, records[0])), default=None)
-            for pool in _by_caption(*records):
-                wanted, given = ([_scaled(record, size) for record in side] for side in pool)
-                scaled = sum(one is not its for one, its in zip(given, pool[1], strict=True))
-                one, other = _as_one(wanted), _as_one(given) if given else None
-                phrases, extra = _match(
-                    one["expressions"], other["expressions"] if other else [], self._once
-                )
-                yield PairedRecord(number, one, other, phrases, extra, scaled)
+        for image in range(self._gold_records.pictures):
+            gold = [self._gold[index] for index in self._gold_records.of(image)]
+            found = [self._found[index] for index in self._found_records.of(image)]
+            yield from self._of_image(image, gold, found)
+
+    def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
+        """Yield the matched records of an image, one for each caption that both sides have."""
+        sizes = [size for size in map(stated_size, gold) if size]
+        # Records of one picture may state several sizes; the largest is as good as any.
+        size = max(sizes, default=None)
+        for gold_pool, found_pool in _by_caption(gold, found):
+            gold_record = _merged([_scaled(record, size) for record in gold_pool])
+            rescaled = [_scaled(record, size) for record in found_pool]
+            found_record = None
+            found_phrases: list[Row] = []
+            if rescaled:
+                found_record = _merged(rescaled)
+                found_phrases = found_record["expressions"]
+            phrases, extra = _match(gold_record["expressions"], found_phrases, self._unique_ids)
+            # What states no other size is given back as it is.
+            scaled = 0
+            for before, after in zip(found_pool, rescaled, strict=True):
+                if after is not before:
+                    scaled += 1
+            yield PairedRecord(image, gold_record, found_record, phrases, extra, scaled)
 
 
 class _Side:
-    """What of all records of a file is needed at once: what their pictures are called, and hashes
-    of phrases' ids.
+    """What matching needs of all records of a file at once, in little memory.
+
+    `names` are what the records' pictures are called, in order; of phrases' ids hashes are kept.
+    Raises InputError for a file without records, or a record that names no picture.
     """
 
     def __init__(self, side: Annotations) -> None:
@@ -110,150 +153,275 @@ class _Side:
         self._ids = array("q")
         for place, record in enumerate(side, 1):
             self.names.append(names_of(record, f"record {place} of {side.name}"))
-            ids = (str(phrase["expression_id"]) for phrase in record["expressions"])
-            self._ids.extend(hash(own) for own in ids if own)
+            for phrase in record["expressions"]:
+                own_id = str(phrase["expression_id"])
+                if own_id:
+                    self._ids.append(hash(own_id))
 
-    def ids_once(self) -> set[int]:
-        """Hashes of the ids that one phrase has."""
+    def unique_ids(self) -> set[int]:
+        """Return the hashes of the ids that a single phrase has."""
         import numpy as np
 
         ids, counts = np.unique(np.frombuffer(self._ids, np.int64), return_counts=True)
         return set(ids[counts == 1].tolist())
 
 
-def _by_picture(gold: list[Names], found: list[Names]) -> tuple[Any, Any]:
-    """By the gold's pictures in the order of their names: the numbers of each side's records, and
-    where each begins.
-    """
-    import numpy as np
+def _tails_of(path: str) -> Iterator[str]:
+    """Yield a path, then without its first folder, and so on; of a very deep one the first few."""
+    folders = path.split("/", _MOST_FOLDERS)
+    for begin in range(len(folders)):
+        yield "/".join(folders[begin:])
 
-    number_of = {name: n for n, name in enumerate(sorted({name for name, _ in gold}))}
-    by_id = _by_id(gold, found)
-    orders, begins = [], []
-    for side in (gold, found):
-        pictures = np.fromiter(
-            (
-                number_of.get(name if name in number_of else by_id.get(stated, ""), -1)
-                for name, stated in side
-            ),
-            np.int64,
-        )
+
+def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
+    """Return the names, with paths cut by as many leading folders as make them one of `others`.
+
+    None is cut where two pictures would be one.
+    """
+    known = {path for path, _ in others}
+    cut: list[Names] = []
+    path_of_cut: dict[str, str] = {}
+    for path, own_id in names:
+        name = path
+        for tail in _tails_of(path):
+            if tail in known:
+                name = tail
+                break
+        if path_of_cut.setdefault(name, path) != path:
+            return names
+        cut.append((name, own_id))
+    return cut
+
+
+class _RecordsByPicture:
+    """The indices of a file's records, looked up by the gold's picture that they are of.
+
+    Records of a picture that the gold doesn't have are left out.
+
+    Args:
+        names: What each record's picture is called.
+        number_of: The number of each gold picture, from 0.
+        gold_of_id: What the gold calls a picture of this id, where only the id tells.
+
+    Attributes:
+        pictures: How many pictures the gold has.
+    """
+
+    def __init__(
+        self, names: list[Names], number_of: Mapping[str, int], gold_of_id: Mapping[str, str]
+    ) -> None:
+        import numpy as np
+
+        self.pictures = len(number_of)
+        own_pictures = array("q")
+        for path, own_id in names:
+            gold_name = path if path in number_of else gold_of_id.get(own_id, "")
+            own_pictures.append(number_of.get(gold_name, -1))
+        pictures = np.frombuffer(own_pictures, np.int64)
         order = np.argsort(pictures, kind="stable")
-        order = order[np.count_nonzero(pictures < 0) :]
-        orders.append(order)
-        begins.append(np.searchsorted(pictures[order], np.arange(len(number_of) + 1)).tolist())
-    return orders, begins
+        # Those of no gold picture are sorted to the front.
+        self._order = order[np.count_nonzero(pictures < 0) :]
+        edges = np.arange(self.pictures + 1)
+        self._begins = np.searchsorted(pictures[self._order], edges).tolist()
+
+    def __len__(self) -> int:
+        """How many records are of a gold picture."""
+        return len(self._order)
+
+    def of(self, picture: int) -> list[int]:
+        """Return the indices of a picture's records, in the file's order."""
+        begin, end = self._begins[picture : picture + 2]
+        numbers: list[int] = self._order[begin:end].tolist()
+        return numbers
 
 
-def _by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    """Gold pictures whose path the other side doesn't have, by an id that one picture of each side
-    states.
+def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
+    """Return the paths of gold pictures that are found by their id alone, by this id.
+
+    They are those whose path the other side doesn't have, and whose id a single picture of each
+    side states.
     """
-    paths = {name for name, _ in found}
-    left = {own for name, own in gold if own and name not in paths}
-    if not left:
+    found_paths = {path for path, _ in found}
+    open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
+    if not open_ids:
         return {}
-    sides = [{both for both in side if both[1] in left} for side in (gold, found)]
-    times = [Counter(own for _, own in side) for side in sides]
-    return {
-        own: name
-        for name, own in sides[0]
-        if times[0][own] == 1 == times[1][own] and name not in paths
-    }
+    gold_paths = _paths_by_id(gold, open_ids)
+    found_paths_of = _paths_by_id(found, open_ids)
+    gold_of_id = {}
+    for own_id, paths in gold_paths.items():
+        if len(paths) == len(found_paths_of[own_id]) == 1:
+            [path] = paths
+            if path not in found_paths:
+                gold_of_id[own_id] = path
+    return gold_of_id
 
 
-def _by_caption(*sides: list[Row]) -> list[tuple[list[Row], list[Row]]]:
-    """The records of a picture by captions that both sides have; those with others, or without,
-    together.
+def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
+    """Return by each of these ids the paths of the pictures that state it."""
+    paths = defaultdict[str, set[str]](set)
+    for path, own_id in names:
+        if own_id in ids:
+            paths[own_id].add(path)
+    return paths
+
+
+def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
+    """Return a picture's gold and found records in pools, one for each caption that both have.
+
+    Records with another caption, or without, share a pool, so that they are compared, too. Without
+    found records each gold caption has a pool. A pool without gold records is left out.
     """
-    said = [[clean_caption(str(record["caption"] or "")) for record in side] for side in sides]
-    both = {*said[0]} & {*said[1]} if sides[1] else {*said[0]}
+    gold_captions = list(map(_caption_of, gold))
+    found_captions = list(map(_caption_of, found))
+    shared = set(gold_captions)
+    if found:
+        shared &= set(found_captions)
     pools = defaultdict[str, tuple[list[Row], list[Row]]](lambda: ([], []))
-    for n, side in enumerate(sides):
-        for record, caption in zip(side, said[n], strict=True):
-            pools[caption if caption in both else ""][n].append(record)
+    for record, caption in zip(gold, gold_captions, strict=True):
+        gold_pool, _ = pools[caption if caption in shared else ""]
+        gold_pool.append(record)
+    for record, caption in zip(found, found_captions, strict=True):
+        _, found_pool = pools[caption if caption in shared else ""]
+        found_pool.append(record)
     return [pool for _, pool in sorted(pools.items()) if pool[0]]
 
 
+def _caption_of(record: Row) -> str:
+    """Return the record's caption as captions are compared: single-spaced; "" without one."""
+    return clean_caption(str(record["caption"] or ""))
+
+
 def _scaled(record: Row, size: Size | None) -> Row:
-    """The record with its boxes in a picture of this size; itself where it states no other."""
+    """Return the record with its boxes scaled to this size in pixels.
+
+    The same object comes back where no size is given, or the record states none or this one.
+    """
     own = stated_size(record)
     if not own or not size or own == size:
         return record
-    sides, phrases = (size[0] / own[0], size[1] / own[1]), []
+    x_scale = size[0] / own[0]
+    y_scale = size[1] / own[1]
+    phrases = []
     for phrase in record["expressions"]:
-        boxes = (
-            {**box, "bbox": [n * sides[i % 2] for i, n in enumerate(box["bbox"])]}
-            for box in phrase["instances"]
-        )
-        phrases.append({**phrase, "instances": [*boxes]})
+        instances = []
+        for instance in phrase["instances"]:
+            x1, y1, x2, y2 = instance["bbox"]
+            bbox = [x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale]
+            instances.append({**instance, "bbox": bbox})
+        phrases.append({**phrase, "instances": instances})
     return {**record, "width": size[0], "height": size[1], "expressions": phrases}
 
 
-def _as_one(records: list[Row]) -> Row:
-    return {
-        **min(records, key=repr),
-        "expressions": [phrase for record in records for phrase in record["expressions"]],
-    }
+def _merged(records: list[Row]) -> Row:
+    """Return one record with the phrases of all.
+
+    Its other columns are those of the record that is the first by `repr`, so that the records'
+    order makes no difference.
+    """
+    phrases: list[Row] = []
+    for record in records:
+        phrases += record["expressions"]
+    return {**min(records, key=repr), "expressions": phrases}
 
 
-def _keys_of(phrase: Row, once: Collection[int]) -> Sequence[Hashable]:
-    own_id, text, span = (
-        str(phrase["expression_id"]),
-        clean_caption(phrase["text"]).casefold(),
-        phrase.get("char_span"),
-    )
-    unique = bool(own_id) and hash(own_id) in once
-    return [
-        unique and ((own_id, text) if _PLACE.search(own_id) else own_id),
-        span and (text, *span),
-        text,
-    ]
+def _keys_of(phrase: Row, unique_ids: Collection[int]) -> Sequence[Hashable]:
+    """Return the keys that a phrase is matched by: its id, then text and span, then its text.
+
+    A key that it hasn't is None or empty.
+    """
+    own_id = str(phrase["expression_id"])
+    text = clean_caption(phrase["text"]).casefold()
+    span = phrase.get("char_span")
+    by_id: Hashable = None
+    if own_id and hash(own_id) in unique_ids:
+        by_id = (own_id, text) if _NUMBERED_ID.search(own_id) else own_id
+    by_span = (text, *span) if span else None
+    return by_id, by_span, text
 
 
 def _match(
-    wanted: list[Row], given: list[Row], once: Collection[int]
+    gold: list[Row], found: list[Row], unique_ids: Collection[int]
 ) -> tuple[list[Pair], list[Row]]:
-    """Each wanted phrase with the one given that has its first key, else its second, else its
-    third; and those left.
+    """Match phrases of an image one to one, by their first keys, then their second, then third.
+
+    Returns each gold phrase with the found one, or None, and the found ones without a gold one.
     """
-    sides = (
-        [(row, _keys_of(row, once)) for row in wanted],
-        [(row, _keys_of(row, once)) for row in given],
-    )
-    partner: dict[int, int] = {}
+    gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
+    found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
+    partner: dict[int, int] = {}  # index of a gold phrase → index of the found one
     for rank in range(3):
-        alike = defaultdict[Hashable, tuple[list[int], list[int]]](lambda: ([], []))
-        for n, taken in enumerate(({*partner}, {*partner.values()})):
-            for place, (_, keys) in enumerate(sides[n]):
-                if keys[rank] and place not in taken:
-                    alike[keys[rank]][n].append(place)
-        for one, other in alike.values():
-            partner |= _nearest({n: wanted[n] for n in one}, {n: given[n] for n in other})
-    taken = {*partner.values()}
-    same = [(row, given[partner[n]] if n in partner else None) for n, row in enumerate(wanted)]
-    return same, [row for n, row in enumerate(given) if n not in taken]
+        gold_by_key = _unmatched_by_key(gold_keys, rank, set(partner))
+        found_by_key = _unmatched_by_key(found_keys, rank, set(partner.values()))
+        for key, gold_indices in gold_by_key.items():
+            gold_phrases = {index: gold[index] for index in gold_indices}
+            found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
+            partner |= _match_by_overlap(gold_phrases, found_phrases)
+    pairs: list[Pair] = []
+    for index, phrase in enumerate(gold):
+        pairs.append((phrase, found[partner[index]] if index in partner else None))
+    matched = set(partner.values())
+    extra = [phrase for index, phrase in enumerate(found) if index not in matched]
+    return pairs, extra
 
 
-def _nearest(wanted: Mapping[int, Row], given: Mapping[int, Row]) -> dict[int, int]:
-    """One to one, whatever their order: those whose boxes together overlap most; of a great many by
-    place alone.
+def _unmatched_by_key(
+    keys_of: Sequence[Sequence[Hashable]], rank: int, matched: Collection[int]
+) -> dict[Hashable, list[int]]:
+    """Return the indices of phrases that aren't matched yet, by their key of this rank."""
+    indices = defaultdict[Hashable, list[int]](list)
+    for index, keys in enumerate(keys_of):
+        if keys[rank] and index not in matched:
+            indices[keys[rank]].append(index)
+    return indices
+
+
+class _Area(NamedTuple):
+    """A phrase's index, and the box around all its boxes; None where it has none."""
+
+    phrase: int
+    around: Bbox | None
+
+
+def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
+    """Match phrases of one key one to one, greedily, those whose areas overlap most first.
+
+    All that can be are matched, also where nothing overlaps. Of more than _MOST_PAIRS pairs the
+    first goes with the first. Both sides are by the phrases' indices, the result is gold → found;
+    the phrases' order makes no difference.
     """
-    if len(wanted) * len(given) < 2:
-        return dict(zip(wanted, given, strict=False))
-    sides = []
-    for rows in (wanted, given):
-        boxes = {
-            n: sorted(box_of(one["bbox"]) for one in row["instances"]) for n, row in rows.items()
-        }
-        ordered = sorted(rows, key=lambda n: (boxes[n], repr(rows[n])))
-        sides.append([(n, boxes[n] and around(boxes[n])) for n in ordered])
-    if len(wanted) * len(given) > _MOST_PAIRS:
-        return {n: m for (n, _), (m, _) in zip(*sides, strict=False)}
-    near = [
-        (-iou(a, b) if a and b else bool(a or b), n, m) for n, a in sides[0] for m, b in sides[1]
-    ]
-    return first_free((n, m) for _, n, m in sorted(near, key=lambda pair: pair[0]))
+    if len(gold) * len(found) < 2:
+        return dict(zip(gold, found, strict=False))
+    gold_areas = _areas_of(gold)
+    found_areas = _areas_of(found)
+    if len(gold) * len(found) > _MOST_PAIRS:
+        return {a.phrase: b.phrase for a, b in zip(gold_areas, found_areas, strict=False)}
+    ranked = []
+    for a in gold_areas:
+        for b in found_areas:
+            ranked.append((_distance(a, b), a.phrase, b.phrase))
+    # By the distance alone: the sort is stable, and the areas are in an order of their own.
+    ranked.sort(key=lambda candidate: candidate[0])
+    return first_free((gold_index, found_index) for _, gold_index, found_index in ranked)
+
+
+def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
+    """Return the areas of phrases, sorted by their boxes, then by `repr`, whatever their order."""
+    ordered = []
+    for index, phrase in phrases.items():
+        boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
+        ordered.append((boxes, repr(phrase), index))
+    ordered.sort(key=lambda entry: entry[:2])
+    return [_Area(index, around(boxes) if boxes else None) for boxes, _, index in ordered]
+
+
+def _distance(a: _Area, b: _Area) -> float:
+    """Return from -1 for equal areas over 0 for disjoint ones to 1 where one has no boxes.
+
+    Without boxes on either side it is 0.
+    """
+    if a.around and b.around:
+        return -iou(a.around, b.around)
+    return 1.0 if a.around or b.around else 0.0
 
 
 @dataclass(frozen=True)
@@ -278,31 +446,47 @@ class Rules:
 
     def __post_init__(self) -> None:
         """Raises SpecError for a threshold or a cut that isn't a number from 0 to 1."""
-        for name, value in (("threshold", self.threshold), ("score_cut", self.score_cut or 0)):
+        limits = {"threshold": self.threshold, "score_cut": self.score_cut or 0}
+        for name, value in limits.items():
             if not (is_number(value) and 0 <= value <= 1):
                 raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
 
     def passes(self, overlap: float, threshold: float) -> bool:
-        """Whether an overlap makes a box right."""
+        """Return whether an overlap reaches a threshold, or is above it with `strict`."""
         return overlap > threshold if self.strict else overlap >= threshold
 
     def boxes_of(self, phrase: Mapping[str, Any] | None) -> list[Bbox]:
-        """The phrase's boxes up to their far edges; none of none."""
-        boxes = [instance["bbox"] for instance in phrase["instances"]] if phrase else []
-        return [(x1, y1, x2 + self.plus_one, y2 + self.plus_one) for x1, y1, x2, y2 in boxes]
+        """Return the phrase's boxes, one pixel wider and higher with `plus_one`; none of None."""
+        if not phrase:
+            return []
+        # The far edge of a pixel that belongs to the box is one further on.
+        beyond = int(self.plus_one)
+        boxes = []
+        for instance in phrase["instances"]:
+            x1, y1, x2, y2 = instance["bbox"]
+            boxes.append((x1, y1, x2 + beyond, y2 + beyond))
+        return boxes
 
     def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
-        """The places of the phrase's boxes that the score cut leaves."""
-        scores = [instance["score"] for instance in phrase["instances"]] if phrase else []
-        return {
-            n for n, score in enumerate(scores) if score is None or score >= (self.score_cut or 0)
-        }
+        """Return the indices of the phrase's boxes that the score cut leaves; none of None."""
+        if not phrase:
+            return set()
+        lowest = self.score_cut or 0
+        indices = set()
+        for index, instance in enumerate(phrase["instances"]):
+            score = instance["score"]
+            if score is None or score >= lowest:
+                indices.add(index)
+        return indices
 
 
 class Overlap(NamedTuple):
-    """A found and a gold box that meet, by their places in the phrase.
+    """A found and a gold box that overlap.
 
-    `held` is what is held against thresholds: IoU, or generalised IoU, which is never larger.
+    Attributes:
+        held: What is held against thresholds: IoU, or generalised IoU, which is never larger.
+        iou: The IoU, above 0.
+        found, gold: The indices of the two boxes in their phrases.
     """
 
     held: float
@@ -312,26 +496,35 @@ class Overlap(NamedTuple):
 
 
 def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overlap]:
-    """All pairs of boxes that meet, in the order of the found ones."""
+    """Return all pairs of boxes that overlap, in the order of the found ones."""
     overlaps = []
-    for n, a in enumerate(found):
-        for m, b in enumerate(gold):
-            if shared := iou(a, b):
-                held = shared
-                if rules.giou:
-                    hull = area(around([a, b]))
-                    # the sum of areas is union · (1 + IoU)
-                    held -= 1 - (area(a) + area(b)) / (1 + shared) / hull
-                overlaps.append(Overlap(held, shared, n, m))
+    for found_index, found_box in enumerate(found):
+        for gold_index, gold_box in enumerate(gold):
+            shared = iou(found_box, gold_box)
+            if not shared:
+                continue
+            held = _generalised(shared, found_box, gold_box) if rules.giou else shared
+            overlaps.append(Overlap(held, shared, found_index, gold_index))
     return overlaps
 
 
+def _generalised(shared: float, a: Bbox, b: Bbox) -> float:
+    """Return the generalised IoU of boxes whose IoU is `shared`, above 0 (Rezatofighi 2019)."""
+    hull = area(around([a, b]))
+    # IoU is intersection / union, and the sum of both areas is union + intersection.
+    union = (area(a) + area(b)) / (1 + shared)
+    return shared - (1 - union / hull)
+
+
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
-    """Which box is which, from IoU 0.5 or the rules' threshold on, the largest overlap first."""
+    """Return which box is which: greedily, the largest overlap first, no box twice.
+
+    Overlaps below IoU 0.5, or the rules' threshold if that is lower, are left out.
+    """
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found))
-    near = {
-        (one.found, one.gold): one
-        for one in ranked
-        if rules.passes(one.held, min(rules.threshold, 0.5))
-    }
-    return [near[pair] for pair in first_free(near).items()]
+    lowest = min(rules.threshold, 0.5)
+    by_boxes = {}
+    for overlap in ranked:
+        if rules.passes(overlap.held, lowest):
+            by_boxes[overlap.found, overlap.gold] = overlap
+    return [by_boxes[boxes] for boxes in first_free(by_boxes).items()]

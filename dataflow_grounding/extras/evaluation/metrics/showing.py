@@ -1,9 +1,7 @@
-"""Figures as people see them: Markdown tables, charts as SVG files that stand alone, records of the
-worst cases.
-"""
+"""Figures as people see them: Markdown tables, SVG charts, records of the worst cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count, cycle
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,53 +9,121 @@ import numpy as np
 from dataflow_grounding.extras.evaluation.metrics.evaluating import Evaluation
 from dataflow_grounding.images.display import page_text
 
-_LEFT, _TOP, _SIDE = 60, 40, 360
+# Pixels of a chart: the margins at the left and top, and the sides of the square of the plot.
+_LEFT = 60
+_TOP = 40
+_SIDE = 360
 _COLORS = ("#0b6bcb", "#d9480f", "#2f9e44", "#868e96")
 
 
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
-    """What `Evaluation.to_json` says as tables; with a second run under `compared`, both beside
-    each other.
+    """Return what `Evaluation.to_json` says, as Markdown.
+
+    Args:
+        figures: The first run's. With `compared`, as `eval` makes it, the second run is beside it
+            in the first table; classes, groups and notes are of the first alone.
+        names: What the runs are called.
     """
-    runs = [figures]
-    heads = ["measure", names[0], "95 %"]
-    if other := figures.get("compared"):
-        runs += [other["figures"], {**other["difference"], "intervals": other["intervals"]}]
-        heads += [names[1], "95 %", "difference", "95 %"]
-    rows, missing = [], []
-    for name in (name for name, value in figures.items() if not isinstance(value, (Mapping, list))):
-        row = [
-            _shown(value) for run in runs for value in (run.get(name), run["intervals"].get(name))
-        ]
-        rows += [[name, *row]] if any(row) else []
-        missing += [name] if figures[name] is None else []
-    parts = [table(heads, rows), f"Nothing to measure: {', '.join(missing)}." if missing else ""]
-    if other:
-        test = other["mcnemar"]
-        only = (
-            f"{test['only_first_right']:,} expressions the first alone is right, on"
-            f" {test['only_second_right']:,}"
-        )
+    compared = figures.get("compared")
+    missing = [name for name, value in figures.items() if value is None]
+    parts = [_runs_table(figures, compared, names)]
+    if missing:
+        parts.append(f"Nothing to measure: {', '.join(missing)}.")
+    if compared:
+        test = compared["mcnemar"]
         parts.append(
-            f"On {only} the second; if neither were better, p = {test['p']:.2g} (McNemar, exact)."
+            f"On {test['only_first_right']:,} expressions the first alone is right, on"
+            f" {test['only_second_right']:,} the second; if neither were better, p ="
+            f" {test['p']:.2g} (McNemar, exact)."
         )
         parts.append(f"What follows is of {names[0]} alone.")
+    if "classes" in figures:
+        parts.append(_classes_table(figures["classes"]))
     for kind, groups in figures["groups"].items():
-        heads = [kind, *next(iter(groups.values()))]
-        parts.append(
-            table(heads, [[group, *map(_shown, row.values())] for group, row in groups.items()])
-        )
+        parts.append(_groups_table(kind, groups))
     for cut in figures["cuts"]:
         parts.append(
-            "score ≥ {score:.3g} keeps {kept:.1%} of the boxes, {right:.1%} of them right".format(
-                **cut
-            )
+            f"score ≥ {cut['score']:.3g} keeps {cut['kept']:.1%} of the boxes,"
+            f" {cut['right']:.1%} of them right"
         )
-    return "\n\n".join(filter(None, [*parts, *(f"Note: {note}" for note in figures["notes"])]))
+    for note in figures["notes"]:
+        parts.append(f"Note: {note}")
+    return "\n\n".join(parts)
+
+
+def _runs_table(
+    figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
+) -> str:
+    """Return a table of a run's measures with intervals, or of two runs' and their difference.
+
+    A measure that no run has is left out. R@5 and R@10 share R@1's row where all are equal.
+    """
+    heads = ["measure", names[0], "95 %"]
+    runs = [figures]
+    if compared:
+        heads += [names[1], "95 %", "difference", "95 %"]
+        difference = {**compared["difference"], "intervals": compared["intervals"]}
+        runs += [compared["figures"], difference]
+    rows: list[list[str]] = []
+    for name, value in figures.items():
+        if isinstance(value, (Mapping, list)):
+            continue
+        cells = []
+        for run in runs:
+            cells.append(_shown(run.get(name)))
+            cells.append(_shown(run["intervals"].get(name)))
+        if not any(cells):
+            continue
+        if rows and cells == rows[-1][1:] and _is_further_rank(name, rows[-1][0]):
+            rows[-1][0] += f", {name.partition('_')[0]}"
+        else:
+            rows.append([name, *cells])
+    return table(heads, rows)
+
+
+def _is_further_rank(name: str, names_before: str) -> bool:
+    """Return whether a measure is R@k, and the row before it is of the same R@k with another k.
+
+    Where no phrase has several boxes they are equal, and one row is called `r1_any, r5, r10`.
+
+    Args:
+        name: The measure's, such as `r5_any`.
+        names_before: The first cell of the row before it.
+    """
+    rank, _, what = name.partition("_")
+    first = names_before.partition(",")[0]
+    before, _, what_before = first.partition("_")
+    ranks = ("r1", "r5", "r10")
+    return rank in ranks and before in ranks and what == what_before
+
+
+def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of each class's boxes, precision, recall, F1 and AP, with intervals."""
+    measures = ("precision", "recall", "f1", "ap")
+    heads = ["class", "gold boxes", "boxes"]
+    for measure in measures:
+        heads += [measure, "95 %"]
+    rows = []
+    for name, figures in classes.items():
+        row = [name, _shown(figures["gold_boxes"]), _shown(figures["boxes"])]
+        for measure in measures:
+            row += [_shown(figures[measure]), _shown(figures["intervals"][measure])]
+        rows.append(row)
+    return table(heads, rows)
+
+
+def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of the figures of each group; all groups have the same figures."""
+    heads = [kind]
+    rows = []
+    for group, figures in groups.items():
+        heads = [kind, *figures]
+        rows.append([group, *map(_shown, figures.values())])
+    return table(heads, rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns stand below each other.
+    """Return a Markdown table, its cells filled up with spaces to columns of one width.
 
     Example:
         >>> print(table(["a", "b"], [["one", "2"]]))
@@ -65,32 +131,47 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         | --- | - |
         | one | 2 |
     """
-    cells = [
-        [cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (heads, *rows)
-    ]
+    cells = [[_table_cell(text) for text in row] for row in (heads, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    line = "| " + " | ".join(f"{{:{width}}}" for width in widths) + " |"
-    return "\n".join(
-        line.format(*row) for row in [cells[0], ["-" * width for width in widths], *cells[1:]]
-    )
+    rule = ["-" * width for width in widths]
+    lines = []
+    for row in (cells[0], rule, *cells[1:]):
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(padded)} |")
+    return "\n".join(lines)
+
+
+def _table_cell(text: str) -> str:
+    """Return a text without what would end a cell or a row."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _shown(value: float | Sequence[float] | None) -> str:
+    """Return a figure, or its interval, as text; "" for None."""
+    if value is None:
+        return ""
     if isinstance(value, Sequence):
-        return f"{value[0]:.3f} to {value[1]:.3f}"
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+        low, high = value
+        return f"{low:.3f} to {high:.3f}"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 def line_chart(
     title: str, x_name: str, y_name: str, lines: Mapping[str, Sequence[Sequence[float]]]
 ) -> str:
-    """An SVG of named lines; both axes run from 0 to 1.
+    """Return a chart of named lines as an SVG file's text.
+
+    Args:
+        title, x_name, y_name: Texts of the chart and its axes, which run from 0 to 1.
+        lines: The points (x, y) of each line by its name. Colours repeat after the fourth.
 
     Example:
         >>> line_chart("Recall", "IoU", "share", {"a run": [(0, 1), (1, 0)]}).count("polyline")
         1
     """
-    right, bottom, middle = _LEFT + _SIDE, _TOP + _SIDE, _SIDE / 2
+    right = _LEFT + _SIDE
+    bottom = _TOP + _SIDE
+    middle = _SIDE / 2
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{right + 40}" height="{bottom + 60}"'
@@ -108,35 +189,46 @@ def line_chart(
         ),
     ]
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        x, y = _LEFT + tick * _SIDE, bottom - tick * _SIDE
+        x = _LEFT + tick * _SIDE
+        y = bottom - tick * _SIDE
         parts.append(f'<path d="M{_LEFT} {y}H{right}M{x} {_TOP}V{bottom}" stroke="#dee2e6"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
         parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    for n, ((name, points), color) in enumerate(zip(lines.items(), cycle(_COLORS), strict=False)):
-        places = " ".join(f"{_LEFT + x * _SIDE:.2f},{bottom - y * _SIDE:.2f}" for x, y in points)
-        parts.append(f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="2"/>')
+    legend_y = _TOP + 18
+    for (name, points), color in zip(lines.items(), cycle(_COLORS), strict=False):
+        corners = " ".join(f"{_LEFT + x * _SIDE:.2f},{bottom - y * _SIDE:.2f}" for x, y in points)
         parts.append(
-            f'<text x="{_LEFT + 8}" y="{_TOP + 18 + 18 * n}"'
-            f' fill="{color}">{page_text(name)}</text>'
+            f'<polyline points="{corners}" fill="none" stroke="{color}" stroke-width="2"/>'
         )
-    return "\n".join([*parts, "</svg>\n"])
+        parts.append(
+            f'<text x="{_LEFT + 8}" y="{legend_y}" fill="{color}">{page_text(name)}</text>'
+        )
+        legend_y += 18
+    parts.append("</svg>\n")
+    return "\n".join(parts)
 
 
 def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
-    """Records with the phrases that are not right, the smallest IoU of the first box first; `most`
-    phrases.
+    """Yield records with the phrases that are not right, each followed by what was found for it.
+
+    The texts say which is which. Of more than `most` wrong phrases, those are given whose first box
+    overlaps least. The records are matched again for this.
     """
-    overlap = run.columns["held"]
-    worst = set(np.lexsort((overlap, run.right))[: min(most, (~run.right).sum())].tolist())
-    places = count()
+    overlap_of = run.columns["held"]
+    wrong_count = int((~run.right).sum())
+    # The wrong ones come first, among them the smallest overlap.
+    by_badness = np.lexsort((overlap_of, run.right))
+    worst = set(by_badness[: min(most, wrong_count)].tolist())
+    index = -1  # of the gold phrase, in all records
     for record in run.pairs:
         expressions = []
-        for (gold, found), place in zip(record.phrases, places, strict=False):
-            if place in worst:
-                expressions.append({**gold, "text": f"{gold['text']} (gold)"})
-                if found:
-                    expressions.append(
-                        {**found, "text": f"{found['text']} (found, IoU {overlap[place]:.2f})"}
-                    )
+        for gold, found in record.phrases:
+            index += 1
+            if index not in worst:
+                continue
+            expressions.append({**gold, "text": f"{gold['text']} (gold)"})
+            if found:
+                text = f"{found['text']} (found, IoU {overlap_of[index]:.2f})"
+                expressions.append({**found, "text": text})
         if expressions:
             yield {**record.gold, "expressions": expressions}

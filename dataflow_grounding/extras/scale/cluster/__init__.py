@@ -1,3 +1,4 @@
-"""Runs on a cluster: the driver splits the input and commits, workers take the parts through the
-steps.
+"""Runs on a cluster.
+
+The driver splits the input and commits, workers take the parts through the steps.
 """

@@ -1,5 +1,6 @@
-"""Objects as bytes for another process, without the keys in them: these are taken from its own
-environment.
+"""Objects as bytes for another process, without the keys in them.
+
+These are taken from its own environment.
 """
 
 import io
@@ -11,8 +12,9 @@ from dataflow_grounding._util.key_names import key_variables, text_with_keys, te
 
 
 def shipped(thing: Any) -> bytes:
-    """`thing` pickled, with the classes of `__main__`; in its texts, a key's variable stands in
-    place of the key.
+    """`thing` pickled, with the classes of `__main__`.
+
+    In its texts, a key's variable stands in place of the key.
 
     Raises:
         SpecError: For a key that no variable of the environment holds, and for what can't be
@@ -32,8 +34,9 @@ def shipped(thing: Any) -> bytes:
             return None if reference == part else reference
 
     pickler: Any = Pickler  # Ray's has no types
+    file = io.BytesIO()
     try:
-        pickler(file := io.BytesIO()).dump(thing)
+        pickler(file).dump(thing)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         way = "what holds a lock, a file or a connection should make it when it is first asked"
         raise SpecError(f"the steps can't be sent to Ray's workers: {error}; {way}") from None

@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import is_elsewhere
-from dataflow_grounding._util.terminal import speaks_of_specs
+from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.working_folder import CKPT, present, working_folder
 from dataflow_grounding.engine.execute import execute
@@ -36,8 +36,14 @@ TAKEN_SECONDS = 60.0  # for how long a worker that was lost may hold a shard's f
 
 
 class Work(NamedTuple):
-    """What all shards have in common: their results folder, or its address; `of_spec` as messages
-    speak of it.
+    """What all shards have in common.
+
+    Attributes:
+        steps: What is done with each row.
+        options: The run's.
+        name: The run's.
+        results: Their results folder, or its address.
+        of_spec: Whether messages speak of a spec.
     """
 
     steps: list[Step]
@@ -48,8 +54,9 @@ class Work(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """An error to be made where it is told: one that is unpickled doesn't know whether it speaks of
-    a spec.
+    """An error to be made where it is told.
+
+    One that is unpickled doesn't know whether it speaks of a spec.
     """
 
     kind: type[GroundingError]
@@ -67,23 +74,30 @@ class Done(NamedTuple):
 class Worker:
     """Lives in a process of its own: `work_on` in one thread, the other methods in others.
 
-    `renew` takes a report to the pool from which all workers lease their limits; returns its grant.
-    `together`: the pool has a limit of the run's requests in flight, too, which else is each
-    worker's own.
+    Args:
+        renew: Takes a report to the pool from which all workers lease their limits; returns its
+            grant.
+        together: Whether the pool has a limit of the run's requests in flight, too, which else is
+            each worker's own.
     """
 
     def __init__(self, renew: Callable[[Report], Grant], together: bool = False) -> None:
-        self._renew, self._together = renew, together
+        self._renew = renew
+        self._together = together
         self._run: Run | None = None
         self._interrupted = False
 
     def begin(
         self, work: bytes, version: str, folder: str = "", modules: Sequence[str] = ()
     ) -> Wrong | None:
-        """Make ready for a shipped Work of a driver of this `version`; relative paths are meant
-        from `folder`, where it was started, and `modules` are the folders that it has the user's
-        own from. Without a folder, this process has all that from the driver. Returns what is in
-        the way.
+        """Make ready for a shipped Work. Returns what is in the way.
+
+        Args:
+            work: The Work.
+            version: The driver's version of this package.
+            folder: Where the driver was started, from which relative paths are meant; without it,
+                this process has all that from the driver.
+            modules: The folders that the driver has the user's own modules from.
         """
         here = socket.gethostname()
         if version != __version__:
@@ -92,7 +106,7 @@ class Worker:
                 " both"
             )
             return Wrong(InputError, what)
-        sys.path += [place for place in modules if place not in sys.path]
+        sys.path += [path for path in modules if path not in sys.path]
         try:
             if folder:
                 with suppress(OSError):  # there need be no relative path
@@ -107,20 +121,34 @@ class Worker:
         """Take a shard's rows through the steps; what was answered before is not asked again."""
         self._run = None
         speaks_of_specs.set(self._work.of_spec)
-        summary, wrong = Summary(), None
+        summary = Summary()
+        wrong: Wrong | None = None
         try:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
         except Exception as error:
             # not what one machine says of what is left
             wrong = _in_words((self._run and self._run.stopped) or error)
-        if (now := self.now()) is None or self._run is None:
+        now = self.now()
+        if now is None or self._run is None:
             # it was finished before, or could not begin
-            return Done(
-                summary,
-                Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None),
-                wrong,
-            )
+            at_end = Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None)
+            return Done(summary, at_end, wrong)
+        self._run.summary.takes = self._takes()
         return Done(self._run.summary, now, wrong)
+
+    def _takes(self) -> str:
+        """What the first serving that says so has found that its endpoint takes; else empty.
+
+        It was found in this process: the driver's own serving has sent nothing.
+        """
+        for step in self._work.steps:
+            serving = step.operator.serving
+            takes = None
+            with suppress(Exception):  # a user's own may raise
+                takes = serving.facts().get("takes") if serving is not None else None
+            if takes:
+                return str(takes)
+        return ""
 
     def now(self) -> Now | None:
         """How far the shard is that is worked on."""
@@ -141,8 +169,9 @@ class Worker:
         options = replace(options, pilot=None, stream=True, shard=shard, progress=False)
         while True:
             try:
-                with leasing(self._renew, options.max_wait, self._together):
-                    done = execute(steps, options, name, run=self._make_run)
+                with leasing(self._renew, options.max_wait, self._together) as leased:
+                    limited = replace(options, shared_limits=leased.shared_limits)
+                    done = execute(steps, limited, name, run=self._make_run)
                 if is_elsewhere(results):
                     os.remove(shard.rows)
                 return done
@@ -151,14 +180,18 @@ class Worker:
                     raise
                 time.sleep(1.0)
 
-    def _make_run(self, *given: Any) -> Run:
+    def _make_run(self, *arguments: Any) -> Run:
+        """As Run: one that can be asked how far it is, and interrupted."""
         if self._interrupted:
             raise Interrupted("interrupted")
-        self._run = Run(*given)
+        self._run = Run(*arguments)
         return self._run
 
 
 def _in_words(error: Exception) -> Wrong:
+    """What the driver makes of an error: a stopped run, or an input error."""
     if not isinstance(error, GroundingError):
         return Wrong(RunStopped, f"internal error: {type(error).__name__}: {error}")
-    return Wrong(type(error) if isinstance(error, RunStopped) else InputError, str(error))
+    if isinstance(error, RunStopped):
+        return Wrong(type(error), str(error))
+    return Wrong(InputError, str(error))

@@ -1,5 +1,6 @@
-"""A run by workers in other processes, as its driver sees it: the input split, blocks handed out,
-files put together.
+"""A run by workers in other processes, as its driver sees it.
+
+The input is split, blocks are handed out, files put together.
 
 How workers are made and spoken to is a subclass's: on Ray, or as processes of this machine.
 """
@@ -12,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from dataflow_grounding._util.errors import RunStopped
-from dataflow_grounding._util.terminal import speaks_of_specs
+from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.limiter import Found, Key, Level, limiter_of
 from dataflow_grounding.engine.progress import Now
@@ -34,8 +35,9 @@ class WorkerLost(Exception):
 
 
 class Hand(Protocol):
-    """A worker, from its driver's side; what waits for an answer raises WorkerLost where none will
-    come.
+    """A worker, from its driver's side.
+
+    What waits for an answer raises WorkerLost where none will come.
     """
 
     async def begin(self, work: bytes) -> Wrong | None:
@@ -55,22 +57,20 @@ class Hand(Protocol):
 
 
 class DrivenRun(Run):
-    """One pass over a source by workers in other processes, which leaves what a Run in this process
-    would.
+    """One pass over a source by workers in other processes.
 
-    In `_execute`, subclasses make a pool of leases, then call `_split`, `_take_through` and
-    `_join`.
+    It leaves what a Run in this process would. In `_execute`, subclasses make a pool of leases,
+    then call `_split`, `_take_through` and `_join`.
     """
 
     whose = "the run"
     """Who loses workers, in messages."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         results = address_of(self.steps[0].storage.cache_path)
-        self._shipped = self._ship(
-            Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
-        )
+        work = Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
+        self._shipped = self._ship(work)
         # the workers' own grace ends before
         self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
         self._shards: dict[Shard, int] = {}  # with rows, and how many
@@ -78,7 +78,9 @@ class DrivenRun(Run):
         self._at_work: dict[Shard, Hand] = {}  # who works on it
         self._nows: dict[Shard, Now] = {}
         self._losses = Counter[Shard | None]()
-        self._sent, self._paid = 0, 0.0  # by workers that came to say what they did
+        # By workers that came to say what they did.
+        self._sent = 0
+        self._paid = 0.0
         self._silences = Counter[Hand]()
         self._started = False
 
@@ -92,9 +94,7 @@ class DrivenRun(Run):
 
     @abstractmethod
     async def _told_to_the_pool(self) -> tuple[int, float]:
-        """Requests and USD of all workers, as each told the pool of leases last, those that were
-        lost, too.
-        """
+        """Requests and USD of all workers, lost ones too, as each told the pool of leases last."""
 
     @abstractmethod
     async def _found_by_the_pool(self) -> dict[Key, Found]:
@@ -110,15 +110,14 @@ class DrivenRun(Run):
         """Have workers do all blocks while the `watches` go on."""
         try:
             async with self._helped_by(self._look(), *watches):
-                await self._workers.do(
-                    self._serve() for _ in range(min(workers, len(self._shards)))
-                )
+                count = min(workers, len(self._shards))
+                await self._workers.do(self._serve() for _ in range(count))
         finally:
             await self._count_the_lost()
             with suppress(Exception):  # the pool is lost
-                found = await asyncio.wait_for(self._found_by_the_pool(), LOOK_SECONDS)
+                by_key = await asyncio.wait_for(self._found_by_the_pool(), LOOK_SECONDS)
                 for key, serving in self._endpoints().items():
-                    limiter_of(serving).resume(found[key])
+                    limiter_of(serving).resume(by_key[key])
 
     def _join(self) -> None:
         """Put the blocks' files together."""
@@ -126,8 +125,12 @@ class DrivenRun(Run):
 
     def _endpoints(self) -> dict[Key, Serving]:
         """Those whose places the pool shares out."""
-        everywhere = [one for serving in self._servings() for one, _ in serving.endpoints()]
-        return {(one.endpoint, one.model): one for one in everywhere if "://" in one.endpoint}
+        endpoints: dict[Key, Serving] = {}
+        for serving in self._servings():
+            for part, _ in serving.endpoints():
+                if "://" in part.endpoint:
+                    endpoints[part.endpoint, part.model] = part
+        return endpoints
 
     def _begun_level(self, key: Key, most: int) -> Level:
         """A pool's, to begin with what is known of the endpoint."""
@@ -149,23 +152,24 @@ class DrivenRun(Run):
             self._workers.cancel()
 
     async def _serve(self) -> None:
-        """Have a worker take shards until none is left; where it is lost, another one
-        in its place.
-        """
+        """Have a worker take shards until none is left; where it is lost, another in its place."""
         while self.stopped is None and self._waiting:
             shard: Shard | None = None
             hand: Hand | None = None
             try:
                 hand = await self._make_hand()
-                if wrong := await hand.begin(self._shipped):
+                wrong = await hand.begin(self._shipped)
+                if wrong is not None:
                     raise wrong.kind(wrong.text)
-                self._started, self._losses[None] = True, 0
+                self._started = True
+                self._losses[None] = 0
                 while self.stopped is None and self._waiting:
                     shard = self._waiting.popleft()
                     self._at_work[shard] = hand
                     self._take(shard, await hand.work_on(shard))
             except WorkerLost as lost:
-                self._waiting.extendleft([shard] if shard else [])
+                if shard is not None:
+                    self._waiting.appendleft(shard)
                 self._losses[shard] += 1
                 if self._losses[shard] >= MOST_LOSSES:
                     what = f"with {shard}" if shard else "that were to begin"
@@ -182,13 +186,12 @@ class DrivenRun(Run):
         self._leave()
 
     def _take(self, shard: Shard, done: Done) -> None:
+        """Take what became of a shard. Raises the error that kept it from being finished."""
         del self._at_work[shard]
         self._nows[shard] = done.now
         self.summary.add_part(done.summary)
-        self._sent, self._paid = (
-            self._sent + done.summary.requests["sent"],
-            self._paid + (done.summary.cost_usd or 0.0),
-        )
+        self._sent += done.summary.requests["sent"]
+        self._paid += done.summary.cost_usd or 0.0
         error = done.wrong and done.wrong.kind(done.wrong.text)
         if isinstance(error, RunStopped):
             self.stop(error)
@@ -206,28 +209,30 @@ class DrivenRun(Run):
                 self.summary.cost_usd += max(0.0, usd - self._paid)
 
     async def _look(self) -> None:
+        """Ask workers now and then how far they are; end those that stay silent."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())
-            calls = (asyncio.wait_for(hand.now(), LOOK_SECONDS) for _, hand in asked)
+            calls = [asyncio.wait_for(hand.now(), LOOK_SECONDS) for _, hand in asked]
             nows = await asyncio.gather(*calls, return_exceptions=True)
             for (shard, hand), now in zip(asked, nows, strict=True):
                 if self._at_work.get(shard) is not hand:
                     continue
                 if isinstance(now, Now):
                     self._nows[shard] = now
-                self._silences[hand] = (
-                    self._silences[hand] + 1 if isinstance(now, asyncio.TimeoutError) else 0
-                )
+                if isinstance(now, asyncio.TimeoutError):
+                    self._silences[hand] += 1
+                else:
+                    self._silences[hand] = 0
                 if self._silences[hand] >= MOST_SILENCES:
                     hand.end()  # another one takes its place
 
     def now(self, total: int | None) -> Now:
         """How far all are together."""
-        sums: list[Any] = [
-            sum(value or 0 for value in values) for values in zip(*self._nows.values(), strict=True)
-        ]
-        now = Now(*(sums or [0] * 8))
-        return now._replace(
-            total=sum(self._shards.values()), cost_usd=now.cost_usd if self._budget.prices else None
-        )
+        sums: list[Any] = [0] * len(Now._fields)
+        for of_shard in self._nows.values():
+            for place, value in enumerate(of_shard):
+                sums[place] += value or 0
+        now = Now(*sums)
+        cost_usd = now.cost_usd if self._budget.prices else None
+        return now._replace(total=sum(self._shards.values()), cost_usd=cost_usd)

@@ -1,5 +1,6 @@
-"""Messages between a driver and a worker that it has started on this machine: pickled, over two
-pipes.
+"""Messages between a driver and a worker that it has started on this machine.
+
+They are pickled and go over two pipes.
 
 Both are of one user and one installation, so that each may trust what the other pickles.
 """

@@ -1,8 +1,7 @@
-"""A worker as a process of this machine: it answers its driver's calls over pipes, and ends when
-the driver has gone.
+"""A worker as a process of this machine.
 
-The main thread works on shards, as signals and event loops want it; another reads what the driver
-sends.
+It answers its driver's calls over pipes, and ends when the driver has gone. The main thread works
+on shards, as signals and event loops want it; another reads what the driver sends.
 """
 
 import gc
@@ -27,7 +26,8 @@ class Driver:
     """The way to the driver, from its worker's side."""
 
     def __init__(self, commands: io.BufferedReader, answers: io.FileIO) -> None:
-        self._commands, self._answers = commands, answers
+        self._commands = commands
+        self._answers = answers
         self._sending = threading.Lock()
         self._grants: queue.SimpleQueue[tuple[int, Grant]] = queue.SimpleQueue()
         self._reports = 0
@@ -63,21 +63,24 @@ class Driver:
 
 
 class _Told(io.TextIOBase):
-    """Standard error and output of a worker: whole lines go to the driver, which shows them above
-    its progress.
+    """Standard error and output of a worker.
+
+    Whole lines go to the driver, which shows them above its progress.
     """
 
     encoding = "utf-8"
     errors = "backslashreplace"
 
     def __init__(self, driver: Driver) -> None:
-        # print() writes a line and its end apart
-        self._driver, self._of_thread = driver, threading.local()
+        self._driver = driver
+        # print() writes a line and its end apart: what a thread has begun waits here for the end
+        self._of_thread = threading.local()
 
     def write(self, text: str) -> int:
         begun = getattr(self._of_thread, "begun", "")
-        *lines, self._of_thread.begun = (begun + text).split("\n")
-        for line in lines:
+        *whole_lines, rest = (begun + text).split("\n")
+        self._of_thread.begun = rest
+        for line in whole_lines:
             try:
                 self._driver.send("say", line)
             except OSError:  # nobody listens any more
@@ -97,11 +100,16 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what programs that user code starts print is no message
-    sys.stdout = sys.stderr = _Told(driver)
+    told = _Told(driver)
+    sys.stdout = told
+    sys.stderr = told
     worker = Worker(driver.renew, together=True)
     calls: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=[driver, worker, calls], daemon=True).start()
-    while (call := calls.get()) is not None:
+    while True:
+        call = calls.get()
+        if call is None:
+            break
         number, method, arguments = call
         try:
             driver.send("answer", number, getattr(worker, method)(*arguments))
@@ -114,18 +122,22 @@ def _listen(
 ) -> None:
     """Heed at once what can be, also while the worker works; leave the rest to the main thread."""
     try:
-        while (message := driver.received()) is not None:
-            what, *given = message
+        while True:
+            message = driver.received()
+            if message is None:
+                break
+            what, *details = message
             if what == "grant":
-                driver.granted(*given)
+                driver.granted(*details)
             elif what == "interrupt":
                 worker.interrupt()
             elif what == "now":
-                driver.send("answer", given[0], worker.now())
+                driver.send("answer", details[0], worker.now())
             elif what == "secrets":
-                learn(*given)
+                learn(*details)
             else:
-                calls.put((given[0], what, given[1:]))
+                number, *arguments = details
+                calls.put((number, what, arguments))
     except OSError:
         pass
     finally:  # the driver has gone: what is in flight is paid for, and kept

@@ -41,14 +41,15 @@ END_SECONDS = 5.0
 
 
 class ProcessesRun(DrivenRun):
-    """One pass over a source by `count` processes, which leaves what a Run in this one would;
-    `given` is a Run's.
+    """One pass over a source by `count` processes, which leaves what a Run in this one would.
+
+    `arguments` are a Run's.
     """
 
     whose = "this machine"
 
-    def __init__(self, count: int, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, count: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._count = count
         self._starting: list[asyncio.Task[_Process]] = []  # of all workers
         self._shown = Counter[str]()
@@ -69,7 +70,8 @@ class ProcessesRun(DrivenRun):
             await self._take_through(self._count)
         finally:
             started = await asyncio.gather(*self._starting, return_exceptions=True)
-            await asyncio.gather(*(hand.ended() for hand in started if isinstance(hand, _Process)))
+            endings = [hand.ended() for hand in started if isinstance(hand, _Process)]
+            await asyncio.gather(*endings)
         self._join()
 
     def _begun_levels(self) -> dict[Key, Level]:
@@ -77,20 +79,18 @@ class ProcessesRun(DrivenRun):
         levels: dict[Key, Level] = {}
         most = Counter[Key]()
         for serving in self._servings():
-            for one, _ in serving.endpoints():
-                key = (one.endpoint, one.model)
-                most[key] = max(most[key], one.max_workers)
+            for part, _ in serving.endpoints():
+                key = (part.endpoint, part.model)
+                most[key] = max(most[key], part.max_workers)
         for key in self._endpoints():
             levels[key] = self._begun_level(key, most[key])
         for serving in self._servings():
-            parts = [
-                levels[one.endpoint, one.model]
-                for one, _ in serving.endpoints()
-                if "://" in one.endpoint
-            ]
+            parts = [part for part, _ in serving.endpoints() if "://" in part.endpoint]
             if len(parts) > 1:
-                gate = levels[serving.endpoint, serving.model] = Level(serving.max_workers)
-                gate.resume(Found(sum(level.places for level in parts)))
+                places = sum(levels[part.endpoint, part.model].places for part in parts)
+                gate = Level(serving.max_workers)
+                gate.resume(Found(places))
+                levels[serving.endpoint, serving.model] = gate
         return levels
 
     async def _make_hand(self) -> Hand:
@@ -106,8 +106,9 @@ class ProcessesRun(DrivenRun):
         return self._pool.found()
 
     def _show(self, line: str, times: int) -> None:
-        """Say what a worker has said by now so many times; what all say, as of an endpoint, is told
-        as one would.
+        """Say what a worker has said by now so many times.
+
+        What all say, as of an endpoint, is told as one of them would.
         """
         if times > self._shown[line]:
             self._shown[line] = times
@@ -120,10 +121,12 @@ class _Process:
     def __init__(
         self, process: asyncio.subprocess.Process, pool: LeasePool, show: Callable[[str, int], None]
     ) -> None:
-        self._process, self._pool, self._show = process, pool, show
-        self._numbers = itertools.count()
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._said = Counter[str]()
+        self._process = process
+        self._pool = pool
+        self._show = show
+        self._numbers = itertools.count()  # of calls
+        self._waiting: dict[int, asyncio.Future[Any]] = {}  # for answers, by the call's number
+        self._times_said = Counter[str]()
         self._lost = ""
         self._listening = asyncio.create_task(self._listen())
 
@@ -176,8 +179,17 @@ class _Process:
         self.end()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._process.wait(), END_SECONDS)
+        await self._close_stdin()
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def _close_stdin(self) -> None:
+        """Take what came of the last write to a worker that is gone; else asyncio prints it."""
+        stdin = self._process.stdin
+        assert stdin is not None
+        stdin.close()
+        with suppress(OSError, asyncio.TimeoutError):
+            await asyncio.wait_for(stdin.wait_closed(), END_SECONDS)
 
     def _send(self, *message: Any) -> None:
         assert self._process.stdin is not None
@@ -208,16 +220,17 @@ class _Process:
             if not future.done():
                 future.set_exception(WorkerLost(self._lost))
 
-    def _heed(self, what: str, *given: Any) -> None:
+    def _heed(self, what: str, *details: Any) -> None:
+        """Do what a message from the worker asks for."""
         if what == "renew":
-            number, report = given
+            number, report = details
             self._send("grant", number, self._pool.renew(report))
         elif what == "say":
-            [line] = given
-            self._said[line] += 1
-            self._show(line, self._said[line])
+            [line] = details
+            self._times_said[line] += 1
+            self._show(line, self._times_said[line])
         else:
-            number, answer = given
+            number, answer = details
             future = self._waiting.pop(number)
             if not future.done():  # who asked may wait no longer
                 future.set_result(answer)
@@ -225,8 +238,9 @@ class _Process:
 
 def pickled(thing: Any) -> bytes:
     """`thing` for another process of this machine. Raises SpecError for what can't be pickled."""
+    file = BytesIO()
     try:
-        _Pickler(file := BytesIO()).dump(thing)
+        _Pickler(file).dump(thing)
     except (TypeError, AttributeError, pickle.PicklingError) as error:
         way = "what holds a lock, a file or a connection should make it when it is first asked"
         raise SpecError(f"the steps can't be sent to other processes: {error}; {way}") from None
@@ -234,8 +248,10 @@ def pickled(thing: Any) -> bytes:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles servings with their keys, as no other reads the pipe, and a function whose name in
-    its module stands for an object that was made of it, as by a decorator.
+    """Pickles what pickle does, and two things more.
+
+    These are servings with their keys, as no other reads the pipe, and a function whose name in its
+    module stands for an object that was made of it, as by a decorator.
     """
 
     def reducer_override(self, thing: Any) -> Any:

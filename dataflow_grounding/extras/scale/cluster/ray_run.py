@@ -30,10 +30,12 @@ from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report
 from dataflow_grounding.serving.base import check_counts
 
 # shards: several for each worker, as long as not too many files are open at once
-FEWEST, EACH, MOST = 8, 4, 256
+FEWEST = 8
+EACH = 4
+MOST = 256
 LEAVE_SECONDS = 30.0
-# without any worker: it is said, then each minute; a Ray of our own gives up
-SAY_SECONDS, START_SECONDS = 8.0, 60.0
+SAY_SECONDS = 8.0  # without any worker, until it is said
+START_SECONDS = 60.0  # between saying it again; a Ray of our own gives up after so long
 # without the head of the cluster, which some can start anew; after 60 its workers end themselves
 HEAD_SECONDS = 30.0
 NO_LIMIT = 10**6  # of requests in flight to an endpoint: each worker has its own
@@ -48,21 +50,21 @@ _SET = {
 class RayRun(DrivenRun):
     """One pass over a source by workers on Ray, which leaves what a Run in this process would.
 
-    `address` and `workers` are those of `Pipeline.run_on_ray`, `given` is what a Run is given.
+    `address` and `workers` are those of `Pipeline.run_on_ray`, `arguments` are a Run's.
     """
 
     whose = "Ray"
 
-    def __init__(self, address: str | None, workers: int | None, *given: Any) -> None:
+    def __init__(self, address: str | None, workers: int | None, *arguments: Any) -> None:
         if not isinstance(address, str | None):
             what = f"Ray's address should be a text, and {type(address).__name__} is none"
             raise SpecError(f"{what}: rows are read from the pipeline's FileStorage")
         check_counts(workers=1 if workers is None else workers)
-        super().__init__(*given)
-        self._address, self._count = address, workers
-        self._gpus: float = max(
-            (getattr(step.operator.serving, "num_gpus", 0) for step in self.steps), default=0
-        )
+        super().__init__(*arguments)
+        self._address = address
+        self._count = workers
+        gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
+        self._gpus: float = max(gpus, default=0)
 
     def _ship(self, work: Work) -> bytes:
         return shipped(work)
@@ -121,8 +123,9 @@ class RayRun(DrivenRun):
             self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        """Stop where its head is gone, without which no worker can begin, or the pool, without
-        which none may send.
+        """Stop where its head is gone, or the pool.
+
+        Without the head no worker can begin, without the pool none may send.
         """
         address = self._ray.get_runtime_context().gcs_address
         listened = time.monotonic()
@@ -147,7 +150,8 @@ class _Actor:
     """A worker on Ray; see Hand."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
-        self._ray, self._actor = ray, actor
+        self._ray = ray
+        self._actor = actor
 
     async def begin(self, work: bytes) -> Wrong | None:
         wrong: Wrong | None = await self._answer(
@@ -183,19 +187,20 @@ def _last_line(error: Exception) -> str:
 
 def _own_modules() -> list[str]:
     """Where this process finds modules that aren't installed: beside a spec or a script."""
-    known = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
-    installed = tuple(os.path.join(place, "") for place in known)
-    own = (
-        os.path.join(os.path.abspath(place), "")
-        for place in sys.path
-        if os.path.isdir(place or ".")
-    )
-    return [place.rstrip(os.sep) for place in own if not place.startswith(installed)]
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
+    own = []
+    for path in sys.path:
+        folder = os.path.join(os.path.abspath(path), "")
+        if os.path.isdir(path or ".") and not folder.startswith(installed):
+            own.append(folder.rstrip(os.sep))
+    return own
 
 
 def _renewed(pool: Any, report: Report) -> Grant:
-    """What the pool grants, asked by a worker. Raises what keeps the pool from answering in a
-    moment.
+    """What the pool grants, asked by a worker.
+
+    Raises what keeps the pool from answering in a moment.
     """
     import ray
 
@@ -206,6 +211,7 @@ def _renewed(pool: Any, report: Report) -> Grant:
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
     """The module `ray`, with a cluster, and whether that is started here, to end with the block.
+
     Raises InputError.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _SET.items()})
@@ -222,22 +228,22 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
         "object_store_memory": 100 * 2**20,
     }
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if hasattr(inside := ray._private.worker, "print_to_stdstream"):
+    inside = ray._private.worker
+    if hasattr(inside, "print_to_stdstream"):
         # on standard output, of each worker that is lost
         inside.print_to_stdstream = lambda *_, **__: None
+    cluster = {"address": address} if address else own
     try:
-        if place := re.search(r"([^/@]+):(\d+)$", address or ""):  # Ray would try for minutes
-            socket.create_connection((place[1], int(place[2])), timeout=5).close()
-        ray.init(
-            log_to_driver=False,
-            configure_logging=False,
-            **({"address": address} if address else own),
-        )
+        host_and_port = re.search(r"([^/@]+):(\d+)$", address or "")
+        if host_and_port:  # Ray would try for minutes
+            host, port = host_and_port.groups()
+            socket.create_connection((host, int(port)), timeout=5).close()
+        ray.init(log_to_driver=False, configure_logging=False, **cluster)
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"can't reach Ray at {address}: {said}" if address else f"can't start Ray: {said}"
-        ) from None
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if address:
+            raise InputError(f"can't reach Ray at {address}: {why}") from None
+        raise InputError(f"can't start Ray: {why}") from None
     try:
         yield ray, address is None
     finally:
@@ -245,8 +251,9 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
 
 
 def _leave_cluster(ray: Any) -> None:
-    """End the connection; a head that doesn't answer, a machine that was cut off, say, keeps Ray
-    waiting for ever.
+    """End the connection.
+
+    A head that doesn't answer, a machine that was cut off, say, keeps Ray waiting for ever.
     """
     leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
@@ -268,10 +275,12 @@ async def _listens(address: str) -> bool:
 
 
 def _room(ray: Any) -> str:
-    has, free = ray.cluster_resources(), ray.available_resources()
-    kinds = [kind for kind in ("CPU", "GPU") if kind == "CPU" or has.get(kind)]
-    parts = [f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}" for kind in kinds]
-    return (
-        f"Ray has {' and '.join(parts)} free on"
-        f" {counted(sum(node['Alive'] for node in ray.nodes()), 'node')}"
-    )
+    """What the cluster has free, in words."""
+    has = ray.cluster_resources()
+    free = ray.available_resources()
+    parts = []
+    for resource in ("CPU", "GPU"):
+        if resource == "CPU" or has.get(resource):
+            parts.append(f"{free.get(resource, 0):g} of {has.get(resource, 0):g} {resource}")
+    nodes = counted(sum(node["Alive"] for node in ray.nodes()), "node")
+    return f"Ray has {' and '.join(parts)} free on {nodes}"

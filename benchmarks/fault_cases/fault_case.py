@@ -1,0 +1,145 @@
+"""What a case of the fault table is, and a server that knows which of its answers were good."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.places.workplace import Done, Files, Workplace, ended
+from dataflow_grounding.extras.testing import Fault, FaultRule, LoopbackServer
+from dataflow_grounding.extras.testing.faults import first_of
+from dataflow_grounding.extras.testing.received import ReceivedRequest
+
+IN_FLIGHT = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured. `twice_allowed` is how many questions may be paid for again: those in
+    flight at a kill.
+    """
+
+    sent: int = 0
+    twice: int = 0
+    lost: int = 0
+    twice_allowed: int = 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, what is promised of it (a sentence of docs/reliability.md), how it is played (False:
+    quickly), and the module that it needs.
+    """
+
+    name: str
+    promise: str
+    play: Callable[[Workplace, bool], Outcome]
+    needs: str = ""
+
+
+class Witness:
+    """A loopback server that notes which requests its rules spoilt."""
+
+    def __init__(self, rules: Sequence[FaultRule] = (), **settings: Any) -> None:
+        self.rules = list(rules)
+        self.spoilt: set[int] = set()
+        self.server = LoopbackServer(faults=self._rule, **settings)
+
+    def _rule(self, request: ReceivedRequest) -> Fault | None:
+        fault = first_of(self.rules)(request)
+        if fault is not None:
+            self.spoilt.add(request.index)
+        return fault
+
+    def __enter__(self) -> Witness:
+        self.server.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.stop()
+
+    @property
+    def sent(self) -> int:
+        """Requests received."""
+        return self.server.count()
+
+    @property
+    def twice(self) -> int:
+        """Good answers beyond the first to the same question."""
+        good = [
+            r for r in self.server.requests if r.status_sent == 200 and r.index not in self.spoilt
+        ]
+        return sum(count - 1 for count in Counter((r.text, r.image_digests) for r in good).values())
+
+
+@functools.cache
+def undisturbed(count: int) -> Files:
+    """The files of a run of `count` records in which nothing goes wrong."""
+    with tempfile.TemporaryDirectory() as folder, LoopbackServer() as server:
+        place = Workplace(Path(folder))
+        place.many(count)
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+        assert done.code == 0, done
+        return place.files()
+
+
+def lost_rows(place: Workplace, count: int) -> int:
+    """Rows r0 to r(count - 1) that are neither done nor named as failed."""
+    named = {record["image_id"] for record in place.annotations()} | {
+        line["id"] for line in place.failures()
+    }
+    return len({f"r{n}" for n in range(count)} - named)
+
+
+def calm(done: Done) -> None:
+    """No traceback, no page of text."""
+    assert "Traceback" not in done.err, done
+    assert "Internal error" not in done.err, done
+    assert all(len(line) < 700 for line in done.err.splitlines()), done
+
+
+def wait_until(true: Callable[[], bool], within: float = 30) -> None:
+    """Wait for something that another process does."""
+    end = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.002)
+
+
+@contextmanager
+def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Witness]:
+    """A server, and `count` records for it."""
+    place.many(count)
+    with Witness(latency=latency) as witness:
+        place.settings |= {
+            "vlm.openai.base_url": witness.server.base_url,
+            "workflow.max_workers": IN_FLIGHT,
+        }
+        yield witness
+
+
+def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
+    """Wait until the process has sent so many requests."""
+    wait_until(lambda: witness.sent >= sent or running.poll() is not None)
+    assert running.poll() is None or witness.sent >= sent, ended(running)
+
+
+def goes_on(place: Workplace, witness: Witness, count: int, allowed: int = 0) -> Outcome:
+    """The same command again ends it, and the files are those of an undisturbed run."""
+    witness.server.latency = 0.0
+    witness.rules.clear()
+    done = place.run()
+    calm(done)
+    assert done.code == 0, done
+    assert place.files() == undisturbed(count)
+    assert place.run().summary["requests"] == 0
+    assert not list(place.results.rglob("*.part"))
+    return Outcome(witness.sent, witness.twice, lost_rows(place, count), allowed)

@@ -1,0 +1,153 @@
+"""Faults of files: caches and manifests that are damaged or odd, inputs that change under a run."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.fault_cases.fault_case import Case, Outcome, at_work, calm, goes_on, reached_by
+from benchmarks.places.workplace import Workplace, caption, command, ended
+
+
+def damaged_memory(place: Workplace, full: bool) -> Outcome:
+    """What is remembered of each image is damaged in a way of its own."""
+    names = [f"{number}.jpg" for number in range(40)]
+    with at_work(place, 0) as witness:
+        for number, name in enumerate(names):
+            place.picture(name, (64 + number, 48))
+            os.utime(place.folder / name, (1e9, 1e9))  # a younger file is not remembered
+        place.rows(
+            {"image_path": name, "image_id": name, "caption": caption(n)}
+            for n, name in enumerate(names)
+        )
+        assert place.run().code == 0
+        files, kept = place.files(), place.results / ".ckpt" / "images.jsonl"
+        lines = [json.loads(text) for text in kept.read_text().splitlines()]
+        parts = [name for name in lines[0] if name != "key"]
+        for line, (part, wrong) in zip(
+            lines, itertools.product(parts, (None, "x", 640, "gone")), strict=False
+        ):
+            line[part] = wrong
+            if wrong == "gone":
+                del line[part]
+        kept.write_text("".join(json.dumps(line) + "\n" for line in lines) + "[]\n7\n")
+        (place.results / ".ckpt" / "finished.json").unlink()
+        again = ended(place.start())  # another process: this one knows the images
+        calm(again)
+        assert again.code == 0, again
+        assert again.summary["requests"] == 0, again
+        assert place.files() == files
+        return Outcome(witness.sent, witness.twice, len(names) - len(place.annotations()))
+
+
+def spoilt(whole: str) -> Iterator[str]:
+    """A JSON file damaged in every way: cut off, of other types, each of its values gone or
+    another.
+    """
+    yield from (
+        "",
+        whole[: len(whole) // 2],
+        "[1]",
+        "7",
+        "null",
+        '"x"',
+        "[" * 5000,
+        '{"a":' * 5000,
+        "\0" * 100,
+    )
+    value = json.loads(whole)
+    for place in list(places(value)):
+        for wrong in (None, [1, 2], "x", -5, 1e300, {"zzz": 1}):
+            changed = json.loads(whole)
+            *outer, last = place
+            inner = changed
+            for name in outer:
+                inner = inner[name]
+            inner[last] = wrong
+            yield json.dumps(changed)
+
+
+def places(value: Any) -> Iterator[tuple[Any, ...]]:
+    """Where all values of a JSON object are, inner ones too."""
+    items: Any = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for name, item in items:
+        yield (name,)
+        yield from ((name, *inner) for inner in places(item))
+
+
+def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
+    """A file left for later runs is damaged: nothing is asked again; what reads it fails with a
+    one-line error.
+    """
+    with at_work(place, 3) as witness:
+        assert place.run().code == 0
+        files, path, lost = place.files(), place.results / name, 0
+        ways = list(spoilt(path.read_text()))
+        for text in ways if full else ways[:9] + ways[9::7]:
+            path.write_text(text)
+            for arguments in (["report"], ["cost"], ["cost", "--json"]):
+                done = command([*arguments, str(place.results)])
+                calm(done)
+                assert done.code == 0, (done, text)
+            calm(place.run("--set-from", "pilot", "--dry-run"))
+            done = place.run()
+            calm(done)
+            assert (done.code, place.files()) == (0, files), (done, text)
+            lost += 3 - len(place.annotations())
+        assert witness.sent == 6
+        return Outcome(witness.sent, witness.twice, lost)
+
+
+def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
+    """While rows are read, some are added: in place, or by another file in its place."""
+    with at_work(place, 100, 0.02) as witness:
+        running = place.start()
+        reached_by(running, witness, 10)
+        if by_rename:
+            place.input.rename(place.folder / "earlier.jsonl")
+        place.rows(
+            {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)} for n in range(130)
+        )
+        done = ended(running)
+        calm(done)
+        assert done.code == 0, done
+        assert done.summary["notes"]["input_changed"] == 1
+        return goes_on(place, witness, 130)
+
+
+CHANGED = (
+    "The run ends with a warning and doesn't count as complete; the same command adds what is new."
+)
+PASSED_OVER = "What can't be read in it is ignored: nothing is asked again, no command fails."
+
+FILES: list[Case] = [
+    Case(
+        "damage to what is remembered of images",
+        "It is found out again, at no cost.",
+        damaged_memory,
+    ),
+    Case(
+        "a damaged finished.json", PASSED_OVER, functools.partial(odd_file, ".ckpt/finished.json")
+    ),
+    Case("a damaged run.json", PASSED_OVER, functools.partial(odd_file, "run.json")),
+    Case(
+        "an input that is written to while it is read",
+        CHANGED,
+        functools.partial(changed_input, False),
+    ),
+    Case(
+        "an input that is replaced while it is read",
+        CHANGED,
+        functools.partial(changed_input, True),
+    ),
+]

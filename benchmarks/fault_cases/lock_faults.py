@@ -1,0 +1,115 @@
+"""Two runs on one folder, where the system's own lock works and where it does not."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+from benchmarks.fault_cases.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    goes_on,
+    reached_by,
+    wait_until,
+)
+from benchmarks.places.workplace import REPOSITORY, Workplace, ended, process
+
+NO_FLOCK = """
+import fcntl
+def flock(*arguments):
+    raise OSError({number}, "no locks here")
+fcntl.flock = flock
+"""
+
+
+def no_flock(place: Workplace, full: bool) -> Outcome:
+    """A file system that knows no flock: a second run is refused, and a killed one keeps nobody
+    out.
+    """
+    sent = twice = lost = 0
+    for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)[: 3 if full else 1]:
+        here = Workplace(place.folder / str(number))
+        with at_work(here, 60, 0.1) as witness:
+            (here.folder / "sitecustomize.py").write_text(NO_FLOCK.format(number=number))
+            env = {"PYTHONPATH": f"{here.folder}{os.pathsep}{REPOSITORY}"}
+            first = here.start(env=env)
+            reached_by(first, witness, 10)
+            # longer than the second needs to begin, no matter how busy the machine
+            witness.server.latency = 60.0
+            second = ended(here.start(env=env))
+            calm(second)
+            assert second.code == 2, second
+            assert "another run is working" in second.err
+            assert f"process {first.pid}" in second.err
+            os.kill(first.pid, signal.SIGKILL)
+            first.communicate()
+            witness.server.latency = 0.0
+            before = witness.sent
+            assert ended(here.start(env=env)).code == 0
+            assert witness.sent > before
+            assert json.loads((here.results / ".ckpt" / "lock-2").read_text())["free"]
+            outcome = goes_on(here, witness, 60)
+        sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
+    return Outcome(sent, twice, lost, twice_allowed=3 * 8)
+
+
+def other_labels(place: Workplace, full: bool) -> Outcome:
+    """A second run of referring expressions, with other labels, in a first one's folder: it changes
+    nothing there.
+    """
+    with Witness(latency=4) as witness:
+        names = [place.picture(f"img/{n}.jpg") for n in range(12)]
+        specs = []
+        for which, box in (("one", "2 3 22 23"), ("other", "30 10 50 30")):
+            for name in names:
+                label = place.folder / which / f"{Path(name).stem}.txt"
+                label.parent.mkdir(exist_ok=True)
+                label.write_text(f"Car 0 0 0 {box} 0 0 0 0 0 0 0\n")
+            openai = {"base_url": witness.server.base_url, "model_name": "loopback"}
+            spec = {
+                "results_dir": str(place.results),
+                "autolabel_type": "image_referring_expression",
+                "image_referring_expression": {
+                    "vlm": {"backend": "openai", "box_format": "xyxy_px", "openai": openai},
+                    "data": {
+                        "image_dir": str(place.folder / "img"),
+                        "kitti_label_dir": str(place.folder / which),
+                    },
+                },
+            }
+            specs.append(place.folder / f"{which}.yaml")
+            specs[-1].write_text(json.dumps(spec))
+        first = process(["generate", "-e", str(specs[0]), "--no-progress"], cwd=place.folder)
+        wait_until(lambda: witness.sent >= 1 or first.poll() is not None)
+        seeds = place.results / "seed_annotations.jsonl"
+        before = seeds.read_bytes()
+        second = ended(
+            process(["generate", "-e", str(specs[1]), "--no-progress"], cwd=place.folder)
+        )
+        witness.server.latency = 0.0
+        assert second.code == 2, second
+        assert "another run is working" in second.err
+        assert seeds.read_bytes() == before
+        assert ended(first).code == 0
+        assert seeds.read_bytes() == before
+        done = {record["image_id"] for record in place.annotations()}
+        return Outcome(witness.sent, witness.twice, len(names) - len(done))
+
+
+LOCKS: list[Case] = [
+    Case(
+        "a file system without flock",
+        "A file with host, process and heartbeat stands in for the lock; a dead run locks nobody"
+        " out.",
+        no_flock,
+    ),
+    Case(
+        "a second run with other labels", "It is refused before it writes anything.", other_labels
+    ),
+]

@@ -1,0 +1,283 @@
+"""Faults of the machine and of the user's hands: full disks, damaged files, odd inputs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.fault_cases.fault_case import (
+    IN_FLIGHT,
+    Case,
+    Outcome,
+    at_work,
+    calm,
+    goes_on,
+    lost_rows,
+    reached_by,
+    undisturbed,
+)
+from benchmarks.places.workplace import REPOSITORY, Workplace, caption, ended
+from dataflow_grounding.extras.testing import faults, on
+
+
+def file_limit(place: Workplace, full: bool) -> Outcome:
+    """No file may grow past some size, at several sizes: the system's answer is the same as for a
+    full disk.
+    """
+    sizes = range(2_000, 60_000, 2_000 if full else 19_000)
+    sent = twice = lost = 0
+    for size in sizes:
+        here = Workplace(place.folder / str(size))
+        with at_work(here, 40, 0.002) as witness:
+            limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+            line = [sys.executable, "-m", "dataflow_grounding", *here.arguments()]
+            env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+            run = subprocess.run(
+                line, env=env, preexec_fn=limit, capture_output=True, text=True, timeout=60
+            )
+            assert run.returncode in (0, 130), run
+            assert "Traceback" not in run.stderr, run.stderr
+            assert "Internal error" not in run.stderr, run.stderr
+            assert run.returncode == 0 or "can't write" in run.stderr, run.stderr
+            outcome = goes_on(here, witness, 40)
+            assert outcome.sent <= 80 + IN_FLIGHT
+        sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
+    return Outcome(sent, twice, lost, twice_allowed=IN_FLIGHT * len(sizes))
+
+
+def full_disk(place: Workplace, full: bool) -> Outcome:
+    """A small disk of its own fills up; where none can be made, a limit on each file's size stands
+    in for it.
+    """
+    disk = place.folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        return file_limit(place, full)
+    try:
+        place.results = disk / "results"
+        with at_work(place, 200, 0.002) as witness:
+            stopped = ended(place.start())
+            calm(stopped)
+            assert stopped.code == 130, stopped
+            assert "can't write" in stopped.err, stopped
+            subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+            outcome = goes_on(place, witness, 200, IN_FLIGHT)
+            assert outcome.sent <= 400 + IN_FLIGHT
+            return outcome
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def not_writable(place: Workplace, full: bool) -> Outcome:
+    """A results folder that can't be written: told before the first request."""
+    with at_work(place, 3) as witness:
+        place.folder.joinpath("taken").write_text("a file")
+        blocked = [
+            place.folder / "taken",
+            place.folder / "taken" / "results",
+            Path("/proc/results"),
+        ]
+        if os.getuid():
+            place.folder.joinpath("mine").mkdir(mode=0o500)
+            blocked.append(place.folder / "mine" / "results")
+        for results in blocked:
+            stopped = place.run(f"results_dir={results}")
+            calm(stopped)
+            assert stopped.code == 2, stopped
+            assert "can't write" in stopped.err
+        assert witness.sent == 0
+        return goes_on(place, witness, 3)
+
+
+def two_at_once(place: Workplace, full: bool) -> Outcome:
+    """Two runs on one folder: the second is refused, the first goes on."""
+    with at_work(place, 20, 0.1) as witness:
+        running = place.start()
+        reached_by(running, witness, 1)
+        second = place.run()
+        calm(second)
+        assert second.code == 2, second
+        assert "another run is working" in second.err
+        assert ended(running).code == 0
+        assert witness.sent == 40
+        return goes_on(place, witness, 20)
+
+
+def torn_store(place: Workplace, full: bool) -> Outcome:
+    """The store of replies ends in the middle of a line, at random places."""
+    twice = sent = 0
+    with at_work(place, 10, 0) as witness:
+        assert place.run().code == 0
+        for number in range(20 if full else 3):
+            store = place.replies
+            whole = store.read_bytes()
+            cut = random.Random(number).randrange(1, len(whole))
+            store.write_bytes(whole[:cut])
+            lost = 20 - whole[:cut].count(b"\n")
+            (place.results / ".ckpt" / "finished.json").unlink()
+            before = witness.sent
+            outcome = goes_on(place, witness, 10)
+            assert witness.sent - before == lost, "what is whole in it is not asked again"
+            sent, twice = outcome.sent, outcome.twice
+        return Outcome(sent, twice, 0, twice_allowed=twice)
+
+
+def old_store(place: Workplace, full: bool) -> Outcome:
+    """A store whose lines have fewer keys, in another order."""
+    with at_work(place, 10, 0) as witness:
+        assert place.run().code == 0
+        lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
+        kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
+        place.replies.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        (place.results / ".ckpt" / "finished.json").unlink()
+        outcome = goes_on(place, witness, 10)
+        assert outcome.sent == 20
+        return outcome
+
+
+CLOCK = """
+import time
+_start, _true = time.time(), time.time_ns
+time.time = lambda: _start - 7200 - (_true() / 1e9 - _start) * 50
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+
+
+def clock_backwards(place: Workplace, full: bool) -> Outcome:
+    """The clock is two hours slow and runs backwards, 50 times as fast; the endpoint gives dates to
+    wait for.
+    """
+    with at_work(place, 20, 0.02) as witness:
+        witness.rules.append(on(faults.too_many_requests(1, http_date=True), times=6))
+        (place.folder / "sitecustomize.py").write_text(CLOCK)
+        start = time.monotonic()
+        done = ended(place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}))
+        calm(done)
+        assert done.code == 0, done
+        assert time.monotonic() - start < 60, "the wait is reckoned by the endpoint's clock"
+        assert witness.sent < 40 + 6 * 4
+        return goes_on(place, witness, 20)
+
+
+def long_input(place: Workplace, full: bool) -> Outcome:
+    """Very many lines: memory doesn't grow with them. Their images are missing, so that no request
+    takes time.
+    """
+    peaks = []
+    for count in (1_000, 1_000_000 if full else 20_000):
+        row = '{"image_path": "gone/%d.jpg", "caption": "A cup"}\n'
+        with open(place.input, "w") as file:
+            file.writelines(row % n for n in range(count))
+        line = [
+            sys.executable,
+            "-m",
+            "dataflow_grounding",
+            *place.arguments(**{"vlm.openai.base_url": "http://127.0.0.1:9"}),
+        ]
+        env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        with tempfile.TemporaryFile() as out:
+            running = subprocess.Popen(line, env=env, stdout=out, stderr=out)
+            _, status, used = os.wait4(running.pid, 0)
+            running.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            assert running.returncode == 4, out.read()
+        assert (place.results / "failures.jsonl").read_bytes().count(b"\n") == count
+        peaks.append(used.ru_maxrss / 1024)
+    assert peaks[1] - peaks[0] < 30, f"{peaks} MB"
+    return Outcome()
+
+
+def from_a_pipe(place: Workplace, full: bool) -> Outcome:
+    """The input comes through a pipe, slowly, and only once."""
+    with at_work(place, 30) as witness:
+        lines = [
+            json.dumps({"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}) + "\n"
+            for n in range(30)
+        ]
+        for _ in range(2):
+            running = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "dataflow_grounding",
+                    *place.arguments(**{"data.input_jsonl": "/dev/stdin"}),
+                ],
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                cwd=place.folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            done = ended_with_input(running, lines)
+            assert done == 0
+            assert place.files() == undisturbed(30)
+            assert witness.sent == 60, "the second time nothing is sent"
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 30))
+
+
+def ended_with_input(running: subprocess.Popen[str], lines: list[str]) -> int:
+    """Write the lines bit by bit, then wait."""
+    assert running.stdin
+    for number in range(0, len(lines), 10):
+        running.stdin.write("".join(lines[number : number + 10]))
+        running.stdin.flush()
+        time.sleep(0.05)
+    _, err = running.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return running.returncode
+
+
+KEPT = (
+    "The run stops with a one-line error; once there is room, the same command goes on and pays"
+    " again at most for what was in flight."
+)
+MACHINE: list[Case] = [
+    Case("disk full", KEPT, full_disk),
+    Case("files that may not grow (a quota)", KEPT, file_limit),
+    Case(
+        "a results folder that can't be written",
+        "Reported before the first request, exit 2.",
+        not_writable,
+    ),
+    Case(
+        "two runs on one results folder at once",
+        "The second is refused with a one-line error, exit 2.",
+        two_at_once,
+    ),
+    Case(
+        "a torn store of replies",
+        "The torn line is dropped and asked again; whole lines are kept.",
+        torn_store,
+    ),
+    Case(
+        "a store written by an older version",
+        "Lines with fewer keys are read as far as they go.",
+        old_store,
+    ),
+    Case(
+        "a clock that runs backwards",
+        "Nothing depends on the local clock: waits are measured by a steady one, dates against the"
+        " endpoint's own.",
+        clock_backwards,
+    ),
+    Case(
+        "a million-line input",
+        "Rows are read a few at a time: memory doesn't grow with the input.",
+        long_input,
+    ),
+    Case(
+        "an input that is a pipe",
+        "Read once, in a stream; resuming works by the replies.",
+        from_a_pipe,
+    ),
+]

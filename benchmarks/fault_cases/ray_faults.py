@@ -1,0 +1,209 @@
+"""Faults of a cluster: head, pool of leases, workers and driver lost or frozen, and an object store
+that is full.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from benchmarks.fault_cases.fault_case import (
+    IN_FLIGHT,
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    goes_on,
+    reached_by,
+    wait_until,
+)
+from benchmarks.places.workplace import REPOSITORY, Workplace, ended
+
+RAY = ("--engine", "ray", "--workers", "2")
+QUICK = """
+import sys
+import dataflow_grounding.extras.scale.cluster.ray_run as ray_run
+ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
+ray_run.MOST_SILENCES = 3
+from dataflow_grounding.cli.main import main
+main()
+"""
+FULL = """
+import os, sys
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_local_fs_capacity_threshold"] = "1"  # a disk that is nearly full does, too
+import numpy, ray
+from ray.cluster_utils import Cluster
+there = Cluster(initialize_head=True, head_node_args={
+    "num_cpus": 4, "include_dashboard": False, "object_store_memory": 80 * 2**20})
+ray.init(address=there.address, log_to_driver=False, configure_logging=False)
+kept = [ray.put(numpy.zeros(2**22, "uint8")) for _ in range(40)]
+print(there.address, flush=True)
+sys.stdin.read()
+ray.shutdown()
+there.shutdown()
+"""
+"""A cluster with twice as much in its store as that has room for, until its standard input ends."""
+
+
+def family(pid: int) -> dict[int, str]:
+    """A process and those that came of it, with their command lines."""
+    told = subprocess.run(
+        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+    ).stdout
+    lines = (line.split(None, 2) for line in told.splitlines()[1:])
+    processes = [(int(own), int(parent), what) for own, parent, what in lines]
+    found = {pid: ""}
+    while more := {
+        own: what for own, parent, what in processes if parent in found and own not in found
+    }:
+        found |= more
+    return found
+
+
+def driver(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
+    """A run on Ray that waits for less long than usual."""
+    line = [sys.executable, "-c", QUICK, *place.arguments(*(arguments or RAY))]
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, env=env, cwd=place.folder, stdout=pipe, stderr=pipe, text=True)
+
+
+@contextmanager
+def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> Iterator[None]:
+    """Send a signal to the first process of a driver's that is called so; one that was frozen ends
+    with the block.
+    """
+    pid = min(
+        pid for pid, called in family(running.pid).items() if what in called.partition(" ")[0]
+    )
+    os.kill(pid, how)
+    try:
+        yield
+    finally:
+        if how == signal.SIGSTOP:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bool], Outcome]:
+    """One process is killed or frozen; the run says so and stops with 130, or, with nothing to say,
+    finishes.
+    """
+
+    def play(place: Workplace, full: bool) -> Outcome:
+        with at_work(place, 300, 0.2) as witness:
+            running = driver(place)
+            reached_late(running, witness, 100)
+            with struck(running, what, how):
+                done = ended(running, 90)
+            calm(done)
+            assert done.code == (130 if said else 0), done
+            assert said in done.err, done
+            lines = [
+                line
+                for line in done.err.splitlines()
+                if not line.startswith("No worker has begun yet")
+            ]
+            assert len(lines) == bool(said), done
+            return goes_on(place, witness, 300, 2 * IN_FLIGHT)
+
+    return play
+
+
+def killed(place: Workplace, full: bool) -> Outcome:
+    """A worker, then the driver is killed, several times; then the same command goes on."""
+    rounds = 3 if full else 1
+    with at_work(place, 300, 0.1) as witness:
+        for number in range(rounds):
+            running = driver(place)
+            reached_late(running, witness, 500 * number / rounds + 60)
+            with struck(running, "ray::Worker", signal.SIGKILL):
+                reached_late(running, witness, 500 * number / rounds + 120)
+            running.kill()
+            running.communicate()
+        done = ended(driver(place), 120)
+        calm(done)
+        assert done.code == 0, done
+        return goes_on(place, witness, 300, 4 * IN_FLIGHT * rounds)
+
+
+@contextmanager
+def full_store(place: Workplace) -> Iterator[str]:
+    """A cluster of its own whose object store is full; gives its address."""
+    log = place.folder / "ray.log"
+    pipe = subprocess.PIPE
+    with log.open("w") as stderr:
+        cluster = subprocess.Popen(
+            [sys.executable, "-c", FULL], stdin=pipe, stdout=pipe, stderr=stderr, text=True
+        )
+    assert cluster.stdin
+    assert cluster.stdout
+    try:
+        for line in cluster.stdout:
+            address = line.strip()
+            if address.rpartition(":")[2].isdecimal():
+                break
+        else:
+            raise ClusterNotStarted(log.read_text()[-3000:])
+        yield address
+    finally:
+        cluster.stdin.close()
+        cluster.wait(60)
+
+
+class ClusterNotStarted(Exception):
+    """Ray's own cluster ended before it said its address; with the end of its log."""
+
+
+def store_full(place: Workplace, full: bool) -> Outcome:
+    """What is asked and answered doesn't go through Ray's object store."""
+    try:
+        return generated_beside_a_full_store(place)
+    except ClusterNotStarted:
+        # Ray picks ports before it binds them: another process may take one in between
+        return generated_beside_a_full_store(place)
+
+
+def generated_beside_a_full_store(place: Workplace) -> Outcome:
+    with full_store(place) as address, at_work(place, 60, 0.02) as witness:
+        done = ended(driver(place, *RAY, "--ray-address", address), 120)
+        calm(done)
+        assert done.code == 0, done
+        return goes_on(place, witness, 60)
+
+
+def reached_late(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
+    """Wait until it has sent so many requests; Ray may take a while to start."""
+    wait_until(lambda: witness.sent >= sent or running.poll() is not None, 120)
+    reached_by(running, witness, sent)
+
+
+STOPS = (
+    "The run stops with a one-line error, exit 130; the same command goes on and pays again at most"
+    " for what was in flight."
+)
+GOES_ON = "The run goes on, and pays again at most for what was in flight."
+ON_RAY: list[Case] = [
+    Case("Ray: workers and the driver killed", GOES_ON, killed, "ray"),
+    Case("Ray: a worker freezes", GOES_ON, losing("ray::Worker", signal.SIGSTOP, ""), "ray"),
+    Case(
+        "Ray: the pool of leases is lost",
+        STOPS,
+        losing("ray::LeasePool", signal.SIGKILL, "lost the pool"),
+        "ray",
+    ),
+    Case(
+        "Ray: the head of the cluster is lost",
+        STOPS,
+        losing("/gcs_server", signal.SIGKILL, "is gone"),
+        "ray",
+    ),
+    Case("Ray: the head doesn't answer", GOES_ON, losing("/gcs_server", signal.SIGSTOP, ""), "ray"),
+    Case("Ray: an object store that is full", GOES_ON, store_full, "ray"),
+]

@@ -1,0 +1,244 @@
+"""Faults in pipelines written by hand: clumsy operators, changed steps, notebooks, servings that
+say nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, wait_until
+from benchmarks.places.workplace import REPOSITORY, Workplace
+from dataflow_grounding import (
+    ExpressionExtractor,
+    FileStorage,
+    OpenAIServing,
+    Operator,
+    PhraseGrounder,
+    Pipeline,
+    Serving,
+    operator,
+)
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.serving import Reply
+from dataflow_grounding.tasks import Request
+
+COUNT = 24
+ODD = 7
+
+
+class Custom(Operator):
+    """A user's step, which does as `on_odd` does with one record."""
+
+    name = "custom"
+    input_keys = {"expressions": "expressions"}
+    output_keys = {"count": "count"}
+
+    def __init__(self, on_odd: Callable[[], Any]) -> None:
+        self.on_odd = on_odd
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """How many expressions there are."""
+        if record["image_id"] == f"r{ODD}":
+            found = self.on_odd()
+            return await found if asyncio.isfuture(found) else found  # type: ignore[no-any-return]
+        return {self.keys.count: len(record["expressions"])}
+
+
+@operator(reads=["expressions"], writes=["expression_count"])
+def count(record: Record) -> Update:
+    """How many expressions there are."""
+    return {"expression_count": len(record["expressions"])}
+
+
+class ByHand(Pipeline):
+    """Extraction, grounding, and a step of the user's between them if there is one."""
+
+    def __init__(
+        self, folder: Path, serving: Serving, between: Operator | None = None, prefix: str = "step"
+    ) -> None:
+        self.storage = FileStorage(str(folder / "captions.jsonl"), str(folder / "cache"), prefix)
+        self.extractor, self.between = ExpressionExtractor(serving), between
+        self.grounder = PhraseGrounder(serving, check_every=None)
+
+    def forward(self) -> None:
+        """All steps."""
+        self.extractor.run(self.storage.step())
+        if self.between is not None:
+            self.between.run(self.storage.step())
+        self.grounder.run(self.storage.step())
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file; none where it isn't there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def serving_of(witness: Witness) -> OpenAIServing:
+    """The loopback server's."""
+    return OpenAIServing(witness.server.base_url, "loopback", box_format="xyxy_px", max_workers=8)
+
+
+def clumsy(on_odd: Callable[[], Any], place: Workplace, full: bool) -> Outcome:
+    """Its record fails with a sentence, and every other one is there."""
+    place.many(COUNT)
+    sent = twice = lost = 0
+    for compiled in (True, False):
+        folder = place.folder / str(compiled)
+        folder.mkdir()
+        (folder / "captions.jsonl").write_text(
+            place.input.read_text().replace('"a.jpg"', json.dumps(str(place.folder / "a.jpg")))
+        )
+        with Witness() as witness:
+            pipeline = ByHand(folder, serving_of(witness), Custom(on_odd))
+            if compiled:
+                pipeline.compile()
+            summary = pipeline.forward()
+            assert (summary.done, summary.failed, summary.exit_code) == (COUNT - 1, 1, 1), summary
+            done = {row["image_id"] for row in rows(folder / "cache" / "step_step3.jsonl")}
+            [failure] = rows(folder / "cache" / "step_failures.jsonl")
+            assert (failure["id"], failure["kind"]) == (f"r{ODD}", "operator_failed"), failure
+            assert "custom" in failure["message"]
+            sent, twice = sent + witness.sent, twice + witness.twice
+            lost += len({f"r{n}" for n in range(COUNT)} - done - {failure["id"]})
+    return Outcome(sent, twice, lost)
+
+
+def cancels_itself() -> Any:
+    """What awaits something that was cancelled."""
+    task = asyncio.ensure_future(asyncio.sleep(5))
+    task.cancel()
+    return task
+
+
+def raises(error: BaseException) -> Callable[[], Any]:
+    """Raises it."""
+
+    def on_odd() -> Any:
+        raise error
+
+    return on_odd
+
+
+def steps_changed(place: Workplace, full: bool) -> Outcome:
+    """A step put in, taken out, another prefix: nothing is asked again."""
+    place.many(COUNT)
+    with Witness() as witness:
+        for between, prefix in ((None, "step"), (count, "step"), (None, "step"), (None, "other")):
+            assert (
+                ByHand(place.folder, serving_of(witness), between, prefix).forward().done == COUNT
+            )
+            assert witness.sent == 2 * COUNT, (between, prefix)
+        return Outcome(witness.sent, witness.twice)
+
+
+class Mute(Serving):
+    """Answers every question about boxes with nothing."""
+
+    model = "mute"
+    box_format = "xyxy_px"
+    takes_probes = False
+
+    async def answer(self, request: Request[Any]) -> Reply | str:
+        """No text, as an SDK's content may be."""
+        if request.task == "phrase_grounding":
+            return Reply(None)  # type: ignore[arg-type]
+        return json.dumps(
+            {"cleaned_caption": "Alpha", "expressions": [{"text": "Alpha", "noun_chunk": "Alpha"}]}
+        )
+
+
+def no_text(place: Workplace, full: bool) -> Outcome:
+    """It is not an answer, and never `none`."""
+    place.many(COUNT)
+    summary = ByHand(place.folder, Mute()).forward()
+    assert (summary.failed, summary.failures["unreadable_reply"], summary.exit_code) == (
+        COUNT,
+        COUNT,
+        4,
+    ), summary
+    return Outcome()
+
+
+CELL = """
+import asyncio, sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from benchmarks.fault_cases.script_faults import ByHand, OpenAIServing
+
+def cell():
+    serving = OpenAIServing({url!r}, "loopback", box_format="xyxy_px", max_workers=8)
+    pipeline = ByHand(Path("."), serving)
+    pipeline.compile()
+    return pipeline.forward()
+
+async def notebook():
+    for _ in range(2):  # the cell is run, interrupted, and run again
+        try:
+            print(cell().done, flush=True)
+            break
+        except BaseException as error:
+            print(type(error).__name__, flush=True)
+
+asyncio.new_event_loop().run_until_complete(notebook())
+"""
+
+
+def notebook(place: Workplace, full: bool) -> Outcome:
+    """A cell is interrupted while a loop is running, as a notebook's is, and run again at once."""
+    place.many(COUNT)
+    with Witness(latency=0.15) as witness:
+        path = [str(REPOSITORY)]
+        (place.folder / "cell.py").write_text(CELL.format(path=path, url=witness.server.base_url))
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running = subprocess.Popen([sys.executable, "cell.py"], cwd=place.folder, **pipes)
+        wait_until(lambda: witness.sent >= 12 or running.poll() is not None)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+        assert out.split() == ["Interrupted", str(COUNT)], out + err
+        assert witness.sent == 2 * COUNT, witness.sent
+        done = {row["image_id"] for row in rows(place.folder / "cache" / "step_step2.jsonl")}
+        return Outcome(witness.sent, witness.twice, COUNT - len(done))
+
+
+FAILS = "It fails its record with a one-line error; all other records are there, and counted."
+
+SCRIPTS: list[Case] = [
+    *(
+        Case(
+            f"an operator that {what}",
+            FAILS,
+            lambda place, full, on_odd=on_odd: clumsy(on_odd, place, full),
+        )
+        for what, on_odd in {
+            "lets a CancelledError out": raises(asyncio.CancelledError()),
+            "awaits a cancelled task": cancels_itself,
+            "returns None": lambda: None,
+            "returns a list": lambda: [1],
+            "calls sys.exit": raises(SystemExit(3)),
+            "raises GeneratorExit": raises(GeneratorExit()),
+        }.items()
+    ),
+    Case(
+        "steps put in, taken out, filed under another name",
+        "Replies are found by their question, whichever step asks it: nothing is asked again.",
+        steps_changed,
+    ),
+    Case(
+        "a serving that answers without a text",
+        "No text is an unreadable reply, and never `none`.",
+        no_text,
+    ),
+    Case(
+        "the interrupt of a notebook",
+        "The run ends with the cell; the cell, run again, goes on and pays for nothing twice.",
+        notebook,
+    ),
+]

@@ -1,0 +1,288 @@
+"""Faults of shards and of folders from a stranger: kills while files are written, names, links,
+damage, clocks.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+from benchmarks.fault_cases.fault_case import (
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    goes_on,
+    lost_rows,
+    reached_by,
+    undisturbed,
+)
+from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command, ended, process
+from dataflow_grounding.extras.testing import faults, on
+
+STEP = "step_1_grounding/annotations.jsonl"
+
+
+def _merged(place: Workplace) -> Done:
+    return command(["merge", str(place.results), "--no-report", "--json"])
+
+
+def _killed_after(running: subprocess.Popen[str], seconds: float) -> bool:
+    """Whether a process was still there to be killed."""
+    time.sleep(seconds)
+    if running.poll() is None:
+        os.kill(running.pid, signal.SIGKILL)
+    running.communicate()
+    return running.returncode == -signal.SIGKILL
+
+
+def killed_while_writing(place: Workplace, full: bool) -> Outcome:
+    """kill -9 at random moments of three shards and of `merge`, most of them when files are
+    written.
+    """
+    count, times = 60, 8 if full else 1
+    chance, kills = random.Random(7), 0
+    with at_work(place, count, 0) as witness:
+        for shard in ("1/3", "2/3", "3/3"):
+            start = time.monotonic()
+            assert ended(place.start("--shard", shard)).code == 0
+            takes = time.monotonic() - start
+            for _ in range(times):
+                written = (
+                    place.results / "shards" / shard.replace("/", "-of-") / STEP.partition("/")[0]
+                )
+                shutil.rmtree(written, ignore_errors=True)  # so that all is written anew
+                kills += _killed_after(
+                    place.start("--shard", shard), chance.uniform(0.5, 1.0) * takes
+                )
+            assert ended(place.start("--shard", shard)).code == 0
+        for _ in range(times):
+            merging = process(["merge", str(place.results), "--no-report"])
+            kills += _killed_after(merging, chance.uniform(0.4, 0.9) * takes)
+            assert set(place.files()) <= {
+                None,
+                *undisturbed(count),
+            }, "each file is whole, or not there"
+        done = _merged(place)
+        assert done.code == 0, done
+        assert place.files() == undisturbed(count)
+        assert not full or kills
+        assert not list(place.results.rglob("*.part"))
+        return Outcome(witness.sent, witness.twice, lost_rows(place, count), 8 * kills)
+
+
+def names_of_others(place: Workplace, full: bool) -> Outcome:
+    """A shard's run.json names files outside of the results, with what it would write there beside
+    it.
+    """
+    with at_work(place, 6, 0) as witness:
+        place.results = place.folder / "a" / "b" / "results"
+        assert place.run("--shard", "1/1").code == 0
+        shard = place.results / "shards" / "1-of-1"
+        run = json.loads((shard / "run.json").read_text())
+        victim = place.folder / "a" / ".profile"
+        for name in (
+            "../../.profile",
+            str(victim),
+            "step_1_x/../../../.profile",
+            ".ckpt/lock",
+            "run.json",
+            "a\nb",
+        ):
+            victim.write_text("mine\n")
+            changed = {**run["shard"], "files": [run["shard"]["files"][0], name]}
+            for unknown in ("digests", "bytes"):
+                changed.pop(unknown, None)
+            (shard / "run.json").write_text(json.dumps({**run, "shard": changed}))
+            if ".profile" in name and not os.path.isabs(name):
+                brought = os.path.normpath(shard / name)
+                for ending in ("", ".lines"):
+                    shutil.copy(f"{shard / STEP}{ending}", f"{brought}{ending}")
+            done = _merged(place)
+            calm(done)
+            assert (done.code, victim.read_text()) == (2, "mine\n"), (name, done)
+        (shard / "run.json").write_text(json.dumps(run))
+        assert _merged(place).code == 0
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 6))
+
+
+def damaged_places(place: Workplace, full: bool) -> Outcome:
+    """The file that says where a shard's rows stood is damaged: turned round, cut, another's."""
+    with at_work(place, 20, 0) as witness:
+        for number in (1, 2):
+            assert place.run("--shard", f"{number}/2").code == 0
+        one, two = (
+            place.results / "shards" / f"{number}-of-2" / f"{STEP}.lines" for number in (1, 2)
+        )
+        whole = one.read_bytes()
+        for data in (
+            whole[::-1],
+            whole[:-8],
+            whole[:-3],
+            two.read_bytes(),
+            b"\0" * len(whole),
+            b"",
+        ):
+            one.write_bytes(data)
+            done = _merged(place)
+            calm(done)
+            assert done.code == 2, done
+            assert not place.files().annotations
+        one.write_bytes(whole)
+        assert _merged(place).code == 0
+        assert place.files() == undisturbed(20)
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 20))
+
+
+def links(place: Workplace, full: bool) -> Outcome:
+    """Links to somebody's files stand where a run, `merge`, `apply` and `report` are to write
+    theirs.
+    """
+    with at_work(place, 6, 0) as witness:
+        victim = place.folder / "precious.txt"
+        victim.write_text("mine\n")
+        names = [
+            "annotations.jsonl.part",
+            "failures.jsonl.part",
+            "run.json.part",
+            f"{STEP}.part",
+            f"{STEP}.lines.part",
+        ]
+        for folder in (place.results, place.results / "shards" / "1-of-1"):
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).symlink_to(victim)
+            for name in (
+                "annotations.reviewed.jsonl.part",
+                "report.html.part",
+                ".ckpt/finished.json.part",
+            ):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.link(victim, folder / name)
+        assert place.run("--shard", "1/1").code == 0
+        assert _merged(place).code == 0
+        for arguments in (["report"], ["apply"]):
+            calm(command([*arguments, str(place.results)]))
+        assert place.run().code == 0
+        assert victim.read_text() == "mine\n"
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 6))
+
+
+def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
+    """Pictures are replaced after one shard has seen them, and before the next begins."""
+    with at_work(place, 0) as witness:
+        names = [place.picture(f"p{number}.jpg") for number in range(8)]
+        place.rows(
+            {"image_path": n, "image_id": f"r{number}", "caption": n}
+            for number, n in enumerate(names)
+        )
+        assert place.run("--shard", "1/2").code == 0
+        for name in names:
+            place.picture(name, (80, 60))
+        assert place.run("--shard", "2/2").code == 0
+        done = _merged(place)
+        assert "1-of-2 are not those that it has seen: run that shard again" in done.err, done
+        assert place.run("--shard", "1/2").code == 0
+        done = _merged(place)
+        assert "not those" not in done.err, done
+        assert {record["width"] for record in place.annotations()} == {80}
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 8))
+
+
+def better_elsewhere(place: Workplace, full: bool) -> Outcome:
+    """A shard's replies can't be read; another part of the run has asked again, and
+    was answered.
+    """
+    place.many(6)
+    with Witness([on(faults.says("?"), task="phrase_grounding")]) as witness:
+        place.settings |= {
+            "vlm.openai.base_url": witness.server.base_url,
+            "workflow.max_attempts": 1,
+        }
+        assert place.run("--shard", "1/1").code == 4
+        witness.rules.clear()
+        assert place.run("--retry-failed").code == 0
+        before = witness.sent
+        done = place.run("--shard", "1/1")
+        assert (done.code, witness.sent) == (0, before), done
+        assert _merged(place).code == 0
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 6))
+
+
+JUMPS = """
+import random, time
+_true, _chance = time.time_ns, random.Random(3)
+time.time_ns = lambda: _true() + _chance.choice((0, 1, -1)) * 86400 * 10**9 * _chance.randrange(400)
+time.time = lambda: time.time_ns() / 1e9
+"""
+
+
+def clock_that_jumps(no_flock: bool, place: Workplace, full: bool) -> Outcome:
+    """The clock jumps by up to a year with each look at it; pictures are of the next year; a run is
+    killed.
+    """
+    from benchmarks.fault_cases.lock_faults import NO_FLOCK
+
+    with at_work(place, 40, 0.02) as witness:
+        os.utime(place.folder / "a.jpg", (time.time() + 3e7,) * 2)
+        code = JUMPS + (NO_FLOCK.format(number=38) if no_flock else "")
+        (place.folder / "sitecustomize.py").write_text(code)
+        env = {"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}
+        running = place.start(env=env)
+        reached_by(running, witness, 30)
+        running.kill()
+        running.communicate()
+        done = ended(place.start(env=env))
+        calm(done)
+        assert done.code == 0, done
+        again = ended(place.start(env=env))
+        assert again.summary["requests"] == 0, again
+        return goes_on(place, witness, 40, allowed=8)
+
+
+_WRITTEN = (
+    "Each file is whole or not there; the same commands go on, and leave what one undisturbed run"
+    " would."
+)
+
+SHARDS: list[Case] = [
+    Case("shards and merge killed while they write", _WRITTEN, killed_while_writing),
+    Case(
+        "a shard that names others' files",
+        "Only names of steps' files are taken, within the folder: exit 2, nothing is written.",
+        names_of_others,
+    ),
+    Case(
+        "a shard whose files are damaged",
+        "`merge` takes files only as their shard left them: exit 2, nothing is written.",
+        damaged_places,
+    ),
+    Case("links where files are to be written", "They are removed, never written through.", links),
+    Case(
+        "pictures replaced between two shards",
+        "`merge` warns, and names the shard; run again, it asks about those alone.",
+        replaced_between_shards,
+    ),
+    Case(
+        "replies that another part of the run has better",
+        "A reply that can be read goes before one that can't, whichever part of the run has it.",
+        better_elsewhere,
+    ),
+    Case(
+        "a clock that jumps, and pictures of next year",
+        "Nothing depends on the local clock; a picture with a time to come is looked at anew.",
+        functools.partial(clock_that_jumps, False),
+    ),
+    Case(
+        "a clock that jumps, where there is no flock",
+        "Nothing depends on the local clock, the heartbeat neither.",
+        functools.partial(clock_that_jumps, True),
+    ),
+]

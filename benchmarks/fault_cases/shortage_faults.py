@@ -1,0 +1,195 @@
+"""Faults of a machine short of something, and of pictures that change unseen: no record is to blame
+for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.fault_cases.fault_case import Case, Outcome, at_work, calm, lost_rows
+from benchmarks.places.workplace import REPOSITORY, Workplace, caption, ended
+
+HOG = """
+import os, threading, time
+from dataflow_grounding.engine import workers
+workers.BUSY_SECONDS = {patience}
+def hog():  # takes all files that the process may open, and each that it closes
+    while not os.path.exists({go!r}):
+        time.sleep(0.005)
+    taken, end = [], time.monotonic() + {seconds}
+    while time.monotonic() < end:
+        try:
+            taken.append(os.dup(0))
+        except OSError:
+            time.sleep(0.005)
+    for handle in taken:
+        os.close(handle)
+threading.Thread(target=hog, daemon=True).start()
+"""
+
+
+def pictures(place: Workplace, count: int) -> None:
+    """Rows with a picture each."""
+    names = [place.picture(f"{number}.jpg", (64 + number, 48)) for number in range(count)]
+    place.rows(
+        {"image_path": name, "image_id": f"r{n}", "caption": caption(n)}
+        for n, name in enumerate(names)
+    )
+
+
+def limited(place: Workplace, files: int, hog: str = "") -> subprocess.Popen[str]:
+    """A run that may open so many files."""
+    (place.folder / "sitecustomize.py").write_text(hog)
+    return subprocess.Popen(
+        [sys.executable, "-m", "dataflow_grounding", *place.arguments()],
+        env={**os.environ, "PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"},
+        preexec_fn=functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def few_files(place: Workplace, full: bool) -> Outcome:
+    """Far more workers than connections can be open."""
+    count = 500 if full else 150
+    with at_work(place, 0, 0.1) as witness:
+        pictures(place, count)
+        place.settings["workflow.max_workers"] = 100
+        for files in (64, 40):
+            place.results = place.folder / str(files)
+            done = ended(limited(place, files), 120)
+            calm(done)
+            assert done.code == 0, done
+            assert not place.failures()
+        return Outcome(witness.sent, 0, lost_rows(place, count))
+
+
+def files_run_out(seconds: float, place: Workplace, full: bool) -> Outcome:
+    """Something in the process takes all files, and gives them back after a while, or later than
+    anybody waits.
+    """
+    with at_work(place, 0, 0.1) as witness:
+        pictures(place, 200)  # more than a busy machine has looked at when the files run out
+        go = place.folder / "go"
+        # no matter how busy the machine
+        witness.rules = [lambda request: go.touch() if request.index == 20 else None]
+        done = ended(
+            limited(
+                place,
+                64,
+                HOG.format(patience=1 if seconds > 60 else 60, go=str(go), seconds=seconds),
+            ),
+            60,
+        )
+        witness.rules = []
+        calm(done)
+        (place.folder / "sitecustomize.py").unlink()
+        if seconds > 60:
+            assert done.code == 130, done
+            assert "Too many open files" in done.err
+            assert "run the same command again" in done.err
+            assert not list(place.results.glob("*/annotations.jsonl"))
+        else:
+            assert done.code == 0, done
+        assert place.run().code == 0
+        assert not place.failures()
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 200))
+
+
+def bad_sector(place: Workplace, full: bool) -> Outcome:
+    """One file that the disk can't read, among good ones; `/proc/self/mem` answers like one."""
+    with at_work(place, 0) as witness:
+        pictures(place, 20)
+        bad = {"image_path": "/proc/self/mem", "image_id": "r20", "caption": caption(20)}
+        place.rows([*place.input.read_text().splitlines(), str(bad).replace("'", '"')])
+        (place.folder / "sitecustomize.py").write_text(
+            ""
+            if full
+            else "from dataflow_grounding.engine import workers; workers.BUSY_SECONDS = 1"
+        )
+        done = ended(
+            place.start(env={"PYTHONPATH": f"{place.folder}{os.pathsep}{REPOSITORY}"}), 100
+        )
+        calm(done)
+        assert done.code == 1, done
+        [failure] = place.failures()
+        assert (failure["kind"], failure["passing"]) == ("machine_busy", True), failure
+        assert "/proc/self/mem" in failure["message"]
+        return Outcome(witness.sent, witness.twice, lost_rows(place, 21))
+
+
+def swapped(place: Workplace, full: bool) -> Outcome:
+    """A picture is replaced by another of the same size and time; another temperature has all asked
+    again.
+    """
+    with at_work(place, 0) as witness:
+        names = [f"{number}.bmp" for number in range(6)]
+        for number, name in enumerate(names):
+            painted(place.folder / name, 30 * number)
+        place.rows(
+            {"image_path": name, "image_id": f"r{n}", "caption": caption(n)}
+            for n, name in enumerate(names)
+        )
+        assert place.run().code == 0
+        painted(place.folder / names[3], 240)
+        settings = {"vlm.openai.temperature": 0.1}
+        before = witness.sent
+        # another process: this one has the earlier picture in memory
+        done = ended(place.start(**settings))
+        calm(done)
+        assert done.code == 0, done
+        assert done.summary["notes"]["image_changed"] == 1
+        assert witness.sent - before == 12
+        assert (
+            len({digest for r in witness.server.requests[before:] for digest in r.image_digests})
+            == 6
+        )
+        for complete in (False, True):
+            again = ended(place.start(**settings)).summary
+            assert (again["requests"], again["already_complete"]) == (0, complete)
+        return Outcome(witness.sent, 0, lost_rows(place, 6))
+
+
+def painted(path: Path, level: int) -> None:
+    """A picture of one colour, whatever its colour of the same size and time."""
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), (level, 9, 9)).save(path)
+    os.utime(path, (1e9, 1e9))
+
+
+ANEW = "Noticed before it is sent: its record is done again, and the run doesn't count as complete."
+
+SHORTAGES: list[Case] = [
+    Case(
+        "ulimit -n 64 and 100 workers",
+        "No more requests are in flight than connections can be open.",
+        few_files,
+    ),
+    Case(
+        "open files that run out for a while",
+        "The run waits, as for anything that the machine is short of; no record fails because"
+        " of it.",
+        functools.partial(files_run_out, 3),
+    ),
+    Case(
+        "open files that run out for good",
+        "After a minute without progress the run stops with a one-line error; the same command"
+        " goes on.",
+        functools.partial(files_run_out, 1000),
+    ),
+    Case(
+        "an image that the disk can't read",
+        "Retried for a minute; then its record alone fails, as others were done meanwhile, "
+        "and the next run tries it again.",
+        bad_sector,
+    ),
+    Case("a picture replaced by one of the same size and time", ANEW, swapped),
+]

@@ -1,0 +1,109 @@
+"""Faults of a run's end: kills and signals."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import signal
+import time
+
+from benchmarks.fault_cases.fault_case import (
+    IN_FLIGHT,
+    Case,
+    Outcome,
+    at_work,
+    calm,
+    goes_on,
+    reached_by,
+)
+from benchmarks.places.workplace import Workplace, ended
+from dataflow_grounding.extras.testing import faults, on
+
+
+def killed(place: Workplace, full: bool) -> Outcome:
+    """kill -9 at random moments: of start, work and end."""
+    count, moments = (200, 50) if full else (60, 3)
+    sent = twice = lost = 0
+    for number in range(moments):
+        here = Workplace(place.folder / str(number))
+        with at_work(here, count, 0.004) as witness:
+            running = here.start()
+            share = random.Random(number).uniform(0.01, 0.99) if full else (0.02, 0.5, 1.0)[number]
+            reached_by(running, witness, share * 2 * count)
+            time.sleep(random.Random(number).uniform(0, 0.01))
+            os.kill(running.pid, signal.SIGKILL)
+            running.communicate()
+            outcome = goes_on(here, witness, count)
+            assert outcome.sent <= 2 * count + IN_FLIGHT, f"moment {number}: {outcome}"
+        sent, twice, lost = sent + outcome.sent, twice + outcome.twice, lost + outcome.lost
+    return Outcome(sent, twice, lost, twice_allowed=moments * IN_FLIGHT)
+
+
+def interrupted(which: signal.Signals, place: Workplace, full: bool) -> Outcome:
+    """One signal: what is in flight is waited for, and nothing is paid again."""
+    with at_work(place, 40, 0.1) as witness:
+        running = place.start()
+        reached_by(running, witness, 20)
+        running.send_signal(which)
+        stopped = ended(running)
+        calm(stopped)
+        assert stopped.code == 130, stopped
+        assert "Run the same command again" in stopped.err
+        assert json.loads((place.results / "run.json").read_text())["state"] == "stopped"
+        assert witness.server.abandoned == 0, "what was in flight was waited for"
+        assert not list(place.results.rglob("*.part"))
+        outcome = goes_on(place, witness, 40)
+        assert outcome.sent == 80
+        return outcome
+
+
+def interrupted_twice(place: Workplace, full: bool) -> Outcome:
+    """The second Ctrl-C doesn't wait."""
+    with at_work(place, 20) as witness:
+        witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
+        running = place.start()
+        reached_by(running, witness, 10)
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert running.poll() is None, "the first waits for what is in flight"
+        running.send_signal(signal.SIGINT)
+        stopped = ended(running, 4)  # the first alone would take 5 s
+        calm(stopped)
+        assert stopped.code == 130, stopped
+        return goes_on(place, witness, 20)
+
+
+def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
+    """One Ctrl-C while the endpoint hangs: a few seconds, then it stops."""
+    with at_work(place, 20) as witness:
+        witness.rules.append(on(faults.hang(), indexes=range(6, 1000)))
+        running = place.start()
+        reached_by(running, witness, 10)
+        running.send_signal(signal.SIGTERM)
+        assert ended(running, 12).code == 130
+        return goes_on(place, witness, 20)
+
+
+ONCE = (
+    "Interrupted (Ctrl-C, SIGTERM), it waits for what is in flight, five seconds at most, and exits"
+    " with 130."
+)
+SIGNALS: list[Case] = [
+    Case(
+        "kill -9 at random moments",
+        "Killed at any moment, it loses no record and no reply that it had; the next run pays again"
+        " at most for what was in flight, and its files are byte for byte those of an undisturbed"
+        " run.",
+        killed,
+    ),
+    Case("Ctrl-C", ONCE, functools.partial(interrupted, signal.SIGINT)),
+    Case("SIGTERM", ONCE, functools.partial(interrupted, signal.SIGTERM)),
+    Case("SIGTERM while the endpoint hangs", ONCE, interrupted_with_a_hang),
+    Case(
+        "Ctrl-C twice",
+        "A second Ctrl-C stops at once; what was in flight is asked again by the next run.",
+        interrupted_twice,
+    ),
+]

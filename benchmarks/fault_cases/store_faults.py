@@ -1,0 +1,248 @@
+"""Faults of a bucket that results go to: refusals in the middle, slow listings, torn uploads,
+silence, and kills.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from secrets import token_hex
+from typing import Any
+
+from benchmarks.fault_cases.fault_case import (
+    IN_FLIGHT,
+    Case,
+    Outcome,
+    Witness,
+    at_work,
+    calm,
+    lost_rows,
+    reached_by,
+    undisturbed,
+    wait_until,
+)
+from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
+from benchmarks.places.workplace import REPOSITORY, Workplace, ended
+
+ROWS = 100
+QUICK = """
+import dataflow_grounding.extras.scale.rolling as rolling
+import dataflow_grounding.engine.run_lock as run_lock
+rolling.ROLL_SECONDS = 0.3
+rolling.SAY_SECONDS = 1.0
+run_lock.BEAT_SECONDS = 0.5
+run_lock.FREE_SECONDS = 1.0
+from dataflow_grounding.cli.main import main
+main()
+"""
+FILES = (
+    "annotations.jsonl",
+    "step_0_expression_extraction/annotations.jsonl",
+    "step_1_grounding/annotations.jsonl",
+)
+
+
+class Bucket:
+    """A store, and runs of a place whose results go there."""
+
+    def __init__(self, place: Workplace, store: FaultyStore) -> None:
+        # a process has one moto, with all buckets
+        self.place, self.store, self.name = place, store, token_hex(4)
+        self.here, self.place.results = place.results, f"s3://{BUCKET}/{self.name}"  # type: ignore[assignment]
+        self.environment = {**environment(store), "DF_WORK_FOLDER": str(place.folder / "work")}
+
+    def start(self) -> subprocess.Popen[str]:
+        """A run that sends what it has more often than usual."""
+        line = [sys.executable, "-c", QUICK, *self.place.arguments()]
+        env, pipe = (
+            {**os.environ, "PYTHONPATH": str(REPOSITORY), **self.environment},
+            subprocess.PIPE,
+        )
+        return subprocess.Popen(
+            line, env=env, cwd=self.place.folder, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def objects(self) -> dict[str, bytes]:
+        """What is there, by its name in the results."""
+        return objects(self.store, self.name)
+
+    def goes_on(self, witness: Witness, allowed: int = 0) -> Outcome:
+        """Healed, the same command ends it, and there are the files of an undisturbed run."""
+        self.store.heal()
+        witness.server.latency = 0.0
+        done = ended(self.start(), 120)
+        calm(done)
+        assert done.code == 0, done
+        there = self.objects()
+        assert tuple(map(there.get, FILES)) == tuple(undisturbed(ROWS)), sorted(there)
+        asked = witness.sent
+        again = ended(self.start(), 120)
+        assert (again.code, witness.sent) == (0, asked), again
+        for name, data in there.items():  # for lost_rows
+            path = self.here / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self.place.results = self.here
+        return Outcome(witness.sent, witness.twice, lost_rows(self.place, ROWS), allowed)
+
+
+def objects(store: FaultyStore, folder: str) -> dict[str, bytes]:
+    """What is in a folder of the bucket, by its name there; past what goes wrong."""
+    client, prefix = client_of(store), f"{folder}/"
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+    return {
+        key.removeprefix(prefix): client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        for key in keys
+    }
+
+
+def client_of(store: FaultyStore) -> Any:
+    """boto3's, straight to the store."""
+    import boto3
+
+    keys = {
+        "aws_access_key_id": "nobody",
+        "aws_secret_access_key": "nobody",
+        "region_name": "us-east-1",
+    }
+    return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{store.port}", **keys)
+
+
+@contextmanager
+def bucket(place: Workplace) -> Iterator[tuple[Bucket, Witness]]:
+    """An empty bucket, and records for it."""
+    with faulty_store() as store, at_work(place, ROWS, 0.1) as witness:
+        client_of(store).create_bucket(Bucket=BUCKET)
+        yield Bucket(place, store), witness
+
+
+def denied(status: int, code: str, message: str) -> Callable[[Workplace, bool], Outcome]:
+    """From the middle on all is refused: then, and when the command is given again, one line says
+    so.
+    """
+
+    def play(place: Workplace, full: bool) -> Outcome:
+        with bucket(place) as (there, witness):
+            running = there.start()
+            reached_by(running, witness, ROWS)
+            there.store.denies = (status, code, message)
+            done, again = ended(running, 120), ended(there.start(), 120)
+            for told, exit_code in ((done, 130), (again, 2)):
+                calm(told)
+                assert told.code == exit_code, told
+                assert told.err.splitlines()[-1].startswith("Error: "), told
+                assert f"{there.place.results}: " in told.err, told
+            assert not [name for name in there.objects() if "ckpt" not in name], (
+                "nothing is there by halves"
+            )
+            return there.goes_on(witness)
+
+    return play
+
+
+def spoilt(what: str, **faults: Any) -> Callable[[Workplace, bool], Outcome]:
+    """The store does something else wrong from the beginning, which it counts as `what`; a run is
+    killed meanwhile.
+    """
+
+    def play(place: Workplace, full: bool) -> Outcome:
+        with bucket(place) as (there, witness):
+            vars(there.store).update(faults)
+            running = there.start()
+            reached_by(running, witness, ROWS)
+            running.kill()
+            running.communicate()
+            done = ended(there.start(), 120)
+            calm(done)
+            assert done.code == 0, done
+            assert there.store.counts[what], there.store.counts
+            return there.goes_on(witness, IN_FLIGHT)
+
+    return play
+
+
+def silent(place: Workplace, full: bool) -> Outcome:
+    """The store takes what is sent and never answers: that is told, and Ctrl-C ends the wait."""
+    with bucket(place) as (there, witness):
+        running = there.start()
+        reached_by(running, witness, ROWS)
+        there.store.hangs = True
+        wait_until(lambda: witness.sent >= 2 * ROWS, 60)
+        time.sleep(4)  # until the run is over, and has said what it waits for
+        running.send_signal(signal.SIGINT)
+        done = ended(running, 20)
+        calm(done)
+        assert done.code == 130, done
+        assert "Waiting for s3://" in done.err, done
+        return there.goes_on(witness)
+
+
+def killed(place: Workplace, full: bool) -> Outcome:
+    """Killed at several moments, also while files are sent; nothing that is there is half of a
+    file.
+    """
+    moments = [20, 90, 160, 199, 2 * ROWS] if full else [90, 2 * ROWS]
+    with bucket(place) as (there, witness):
+        for most in moments:
+            running = there.start()
+            reached_by(running, witness, most)
+            if most == 2 * ROWS:
+                wait_until(lambda: "annotations.jsonl" in there.objects())  # run.json comes last
+            running.kill()
+            running.communicate()
+            for name, data in there.objects().items():
+                assert not data or data.endswith((b"\n", b"}")), name
+        return there.goes_on(witness, IN_FLIGHT * len(moments))
+
+
+SAYS = (
+    "The run goes on, keeps all on this machine, and ends with a one-line error, exit 130; the same"
+    " command sends it, and pays for nothing again."
+)
+HIDDEN = (
+    "Tried again until it is through: nothing is lost, nothing half-written, and nothing paid for"
+    " again."
+)
+KILLED = (
+    "Killed at any moment, it leaves whole files in the bucket; the next run pays again at most for"
+    " what was in flight."
+)
+STORES: list[Case] = [
+    Case("a bucket: 403 in the middle", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),
+    Case(
+        "a bucket: a token that expires",
+        SAYS,
+        denied(400, "ExpiredToken", "The token has expired."),
+        "moto",
+    ),
+    Case(
+        "a bucket: it is deleted in the middle", SAYS, denied(404, "NoSuchBucket", "gone"), "moto"
+    ),
+    Case(
+        "a bucket: a store that never answers",
+        f"{SAYS[:-1]}; Ctrl-C ends the wait.",
+        silent,
+        "moto",
+    ),
+    Case("a bucket: slow listings", HIDDEN, spoilt("LIST late", late=0.5), "moto"),
+    Case(
+        "a bucket: uploads torn in the middle",
+        HIDDEN,
+        spoilt("torn", tear="jsonl|lock|run.json"),
+        "moto",
+    ),
+    Case("a bucket: answers to uploads lost", HIDDEN, spoilt("answers lost", loses=True), "moto"),
+    Case(
+        "a bucket: each fourth request refused (503)",
+        HIDDEN,
+        spoilt("refused", refuse_every=4),
+        "moto",
+    ),
+    Case("a bucket: kill -9 at several moments", KILLED, killed, "moto"),
+]

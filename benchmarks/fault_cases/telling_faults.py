@@ -1,0 +1,61 @@
+"""What an endpoint may say that nobody should read: keys, and commands to a terminal."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+from benchmarks.fault_cases.endpoint_faults import COUNT, ONE
+from benchmarks.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows, undisturbed
+from benchmarks.places.workplace import Workplace
+from dataflow_grounding.extras.testing import Fault
+from dataflow_grounding.extras.testing.received import ReceivedRequest
+
+KEY = "sk-5e1f-not-to-be-told"
+COMMANDS = "\x1bc\x07\x9b2J\u202e"
+
+
+def play(
+    words: Callable[[ReceivedRequest], str], unwanted: str, place: Workplace, full: bool
+) -> Outcome:
+    """A refusal of one record and all replies hold `words`; nothing `unwanted` is
+    printed or kept.
+    """
+
+    def rule(request: ReceivedRequest) -> Fault:
+        said = words(request)
+        if ONE in request.text:
+            return Fault(400, f"No, {said}.")
+        return Fault(change=lambda answer: replace(answer, text=f"You sent {said}:\n{answer.text}"))
+
+    place.many(COUNT)
+    with Witness([rule]) as witness:
+        place.settings |= {
+            "vlm.openai.base_url": witness.server.base_url,
+            "vlm.openai.api_key": KEY,
+        }
+        done = place.run()
+        calm(done)
+        assert (done.code, done.summary["failed"]) == (1, 1), done
+        told = [done.out, done.err, *(content.decode() for _, content in place.everything())]
+        assert not any(part in text for part in unwanted.split() for text in told)
+        witness.rules.clear()
+        again = place.run("--retry-failed")
+        assert again.code == 0, again
+        assert place.files() == undisturbed(COUNT)
+        return Outcome(witness.sent, 0, lost_rows(place, COUNT))
+
+
+TELLING: list[Case] = [
+    Case(
+        "a key repeated in errors and replies",
+        "Keys, tokens and passwords are blotted out of all that is printed or kept.",
+        functools.partial(play, lambda request: request.headers["authorization"], KEY),
+    ),
+    Case(
+        "commands to the terminal in errors and replies",
+        "Control characters are printed as `\\x1b`; data in files stays as it is.",
+        functools.partial(play, lambda request: COMMANDS, "\x1b \x07 \x9b \u202e"),
+    ),
+]

@@ -1,0 +1,1 @@
+"""What benchmarks and tests run in: folders, stores, wires, and a measured process."""

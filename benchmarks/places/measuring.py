@@ -1,0 +1,156 @@
+"""Running a command as a process of its own and reading what it used; figures beside
+their goals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "dataflow_grounding")
+BENCHMARKS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a finished process used, by the system's own account, and what it printed."""
+
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+    page_faults: int
+    code: int
+    output: str
+
+    def json(self) -> Any:
+        """The printed JSON."""
+        return json.loads(self.output)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table. `reached` is None where there is no goal."""
+
+    what: str
+    figure: str
+    goal: str = ""
+    reached: bool | None = None
+
+
+def run(
+    command: Sequence[str],
+    *,
+    settings: Mapping[str, str] | None = None,
+    codes: Sequence[int] = (0,),
+) -> Used:
+    """Run a command to its end and keep its output. Raises RuntimeError for an exit code that is
+    not in `codes`.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        began = time.perf_counter()
+        environment = {**os.environ, **(settings or {})}
+        # an installed package isn't compiled at each start
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        # reaped here: subprocess must not wait for it again
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode not in codes:
+            said = errors.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said}")
+        cpu = usage.ru_utime + usage.ru_stime
+        printed = output.read().decode()
+    return Used(cpu, wall, usage.ru_maxrss / 1024, usage.ru_minflt, process.returncode, printed)
+
+
+def generate(
+    results: Path,
+    rows: Path,
+    base_url: str,
+    *overrides: str,
+    command: Sequence[str] = COMMAND,
+    options: Sequence[str] = (),
+    **settings: str,
+) -> Used:
+    """`generate` with the grounding pipeline and these `options`; prints its summary as JSON.
+    `command` is what runs the package.
+    """
+    spec = results.parent / "spec.yaml"
+    if not spec.exists():
+        source = BENCHMARKS.parent / "dataflow_grounding" / "spec" / "image_grounding.yaml"
+        spec.write_text(source.read_text())
+    block = "image_grounding."
+    values = [
+        f"results_dir={results}",
+        f"{block}data.input_jsonl={rows}",
+        f"{block}vlm.backend=openai",
+    ]
+    values += [f"{block}vlm.openai.base_url={base_url}", f"{block}vlm.openai.model_name=loopback"]
+    values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
+    values += [block + override for override in overrides]
+    return run(
+        [
+            *command,
+            "generate",
+            "-e",
+            str(spec),
+            "--no-progress",
+            "--no-report",
+            "--json",
+            *options,
+            *values,
+        ],
+        settings=settings,
+    )
+
+
+def median(numbers: Sequence[float]) -> float:
+    """The middle one, or the mean of the two in the middle."""
+    ordered, half = sorted(numbers), len(numbers) // 2
+    return ordered[half] if len(numbers) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+@contextlib.contextmanager
+def workplace() -> Iterator[Path]:
+    """A temporary folder under TMPDIR."""
+    with tempfile.TemporaryDirectory(prefix="dataflow-grounding-benchmark-") as folder:
+        yield Path(folder)
+
+
+def under(value: float, goal: float, form: str = "{:.2f}") -> tuple[str, str, bool]:
+    """Figure, goal and whether it is reached, of a number that should not pass `goal`."""
+    return form.format(value), "≤ " + form.format(goal), value <= goal
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    marks = {True: "reached", False: "**missed**", None: ""}
+    lines = ["| what | figure | goal | |", "|---|---|---|---|"]
+    return "\n".join(
+        [
+            *lines,
+            *(f"| {row.what} | {row.figure} | {row.goal} | {marks[row.reached]} |" for row in rows),
+        ]
+    )
+
+
+def show(measure: Callable[[], list[Row]]) -> None:
+    """The main of a benchmark: prints its table, or with --json its rows."""
+    parser = argparse.ArgumentParser(description=measure.__doc__)
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    as_json = parser.parse_args().json
+    rows = measure()
+    print(json.dumps([asdict(row) for row in rows]) if as_json else table(rows))

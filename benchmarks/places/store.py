@@ -1,0 +1,198 @@
+"""An S3 of this machine's own, and a proxy before it that plays what goes wrong between a run and a
+store.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import re
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+BUCKET = "bucket"
+
+
+class FaultyStore:
+    """Forwards to the S3 server at `port`; what is set here goes wrong from then on."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.heal()
+        store = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except OSError:
+                    self.close_connection = True
+
+            def _do(self) -> None:
+                store.play(self)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _do
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more."""
+        self.counts = Counter[str]()
+        self.refuse_every = 0  # each so many requests get a 503
+        self.tear = ""  # uploads to keys that match are cut in the middle, each once
+        self.lists_late = 0.0  # seconds for which a listing lacks what was written
+        self.down = False  # connections are closed without an answer
+        # all is answered with this status, code and message
+        self.denies: tuple[int, str, str] | None = None
+        self.late = 0.0  # seconds until a listing comes
+        self.hangs = False  # uploads are never answered
+        self.loses = False  # each upload is taken, and its first answer lost
+        self._lost: set[str] = set()
+        self._written: dict[str, float] = {}
+        self._torn: set[str] = set()
+
+    def play(self, request: Any) -> None:
+        """Answer one request, or not."""
+        self.counts[request.command] += 1
+        self.counts["all"] += 1
+        key = request.path.partition("?")[0]
+        length = int(request.headers.get("Content-Length") or 0)
+        if self.down:
+            request.close_connection = True
+            return
+        if (
+            request.command == "PUT"
+            and self.tear
+            and re.search(self.tear, key)
+            and key not in self._torn
+        ):
+            self._torn.add(key)
+            self.counts["torn"] += 1
+            self._send_half(request, length)
+            request.close_connection = True
+            return
+        body = request.rfile.read(length)
+        if self.denies is not None:
+            self.counts["denied"] += 1
+            status, code, message = self.denies
+            answer = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+            self._answer(request, status, [], answer if request.command != "HEAD" else b"")
+            return
+        if self.hangs and request.command == "PUT":
+            self.counts["hung"] += 1
+            time.sleep(3600)
+        if "list-type" in request.path:
+            self.counts["LIST late"] += bool(self.late)
+            time.sleep(self.late)
+        if self.refuse_every and self.counts["all"] % self.refuse_every == 0:
+            self.counts["refused"] += 1
+            answer = (
+                b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>"
+            )
+            self._answer(request, 503, [], answer)
+            return
+        status, headers, answer = self._forwarded(request, body)
+        if request.command == "PUT" and status == 200:
+            self._written.setdefault(key, time.monotonic())
+            if self.loses and key not in self._lost:
+                self._lost.add(key)
+                self.counts["answers lost"] += 1
+                request.close_connection = True
+                return
+        if self.lists_late and "list-type" in request.path:
+            answer = self._without_new(answer)
+        self._answer(request, status, headers, answer)
+
+    def _forwarded(self, request: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        there = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {
+            k: v
+            for k, v in request.headers.items()
+            if k.lower() not in ("connection", "transfer-encoding", "expect")
+        }
+        there.request(request.command, request.path, body, headers)
+        got = there.getresponse()
+        answer = got.read()
+        kept = [
+            (k, v)
+            for k, v in got.getheaders()
+            if k.lower() not in ("connection", "transfer-encoding", "date", "server")
+        ]
+        there.close()
+        return got.status, kept, answer
+
+    def _send_half(self, request: Any, length: int) -> None:
+        """A connection is cut in the middle of the body: the store makes nothing of it."""
+        request.rfile.read(length // 2)
+
+    def _without_new(self, answer: bytes) -> bytes:
+        text = answer.decode()
+        for key, since in self._written.items():
+            if time.monotonic() - since < self.lists_late:
+                name = re.escape(key.partition(f"/{BUCKET}/")[2])
+                text, count = re.subn(
+                    rf"<Contents><Key>{name}</Key>.*?</Contents>", "", text, flags=re.DOTALL
+                )
+                self.counts["hidden"] += count
+        return text.encode()
+
+    def _answer(
+        self, request: Any, status: int, headers: list[tuple[str, str]], body: bytes
+    ) -> None:
+        request.send_response(status)
+        for name, value in headers:
+            if name.lower() != "content-length" or request.command == "HEAD":
+                request.send_header(name, value)
+        if request.command != "HEAD":
+            request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(body)
+
+
+@contextmanager
+def faulty_store() -> Iterator[FaultyStore]:
+    """A moto server with a bucket, behind the proxy; `AWS_…` have to be set to use it: see
+    `environment`.
+    """
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    port = moto.get_host_and_port()[1]
+    # A process has one moto: another server in it began with the buckets of the one before it.
+    urllib.request.urlopen(
+        urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST"), timeout=60
+    ).close()
+    store = FaultyStore(port)
+    try:
+        yield store
+    finally:
+        store.server.shutdown()
+        store.server.server_close()
+        moto.stop()
+
+
+def environment(store: FaultyStore) -> dict[str, str]:
+    """What the environment says of it."""
+    return {
+        "AWS_ENDPOINT_URL": store.url,
+        "AWS_ACCESS_KEY_ID": "a-key-of-nobody",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-of-nobody",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }

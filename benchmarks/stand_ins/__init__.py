@@ -1,0 +1,1 @@
+"""Models that stand in for real ones, with errors of known kinds."""

@@ -1,0 +1,92 @@
+"""How good a run's boxes are, against the gold that its loopback model looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.stand_ins.seeing_model import SeeingModel
+from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
+from dataflow_grounding.boxes.geometry import iou
+from dataflow_grounding.extras.evaluation.metrics import evaluate
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.serving import OpenAIServing
+
+SIZE = (1200, 900)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One way to ask: shares in [0, 1], and requests for each picture."""
+
+    precision: float
+    recall: float
+    miou: float
+    small_miou: float
+    requests: float
+
+
+def measure(
+    gold: list[dict[str, Any]],
+    model: SeeingModel,
+    name: str = "loopback",
+    box_format: str = "xyxy_1000",
+    *,
+    samples: int = 1,
+    zoom: bool = False,
+    verify: bool = False,
+    **settings: Any,
+) -> tuple[Figures, Figures | None]:
+    """All boxes, and those of verified expressions where they were verified. `name`
+    is the model's.
+    """
+    rows = [
+        {
+            "image_path": g["image_path"],
+            "caption": "",
+            "expressions": [e["text"] for e in g["expressions"]],
+        }
+        for g in gold
+    ]
+    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+        serving = OpenAIServing(server.base_url, name, box_format=box_format)
+        steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
+        steps += [BoxRefiner(serving, samples=samples, **settings)] if zoom else []
+        steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
+        found: Any = rows
+        for step in steps:
+            found = step(found)
+            if found.failures:
+                raise found.failures[0][1]
+        requests = server.count() / len(gold)
+    every = _figures(found, gold, requests)
+    if not verify:
+        return every, None
+    kept = [
+        {**r, "expressions": [e for e in r["expressions"] if e.get("verified", True)]}
+        for r in found
+    ]
+    return every, _figures(kept, gold, requests)
+
+
+def _figures(found: list[dict[str, Any]], gold: list[dict[str, Any]], requests: float) -> Figures:
+    scores = evaluate(found, gold).figures
+    overlaps: list[float] = []
+    small: list[float] = []
+    for record, right in zip(found, gold, strict=True):
+        boxes = {e["text"]: [i["bbox"] for i in e["instances"]] for e in record["expressions"]}
+        for expression in right["expressions"]:
+            [bbox] = [tuple(i["bbox"]) for i in expression["instances"]]
+            best = max(
+                (iou(bbox, tuple(b)) for b in boxes.get(expression["text"], [])), default=0.0
+            )
+            overlaps.append(best)
+            if max((bbox[2] - bbox[0]) / SIZE[0], (bbox[3] - bbox[1]) / SIZE[1]) < 0.03:
+                small.append(best)
+    return Figures(
+        scores["precision_at_iou_0.5"] or 0.0,
+        scores["recall_at_iou_0.5"] or 0.0,
+        sum(overlaps) / len(overlaps),
+        sum(small) / max(len(small), 1),
+        requests,
+    )

@@ -1,0 +1,140 @@
+"""What a judge makes of a detector's boxes: false ones dropped, missing ones found.
+
+Pictures of 1200 x 900 with 4 of 8 colours in them. Of the proposals, 30% are false: half of them a
+box around another thing for a colour that is there, half for one that isn't. 15% of the things
+that are there have none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.stand_ins.check_quality import NOISE, scenes
+from benchmarks.stand_ins.erring_model import ErringModel, Errors
+from dataflow_grounding import MissingFinder, ProposalVerifier
+from dataflow_grounding.boxes.geometry import box_of, iou
+from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.serving import OpenAIServing
+
+FALSE = 0.3
+MISSING = 0.15
+WITHIN = 0.02  # by which the share of false boxes that go may be below the judge's accuracy
+LEAST_FOUND = 0.6
+MOST_REQUESTS = 2.0
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of proposals: shares in [0, 1], and requests a picture."""
+
+    dropped: float  # of the false ones
+    kept: float  # of the true ones
+    moved: int  # true ones whose numbers changed
+    found: float  # of the things without a proposal
+    requests: float
+
+    def missed_goals(self, accuracy: float) -> list[str]:
+        """The goals that these figures miss, with a judge of this accuracy."""
+        missed = []
+        if self.dropped < accuracy - WITHIN:
+            missed.append("dropped")
+        if self.moved:
+            missed.append("moved")
+        if self.found < LEAST_FOUND:
+            missed.append("found")
+        if self.requests > MOST_REQUESTS:
+            missed.append("requests")
+        return missed
+
+
+def proposals_for(gold: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """A detector's records of the gold's pictures, with `false` in boxes that are."""
+    chance = random.Random(seed)
+    records = []
+    for record in gold:
+        things = {}
+        for expression in record["expressions"]:
+            if expression["instances"]:
+                things[expression["text"]] = expression["instances"][0]["bbox"]
+        expressions = []
+        for expression in record["expressions"]:
+            text = expression["text"]
+            others = [bbox for name, bbox in sorted(things.items()) if name != text]
+            instances = []
+            if text in things and chance.random() >= MISSING:
+                noisy = [edge + chance.gauss(0, 900 * NOISE) for edge in things[text]]
+                instances.append({"bbox": noisy, "score": chance.random(), "false": False})
+            # 4 phrases with things and 4 without: as many false boxes as make 30% of all
+            if chance.random() < (1 - MISSING) / 2 * FALSE / (1 - FALSE):
+                noisy = [edge + chance.gauss(0, 900 * NOISE) for edge in chance.choice(others)]
+                instances.append({"bbox": noisy, "score": chance.random(), "false": True})
+            expressions.append({"text": text, "instances": instances})
+        records.append({**record, "expressions": expressions})
+    return records
+
+
+def verified(gold: Sequence[dict[str, Any]], accuracy: float, seed: int = 0) -> Verified:
+    """Have a judge of this accuracy look at proposals for the gold's pictures."""
+    proposed = proposals_for(gold, seed)
+    model = ErringModel(Errors(noise=NOISE, accuracy=accuracy), seed=seed)
+    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        judged: Any = ProposalVerifier(serving)(proposed)
+        completed: Any = MissingFinder(serving)(judged)
+        requests = server.count() / len(gold)
+    counts = {"false": 0, "dropped": 0, "true": 0, "kept": 0, "lacking": 0, "found": 0, "moved": 0}
+    for truth, before, after in zip(gold, proposed, completed, strict=True):
+        rows = zip(truth["expressions"], before["expressions"], after["expressions"], strict=True)
+        for gold_expression, proposal, result in rows:
+            _count(counts, gold_expression, proposal, result)
+    return Verified(
+        dropped=counts["dropped"] / counts["false"],
+        kept=counts["kept"] / counts["true"],
+        moved=counts["moved"],
+        found=counts["found"] / counts["lacking"],
+        requests=requests,
+    )
+
+
+def _count(
+    counts: dict[str, int], gold: dict[str, Any], proposal: dict[str, Any], result: dict[str, Any]
+) -> None:
+    """Add what became of one phrase's proposals."""
+    left = [instance["bbox"] for instance in result["instances"]]
+    gone = [instance["bbox"] for instance in result.get("rejected", [])]
+    for instance in proposal["instances"]:
+        kind, outcome, is_so = ("true", "kept", instance["bbox"] in left)
+        if instance["false"]:
+            kind, outcome, is_so = ("false", "dropped", instance["bbox"] in gone)
+        counts[kind] += 1
+        counts[outcome] += is_so
+        counts["moved"] += instance["bbox"] not in [*left, *gone]
+    has_true = any(not instance["false"] for instance in proposal["instances"])
+    if gold["instances"] and not has_true:
+        counts["lacking"] += 1
+        thing = box_of(gold["instances"][0]["bbox"])
+        counts["found"] += any(iou(box_of(bbox), thing) >= 0.5 for bbox in left)
+
+
+def print_proposals(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
+    """A row for each judge, with the goals that it misses."""
+    gold = scenes(folder, pictures, seed)
+    print(
+        f"\na detector's boxes, {FALSE:.0%} false, {MISSING:.0%} of the things without one\n"
+        f"{'':26} {'dropped':>8} {'kept':>6} {'moved':>6} {'found':>6} {'requests':>8}\n"
+        f"{'goal':26} {'as judge':>8} {'':6} {0:6} {LEAST_FOUND:6.3f} {MOST_REQUESTS:8.2f}"
+    )
+    for accuracy in accuracies:
+        row = verified(gold, accuracy, seed)
+        missed = row.missed_goals(accuracy)
+        misses = f"  misses {', '.join(missed)}" if missed else ""
+        name = f"proposals, judge {accuracy:.2f}"
+        print(
+            f"{name:26} {row.dropped:8.3f} {row.kept:6.3f} {row.moved:6} {row.found:6.3f}"
+            f" {row.requests:8.2f}{misses}",
+            flush=True,
+        )

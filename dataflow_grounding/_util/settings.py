@@ -1,0 +1,35 @@
+"""What a setting is called: by its key where a spec is read, else by Python's argument."""
+
+from contextvars import ContextVar
+
+speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
+"""Whether a spec is read: settings are then called as it has them, else as Python's arguments."""
+
+# Arguments that are called otherwise than the last part of their key, by the end of that key.
+_ARGUMENTS = {
+    "openai.base_url": "api_url",
+    "azure.endpoint": "azure_endpoint",
+    "data.kitti_label_dir": "kitti",
+    "data.coco_json": "coco",
+    "data.yolo_label_dir": "yolo",
+}
+
+
+def setting(key: str, value: str | None = None) -> str:
+    """A setting as messages call it.
+
+    Args:
+        key: As a spec has it: `vlm.box_format`.
+        value: What it is, or could be, set to, as a spec has it: `warn`, `null`.
+
+    Example:
+        >>> setting("vlm.openai.base_url"), setting("vlm.check_every", "null")
+        ('api_url', 'check_every=None')
+    """
+    if speaks_of_specs.get():
+        return key if value is None else f"{key}: {value}"
+    *_, block, name = key.split(".")
+    name = _ARGUMENTS.get(f"{block}.{name}", name)
+    if value is None:
+        return name
+    return f"{name}=None" if value == "null" else f"{name}={value!r}"

@@ -1,0 +1,181 @@
+"""How many pictures, boxes and absences a data set has of each of its classes."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import in_columns
+from dataflow_grounding.boxes.geometry import area, box_of
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import is_box
+
+# of a class in a picture
+_LOOKED_FOR = 1
+_BOXED = 2
+_ALL_BITS = _LOOKED_FOR | _BOXED
+_BITS = 2
+_CLASSES_OF_A_TABLE = 64 // _BITS
+
+
+@dataclass
+class ClassCounts:
+    """What a data set has of one class.
+
+    `number` is the class's in its table. `pictures` are those with a box of it, `none` those in
+    which it was looked for and isn't; `sides` is the sum of √area of its boxes, in pixels.
+    """
+
+    name: str
+    number: int
+    pictures: int = 0
+    boxes: int = 0
+    none: int = 0
+    sides: float = 0.0
+
+    @property
+    def mean_side(self) -> float | None:
+        """The mean √area of its boxes, in pixels; None where there are none."""
+        return round(self.sides / self.boxes, 1) if self.boxes else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of the table, as `stats --json` and `run.json` have it."""
+        return {
+            "class": self.name,
+            "pictures": self.pictures,
+            "boxes": self.boxes,
+            "none": self.none,
+            "mean_side": self.mean_side,
+        }
+
+
+class ClassTable:
+    """Counts expressions that state their class, as those of `data.classes` do.
+
+    A picture counts once, however many rows it has.
+
+    Example:
+        >>> table = ClassTable()
+        >>> cat = {"text": "a cat", "class": "cat", "instances": [{"bbox": [0, 0, 30, 30]}]}
+        >>> dog = {"text": "dog", "class": "dog", "status": "none", "instances": []}
+        >>> table.add("a.jpg", [cat, dog])
+        >>> table.add("a.jpg", [cat])
+        >>> table.rows()[0]
+        {'class': 'cat', 'pictures': 1, 'boxes': 2, 'none': 0, 'mean_side': 30.0}
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, ClassCounts] = {}
+        self._with_class = 0
+        self._without_class = 0
+        # Of each 32 classes a table: picture's digest → what was seen of them there, two bits each.
+        # There may be millions of pictures.
+        self._seen: list[NumberTable] = []
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether most expressions that were counted state their class."""
+        return self._with_class > self._without_class
+
+    def add(self, picture: str, expressions: Sequence[Any]) -> None:
+        """Count the expressions of a row of a picture; such as are no objects state no class."""
+        digest = 0
+        for expression in expressions:
+            name = expression.get("class") if isinstance(expression, Mapping) else None
+            if not isinstance(name, str):
+                self._without_class += 1
+                continue
+            self._with_class += 1
+            if not digest:
+                digest = _digest_of(picture)
+            counts = self._counts_of(name)
+            state = 0
+            for side in _sides(expression):
+                counts.boxes += 1
+                counts.sides += side
+                state = _BOXED
+            if expression.get("status") == "none":
+                state |= _LOOKED_FOR
+            self._see(digest, counts, state)
+
+    def add_table(self, part: "ClassTable") -> None:
+        """Take in the table of another part of the data set."""
+        self._with_class += part._with_class
+        self._without_class += part._without_class
+        by_number = {}
+        for theirs in part._by_key.values():
+            ours = self._counts_of(theirs.name)
+            ours.boxes += theirs.boxes
+            ours.sides += theirs.sides
+            by_number[theirs.number] = ours
+        for first, table in enumerate(part._seen):
+            for digest, states in table.items():
+                for place in range(_CLASSES_OF_A_TABLE):
+                    state = states >> (place * _BITS) & _ALL_BITS
+                    if state:
+                        self._see(digest, by_number[first * _CLASSES_OF_A_TABLE + place], state)
+
+    def _counts_of(self, name: str) -> ClassCounts:
+        """What was counted of a class, nothing yet for a new one."""
+        key = class_key(name)
+        counts = self._by_key.get(key)
+        if counts is None:
+            counts = ClassCounts(" ".join(name.split()), len(self._by_key))
+            self._by_key[key] = counts
+            if counts.number % _CLASSES_OF_A_TABLE == 0:
+                self._seen.append(NumberTable())
+        return counts
+
+    def _see(self, digest: int, counts: ClassCounts, state: int) -> None:
+        """Note what was seen of a class in a picture, and count the picture anew."""
+        table = self._seen[counts.number // _CLASSES_OF_A_TABLE]
+        shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
+        states = table.get(digest) or 0
+        before = states >> shift & _ALL_BITS
+        after = before | state
+        if after == before:
+            return
+        table.set(digest, states | after << shift)
+        counts.pictures += int(after >= _BOXED) - int(before >= _BOXED)
+        # where one of its phrases isn't there, but another is, the class is
+        counts.none += int(after == _LOOKED_FOR) - int(before == _LOOKED_FOR)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each class: the one with most boxes first; none where few state theirs."""
+        if not self.is_of_classes:
+            return []
+        counts = sorted(self._by_key.values(), key=lambda each: (-each.boxes, each.name))
+        return [each.to_json() for each in counts]
+
+
+def _digest_of(picture: str) -> int:
+    """64 bits that tell a picture, the same in every process."""
+    digest = hashlib.blake2b(picture.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _sides(expression: Mapping[str, Any]) -> Iterator[float]:
+    """√area of each box of an expression."""
+    instances = expression.get("instances")
+    if not isinstance(instances, list):
+        return
+    for instance in instances:
+        if isinstance(instance, dict) and is_box(instance.get("bbox")):
+            yield float(area(box_of(instance["bbox"])) ** 0.5)
+
+
+def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
+    """The table for a terminal, in columns: `most` classes, and how many there are."""
+    if not rows:
+        return
+    cells = [["class", "pictures", "boxes", "none", "mean side, px"]]
+    for row in rows[:most]:
+        side = row["mean_side"]
+        line = [row["class"]]
+        line += [f"{row[key]:,}" for key in ("pictures", "boxes", "none")]
+        line.append("-" if side is None else f"{side:,.0f}")
+        cells.append(line)
+    yield from in_columns(cells)
+    if len(rows) > most:
+        yield f"… ({len(rows):,} classes)"

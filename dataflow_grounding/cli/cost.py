@@ -1,0 +1,44 @@
+"""`cost`: what was paid for a run's folder."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.engine.at_work import readable
+from dataflow_grounding.jobs.costs import costs_of
+
+
+@click.command("cost")
+@click.argument("results", type=Folder(exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def cost(results: str, as_json: bool) -> None:
+    """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples
+    and checks.
+    """
+    with readable(results, "run.json", replies=True) as folder:
+        figures = costs_of(folder)
+    answer(as_json, figures, _lines(figures))
+
+
+def _lines(figures: dict[str, Any]) -> Iterator[str]:
+    for step in [*figures["steps"], {"step": "total", **figures}]:
+        yield f"{step['step']}: {_words(step)}"
+        for part in ("retries", "samples", "checks"):
+            if step.get(part, {}).get("requests"):
+                yield f"  of which {part}: {_words(step[part])}"
+    if figures["cost_usd"] is None:
+        yield "Some of it has no known price: set vlm.prices in the spec."
+
+
+def _words(bill: dict[str, Any]) -> str:
+    tokens = bill["tokens"]
+    words = (
+        f"{counted(bill['requests'], 'reply')}, {tokens['input']:,} tokens in"
+        f" ({tokens['cached']:,} cached), {tokens['output']:,} out"
+    )
+    if bill["cost_usd"] is None:
+        return words
+    return f"{words}, {bill['cost_usd']:.4f} USD"

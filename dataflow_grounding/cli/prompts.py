@@ -1,0 +1,64 @@
+"""`prompts`: the words that a model is asked in, to be read and to be changed."""
+
+import os
+
+import click
+
+from dataflow_grounding._util.errors import GroundingError, InputError, told_as
+from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.operators import OPERATOR_REGISTRY
+from dataflow_grounding.tasks.prompts import prompt_names
+from dataflow_grounding.tasks.wording import SYSTEM_PROMPTS, ejected
+
+
+@click.group("prompts")
+def prompts() -> None:
+    """Show the prompts, or write them into a folder that a spec names as prompts.dir."""
+
+
+@prompts.command("list")
+def list_prompts() -> None:
+    """List the prompts, and the operators that ask them."""
+    width = max(map(len, prompt_names()))
+    for name in prompt_names():
+        say(f"{name:{width}}  {_use_of(name)}", err=False)
+
+
+@prompts.command("show")
+@click.argument("name")
+def show_prompt(name: str) -> None:
+    """Print the prompt NAME, as a file of your own begins."""
+    say(ejected(name).rstrip("\n"), err=False)
+
+
+@prompts.command("eject")
+@click.argument("folder", metavar="DIR")
+@click.argument("names", nargs=-1, metavar="[NAME ...]")
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
+    """Write prompts into DIR, all or those named, to be changed. Name DIR as prompts.dir in the
+    spec; files that you delete are asked in the shipped words.
+    """
+    texts = {os.path.join(folder, f"{name}.txt"): ejected(name) for name in names or prompt_names()}
+    there = [path for path in texts if os.path.lexists(path)]
+    if there and not force:
+        raise InputError(f"{there[0]} is there already: add --force, or name another folder")
+    with told_as(GroundingError, f"can't write into {folder}"):
+        os.makedirs(folder, exist_ok=True)
+    for path, text in texts.items():
+        write_text(path, text)
+    where = f"prompts.dir={os.path.abspath(folder)}"
+    say(f"{counted(len(texts), 'prompt')} written into {folder}. In the spec: {where}", err=False)
+
+
+def _use_of(name: str) -> str:
+    """What a prompt is for, in words."""
+    if name in SYSTEM_PROMPTS:
+        about = "no image" if name == "system_text_only" else "an image"
+        return f"the system message of every question about {about}"
+    operators = []
+    for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
+        if name in operator.tasks:
+            operators.append(class_name)
+    return ", ".join(operators) or "PromptedVQAGenerator"

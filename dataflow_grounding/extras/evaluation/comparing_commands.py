@@ -1,0 +1,170 @@
+"""`eval`, `agree`: compare results with gold annotations, and two annotators."""
+
+import os
+from typing import Any
+
+import click
+import numpy as np
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.extensions import required
+from dataflow_grounding._util.files import within
+from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage
+from dataflow_grounding.data.records import dump_text
+from dataflow_grounding.data.results_folder import image_folders_of
+from dataflow_grounding.data.rows import write_rows, write_text
+from dataflow_grounding.extras.evaluation.metrics import (
+    Evaluation,
+    Rules,
+    agreement,
+    evaluate,
+    read_annotations,
+)
+from dataflow_grounding.extras.evaluation.metrics.pairs import THRESHOLDS
+from dataflow_grounding.extras.evaluation.metrics.showing import (
+    figures_page,
+    line_chart,
+    worst_cases,
+)
+
+
+@click.command("eval")
+@click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]")
+@click.option(
+    "--gold",
+    required=True,
+    metavar="FILE",
+    help="Records with the right boxes, in the record schema.",
+)
+@click.option(
+    "--iou",
+    "threshold",
+    type=Range(0, 1, min_open=True),
+    default=0.5,
+    help="What makes a box right; 0.5.",
+)
+@click.option(
+    "--strict-iou", "strict", is_flag=True, help="IoU above a threshold counts, not at it (Ref-L4)."
+)
+@click.option(
+    "--giou", is_flag=True, help="Hold generalised IoU against thresholds (MDETR's code)."
+)
+@click.option(
+    "--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box (PhraseCut)."
+)
+@click.option(
+    "--score-cut", type=Range(0, 1), help="Where boxes are counted, leave out lower scores."
+)
+@click.option("--keep-rejected", is_flag=True, help="Count boxes that a reviewer rejected, too.")
+@click.option(
+    "-o",
+    "out",
+    metavar="FOLDER",
+    help="Write figures, plots and a page of the worst cases into FOLDER.",
+)
+@click.option(
+    "--image-root",
+    metavar="DIR",
+    help="Where the page's images are, if not where the run found them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def of_eval(
+    results: tuple[str, ...],
+    gold: str,
+    threshold: float,
+    strict: bool,
+    giou: bool,
+    plus_one: bool,
+    score_cut: float | None,
+    keep_rejected: bool,
+    out: str | None,
+    image_root: str | None,
+    as_json: bool,
+) -> None:
+    """Compare PRED (a folder or an annotations file) with gold annotations of the same images and
+    captions.
+
+    With a second PRED: what it does better or worse, with intervals and McNemar's test.
+    docs/measures.md says what each figure means.
+    """
+    if len(results) > 2:
+        raise SpecError(f"eval takes one or two PRED, not {len(results)}")
+    rarely_collect_garbage()
+    rules = Rules(threshold, strict, giou, plus_one, score_cut)
+    truth = read_annotations(gold)
+    runs = []
+    for path in results:
+        answers = read_annotations(path, keep_rejected=keep_rejected)
+        runs.append(evaluate(answers, truth, rules))
+    figures = runs[0].to_json()
+    if len(runs) == 2:
+        figures["compared"] = {"figures": runs[1].to_json(), **runs[0].against(runs[1])}
+    page = figures_page(figures, results)
+    if out:
+        write_text(within(out, "figures.json"), dump_text(figures, indent=1) + "\n")
+        write_text(within(out, "figures.md"), page + "\n")
+        _write_charts(out, dict(zip(results, runs, strict=True)))
+        _write_worst_cases(out, results[0], runs[0], image_root)
+    answer(as_json, figures, [page])
+
+
+def _write_charts(out: str, runs: dict[str, Evaluation]) -> None:
+    """Write accuracy.svg and precision.svg into `out`, with the lines of all runs by their names.
+
+    The first is the share of right first boxes at each threshold, the second what a cut at each
+    score keeps, and how much of that is right.
+    """
+    accuracy: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    for name, run in runs.items():
+        held = run.columns["held"][run.columns["boxed"] > 0]
+        points = []
+        if len(held):
+            for threshold in THRESHOLDS:
+                share = float(np.mean(run.rules.passes(held, threshold)))
+                points.append((threshold, share))
+        accuracy[name] = points
+        scores_and_kept = run.curve[:, :2]
+        scores_and_right = run.curve[:, [0, 2]]
+        kept[f"{name}: right"] = scores_and_right.tolist()
+        kept[f"{name}: kept"] = scores_and_kept.tolist()
+    write_text(
+        within(out, "accuracy.svg"),
+        line_chart("Accuracy of first boxes", "IoU from", "share of phrases", accuracy),
+    )
+    write_text(
+        within(out, "precision.svg"),
+        line_chart("What a cut keeps", "score from", "share of boxes", kept),
+    )
+
+
+def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str | None) -> None:
+    """Write the phrases that aren't right into `out`: worst.jsonl, and worst.html to look at."""
+    records = os.path.join(out, "worst.jsonl")
+    folders = image_folders_of(results, image_root)
+    write_rows(records, worst_cases(run))
+    report_results = required("reports", "of_records", "the page of the worst cases")
+    report_results(
+        records,
+        os.path.join(out, "worst.html"),
+        summary={},
+        image_folders=folders,
+        title=f"Worst cases of {os.path.basename(os.path.abspath(results))}",
+    )
+
+
+@click.command("agree")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--plus-one", is_flag=True, help="x2 and y2 are pixels that belong to the box.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+def of_agree(first: str, second: str, plus_one: bool, as_json: bool) -> None:
+    """Show how far two annotators agree: A and B are folders or annotations files of the same
+    images and captions.
+    """
+    figures = agreement(first, second, Rules(plus_one=plus_one))
+    lines = []
+    for name, value in figures.items():
+        shown = "-" if value is None else value
+        lines.append(f"{name.replace('_', ' '):28} {shown}")
+    answer(as_json, figures, lines)

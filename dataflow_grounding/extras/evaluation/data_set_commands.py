@@ -1,0 +1,348 @@
+"""`split`, `stats`, `lint`: what a data set is like before it is trained on."""
+
+import math
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import IO, Any
+
+import click
+
+from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.terminal import counted, say, say_json
+from dataflow_grounding.boxes.class_table import class_lines
+from dataflow_grounding.cli.arguments import together
+from dataflow_grounding.data.classes import keep_classes
+from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
+from dataflow_grounding.data.rows import write_rows
+from dataflow_grounding.extras.evaluation.figures.alike import Place
+from dataflow_grounding.extras.evaluation.figures.counting import (
+    FIGURES,
+    Compare,
+    advice_on,
+    figures_of,
+)
+from dataflow_grounding.extras.evaluation.figures.duplicates import split
+from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
+
+# of these --json has all
+_MOST_GROUPS = 3  # of alike pictures that are named for a figure
+_MOST_CLASSES = 100
+_MOST_COUNTS = 10  # by name, of a figure
+_SHADES = " .:-=+*#%@"
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
+_PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
+_ROOT = "Where the pictures are, if not where the run found them."
+_of_data_sets = together(
+    click.option("--image-root", metavar="DIR", help=_ROOT),
+    click.option(
+        "--no-pictures",
+        "read",
+        flag_value=False,
+        default=True,
+        help="Read no pictures, records alone.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+
+
+_keep_rejected = click.option(
+    "--keep-rejected", is_flag=True, help="Keep boxes that a reviewer rejected."
+)
+
+
+@click.command("split")
+@click.argument("results", metavar="RESULTS")
+@click.option(
+    "-o", "out", required=True, metavar="DIR", help="The folder to make, with one file per part."
+)
+@click.option(
+    "--ratios",
+    default="0.8/0.1/0.1",
+    show_default=True,
+    metavar="A/B/C",
+    help="How large train, val and test are; A/B: train and test.",
+)
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
+@_keep_rejected
+@_of_data_sets
+def of_split(
+    results: str,
+    out: str,
+    ratios: str,
+    seed: int,
+    keep_rejected: bool,
+    image_root: str | None,
+    read: bool,
+    as_json: bool,
+) -> None:
+    """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the
+    same stay together.
+    """
+    summary = split(
+        results,
+        out,
+        _parts(ratios),
+        seed=seed,
+        image_root=image_root,
+        read=read,
+        keep_rejected=keep_rejected,
+    )
+    if as_json:
+        say_json(summary)
+        return
+    for name, counts in summary["parts"].items():
+        records = counted(counts["records"], "record")
+        pictures = counted(counts["pictures"], "picture")
+        say(f"{out}/{name}.jsonl: {records}, {pictures}", err=False)
+    say(
+        "nearly the same as an earlier picture, and in its part:"
+        f" {counted(summary['alike'], 'picture')}"
+    )
+    say(f"can't be read, and told apart by path alone: {counted(summary['unread'], 'picture')}")
+    if summary["rejected"]:
+        say(f"rejected by a reviewer, left out (--keep-rejected): {summary['rejected']:,} boxes")
+
+
+def _parts(ratios: str) -> dict[str, float]:
+    """Return the name and the weight of each part that `--ratios` states.
+
+    Raises UsageError unless these are two or three numbers above 0.
+    """
+    numbers = ratios.split("/")
+    names = _PART_NAMES.get(len(numbers), ())
+    parts: dict[str, float] = {}
+    for name, number in zip(names, numbers, strict=False):
+        parts[name] = float(number) if _NUMBER.fullmatch(number) else 0
+    if not parts or min(parts.values()) <= 0:
+        raise click.UsageError(
+            "--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1"
+        )
+    return parts
+
+
+@click.command("stats")
+@click.argument("results", metavar="RESULTS…", nargs=-1, required=True)
+@click.option(
+    "--test-ids",
+    type=click.File(encoding="utf-8-sig", errors="replace"),
+    default=os.devnull,
+    help="Ids of pictures that are tested on elsewhere, in lines.",
+)
+@click.option(
+    "--near-duplicates",
+    is_flag=True,
+    help="Decode every picture, to find those that are nearly the same.",
+)
+@_keep_rejected
+@_of_data_sets
+def of_stats(
+    results: tuple[str, ...],
+    image_root: str | None,
+    read: bool,
+    near_duplicates: bool,
+    keep_rejected: bool,
+    as_json: bool,
+    test_ids: IO[str],
+) -> None:
+    """Show figures of RESULTS (folders of runs or files of records), and what to do about each
+    before training.
+
+    Of several, as of the parts of a split, the figures are of all together, and leaks those between
+    them. Pictures that are the same file are found without opening most of them; --near-duplicates
+    finds those that are nearly the same.
+    """
+    if near_duplicates and not read:
+        raise click.UsageError(
+            "--near-duplicates reads pictures, which --no-pictures forbids: give one of them"
+        )
+    compare: Compare = "files" if read else "names"
+    if near_duplicates:
+        compare = "looks"
+    counts = figures_of(
+        results,
+        image_root=image_root,
+        compare=compare,
+        test_ids=test_ids,
+        keep_rejected=keep_rejected,
+    )
+    figures = counts.figures()
+    advice = advice_on(figures)
+    if as_json:
+        alike = {}
+        for name, groups in counts.named.items():
+            alike[name] = [[place._asdict() for place in group] for group in groups]
+        say_json({**figures, "advice": advice, "alike": alike})
+        return
+    for name, row in FIGURES.items():
+        if row.get("kind") == "table":
+            _say_table(row["about"], figures[name])
+            continue
+        say(f"{row['about']}: {_shown(figures[name], row.get('kind'))}", err=False)
+        # Of a figure that wasn't asked for, the pictures say nothing.
+        groups = counts.named.get(name, []) if figures[name] else []
+        for group in groups[:_MOST_GROUPS]:
+            say(f"  {_alike_pictures(group)}", err=False)
+        if len(groups) > _MOST_GROUPS:
+            say(f"  … ({len(groups):,}, all with --json)", err=False)
+        if name in advice:
+            say(f"  → {advice[name]}", err=False)
+
+
+def _say_table(about: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table of classes; nothing where the data set isn't one of classes."""
+    if rows:
+        say(f"{about}: {len(rows):,}", err=False)
+    for line in class_lines(rows, _MOST_CLASSES):
+        say(f"  {line}", err=False)
+
+
+def _alike_pictures(group: Sequence[Place]) -> str:
+    """Return pictures that are alike in a line, with their data sets where these differ."""
+    if len({place.data_set for place in group}) == 1:
+        return " = ".join(place.picture for place in group)
+    return " = ".join(f"{place.picture} ({place.data_set})" for place in group)
+
+
+def _shown(value: Any, kind: str | None) -> str:
+    """Return a figure as text; of counts by name the first _MOST_COUNTS."""
+    if value is None:
+        return "-"
+    if kind == "share":
+        return f"{value:.1%}"
+    if kind == "grid":
+        return _map_of_places(value)
+    if isinstance(value, dict):
+        listed = []
+        for name, count in islice(value.items(), _MOST_COUNTS):
+            listed.append(f"{name} {count:,}")
+        if len(value) > _MOST_COUNTS:
+            listed.append(f"… ({len(value):,})")
+        return ", ".join(listed) or "none"
+    return f"{value:,}"
+
+
+def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
+    """Return a map of where boxes are, in lines of letters: the more, the darker.
+
+    A letter is two cells, one above the other, as letters are twice as high as wide.
+    """
+    rows = []
+    for y in range(0, len(grid), 2):
+        rows.append([upper + lower for upper, lower in zip(*grid[y : y + 2], strict=True)])
+    most = max(map(max, rows))
+    darkest = len(_SHADES) - 1
+    lines = []
+    for row in rows:
+        # rounded up, so that a single box is seen
+        shades = [_SHADES[math.ceil(darkest * count / most)] for count in row]
+        lines.append("\n  " + "".join(shades))
+    return "".join(lines)
+
+
+def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the rules that begin with one of the prefixes between commas; none for no value.
+
+    Raises UsageError for a prefix of no rule.
+    """
+    if not value:
+        return ()
+    prefixes = tuple(part.strip().upper() for part in value.split(","))
+    for prefix in prefixes:
+        if not prefix or not any(rule.startswith(prefix) for rule in RULES):
+            raise click.UsageError(
+                f"no rule begins with {prefix!r}; there are {', '.join(RULES)}", ctx
+            )
+    return tuple(rule for rule in RULES if rule.startswith(prefixes))
+
+
+@click.command("lint")
+@click.argument("data", metavar="DATA")
+@click.option(
+    "--select", callback=_rules, metavar="R,…", help="Only rules that begin so: DG1,DG204."
+)
+@click.option("--ignore", callback=_rules, metavar="R,…", help="All but rules that begin so.")
+@click.option(
+    "--fix", is_flag=True, help="Fix what leaves no question, and write all records to -o."
+)
+@click.option(
+    "-o", "out", metavar="FILE", help="With --fix: the file to make; DATA stays as it is."
+)
+@_of_data_sets
+def of_lint(
+    data: str,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    fix: bool,
+    out: str | None,
+    image_root: str | None,
+    read: bool,
+    as_json: bool,
+) -> int:
+    """Check DATA (a run's folder or a file of records), and print file, line, rule and what is
+    wrong; exit 1 if any.
+    """
+    if fix != bool(out):
+        raise click.UsageError("--fix and -o FILE go together")
+    if out and os.path.lexists(out):
+        raise InputError(f"{out} is there already: remove it, or choose another name")
+    path = annotations_of(data)
+    unfixed: list[dict[str, Any]] = []
+    counts = Counter[str]()  # by rule of what isn't fixed
+    fixed = 0
+
+    def tell(line: int, finding: Finding) -> None:
+        nonlocal fixed
+        if out and finding.mend:
+            fixed += 1
+            return
+        counts[finding.rule] += 1
+        message = f"{RULES[finding.rule]['finds']}: {finding.where}"
+        if as_json:
+            unfixed.append({"file": path, "line": line, "rule": finding.rule, "message": message})
+        else:
+            say(f"{path}:{line}: {finding.rule} {message}", err=False)
+
+    rules = [rule for rule in select or RULES if rule not in ignore]
+    rows = lint(data, tell, rules, fix=fix, image_root=image_root, read=read)
+    with told_as(InputError, f"can't write {out}"):
+        if out:
+            write_rows(out, rows)
+        else:
+            _exhaust(rows)
+    unfixed_count = counts.total()
+    if as_json:
+        say_json({"findings": unfixed, "counts": dict(sorted(counts.items())), "fixed": fixed})
+    elif out:
+        say(f"{counted(unfixed_count, 'finding')}, {fixed:,} fixed in {out}")
+    else:
+        say(counted(unfixed_count, "finding"))
+    if out:
+        keep_classes(data, out)
+        _say_lost_folders(data, out, image_root)
+    return 1 if unfixed_count else 0
+
+
+def _exhaust(rows: Iterable[Any]) -> None:
+    """Iterate to the end: rows are checked while they are yielded, and nobody needs them."""
+    deque(rows, maxlen=0)
+
+
+def _say_lost_folders(data: str, out: str, image_root: str | None) -> None:
+    """Say in which folders pictures of `data` are found, and pictures of `out` won't be looked for.
+
+    `out` is the file that was made of it. Nothing is said where there is no such folder.
+    """
+    known = {absolute(folder) for folder in image_folders_of(out)}
+    lost = []
+    for folder in image_folders_of(data, image_root):
+        if absolute(folder) not in known:
+            lost.append(folder)
+    if lost:
+        say(
+            f"pictures of {out} won't be looked for in {', '.join(lost)}: name their folder with"
+            " --image-root"
+        )

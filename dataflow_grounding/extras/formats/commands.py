@@ -1,0 +1,357 @@
+"""The commands `import`, `convert` and `export`: from another format, to another one."""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import fields
+from itertools import chain, islice
+from typing import Any
+
+import click
+
+from dataflow_grounding._util.errors import InputError, told_as
+from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.terminal import counted, say, say_json
+from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage, together
+from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of, parts_of, split_of
+from dataflow_grounding.data.records import STATUSES, dump_text
+from dataflow_grounding.data.results_folder import image_folders_of, records_of
+from dataflow_grounding.data.rows import RowWriter, write_text
+from dataflow_grounding.extras.formats import (
+    FORMATS,
+    WRITTEN,
+    find_format,
+    folder_of,
+    read,
+    takes,
+    write,
+    write_parts,
+)
+from dataflow_grounding.extras.formats.base import Format
+from dataflow_grounding.extras.formats.export import Exported, Selection
+from dataflow_grounding.extras.formats.export_folder import is_data_file
+from dataflow_grounding.extras.formats.reading import with_sizes
+
+_writing_options = together(
+    click.option(
+        "-o",
+        "out",
+        required=True,
+        metavar="PATH",
+        help="A folder; or the data file alone, by its ending.",
+    ),
+    click.option(
+        "--images",
+        type=click.Choice(["copy", "link", "reference"]),
+        help=(
+            "Copy the pictures, upright (into a folder: the default), link to them, or leave them"
+            " where they are."
+        ),
+    ),
+    click.option(
+        "--image-root",
+        metavar="DIR",
+        help="Where the pictures are, if not where the run found them.",
+    ),
+    click.option("--strict", is_flag=True, help="Refuse if anything is lost or left out."),
+    click.option("--min-score", type=Range(0, 1), help="Boxes with this score or more."),
+    click.option("--verified-only", is_flag=True, help="Boxes that a check confirmed."),
+    click.option(
+        "--partly-verified",
+        is_flag=True,
+        help="With --verified-only: also pictures with other boxes.",
+    ),
+    click.option("--keep-rejected", is_flag=True, help="Rejected boxes, too."),
+    click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
+    click.option(
+        "--status",
+        "statuses",
+        multiple=True,
+        type=click.Choice(STATUSES),
+        help="Expressions of this status.",
+    ),
+    click.option(
+        "--target",
+        metavar="MODEL",
+        help="The model family to be trained, for formats that write numbers.",
+    ),
+    click.option(
+        "--min-pixels",
+        type=int,
+        help="The trainer's own limits of a picture's area, for targets in pixels.",
+    ),
+    click.option("--max-pixels", type=int, help="As --min-pixels."),
+    click.option(
+        "--trainer",
+        metavar="NAME",
+        help="Who resizes the pictures before training, for targets in pixels.",
+    ),
+    click.option(
+        "--classes",
+        metavar="HOW",
+        help="Categories: class (usual), phrase, head, one, or a YAML map's file.",
+    ),
+    click.option(
+        "--flat",
+        is_flag=True,
+        default=None,
+        help="YOLO, KITTI: all pictures in one folder, the names of theirs before them.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the counts as one JSON object."),
+)
+
+
+def _parse_options(
+    ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the options of `--set NAME=VALUE`, whole numbers as int.
+
+    Raises click's BadParameter: no name or no `=`, a name twice, or one of `read`'s own arguments.
+    """
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if equals and name:
+            options[name] = value
+    if len(options) < len(texts) or options.keys() & {"path", "format", "image_root"}:
+        raise click.BadParameter(
+            "should be an option of the format, as offset=1, and each once", ctx, parameter
+        )
+    return {name: int(value) if value.isdecimal() else value for name, value in options.items()}
+
+
+# options of `_writing_options` that say what is wanted of the records
+_OF_SELECTION = frozenset(field.name for field in fields(Selection))
+_SET_HELP = "An option of the format that is read."
+_set_option = click.option(
+    "--set",
+    "options",
+    multiple=True,
+    callback=_parse_options,
+    metavar="NAME=VALUE",
+    help=_SET_HELP,
+)
+
+
+@click.command("import")
+@click.argument("path", type=click.Path(exists=True))
+@click.option(
+    "--format",
+    "format",
+    required=True,
+    metavar="F",
+    help=f"{', '.join(FORMATS)}, or your module:Class.",
+)
+@click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to make.")
+@click.option("--image-root", metavar="DIR", help="Where the pictures are, if not beside PATH.")
+@_set_option
+@click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
+def import_(
+    path: str, format: str, out: str, image_root: str | None, options: dict[str, Any], as_json: bool
+) -> None:
+    """Make PATH, a file or folder in another tool's format, a results folder for `report`, `eval`,
+    `export`.
+    """
+    rarely_collect_garbage()
+    annotations = os.path.join(out, "annotations.jsonl")
+    folder = image_root or folder_of(path)
+    if os.path.exists(annotations):
+        raise InputError(f"{annotations} is there already: choose another folder")
+    source = find_format(format, **options)
+    source.pictures = source.pictures or out
+    is_new = not os.path.exists(out)
+    # Where this fails another import is at work there: its folder isn't ours to remove.
+    with told_as(InputError, f"can't write {annotations}"):
+        writer = RowWriter(annotations)
+    try:
+        with closing(writer):
+            for record in with_sizes(read(path, source, image_root=image_root), folder):
+                writer.write(record)
+            writer.commit()
+    except BaseException:
+        if is_new:  # also the pictures that were unpacked there
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    run = {
+        "imported": {"format": format, "path": os.path.abspath(path)},
+        "image_folders": [absolute(folder)],
+    }
+    write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
+    if source.class_names:
+        names = "".join(f"{' '.join(name.split())}\n" for name in source.class_names)
+        write_text(os.path.join(out, CLASSES_FILE), names)
+    line = f"{annotations}: {counted(writer.count, 'record')}"
+    passed_over = _positive(source.passed_over)
+    facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over)])
+
+
+@click.command("convert")
+@click.argument("path", type=click.Path(exists=True))
+@click.option("--from", "source_name", required=True, metavar="F", help="The format that it is in.")
+@click.option("--to", "format", required=True, metavar="G", help="The format that is wanted.")
+@_set_option
+@_writing_options
+def convert(
+    path: str,
+    source_name: str,
+    format: str,
+    image_root: str | None,
+    options: dict[str, Any],
+    out: str,
+    as_json: bool,
+    **settings: Any,
+) -> int:
+    """Write PATH, a file or folder in one format, in another."""
+    source = find_format(source_name, **options)
+    folders = [image_root or folder_of(path)]
+    # Of a user's own format it isn't known here what its file is called: any ending is a file's.
+    is_one_file = is_data_file(out, FORMATS.get(format, {"file": out})["file"])
+    if source.packs and settings["images"] == "link" and image_root is None:
+        raise InputError(
+            f"the pictures are in {path} itself: leave --images link out, or name their"
+            " --image-root"
+        )
+    with tempfile.TemporaryDirectory() as unpacked:
+        # Pictures in the data itself are taken out of it only to be copied into a folder.
+        if source.packs and settings["images"] in (None, "copy") and not is_one_file:
+            source.pictures = unpacked
+            folders.append(unpacked)
+        records = read(path, source, image_root=image_root)
+        # the list of classes is known once the first record is read
+        first = list(islice(records, 1))
+        if takes(format, "class_list"):
+            settings["class_list"] = source.class_names
+        exported = _write(chain(first, records), format, out, tuple(folders), settings)
+        return _tell(exported, format, as_json, source)
+
+
+@click.command("export")
+@click.argument("results", metavar="RESULTS")
+@click.option(
+    "--format",
+    "format",
+    required=True,
+    metavar="F",
+    help=f"{', '.join(WRITTEN)}, or your module:Class.",
+)
+@_writing_options
+def export(
+    results: str, format: str, image_root: str | None, out: str, as_json: bool, **settings: Any
+) -> int:
+    """Write RESULTS (a run's folder, a file of records, a folder of `split`) in a format that a
+    trainer reads; say what is lost in it.
+    """
+    reviewed = os.path.join(results, "annotations.reviewed.jsonl")
+    if os.path.isdir(results) and os.path.exists(reviewed):
+        say(f"Note: this is as the run left it. To export what reviewers left, name {reviewed}.")
+    split_folder = split_of(results)
+    if split_folder:
+        say(
+            f"Note: this is one part of a split. `dataflowgrounding export {split_folder}` writes"
+            " all of them in one go."
+        )
+    parts = parts_of(results)
+    if takes(format, "class_list"):
+        settings["class_list"] = _classes_of_all(results, parts)
+    records: Any = {name: records_of(path) for name, path in parts.items()} or records_of(results)
+    exported = _write(records, format, out, image_folders_of(results, image_root), settings)
+    return _tell(exported, format, as_json, None)
+
+
+def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
+    """Return the classes that are listed for RESULTS, then those of its parts' records.
+
+    All parts of a split so have the same classes in the same order. Without parts no record is
+    read.
+    """
+    classes = ClassList(classes_of(results))
+    for path in parts.values():
+        for record in records_of(path):
+            classes.add(record)
+    return classes.names
+
+
+def _counts(written: Mapping[str, int]) -> str:
+    """Return the counts of what was written, in words."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in written.items())
+    return counts or "nothing to write"
+
+
+def _positive(counts: Counter[str]) -> Counter[str]:
+    """Return the counts without those of 0."""
+    return Counter({what: count for what, count in counts.items() if count > 0})
+
+
+def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
+    """Return what reading left out as one line; an empty list where that is nothing."""
+    if not passed_over:
+        return []
+    counts = ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())
+    return [f"left out: {counts}"]
+
+
+def _write(
+    records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
+) -> Exported:
+    """Write records in a format to `out`; a dict of records by part as the parts of a split.
+
+    Args:
+        records: As `write`, or for a dict `write_parts`, takes them.
+        format: The format's name.
+        out: The folder or file.
+        folders: Where relative paths of pictures are looked for, in order.
+        settings: All other options of the command: those of Selection, those of `write`, and of
+            the format. What is None was not given.
+    """
+    rarely_collect_garbage()
+    select = Selection(
+        min_score=settings["min_score"],
+        verified_only=settings["verified_only"],
+        reviewed_only=settings["reviewed_only"],
+        statuses=settings["statuses"] or STATUSES,
+        keep_rejected=settings["keep_rejected"],
+        partly_verified=settings["partly_verified"],
+    )
+    options = {}
+    for name, value in settings.items():
+        if name not in _OF_SELECTION and value is not None:
+            options[name] = value
+    write_records = write_parts if isinstance(records, dict) else write
+    return write_records(records, format, out, folders=folders, select=select, **options)
+
+
+def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
+    """Print what was written, lost and left out; return the exit code, 1 if records were left out.
+
+    `source` is the format that the records were read from, whose reader may have left something
+    out; None of a run's results.
+    """
+    passed_over = Counter[str]() if source is None else _positive(source.passed_over)
+    if as_json:
+        facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
+        facts["lost"] = dict(exported.lost)
+        if source is not None:
+            facts["not_read"] = passed_over
+        if exported.parts:
+            facts["parts"] = exported.parts
+        facts |= {
+            "left_out": exported.left_out,
+            "reasons": exported.reasons,
+            "remarks": exported.remarks,
+        }
+        say_json(facts)
+        return 1 if exported.left_out else 0
+    for name, written in exported.parts.items():
+        say(f"{os.path.join(exported.path, name)}: {_counts(written)}", err=False)
+    say(f"{exported.path}: {_counts(exported.written)}", err=False)
+    if exported.lost:
+        say(f"{format} can't say, and this is lost: {exported.losses()}")
+    for remark in (*_passed_over_lines(passed_over), *exported.remarks):
+        say(remark)
+    if exported.left_out:
+        say(f"left out: {exported.left_out} records, for example {'; '.join(exported.reasons)}")
+    return 1 if exported.left_out else 0

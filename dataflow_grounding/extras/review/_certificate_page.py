@@ -1,0 +1,188 @@
+"""The certificate as a page that can be handed over: one file, which prints well."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from string import Template
+from typing import Any
+
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.extras.review._door_html import page_file
+from dataflow_grounding.images.display import page_text
+
+_MOST_FILES = 500
+"""Digests of so many files are listed; the JSON file has them all."""
+# what groups of boxes are called in the certificate → in a heading
+_HEADINGS = {
+    "check": "By what the run's own check said",
+    "model": "By model",
+    "size": "By size of the box",
+    "status": "By status",
+}
+
+
+def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
+    """Return the page of a certificate.
+
+    What comes from data is escaped, and keys are blotted out.
+
+    Args:
+        certificate: As `certify` returns it.
+        results: What the certified results are called.
+    """
+    boxes = certificate["boxes"]
+    missed = certificate["phrases_missed"]
+    run = certificate["run"]
+    rows = [
+        _row("Wrong boxes", boxes, boxes["of"]),
+        _row("Missed phrases", missed, missed["phrases"]),
+    ]
+    if certificate["gold"]:
+        rows.append(_row("Reviewers wrong, on gold", certificate["gold"], None))
+    sections = [_table("What was found", "", rows)]
+    for name, groups in certificate["by"].items():
+        heading = _HEADINGS.get(name, f"By {name}")
+        sections.append(
+            _table(
+                heading,
+                "Share of boxes that are wrong.",
+                [_row(group, figure, figure.get("of")) for group, figure in groups.items()],
+            )
+        )
+    if certificate["checks"]:
+        sections.append(_checks(certificate["checks"]))
+    sections.append(_facts("The sample", _about_samples(certificate)))
+    sections.append(_facts("The run", _about_run(certificate)))
+    sections.append(_files(certificate["files"]))
+    return Template(page_file("certificate.html")).substitute(
+        title=_safe(f"Certificate of {os.path.basename(os.path.abspath(results))}"),
+        model=_safe(run.get("model") or "a model that run.json doesn't name"),
+        when=_safe(certificate.get("when", "")),
+        verdict=_verdict(certificate["target"]),
+        sentence=_safe(certificate["sentence"]),
+        sections="\n".join(sections),
+        results=_safe(results),
+        version=_safe(certificate["version"]),
+    )
+
+
+def widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
+    """Return a figure's bounds in percent, rounded so that they only widen."""
+    low = math.floor(round(1000 * figure["low"], 3)) / 10
+    high = math.ceil(round(1000 * figure["high"], 3)) / 10
+    return low, high
+
+
+def _safe(value: Any) -> str:
+    """Return a value as text of a page, without keys."""
+    return page_text(blotted_message(str(value)))
+
+
+def _verdict(target: Mapping[str, Any] | None) -> str:
+    """Return whether the target is met, as a line of the page; empty without one."""
+    if not target:
+        return ""
+    most = f"at most {100 * target['max_error']:g}% of boxes wrong"
+    if target["accepted"]:
+        return f'<p class="verdict good">Accepted: {_safe(most)}</p>'
+    return f'<p class="verdict bad">Not accepted: {_safe(most)}</p>'
+
+
+def _row(name: str, figure: Mapping[str, Any], of: int | None) -> list[str]:
+    """Return a figure as the cells of a table's row."""
+    judged = figure["looked_at"] - figure["unsettled"]
+    share = "not judged"
+    if judged:
+        share = f"{100 * figure['share']:.1f}%"
+    return [
+        name,
+        share,
+        "{:.1f} to {:.1f}%".format(*widened_bounds(figure)),
+        f"{figure['wrong']:,}",
+        f"{judged:,} of {figure['looked_at']:,}",
+        "" if of is None else f"{of:,}",
+    ]
+
+
+def _table(heading: str, note: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return figures as a table under a heading."""
+    heads = ("", "share", "95% certain", "wrong", "judged", "in all")
+    return _section(
+        heading,
+        (f"<p>{_safe(note)}</p>" if note else "") + _html_table(heads, rows),
+    )
+
+
+def _checks(checks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what the pipeline's own checks said of phrases."""
+    rows = [
+        [name, f"{100 * counts['share']:.1f}%", f"{counts['phrases']:,}"]
+        for name, counts in checks.items()
+    ]
+    return _section("What the run's own checks said", _html_table(("", "share", "phrases"), rows))
+
+
+def _html_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; the first cell of each row is its head."""
+    head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in heads)
+    lines = []
+    for name, *cells in rows:
+        numbers = "".join(f"<td>{_safe(cell)}</td>" for cell in cells)
+        lines.append(f'<tr><th scope="row">{_safe(name)}</th>{numbers}</tr>')
+    body = "\n".join(lines)
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
+
+
+def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the samples and of who judged them, with what it is called."""
+    for sample in certificate["samples"]:
+        size = counted(sample["size"], "item")
+        text = f"{size}, seed {sample['seed']}, stated {sample['when']} by {sample['who']}"
+        if sample["gold"]:
+            text += ", with gold mixed in"
+        yield "drawn", text
+    for who, items in certificate["reviewers"].items():
+        name = "nobody" if who == "None" else who
+        yield f"judged by {name}", counted(items, "item")
+    if certificate["gold"]:
+        yield "gold", certificate["gold"]["file"]
+
+
+def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is known of the run, with what it is called."""
+    run = certificate["run"]
+    yield "model", str(run.get("model") or "not stated")
+    box_format = run.get("box_format")
+    if isinstance(box_format, Mapping) and box_format.get("name"):
+        yield "box format", str(box_format["name"])
+    if run.get("started"):
+        yield "started", str(run["started"])
+    yield "version", str(run.get("version") or "not stated")
+    for status, count in certificate["statuses"].items():
+        yield f"phrases that are {status}", f"{count:,}"
+
+
+def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:
+    """Return facts as a list of terms under a heading."""
+    lines = [f"<div><dt>{_safe(name)}</dt><dd>{_safe(text)}</dd></div>" for name, text in facts]
+    return _section(heading, f"<dl>{''.join(lines)}</dl>")
+
+
+def _files(files: Mapping[str, str | None]) -> str:
+    """Return the digests of the files that the certificate rests on."""
+    rows = []
+    for name, digest in list(files.items())[:_MOST_FILES]:
+        rows.append([name, digest or "not found"])
+    note = f"SHA-256 of {counted(len(files), 'file')}."
+    if len(files) > _MOST_FILES:
+        note += f" The first {_MOST_FILES} of them; certificate.json has all."
+    table = _html_table(("file", "SHA-256"), rows)
+    return _section(
+        "What it rests on", f"<details><summary>{_safe(note)}</summary>{table}</details>"
+    )
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section><h2>{_safe(heading)}</h2>{content}</section>"

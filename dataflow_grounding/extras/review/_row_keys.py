@@ -1,0 +1,216 @@
+"""Which row of a file is the one that was decided on, however the file was written since.
+
+A decision keeps four facts of its row. `row` digests the image's id and the caption, or the phrases
+without one: a later run leaves it as it is. `written` digests all that the reviewer saw: the
+picture's path, caption and boxes. `rows` counts the rows of the image, and `alike` those of them
+with the same `row`: where these counts have changed, the place of a row proves nothing.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding.data.records import Record, annotated_column, dump_line, path_of
+
+
+class DecidedRow(NamedTuple):
+    """What the last decision on a row says of it; None for what earlier versions didn't keep."""
+
+    row: str | None
+    written: str | None = None
+    rows: int | None = None
+    alike: int | None = None
+
+    @classmethod
+    def of_line(cls, line: Mapping[str, Any]) -> "DecidedRow":
+        """Return what a line of the file of decisions says; what it says wrongly is None."""
+        row = line.get("row")
+        written = line.get("written")
+        rows = line.get("rows")
+        alike = line.get("alike")
+        return cls(
+            row if isinstance(row, str) else None,
+            written if isinstance(written, str) else None,
+            rows if isinstance(rows, int) else None,
+            alike if isinstance(alike, int) else None,
+        )
+
+
+class PlacedRow(NamedTuple):
+    """A row of the file: its key by its place among its image's rows, and its digests."""
+
+    key: str
+    image_id: str
+    row: str
+    written: str
+
+
+def row_digest(record: Record) -> str:
+    """Return 16 digits that tell a row from others of its image, wherever it stands in its file.
+
+    They are made of the image's id and the caption; without a caption, of the texts of its
+    expressions or regions. Rows of one image and text have the same.
+    """
+    text = record.get("caption") or record.get("cleaned_caption")
+    if not isinstance(text, str):
+        text = dump_line({"rows": _texts_of(record)})
+    return _digest(f"{record.image_id}\0{text}")
+
+
+def written_digest(record: Record) -> str:
+    """Return 16 digits of the image's id and path, its caption, and what the row has boxes of."""
+    column = annotated_column(record)
+    seen = {
+        "id": record.image_id,
+        "path": path_of(record),
+        "caption": record.get("caption") or record.get("cleaned_caption"),
+        "boxes": record.get(column) if column else None,
+    }
+    return _digest(dump_line(seen))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _texts_of(record: Record) -> list[str]:
+    """Return what a record's expressions or regions say; nothing where they are no list."""
+    column = annotated_column(record)
+    rows = record.get(column) if column else None
+    if not isinstance(rows, list):
+        return []
+    texts = []
+    for row in rows:
+        text = row
+        if isinstance(row, dict):
+            text = row.get("text") or row.get("type")
+        texts.append(str(text))
+    return texts
+
+
+class RowCounts:
+    """Counts the rows of each image, and of each `row` digest. Only hashes are kept."""
+
+    def __init__(self) -> None:
+        self._rows = NumberTable()
+        self._alike = NumberTable()
+
+    def add(self, image_id: str, row: str) -> None:
+        """Count a row."""
+        self._rows.set(hash(image_id), (self._rows.get(hash(image_id)) or 0) + 1)
+        self._alike.set(int(row, 16), (self._alike.get(int(row, 16)) or 0) + 1)
+
+    def rows(self, image_id: str) -> int:
+        """Return how many rows the image has."""
+        return self._rows.get(hash(image_id)) or 0
+
+    def alike(self, row: str) -> int:
+        """Return how many rows have this digest."""
+        return self._alike.get(int(row, 16)) or 0
+
+
+def moved_keys(
+    placed: Iterable[tuple[str, Record]], decided: Mapping[str, DecidedRow]
+) -> dict[str, str]:
+    """Return, by the key of its place, the key that a row is to have instead.
+
+    A decided key goes to the row that is written as it was; else to the only row with its caption
+    or phrases; else it stays with its place, if the image has as many rows as it had. Otherwise no
+    row gets it, and its decision is of none. Rows whose key is taken so get one that is free.
+
+    Args:
+        placed: The file's rows with the keys of their places.
+        decided: What was decided on, by key.
+    """
+    candidates, counts = _candidates_of(placed, decided)
+    key_of = dict(_pairs_by("written", candidates, decided))  # key of the place → decided key
+    left = [row for row in candidates if row.key not in key_of]
+    granted = set(key_of.values())
+    for place_key, key in _pairs_by("row", left, decided):
+        if key not in granted and decided[key].alike in (None, 1):
+            key_of[place_key] = key
+    granted = set(key_of.values())
+    for row in left:
+        if row.key in key_of or row.key in granted or row.key not in decided:
+            continue
+        if _is_in_its_place(row, decided[row.key], counts):
+            key_of[row.key] = row.key
+    moved = {place_key: key for place_key, key in key_of.items() if place_key != key}
+    return moved | _free_keys(candidates, decided, key_of, counts)
+
+
+def _is_in_its_place(row: PlacedRow, facts: DecidedRow, counts: RowCounts) -> bool:
+    """Whether the rows of the image are as many as they were, so that a place tells the row."""
+    as_many_rows = facts.rows in (None, counts.rows(row.image_id))
+    as_many_alike = facts.alike in (None, 1, counts.alike(row.row))
+    return as_many_rows and as_many_alike
+
+
+def _free_keys(
+    candidates: Iterable[PlacedRow],
+    decided: Mapping[str, DecidedRow],
+    key_of: Mapping[str, str],
+    counts: RowCounts,
+) -> dict[str, str]:
+    """Return keys for rows whose own is decided on, but another row's by now, or nobody's.
+
+    `key_of` has the decided key of each row that got one, by the key of its place. Those places'
+    own keys are free, but for decided ones: whoever got such a key would get its decisions too.
+    """
+    granted = set(key_of.values())
+    free = iter([key for key in key_of if key not in granted and key not in decided])
+    further = Counter[str]()  # rows of an image that get a key behind its last
+    keys: dict[str, str] = {}
+    for row in candidates:
+        if row.key not in decided or row.key in key_of:
+            continue
+        key = next(free, "")
+        if not key:
+            further[row.image_id] += 1
+            key = f"{row.image_id}@{counts.rows(row.image_id) + further[row.image_id]}"
+        keys[row.key] = key
+    return keys
+
+
+def _candidates_of(
+    placed: Iterable[tuple[str, Record]], decided: Mapping[str, DecidedRow]
+) -> tuple[list[PlacedRow], RowCounts]:
+    """Return the rows that a decided key may go to, or that stand where one was; and all counts."""
+    digests = {digest for facts in decided.values() for digest in (facts.row, facts.written)}
+    counts = RowCounts()
+    candidates = []
+    for key, record in placed:
+        if record.image_id is None:
+            continue
+        row = PlacedRow(key, record.image_id, row_digest(record), written_digest(record))
+        counts.add(row.image_id, row.row)
+        if key in decided or row.row in digests or row.written in digests:
+            candidates.append(row)
+    return candidates, counts
+
+
+def _pairs_by(
+    name: str, candidates: Iterable[PlacedRow], decided: Mapping[str, DecidedRow]
+) -> Iterator[tuple[str, str]]:
+    """Yield pairs of a place's key and a decided key with the same digest of this name.
+
+    A digest that several rows, or several decided keys, have tells nothing.
+    """
+    keys_then: dict[str, str] = {}
+    times_decided = Counter[str]()
+    for key, facts in decided.items():
+        digest = getattr(facts, name)
+        if digest is not None:
+            keys_then[digest] = key
+            times_decided[digest] += 1
+    keys_now: dict[str, str] = {}
+    times_there = Counter[str]()
+    for row in candidates:
+        digest = getattr(row, name)
+        keys_now[digest] = row.key
+        times_there[digest] += 1
+    for digest, key in keys_then.items():
+        if times_decided[digest] == 1 and times_there[digest] == 1:
+            yield keys_now[digest], key

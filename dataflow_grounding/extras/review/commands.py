@@ -1,0 +1,203 @@
+"""`review`, `apply`, `certify`: mend what a run found, write it down, and say how much is wrong."""
+
+import getpass
+from contextlib import suppress
+
+import click
+
+from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.cli.arguments import answer
+from dataflow_grounding.extras.review.applying import apply_decisions
+
+
+@click.command("review")
+@click.argument("results", metavar="RESULTS")
+@click.option(
+    "--port",
+    default=0,
+    type=click.IntRange(0, 65535),
+    help="Of 127.0.0.1; a free one unless given.",
+)
+@click.option("--no-open", is_flag=True, help="Open no browser.")
+@click.option(
+    "--reviewer", metavar="NAME", help="Whose decisions they are; the user's name unless given."
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only N boxes and phrases, drawn at random.",
+)
+@click.option("--seed", type=int, help="With --sample: another seed draws others.")
+@click.option(
+    "--gold",
+    metavar="FILE",
+    help="With --sample: mix in some that FILE, records with right boxes, knows of.",
+)
+@click.option(
+    "--blind",
+    is_flag=True,
+    help="Judge a second time 5% of what others decided, without seeing how.",
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["doubt", "random", "file"]),
+    default="doubt",
+    help="What comes first.",
+)
+@click.option(
+    "--static", metavar="DIR", help="Write a folder that works without a server, and end."
+)
+@click.option(
+    "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."
+)
+def of_review(
+    results: str,
+    port: int,
+    no_open: bool,
+    reviewer: str | None,
+    sample: int | None,
+    seed: int | None,
+    gold: str | None,
+    blind: bool,
+    queue: str,
+    static: str | None,
+    image_root: str | None,
+) -> None:
+    """Mend RESULTS (a run's folder, one of its steps', or a file of records) in a browser; `apply`
+    writes it down.
+
+    Each decision is on disk in reviews.jsonl before the next is taken. The page's address is the
+    first line printed.
+    """
+    from dataflow_grounding.extras.review.queues import Reviewable
+    from dataflow_grounding.extras.review.server import ReviewServer
+    from dataflow_grounding.extras.review.session import Session
+
+    for option, value in (("gold", gold), ("seed", seed)):
+        if value is not None and sample is None:
+            raise click.UsageError(f"--{option} is for a sample: give --sample N, too")
+    if blind and sample is not None:
+        raise click.UsageError("--blind chooses what is shown itself: leave out --sample")
+    if blind and static:
+        raise click.UsageError(
+            "what --static collects can't be told as blind reviews: leave out --blind or --static"
+        )
+    who = reviewer or _user()
+    size_and_seed = None if sample is None else (sample, seed or 0)
+    session = Session(Reviewable(results, image_root), who, size_and_seed, blind, queue, gold)
+    if static:
+        say(session.write(static), err=False)
+    else:
+        ReviewServer(session, port).run(not no_open)
+
+
+def _user() -> str:
+    """Return the name that the system knows the user by; "unknown" where it knows none."""
+    with suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return "unknown"
+
+
+@click.command("apply")
+@click.argument("results", metavar="RESULTS")
+@click.argument("downloads", metavar="[DECISIONS]...", nargs=-1)
+@click.option(
+    "-o",
+    "out",
+    metavar="FILE",
+    help="A file for training, without rejected boxes; annotations.reviewed.jsonl unless given.",
+)
+@click.option("--keep-rejected", is_flag=True, help="With -o: rejected boxes, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print path and counts as one JSON object.")
+def of_apply(
+    results: str,
+    downloads: tuple[str, ...],
+    out: str | None,
+    keep_rejected: bool,
+    as_json: bool,
+) -> int:
+    """Write RESULTS as reviewed, with the DECISIONS that were downloaded from folders of
+    `review --static`.
+
+    Exit codes: 0 done, 1 some of DECISIONS were refused, as others changed meanwhile what they are
+    on.
+    """
+    # All decisions in RESULTS' reviews.jsonl are applied; downloaded ones are added to it first.
+    # Without -o the file is what pipelines and reviews go on from, and keeps rejected boxes.
+    applied = apply_decisions(results, out, downloads, keep_rejected=keep_rejected or out is None)
+    for line in applied["refused"]:
+        say(f"Not taken: {line}")
+    lines = [
+        f"{applied['reviewed']}: {counted(applied['records'], 'record')}, of their phrases"
+        f" {applied['verified']:,} right, {applied['rejected']:,} rejected, by"
+        f" {counted(applied['decisions'], 'decision')}"
+    ]
+    if applied["boxes_left_out"]:
+        left_out = counted(applied["boxes_left_out"], "box")
+        lines.append(f"left out, as they were rejected (--keep-rejected): {left_out}")
+    if second := applied["second_reviews"]:
+        names = ("expressions", "kappa_verified", "mean_iou", "f1_0.5")
+        lines.append(f"second reviews: {', '.join(f'{name} {second[name]}' for name in names)}")
+    answer(as_json, applied, lines)
+    return 1 if applied["refused"] else 0
+
+
+def _share(text: str) -> float:
+    """Return a share between 0 and 1 from `3%` or `0.03`. Raises BadParameter for any other."""
+    with suppress(ValueError):
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        if 0 < share < 1:
+            return share
+    raise click.BadParameter(f"{text} should be a share such as 3% or 0.03")
+
+
+@click.command("certify")
+@click.argument("results", metavar="RESULTS")
+@click.option(
+    "--max-error", type=_share, metavar="SHARE", help="Accept at most so many wrong boxes, say 3%."
+)
+@click.option(
+    "--gold",
+    metavar="FILE",
+    help="Records with right boxes: how often reviewers were wrong on them.",
+)
+@click.option(
+    "--verify", is_flag=True, help="Find what has changed since the certificate was written."
+)
+@click.option(
+    "--html", is_flag=True, help="Write it as a page to be handed over, certificate.html, too."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def of_certify(
+    results: str,
+    max_error: float | None,
+    gold: str | None,
+    verify: bool,
+    html: bool,
+    as_json: bool,
+) -> int:
+    """Say how much of RESULTS is wrong, by the sample that `review --sample` stated; leaves
+    certificate.json.
+
+    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes, or pictures it
+    can't check.
+    """
+    from dataflow_grounding.extras.review.certificate import (
+        certify,
+        changes_since,
+        told_lines,
+        write_page,
+    )
+
+    if verify:
+        changes = [*changes_since(results)]
+        answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
+        return 1 if changes else 0
+    certificate = certify(results, gold, max_error)
+    lines = list(told_lines(certificate))
+    if html:
+        lines.append(f"page: {write_page(results, certificate)}")
+    answer(as_json, certificate, lines)
+    target = certificate["target"]
+    return 1 if target and not target["accepted"] else 0

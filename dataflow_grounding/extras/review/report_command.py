@@ -1,0 +1,55 @@
+"""`report`: a page that shows a run's folder."""
+
+import click
+
+from dataflow_grounding._util.terminal import counted, telling
+from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.data.working_folder import sent
+from dataflow_grounding.engine.at_work import readable
+from dataflow_grounding.extras.review.results import report_folder
+
+# files of a run that a report is made of; where the folder is elsewhere, they are brought here
+_REPORTED_FILES = ("run.json", "annotations.jsonl", "failures.jsonl")
+
+
+@click.command("report")
+@click.argument("results", type=Folder(exists=True, file_okay=False))
+@click.argument("other", required=False, type=Folder(exists=True, file_okay=False))
+@click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
+@click.option(
+    "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."
+)
+@click.option("--single-file", "single", is_flag=True, help="Everything in one file.")
+@click.option(
+    "--copies", is_flag=True, help="Small copies of all pictures, to be moved without them."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print path and count as one JSON object.")
+def report(
+    results: str,
+    other: str | None,
+    out_path: str | None,
+    image_root: str | None,
+    single: bool,
+    copies: bool,
+    as_json: bool,
+) -> None:
+    """Write a page of the folder RESULTS: failures, boxes, captions, figures; with OTHER, where the
+    two differ.
+    """
+    with (
+        readable(results, *_REPORTED_FILES) as folder,
+        readable(other or results, *_REPORTED_FILES) as other_folder,
+        telling("making the report") as tell,
+    ):
+        path, record_count = report_folder(
+            folder,
+            out_path,
+            image_root,
+            other=other_folder if other else None,
+            single=single,
+            copies=copies,
+            on_progress=tell,
+        )
+        path = sent(path, ".html", ".js", ".webp", ".jpg", ".txt")
+    lines = [f"{path}: {counted(record_count, 'record')}"]
+    answer(as_json, {"report": path, "records": record_count}, lines)

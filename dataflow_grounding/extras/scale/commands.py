@@ -1,0 +1,40 @@
+"""`merge`: what shards left, put together."""
+
+import click
+
+from dataflow_grounding._util.extensions import extension
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.data.working_folder import sent, working_folder
+from dataflow_grounding.extras.scale.merging import merge as merge_shards
+
+
+@click.command("merge")
+@click.argument("results", type=Folder(exists=True, file_okay=False))
+@click.option(
+    "--of", type=click.IntRange(1), metavar="N", help="Of N shards, where there are others."
+)
+@click.option("--no-report", is_flag=True, help="Write no report.html.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sums as one JSON object.")
+def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
+    """Put the shards in the folder RESULTS together there, in the input's order: what one machine
+    would have left.
+
+    Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another
+    input, 4 none succeeded.
+    """
+    summary = merge_shards(results, of)["summary"]
+    lines = [
+        f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"
+    ]
+    if summary["done"]:
+        lines.append(f"results: {summary['annotations']}")
+    else:
+        lines.append(f"no results were written: see {summary['failures_file']}")
+    report_folder = extension("reports", "html")
+    if summary["done"] and not no_report and report_folder is not None:
+        lines.append(f"report: {sent(report_folder(working_folder(results))[0])}")
+    answer(as_json, summary, lines)
+    if not summary["failures"]:
+        return 0
+    return 1 if summary["done"] else 4

@@ -1,0 +1,226 @@
+"""Pictures at http(s) addresses, each fetched once into the results folder."""
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
+from dataflow_grounding._util.files import open_log, within
+from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.images.picture_folder import FOLDER, put_picture
+
+if TYPE_CHECKING:
+    import aiohttp
+    import yarl
+
+# of one picture from an address
+MAX_BYTES = 64 * 2**20
+SECONDS = 60
+REDIRECTS = 5
+AT_ONCE = 16  # pictures that are fetched at a time
+
+_PRIVATE = (
+    "it is an address of this machine or of a private network, which data.allow_hosts does not name"
+)
+_NAT64 = IPv6Network("64:ff9b::/96")  # IPv4 addresses, in their last 32 bits
+_GLOBAL = IPv6Network("2000::/3")
+
+Address = IPv4Address | IPv6Address
+
+
+def is_public(address: Address) -> bool:
+    """Whether an IP address is one of the open internet.
+
+    It is neither this machine's, nor of a network behind the router.
+    """
+    if isinstance(address, IPv4Address):
+        return address.is_global and not address.is_multicast
+    if address in _NAT64:
+        return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+    if address not in _GLOBAL or not address.is_global:
+        return False
+    return address.sixtofour is None or is_public(address.sixtofour)
+
+
+class Downloads:
+    """Pictures from http(s) addresses, each fetched once for a results folder.
+
+    Args:
+        results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
+        allowed: Whether an IP address may be connected to. It is asked about every address that a
+            name stands for, of every redirect too, and no other than those is connected to.
+        hosts: Hosts that may be connected to wherever they are, `name` or `name:port`, in lower
+            case; the user names them, no row does.
+        no_others: Whether no other host may be.
+    """
+
+    def __init__(
+        self,
+        results_dir: str,
+        allowed: Callable[[Address], bool] = is_public,
+        *,
+        hosts: Collection[str] = (),
+        no_others: bool = False,
+    ) -> None:
+        self._results_dir = results_dir
+        self._allowed = allowed
+        self._hosts = frozenset(hosts)
+        self._no_others = no_others
+        self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
+        self._known: dict[str, str] = {}  # address → path, relative to `results_dir`
+        if os.path.exists(self._index):
+            self._read_index()
+
+    def _read_index(self) -> None:
+        """Read which address gave which picture; of a path that isn't ours nothing is believed."""
+        ours = re.compile(rf"{FOLDER}/[^/]+")
+        for row in read_rows(self._index):
+            if row.data is not None:
+                path = str(row.data.get("path"))
+                if ours.fullmatch(path):
+                    self._known[str(row.data.get("url"))] = path
+
+    def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
+        """Of each address the picture's path, relative to `results_dir`, or why there is none."""
+        wanted = dict.fromkeys(addresses)
+        new = [url for url in wanted if not self._is_there(url)]
+        results: dict[str, str | BrokenRow] = {}
+        if new:
+            results = run_blocking(lambda: self._fetch_all(new))
+        self._remember({url: path for url, path in results.items() if isinstance(path, str)})
+        for error in results.values():
+            if isinstance(error, BrokenRow):
+                error.passing = True  # the next run tries again
+        return {url: results.get(url) or self._known[url] for url in wanted}
+
+    def _is_there(self, url: str) -> bool:
+        """Whether the address was fetched already, and its picture still is where it was put."""
+        if url not in self._known:
+            return False
+        return os.path.exists(within(self._results_dir, self._known[url]))
+
+    def _remember(self, fetched: Mapping[str, str]) -> None:
+        """Write down which address gave which picture. Raises InputError."""
+        self._known |= fetched
+        with told_as(InputError, f"can't write {self._index}"):
+            os.makedirs(os.path.dirname(self._index), exist_ok=True)
+            with open(open_log(self._index), "a", encoding="utf-8") as file:
+                for url, path in fetched.items():
+                    file.write(dump_line({"url": url, "path": path}))
+
+    async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
+        import aiohttp
+
+        allowed = self._allowed
+        is_named = self._is_named
+
+        class Guarded(aiohttp.ThreadedResolver):
+            async def resolve(
+                self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+            ) -> Any:
+                hosts = await super().resolve(host, port, family)
+                if is_named(host, port):
+                    return hosts
+                if not all(allowed(ip_address(each["host"])) for each in hosts):
+                    raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
+                return hosts
+
+        headers = {
+            "User-Agent": "dataflow-grounding",
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+        }
+        async with aiohttp.ClientSession(
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(resolver=Guarded()),
+            timeout=aiohttp.ClientTimeout(total=SECONDS),
+            auto_decompress=False,
+        ) as session:
+            turns = asyncio.Semaphore(AT_ONCE)
+
+            async def in_turn(url: str) -> str | BrokenRow:
+                async with turns:
+                    return await self._fetch(session, url)
+
+            results = await asyncio.gather(*map(in_turn, urls))
+            return dict(zip(urls, results, strict=True))
+
+    async def _fetch(self, session: "aiohttp.ClientSession", url: str) -> str | BrokenRow:
+        import aiohttp
+
+        try:
+            data = await asyncio.wait_for(self._bytes(session, url), SECONDS)
+            return await asyncio.to_thread(put_picture, data, self._results_dir)
+        except BrokenRow as error:
+            return error
+        except asyncio.TimeoutError:
+            why = f"it took more than {SECONDS} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            why = str(error).replace(url, shown_address(url)) or type(error).__name__
+        return BrokenRow(f"no picture from {shown_address(url)}: {why}")
+
+    async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
+        """The picture at an address. Raises BrokenRow, and all that aiohttp raises."""
+        no_picture = f"no picture from {shown_address(url)}"
+        at = url
+        for _ in range(REDIRECTS + 1):
+            async with session.get(self._checked(at), allow_redirects=False) as response:
+                if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
+                    at = urljoin(at, response.headers["Location"])
+                    continue
+                if response.status != 200:
+                    raise BrokenRow(f"{no_picture}: it answered {response.status}")
+                data = bytearray()
+                async for part in response.content.iter_chunked(1 << 16):
+                    data += part
+                    if len(data) > MAX_BYTES:
+                        raise BrokenRow(f"{no_picture}: it has more than {MAX_BYTES >> 20} MiB")
+                return bytes(data)
+        raise BrokenRow(f"{no_picture}: more than {REDIRECTS} redirects")
+
+    def _is_named(self, host: str, port: int | None) -> bool:
+        """Whether the user has named a host, with this port or with none."""
+        host = f"[{host}]" if ":" in host else host.lower()
+        return host in self._hosts or f"{host}:{port}" in self._hosts
+
+    def _checked(self, url: str) -> "yarl.URL":
+        """The address as it will be connected to; a name in it is checked when it is looked up.
+
+        Raises BrokenRow.
+        """
+        import yarl
+
+        parsed = yarl.URL(url)  # read once, so that what is checked is what is asked
+        host = parsed.host or ""
+        if parsed.scheme not in ("http", "https"):
+            raise BrokenRow(f"{shown_address(url)} is not an http or https address")
+        if self._is_named(host, parsed.port):
+            return parsed
+        if self._no_others:
+            raise BrokenRow(f"no picture from {host}: it is not one of data.allow_hosts")
+        if ":" in host or host.replace(".", "").isdigit():
+            # An IP address goes to the socket unseen by any resolver.
+            try:
+                allowed = self._allowed(ip_address(host))
+            except ValueError:  # 127.1, say
+                allowed = False
+            if not allowed:
+                raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
+        return parsed
+
+
+def shown_address(url: str) -> str:
+    """An address without what may be secret in it."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+    except ValueError:
+        return "an address"

@@ -1,0 +1,157 @@
+"""The user's rows as records have them: columns renamed, pictures that are no files made files.
+
+Which column is which is told by the names that people use and by what the values look like.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding._util.paths import is_web
+from dataflow_grounding._util.tables import load_table
+from dataflow_grounding.data.dataframes import plain_row
+from dataflow_grounding.data.records import is_box
+from dataflow_grounding.data.rows import Row
+from dataflow_grounding.images.files import ENDINGS
+from dataflow_grounding.images.picture_folder import put_picture
+
+AT_ONCE = 256  # rows whose addresses are fetched together
+
+Fetch = Callable[[Iterable[str]], Mapping[str, "str | BrokenRow"]]
+"""Of addresses: the paths of their pictures, relative to `results_dir`, or what went wrong."""
+NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
+"""Role → what people call its column, the likeliest first."""
+
+
+def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+    """The row with the columns of `sources` (name wanted → name that it has) renamed.
+
+    A column that stands in the way of a new name keeps its values, as `original_` and its name.
+
+    Example:
+        >>> columns = {"image_path": "file_name", "caption": "text"}
+        >>> renamed({"file_name": "a.jpg", "text": "A cat.", "id": 7}, columns)
+        {'image_path': 'a.jpg', 'caption': 'A cat.', 'id': 7}
+        >>> renamed({"caption": "cat", "recaption": "A black cat."}, {"caption": "recaption"})
+        {'original_caption': 'cat', 'caption': 'A black cat.'}
+    """
+    new_row: dict[str, Any] = {}
+    for column, value in row.items():
+        names = [name for name, source in sources.items() if source == column]
+        if not names:
+            is_in_the_way = sources.get(column) in row
+            names = [f"original_{column}" if is_in_the_way else column]
+        for name in names:
+            new_row[name] = value
+    return new_row
+
+
+def record_rows(
+    rows: Iterator[Row],
+    sources: Mapping[str, str],
+    image: str,
+    results_dir: str,
+    fetch: Fetch | None,
+) -> Iterator[Row]:
+    """The rows as the record has them, a few at a time; those that can't be had come with their
+    error.
+
+    Args:
+        rows: As an input gives them.
+        sources: Column of the record → column of the rows, where that is another.
+        image: The record's column of the picture.
+        results_dir: Where pictures are put.
+        fetch: Gets pictures from addresses; None where that is not allowed.
+    """
+    while chunk := list(islice(rows, AT_ONCE if fetch else 1)):
+        chunk = [_renamed_row(row, sources) for row in chunk]
+        fetched: Mapping[str, str | BrokenRow] = {}
+        if fetch:
+            pictures = [row.data.get(image) for row in chunk if row.data]
+            fetched = fetch(dict.fromkeys(str(url) for url in pictures if is_web(url)))
+        for row in chunk:
+            yield _with_file(row, image, results_dir, fetched)
+
+
+def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
+    if row.data is None:
+        return row
+    return row._replace(data=renamed(row.data, sources))
+
+
+def _with_file(
+    row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
+) -> Row:
+    """The row with the path of its picture's file, which is made where there is none."""
+    if row.data is None:
+        return row
+    picture = row.data.get(image)
+    origin: dict[str, Any] = {}  # columns that say where the picture is from
+    if isinstance(picture, str) and picture in fetched:
+        origin = {"image_url": picture}
+        result = fetched[picture]
+        if isinstance(result, BrokenRow):
+            return Row(row.line, None, result)
+        picture = result
+    if isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}:
+        if picture.get("path"):
+            origin = {"image_file": picture["path"]}
+        picture = picture.get("bytes") or picture.get("path")
+    if isinstance(picture, bytes):
+        picture = put_picture(picture, results_dir)
+    data = {**origin, **row.data}
+    if image in row.data:
+        data[image] = picture
+    return Row(row.line, plain_row(data))
+
+
+def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()) -> str | None:
+    """The column of `rows` that most likely is the one for `role`; None where none looks like it.
+
+    Example:
+        >>> rows = [{"id": 7, "file_name": "a.jpg", "text": "A cat on a rug."}]
+        >>> guessed("image", rows), guessed("caption", rows), guessed("bbox", rows)
+        ('file_name', 'text', None)
+    """
+    if role not in LOOKS:
+        return None
+    likely = []
+    for name in dict.fromkeys(chain.from_iterable(rows)):
+        values = [row[name] for row in rows if row.get(name) not in (None, "")]
+        alike = sum(map(LOOKS[role], values))
+        if name not in taken and alike > len(values) / 2:
+            likely.append(name)
+
+    def rank(name: str) -> tuple[int, int]:
+        """Columns by what people call them, captions then by their length, the longest first."""
+        lower = name.lower()
+        names = NAMES[role]
+        by_name = names.index(lower) if lower in names else len(names)
+        length = 0
+        if role == "caption":
+            length = sum(len(str(row.get(name))) for row in rows)
+        return by_name, -length
+
+    return min(likely, key=rank, default=None)
+
+
+def _is_picture(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "bytes" in value
+    return isinstance(value, bytes) or is_web(value) or str(value).lower().endswith(ENDINGS)
+
+
+def _is_caption(value: Any) -> bool:
+    return isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value)
+
+
+def _is_list_of_boxes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_box, value))
+
+
+LOOKS: dict[str, Callable[[Any], bool]] = {
+    "image": _is_picture,
+    "caption": _is_caption,
+    "bbox": _is_list_of_boxes,
+}

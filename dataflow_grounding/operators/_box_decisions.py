@@ -1,0 +1,361 @@
+"""What a judge's answers decide: which boxes stay, which go, and of which it couldn't be told.
+
+Nothing is asked here. The verdicts stand in an expression's `verification`, from one step to the
+next, and are read there as anything else that comes out of a file.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from dataflow_grounding.data.records import is_box, is_number, is_settled, whole_number
+from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
+
+Expression: TypeAlias = dict[str, Any]
+METHOD = "check"
+FOUND_BY = "missing_search"
+"""The `found_by` of boxes that were asked for because they lacked."""
+
+IN_WORDS = {
+    "right": "right",
+    "loose": "too large",
+    "part": "on a part",
+    "other": "on another thing",
+    "nothing": "on nothing",
+    None: "not judged",
+}
+_SECOND_IN_WORDS = {True: "yes", False: "no", None: "can't tell"}
+SECONDS = ("crop", "presence")
+"""What the second answers may be called: from a box's crop, or from its phrase's presence."""
+
+DECISIONS = ("kept", "dropped", "undecided")
+
+
+def is_open(expression: Mapping[str, Any]) -> bool:
+    """Whether the judge is asked about an expression: not where a person settled it."""
+    return not is_settled(expression)
+
+
+def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
+    """The check's own `verification`; empty where none was made, or it wasn't obeyed."""
+    verification = expression.get("verification")
+    if not isinstance(verification, dict) or verification.get("method") != METHOD:
+        return {}
+    return verification if isinstance(verification.get("boxes"), list) else {}
+
+
+def presence_of(expression: Mapping[str, Any]) -> Presence:
+    """What the judge said of the phrase; None in both where it didn't."""
+    check = check_of(expression)
+    there = check.get("there")
+    count = whole_number(check.get("count"))
+    return Presence(there if isinstance(there, bool) else None, count)
+
+
+def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was said of each box, by its id; what is none of the words of a check is left out."""
+    check = check_of(expression)
+    verdicts = {}
+    for item in check.get("boxes", []):
+        if isinstance(item, dict):
+            bbox_id = str(item.get("bbox_id"))
+            verdicts[bbox_id] = _verdict_in(item, bbox_id, check.get("second"))
+    return verdicts
+
+
+def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[str, Any]:
+    """A verdict of a file, with the keys and values alone that a check writes."""
+    fit = item.get("verdict")
+    verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
+    if isinstance(item.get("reason"), str):
+        verdict["reason"] = item["reason"]
+    if item.get("found_by") == FOUND_BY:
+        verdict["found_by"] = FOUND_BY
+    if second in SECONDS and isinstance(item.get(second), bool):
+        verdict[str(second)] = item[second]
+    if is_number(item.get("score")):
+        verdict["score"] = item["score"]
+    if item.get("decision") in DECISIONS:
+        verdict["decision"] = item["decision"]
+    if item.get("mended") is True:
+        verdict["mended"] = True
+    return verdict
+
+
+def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The boxes that checks dropped, also earlier ones; what is no box is left out."""
+    boxes = []
+    for item in _list_of_rejected(expression):
+        if isinstance(item, dict) and is_box(item.get("bbox")):
+            boxes.append(item)
+    return boxes
+
+
+def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
+    """What stands in `rejected`, whatever it is."""
+    items = expression.get("rejected")
+    return list(items) if isinstance(items, list) else []
+
+
+def identified(expression: Expression) -> Expression:
+    """The expression with ids of its boxes by which each is known; its own, where they are such."""
+    instances = expression["instances"]
+    ids = {str(instance.get("bbox_id") or "") for instance in instances}
+    if len(ids) == len(instances) and "" not in ids:
+        return expression
+    numbered = []
+    for number, instance in enumerate(instances):
+        numbered.append({**instance, "bbox_id": f"{expression['expression_id']}.{number}"})
+    return {**expression, "instances": numbered}
+
+
+def with_verdicts(
+    expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
+) -> Expression:
+    """The expression with the judge's first answers, one verdict for each of its boxes."""
+    boxes = []
+    for instance, verdict in zip(expression["instances"], verdicts, strict=True):
+        boxes.append(
+            {
+                "bbox_id": str(instance.get("bbox_id")),
+                "verdict": verdict.fit,
+                "reason": verdict.reason or None,
+            }
+        )
+    verification = {
+        "method": METHOD,
+        "there": presence.there,
+        "count": presence.count,
+        "boxes": boxes,
+        "reason": None,
+    }
+    return {**expression, "verified": None, "verification": verification}
+
+
+def not_obeyed(expression: Expression, reason: str) -> Expression:
+    """The expression as it was, with why the check says nothing of it."""
+    verification = {"method": METHOD, "reason": reason}
+    return {**expression, "verified": None, "verification": verification}
+
+
+def is_yes(verdict: Mapping[str, Any], presence: Presence) -> bool | None:
+    """Whether the judge's first answer says that a box is on its phrase's thing.
+
+    Of a box that was found because the judge missed it, that is the phrase's presence.
+    """
+    if verdict.get("found_by"):
+        return presence.there
+    fit = verdict.get("verdict")
+    if fit not in FITS:
+        return None
+    return fit not in ("other", "nothing")
+
+
+def seconds_of_presence(expression: Mapping[str, Any]) -> dict[str, bool | None]:
+    """What the phrase's presence says of each of its boxes, by `bbox_id`, as a second answer.
+
+    It denies a box where the thing isn't there, or where more boxes are affirmed than there are
+    things. Where a box is denied that the things there need, it affirms it. Of a box that was found
+    because the thing was said to be there, it says nothing that wasn't said already.
+    """
+    presence = presence_of(expression)
+    verdicts = verdicts_of(expression)
+    firsts = {bbox_id: is_yes(verdict, presence) for bbox_id, verdict in verdicts.items()}
+    answers = list(firsts.values())
+    affirms_right = bool(presence.there)
+    affirms_wrong = bool(presence.there)
+    if presence.count is not None:
+        affirms_right = affirms_right and answers.count(True) <= presence.count
+        affirms_wrong = len(answers) - answers.count(False) < presence.count
+    seconds: dict[str, bool | None] = {}
+    for bbox_id, first in firsts.items():
+        seconds[bbox_id] = affirms_right if first else affirms_wrong
+        if presence.there is None or first is None or verdicts[bbox_id].get("found_by"):
+            seconds[bbox_id] = None
+    return seconds
+
+
+def decided(expression: Expression, seconds: Mapping[str, bool | None], name: str) -> Expression:
+    """The expression after a second answer to each of its boxes, by `bbox_id`.
+
+    A box stays that both answers affirm, and goes into `rejected` where both deny it. Where they
+    differ, or one is missing, it stays and is doubtful.
+
+    Args:
+        expression: With the first answers.
+        seconds: Whether the second answer affirms the box.
+        name: What the second answers are called in `verification`.
+    """
+    verdicts = verdicts_of(expression)
+    presence = presence_of(expression)
+    kept = []
+    rejected = _list_of_rejected(expression)
+    boxes = []
+    for instance in expression["instances"]:
+        bbox_id = str(instance.get("bbox_id"))
+        verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
+        first = is_yes(verdict, presence)
+        second = seconds.get(bbox_id)
+        decision = "undecided"
+        if first is not None and first is second:
+            decision = "kept" if first else "dropped"
+        score = _score_of([first, second])
+        verdict = {**verdict, name: second, "score": score, "decision": decision}
+        boxes.append(verdict)
+        if decision == "dropped":
+            rejected.append({**instance, "reason": _in_words(verdict, name)})
+        else:
+            kept.append(instance)
+    result = {**expression, "instances": kept}
+    if rejected:
+        result["rejected"] = rejected
+    if expression["instances"] and not kept:
+        result["status"] = "none"
+    result["verification"] = {**check_of(expression), "second": name, "boxes": boxes}
+    return concluded(result)
+
+
+def decided_alone(expression: Expression) -> Expression:
+    """The expression after the verdicts alone: each box is judged for itself, by one answer.
+
+    A box goes into `rejected` that is on another thing or on nothing; one that couldn't be judged
+    stays and is doubtful. So is an expression whose phrase has more things than boxes are left.
+    """
+    presence = presence_of(expression)
+    verdicts = verdicts_of(expression)
+    kept = []
+    rejected = _list_of_rejected(expression)
+    boxes = []
+    for instance in expression["instances"]:
+        bbox_id = str(instance.get("bbox_id"))
+        verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
+        answer = is_yes(verdict, presence)
+        decision = {True: "kept", False: "dropped", None: "undecided"}[answer]
+        verdict = {**verdict, "score": _score_of([answer]), "decision": decision}
+        boxes.append(verdict)
+        if answer is False:
+            rejected.append({**instance, "reason": _first_in_words(verdict)})
+        else:
+            kept.append(instance)
+    result = {**expression, "instances": kept}
+    if rejected:
+        result["rejected"] = rejected
+    if expression["instances"] and not kept:
+        result["status"] = "none"
+    result["verification"] = {**check_of(expression), "boxes": boxes}
+    return concluded(result)
+
+
+def concluded(expression: Expression) -> Expression:
+    """The expression with what its boxes' decisions make of it as a whole.
+
+    `verified` is true where all is decided and every box that is left is right, or was mended; null
+    else. It is `doubtful` where the judge's answers differ. `verification` has a `score`, the share
+    of the answers that affirm, and the `reason` in words.
+    """
+    check = check_of(expression)
+    name = check.get("second")
+    verdicts = verdicts_of(expression)
+    doubts = []
+    misfits = []
+    scores = []
+    for instance in expression["instances"]:
+        verdict = verdicts.get(str(instance.get("bbox_id")), {})
+        scores.append(verdict.get("score", 0.5))
+        if verdict.get("decision") != "kept" and name not in SECONDS:
+            doubts.append(f"a box is {_first_in_words(verdict)}")
+        elif verdict.get("decision") != "kept":
+            doubts.append(f"the answers differ: {_in_words(verdict, str(name))}")
+        elif verdict.get("verdict") in ("loose", "part") and not verdict.get("mended"):
+            misfits.append(f"a box is {IN_WORDS[verdict['verdict']]}")
+    rejected = rejected_of(expression)
+    if not expression["instances"]:
+        there = presence_of(expression).there
+        scores.append(_score_of([None if there is None else not there]))
+        if there or (there is None and not rejected):
+            doubts.append("no box, though it may be there")
+    elif name not in SECONDS and lacking(expression):
+        doubts.append("more are there than boxes")
+    dropped = [f"dropped: {item.get('reason')}" for item in rejected]
+    verification = {
+        **check,
+        "score": round(sum(scores) / len(scores), 2),
+        "reason": "; ".join([*dropped, *doubts, *misfits]) or None,
+    }
+    verified = None if doubts or misfits else True
+    result = {**expression, "verified": verified, "verification": verification}
+    result.pop("doubtful", None)
+    if doubts:
+        result["doubtful"] = True
+    return result
+
+
+def with_mended(expression: Expression, better: Mapping[str, dict[str, Any]]) -> Expression:
+    """The expression with boxes that were found again from closer by, by `bbox_id`."""
+    instances = []
+    for instance in expression["instances"]:
+        instances.append(better.get(str(instance.get("bbox_id")), instance))
+    boxes = []
+    for verdict in verdicts_of(expression).values():
+        boxes.append({**verdict, "mended": True} if verdict["bbox_id"] in better else verdict)
+    verification = {**check_of(expression), "boxes": boxes}
+    return concluded({**expression, "instances": instances, "verification": verification})
+
+
+def _score_of(answers: Sequence[bool | None]) -> float:
+    """The share of the answers that affirm; one that is missing counts half."""
+    worth = {True: 1.0, False: 0.0, None: 0.5}
+    return sum(worth[answer] for answer in answers) / len(answers)
+
+
+def _in_words(verdict: Mapping[str, Any], name: str) -> str:
+    """Both answers about a box, in words."""
+    return f"{_first_in_words(verdict)}; {name}: {_SECOND_IN_WORDS[verdict.get(name)]}"
+
+
+def _first_in_words(verdict: Mapping[str, Any]) -> str:
+    """The first answer about a box, in words."""
+    fit = verdict.get("verdict")
+    first = IN_WORDS[fit if fit in FITS else None]
+    if verdict.get("found_by"):
+        first = "found because it lacked"
+    reason = verdict.get("reason")
+    if reason:
+        first = f"{first} ({reason})"
+    return first
+
+
+def lacking(expression: Mapping[str, Any]) -> int:
+    """How many boxes lack, as far as the judge says; 0 where none does, or it can't tell."""
+    presence = presence_of(expression)
+    if not presence.there or not is_open(expression):
+        return 0
+    there = len(expression["instances"])
+    if presence.count is None:
+        return 0 if there else 1
+    return max(0, presence.count - there)
+
+
+def with_found(expression: Expression, found: Sequence[dict[str, Any]]) -> Expression:
+    """The expression with boxes that were found because they lacked."""
+    if not found:
+        return expression
+    instances = list(expression["instances"])
+    verification = dict(check_of(expression))
+    boxes = list(verification["boxes"])
+    taken = {str(instance.get("bbox_id")) for instance in instances}
+    taken.update(verdicts_of(expression))
+    number = 0
+    for instance in found:
+        while f"{expression['expression_id']}.{number}" in taken:
+            number += 1
+        bbox_id = f"{expression['expression_id']}.{number}"
+        taken.add(bbox_id)
+        instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
+        boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
+    verification["boxes"] = boxes
+    return {
+        **expression,
+        "instances": instances,
+        "status": "grounded",
+        "verification": verification,
+    }

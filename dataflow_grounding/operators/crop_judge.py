@@ -1,0 +1,117 @@
+"""Operator: a judge's second answer about each box, from what is inside it alone; and what both
+decide.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.images.sheet import MOST_CROPS
+from dataflow_grounding.operators._box_decisions import (
+    Expression,
+    check_of,
+    decided,
+    seconds_of_presence,
+    verdicts_of,
+)
+from dataflow_grounding.operators._nearness import ask_in_parts, batched
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
+from dataflow_grounding.operators.judge_operator import JudgeOperator, none_obeyed
+from dataflow_grounding.tasks.checks import DrawnBox, crop_check
+
+
+class Crop(NamedTuple):
+    """A box to be judged by its crop, and the place of its expression."""
+
+    place: int
+    bbox_id: str
+    box: DrawnBox
+
+
+@OPERATOR_REGISTRY.register()
+class CropJudge(JudgeOperator):
+    """Has a judge say of each box's crop whether it shows what the phrase means, and decides.
+
+    It follows a `BoxChecker(serving, decides=False)`. One request shows all crops of an image. A
+    box stays where both answers affirm it, and goes into `rejected` where both deny it; where they
+    differ it stays, `verified` null and `doubtful`. Where the crop alone can't tell, the phrase's
+    presence is the second answer.
+
+    Args:
+        serving, box_format, check_every: As JudgeOperator's.
+
+    Example:
+        >>> from dataflow_grounding import CropJudge, OpenAIServing
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> box = {"bbox_id": "a.0", "bbox": [300, 200, 500, 400]}
+        >>> said = {"method": "check", "there": False, "count": 0}
+        >>> said["boxes"] = [{"bbox_id": "a.0", "verdict": "other"}]
+        >>> row = {"image_path": "square.png"}
+        >>> row["expressions"] = [{"text": "a dog", "instances": [box], "verification": said}]
+        >>> says = '{"crops": [{"id": 1, "answer": "no"}]}'
+        >>> with LoopbackServer(CannedAnswers(says)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
+        ...     [checked] = CropJudge(serving, check_every=None)(row)["expressions"]
+        >>> checked["instances"], checked["verified"], checked["rejected"][0]["reason"]
+        ([], True, 'on another thing; crop: no')
+    """
+
+    name = "crop_judgement"
+    tasks = ("crop_check",)
+    descriptions = {"zh": "仅凭每个边界框的裁剪图再次判断,并综合两次回答作出决定。"}
+    question = "crops"
+
+    def asked_about(self, record: Record) -> dict[int, Expression]:
+        """Those that a BoxChecker's answers are there for."""
+        asked = super().asked_about(record)
+        return {place: expression for place, expression in asked.items() if check_of(expression)}
+
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """Adds `verified`, `verification` and, of boxes that go, `rejected`.
+
+        Partial where an answer can't be had: what it was about is undecided.
+        """
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        asked = self.asked_about(record)
+        crops = _crops_of(asked)
+        if crops:
+            reason = await self.why_not(record, ask)
+            if reason:
+                return self.update_of(record, image, ask, none_obeyed(asked, reason))
+        answers: dict[tuple[int, str], bool | None] = {}
+        failed: RecordError | None = None
+
+        async def ask_once(some: list[Crop]) -> list[bool | None]:
+            return await ask(crop_check(image, [crop.box for crop in some], self.box_format))
+
+        for batch in batched(crops, MOST_CROPS):
+            try:
+                for some, said in await ask_in_parts(batch, ask_once):
+                    for crop, answer in zip(some, said, strict=True):
+                        answers[crop.place, crop.bbox_id] = answer
+            except RecordError as error:
+                failed = error
+        judged = {}
+        for place, expression in asked.items():
+            presence = seconds_of_presence(expression)
+            seconds = {}
+            for bbox_id in verdicts_of(expression):
+                answer = answers.get((place, bbox_id))
+                can_not_tell = answer is None and (place, bbox_id) in answers
+                seconds[bbox_id] = presence[bbox_id] if can_not_tell else answer
+            judged[place] = decided(expression, seconds, "crop")
+        update = self.update_of(record, image, ask, judged)
+        return Partial(update, failed) if failed else update
+
+
+def _crops_of(expressions: Mapping[int, Expression]) -> list[Crop]:
+    """All boxes of the expressions."""
+    crops = []
+    for place, expression in expressions.items():
+        for instance in expression["instances"]:
+            box = DrawnBox(expression["text"], box_of(instance["bbox"]))
+            crops.append(Crop(place, str(instance.get("bbox_id")), box))
+    return crops

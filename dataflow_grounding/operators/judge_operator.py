@@ -1,0 +1,102 @@
+"""What the operators that ask a judge about boxes have in common."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.calibration.choice import FormatChoice, choice_of
+from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.operators._box_decisions import Expression, is_open, not_obeyed
+from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.watch.judge_watch import JUDGE_EVERY, JudgeWatch, Question
+
+
+class JudgeOperator(Operator):
+    """Asks a judge about the boxes of expressions, and tests it with questions of known answer.
+
+    Expressions that a person settled are left alone.
+
+    Args:
+        serving: The judge: the model that found the boxes, or another.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        check_every: Records that rely on one test of the judge; None for no tests. One that does
+            no better than chance is not obeyed.
+
+    Raises:
+        SpecError: A setting is wrong.
+    """
+
+    input_keys = {"image": "image_path", "expressions": "expressions"}
+    output_keys = {"output": "expressions"}
+    question: ClassVar[Question]
+    """What the judge is tested with."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        check_every: int | None = JUDGE_EVERY,
+    ) -> None:
+        self.serving: Serving = serving
+        self.format_choice: FormatChoice = choice_of(serving, box_format)
+        self.judge_watch = JudgeWatch(type(self).question, check_every)
+
+    @property
+    def box_format(self) -> BoxFormat:
+        """The format in which the judge is told boxes."""
+        return self.format_choice.format
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        return self.format_choice.settle(start)
+
+    def prepare(self, start: RunStart) -> Counter[str]:
+        asked = self.settle(start)
+        # anew for each run: what an earlier one found out stands in its own store
+        watch = JudgeWatch(self.judge_watch.question, self.judge_watch.every)
+        self.judge_watch = watch.begun(self.serving, self.box_format, start)
+        return asked
+
+    def facts(self) -> dict[str, Any]:
+        return {"judge_every": self.judge_watch.every}
+
+    def asked_about(self, record: Record) -> dict[int, Expression]:
+        """The record's expressions that the judge is asked about, by their place, from 0.
+
+        Raises BrokenRow.
+        """
+        asked = {}
+        for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
+            if is_open(expression):
+                asked[place] = expression
+        return asked
+
+    def asks(self, record: Record) -> bool:
+        return bool(self.asked_about(record))
+
+    async def why_not(self, record: Record, ask: Ask) -> str:
+        """Why the judge isn't obeyed in this record; empty where it is."""
+        reason = await self.judge_watch.why_not(ask, record.place)
+        if reason:
+            ask.note("judge_not_obeyed", reason)
+        return reason
+
+    def update_of(
+        self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
+    ) -> Update:
+        """The record's columns with the expressions that were checked, by their place."""
+        expressions = read_expressions(record, self.keys.expressions)
+        for place, expression in checked.items():
+            expressions[place] = expression
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        if any(expression.get("doubtful") for expression in checked.values()):
+            update["doubtful"] = True
+        return update
+
+
+def none_obeyed(expressions: Mapping[int, Expression], reason: str) -> dict[int, Expression]:
+    """The expressions as they were, with why the check says nothing of them."""
+    return {place: not_obeyed(expression, reason) for place, expression in expressions.items()}

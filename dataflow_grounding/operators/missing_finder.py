@@ -1,0 +1,100 @@
+"""Operator: boxes that lack, as a check says, asked for once."""
+
+from typing import Any
+
+from dataflow_grounding.boxes.geometry import box_of, iou
+from dataflow_grounding.boxes.matching import SAME
+from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.operators._box_decisions import (
+    Expression,
+    lacking,
+    rejected_of,
+    with_found,
+)
+from dataflow_grounding.operators._nearness import ask_in_parts, batched
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
+from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.tasks.checks import DrawnBox, missing_boxes
+from dataflow_grounding.tasks.grounding import Found
+
+PHRASES_AT_ONCE = 16
+
+
+@OPERATOR_REGISTRY.register()
+class MissingFinder(BoxOperator):
+    """Asks once for boxes that lack: of phrases that are there without a box, or with too few.
+
+    It follows a BoxChecker, whose word it takes for that. The boxes that are there are drawn. What
+    is found is added, with `found_by`; a box like one that is there, or that was rejected, is none.
+    It is judged with the others if a CropJudge follows.
+
+    Args:
+        serving: The model that finds boxes.
+        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Example:
+        >>> from dataflow_grounding import MissingFinder, OpenAIServing
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> said = {"method": "check", "there": True, "count": 1, "boxes": []}
+        >>> row = {"image_path": "square.png"}
+        >>> row["expressions"] = [{"text": "the red square", "verification": said}]
+        >>> says = '{"objects": [{"id": 1, "bbox_2d": [375, 333, 625, 667]}]}'
+        >>> with LoopbackServer(CannedAnswers(says)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
+        ...     [found] = MissingFinder(serving, check_every=None)(row)["expressions"]
+        >>> found["instances"][0]["bbox"], found["instances"][0]["found_by"]
+        ([300, 200, 500, 400], 'missing_search')
+    """
+
+    name = "missing_search"
+    tasks = ("missing_boxes",)
+    descriptions = {"zh": "对核对后认为遗漏的目标再查找一次。"}
+
+    def asks(self, record: Record) -> bool:
+        expressions = read_expressions(record, self.keys.expressions)
+        return any(lacking(expression) for expression in expressions)
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds to `instances` what lacked, each with `found_by`. Raises RecordError."""
+        expressions = read_expressions(record, self.keys.expressions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        incomplete = [
+            number for number, expression in enumerate(expressions) if lacking(expression)
+        ]
+
+        async def ask_once(numbers: list[int]) -> list[Found]:
+            return await self._search(image, [expressions[number] for number in numbers], ask)
+
+        for batch in batched(incomplete, PHRASES_AT_ONCE):
+            for numbers, answers in await ask_in_parts(batch, ask_once):
+                for number, answer in zip(numbers, answers, strict=True):
+                    new = _new_ones(expressions[number], answer)
+                    wanted = lacking(expressions[number])
+                    expressions[number] = with_found(expressions[number], new[:wanted])
+                    for _ in new[:wanted]:
+                        ask.note("found_missing", "a box that a check said was lacking")
+                    for _ in new[wanted:]:
+                        ask.note("found_too_many", "more boxes than a check said were lacking")
+        return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+
+    async def _search(self, image: Image, some: list[Expression], ask: Ask) -> list[Found]:
+        """What is found for each of the expressions, whose boxes are drawn."""
+        texts = [expression["text"] for expression in some]
+        drawn = []
+        for expression in some:
+            for instance in expression["instances"]:
+                drawn.append(DrawnBox(expression["text"], box_of(instance["bbox"])))
+        request = missing_boxes(image, texts, drawn, self.box_format, self.merge_iou)
+        return await self.watch.ask(ask, request, request.images[0], texts)
+
+
+def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
+    """The boxes of an answer that are none of the expression's, nor rejected."""
+    known = [*expression["instances"], *rejected_of(expression)]
+    boxes = [box_of(instance["bbox"]) for instance in known]
+    new = []
+    for instance in answer.instances:
+        bbox = box_of(instance["bbox"])
+        if all(iou(bbox, other) < SAME for other in boxes):
+            new.append(instance)
+    return new

@@ -1,0 +1,86 @@
+"""Operator: a judge's word on boxes that something else proposed, each judged for itself."""
+
+from collections.abc import Mapping
+
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.operators._box_decisions import Expression, decided_alone
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
+from dataflow_grounding.operators.box_checker import BoxChecker
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
+
+
+@OPERATOR_REGISTRY.register()
+class ProposalVerifier(BoxChecker):
+    """Has a judge say of each proposed box whether it is true of its phrase, and what lacks.
+
+    The boxes may be a detector's. One request shows all of an image, in an order of its own, and
+    without scores: neither a detector's order nor its score sways the judge. A false box goes into
+    `rejected`, a true one keeps its numbers. How many there are of each phrase stands in
+    `verification`, from which a MissingFinder asks for what lacks.
+
+    Args:
+        serving, box_format, check_every: As JudgeOperator's.
+
+    Example:
+        >>> from dataflow_grounding import OpenAIServing, ProposalVerifier
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> says = '{"phrases": [{"id": 1, "there": true, "count": 1}], "boxes": [{"id": 1,'
+        >>> says += ' "verdict": "right", "reason": ""}]}'
+        >>> box = {"bbox": [300.25, 200, 500, 400], "score": 0.31}
+        >>> row = {"image_path": "square.png"}
+        >>> row["expressions"] = [{"text": "the red square", "instances": [box]}]
+        >>> with LoopbackServer(CannedAnswers(says)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
+        ...     [judged] = ProposalVerifier(serving, check_every=None)(row)["expressions"]
+        >>> judged["instances"][0]["bbox"], judged["verified"]
+        ([300.25, 200, 500, 400], True)
+    """
+
+    name = "proposal_check"
+    descriptions = {"zh": "由评判模型逐一判断候选框是否符合其短语,并指出遗漏。"}
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        check_every: int | None = JUDGE_EVERY,
+    ) -> None:
+        super().__init__(serving, box_format=box_format, check_every=check_every)
+
+    def asked_about(self, record: Record) -> dict[int, Expression]:
+        """In an order that doesn't depend on the proposals': by phrase, and by the boxes' edges."""
+        asked = super().asked_about(record)
+        ordered = {}
+        for place in sorted(asked, key=lambda place: _appearance_of(asked[place])):
+            instances = sorted(asked[place]["instances"], key=lambda item: box_of(item["bbox"]))
+            ordered[place] = {**asked[place], "instances": instances}
+        return ordered
+
+    def decision_on(self, expression: Expression) -> Expression:
+        """The expression without its false boxes."""
+        return decided_alone(expression)
+
+    def update_of(
+        self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
+    ) -> Update:
+        """The record's columns, its boxes in their own order again."""
+        given = read_expressions(record, self.keys.expressions)
+        in_own_order = {}
+        for place, expression in checked.items():
+            places: dict[tuple[float, ...], int] = {}
+            for number, instance in enumerate(given[place]["instances"]):
+                places.setdefault(box_of(instance["bbox"]), number)
+            instances = sorted(
+                expression["instances"], key=lambda item: places[box_of(item["bbox"])]
+            )
+            in_own_order[place] = {**expression, "instances": instances}
+        return super().update_of(record, image, ask, in_own_order)
+
+
+def _appearance_of(expression: Expression) -> tuple[str, list[tuple[float, ...]]]:
+    """All of an expression that the judge is shown."""
+    boxes = sorted(box_of(instance["bbox"]) for instance in expression["instances"])
+    return expression["text"], list(boxes)

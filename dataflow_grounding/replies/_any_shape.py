@@ -1,0 +1,469 @@
+"""Boxes and points in a reply that isn't quite as it was asked for: any shape that is known."""
+
+import re
+from typing import Any
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding.replies._absence import BLIND, holds_box, missing_in
+from dataflow_grounding.replies._beside import details_in_line, label_behind
+from dataflow_grounding.replies._conventions import stated_order, stated_unit
+from dataflow_grounding.replies._doubts import is_no_answer
+from dataflow_grounding.replies._in_talk import ItemInTalk, items_with_talk
+from dataflow_grounding.replies._json_boxes import read_value
+from dataflow_grounding.replies._native import read_tokens
+from dataflow_grounding.replies._pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
+from dataflow_grounding.replies._plain_text import label_before, read_plain
+from dataflow_grounding.replies._rows import details_in_rows
+from dataflow_grounding.replies._talk import TAG, announces_addition, thing_before, thing_behind
+from dataflow_grounding.replies.answer_text import (
+    AnswerText,
+    answers_of,
+    split_corrected_answer,
+    without_control_tokens,
+)
+from dataflow_grounding.replies.json_text import find_json, holds_objects
+from dataflow_grounding.replies.json_values import Scan, number
+from dataflow_grounding.replies.labels import matching_ids
+from dataflow_grounding.replies.reading import (
+    NO_DETAILS,
+    Details,
+    Note,
+    ParsedReply,
+    RawBox,
+    details_of_label,
+)
+from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
+
+# An empty list says "none" only if nothing around it may be a box.
+_MORE_THAN_TALK = lazy_pattern(r"[\d\[\]{}<>\"]")
+_STRING_IN_OBJECT = lazy_pattern(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
+_DIGITS = lazy_pattern(r"\d+")
+_MOST_COMPARED = 20_000  # labels in talk with labels in the answer
+_AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
+_PROSE = lazy_pattern(r"[^\W\d_]{2,}")
+_REFUSAL = pattern("refusal")
+_FAULT = pattern("fault")
+# Words right before a box: it is an example, or not the thing's.
+_DENIED = pattern("denied")
+_RELATED = pattern("related")
+# Words without a box: what was said before is not so.
+_TAKEN_BACK = pattern("taken_back")
+
+
+def parse_any(reply: str, key: str) -> ParsedReply:
+    """Return what a reply of any shape says.
+
+    Raises:
+        UnreadableReply, TruncatedReply: As `finding.parse_reply`.
+    """
+    answers: list[AnswerText] = []
+    for answer in answers_of(_unwrap(reply)):
+        answers += split_corrected_answer(answer)
+    parsed = _parse_answers(answers, key)
+    has_any = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
+    if not has_any and any(_refuses(answer.text[:4000]) for answer in answers):
+        # whatever else it says
+        raise UnreadableReply(
+            f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}"
+        )
+    return parsed
+
+
+def _refuses(text: str) -> bool:
+    """Whether a text refuses to answer, has seen no picture, or reports a fault."""
+    return any(refusal.search(text) for refusal in (_REFUSAL, BLIND, _FAULT))
+
+
+def _unwrap(reply: str) -> str:
+    """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`.
+
+    Any other reply is returned as it is.
+    """
+    if not _STRING_IN_OBJECT.match(reply):
+        return reply
+    items = find_json(reply).items
+    if len(items) != 1 or items[0].value.loose or len(items[0].value) != 1:
+        return reply
+    [(key, value)] = items[0].value.items()
+    plain = plain_key(key)
+    if isinstance(value, str) and plain in WRAPPERS and not is_no_answer(plain, value):
+        return value
+    return reply
+
+
+def _parse_answers(answers: list[AnswerText], key: str) -> ParsedReply:
+    """Return what the answers in a reply say together; `key` is the box key asked for.
+
+    Raises:
+        UnreadableReply: None of them has a box or says that there is none, or the last takes back
+            the others.
+        TruncatedReply: The last one is cut off before its first complete box.
+    """
+    parsed = ParsedReply()
+    for i, answer in enumerate(answers):
+        is_last = i == len(answers) - 1
+        is_new = bool(parsed) and not _is_addition(answer)  # instead of the earlier ones
+        answer_number = parsed.answer + 1 if is_new else parsed.answer
+        try:
+            parsed_answer = _parse_answer(answer, key, answer_number)
+        except TruncatedReply:
+            if is_last:
+                raise
+            continue
+        _check_absence(parsed_answer, answer)
+        if parsed_answer:
+            if is_new and answer.cue:
+                parsed.corrections.add(answer_number)
+            parsed.add_later_answer(parsed_answer, last=is_last)
+        elif parsed and answer.cue and _TAKEN_BACK.search(answer.cue + answer.text):
+            raise UnreadableReply("the reply takes back its answer and gives no other")
+        elif parsed:
+            parsed.add_talk(answer.cue + answer.text, behind=True)
+    if not parsed:
+        text = without_control_tokens(answers[-1].text)
+        raise UnreadableReply(
+            f"there is no box in the reply: it begins {' '.join(text[:200].split())[:60]!r}"
+        )
+    return parsed
+
+
+def _is_addition(answer: AnswerText) -> bool:
+    """Whether the words up to an answer's first number say that it comes beside earlier ones."""
+    if not answer.cue:
+        return False
+    return announces_addition(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0])
+
+
+def _check_absence(parsed: ParsedReply, answer: AnswerText) -> None:
+    """Refuse an answer that only says what is not there, and has the numbers of a box.
+
+    Raises:
+        UnreadableReply: It is such an answer.
+    """
+    if not parsed.absences or parsed.boxes or parsed.points or parsed.dropped:
+        return
+    if holds_box(answer.text):
+        raise UnreadableReply(
+            "the reply says that something is not there, and has the numbers of a box"
+        )
+
+
+def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedReply:
+    """Return what an answer says, as the first reader reads it that finds a box.
+
+    Readers of tokens, of fences and of JSON come first, that of words last.
+
+    Args:
+        answer: The answer.
+        key: The box key that was asked for.
+        answer_number: The answer's number in the reply.
+
+    Raises:
+        TruncatedReply: It is cut off before its first complete box.
+    """
+    # A reply that begins as JSON is JSON, whatever tags stand in its strings.
+    readers = (_read_tokens, _read_blocks, _read_json)
+    if answer.text.lstrip()[:1] in ("{", "[", "`"):
+        readers = (_read_blocks, _read_json, _read_tokens)
+    without_boxes: list[ParsedReply] = []
+    for read in readers:
+        parsed = ParsedReply(answer=answer_number)
+        read(answer, key, parsed)
+        if parsed.boxes:
+            _set_conventions(answer, parsed)
+        if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
+            return parsed
+        without_boxes.append(parsed)
+    for parsed in without_boxes:
+        if parsed.dropped or parsed.points:
+            return parsed
+        if parsed.absences and parsed.truncated:
+            raise TruncatedReply("the reply is cut off before its first complete box")
+    parsed = ParsedReply(answer=answer_number)
+    _read_words(answer, parsed)
+    return parsed
+
+
+def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
+    """Set what the words beside an answer's boxes state of all of them.
+
+    These are the boxes' order and unit, and why they may be of another picture.
+    """
+    words = " ".join(talk.text for talk in parsed.talk)
+    parsed.set_conventions(0, stated_order(words), stated_unit(words))
+    if not parsed.elsewhere:
+        parsed.elsewhere = elsewhere_in(answer.text if "<" in answer.text else words)
+
+
+def _read_words(answer: AnswerText, parsed: ParsedReply) -> None:
+    """Add to `parsed` what an answer without JSON or tokens says in lines and sentences."""
+    only_blocks = answer.blocks and not "".join(answer.talk).strip()
+    text = "\n".join(answer.blocks) if only_blocks else answer.text
+    text = without_control_tokens(text).strip()
+    read_plain(text, parsed)
+    if parsed.boxes:
+        _add_talk_around_numbers(text, parsed)
+        _set_conventions(answer, parsed)
+    if not parsed:
+        parsed.missing = missing_in(text)
+        if parsed.missing is not None:
+            parsed.add_absence(details_of_label(parsed.missing.thing))
+
+
+def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` the words up to a text's last number, and those behind it."""
+    text = TAG.sub(" ", text)
+    end_of_last = 0
+    for match in _DIGITS.finditer(text):
+        end_of_last = match.end()
+    parsed.add_talk(text[:end_of_last], behind=False)
+    parsed.add_talk(text[end_of_last:], behind=True)
+
+
+def _read_tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` what stands in an answer's special tokens and tags."""
+    read_tokens(answer.text, parsed)
+    if parsed.boxes:
+        _add_talk_around_numbers(answer.text, parsed)
+
+
+def _read_blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` what the JSON in an answer's fences says."""
+    scans = [find_json(block) for block in answer.blocks]
+    details_of_blocks = _details_of_blocks(scans, answer.talk)
+    for i, scan in enumerate(scans):
+        words_before = answer.talk[i]
+        if parsed and not announces_addition(words_before):
+            parsed.answer += 1
+        _read_scan(scan, key, parsed, words_before, details_of_blocks[i])
+        parsed.add_talk(words_before, behind=i > 0)
+    parsed.add_talk(answer.talk[-1], behind=True)
+    if _MORE_THAN_TALK.search("".join(answer.talk)):
+        parsed.unclear = True
+
+
+def _details_of_blocks(scans: list[Scan], talk: list[str]) -> list[Details]:
+    """Return the details that the lines between blocks give each block's boxes.
+
+    They give none where a block itself says what its boxes are.
+    """
+    nothing = [NO_DETAILS] * len(scans)
+    if len(scans) < 2:
+        return nothing
+    for scan in scans:
+        if len(scan.items) != 1 or _says_what_it_is(scan.items[0].value):
+            return nothing
+    return details_in_rows(talk) or nothing
+
+
+def _read_json(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` what the JSON anywhere in an answer says."""
+    _read_scan(find_json(answer.text), key, parsed)
+
+
+def _read_scan(
+    scan: Scan,
+    key: str,
+    parsed: ParsedReply,
+    words_before: str = "",
+    outer: Details = NO_DETAILS,
+) -> None:
+    """Add to `parsed` the arrays and objects of a text, and the words around them.
+
+    Args:
+        scan: The arrays and objects of the text.
+        key: The box key that was asked for.
+        parsed: What was read so far.
+        words_before: The words before the text.
+        outer: What these say of the boxes in it.
+    """
+    items = [*items_with_talk(scan, words_before)]
+    details_of_items = _details_of_lists(items)
+    denied = _which_are_denied(items)
+    _set_crop(items, parsed)
+    talk: list[str] = []
+    boxes_in_talk: list[RawBox] = []
+    objects_gave_boxes = False
+    for i, item in enumerate(items):
+        value = item.json.value
+        talk.append(item.between)
+        if denied[i]:
+            parsed.drop(
+                f"{scan.text[item.json.start : item.json.end][:40]!r} is an example, denied, or"
+                " the whole picture's"
+            )
+            continue
+        of_objects = holds_objects(value)
+        details = outer if outer.labels else details_of_items[i]
+        if of_objects and not details.labels:
+            details = Details(talk=thing_before(item.before))
+        if of_objects and objects_gave_boxes and not scan.broken and _begins_anew(item.between):
+            parsed.answer += 1
+        boxes_before = len(parsed.boxes)
+        points_before = len(parsed.points)
+        read_value(value, parsed, key, details)
+        if len(items) > 1:  # else what all the words state is enough
+            parsed.set_conventions(boxes_before, None, _unit_beside(item, items[0]))
+        if not of_objects:
+            boxes_in_talk += parsed.boxes[boxes_before:]
+            boxes_in_talk += parsed.points[points_before:]
+        elif len(parsed.boxes) > boxes_before:
+            objects_gave_boxes = True
+    if objects_gave_boxes:
+        _drop_boxes_in_talk(parsed, boxes_in_talk)
+    talk.append(items[-1].behind if items else scan.text)
+    _add_talk_and_notes(scan, parsed, talk)
+
+
+def _set_crop(items: list[ItemInTalk], parsed: ParsedReply) -> None:
+    """Set why boxes may be of another picture, where the words before an item name a crop."""
+    if any(is_of_crop(item.before) for item in items):
+        parsed.elsewhere = CROP
+
+
+def _begins_anew(between: str) -> bool:
+    """Whether words between two objects say that the second is another answer, and no addition."""
+    return _PROSE.search(between) is not None and not announces_addition(between)
+
+
+def _unit_beside(item: ItemInTalk, first: ItemInTalk) -> str | None:
+    """Return the unit stated before an item, before the first of all, or behind it on its line."""
+    for text in (item.before, first.before, item.behind.partition("\n")[0]):
+        unit = stated_unit(text)
+        if unit:
+            return unit
+    return None
+
+
+def _which_are_denied(items: list[ItemInTalk]) -> list[bool]:
+    """Return of each item whether the words right before it deny it.
+
+    An item that "and" joins to one that is denied is denied too.
+    """
+    denied: list[bool] = []
+    for item in items:
+        joined_to_denied = bool(denied) and denied[-1] and _AND.fullmatch(item.between) is not None
+        denied.append(joined_to_denied or _denies(item.before))
+    return denied
+
+
+def _denies(before: str) -> bool:
+    """Whether words right before a box say that it is an example, not so, or the whole picture."""
+    return (
+        _DENIED.search(before[-160:]) is not None
+        or _RELATED.search(before[-40:]) is not None
+        or is_of_picture(before)
+    )
+
+
+def _details_of_lists(items: list[ItemInTalk]) -> list[Details]:
+    """Return what the words around each item say of it, if it is a list of numbers.
+
+    An object says itself what it is; here it has the details of the list before it.
+    """
+    if items and not any(_says_what_it_is(item.json.value) for item in items):
+        gaps = [item.between for item in items]
+        gaps.append(items[-1].behind)
+        beside = details_in_line(gaps) or details_in_rows(gaps)
+        if beside:
+            return beside
+    all_details: list[Details] = []
+    details = NO_DETAILS
+    for item in items:
+        is_list = not holds_objects(item.json.value) and not _DENIED.search(item.before[-160:])
+        if is_list and (not _AND.fullmatch(item.between) or details is NO_DETAILS):
+            details = _details_beside(item.before, item.behind)
+        all_details.append(details)
+    return all_details
+
+
+def _says_what_it_is(value: Any) -> bool:
+    """Whether a value has objects, and is more than one object with a box and nothing else."""
+    return holds_objects(value) and not _is_only_a_box(value)
+
+
+def _is_only_a_box(value: Any) -> bool:
+    """Whether a value is an object with a list under a box key and nothing else."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    [(key, item)] = value.items()
+    return isinstance(item, list) and plain_key(key) in BOX_KEYS
+
+
+def _details_beside(before: str, behind: str) -> Details:
+    """Return what the words before a list of numbers say of it, or those behind it."""
+    begins_line = not before[-400:].rpartition("\n")[2].strip(" \t-*•")
+    label = label_before(before)
+    if begins_line and label is None:
+        label_after = label_behind(behind)
+        if label_after is not None:  # the words before belong to what is above
+            return details_of_label(label_after)
+    return details_of_label(label, thing_before(before) or thing_behind(behind))
+
+
+def _drop_boxes_in_talk(parsed: ParsedReply, boxes_in_talk: list[RawBox]) -> None:
+    """Remove from `parsed` the lists of numbers in the talk around an answer of objects.
+
+    Those of another thing than the answer's stay. A box that the answer has too is removed without
+    a note.
+    """
+    to_remove = {id(raw) for raw in boxes_in_talk}
+    boxes_of_answer = [raw for raw in parsed.boxes if id(raw) not in to_remove]
+    numbers_of_answer = {raw.numbers for raw in boxes_of_answer}
+    things = _things_of(boxes_of_answer, _MOST_COMPARED // max(1, len(boxes_in_talk)))
+    for raw in boxes_in_talk:
+        if raw.numbers in numbers_of_answer:
+            continue
+        if _is_of_another_thing(raw, things):
+            to_remove.remove(id(raw))
+        elif raw.kind == "box":
+            parsed.drop(f"{list(raw.numbers)} is in the talk around the answer")
+    parsed.boxes[:] = [raw for raw in parsed.boxes if id(raw) not in to_remove]
+    parsed.points[:] = [raw for raw in parsed.points if id(raw) not in to_remove]
+
+
+def _things_of(boxes: list[RawBox], most: int) -> dict[int, str]:
+    """Return the first `most` different labels of boxes, by number, as phrases are."""
+    labels: dict[str, None] = {}
+    for raw in boxes:
+        labels.update(dict.fromkeys(raw.details.labels))
+    return dict(enumerate(list(labels)[:most]))
+
+
+def _is_of_another_thing(raw: RawBox, things: dict[int, str]) -> bool:
+    """Whether a label of a box in talk is none of the things, or says that the box is added."""
+    return any(
+        announces_addition(label) or not matching_ids(label, things) for label in raw.details.labels
+    )
+
+
+def _add_talk_and_notes(scan: Scan, parsed: ParsedReply, talk: list[str]) -> None:
+    """Add to `parsed` the words around a text's JSON, and notes on what had to be done to read it.
+
+    Args:
+        scan: The arrays and objects of the text.
+        parsed: What was read from them.
+        talk: The words before, between and behind them.
+
+    Raises:
+        UnreadableReply: There are boxes in comments that are not among those that were read.
+    """
+    parsed.add_talk(talk[0], behind=False)
+    parsed.add_talk(" ".join(talk[1:]), behind=True)
+    all_talk = without_control_tokens(" ".join(talk))
+    if scan.broken or _MORE_THAN_TALK.search(all_talk):
+        parsed.unclear = True
+    boxes = {raw.numbers for raw in parsed.boxes}
+    for numbers in scan.boxes_in_comments:
+        if tuple(map(number, numbers.split(","))) not in boxes:
+            raise UnreadableReply(
+                "there are boxes in comments, and it is unclear whether they count"
+            )
+    if scan.truncated:
+        parsed.truncated = True
+    elif scan.broken and scan.items:
+        why = "brackets or quotation marks don't match, so that something may be missing"
+        parsed.notes.append(Note("broken_json", why))
+    elif scan.repaired and scan.items:
+        parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))

@@ -1,0 +1,14 @@
+"""What `tasks` has, and where each stands; nothing is imported before it is used."""
+
+from .captions import expression_extraction as expression_extraction
+from .captions import image_caption as image_caption
+from .captions import region_caption as region_caption
+from .checks import box_check as box_check
+from .checks import crop_check as crop_check
+from .checks import missing_boxes as missing_boxes
+from .grounding import Found as Found
+from .grounding import phrase_grounding as phrase_grounding
+from .regions import double_check as double_check
+from .regions import grounding_expression as grounding_expression
+from .regions import region_expression as region_expression
+from .request import Request as Request

@@ -1,0 +1,276 @@
+"""Tasks about boxes that are there: `box_check`, `crop_check` and `missing_boxes`.
+
+A judge's reply is read strictly: what isn't one of the answers that were asked for is no answer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+
+from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, Size
+from dataflow_grounding.data.records import whole_number
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.images.sheet import MOST_CROPS, crop_sheet
+from dataflow_grounding.images.shown import marked
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.tasks.grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.regions import all_of, region_items, text_of
+from dataflow_grounding.tasks.request import (
+    BOOLEAN,
+    INTEGER,
+    STRING,
+    Request,
+    Schema,
+    about,
+    is_cut_off,
+    list_of,
+    object_of,
+)
+
+T = TypeVar("T")
+Fit: TypeAlias = Literal["right", "loose", "part", "other", "nothing"]
+"""How a box fits its phrase: it is tight; too large; on a part; on another thing; on nothing."""
+
+FITS: tuple[Fit, ...] = get_args(Fit)
+SMALL = 0.03  # longer side of a box, as a share of the image's, that is shown from closer by, too
+MOST_COUNTED = 10_000  # of one phrase's things in a picture; more is no count
+MOST_REASON = 200  # characters of a reason that are kept
+ANSWERS = ("yes", "no", "unsure")
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": None}
+
+
+class DrawnBox(NamedTuple):
+    """A box that the judge is shown, in pixels of the upright image, and its phrase."""
+
+    text: str
+    bbox: Bbox
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether a phrase's thing is in the picture, and how many; None where the judge can't tell."""
+
+    there: bool | None
+    count: int | None
+
+
+class BoxVerdict(NamedTuple):
+    """How a box fits, None where the judge can't tell, and its reason, empty where it has none."""
+
+    fit: Fit | None
+    reason: str
+
+
+class Checked(NamedTuple):
+    """What a judge says of a picture: of each phrase and of each box, in their order."""
+
+    presences: list[Presence]
+    verdicts: list[BoxVerdict]
+
+
+def box_check(
+    image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox], box_format: BoxFormat
+) -> Request[Checked]:
+    """Ask whether each phrase's thing is there, and whether each box is right.
+
+    The boxes are drawn and numbered in the picture; small ones are shown from closer by in a
+    second one, at most `MOST_CROPS` of them.
+
+    Args:
+        image: The image, without marks.
+        phrases: What may or may not be in it, with or without a box.
+        boxes: The boxes, each with its phrase.
+        box_format: How the judge is told boxes.
+    """
+    schema = object_of(
+        phrases=list_of(object_of(id=INTEGER, there=BOOLEAN, count=INTEGER)),
+        boxes=list_of(object_of(id=INTEGER, verdict=_one_of(FITS), reason=STRING)),
+    )
+
+    def read(reply: str) -> tuple[Checked, list[Note]]:
+        data, notes = read_object(reply, required="phrases")
+        is_cut = is_cut_off(notes)
+        phrases_are_cut = is_cut and "boxes" not in data
+        items = _items(data, "phrases", phrases_are_cut)
+        presences = _by_id(items, len(phrases), _presence, notes)
+        verdicts: dict[int, BoxVerdict] = {}
+        if boxes and not phrases_are_cut:
+            verdicts = _by_id(_items(data, "boxes", is_cut), len(boxes), _verdict, notes)
+        checked = Checked(
+            all_of(presences, len(phrases), "the answer to the phrase", notes),
+            all_of(verdicts, len(boxes), "the verdict", notes),
+        )
+        return checked, notes
+
+    shown = marked(image, [box.bbox for box in boxes]) if boxes else image
+    given = {
+        "image": _size_of(shown),
+        "phrases": _numbered(phrases),
+        "boxes": _box_items(boxes, shown, box_format),
+    }
+    request = about("box_check", shown, given, schema, read, box_format, len(phrases) + len(boxes))
+    small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
+    if not small:
+        return request
+    small = small[:MOST_CROPS]
+    crops = crop_sheet(image, [boxes[number - 1].bbox for number in small], small)
+    return replace(request, images=(shown, crops), input={**given, "boxes_from_closer_by": small})
+
+
+def crop_check(
+    image: Image, boxes: Sequence[DrawnBox], box_format: BoxFormat
+) -> Request[list[bool | None]]:
+    """Ask of the crop of each box whether its phrase is what it shows; None is "can't tell".
+
+    All crops are in one picture, so at most `MOST_CROPS` boxes are asked about at once.
+
+    Args:
+        image: The image that the boxes are in; the crops are cut from it.
+        boxes: The boxes, each with its phrase.
+        box_format: How the judge is told where each crop is in the picture that it is sent.
+    """
+    sheet = crop_sheet(image, [box.bbox for box in boxes])
+    tiles = [DrawnBox(box.text, tile) for box, tile in zip(boxes, sheet.tiles, strict=True)]
+    schema = object_of(crops=list_of(object_of(id=INTEGER, answer=_one_of(ANSWERS))))
+
+    def read(reply: str) -> tuple[list[bool | None], list[Note]]:
+        data, notes = read_object(reply, required="crops")
+        items = _items(data, "crops", is_cut_off(notes))
+        answers = _by_id(items, len(boxes), _answer, notes)
+        return all_of(answers, len(boxes), "the answer", notes), notes
+
+    given = {"image": _size_of(sheet), "crops": _box_items(tiles, sheet, box_format)}
+    return about("crop_check", sheet, given, schema, read, box_format, len(boxes))
+
+
+def missing_boxes(
+    image: Image,
+    phrases: Sequence[str],
+    boxes: Sequence[DrawnBox],
+    box_format: BoxFormat,
+    merge_iou: float | None = MERGE_IOU,
+) -> Request[list[Found]]:
+    """Ask for the boxes of phrases that lack in a picture; those that are there are drawn.
+
+    The answer is one Found per phrase, as `phrase_grounding` gives it.
+
+    Args:
+        image: The image, without marks.
+        phrases: What boxes may be lacking for.
+        boxes: The boxes that are there, of any phrase.
+        box_format: How the model writes boxes.
+        merge_iou: As `phrase_grounding`'s.
+    """
+    shown = marked(image, [box.bbox for box in boxes]) if boxes else image
+    question = phrase_grounding(shown, phrases, box_format, merge_iou)
+    given = {**question.input, "boxes": _box_items(boxes, shown, box_format)}
+    return about(
+        "missing_boxes",
+        shown,
+        given,
+        dict(question.schema),
+        question.read,
+        box_format,
+        len(phrases),
+        box_key=box_format.key,
+    )
+
+
+def _size_of(image: Image) -> dict[str, int]:
+    width, height = image.sent_size
+    return {"width": width, "height": height}
+
+
+def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
+
+
+def _box_items(
+    boxes: Sequence[DrawnBox], image: Image, box_format: BoxFormat
+) -> list[dict[str, Any]]:
+    """The boxes as a request has them: id, box in the model's format, and phrase."""
+    regions = [{"bbox": box.bbox, "text": box.text} for box in boxes]
+    return region_items(regions, image, box_format, ("text",))
+
+
+def _one_of(words: Sequence[str]) -> Schema:
+    return {"type": "string", "enum": list(words)}
+
+
+def _is_small(bbox: Bbox, size: Size) -> bool:
+    """Whether both sides are less than a few percent of the image's."""
+    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < SMALL
+
+
+# How a judge's reply is read
+
+
+def _items(data: Mapping[str, Any], key: str, is_cut: bool) -> list[Any]:
+    """The list under a key, without its last item where it is cut off there.
+
+    Raises UnreadableReply where there is none.
+    """
+    items = data.get(key)
+    if not isinstance(items, list):
+        raise UnreadableReply(f'"{key}" is not a list.')
+    return items[:-1] if is_cut else items
+
+
+def _by_id(
+    items: Sequence[Any], count: int, read: Callable[[Mapping[str, Any]], T], notes: list[Note]
+) -> dict[int, T]:
+    """What each item says, by its id from 1 to `count`.
+
+    Raises UnreadableReply where an id is answered twice, and not alike.
+    """
+    answers: dict[int, T] = {}
+    for item in items:
+        number = whole_number(item.get("id")) if isinstance(item, dict) else None
+        if number is None or not 1 <= number <= count:
+            notes.append(Note("dropped", "an answer to what was not asked"))
+            continue
+        answer = read(item)
+        if answers.setdefault(number, answer) != answer:
+            raise UnreadableReply(f"id {number} is answered twice, and not alike.")
+    return answers
+
+
+def _truth(item: Mapping[str, Any], key: str) -> bool | None:
+    """Yes, no, or None for "can't tell". Raises UnreadableReply for anything else."""
+    value = item.get(key, "")
+    if isinstance(value, str):
+        value = _TRUTHS.get(value.strip().lower(), "")
+    if value is not None and not isinstance(value, bool):
+        raise UnreadableReply(f'"{key}" of id {item["id"]!r:.20} is none of yes, no and unsure.')
+    return value
+
+
+def _answer(item: Mapping[str, Any]) -> bool | None:
+    """What is said of a crop."""
+    return _truth(item, "answer")
+
+
+def _presence(item: Mapping[str, Any]) -> Presence:
+    """What is said of a phrase; an answer that contradicts itself is none."""
+    there = _truth(item, "there")
+    count = whole_number(item.get("count"))
+    if count is not None and not 0 <= count <= MOST_COUNTED:
+        count = None
+    if there is not None and count is not None and there != (count > 0):
+        return Presence(None, None)
+    return Presence(there, count)
+
+
+def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
+    """What is said of a box. Raises UnreadableReply for a word that was not asked for."""
+    word = item.get("verdict", "")
+    reason = text_of(item.get("reason"))[:MOST_REASON]
+    if word is None:
+        return BoxVerdict(None, reason)
+    fit = word.strip().lower() if isinstance(word, str) else ""
+    if fit not in FITS:
+        what = f'"verdict" of id {item["id"]!r:.20}'
+        raise UnreadableReply(f"{what} is none of {', '.join(FITS)}.")
+    return BoxVerdict(fit, reason)

@@ -1,0 +1,187 @@
+"""Task `phrase_grounding`: the boxes of phrases in an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import (
+    MERGE_IOU,
+    area,
+    clamp,
+    whole_pixels,
+    without_duplicates,
+)
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.replies import FoundBox, Note, Reading, read_boxes
+from dataflow_grounding.tasks.request import (
+    BOX,
+    INTEGER,
+    NUMBER_OR_NULL,
+    STRING,
+    Request,
+    Schema,
+    about,
+    list_of,
+    object_of,
+)
+
+WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing is
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for one phrase.
+
+    Attributes:
+        status: grounded, none, ambiguous or unsupported.
+        instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`,
+            perhaps `evidence`.
+        reason: Why there is no box, if the reply says so.
+        disagreement: Whether several answers differed; None for a single one.
+        doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had
+            the whole picture.
+    """
+
+    status: str
+    instances: list[dict[str, Any]]
+    reason: str | None = None
+    disagreement: bool | None = None
+    doubtful: bool = False
+
+
+def phrase_grounding(
+    image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
+) -> Request[list[Found]]:
+    """Make the request for the boxes of phrases; the answer has a Found for each, in their order.
+
+    Args:
+        image: The image to look in.
+        phrases: What to look for.
+        box_format: How the model writes boxes.
+        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them
+            all.
+    """
+
+    def read(reply: str) -> tuple[list[Found], list[Note]]:
+        """Return what a reply says of each phrase."""
+        reading = read_boxes(
+            reply,
+            format=box_format,
+            phrases=list(phrases),
+            image_size=image.shown_size,
+            sent_size=image.sent_size,
+        )
+        _check_all_read(reading, len(phrases))
+        notes = list(reading.notes)
+        # a box that lies in the padding alone shows nothing of the image
+        boxes = [box for box in reading.boxes if area(clamp(box.bbox, image.size)) > 0]
+        answers: list[Found] = []
+        for number in range(1, len(phrases) + 1):
+            all_instances = [_instance(box, image) for box in boxes if box.id == number]
+            instances = without_duplicates(all_instances, merge_iou)
+            for _ in range(len(all_instances) - len(instances)):
+                notes.append(
+                    Note("merged", f"a box of phrase {number} that is nearly the same as another")
+                )
+            status = "grounded" if instances else reading.statuses.get(number, "none")
+            answers.append(Found(status, instances, reading.reasons.get(number)))
+        phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
+        for phrase in phrases_everywhere:
+            notes.append(
+                Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it")
+            )
+        doubt = _doubt(reading, phrases_everywhere)
+        if doubt is None:
+            return answers, notes
+        notes.append(Note("doubtful", doubt))
+        return [replace(answer, doubtful=True) for answer in answers], notes
+
+    width, height = image.sent_size
+    phrase_items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
+    question = {"image": {"width": width, "height": height}, "phrases": phrase_items}
+    key = box_format.key
+    return about(
+        "phrase_grounding",
+        image,
+        question,
+        _schema(key),
+        read,
+        box_format,
+        len(phrases),
+        box_key=key,
+    )
+
+
+def _phrases_with_whole_picture(
+    phrases: Sequence[str], answers: Sequence[Found], image: Image
+) -> list[str]:
+    """Return those phrases that have a box over nearly all of the picture."""
+    width, height = image.size
+    largest_area = WHOLE_PICTURE * width * height
+    phrases_everywhere: list[str] = []
+    for phrase, answer in zip(phrases, answers, strict=True):
+        if any(area(instance["bbox"]) > largest_area for instance in answer.instances):
+            phrases_everywhere.append(phrase)
+    return phrases_everywhere
+
+
+def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
+    """Return why a reply's boxes may well be wrong, or None.
+
+    Args:
+        reading: What was read from the reply.
+        phrases_everywhere: The phrases that have a box over nearly all of the picture.
+    """
+    if reading.doubtful:
+        return "much was dropped or moved"
+    if len({phrase.casefold() for phrase in phrases_everywhere}) > 1:
+        # one thing may fill the picture; several hardly do
+        return "several phrases have the whole picture"
+    return None
+
+
+@cache
+def _schema(box_key: str) -> Schema:
+    """Return the schema of a reply with boxes, which stand under `box_key`."""
+    item = object_of(**{"id": INTEGER, "label": STRING, box_key: BOX, "score": NUMBER_OR_NULL})
+    return object_of(objects=list_of(item))
+
+
+def _check_all_read(reading: Reading, count: int) -> None:
+    """Refuse a reply in which a phrase has no box for another reason than not being there.
+
+    Args:
+        reading: What was read from the reply.
+        count: How many phrases were asked for.
+
+    Raises:
+        TruncatedReply: The reply is cut off before it says something of every phrase.
+        UnreadableReply: What it says of a phrase can't be used.
+    """
+    answered_ids = {box.id for box in reading.boxes}
+    answered_ids.update(reading.statuses)
+    if reading.count("truncated") and len(answered_ids) < count:
+        raise TruncatedReply("the reply is cut off before all phrases have their boxes.")
+    if not reading.unread:
+        return
+    ids = ", ".join(map(str, reading.unread))
+    why = "dropped"
+    for note in reading.notes:
+        if note.code == "dropped":
+            why = str(note)
+            break
+    raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).")
+
+
+def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
+    """Return a box as an instance of an expression: in whole pixels, with score and evidence."""
+    instance: dict[str, Any] = {
+        "bbox": list(whole_pixels(box.bbox, image.size)),
+        "score": box.score,
+    }
+    if box.evidence:
+        instance["evidence"] = box.evidence
+    return instance

@@ -1,0 +1,212 @@
+"""The words of requests, where they are a user's own: prompts, guidance and definitions."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
+from dataflow_grounding.tasks.request import Request, filled
+
+T = TypeVar("T")
+
+INPUT = "<input>"
+"""Where a prompt's file has the data: what the question is about."""
+SYSTEM_PROMPTS = ("system", "system_text_only")
+"""Sent before every question, about an image or about none: they have no data and no reply."""
+LONGEST = 100_000
+"""Characters of a prompt or of guidance; more is a file that was named by mistake."""
+
+_PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
+_KEY = re.compile(r'"([^"\s]+)":')
+_REPLY = "Reply:"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a user has questions put: what differs from the shipped words.
+
+    Attributes:
+        prompts: Task → its prompt, as `ejected` writes it: the data goes where `<input>` stands.
+            `system` and `system_text_only` are the system messages.
+        guidance: Sentences that every question has behind its instructions.
+        definitions: Term or phrase → what counts as it. A question has those of the terms that
+            stand in its texts, as data.
+
+    Raises:
+        SpecError: A prompt is of no task, or lacks what its replies can't be read without; a
+            text is empty or very long.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, PhraseGrounder
+        >>> grounder = PhraseGrounder(EmbeddedServing())
+        >>> grounder.with_words(guidance="Box reflections too.").wording.guidance
+        'Box reflections too.'
+    """
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    guidance: str = ""
+    definitions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, text in self.prompts.items():
+            _check_prompt(name, text)
+        if not isinstance(self.guidance, str) or len(self.guidance) > LONGEST:
+            raise SpecError(f"guidance should be a text of at most {LONGEST} characters")
+        if INPUT in self.guidance or "</input>" in self.guidance:
+            raise SpecError(f"guidance can't hold {INPUT}: the data of a question stand there")
+        for term, definition in self.definitions.items():
+            for text in (term, definition):
+                if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
+                    raise SpecError(f"the definition of {term!r:.60} should be a text")
+
+    def __bool__(self) -> bool:
+        return bool(self.prompts or self.guidance or self.definitions)
+
+    def of(self, request: Request[T]) -> Request[T]:
+        """Return the request in these words; the same one where they change nothing of it."""
+        changes: dict[str, Any] = {}
+        template = self.prompts.get(request.prompt_name or request.task)
+        if template is not None:
+            before, _, after = template.partition(INPUT)
+            changes["instructions"] = filled(before.strip(), request.words)
+            changes["closing"] = filled(after.strip(), request.words)
+        system = self.prompts.get(SYSTEM_PROMPTS[request.text_only])
+        if system is not None:
+            changes["system_prompt"] = system.strip()
+        additions = []
+        definitions = self._definitions_of(request)
+        if definitions:
+            changes["input"] = {**request.input, "definitions": definitions}
+            additions.append(load_prompt("definitions"))
+        if self.guidance.strip():
+            additions.append(self.guidance.strip())
+        if additions:
+            instructions = changes.get("instructions", request.instructions)
+            changes["instructions"] = "\n\n".join([instructions, *additions])
+        if not changes:
+            return request
+        # a reply to other words is none to these
+        return replace(request, **changes, formerly=None)
+
+    def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
+        """Return the definitions of terms that stand in the request's texts, as whole words."""
+        if not self.definitions:
+            return {}
+        text = "\n".join(_texts_in(request.input)).casefold()
+        return {
+            term: definition
+            for term, definition in self.definitions.items()
+            if _stands_in(term.strip().casefold(), text)
+        }
+
+
+def ejected(name: str) -> str:
+    """Return the shipped prompt of a task, as a file of the user's own begins.
+
+    Raises SpecError for a name that no prompt has.
+    """
+    if name not in prompt_names():
+        raise SpecError(f"no prompt {name!r}{_nearest(name)}")
+    text = load_prompt(name)
+    if name not in SYSTEM_PROMPTS:
+        text += f"\n\n{INPUT}"
+    return f"{text}\n"
+
+
+def read_prompts(folder: str) -> dict[str, str]:
+    """Return the prompts in a folder: NAME.txt → its text; those not there are the shipped ones.
+
+    Raises SpecError, which names the file, where the folder or a prompt can't be used.
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
+    except OSError as error:
+        raise SpecError(f"can't read the prompts in {folder}: {error.strerror}") from None
+    prompts = {}
+    for file_name in names:
+        path = os.path.join(folder, file_name)
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                text = file.read(LONGEST + 1)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise SpecError(f"can't read {path}: {why}") from None
+        name = file_name.removesuffix(".txt")
+        try:
+            _check_prompt(name, text)
+        except SpecError as error:
+            raise SpecError(f"{path}: {error}") from None
+        prompts[name] = text
+    return prompts
+
+
+def _check_prompt(name: str, text: str) -> None:
+    """Raise SpecError for a prompt whose questions or replies could not be read."""
+    if name not in prompt_names():
+        raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
+    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
+        raise SpecError(f"the prompt {name} should be a text of 1 to {LONGEST} characters")
+    if name in SYSTEM_PROMPTS:
+        return
+    if text.count(INPUT) != 1:
+        what = "lacks" if INPUT not in text else "should have only once"
+        raise SpecError(f"the prompt {name} {what} {INPUT}, the place of the question's data")
+    for part in _needed_parts(load_prompt(name)):
+        if part not in text:
+            raise SpecError(
+                f"the prompt {name} lacks {part}: compare it with the shipped one, as"
+                f" `dataflowgrounding prompts show {name}` prints it"
+            )
+
+
+def _needed_parts(shipped: str) -> Iterator[str]:
+    """Yield what a prompt has to keep: its placeholders, and the keys of its reply's form."""
+    _, _, reply = shipped.rpartition(_REPLY)
+    yield from sorted(set(_PLACEHOLDER.findall(shipped)))
+    for key in dict.fromkeys(_KEY.findall(reply)):
+        yield f'"{key}"'
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield every text among the values of a request's input."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts_in(item)
+
+
+def _stands_in(term: str, text: str) -> bool:
+    """Return whether a term stands in a text, not within a longer word.
+
+    Where words aren't parted by blanks, as in Chinese, it may stand anywhere.
+    """
+    place = text.find(term)
+    while place >= 0:
+        end = place + len(term)
+        begins_a_word = place == 0 or not _are_one_word(text[place - 1], term[0])
+        ends_a_word = end == len(text) or not _are_one_word(term[-1], text[end])
+        if begins_a_word and ends_a_word:
+            return True
+        place = text.find(term, place + 1)
+    return False
+
+
+def _are_one_word(left: str, right: str) -> bool:
+    """Return whether two neighbouring characters are of one word of an alphabet."""
+    return all(char.isalnum() and char < "\u2e80" for char in (left, right))
+
+
+def _nearest(name: str) -> str:
+    """Return the prompt that a wrong name may mean, in words; else all names."""
+    matches = difflib.get_close_matches(name, prompt_names(), 1)
+    if matches:
+        return f"; did you mean {matches[0]}?"
+    return f": the prompts are {', '.join(prompt_names())}"

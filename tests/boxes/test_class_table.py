@@ -1,0 +1,67 @@
+"""The table of classes: a picture counts once, whatever rows and parts it is in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import command
+from dataflow_grounding.boxes.class_table import ClassTable
+from dataflow_grounding.data.records import dump_line
+
+
+def expression(name: str | None, *boxes: list[int]) -> dict[str, Any]:
+    status = "grounded" if boxes else "none"
+    stated = {} if name is None else {"class": name}
+    instances = [{"bbox": box} for box in boxes]
+    return {"text": name or "a pet", "status": status, "instances": instances, **stated}
+
+
+def classes_of(folder: Path, rows: list[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    path = folder / "r.jsonl"
+    size = {"width": 100, "height": 100}
+    path.write_text(
+        "".join(dump_line({"image_path": name, **size, "expressions": row}) for name, row in rows)
+    )
+    done = command(["stats", str(path), "--no-pictures", "--json"])
+    assert done.code == 0, done
+    found = done.summary["classes"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_a_picture_of_several_rows_counts_once(tmp_path: Path) -> None:
+    cup = expression("cup", [0, 0, 10, 10])
+    rows = [("a.png", [cup]), ("b.png", [cup]), ("a.png", [cup]), ("a.png", [expression("Cup")])]
+    assert classes_of(tmp_path, rows) == [
+        {"class": "cup", "pictures": 2, "boxes": 3, "none": 0, "mean_side": 10.0}
+    ]
+
+
+@pytest.mark.parametrize(("without", "is_shown"), [(0, True), (4, True), (5, False)])
+def test_the_table_is_there_where_most_state_their_class(
+    tmp_path: Path, without: int, is_shown: bool
+) -> None:
+    rows = [(f"{n}.png", [expression("cup" if n >= without else None)]) for n in range(9)]
+    assert bool(classes_of(tmp_path, rows)) is is_shown
+
+
+def test_parts_that_share_pictures_and_number_classes_otherwise_add_up() -> None:
+    names = [f"class {n}" for n in range(70)]
+    whole = ClassTable()
+    parts = [ClassTable(), ClassTable()]
+    for n in range(500):
+        picture = f"{n % 200}.png"
+        boxes = [[0, 0, 9, 9]] if n % 3 == 0 else []
+        row = [expression(names[n % 70], *boxes), expression(names[n * 7 % 70])]
+        if n % 2:
+            row.reverse()
+        whole.add(picture, row)
+        parts[n % 2].add(picture, row)
+    together = ClassTable()
+    for part in parts:
+        together.add_table(part)
+    assert together.rows() == whole.rows()
+    assert sum(row["boxes"] for row in whole.rows()) == 167

@@ -1,0 +1,139 @@
+"""What someone trips over who runs this for the first time."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Done, Workplace, caption, command
+from dataflow_grounding import EmbeddedServing, FileStorage, PhraseGrounder
+from dataflow_grounding._util.errors import NothingDone, PlanError, RecordError
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+
+
+def told(place: Workplace, *arguments: str, **settings: Any) -> Done:
+    """`generate` as people run it: without `--json`."""
+    line = [part for part in place.arguments(*arguments, **settings) if part != "--json"]
+    return command(line)
+
+
+# --- operators in a script
+
+
+def test_input_key_alone_does_not_say_which_of_several_columns_it_names(tmp_path: Path) -> None:
+    grounder = PhraseGrounder(EmbeddedServing())
+    with pytest.raises(PlanError, match="input_image_key or input_expressions_key"):
+        grounder({"picture": "a.jpg", "expressions": ["a cat"]}, input_key="picture")
+
+
+def test_a_script_whose_rows_all_fail_does_not_end_as_if_it_had_worked(tmp_path: Path) -> None:
+    rows = [{"image_path": f"gone{n}.jpg", "expressions": ["a cat"]} for n in range(3)]
+    grounder = PhraseGrounder(EmbeddedServing())
+    with pytest.raises(RecordError, match=r"all 3 rows failed\. Row 0: no image 'gone0.jpg'"):
+        grounder(rows)
+    assert len(grounder(rows, on_error="keep")) == 3
+    assert len(grounder([])) == 0
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"), "x")
+    with pytest.raises(NothingDone, match=r"all 3 rows failed in .*failures\.jsonl says why"):
+        grounder.run(storage.step())
+
+
+# --- paths
+
+
+def test_a_path_with_backslashes_that_is_there_with_slashes(workplace: Workplace) -> None:
+    workplace.picture("pictures/a.jpg")
+    workplace.rows(
+        [
+            {"image_path": "pictures\\a.jpg", "caption": caption(0)},
+            {"image_path": "pictures\\gone.jpg", "caption": caption(1)},
+        ]
+    )
+    done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
+    assert r"no image 'pictures\a.jpg', but 'pictures/a.jpg': write / for \ in its path" in done.err
+    assert r"no image 'pictures\gone.jpg': No such file" in done.err
+
+
+@pytest.mark.parametrize("results", ["out", "runs/of/today"])
+@pytest.mark.parametrize("pipeline", ["image_grounding", "image_region_caption"])
+def test_check_leaves_nothing_behind(workplace: Workplace, pipeline: str, results: str) -> None:
+    workplace.picture("pictures/a.jpg")
+    spec = workplace.folder / "spec.yaml"
+    block = {
+        "vlm": {"backend": "embedded"},
+        "workflow": {"steps": ["0", "1"]},
+        "data": {"input_jsonl": "pictures"},
+    }
+    if pipeline == "image_grounding":
+        block["data"]["classes"] = ["cat"]  # type: ignore[assignment]
+    spec.write_text(json.dumps({"results_dir": results, pipeline: block}))
+    before = sorted(workplace.folder.rglob("*"))
+    done = command(["check", "-e", str(spec)])
+    assert done.code == 0, done
+    assert "1 record checked" in done.out
+    assert sorted(workplace.folder.rglob("*")) == before
+    assert not os.path.exists(results)
+
+
+# --- advice, and how a run ends
+
+
+def test_advice_after_a_run_is_of_what_can_help(workplace: Workplace) -> None:
+    workplace.many(3)
+    with LoopbackServer() as server:
+        base = {"vlm.openai.base_url": server.base_url}
+        done = told(workplace, **base)
+        assert "cost" in done.err
+        assert "eval" in done.err
+        assert "failures.jsonl" not in done.err
+        workplace.rows([{"image_path": "a.jpg", "caption": 7}])
+        done = told(workplace, **base, **{"data.image_root": str(workplace.folder)})
+        assert "see in failures.jsonl why records failed" in done.err
+        assert "--retry-failed" not in done.err  # the row is wrong: nothing would be asked
+        assert " cost " not in done.err
+    with LoopbackServer(faults=on(faults.refusal())) as server:
+        workplace.many(9)
+        done = told(workplace, **{"vlm.openai.base_url": server.base_url})
+        assert "--retry-failed asks again" in done.err
+
+
+def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplace) -> None:
+    workplace.many(3)
+    own = told(workplace, "--pilot", "1", **{"vlm.backend": "embedded", "vlm.box_format": "auto"})
+    assert own.code == 0, own
+    assert "vision-language model" in own.err
+    assert "max_tokens" not in own.err + own.out
+    assert "--set-from" not in own.err
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [("", 1), ("0", 1), ("2", 0), ("1", 1), ("40%", 0), ("39%", 1), ("100%", 0)]
+)
+def test_so_many_failed_records_are_no_failure_of_a_script(
+    workplace: Workplace, server: LoopbackServer, limit: str, code: int
+) -> None:
+    workplace.picture()
+    rows = [{"image_path": "a.jpg", "caption": caption(n)} for n in range(3)]
+    workplace.rows([*rows, {"image_path": "gone.jpg", "caption": "x"}, {"image_path": "a.jpg"}])
+    arguments = ["--max-failed", limit] if limit else []
+    done = workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url})
+    assert (done.code, done.summary["failed"]) == (code, 2), done
+
+
+@pytest.mark.parametrize("limit", ["-1", "101%", "many", "%", "1.5"])
+def test_a_limit_that_is_none_is_refused(workplace: Workplace, limit: str) -> None:
+    workplace.many(1)
+    assert workplace.run(f"--max-failed={limit}").code == 2
+
+
+def test_where_nothing_was_done_no_limit_makes_it_a_success(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.rows([{"image_path": "gone.jpg", "caption": "x"}])
+    done = workplace.run("--max-failed", "9", **{"vlm.openai.base_url": server.base_url})
+    assert done.code == 4, done

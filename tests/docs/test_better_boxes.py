@@ -1,0 +1,93 @@
+"""The script of docs/better_boxes.md, as it stands, and the spec beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from benchmarks.places.workplace import REPOSITORY, Workplace, command
+from benchmarks.stand_ins.erring_model import ErringModel, Errors
+from benchmarks.stand_ins.seeing_model import draw
+from dataflow_grounding.extras.testing import LoopbackServer
+
+PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")
+RED = (100, 120, 480, 600)
+
+
+def test_the_script_drops_what_is_not_there(tmp_path: Path) -> None:
+    [script] = re.findall(r"<!-- check -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED]})
+    environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    with LoopbackServer(ErringModel(Errors(absent=1.0)), keep_bodies=True) as server:
+        environment["DF_BASE_URL"] = server.base_url
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "the red box grounded True",
+        "the green box none True",
+        "dropped: [100, 120, 480, 600] on another thing; crop: no",
+    ]
+
+
+def test_the_script_about_proposals_drops_what_is_false(tmp_path: Path) -> None:
+    [script] = re.findall(r"<!-- proposals -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED], "blue": [(300, 650, 500, 800)]})
+    environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    script = script.replace("[300.25, 200, 500, 400]", "[300.25, 650, 500, 800]")
+    script += """
+[expression] = record["expressions"]
+print(expression["rejected"][0]["bbox"], expression["rejected"][0]["reason"])
+for box in expression["instances"]:
+    print(box["bbox"], box["found_by"])
+"""
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    with LoopbackServer(ErringModel(Errors()), keep_bodies=True) as server:
+        environment["DF_BASE_URL"] = server.base_url
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "[300.25, 650, 500, 800] on another thing",
+        "[100, 120, 480, 600] missing_search",
+    ]
+
+
+def test_the_spec_of_another_judge_is_one(workplace: Workplace) -> None:
+    [text] = re.findall(r"```yaml\n(image_grounding:\n  vlm:.*?)```", PAGE, re.DOTALL)
+    block = yaml.safe_load(text)["image_grounding"]
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
+    settings = {"vlm.openai": block["vlm"]["openai"], "vlm.check": block["vlm"]["check"]}
+    for name in ("vlm.openai.base_url", "vlm.openai.model_name", "vlm.openai.timeout"):
+        del workplace.settings[name]
+    spec = workplace.spec(**settings, **{"workflow.check": True})
+    done = command(["estimate", "-e", str(spec), "--json"])
+    assert done.code == 0, done
+    steps = [step["step"] for step in done.summary["steps"]]
+    assert [step.partition("_")[2] for step in steps][-4:] == [
+        "box_check",
+        "missing_search",
+        "crop_judgement",
+        "box_mending",
+    ]

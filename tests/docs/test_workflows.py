@@ -1,0 +1,111 @@
+"""The workflows run the README's own commands, and claim of other systems only what can be so."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.places.workplace import REPOSITORY
+
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+README = ".github/workflows/readme.yml"
+MARKED = re.compile(r"^<!-- (\w+) -->\n```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+WITHOUT_POSIX = """\
+import os, signal, sys
+for module in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[module] = None
+for owner, names in (
+    (os, ("fork", "getuid", "killpg", "mkfifo", "pread", "sched_getaffinity", "sysconf")),
+    (signal, ("SIGHUP", "SIGKILL", "SIGTSTP")),
+):
+    for name in names:
+        vars(owner).pop(name, None)
+"""
+"""Takes away what Windows doesn't have, as far as that can be done elsewhere."""
+
+
+def jobs(path: str) -> dict[str, Any]:
+    workflow = yaml.safe_load((REPOSITORY / path).read_text(encoding="utf-8"))
+    found = workflow["jobs"]
+    assert isinstance(found, dict)
+    return found
+
+
+def commands(job: dict[str, Any]) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
+def test_only_official_actions_are_used_each_with_its_version() -> None:
+    used = [
+        step["uses"]
+        for path in WORKFLOWS
+        for job in jobs(str(path.relative_to(REPOSITORY))).values()
+        for step in job["steps"]
+        if "uses" in step
+    ]
+    assert len(WORKFLOWS) == 2
+    assert used
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", name) for name in used), used
+
+
+@pytest.mark.parametrize("name", ["first", "tests"])
+def test_a_marked_command_runs_as_the_readme_has_it_at_that_time(tmp_path: Path, name: str) -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert name in dict(MARKED.findall(text))
+    ran = f"echo {name} of another README | tee ran.txt\n"
+    other = MARKED.sub(lambda found: found[0].replace(found[2], ran), text)
+    (tmp_path / "README.md").write_text(other, encoding="utf-8")
+    shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
+    job = jobs(README)[name]
+    assert job["strategy"]["matrix"] == {"os": ["ubuntu-latest", "macos-latest"], "python": PYTHONS}
+    [command] = commands(job)
+    subprocess.run(["bash", "-e", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    marked = MARKED.findall(other)[["first", "tests"].index(name)]
+    assert (tmp_path / "ran.txt").read_text() == marked[1].split("echo ")[1].split(" |")[0] + "\n"
+
+
+@pytest.mark.parametrize("name", ["first", "tests"])
+def test_a_readme_without_its_marks_fails_the_job(tmp_path: Path, name: str) -> None:
+    (tmp_path / "README.md").write_text("# Another\n", encoding="utf-8")
+    shutil.copytree(REPOSITORY / ".ci", tmp_path / ".ci")
+    [command] = commands(jobs(README)[name])
+    done = subprocess.run(
+        ["bash", "-e", "-c", command], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert f"<!-- {name} -->" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_runs_on_windows_needs_nothing_of_posix(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "example_data", tmp_path / "example_data")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "sitecustomize.py").write_text(WITHOUT_POSIX)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'bare'}{os.pathsep}{REPOSITORY}"}
+    _, script = commands(jobs(README)["windows"])
+    program = f"{sys.executable} -m dataflow_grounding "
+    for line in script.splitlines():
+        done = subprocess.run(
+            line.replace("dataflowgrounding ", program, 1),
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+
+
+def test_the_site_is_built_strictly_with_the_repositorys_address() -> None:
+    [job] = jobs(".github/workflows/site.yml").values()
+    assert "python -m mkdocs build --strict" in commands(job)
+    assert "DATAFLOW_GROUNDING_REPOSITORY" in job["env"]

@@ -1,0 +1,246 @@
+"""A server at another address, as behind another port of a tunnel: what it was paid for counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Done, Workplace, caption, command
+from dataflow_grounding import (
+    EmbeddedServing,
+    OpenAIServing,
+    RecordedServing,
+    SeveralEndpoints,
+    ground,
+)
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.serving import Serving
+
+X, Y = "xyxy_1000", "yxyx_1000"
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[LoopbackServer, LoopbackServer]]:
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(LoopbackServer(EchoAnswers(X))) for _ in range(2))
+        yield first, second
+
+
+def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
+    return place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": X, **settings})
+
+
+def as_versions_before_had_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is a part of every key, and of nothing else."""
+    identity = OpenAIServing.identity
+    monkeypatch.setattr(
+        OpenAIServing, "identity", lambda self: {**identity(self), "endpoint": self.endpoint}
+    )
+
+
+@pytest.mark.parametrize("every", [None, 100])
+def test_a_new_address_of_the_same_server_pays_nothing_again(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], every: int | None
+) -> None:
+    first, second = two
+    workplace.many(20)
+    assert run(workplace, first, **{"vlm.check_every": every}).code == 0
+    annotations = workplace.files().annotations
+    done = run(workplace, second, **{"vlm.check_every": every})
+    assert (done.code, second.received) == (0, 0), done
+    assert workplace.files().annotations == annotations
+
+
+def test_what_a_calibration_has_asked_is_not_asked_again(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+) -> None:
+    first, second = two
+    workplace.many(6)
+    settings = {"vlm.box_format": "auto", "vlm.check_every": 100}
+    assert run(workplace, first, **settings).code == 0
+    bill = command(["cost", str(workplace.results), "--json"]).summary
+    assert bill["requests"] == first.received
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace.folder / "of a new machine"))
+    done = run(workplace, second, **settings)
+    assert (done.code, second.received) == (0, 0), done
+
+
+def test_only_what_is_new_is_asked_at_the_new_address(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
+) -> None:
+    first, second = two
+    workplace.many(5)
+    assert run(workplace, first).code == 0
+    workplace.many(8)
+    assert run(workplace, second).code == 0
+    assert second.paid == 6
+
+
+def test_a_store_of_earlier_versions_goes_on(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+) -> None:
+    first, second = two
+    workplace.many(10)
+    with monkeypatch.context() as earlier:
+        as_versions_before_had_it(earlier)
+        assert run(workplace, first, **{"vlm.check_every": 100}).code == 0
+        paid = first.received
+        assert run(workplace, first, **{"vlm.check_every": 100}).code == 0
+    done = run(workplace, first, **{"vlm.check_every": 100})
+    assert (done.code, first.received) == (0, paid), done
+    assert second.received == 0
+
+
+def test_a_store_of_earlier_versions_goes_on_at_a_new_address(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+) -> None:
+    first, second = two
+    workplace.many(5)
+    with monkeypatch.context() as earlier:
+        as_versions_before_had_it(earlier)
+        assert run(workplace, first).code == 0
+    workplace.many(6)
+    assert run(workplace, second).code == 0
+    assert second.received == 2
+    workplace.many(7)
+    with LoopbackServer(EchoAnswers(X)) as third:
+        assert run(workplace, third).code == 0
+        assert third.received == 2
+
+
+def test_a_recording_of_earlier_versions_is_played_back(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+) -> None:
+    picture = str(workplace.folder / workplace.picture())
+    path = workplace.folder / "recording.jsonl"
+
+    def asked(server: LoopbackServer | None) -> list[Any]:
+        live = server and OpenAIServing(server.base_url, "loopback", box_format=X)
+        return ground(picture, "a cup", serving=RecordedServing(path, live)).boxes
+
+    with monkeypatch.context() as earlier:
+        as_versions_before_had_it(earlier)
+        boxes = asked(two[0])
+    assert asked(None) == boxes
+    assert json.loads(path.read_text().splitlines()[0])["recorded"]["endpoint"] == two[0].base_url
+    path.unlink()
+    assert asked(two[0]) == boxes
+    sent = two[1].received
+    assert asked(two[1]) == boxes  # the recording, at another address
+    assert two[1].received == sent
+    assert asked(None) == boxes
+
+
+def test_one_of_several_addresses_and_one_alone_are_the_same_model(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
+) -> None:
+    first, second = two
+    workplace.many(5)
+    assert run(workplace, first).code == 0
+    both = {"vlm.openai.base_url": "", "vlm.openai.endpoints": [first.base_url, second.base_url]}
+    assert run(workplace, first, **both).code == 0
+    assert first.received + second.received == 10
+
+
+def test_two_models_of_one_name_are_told_apart_by_a_name_of_ones_own(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
+) -> None:
+    first, second = two
+    workplace.many(5)
+    assert run(workplace, first, **{"vlm.openai.name": "before tuning"}).code == 0
+    assert run(workplace, second, **{"vlm.openai.name": "after tuning"}).code == 0
+    assert (first.paid, second.paid) == (10, 10)
+    assert {request.model for request in second.requests} == {"loopback"}
+    assert run(workplace, second, **{"vlm.openai.name": "before tuning"}).code == 0
+    assert second.paid == 10
+
+
+@pytest.mark.parametrize(("model", "said"), [("default", True), ("loopback", False)])
+def test_a_name_that_may_stand_for_any_model_is_spoken_of(
+    workplace: Workplace, model: str, said: bool
+) -> None:
+    settings = {"vlm.openai.model_name": model}
+    workplace.many(2)
+    with LoopbackServer(EchoAnswers(X)) as first, LoopbackServer(EchoAnswers(X)) as second:
+        assert "vlm.openai.name" not in run(workplace, first, **settings).err
+        assert "vlm.openai.name" not in run(workplace, first, **settings).err
+        done = run(workplace, second, **settings)
+        assert ("vlm.openai.name" in done.err) == said, done
+        named = run(workplace, first, **settings, **{"vlm.openai.name": "tuned"})
+        assert "vlm.openai.name" not in named.err
+
+
+def test_an_address_that_answers_the_check_otherwise_is_told_apart(workplace: Workplace) -> None:
+    workplace.many(30)
+    checked = {"vlm.check_every": 100}
+    with LoopbackServer(EchoAnswers(X)) as first, LoopbackServer(EchoAnswers(Y)) as second:
+        assert run(workplace, first, **checked).code == 0
+        paid = first.received
+        before = workplace.files().annotations
+        workplace.many(40)
+        done = run(workplace, second, **checked)
+        assert done.code == 2, done
+        assert f"{Y} would fit" in done.err
+        assert second.paid <= 12  # captions' phrases and the check: no box
+        assert workplace.files().annotations == before
+        # what the first answered is as good as it was
+        assert run(workplace, first, **checked).code == 0
+        assert first.received <= paid + 12
+    rows = [json.loads(line) for line in workplace.input.read_text().splitlines()]
+    assert rows[-1]["caption"] == caption(39)
+
+
+class OwnServing(Serving):
+    """One that knows nothing of addresses."""
+
+    model = "own"
+
+    def __init__(self, address: str) -> None:
+        self.endpoint = address
+        self.asked = 0
+
+    async def answer(self, request: Any) -> str:
+        self.asked += 1
+        return '{"objects": []}'
+
+
+def test_what_is_no_address_tells_which_model_it_is() -> None:
+    """The embedded grounder's version, the digest of a local model's weights."""
+    embedded = EmbeddedServing()
+    assert embedded.identity() == {"endpoint": embedded.endpoint, "model": embedded.model}
+    assert OwnServing("version 7").identity() == {"endpoint": "version 7", "model": "own"}
+
+
+def test_several_addresses_are_recorded_and_played_back(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
+) -> None:
+    picture = str(workplace.folder / workplace.picture())
+    servings = [OpenAIServing(server.base_url, "loopback", box_format=X) for server in two]
+    path = workplace.folder / "recording.jsonl"
+    recorded = RecordedServing(path, SeveralEndpoints(servings))
+    boxes = ground(picture, "a cup", serving=recorded).boxes
+    assert ground(picture, "a cup", serving=RecordedServing(path)).boxes == boxes
+
+
+def test_servings_of_ones_own_and_several_of_them() -> None:
+    one, other = OwnServing("http://one"), OwnServing("http://other")
+    assert one.identity() == other.identity() == {"model": "own"}
+    assert one.identity_there() == {"model": "own", "endpoint": "http://one"}
+    assert SeveralEndpoints([one, other]).identity() == {"model": "own"}
+
+
+def test_estimate_counts_what_earlier_versions_stored(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+) -> None:
+    first, second = two
+    workplace.many(8)
+    with monkeypatch.context() as patch:
+        as_versions_before_had_it(patch)
+        assert run(workplace, first).code == 0
+    spec = workplace.spec(**{"vlm.openai.base_url": second.base_url, "vlm.box_format": X})
+    estimated = command(["estimate", "-e", str(spec), "--json"]).summary
+    assert (estimated["requests"], second.received) == (0, 0)

@@ -1,0 +1,193 @@
+"""Figures of each class: AP equals what faster-coco-eval makes of it, the rest what one counts."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faster_coco_eval import COCO, COCOeval_faster
+
+from benchmarks.places.workplace import command
+from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.extras.evaluation.metrics import evaluate
+from tests.evaluation.metrics.cases import FAR, LEFT, MIDDLE, RIGHT, phrase
+
+CLASSES = ("cat", "dog", "tie")
+
+
+def of_classes(image: int, **boxes: list[Any]) -> dict[str, Any]:
+    expressions = [phrase(name, those, **{"class": name}) for name, those in boxes.items()]
+    for expression in expressions:
+        expression["status"] = "grounded" if expression["instances"] else "none"
+    return {"image_path": f"{image}.png", "caption": "", "expressions": expressions}
+
+
+def box_near(chance: random.Random, box: list[float]) -> list[float]:
+    right, down = chance.choice([0, 0, 2, 5, 40]), chance.choice([0, 0, 2, 5])
+    return [box[0] + right, box[1] + down, box[2] + right, box[3] + down]
+
+
+def data_set(seed: int, *, gold_lists_all: bool) -> tuple[list[Any], list[Any]]:
+    """Gold and predictions; gold of detectors lists the classes that are there alone."""
+    chance = random.Random(seed)
+    scores = iter(chance.sample(range(10_000), 2_000))  # no two equal
+    gold, predicted = [], []
+    for image in range(15):
+        truth: dict[str, list[Any]] = {}
+        guess: dict[str, list[Any]] = {}
+        for name in CLASSES:
+            truth[name] = []
+            for _ in range(chance.choice([0, 1, 1, 2])):
+                x, y = chance.randrange(200), chance.randrange(200)
+                truth[name].append(
+                    [x, y, x + chance.randrange(20, 90), y + chance.randrange(20, 90)]
+                )
+            guesses = [box_near(chance, box) for box in truth[name] if chance.random() < 0.8]
+            if chance.random() < 0.3:
+                guesses.append([5, 5, 60, 60])
+            guess[name] = [(box, next(scores) / 10_000) for box in guesses]
+            if not truth[name] and not gold_lists_all:
+                del truth[name]
+        gold.append(of_classes(image, **truth))
+        predicted.append(of_classes(image, **guess))
+    return gold, predicted
+
+
+def ap_of_the_library(gold: list[Any], predicted: list[Any], folder: Path) -> list[float]:
+    """AP of each class, of pictures as pictures and classes as categories."""
+    sets: dict[str, list[dict[str, Any]]] = {"gold": [], "predicted": []}
+    for name, records in (("gold", gold), ("predicted", predicted)):
+        for image, record in enumerate(records):
+            for expression in record["expressions"]:
+                for instance in expression["instances"]:
+                    x1, y1, x2, y2 = instance["bbox"]
+                    box = {
+                        "id": len(sets[name]) + 1,
+                        "image_id": image,
+                        "category_id": CLASSES.index(expression["class"]) + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": (x2 - x1) * (y2 - y1),
+                        "iscrowd": 0,
+                        "score": instance.get("score"),
+                    }
+                    sets[name].append(box)
+    head = {
+        "images": [{"id": image} for image in range(len(gold))],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(CLASSES, 1)],
+    }
+    (folder / "gold.json").write_text(json.dumps({**head, "annotations": sets["gold"]}))
+    (folder / "predicted.json").write_text(json.dumps(sets["predicted"]))
+    truth = COCO(str(folder / "gold.json"))
+    guesses = truth.loadRes(str(folder / "predicted.json"))
+    values = []
+    for category in range(1, len(CLASSES) + 1):
+        judge = COCOeval_faster(truth, guesses, "bbox")
+        judge.params.catIds = [category]
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+        values.append(float(judge.stats[0]))
+    return values
+
+
+@pytest.mark.parametrize("gold_lists_all", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_ap_of_each_class_is_the_librarys(seed: int, gold_lists_all: bool, tmp_path: Path) -> None:
+    gold, predicted = data_set(seed, gold_lists_all=gold_lists_all)
+    expected = ap_of_the_library(gold, predicted, tmp_path)
+    figures = evaluate(predicted, gold).to_json()
+    ours = [figures["classes"][name]["ap"] for name in CLASSES]
+    assert ours == pytest.approx(expected, abs=1e-4)
+    assert figures["map"] == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+    for name in CLASSES:
+        row = figures["classes"][name]
+        for measure in ("precision", "recall", "f1", "ap"):
+            low, high = row["intervals"][measure]
+            assert low <= row[measure] <= high
+
+
+def in_other_words(records: list[Any]) -> list[Any]:
+    """The boxes in phrases of other words, one for each box, and of a picture in two rows."""
+    rows = []
+    for record in records:
+        expressions = []
+        for expression in record["expressions"]:
+            for instance in expression["instances"]:
+                text = f"some {expression['text']} that is there"
+                expressions.append({**expression, "text": text, "instances": [instance]})
+        rows += [{**record, "expressions": part} for part in (expressions[::2], expressions[1::2])]
+    return rows
+
+
+@pytest.mark.parametrize("side", ["gold", "predicted", "both"])
+def test_words_phrases_and_rows_make_no_difference(side: str, tmp_path: Path) -> None:
+    gold, predicted = data_set(4, gold_lists_all=False)
+    expected = ap_of_the_library(gold, predicted, tmp_path)
+    before = evaluate(predicted, gold).to_json()["classes"]
+    if side != "predicted":
+        gold = in_other_words(gold)
+    if side != "gold":
+        predicted = in_other_words(predicted)
+    classes = evaluate(predicted, gold).to_json()["classes"]
+    assert [classes[name]["ap"] for name in CLASSES] == pytest.approx(expected, abs=1e-4)
+    for name in CLASSES:
+        for measure in ("gold_boxes", "boxes", "precision", "recall", "f1"):
+            assert classes[name][measure] == before[name][measure]
+
+
+def test_a_class_that_is_open_in_an_image_is_not_judged_there() -> None:
+    """What a person rejected in the gold says neither what is there nor that nothing is."""
+    gold = [of_classes(1, cat=[LEFT]), of_classes(2, cat=[RIGHT])]
+    for record, verdict in zip(gold, (True, False), strict=True):
+        [expression] = record["expressions"]
+        expression |= {"verified": verdict, "reviewed_by": "ann"}
+    predicted = [of_classes(1, cat=[(LEFT, 0.9)]), of_classes(2, cat=[(FAR, 0.8)])]
+    cat = evaluate(predicted, gold).to_json()["classes"]["cat"]
+    assert (cat["gold_boxes"], cat["boxes"], cat["precision"], cat["ap"]) == (1, 1, 1, 1)
+
+
+def test_classes_by_hand() -> None:
+    gold = [of_classes(1, cat=[LEFT, RIGHT]), of_classes(2, dog=[LEFT])]
+    predicted = [
+        of_classes(1, cat=[(LEFT, 0.9), (FAR, 0.5)], dog=[(MIDDLE, 0.4)]),
+        of_classes(2, cat=[], dog=[]),
+    ]
+    classes = evaluate(predicted, gold).to_json()["classes"]
+    figures = {name: (row["gold_boxes"], row["boxes"]) for name, row in classes.items()}
+    assert figures == {"cat": (2, 2), "dog": (1, 1)}
+    cat, dog = classes["cat"], classes["dog"]
+    assert (cat["precision"], cat["recall"], cat["f1"]) == (0.5, 0.5, 0.5)
+    assert (dog["precision"], dog["recall"], dog["f1"], dog["ap"]) == (0, 0, 0, 0)
+
+
+def test_a_class_is_told_by_either_side_and_free_phrases_have_none() -> None:
+    detectors_gold = [{"image_path": "1.png", "expressions": [phrase("Cat", [LEFT])]}]
+    figures = evaluate([of_classes(1, cat=[(LEFT, 0.9)])], detectors_gold).to_json()
+    assert [*figures["classes"]] == ["cat"]
+    assert figures["classes"]["cat"]["f1"] == 1
+    assert "category" not in figures["groups"]
+    free = evaluate(detectors_gold, detectors_gold).to_json()
+    assert "classes" not in free
+    assert "category" in free["groups"]
+
+
+def test_what_eval_prints_of_classes(tmp_path: Path) -> None:
+    gold, predicted = data_set(1, gold_lists_all=True)
+    for name, rows in (("gold", gold), ("predicted", predicted)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(map(dump_line, rows)))
+    done = command(
+        ["eval", str(tmp_path / "predicted.jsonl"), "--gold", str(tmp_path / "gold.jsonl")]
+    )
+    assert done.code == 0, done.err
+    heads = [line for line in done.out.splitlines() if line.startswith("| class ")]
+    assert len(heads) == 1
+    assert [head.strip() for head in heads[0].strip("| ").split("|")][1:4] == [
+        "gold boxes",
+        "boxes",
+        "precision",
+    ]
+    assert "| r1_merged" in done.out
+    assert "r5_any, r10 " in done.out, "no phrase has more than five boxes"

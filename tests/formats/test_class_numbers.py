@@ -1,0 +1,486 @@
+"""The numbers of a detector's classes, a split that is exported in one go, and trainers' own
+readers of both.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import yaml
+
+from benchmarks.places.workplace import Done
+from benchmarks.places.workplace import command as in_process
+from dataflow_grounding.data.records import dump_line
+from tests.formats.data import draw, record
+
+SIZE = (64, 48)
+EXAMPLES = Path(__file__).parents[2] / "example_data"
+
+
+def command(*arguments: object) -> Done:
+    return in_process([str(argument) for argument in arguments])
+
+
+def with_classes(name: str, *found: str, box: tuple[int, ...] = (1, 2, 30, 40)) -> dict[str, Any]:
+    """A record of a run that looked for cat, dog and tie, and found some."""
+    expressions = [
+        {
+            "text": text,
+            "class": text,
+            "unplaced": True,
+            "instances": [{"bbox": [*box]}] if text in found else [],
+        }
+        for text in ("tie", "dog", "cat")
+    ]
+    return record(name, SIZE, expressions, caption="")
+
+
+def run_of(folder: Path, rows: list[dict[str, Any]], classes: object = None) -> Path:
+    """A run's folder, or an import's where no classes are named."""
+    draw(folder, rows)
+    for number, row in enumerate(rows):  # pictures that differ
+        PIL.Image.effect_noise(SIZE, 90 + number).convert("RGB").save(folder / row["image_path"])
+    (folder / "annotations.jsonl").write_text("".join(map(dump_line, rows)), encoding="utf-8")
+    spec: dict[str, Any] = {"autolabel_type": "image_grounding"}
+    if classes is not None:
+        spec["image_grounding"] = {"data": {"classes": classes}}
+    run = {"spec": spec, "image_folders": [str(folder)]}
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    return folder
+
+
+def numbers_in(labels: Path) -> dict[str, list[int]]:
+    return {
+        file.stem: [int(line.split()[0]) for line in file.read_text().splitlines()]
+        for file in sorted(labels.rglob("*.txt"))
+    }
+
+
+def names_in(data_yaml: Path) -> list[str]:
+    names = yaml.safe_load(data_yaml.read_text(encoding="utf-8"))["names"]
+    return [names[number] for number in range(len(names))]
+
+
+def test_classes_are_numbered_by_the_runs_list(tmp_path: Path) -> None:
+    rows = [with_classes("a.png", "cat"), with_classes("b.png", "tie")]
+    run = run_of(tmp_path / "run", rows, ["Tie", "Bird", "cat", "dog"])
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
+    assert done.code == 0, done.err
+    assert names_in(tmp_path / "yolo/data.yaml") == ["Tie", "Bird", "cat", "dog"]
+    assert numbers_in(tmp_path / "yolo/labels") == {"a": [2], "b": [0]}
+    assert command("export", run, "--format", "coco", "-o", tmp_path / "coco").code == 0
+    coco = json.loads((tmp_path / "coco/annotations.json").read_text())
+    assert [(one["id"], one["name"]) for one in coco["categories"]] == [
+        (1, "Tie"),
+        (2, "Bird"),
+        (3, "cat"),
+        (4, "dog"),
+    ]
+    assert [one["category_id"] for one in coco["annotations"]] == [3, 1]
+
+
+def test_the_class_of_a_phrase_is_written_and_not_the_phrase(tmp_path: Path) -> None:
+    row = record("a.png", SIZE, [{"text": "a lorry", "instances": [{"bbox": [1, 2, 30, 40]}]}])
+    row["expressions"][0]["class"] = "vehicle"
+    run = run_of(
+        tmp_path / "run", [row], {"a car": "vehicle", "a lorry": "vehicle", "a dog": "dog"}
+    )
+    assert command("export", run, "--format", "yolo", "-o", tmp_path / "yolo").code == 0
+    assert names_in(tmp_path / "yolo/data.yaml") == ["vehicle", "dog"]
+    assert numbers_in(tmp_path / "yolo/labels") == {"a": [0]}
+
+
+def test_a_class_that_is_not_listed_comes_behind_and_is_told(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")], ["tie", "dog"])
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
+    assert names_in(tmp_path / "yolo/data.yaml") == ["tie", "dog", "cat"]
+    assert "classes that aren't in the list, numbered behind it: 1" in done.err
+
+
+LISTED = ["Tie", "Bird", "cat", "dog"]
+
+
+def test_a_file_that_was_made_of_a_run_keeps_its_numbers(tmp_path: Path) -> None:
+    rows = [with_classes("a.png", "cat"), with_classes("b.png", "dog")]
+    run = run_of(tmp_path / "run", rows, LISTED)
+    made = tmp_path / "elsewhere.jsonl"
+    assert command("lint", run, "--fix", "-o", made).code in (0, 1)
+    assert (tmp_path / "elsewhere.classes.txt").read_text().split() == LISTED
+    command("export", made, "--format", "yolo", "-o", tmp_path / "yolo", "--image-root", run)
+    assert names_in(tmp_path / "yolo/data.yaml") == LISTED
+
+
+def test_where_no_list_is_known_that_is_told(tmp_path: Path) -> None:
+    rows = [with_classes("a.png", "cat"), with_classes("b.png", "dog")]
+    run = run_of(tmp_path / "run", rows)
+    for format in ("yolo", "coco"):
+        done = command("export", run, "--format", format, "-o", tmp_path / format)
+        assert "classes are numbered as they come" in done.err
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco"])
+def test_an_import_keeps_the_numbers_of_what_it_read(tmp_path: Path, format: str) -> None:
+    row = with_classes("a.png", "cat")
+    row["expressions"][2]["text"] = "the small cat"  # its words are others than its class
+    run = run_of(tmp_path / "run", [row], LISTED)
+    command("export", run, "--format", format, "-o", tmp_path / "out")
+    done = command("import", tmp_path / "out", "--format", format, "-o", tmp_path / "read")
+    assert done.code == 0, done.err
+    command("export", tmp_path / "read", "--format", "yolo", "-o", tmp_path / "again")
+    assert names_in(tmp_path / "again/data.yaml") == LISTED
+    assert numbers_in(tmp_path / "again/labels") == {"a": [2]}
+
+
+@pytest.mark.parametrize("classes", [["tie", "bird", "dog", "cat"], None], ids=["listed", "not"])
+@pytest.mark.parametrize("way", ["in one go", "part by part"])
+def test_parts_of_a_split_share_their_numbers(
+    way: str, classes: list[str] | None, tmp_path: Path
+) -> None:
+    rows = [
+        with_classes(f"{number}.png", ("cat", "tie", "dog")[number % 3]) for number in range(12)
+    ]
+    if classes is None:
+        for row in rows:  # of another tool: phrases, and none that isn't there
+            row["expressions"] = [one for one in row["expressions"] if one["instances"]]
+            del row["expressions"][0]["class"]
+    run = run_of(tmp_path / "run", rows, classes)
+    parts, out = tmp_path / "parts", tmp_path / "out"
+    assert command("split", run, "-o", parts, "--ratios", "0.4/0.3/0.3").code == 0
+    listed = (parts / "classes.txt").read_text(encoding="utf-8").splitlines()
+    assert listed == (classes or ["cat", "tie", "dog"])
+    if way == "in one go":
+        done = command("export", parts, "--format", "yolo", "-o", out)
+        assert done.code == 0, done.err
+        assert sorted(path.name for path in out.iterdir()) == [
+            "README.md",
+            "data.yaml",
+            "test",
+            "train",
+            "val",
+        ]
+        data = yaml.safe_load((out / "data.yaml").read_text())
+        folders = (data["train"], data["val"], data["test"])
+        assert folders == ("train/images", "val/images", "test/images")
+        yamls = [out / "data.yaml"]
+    else:
+        for part in ("train", "val", "test"):
+            done = command("export", parts / f"{part}.jsonl", "--format", "yolo", "-o", out / part)
+            assert done.code == 0, done.err
+            assert "one part of a split" in done.err
+        yamls = sorted(out.glob("*/data.yaml"))
+        assert len(yamls) == 3
+        assert all("val" not in yaml.safe_load(path.read_text()) for path in yamls)
+    assert all(names_in(path) == listed for path in yamls)
+    for part in ("train", "val", "test"):
+        for stem, numbers in numbers_in(out / part / "labels").items():
+            assert numbers == [listed.index(("cat", "tie", "dog")[int(stem) % 3])]
+
+
+def test_a_split_as_coco_and_odvg(tmp_path: Path) -> None:
+    rows = [with_classes(f"{n}.png", ("cat", "tie", "dog")[n % 3]) for n in range(12)]
+    run = run_of(tmp_path / "run", rows)
+    assert command("split", run, "-o", tmp_path / "parts", "--ratios", "0.4/0.3/0.3").code == 0
+    assert command("export", tmp_path / "parts", "--format", "coco", "-o", tmp_path / "c").code == 0
+    categories, pictures = set(), 0
+    for part in ("train", "val", "test"):
+        coco = json.loads((tmp_path / "c" / part / "annotations.json").read_text())
+        categories.add(tuple((one["id"], one["name"]) for one in coco["categories"]))
+        pictures += len(coco["images"])
+        for image in coco["images"]:
+            assert (tmp_path / "c" / part / image["file_name"]).is_file()
+    assert (len(categories), pictures) == (1, 12)
+    done = command("export", tmp_path / "parts", "--format", "odvg", "-o", tmp_path / "o", "--json")
+    said = json.loads(done.out)
+    lines = {
+        part: (tmp_path / "o" / part / "odvg.jsonl").read_text().splitlines()
+        for part in ("train", "val", "test")
+    }
+    assert {part: len(some) for part, some in lines.items()} == {
+        part: counts["records"] for part, counts in said["parts"].items()
+    }
+
+
+def test_datasets_loads_a_split_by_its_readme(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [with_classes(f"{n}.png", ("cat", "tie", "dog")[n % 3]) for n in range(12)]
+    run = run_of(tmp_path / "run", rows)
+    assert command("split", run, "-o", tmp_path / "parts", "--ratios", "0.4/0.3/0.3").code == 0
+    for name in ("odvg", "datasets"):
+        done = command("export", tmp_path / "parts", "--format", name, "-o", tmp_path / name)
+        assert done.code == 0, done.err
+        loaded = datasets.load_dataset(str(tmp_path / name), cache_dir=str(tmp_path / "cache"))
+        assert set(loaded) == {"train", "validation", "test"}
+        assert sum(len(part) for part in loaded.values()) == 12
+
+
+def test_a_parquet_file_alone_says_that_it_holds_pictures(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat")])
+    assert command("export", run, "--format", "datasets", "-o", tmp_path / "out").code == 0
+    [file] = (tmp_path / "out/data").glob("*.parquet")
+    loaded = datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache"))
+    assert isinstance(loaded.features["image"], datasets.Image)
+    assert loaded[0]["image"].size == SIZE
+
+
+def test_one_export_names_no_val(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat")])
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
+    assert "val" not in yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+    assert "data.yaml has no val" in done.err
+
+
+def test_what_is_said_twice_of_one_box_goes_out_once(tmp_path: Path) -> None:
+    box, other = [1, 2, 30, 40], [5, 5, 60, 44]
+    rows = [
+        record(
+            "a.png",
+            SIZE,
+            [
+                {"text": "the red mug", "instances": [{"bbox": box}]},
+                {"text": "The Red  Mug", "instances": [{"bbox": box}, {"bbox": other}]},
+                {"text": "the red mug", "instances": [{"bbox": box}], "unplaced": True},
+            ],
+        )
+    ]
+    run = run_of(tmp_path / "run", rows)
+    for name, options in {
+        "yolo": [],
+        "ms-swift": [],
+        "coco": [],
+        "llava": ["--target", "qwen3-vl"],
+    }.items():
+        done = command("export", run, "--format", name, "-o", tmp_path / name, *options, "--json")
+        said = json.loads(done.out)
+        assert said["boxes"] == 2, name
+        assert (
+            "boxes that stand there already under the same words, written once: 2"
+            in said["remarks"]
+        )
+    done = command("export", run, "--format", "cvat", "-o", tmp_path / "cvat", "--json")
+    assert json.loads(done.out)["boxes"] == 4  # for people, who see both
+    linted = command("lint", run)
+    assert linted.out.count("DG207") == 2, linted.out
+
+
+def test_pictures_of_one_name_go_to_vi_under_two(tmp_path: Path) -> None:
+    rows = [with_classes("a/x.png"), with_classes("b/x.png")]
+    for row in rows:
+        row |= {"caption": "A mug.", "cleaned_caption": "A mug."}
+        row["expressions"] = [
+            {"text": "A mug", "char_span": [0, 5], "instances": [{"bbox": [1, 2, 30, 40]}]}
+        ]
+    run = run_of(tmp_path / "run", rows)
+    done = command("export", run, "--format", "vi", "-o", tmp_path / "vi")
+    assert done.code == 0, done.err
+    lines = (tmp_path / "vi/annotations.jsonl").read_text().splitlines()
+    names = [json.loads(line)["asset"]["filename"] for line in lines]
+    assert names == ["x.png", "x~2.png"]
+    assert sorted(path.name for path in (tmp_path / "vi/images").iterdir()) == names
+
+
+def test_flat_names(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [with_classes("a/x.png", "cat"), with_classes("b/x.png", "tie")])
+    done = command("export", run, "--format", "yolo", "--flat", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out/images").iterdir()) == [
+        "a_x.png",
+        "b_x.png",
+    ]
+    assert numbers_in(tmp_path / "out/labels").keys() == {"a_x", "b_x"}
+    refused = command("export", run, "--format", "coco", "--flat", "-o", tmp_path / "coco")
+    assert refused.code == 2
+    assert "has no option 'flat'" in refused.err
+
+
+def test_imported_boxes_have_ids(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")])
+    assert command("export", run, "--format", "yolo", "-o", tmp_path / "yolo").code == 0
+    assert command("import", tmp_path / "yolo", "--format", "yolo", "-o", tmp_path / "in").code == 0
+    [line] = (tmp_path / "in/annotations.jsonl").read_text().splitlines()
+    ids = [box["bbox_id"] for one in json.loads(line)["expressions"] for box in one["instances"]]
+    assert ids == ["images/a#0.0", "images/a#1.0"]
+
+
+def example_split(tmp_path: Path) -> Path:
+    """The example pictures with the boxes drawn by hand, in three parts."""
+    parts = tmp_path / "parts"
+    ratios = ("--ratios", "0.5/0.25/0.25", "--image-root", EXAMPLES)
+    assert command("split", EXAMPLES / "gold.jsonl", "-o", parts, *ratios).code == 0
+    return parts
+
+
+def test_ultralytics_reads_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own check of data.yaml, and its own loader of pictures and labels."""
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
+    pytest.importorskip("ultralytics")
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    parts, out = example_split(tmp_path), tmp_path / "yolo"
+    done = command("export", parts, "--format", "yolo", "--classes", "head", "-o", out, "--json")
+    said = json.loads(done.out)
+    data = check_det_dataset(str(out / "data.yaml"), autodownload=False)
+    boxes = 0
+    for part in ("train", "val", "test"):
+        loaded = YOLODataset(img_path=data[part], data=data, task="detect", augment=False)
+        counts = said["parts"][part]
+        assert len(loaded) == counts["records"]
+        its_boxes = sum(len(label["bboxes"]) for label in loaded.labels)
+        assert its_boxes == counts["boxes"]
+        boxes += its_boxes
+        loaded[0]  # opens the picture
+    assert boxes == said["boxes"] > 30
+    assert data["train"] != data["val"]
+    one = tmp_path / "one"
+    assert command("export", parts / "train.jsonl", "--format", "yolo", "-o", one).code == 0
+    with pytest.raises(Exception, match="val"):
+        check_det_dataset(str(one / "data.yaml"), autodownload=False)
+
+
+def test_trl_reads_messages(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from trl.data_utils import prepare_multimodal_messages
+
+    out = tmp_path / "out"
+    gold = EXAMPLES / "gold.jsonl"
+    options = ("--target", "qwen3-vl", "--image-root", EXAMPLES)
+    done = command("export", gold, "--format", "messages", *options, "-o", out)
+    assert done.code == 0, done.err
+    lines = (out / "messages.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 10
+    for line in map(json.loads, lines):
+        with PIL.Image.open(out / line["images"][0]) as picture:
+            prepared = prepare_multimodal_messages(line["messages"], [picture])
+            assert prepared[0]["content"][0]["image"] is picture
+        assert [part["type"] for part in prepared[0]["content"]] == ["image", "text"]
+        assert [turn["role"] for turn in prepared[:2]] == ["user", "assistant"]
+        assert json.loads(prepared[1]["content"][0]["text"])[0]["bbox_2d"]
+    shutil.rmtree(out)
+
+
+def named(name: str, *classes: str) -> dict[str, Any]:
+    expressions = [
+        {"text": text, "class": text, "instances": [{"bbox": [1 + n, 2, 30, 40]}]}
+        for n, text in enumerate(classes)
+    ]
+    return record(name, SIZE, expressions, caption="")
+
+
+@pytest.mark.parametrize("order", [("a b", "a_b"), ("a_b", "a b")])
+def test_classes_that_would_be_one_are_refused(tmp_path: Path, order: tuple[str, ...]) -> None:
+    run = run_of(tmp_path / "run", [named("a.png", *order), named("b.png", "A  B")])
+    done = command("export", run, "--format", "kitti", "-o", tmp_path / "kitti")
+    assert done.code == 2
+    assert "two classes would be 'a b'" in done.err
+    assert command("export", run, "--format", "yolo", "-o", tmp_path / "yolo").code == 0
+
+
+def test_class_names_that_were_not_changed_count_as_no_changed_texts(tmp_path: Path) -> None:
+    rows = [named("a.png", "cat")]
+    rows[0]["expressions"][0]["text"] = "a small cat"
+    run = run_of(tmp_path / "run", rows, ["cat"])
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "yolo")
+    assert "texts changed" not in done.out + done.err
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
+@pytest.mark.parametrize("images", ["copy", "reference"])
+def test_a_picture_that_is_named_in_several_ways_is_one(
+    tmp_path: Path, format: str, images: str
+) -> None:
+    run = run_of(tmp_path / "run", [named("a.png", "cat")])
+    absolute = str((run / "a.png").resolve())
+    rows = [
+        {**named("a.png", name), "image_path": path}
+        for name, path in (("cat", "a.png"), ("dog", "./a.png"), ("cup", absolute))
+    ]
+    (run / "annotations.jsonl").write_text("".join(map(dump_line, rows)))
+    out = tmp_path / "out"
+    done = command("export", run, "--format", format, "-o", out, "--images", images)
+    assert done.code == 0, done
+    if format == "coco":
+        pictures = json.loads((out / "annotations.json").read_text())
+        assert len(pictures["images"]) == 1
+        assert len({box["category_id"] for box in pictures["annotations"]}) == 3
+    else:
+        [labels] = (out / "labels").rglob("*.txt")
+        assert len(labels.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti", "ms-swift"])
+def test_without_any_record_every_format_writes_an_empty_export(
+    tmp_path: Path, format: str
+) -> None:
+    (tmp_path / "none.jsonl").write_text("")
+    out = tmp_path / "out"
+    done = command("export", tmp_path / "none.jsonl", "--format", format, "-o", out)
+    assert done.code == 0, done
+    assert "nothing to write" in done.out + done.err
+
+
+def test_the_readme_of_a_split_names_the_folders_of_its_pictures(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [named(f"{name}.png", "cat") for name in "abcdef"], ["cat"])
+    assert command("split", run, "-o", tmp_path / "parts", "--ratios", "0.5/0.5").code == 0
+    out = tmp_path / "yolo"
+    assert command("export", tmp_path / "parts", "--format", "yolo", "-o", out).code == 0
+    assert "Pictures are in train/images/, test/images/" in (out / "README.md").read_text()
+
+
+CARRY_CLASSES = ("coco", "yolo", "kitti", "datasets", "webdataset")
+
+
+@pytest.mark.parametrize("format", CARRY_CLASSES)
+def test_classes_and_their_numbers_come_back(tmp_path: Path, format: str) -> None:
+    """The list has classes that no picture shows, and the data has them in another order."""
+    if format == "datasets":
+        pytest.importorskip("pyarrow")
+    rows = [named("a.png", "dog"), named("b.png", "cat")]
+    rows[0]["expressions"][0]["text"] = "a small dog"
+    listed = ["zebra", "cat", "dog", "apple"]
+    run = run_of(tmp_path / "run", rows, listed)
+    there, back = tmp_path / "there", tmp_path / "back"
+    done = command("export", run, "--format", format, "-o", there)
+    assert "classes of phrases" not in done.out + done.err
+    assert command("import", there, "--format", format, "-o", back).code == 0
+    assert (back / "classes.txt").read_text().split() == listed
+    yolo = tmp_path / "yolo"
+    assert command("export", back, "--format", "yolo", "-o", yolo).code == 0
+    assert sorted(numbers_in(yolo / "labels").values()) == [[1], [2]]
+    direct = tmp_path / "direct"
+    assert command("convert", there, "--from", format, "--to", "yolo", "-o", direct).code == 0
+    assert numbers_in(direct / "labels").values() != {}
+    assert (direct / "data.yaml").read_text() == (yolo / "data.yaml").read_text()
+
+
+@pytest.mark.parametrize("format", ["odvg", "tao", "label-studio", "cvat", "ms-swift"])
+def test_classes_that_a_format_can_not_say_are_told(tmp_path: Path, format: str) -> None:
+    rows = [named("a.png", "dog"), named("b.png", "cat")]
+    rows[0]["expressions"][0]["text"] = "a small dog"
+    for row in rows:
+        row["caption"] = "a small dog and a cat"
+        for expression in row["expressions"]:
+            expression.pop("unplaced", None)
+    run = run_of(tmp_path / "run", rows, ["cat", "dog"])
+    done = command("export", run, "--format", format, "-o", tmp_path / "out")
+    assert done.code == 0, done
+    assert "classes of phrases (1)" in done.out + done.err
+
+
+def test_many_rows_of_one_picture_have_keys_of_their_own(tmp_path: Path) -> None:
+    """The n-th asks for no n keys before it finds a free one: 4,000 took 12 seconds."""
+    rows = [{**named("a.png", "cat"), "image_id": f"r{n}"} for n in range(4000)]
+    run = run_of(tmp_path / "run", rows[:1])
+    (run / "annotations.jsonl").write_text("".join(map(dump_line, rows)))
+    out = tmp_path / "out"
+    assert command("export", run, "--format", "webdataset", "-o", out).code == 0
+    with tarfile.open(out / "shards/000000.tar") as tar:
+        names = tar.getnames()
+    assert len(set(names)) == len(names) == 8000
+    assert {"a.json", "a~2.json", "a~4000.json"} <= set(names)

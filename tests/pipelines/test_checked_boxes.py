@@ -1,0 +1,403 @@
+"""`workflow.check` and `vlm.check` in a run: from the spec to the report, the costs and the review."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Done, Workplace, command, process
+from benchmarks.stand_ins.check_quality import scenes
+from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
+from benchmarks.stand_ins.seeing_model import COLORS
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+
+CLASSES = [f"the {color} box" for color in sorted(COLORS)]
+PICTURES = 4
+FILTERS = ("status", "text", "head", "below", "record", "show")
+CHECKS = ("box_check", "crop_check")
+ERRORS = Errors(absent=0.9, loose=0.2, accuracy=1.0)
+
+
+class Model(ErringModel):
+    """Errs as it is told to, in pixels; counts requests by model and task."""
+
+    def __init__(self, errors: Errors = ERRORS) -> None:
+        super().__init__(errors, box_format="xyxy_px", seed=5)
+        self.asked: Counter[tuple[str, str]] = Counter()
+        self.of_records = 0
+        """Requests about the pictures of records, not of known content."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        assert request.body is not None
+        self.asked[request.body["model"], request.task] += 1
+        self.of_records += not about_probes(request)
+        return super().__call__(request)
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    """Pictures with half of the colours in them; all are looked for."""
+    gold = scenes(workplace.folder, PICTURES, seed=5)
+    rows = [{"image_path": record["image_path"]} for record in gold]
+    workplace.rows(rows)
+    lines = [json.dumps(record) + "\n" for record in gold]
+    (workplace.folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
+    workplace.settings.update({"data.classes": CLASSES, "vlm.check_every": 100})
+    return workplace
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[LoopbackServer, Model]]:
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        yield server, model
+
+
+def checked(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
+    done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.check": True, **settings})
+    assert done.code == 0, done
+    return done
+
+
+def figures(place: Workplace) -> dict[str, Any]:
+    gold = str(place.folder / "gold.jsonl")
+    done = command(["eval", str(place.results), "--gold", gold, "--json"])
+    assert done.code == 0, done
+    return done.summary
+
+
+def expressions(place: Workplace) -> list[dict[str, Any]]:
+    return [row for record in place.annotations() for row in record["expressions"]]
+
+
+@pytest.mark.parametrize("check", [True, "fast"])
+def test_a_second_run_sends_nothing_and_writes_the_same(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
+) -> None:
+    server, model = endpoint
+    checked(place, server, **{"workflow.check": check})
+    assert model.requests["box_check"] == PICTURES + 1  # and a test of the judge
+    if check is True:
+        assert model.requests["crop_check"] == PICTURES + 1
+        assert model.requests["missing_boxes"] == 0
+    else:
+        assert model.requests["crop_check"] == 0
+    annotations = (place.results / "annotations.jsonl").read_bytes()
+    sent = server.count()
+    checked(place, server, **{"workflow.check": check})
+    (place.results / "annotations.jsonl").unlink()
+    for step in place.results.glob("step_*/annotations.jsonl"):
+        step.unlink()
+    checked(place, server, **{"workflow.check": check})
+    assert server.count() == sent
+    assert (place.results / "annotations.jsonl").read_bytes() == annotations
+
+
+def test_a_run_that_was_stopped_pays_for_nothing_twice(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model]
+) -> None:
+    server, model = endpoint
+    settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
+    codes = []
+    for limit in (7, 5, 5, None):
+        codes.append(place.run(**settings, **{"workflow.max_requests": limit}).code)
+    assert codes[0] != 0
+    assert codes[-1] == 0
+    in_parts = model.of_records
+    annotations = place.annotations()
+    other = Workplace(place.folder / "at_once", server.base_url, **place.settings)
+    other.input = place.input
+    done = other.run(**settings)
+    assert done.code == 0, done
+    assert model.of_records - in_parts == in_parts
+    assert other.annotations() == annotations
+
+
+def test_eval_counts_what_is_called_absent(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model]
+) -> None:
+    server, _ = endpoint
+    checked(place, server, **{"workflow.check": False})
+    before = figures(place)
+    checked(place, server)
+    after = figures(place)
+    assert before["n_acc"] < 0.4
+    assert before["il_mcc"] < 0.5
+    assert (after["n_acc"], after["il_mcc"]) == (1.0, 1.0)
+    assert after["recall_at_iou_0.5"] >= before["recall_at_iou_0.5"]
+
+
+def test_the_report_says_why_a_box_was_dropped_and_what_there_was_before(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model], tmp_path: Path
+) -> None:
+    server, _ = endpoint
+    checked(place, server)
+    dropped = [row for row in expressions(place) if row.get("rejected")]
+    assert dropped
+    for row in dropped:
+        assert (row["status"], row["verified"], row["instances"]) == ("none", True, [])
+        assert [box["reason"] for box in row["rejected"]] == ["on another thing; crop: no"]
+    page = tmp_path / "page.html"
+    done = command(["report", str(place.results), "-o", str(page), "--single-file"])
+    assert done.code == 0, done
+    text = page.read_text("utf-8")
+    assert "dropped: on another thing; crop: no" in text
+    assert "grounded → none" in text or "grounded \\u2192 none" in text
+
+
+def test_loose_boxes_are_mended_and_show_what_they_were(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model]
+) -> None:
+    server, _ = endpoint
+    checked(place, server)
+    boxes = [box for row in expressions(place) for box in row["instances"]]
+    mended = [box for box in boxes if "before" in box]
+    assert mended
+    assert all(box["bbox"] != box["before"] for box in mended)
+
+
+@pytest.mark.parametrize("check", [True, "fast"])
+def test_estimate_counts_the_checks(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
+) -> None:
+    server, model = endpoint
+    settings = {"vlm.openai.base_url": server.base_url, "workflow.check": check}
+    done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+    assert done.code == 0, done
+    told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
+    assert server.count() == 0
+    checked(place, server, **settings)
+    counted = {"box_check": model.requests["box_check"]}
+    if check is True:
+        counted["crop_judgement"] = model.requests["crop_check"]
+    for step, requests in counted.items():
+        assert told[step] == requests, told
+
+
+def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace) -> None:
+    prices = {"vlm.prices": {"input": 1.0, "output": 1.0}}
+    judges_prices = {"input": 100.0, "output": 100.0}
+    grounder, judge = Model(), Model()
+    with (
+        LoopbackServer(grounder, keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        check["prices"] = judges_prices  # type: ignore[assignment]
+        settings = {"vlm.check": {**check, "box_format": "xyxy_px"}, **prices}
+        checked(place, server, **settings)
+        sent = server.count() + other.count()
+        checked(place, server, **settings)
+        assert server.count() + other.count() == sent
+    assert {model for model, _ in grounder.asked} == {"loopback"}
+    assert {model for model, _ in judge.asked} == {"judge"}
+    assert {task for _, task in judge.asked} == set(CHECKS)
+    assert not {task for _, task in grounder.asked} & set(CHECKS)
+    bill = command(["cost", str(place.results), "--json"]).summary
+    for step in bill["steps"]:
+        is_judges = step["step"].endswith(("box_check", "crop_judgement"))
+        tokens = step["tokens"]["input"] + step["tokens"]["output"]
+        price = 100.0 if is_judges else 1.0
+        assert step["cost_usd"] == pytest.approx(price * tokens / 1e6, rel=1e-3), step
+
+
+@pytest.mark.parametrize("check", [True, "fast"])
+def test_a_judge_who_guesses_is_noticed_and_changes_nothing(place: Workplace, check: Any) -> None:
+    with LoopbackServer(Model(Errors(absent=0.9, accuracy=0.5)), keep_bodies=True) as server:
+        checked(place, server, **{"workflow.check": False})
+        before = [row["instances"] for row in expressions(place)]
+        done = checked(place, server, **{"workflow.check": check})
+    after = expressions(place)
+    boxes = [[box["bbox"] for box in row["instances"]] for row in after]
+    assert boxes == [[box["bbox"] for box in row] for row in before]
+    assert all(row["verified"] is None for row in after)
+    assert all("not obeyed" in row["verification"]["reason"] for row in after)
+    assert done.summary["notes"]["judge_not_obeyed"] >= PICTURES
+    assert "the judge is not obeyed" in done.err
+
+
+def test_where_the_answers_differ_a_box_is_first_in_review(place: Workplace) -> None:
+    from dataflow_grounding.extras.review.queues import Queue, Reviewable
+
+    with LoopbackServer(Model(Errors(accuracy=0.9)), keep_bodies=True) as server:
+        checked(place, server)
+    doubtful = {row["text"] for row in expressions(place) if row.get("doubtful")}
+    assert 0 < len(doubtful) < len(CLASSES)
+    reviewable = Reviewable(str(place.results))
+    queue = Queue(reviewable, reviewable.decisions, dict.fromkeys(FILTERS, "") | {"order": "doubt"})
+    first = [item for item, why in queue.why.items() if why == "doubt"]
+    assert first[0].text in doubtful
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"workflow.check": "slow"}, "workflow.check"),
+        ({"workflow.check": True, "vlm.check": {"openai": {"modelname": "x"}}}, "vlm.check"),
+        (
+            {
+                "workflow.check": True,
+                "vlm.check": {"openai": {"base_url": "http://127.0.0.1:9/v1"}},
+            },
+            "set vlm.check.openai.model_name",
+        ),
+    ],
+)
+def test_what_a_spec_says_wrong_is_told(
+    place: Workplace, settings: dict[str, Any], complaint: str
+) -> None:
+    done = command(["check", "-e", str(place.spec(**settings))])
+    assert done.code != 0
+    assert complaint in done.err + done.out
+
+
+def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None:
+    settings = {"workflow.zoom": True, "workflow.verify": "reground", "workflow.check": True}
+    spec = place.spec(**settings, **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    done = command(["estimate", "-e", str(spec), "--json"])
+    assert done.code == 0, done
+    steps = [step["step"].partition("_")[2] for step in done.summary["steps"]]
+    assert steps[-6:] == [
+        "box_refinement",
+        "box_verification",
+        "box_check",
+        "missing_search",
+        "crop_judgement",
+        "box_mending",
+    ]
+
+
+def test_a_key_goes_to_no_other_address(place: Workplace) -> None:
+    with (
+        LoopbackServer(Model(), keep_bodies=True, key="sk-mine") as server,
+        LoopbackServer(Model(), keep_bodies=True) as other,
+    ):
+        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        checked(place, server, **{"vlm.openai.api_key": "sk-mine", "vlm.check": check})
+        headers = [json.dumps(dict(request.headers)) for request in other.requests]
+    assert headers
+    assert not any("sk-mine" in header for header in headers)
+
+
+def test_a_budget_in_usd_wants_the_judges_prices_too(place: Workplace) -> None:
+    settings = {
+        "vlm.prices": {"input": 1.0, "output": 1.0},
+        "vlm.check": {"openai": {"model_name": "unheard-of"}},
+        "workflow.check": True,
+        "workflow.budget_usd": 1.0,
+    }
+    done = place.run(**settings, **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    assert done.code == 2
+    assert "unheard-of" in done.err
+    assert "vlm.check.prices" in done.err
+
+
+def judged_by(server: LoopbackServer) -> dict[str, Any]:
+    """Settings of a check by the model at this server."""
+    check: dict[str, Any] = {"openai": {"base_url": server.base_url, "model_name": "judge"}}
+    check["box_format"] = "xyxy_px"  # else it is asked for probes, too
+    return {"vlm.check": check, "workflow.check": True}
+
+
+def test_shards_ask_the_judge_too(place: Workplace) -> None:
+    judge = Model()
+    with (
+        LoopbackServer(Model(), keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        settings = {**judged_by(other), "vlm.openai.base_url": server.base_url}
+        for number in (1, 2):
+            done = place.run("--shard", f"{number}/2", **settings)
+            assert done.code == 0, done
+        done = command(["merge", str(place.results)])
+        assert done.code == 0, done
+        merged = json.loads((place.results / "run.json").read_text("utf-8"))["summary"]["classes"]
+        sent = server.count() + other.count()
+        assert place.run(**settings).code == 0
+        assert server.count() + other.count() == sent
+    whole = json.loads((place.results / "run.json").read_text("utf-8"))["summary"]["classes"]
+    for row, expected in zip(merged, whole, strict=True):
+        assert row == {**expected, "mean_side": pytest.approx(expected["mean_side"], abs=0.1)}
+    assert judge.of_records == 2 * PICTURES
+    assert {task for _, task in judge.asked} == set(CHECKS)
+    assert all(row["verification"]["second"] == "crop" for row in expressions(place))
+
+
+def test_a_judge_of_another_backend_is_asked(place: Workplace) -> None:
+    own = place.folder / "own_judge.py"
+    own.write_text(
+        "from dataflow_grounding.serving import OpenAIServing\n\n\n"
+        "class Judge(OpenAIServing):\n"
+        "    def __init__(self, url):\n"
+        "        super().__init__(url, 'of another backend', box_format='xyxy_px')\n"
+    )
+    judge = Model()
+    with (
+        LoopbackServer(Model(), keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        check = {"backend": "own_judge:Judge", "settings": {"url": other.base_url}}
+        checked(place, server, **{"vlm.check": check})
+        sent = server.count() + other.count()
+        checked(place, server, **{"vlm.check": check})
+        assert server.count() + other.count() == sent
+    assert {model for model, _ in judge.asked} == {"of another backend"}
+    assert {task for _, task in judge.asked} == set(CHECKS)
+
+
+class Slow(Model):
+    """Takes its time, so that a run can be killed between two answers."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = super().__call__(request)
+        time.sleep(0.2)
+        return answer
+
+
+@pytest.mark.slow
+def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Workplace) -> None:
+    judge = Slow()
+    with (
+        LoopbackServer(Model(), keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        settings = {**judged_by(other), "vlm.openai.base_url": server.base_url}
+        settings["workflow.max_workers"] = 1
+        running = place.start(**settings)
+        deadline = time.monotonic() + 120
+        while judge.of_records < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate(timeout=60)
+        assert running.returncode == -signal.SIGKILL
+        before = judge.of_records
+        assert 3 <= before < 2 * PICTURES
+        done = place.run(**settings)
+        assert done.code == 0, done
+    # one worker: of what was answered, the one request under way at the kill alone is sent again
+    assert judge.of_records <= 2 * PICTURES + 1
+    assert len(place.annotations()) == PICTURES
+    assert all(row["verification"]["second"] == "crop" for row in expressions(place))
+
+
+@pytest.mark.slow
+def test_several_processes_ask_the_judge_too(place: Workplace) -> None:
+    judge = Model()
+    with (
+        LoopbackServer(Model(), keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        arguments = place.arguments(**judged_by(other), **{"vlm.openai.base_url": server.base_url})
+        with process([*arguments, "--processes", "2"], cwd=place.folder) as run:
+            out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, (out, err)
+    assert {task for _, task in judge.asked} == set(CHECKS)
+    assert all(row["verification"]["second"] == "crop" for row in expressions(place))

@@ -1,0 +1,184 @@
+"""Records of every pipeline have `regions`, and `verified` in each expression and caption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.referring_place import ReferringPlace, kitti
+from benchmarks.places.workplace import Workplace, command
+from dataflow_grounding import FileStorage, PhraseGrounder, PhraseLister, Pipeline
+from dataflow_grounding import OpenAIServing as Serving
+from dataflow_grounding.extras.testing import LoopbackServer
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def block(workplace: Workplace, name: str, **settings: Any) -> Path:
+    """The workplace's spec for another pipeline."""
+    spec = json.loads(workplace.spec(**settings).read_text())
+    inner = spec.pop("image_grounding")
+    path = workplace.folder / "other.yaml"
+    path.write_text(json.dumps({**spec, "autolabel_type": name, name.split(":")[0]: inner}))
+    return path
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_image_grounding(workplace: Workplace, server: LoopbackServer, stream: bool) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(3)
+    done = workplace.run(**{"workflow.stream": stream})
+    assert done.code == 0, done
+    assert "not checked" not in done.out
+    for step in ("step_0_expression_extraction", "step_1_grounding", "."):
+        for record in lines(workplace.results / step / "annotations.jsonl"):
+            assert record["regions"] == []
+            assert record["expressions"]
+            assert all(row["verified"] is None for row in record["expressions"])
+
+
+def test_streamed_and_step_by_step_leave_the_same_bytes(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(3)
+    left = []
+    for name, stream in (("streamed", True), ("by step", False)):
+        workplace.results = workplace.folder / name
+        done = workplace.run(**{"workflow.stream": stream, "workflow.verify": "reground"})
+        assert done.code == 0, done
+        left.append(
+            [path.read_bytes() for path in sorted(workplace.results.rglob("annotations.jsonl"))]
+        )
+    assert left[0] == left[1]
+    assert all(
+        row["verified"] is not None for row in json.loads(left[0][0].splitlines()[0])["expressions"]
+    )
+
+
+def test_referring_expressions_keep_their_regions(tmp_path: Path) -> None:
+    with LoopbackServer() as server:
+        place = ReferringPlace(tmp_path, server.base_url)
+        place.picture("a.png")
+        place.label("a.txt", [kitti("Car", 10, 20, 200, 180)])
+        done = place.run()
+        assert done.code == 0, done
+    for step in sorted(place.results.glob("step_*")):
+        for record in lines(step / "annotations.jsonl"):
+            assert record["regions"]
+            assert all("verified" in row for row in record.get("expressions", []))
+
+
+def test_region_captions(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.picture()
+    workplace.rows([{"image": "a.jpg", "bbox": [[5, 5, 20, 20]]}])
+    done = command(
+        ["generate", "-e", str(block(workplace, "image_region_caption")), "--no-progress", "--json"]
+    )
+    assert done.code == 0, done
+    [record] = lines(workplace.results / "annotations.jsonl")
+    assert [region["bbox"] for region in record["regions"]] == [[5, 5, 25, 25]]
+    assert [row["verified"] for row in record["region_captions"]] == [None]
+
+
+def test_what_the_user_brings_stays(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.picture()
+    region = {"bbox": [1, 2, 9, 9], "type": "cup", "mine": 7}
+    workplace.rows([{"image_path": "a.jpg", "caption": "A cup.", "regions": [region]}])
+    assert workplace.run().code == 0
+    assert lines(workplace.results / "annotations.jsonl")[0]["regions"] == [region]
+
+
+MINE = """
+from dataflow_grounding import Operator, PhraseLister, Pipeline
+class Cut(Operator):
+    name = "cut"
+    input_keys = {"image": "image_path"}
+    output_keys = {"regions": "regions"}
+    async def annotate(self, record, ask):
+        return {"regions": [{"bbox": [1, 2, 9, 9]}]}
+class Mine(Pipeline):
+    name = "mine"
+    def __init__(self, storage, serving):
+        self.storage = storage
+        self.lister = PhraseLister(["a cup"])
+        self.cut = Cut()
+    def forward(self):
+        self.lister.run(self.storage.step())
+        self.cut.run(self.storage.step())
+"""
+
+
+def test_a_later_step_may_fill_in_regions(workplace: Workplace, server: LoopbackServer) -> None:
+    """Also where it goes on from an earlier step's file, which has `regions: []`."""
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(2)
+    (workplace.folder / "mine.py").write_text(MINE)
+    spec = block(workplace, "mine:Mine", **{"workflow.stream": False})
+    run = ["generate", "-e", str(spec), "--no-progress", "--json"]
+    assert command([*run, "mine.workflow.steps=['0']"]).code == 0
+    done = command([*run, "mine.workflow.steps=['1']"])
+    assert done.code == 0, done
+    for record in lines(workplace.results / "annotations.jsonl"):
+        assert record["regions"] == [{"bbox": [1, 2, 9, 9]}]
+        assert [row["verified"] for row in record["expressions"]] == [None]
+    assert command(["check", "-e", str(spec), "mine.workflow.steps=['1']"]).code == 0
+
+
+def test_an_operator_alone_adds_no_keys_of_pipelines(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.many(1)
+    storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+    PhraseLister(["a cup"]).run(storage.step())
+    [record] = lines(Path(storage.output_path))
+    assert "regions" not in record
+
+
+class Named(Pipeline):
+    """Written by hand, with a name."""
+
+    name = "named"
+
+    def __init__(self, workplace: Workplace, url: str) -> None:
+        self.storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+        serving = Serving(url, "loopback", box_format="xyxy_px")
+        self.lister = PhraseLister(["a cup"])
+        self.grounder = PhraseGrounder(serving, check_every=None)
+
+    def forward(self) -> None:
+        self.lister.run(self.storage.step())
+        self.grounder.run(self.storage.step())
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_pipelines_by_hand_that_have_a_name(
+    workplace: Workplace, server: LoopbackServer, compiled: bool
+) -> None:
+    workplace.many(2)
+    pipeline = Named(workplace, server.base_url)
+    if compiled:
+        pipeline.compile()
+    assert pipeline.run().exit_code == 0
+    for record in lines(Path(pipeline.storage.output_path)):
+        assert record["regions"] == []
+        assert [row["verified"] for row in record["expressions"]] == [None]
+
+
+def test_reviews_take_an_unchecked_phrase_for_no_doubt(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(3)
+    assert workplace.run().code == 0
+    done = command(["report", str(workplace.results)])
+    assert done.code == 0
+    page = (workplace.results / "report.html").read_text()
+    assert "<dt>unverified</dt>" not in page

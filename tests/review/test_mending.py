@@ -1,0 +1,278 @@
+"""Mending in the review's page: wrong boxes are replaced, found again and counted as mended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from PIL import Image
+
+from tests.review.test_review import (
+    RECORD,
+    SINGLE,
+    applied,
+    boxes,
+    decisions,
+    drag,
+    grid,
+    near,
+    phrase,
+    results,
+    run,
+    saved,
+    serve,
+    show,
+    write,
+)
+from tests.review.test_review_page import seen
+
+pytestmark = pytest.mark.slow
+
+assert all((results, serve, show))  # fixtures
+
+
+def test_drawing_with_a_box_picked_replaces_it(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    drag(page, (250, 200), (390, 290))  # the first phrase's only box is picked
+    saved(page)
+    mug = applied(results)[0]["expressions"][0]
+    assert near([[250, 200, 390, 290]], [box["bbox"] for box in mug["instances"]])
+    assert (mug["instances"][0]["evidence"], mug["instances"][0]["score"]) == ("person", None)
+    assert mug["verified"] is True
+    page.keyboard.press("z")
+    saved(page)
+    assert applied(results) == [RECORD]
+    assert page.problems == []
+
+
+def test_of_several_boxes_drawing_replaces_the_picked_one_where_it_stands(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address + SINGLE)
+    for key in "22":  # the first of two dogs
+        page.keyboard.press(key)
+    drag(page, (20, 200), (120, 290))
+    saved(page)
+    assert near([[20, 200, 120, 290], [260, 60, 300, 210]], boxes(applied(results)[0], 1))
+
+
+def test_a_further_box_is_drawn_after_b_and_inside_the_picked_one_with_shift(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address + SINGLE)
+    page.keyboard.press("b")
+    drag(page, (250, 200), (390, 290))
+    saved(page)
+    assert near([[40, 30.5, 200, 150], [250, 200, 390, 290]], boxes(applied(results)[0], 0))
+    page.keyboard.down("Shift")
+    drag(page, (260, 210), (300, 250))
+    page.keyboard.up("Shift")
+    saved(page)
+    assert near([[40, 30.5, 200, 150], [260, 210, 300, 250]], boxes(applied(results)[0], 0))
+    assert page.problems == []
+
+
+def test_a_wrong_box_that_is_drawn_anew_raises_acc(results: Path, serve: Any, show: Any) -> None:
+    right = [250.0, 200.0, 390.0, 290.0]
+    gold = results / "gold.jsonl"
+    rows = [phrase("A red mug", 0, right), RECORD["expressions"][1]]  # type: ignore[index]
+    gold.write_text(json.dumps({**RECORD, "expressions": rows}) + "\n")
+
+    def acc(predictions: Path) -> float:
+        figures = json.loads(run("eval", predictions, "--gold", gold, "--json"))
+        return float(figures["acc_0.5"])
+
+    assert acc(results / "annotations.jsonl") == 0
+    page = show(serve(results).address + SINGLE)
+    drag(page, (250, 200), (390, 290))
+    saved(page)
+    applied(results)
+    assert acc(results / "annotations.reviewed.jsonl") == 1
+
+
+def named(asked: dict[str, Any]) -> list[tuple[str, int | None]]:
+    """What is shown: phrases, and which of their boxes."""
+    return sorted((item["text"], item["box"]) for item in asked["items"])
+
+
+def judge(server: Any, place: int, number: int, *verdicts: bool) -> None:
+    view = server.ask(f"record/{place}")
+    row = view["expressions"][number]
+    instances = [
+        {"from": n, "bbox": row["instances"][n]["bbox"], "verified": verdict}
+        for n, verdict in enumerate(verdicts)
+    ]
+    after = {"status": row["status"], "instances": instances, "verified": False}
+    change = {"id": row["id"], "version": row["version"], "after": after}
+    assert not server.decide(change, record=view["key"])["error"]
+
+
+@pytest.mark.parametrize("mode", ["grid", "single"])
+def test_what_is_rejected_to_mend_or_mine_is_found_again(
+    results: Path, serve: Any, mode: str
+) -> None:
+    write(results, RECORD, {**RECORD, "image_id": "b"})
+    ann, bob = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+
+    def shown(server: Any, show: str) -> list[tuple[str, int | None]]:
+        return named(server.ask(f"next?mode={mode}&most=50&show={show}"))
+
+    judge(ann, 0, 1, True, False)
+    judge(bob, 0, 0, False)
+    judge(bob, 1, 0, True)
+    wrong: list[tuple[str, int | None]] = [("A red mug", 0), ("two dogs", 1)]
+    assert shown(ann, "rejected") == shown(bob, "mend") == wrong
+    assert shown(ann, "mine") == [("two dogs", 0), ("two dogs", 1)]
+    assert shown(bob, "mine") == [("A red mug", 0), ("A red mug", 0)]
+    row = ann.ask("record/0")["expressions"][0]
+    drawn = [
+        {"from": 0, "bbox": row["instances"][0]["bbox"], "verified": False},
+        {"from": None, "bbox": [10, 20, 30, 40], "verified": True},
+    ]
+    after = {"status": "grounded", "instances": drawn}
+    assert not ann.decide({"id": row["id"], "version": row["version"], "after": after})["error"]
+    assert shown(ann, "rejected") == wrong
+    assert shown(ann, "mend") == [("two dogs", 1)], "of the mug a box was drawn since"
+    row = ann.ask("record/0")["expressions"][1]
+    moved = [{"from": n, "bbox": [250 + n, 60, 300, 210], "verified": True} for n in range(2)]
+    after = {"status": "grounded", "instances": moved}
+    assert not ann.decide({"id": row["id"], "version": row["version"], "after": after})["error"]
+    assert shown(ann, "rejected") == [("A red mug", 0)]
+    assert shown(ann, "mend") == []
+
+
+def test_a_phrase_without_a_box_that_was_missed_is_to_mend(results: Path, serve: Any) -> None:
+    server = serve(results)
+    judge(server, 0, 2)
+    assert named(server.ask("next?mode=single&most=9&show=mend")) == [("grass", None)]
+
+
+def test_a_filter_that_is_none_is_told(results: Path, serve: Any) -> None:
+    with pytest.raises(HTTPError) as refused:
+        serve(results).ask("next?mode=grid&show=wrong")
+    assert (
+        "'show' should be one of empty, rejected, mend, mine, all" in refused.value.read().decode()
+    )
+
+
+def test_marked_in_the_grid_they_are_mended_one_by_one(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address)
+    for cell in page.locator(".cell").all():
+        cell.click()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Mend 3 rejected").click()
+    page.locator(".stage").wait_for()
+    assert "show=mend" in page.url
+    assert page.locator("#shown").inner_text().startswith("3 to mend")
+    mended = []
+    for n in range(3):
+        mended.append(page.locator("li.picked .phrase").text_content())
+        drag(page, (10 + 100 * n, 215), (90 + 100 * n, 295))
+        saved(page)
+        page.keyboard.press("]")
+    page.get_by_text("Nothing is left of what is shown here.").wait_for()
+    assert sorted(mended) == ["A red mug", "two dogs", "two dogs"]
+    rows = applied(results)[0]["expressions"]
+    assert [row.get("verified") for row in rows] == [True, True, None]
+    assert [len(row["instances"]) for row in rows] == [1, 2, 0]
+    assert page.problems == []
+
+
+def test_in_the_grid_what_was_rejected_is_marked_and_can_be_unmarked(
+    results: Path, serve: Any, show: Any
+) -> None:
+    server = serve(results)
+    judge(server, 0, 0, False)
+    judge(server, 0, 1, False, False)
+    page = show(server.address + "#mode=grid&show=rejected")
+    assert page.locator('.cell[aria-pressed="true"]').count() == 3
+    before = len(decisions(results))
+    page.locator(".cell", has_text="A red mug").click()
+    page.keyboard.press("Enter")
+    page.get_by_text("That was the last one.").wait_for()
+    saved(page)
+    assert len(decisions(results)) == before + 1, "what is as it was isn't said again"
+    assert [row.get("verified") for row in applied(results)[0]["expressions"]] == [
+        True,
+        False,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("words", ["REC-2", "second.PNG"])
+def test_search_finds_a_record_by_id_or_file_name(
+    results: Path, serve: Any, show: Any, tmp_path: Path, static: bool, words: str
+) -> None:
+    for name in ("first.png", "second.png"):
+        Image.new("RGB", (400, 300), (90, 120, 60)).save(results / name)
+    write(
+        results,
+        {**RECORD, "image_id": "rec-1", "image_path": "first.png"},
+        {**RECORD, "image_id": "rec-2", "image_path": "second.png"},
+    )
+    if static:
+        run("review", results, "--static", tmp_path / "folder")
+    address = (tmp_path / "folder" / "review.html").as_uri() if static else serve(results).address
+    page = show(address + SINGLE)
+    page.get_by_label("Record").fill(words)
+    page.get_by_label("Record").press("Enter")
+    page.locator("h2", has_text="rec-2").wait_for()
+    page.evaluate("document.activeElement.blur()")
+    for key in ("Escape", "Escape", "a"):  # all of it: a search finds what is decided, too
+        page.keyboard.press(key)
+    page.reload() if not static else page.get_by_role("button", name="One by one").click()
+    page.locator("h2", has_text="rec-2").wait_for()
+    assert page.locator("#shown").inner_text().startswith("4 found")
+    page.get_by_label("Record").fill("rec-3")
+    page.get_by_label("Record").press("Enter")
+    page.get_by_text("Nothing is left of what is shown here.").wait_for()
+    assert page.problems == []
+
+
+def test_a_page_of_boxes_of_one_record_is_one_request(results: Path, serve: Any, show: Any) -> None:
+    grid(results, 60)
+    page = show(serve(results).address)
+    sent: list[str] = []
+    page.on("request", lambda asked: asked.method == "POST" and sent.append(asked.url))
+    page.keyboard.type("13")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    assert len(sent) == 1
+    assert len(decisions(results)) == 60
+    page.keyboard.press("z")  # and back in one
+    page.locator(".cells").wait_for()
+    saved(page)
+    assert len(sent) == 2
+    assert page.locator(".cell").count() == 60
+    verdicts = [row.get("verified") for row in applied(results)[0]["expressions"]]
+    assert verdicts == [None] * 60
+    assert page.problems == []
+
+
+def test_a_grid_whose_first_page_has_no_picture_goes_on(
+    results: Path, serve: Any, show: Any
+) -> None:
+    dogs = [phrase(f"dog {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(60)]
+    # doubtful, so that they come first
+    lost = {**RECORD, "image_path": "gone.png", "suspect_boxes": True, "expressions": dogs}
+    cats = [phrase(f"cat {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(10)]
+    there = {**RECORD, "image_id": "b", "expressions": cats}
+    write(results, lost, there)
+    page = show(serve(results).address + "#mode=grid&order=file")
+    page.keyboard.press("Enter")
+    seen(page, 10)
+    page.keyboard.press("Enter")
+    seen(page, 60)
+    assert page.locator(".cell img").count() == 0, "what was passed over comes again"
+    saved(page)
+    first, second = applied(results)
+    assert {row.get("verified") for row in first["expressions"]} == {None}
+    assert {row.get("verified") for row in second["expressions"]} == {True}
+    assert page.problems == []

@@ -1,0 +1,225 @@
+"""How the review's page is laid out, and that nothing on it moves under the pointer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.review.test_review import (
+    RECORD,
+    SINGLE,
+    applied,
+    decisions,
+    drag,
+    grid,
+    phrase,
+    results,
+    run,
+    saved,
+    serve,
+    show,
+    version,
+    write,
+)
+from tests.review.test_review_page import seen
+
+pytestmark = pytest.mark.slow
+
+assert all((results, serve, show))  # fixtures
+PLACES = """() => [...document.querySelectorAll(
+    "#wanted, #progress, .stage, .toolbar, .cell, .expressions li, textarea")].map((element) => {
+    const { x, y, width, height } = element.getBoundingClientRect();
+    return [element.localName, ...[x, y, width, height].map(Math.round)].join(" ");
+})"""
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_nothing_moves_when_hints_errors_and_verdicts_come(
+    results: Path, serve: Any, show: Any, width: int
+) -> None:
+    server, other = serve(results, "--reviewer", "bob"), serve(results, "--reviewer", "ann")
+    page = show(server.address + SINGLE, viewport={"width": width, "height": 900})
+    before = page.evaluate(PLACES)
+    for key in ("f", "n", "Escape", "Escape", "b"):  # each with a hint of its own
+        page.keyboard.press(key)
+        assert page.evaluate(PLACES) == before
+    assert page.locator("#hint").inner_text().startswith("Pick a phrase first")
+    page.keyboard.press("2")
+    page.keyboard.press("a")  # a verdict in the list, the next item
+    saved(page)
+    assert page.locator(".verdict").count() == 1
+    assert page.evaluate(PLACES) == before
+    change = {"status": "none", "instances": []}
+    assert not other.decide({"id": "a#0", "version": version(other, 0), "after": change})["error"]
+    page.keyboard.press("1")
+    page.keyboard.press("x")
+    page.locator("#refused", has_text="Not taken").wait_for()
+    assert page.evaluate(PLACES) == before
+    assert page.problems == []
+    server.kill()
+    for key in ("c", "!", "Escape"):  # a comment that can't be sent
+        page.keyboard.press(key)
+    page.get_by_text("The server doesn't answer").wait_for()
+    assert page.locator("#download").is_visible()
+    page.evaluate("scrollTo(0, 0)")  # from the comment
+    assert page.evaluate(PLACES) == before
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_nothing_moves_in_the_grid_when_boxes_are_marked(
+    results: Path, serve: Any, show: Any, width: int
+) -> None:
+    grid(results, 12)
+    page = show(serve(results).address, viewport={"width": width, "height": 900})
+    before = page.evaluate(PLACES)
+    page.locator(".cell").nth(2).click()
+    page.keyboard.type("14")
+    assert page.locator('.cell[aria-pressed="true"]').count() == 2
+    assert page.evaluate(PLACES) == before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_hints_are_not_in_the_colour_of_errors(
+    results: Path, serve: Any, show: Any, scheme: str
+) -> None:
+    page = show(serve(results).address + SINGLE, color_scheme=scheme)
+    page.keyboard.press("f")
+    color = "element => getComputedStyle(element).color"
+    assert "outermost points" in page.locator("#hint").inner_text()
+    assert page.locator("#refused").inner_text() == ""
+    assert page.locator("#hint").evaluate(color) != page.locator("#refused").evaluate(color)
+    assert page.locator("#hint").evaluate(color) == page.locator("body").evaluate(color)
+
+
+def test_two_buttons_choose_the_view_and_say_which_it_is(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address)
+    grid_button = page.get_by_role("button", name="Grid", exact=True)
+    other = page.get_by_role("button", name="One by one", exact=True)
+    for button, shown in ((other, ".stage"), (grid_button, ".cells"), (other, ".stage")):
+        button.click()
+        page.locator(shown).wait_for()
+        pressed = page.locator('#ways [aria-pressed="true"]').all_inner_texts()
+        assert pressed == [button.inner_text()]
+    page.keyboard.press("a")  # keys are the page's again
+    saved(page)
+    assert [line["action"] for line in decisions(results)] == ["accept"]
+
+
+def test_order_is_named_and_is_the_one_that_was_asked_for(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address)
+    order = page.get_by_label("Order")
+    names = [name.strip() for name in order.locator("option:not([hidden])").all_inner_texts()]
+    assert names[:2] == ["as written", "most doubtful first"]
+    assert order.input_value() == "doubt"
+    assert show(serve(results, "--queue", "file").address).get_by_label("Order").input_value() == (
+        "file"
+    )
+    sample = show(serve(results, "--sample", "2").address)
+    assert not sample.get_by_label("Order").is_visible(), "a sample has its own"
+    for label in ("Contains", "Head noun"):
+        assert page.get_by_label(label).is_visible()
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_what_is_left_is_told_by_boxes_and_phrases_with_a_bar(
+    results: Path, serve: Any, show: Any, tmp_path: Path, static: bool
+) -> None:
+    rows = [phrase(f"dog {n}", n, [n, n, 50 + n, 60 + n], caption="") for n in range(4)]
+    rows += [phrase(f"cat {n}", n, caption="") for n in range(4, 7)]
+    write(results, {**RECORD, "expressions": rows})
+    if static:
+        run("review", results, "--static", tmp_path / "folder")
+    page = show(
+        (tmp_path / "folder" / "review.html").as_uri() if static else serve(results).address
+    )
+    assert page.locator("#left").inner_text() == "4 of 4 boxes, 3 phrases without a box"
+    page.keyboard.press("Enter")
+    page.locator("#left", has_text="0 of 4 boxes, 3 phrases without a box").wait_for()
+    progress = page.get_by_role("progressbar")
+    assert progress.evaluate("bar => [bar.value, bar.max]") == [4, 7]
+
+
+def test_phrases_without_boxes_are_confirmed_many_at_a_time(
+    results: Path, serve: Any, show: Any
+) -> None:
+    rows = [phrase(f"cat {n}", n, caption="") for n in range(70)]
+    rows[5]["status"] = "pending"
+    write(results, {**RECORD, "expressions": rows})
+    page = show(serve(results).address)
+    page.get_by_role("button", name="Look at 70 phrases without a box").click()
+    seen(page, 60)
+    page.keyboard.type("13")
+    page.get_by_role("button", name="Confirm the rest").click()
+    seen(page, 10)
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    done = applied(results)[0]["expressions"]
+    assert [n for n, row in enumerate(done) if row["verified"] is not True] == [2]
+    assert {row["status"] for row in done} == {"none"}, "a person looked for the pending one"
+    assert page.problems == []
+
+
+def test_three_buttons_are_always_there_and_the_others_are_in_a_menu(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address + SINGLE)
+    names = [
+        re.split(r"\s", name)[0]
+        for name in page.locator(".toolbar button:visible").all_inner_texts()
+    ]
+    assert names == ["Accept", "Reject", "Next"]
+    menu = page.locator(".menu summary")
+    menu.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".menu button:visible").count() >= 12
+    page.keyboard.press("Escape")
+    assert page.locator(".menu button:visible").count() == 0
+    menu.click()
+    page.get_by_role("button", name="Not in the picture").click()
+    saved(page)
+    assert applied(results)[0]["expressions"][0]["status"] == "none"
+    menu.click()
+    page.get_by_role("button", name="Undo").click()
+    saved(page)
+    assert applied(results) == [RECORD]
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("mode", ["grid", "single"])
+def test_on_a_small_screen_the_buttons_stick_to_the_bottom(
+    results: Path, serve: Any, show: Any, mode: str
+) -> None:
+    grid(results, 30)
+    page = show(f"{serve(results).address}#mode={mode}", viewport={"width": 400, "height": 800})
+    name = {"grid": "Accept the rest", "single": "Accept"}[mode]
+    button = page.get_by_role("button", name=name)
+    for far in (0, 300, 100_000):
+        page.evaluate("far => scrollTo(0, far)", far)
+        box = button.bounding_box()
+        assert 700 < box["y"] + box["height"] <= 800
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_a_screen_reader_is_told_what_changed(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results).address + SINGLE)
+    log = page.get_by_role("log")
+    assert log.inner_text().strip().endswith("A red mug, box 1 of 1")
+    page.keyboard.press("a")
+    assert log.inner_text().split("\n")[-1] == "two dogs, box 1 of 2"
+    assert "Accepted" in log.inner_text()
+    drag(page, (10, 10), (200, 50))
+    assert log.inner_text().strip().endswith("Box replaced")
+    page.keyboard.press("z")
+    assert "Undone" in log.inner_text()
+    page.get_by_role("button", name="Grid", exact=True).click()
+    page.locator(".cells").wait_for()
+    page.keyboard.type("11")
+    assert log.inner_text().strip().endswith("11 marked as wrong")

@@ -1,0 +1,226 @@
+"""Reading what a judge says of boxes: strictly, and whatever it writes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.image import Image, open_image
+from dataflow_grounding.images.sheet import CropSheet
+from dataflow_grounding.tasks import Request, box_check, crop_check, missing_boxes
+from dataflow_grounding.tasks.checks import FITS, BoxVerdict, DrawnBox, Presence
+
+PIXELS = find_box_format("xyxy_px", "")
+PHRASES = ["a dog", "a cat"]
+BOXES = [DrawnBox("a dog", (10, 20, 110, 220)), DrawnBox("a dog", (300, 40, 310, 49))]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    path: Path = tmp_path_factory.mktemp("tasks") / "a.png"
+    Pillow.new("RGB", (640, 480)).save(path)
+    return open_image(Record({"image": str(path)}), "image")
+
+
+def reply_of(phrases: Any, boxes: Any) -> str:
+    return json.dumps({"phrases": phrases, "boxes": boxes})
+
+
+THERE = [{"id": 1, "there": True, "count": 2}, {"id": 2, "there": False, "count": 0}]
+RIGHT = [{"id": 1, "verdict": "right", "reason": ""}, {"id": 2, "verdict": "Loose "}]
+
+
+def test_the_check_shows_all_boxes_and_asks_about_all_phrases(image: Image) -> None:
+    request = box_check(image, PHRASES, BOXES, PIXELS)
+    assert request.input == {
+        "image": {"width": 640, "height": 480},
+        "phrases": [{"id": 1, "text": "a dog"}, {"id": 2, "text": "a cat"}],
+        "boxes": [
+            {"id": 1, "bbox_2d": [10, 20, 110, 220], "text": "a dog"},
+            {"id": 2, "bbox_2d": [300, 40, 310, 49], "text": "a dog"},
+        ],
+        "boxes_from_closer_by": [2],  # both its sides are under 3% of the image's
+    }
+    marked, crops = request.images
+    assert marked.sent_digest != image.sent_digest
+    assert isinstance(crops, CropSheet)
+    assert crops.numbers == (2,)
+    assert len(box_check(image, PHRASES, BOXES[:1], PIXELS).images) == 1
+
+
+def test_without_boxes_the_picture_is_sent_as_it_is(image: Image) -> None:
+    request = box_check(image, PHRASES, [], PIXELS)
+    assert request.images == (image,)
+    checked, _ = request.read(json.dumps({"phrases": THERE}))
+    assert checked.presences == [Presence(True, 2), Presence(False, 0)]
+    assert checked.verdicts == []
+
+
+def test_what_the_judge_says_is_read(image: Image) -> None:
+    checked, notes = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, RIGHT))
+    assert checked.presences == [Presence(True, 2), Presence(False, 0)]
+    assert checked.verdicts == [BoxVerdict("right", ""), BoxVerdict("loose", "")]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("phrases", "boxes", "complaint"),
+    [
+        (THERE, [RIGHT[0], {"id": 2, "verdict": "fine"}], "none of right, loose"),
+        (THERE, [RIGHT[0], {"id": 2}], "none of right, loose"),
+        (THERE, [RIGHT[0], {"id": 2, "verdict": ["right"]}], "none of right, loose"),
+        (THERE, [*RIGHT, {"id": 2, "verdict": "other"}], "id 2 is answered twice"),
+        (THERE, RIGHT[:1], "the verdict is missing for id 2"),
+        (THERE, "all right", '"boxes" is not a list'),
+        (THERE[:1], RIGHT, "missing for id 2"),
+        ([{"id": 1, "there": "maybe"}, THERE[1]], RIGHT, "none of yes, no and unsure"),
+        ([THERE[0], {"id": 2, "count": 1}], RIGHT, "none of yes, no and unsure"),
+        ([{"id": 1, "there": 1, "count": 1}, THERE[1]], RIGHT, "none of yes, no and unsure"),
+        ({"1": True}, RIGHT, '"phrases" is not a list'),
+    ],
+)
+def test_what_was_not_asked_for_is_no_answer(
+    image: Image, phrases: Any, boxes: Any, complaint: str
+) -> None:
+    with pytest.raises(UnreadableReply, match=complaint):
+        box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(phrases, boxes))
+
+
+def test_an_answer_that_contradicts_itself_is_none(image: Image) -> None:
+    read = box_check(image, PHRASES, [], PIXELS).read
+    said = [{"id": 1, "there": True, "count": 0}, {"id": 2, "there": False, "count": 3}]
+    checked, _ = read(json.dumps({"phrases": said}))
+    assert checked.presences == [Presence(None, None)] * 2
+    said = [{"id": 1, "there": None, "count": 10**9}, {"id": 2, "there": "yes", "count": "many"}]
+    checked, _ = read(json.dumps({"phrases": said}))
+    assert checked.presences == [Presence(None, None), Presence(True, None)]
+
+
+def test_a_judge_may_not_know(image: Image) -> None:
+    boxes = [{"id": 1, "verdict": None}, {"id": 2, "verdict": "nothing", "reason": "x" * 999}]
+    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, boxes))
+    assert checked.verdicts[0].fit is None
+    assert len(checked.verdicts[1].reason) == 200
+
+
+@pytest.mark.parametrize("cut_after", ['"there": true', '"verdict": "right"', '"boxes": ['])
+def test_a_reply_that_is_cut_off_is_asked_for_in_parts(image: Image, cut_after: str) -> None:
+    reply = reply_of(THERE, RIGHT)
+    cut = reply[: reply.index(cut_after) + len(cut_after)]
+    with pytest.raises(TruncatedReply):
+        box_check(image, PHRASES, BOXES, PIXELS).read(cut)
+    assert box_check(image, PHRASES, BOXES, PIXELS).divisible
+
+
+def test_crops_are_asked_about_in_one_picture(image: Image) -> None:
+    request = crop_check(image, BOXES, PIXELS)
+    [sheet] = request.images
+    assert isinstance(sheet, CropSheet)
+    width, height = sheet.sent_size
+    assert request.input["image"] == {"width": width, "height": height}
+    for item, tile in zip(request.input["crops"], sheet.tiles, strict=True):
+        assert item["bbox_2d"] == list(tile)
+    said = [{"id": 2, "answer": "Unsure"}, {"id": "1", "answer": "NO"}]
+    assert request.read(json.dumps({"crops": said}))[0] == [False, None]
+    for wrong in ("perhaps", "", 1, {"yes": 1}):
+        said = [{"id": 1, "answer": "yes"}, {"id": 2, "answer": wrong}]
+        with pytest.raises(UnreadableReply):
+            request.read(json.dumps({"crops": said}))
+
+
+def test_what_lacks_is_read_as_grounding_is(image: Image) -> None:
+    request = missing_boxes(image, PHRASES, BOXES, PIXELS)
+    assert request.task == "missing_boxes"
+    assert [box["text"] for box in request.input["boxes"]] == ["a dog", "a dog"]
+    assert "{" not in request.instructions.replace('{"objects"', "").replace('{"id"', "")
+    found, _ = request.read('{"objects": [{"id": 2, "bbox_2d": [1, 2, 30, 40]}]}')
+    assert [one.status for one in found] == ["none", "grounded"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["id", "there", "count", "verdict", "reason", "answer", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+ITEMS = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.sampled_from([1, 2, 3, "2", None, 1.5])},
+        optional={
+            "there": st.booleans() | JSON,
+            "count": st.integers() | JSON,
+            "verdict": st.sampled_from(FITS) | JSON,
+            "answer": st.sampled_from(["yes", "no", "unsure"]) | JSON,
+            "reason": JSON,
+        },
+    ),
+    max_size=5,
+)
+
+
+def read_or_refused(request: Request[Any], reply: str) -> Any:
+    try:
+        return request.read(reply)[0]
+    except UnreadableReply:
+        return None
+
+
+@given(phrases=ITEMS | JSON, boxes=ITEMS | JSON)
+def test_whatever_the_judge_writes_is_read_or_refused(
+    image: Image, phrases: Any, boxes: Any
+) -> None:
+    checked = read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), reply_of(phrases, boxes))
+    if checked is not None:
+        assert (len(checked.presences), len(checked.verdicts)) == (2, 2)
+        assert all(verdict.fit in (*FITS, None) for verdict in checked.verdicts)
+        for presence in checked.presences:
+            assert presence.there in (True, False, None)
+            assert presence.count is None or 0 <= presence.count <= 10_000
+    crops = json.dumps({"crops": boxes})
+    answers = read_or_refused(crop_check(image, BOXES, PIXELS), crops)
+    assert answers is None or all(answer in (True, False, None) for answer in answers)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(image: Image, text: str) -> None:
+    assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), text) is None
+    assert read_or_refused(crop_check(image, BOXES, PIXELS), text) is None
+
+
+MEGABYTES = 8_000_000
+HOSTILE = {
+    "deep": '{"phrases": ' + "[" * MEGABYTES,
+    "repeated": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 210_000 + "]}",
+    "cut off": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 210_000,
+    "not asked": '{"phrases": [], "boxes": [' + '{"id": 9, "verdict": "right"},' * 270_000 + "]}",
+    "nested": '{"id": 1,' * 900_000,
+    "keys": '{"phrases": [], ' + '"boxes": [], ' * 600_000 + '"x": 1}',
+    "prose": "No box is right. " * 470_000,
+    "quotes": '"' * MEGABYTES,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_reply_takes_no_longer_than_it_is(image: Image, hostile: str) -> None:
+    """8 MB of it: what takes quadratic time would take hours."""
+    started = time.process_time()
+    assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), hostile) is None
+    assert read_or_refused(crop_check(image, BOXES, PIXELS), hostile) is None
+    assert time.process_time() - started < 60

@@ -1,0 +1,346 @@
+"""Questions in the user's own words: prompts, guidance and definitions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Workplace, command
+from dataflow_grounding import (
+    BoxChecker,
+    BoxVerifier,
+    CaptionGenerator,
+    DoubleChecker,
+    OpenAIServing,
+    Operator,
+    PhraseGrounder,
+)
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.testing.received import ReceivedRequest
+from dataflow_grounding.tasks.prompts import prompt_names
+from dataflow_grounding.tasks.wording import ejected
+
+GUIDANCE = "Write Chinese. Use the terms forklift, pallet jack."
+
+
+@pytest.fixture
+def place(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(3)
+    return workplace
+
+
+def asked(server: LoopbackServer, task: str) -> list[ReceivedRequest]:
+    return [request for request in server.requests if request.task == task]
+
+
+def test_prompts_as_written_out_ask_the_same_questions(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    assert place.run().code == 0
+    before = server.received
+    folder = place.folder / "prompts"
+    done = command(["prompts", "eject", str(folder)])
+    assert done.code == 0, done
+    names = {path.stem for path in folder.iterdir()}
+    assert names == set(prompt_names())
+    assert place.run(**{"prompts.dir": str(folder)}).code == 0
+    assert server.received == before
+
+
+def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    assert place.run().code == 0
+    folder = place.folder / "prompts"
+    assert command(["prompts", "eject", str(folder), "phrase_grounding"]).code == 0
+    prompt = folder / "phrase_grounding.txt"
+    text = prompt.read_text().replace("Task: find", "Task: look closely, and find")
+    # the data need not come last
+    prompt.write_text(text.replace("\n<input>", "") + "\n<input>\nThat is all.")
+    settings = {"prompts.dir": str(folder)}
+    estimated = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+    assert estimated.summary["requests"] == 3
+    before = len(server.requests)
+    assert place.run(**settings).code == 0
+    new = server.requests[before:]
+    assert [request.task for request in new] == ["phrase_grounding"] * 3
+    for request in new:
+        assert request.text.startswith("Task: look closely, and find the boxes")
+        assert request.text.endswith("</input>\n\nThat is all.")
+        assert "{" not in request.text.partition("Reply:")[0]  # the placeholders are filled
+    assert place.run(**settings).summary["already_complete"]
+
+
+def test_guidance_is_in_every_question_and_part_of_its_key(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    assert place.run(**{"workflow.guidance": GUIDANCE}).code == 0
+    questions = [request for request in server.requests if request.task]
+    assert len(questions) == 6
+    for request in questions:
+        instructions, _, _ = request.text.partition("<input>")
+        assert instructions.rstrip().endswith(GUIDANCE)
+    before = server.received
+    assert place.run(**{"workflow.guidance": "Write English."}).code == 0
+    assert server.received == before + 6
+    assert place.run(**{"workflow.guidance": GUIDANCE}).code == 0
+    assert server.received == before + 6  # what was paid for is kept
+
+
+def test_checks_of_the_endpoint_are_put_in_the_same_words(workplace: Workplace) -> None:
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        workplace.many(3)
+        settings = {"vlm.check_every": 1, "vlm.box_format": "xyxy_1000"}
+        done = workplace.run(**settings, **{"workflow.guidance": GUIDANCE})
+        assert done.code == 0, done
+        boxes = asked(server, "phrase_grounding")
+        assert len(boxes) > 3
+        assert all(GUIDANCE in request.text for request in boxes)
+
+
+CLASSES = {
+    "person": {"phrases": ["a man", "a woman"], "definition": "people, not on posters"},
+    "a lorry": "vehicle",
+    "dog": {},
+}
+
+
+def test_definitions_are_data_of_the_questions_whose_words_they_define(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    done = place.run(
+        **{"data.classes": CLASSES, "data.glossary": {"lorry": "also a pickup", "cat": "no toys"}}
+    )
+    assert done.code == 0, done
+    [first, *_] = asked(server, "phrase_grounding")
+    assert first.input["definitions"] == {
+        "lorry": "also a pickup",
+        "a man": "people, not on posters",
+        "a woman": "people, not on posters",
+    }
+    assert '"definitions"' in first.text.partition("<input>")[0]
+    [record, *_] = map(json.loads, (place.results / "annotations.jsonl").open())
+    found = [(phrase["text"], phrase["class"]) for phrase in record["expressions"]]
+    assert found == [
+        ("a man", "person"),
+        ("a woman", "person"),
+        ("a lorry", "vehicle"),
+        ("dog", "dog"),
+    ]
+
+
+def test_classes_with_definitions_have_the_numbers_of_their_order(
+    place: Workplace, tmp_path: Path
+) -> None:
+    assert place.run(**{"data.classes": CLASSES}).code == 0
+    out = tmp_path / "yolo"
+    done = command(["export", str(place.results), "--format", "yolo", "-o", str(out)])
+    assert done.code == 0, done
+    names = [line.split(": ")[1] for line in (out / "data.yaml").read_text().splitlines()[-3:]]
+    assert [name.strip("'\"") for name in names] == ["person", "vehicle", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("term", "caption", "is_defined"),
+    [
+        ("car", "A red car.", True),
+        ("car", "A red carpet.", False),
+        ("Car", "the CAR", True),
+        ("手推车", "一辆手推车旁边", True),
+        ("red car", "a red\u00a0car", False),
+        ("car", "scar, then a car", True),
+    ],
+)
+def test_a_term_is_defined_where_it_stands_as_words(
+    place: Workplace, server: LoopbackServer, term: str, caption: str, is_defined: bool
+) -> None:
+    place.rows([{"image_path": "a.jpg", "caption": caption}])
+    place.run(**{"data.glossary": {term: "what it is"}})
+    [request] = asked(server, "expression_extraction")
+    assert ("definitions" in request.input) is is_defined
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "wrong"),
+    [
+        ("phrase_grounding", ("<input>", ""), "lacks <input>, the place of the question's data"),
+        ("phrase_grounding", ("<input>", "<input> <input>"), "should have only once <input>"),
+        ("phrase_grounding", ("{box_format}", ""), "lacks {box_format}: compare it"),
+        ("phrase_grounding", ('"objects"', "objects"), 'lacks "objects": compare it'),
+        ("expression_extraction", ("noun_chunk", "chunk"), 'lacks "noun_chunk": compare it'),
+        ("box_check", ('"verdict"', '"says"'), 'lacks "verdict": compare it'),
+    ],
+)
+def test_a_prompt_that_could_not_be_read_is_refused(
+    place: Workplace, server: LoopbackServer, name: str, change: tuple[str, str], wrong: str
+) -> None:
+    folder = place.folder / "prompts"
+    folder.mkdir()
+    path = folder / f"{name}.txt"
+    path.write_text(ejected(name).replace(*change))
+    for done in (
+        place.run(**{"prompts.dir": str(folder)}),
+        command(["check", "-e", str(place.spec(**{"prompts.dir": str(folder)}))]),
+    ):
+        assert done.code == 2, done
+        [line] = (done.err or done.out).strip().splitlines()
+        assert f"{path}: the prompt {name} {wrong}" in line
+    assert server.received == 0
+
+
+def test_files_that_are_no_prompts_are_refused(place: Workplace) -> None:
+    folder = place.folder / "prompts"
+    folder.mkdir()
+    wrong = folder / "phrase_groundin.txt"
+    wrong.write_text("x")
+    done = place.run(**{"prompts.dir": str(folder)})
+    assert done.code == 2
+    assert "did you mean phrase_grounding?" in done.err
+    wrong.unlink()
+    (folder / "system.txt").write_bytes(b"\xff\xfe\x00a")
+    done = place.run(**{"prompts.dir": str(folder)})
+    assert done.code == 2
+    assert "system.txt: it is not UTF-8" in done.err
+    done = place.run(**{"prompts.dir": str(folder / "nothing")})
+    assert done.code == 2
+    assert "can't read the prompts in" in done.err
+    done = place.run(**{"workflow.guidance": "put it in <input>"})
+    assert done.code == 2
+    assert "guidance can't hold <input>" in done.err
+
+
+def test_the_system_message_is_the_users_too(place: Workplace, server: LoopbackServer) -> None:
+    folder = place.folder / "prompts"
+    folder.mkdir()
+    (folder / "system.txt").write_text("You are a warehouse inspector.\n")
+    assert place.run(**{"prompts.dir": "prompts"}).code == 0  # beside the spec
+    assert {request.system for request in server.requests if request.task} == {
+        "You are a warehouse inspector."
+    }
+
+
+def test_operators_take_words_of_their_own(
+    server: LoopbackServer, tmp_path: Path, workplace: Workplace
+) -> None:
+    workplace.picture()
+    row: dict[str, Any] = {"image_path": str(workplace.folder / "a.jpg"), "caption": "A cup."}
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    captioner = CaptionGenerator(serving)
+    own = ejected("image_caption").replace("Task: write", "Task: in one word, write")
+    captioner.with_words(prompt=own)(row)
+    captioner(row)
+    texts = [request.text for request in asked(server, "image_caption")]
+    assert texts[0].startswith("Task: in one word, write")
+    assert texts[1].startswith("Task: write")
+    grounder = PhraseGrounder(serving, check_every=None).with_words(guidance=GUIDANCE)
+    grounder.with_words(definitions={"cup": "no mugs"})({**row, "expressions": ["the cup"]})
+    [request] = asked(server, "phrase_grounding")
+    assert GUIDANCE in request.text
+    assert request.input["definitions"] == {"cup": "no mugs"}
+    with pytest.raises(SpecError, match="asks double_check and phrase_grounding: name the task"):
+        DoubleChecker(serving).with_words(prompt="x")
+    with pytest.raises(SpecError, match="did you mean phrase_grounding"):
+        BoxVerifier(serving).with_words(prompts={"phrase_groundings": "x"})
+
+
+def test_words_of_an_operator_go_before_those_of_the_spec(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    (place.folder / "mine.py").write_text(
+        "from dataflow_grounding import Pipeline, PhraseLister, PhraseGrounder\n"
+        "class Mine(Pipeline):\n"
+        "    name = 'mine'\n"
+        "    def __init__(self, storage, serving):\n"
+        "        self.storage = storage\n"
+        "        self.lister = PhraseLister(['a cup'])\n"
+        "        self.grounder = PhraseGrounder(serving).with_words(guidance='Mine.')\n"
+        "    def forward(self):\n"
+        "        self.lister.run(self.storage.step())\n"
+        "        self.grounder.run(self.storage.step())\n"
+    )
+    spec = json.loads(place.spec(**{"workflow.guidance": "The spec's."}).read_text())
+    block = spec.pop("image_grounding")
+    spec |= {"autolabel_type": "mine:Mine", "mine": block}
+    path = place.folder / "own.yaml"
+    path.write_text(json.dumps(spec))
+    done = command(["generate", "-e", str(path), "--json", "--no-progress", "--no-report"])
+    assert done.code == 0, done
+    boxes = asked(server, "phrase_grounding")
+    assert boxes
+    assert all("Mine." in request.text and "spec's" not in request.text for request in boxes)
+
+
+def test_a_serving_that_reads_no_words_is_told_of(workplace: Workplace) -> None:
+    workplace.many(1)
+    settings = {"vlm.backend": "embedded", "workflow.guidance": GUIDANCE}
+    done = command(["check", "-e", str(workplace.spec(**settings))])
+    assert done.code == 0, done
+    assert "reads no prompts, guidance or definitions" in done.out + done.err
+
+
+def _asking_operators() -> Iterator[type[Operator]]:
+    from dataflow_grounding.operators import OPERATOR_REGISTRY
+
+    for operator in OPERATOR_REGISTRY.get_obj_map().values():
+        if issubclass(operator, Operator) and operator.tasks:
+            yield operator
+
+
+def test_every_prompt_is_shown_and_every_operator_names_prompts_there_are() -> None:
+    listed = command(["prompts", "list"]).out
+    for name in prompt_names():
+        assert name in listed
+        shown = command(["prompts", "show", name])
+        assert shown.out.strip() == ejected(name).strip()
+    for operator in _asking_operators():
+        assert set(operator.tasks) <= set(prompt_names()), operator
+    assert command(["prompts", "show", "phrase_groundin"]).code == 2
+
+
+def test_prompts_written_out_never_replace_changed_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    assert command(["prompts", "eject", str(folder), "system"]).code == 0
+    (folder / "system.txt").write_text("mine")
+    done = command(["prompts", "eject", str(folder)])
+    assert done.code == 2
+    assert "is there already: add --force" in done.err
+    assert (folder / "system.txt").read_text() == "mine"
+    assert command(["prompts", "eject", str(folder), "--force"]).code == 0
+    assert (folder / "system.txt").read_text() == ejected("system")
+
+
+@pytest.mark.parametrize(("at_once", "requests"), [(16, 1), (2, 3), (1, 5)])
+def test_a_spec_says_how_many_phrases_are_asked_for_at_once(
+    place: Workplace, server: LoopbackServer, at_once: int, requests: int
+) -> None:
+    place.rows([{"image_path": "a.jpg"}])
+    settings = {"data.classes": list("abcde"), "workflow.phrases_per_request": at_once}
+    estimated = command(["estimate", "-e", str(place.spec(**settings)), "--json"]).summary
+    assert place.run(**settings).code == 0
+    counts = [len(request.input["phrases"]) for request in asked(server, "phrase_grounding")]
+    assert (len(counts), sum(counts), max(counts)) == (requests, 5, min(at_once, 5))
+    assert estimated["requests"] == requests
+
+
+def test_a_judge_is_tested_again_in_other_words(workplace: Workplace) -> None:
+    workplace.picture(size=(640, 480))
+    box = {"bbox": [100, 100, 300, 300]}
+    row: dict[str, Any] = {"image_path": str(workplace.folder / "a.jpg")}
+    row["expressions"] = [{"text": "a cup", "instances": [box]}]
+    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        checker = BoxChecker(serving)
+        checker(row)
+        first = server.received
+        assert first > 1  # the record's, and the judge's test
+        checker.with_words(guidance="Be strict.")(row)
+        assert server.received == 2 * first
+        checker.with_words(guidance="Be strict.")(row)
+        assert server.received == 2 * first + 1  # the record's alone
