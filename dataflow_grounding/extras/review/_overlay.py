@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.errors import GroundingError, InputError
 from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp, iou
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
@@ -23,7 +23,13 @@ from dataflow_grounding.data.records import (
     stated_size,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
-from dataflow_grounding.extras.review._record_view import Expression, caption_of, expressions_of
+from dataflow_grounding.extras.review._record_view import (
+    Expression,
+    caption_of,
+    expressions_of,
+    path_of_picture,
+)
+from dataflow_grounding.images.files import read_header
 
 # columns of an expression that are wrong once its text has changed
 _TEXT_COLUMNS = ("noun_chunk", "caption_span")
@@ -500,7 +506,7 @@ def changed(
         wanted: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
         _check_verdict(id, wanted)
         box = _box_before(id, wanted, old, others)
-        instances.append(_reviewed_box(id, box, wanted, who, stated_size(record)))
+        instances.append(_reviewed_box(id, box, wanted, who, _size_of_picture(record)))
     _add_missing_ids(id, instances)
     reviewed = {**after, "instances": instances, "status": status}
     return _with_judgement(reviewed, given, who, _states_verdicts(record))
@@ -649,6 +655,18 @@ def _reviewed_box(
         "verified": True,
         "reviewed_by": who,
     }
+
+
+def _size_of_picture(record: Record) -> Size | None:
+    """Return the size of a record's upright picture, in which a person draws; None if unknown.
+
+    The picture's own comes before the record's word, which may be of the picture before it was
+    turned.
+    """
+    try:
+        return read_header(path_of_picture(record)).size
+    except GroundingError:
+        return stated_size(record)
 
 
 def _within(id: str, bbox: list[float], size: Size) -> list[float]:
