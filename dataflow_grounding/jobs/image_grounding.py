@@ -79,7 +79,8 @@ class ImageGroundingBlock(PipelineBlock):
     @property
     def vlms(self) -> list[VlmBlock]:
         """With that of the judge, if another is to check."""
-        is_judged = self.workflow.check or self.data.proposals
+        data: GroundingData | None = self.data  # none where only the endpoints are looked at
+        is_judged = self.workflow.check or (data is not None and data.proposals)
         if self.vlm.check is None or not is_judged:
             return [self.vlm]
         return [self.vlm, judge_block(self.vlm, self.vlm.check)]
