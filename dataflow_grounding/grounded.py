@@ -138,7 +138,9 @@ class Grounded(Shown, Sequence[GroundedBox]):
         return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
 
     def to_supervision(self) -> "supervision.Detections":
-        """As `supervision.Detections`: class_id is the phrase's index; scores if all have one.
+        """Return the boxes as `supervision.Detections`.
+
+        `class_id` is the phrase's index; scores are there if all boxes have one.
 
         Raises MissingExtra.
         """
@@ -224,7 +226,7 @@ async def aground(
     zoom: bool = False,
     **settings: Any,
 ) -> Grounded:
-    """As `ground`, for asyncio: the event loop goes on while the model answers.
+    """Ground as `ground` does, for asyncio: the event loop goes on while the model answers.
 
     Up to AT_ONCE calls of a process are at work at a time, each in a thread; give all of them one
     `serving`, whose limits they share. One that is cancelled is not waited for, though what was

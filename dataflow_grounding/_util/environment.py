@@ -150,7 +150,7 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    """By name, the value that the file sets and its line.
+    """Return the values that the file sets and their lines, by name.
 
     A line that sets nothing is told once, not what it holds.
     """

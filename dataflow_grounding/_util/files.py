@@ -22,7 +22,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\.
 
 
 def within(folder: str, name: object, of: str = "") -> str:
-    """Where a file of a folder is, by a name that was read somewhere.
+    """Return where a file of a folder is, by a name that was read somewhere.
 
     That may be a shard's run.json, a certificate, or a listing.
 

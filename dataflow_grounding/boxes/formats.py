@@ -89,7 +89,7 @@ def _usable(known: BoxFormat) -> BoxFormat:
 
 
 def _unknown(name: str, named: Sequence[str]) -> SpecError:
-    """That there is no such format, and which one may be meant."""
+    """Return the error that there is no such format, and which one may be meant."""
     plain = [f"{order}_{scale}" for order, scale in product(ORDERS, SCALES)]
     known = [*named, *plain, "auto", "calibrated"]
     close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)

@@ -42,9 +42,13 @@ def match_boxes(
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
-    """One to one: of pairs that come by preference, those whose sides no earlier one has.
+    """Pair greedily, one to one: keep each pair of which no side is in a pair kept before.
 
-    One side → the other.
+    Args:
+        pairs: The preferred ones first.
+
+    Returns:
+        The second side of each pair that is kept, by its first.
     """
     partner: dict[A, B] = {}
     taken: set[B] = set()

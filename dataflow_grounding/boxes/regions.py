@@ -244,7 +244,10 @@ def _tidy(bbox: Bbox) -> Bbox:
 
 
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
-    """At most `most` of the boxes, the largest, in the row's order; of equal ones the earlier."""
+    """Return the largest of the boxes, at most `most`, in the row's order.
+
+    Of equal ones the earlier comes first.
+    """
     if most is None or len(boxes) <= most:
         return list(boxes)
     by_area = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))

@@ -22,7 +22,7 @@ from dataflow_grounding.calibration._seen import (
     answered_boxes,
     is_by_chance,
     measured_in,
-    shown,
+    sizes_in_words,
 )
 from dataflow_grounding.calibration._taken import Taken
 from dataflow_grounding.calibration.probes import SIZES, AskProbes, NoFit, ProbedPicture, probe_of
@@ -77,7 +77,8 @@ async def on_canvas(
             break
         if len(pictures) >= MOST:
             raise NoFit(
-                f"answers are too noisy to tell in which size a square is seen ({shown(measured)})"
+                "answers are too noisy to tell in which size a square is seen"
+                f" ({sizes_in_words(measured)})"
             )
         wanted = MORE
     if abs(sides.width / side - 1) <= AS_SENT and abs(sides.height / side - 1) <= AS_SENT:
@@ -90,7 +91,8 @@ async def on_canvas(
         gap = abs(last_seen.scale[axis] * side / expected - 1)
         if gap > 2 * SYSTEMATIC + 4 * last_seen.error[axis]:
             raise NoFit(
-                f"the size that is stated changes the answers ({shown([*measured, last_seen])})"
+                "the size that is stated changes the answers"
+                f" ({sizes_in_words([*measured, last_seen])})"
             )
     return frame, [*pictures, last], squares(side)
 
@@ -122,12 +124,14 @@ def _sides(measured: Sequence[SeenSize], side: int) -> SeenSides:
     mean, error = _mean(scales, errors * scales)
     spread = float((((scales / mean - 1) / np.hypot(errors, SYSTEMATIC)) ** 2).sum())
     if not is_by_chance(spread, scales.size):
-        raise NoFit(f"pictures of one size are seen in several ({shown(measured)})")
+        raise NoFit(f"pictures of one size are seen in several ({sizes_in_words(measured)})")
     shifts = np.array([picture.shift for picture in measured])
     shift_errors = np.array([picture.shift_error for picture in measured])
     shift, shift_error = _mean(shifts, shift_errors)
     if (np.abs(shift) > LEVEL + 2.5 * shift_error).any():
-        raise NoFit(f"numbers begin at {shift.max():.1%} of a square's side ({shown(measured)})")
+        raise NoFit(
+            f"numbers begin at {shift.max():.1%} of a square's side ({sizes_in_words(measured)})"
+        )
     relative = error / mean
     if abs(mean[0] / mean[1] - 1) <= 3 * math.hypot(*relative):  # a square that stays one
         both = float(np.average(mean, weights=relative**-2.0))
@@ -136,7 +140,7 @@ def _sides(measured: Sequence[SeenSize], side: int) -> SeenSides:
 
 
 def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
-    """Of x and y: the mean over all pictures, and its standard error."""
+    """Return the mean of x and y over all pictures, and its standard error."""
     weights = errors**-2.0
     mean: Array = (values * weights).sum(axis=0) / weights.sum(axis=0)
     error: Array = weights.sum(axis=0) ** -0.5

@@ -27,7 +27,7 @@ from dataflow_grounding.calibration._seen import (
     check_even,
     pooled,
     sent_sizes,
-    shown,
+    sizes_in_words,
 )
 from dataflow_grounding.calibration._taken import Taken, is_near, most_elongated
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
@@ -225,7 +225,7 @@ class Covering:
 
 def _no_sizes(measured: Sequence[SeenSize]) -> NoFit:
     why = "there are no sizes at which pictures are surely seen as they are sent"
-    return NoFit(f"{why} ({shown(measured)})")
+    return NoFit(f"{why} ({sizes_in_words(measured)})")
 
 
 def _check_untouched(
@@ -236,17 +236,22 @@ def _check_untouched(
         if not picture.is_as_expected(rounding.expected(picture.sent), UNTOUCHED):
             raise NoFit(
                 f"pictures of {by(picture.sent)} px are not seen as they are sent"
-                f" ({shown(measured)})"
+                f" ({sizes_in_words(measured)})"
             )
     by_area = sorted(inside, key=lambda picture: math.prod(picture.sent), reverse=True)
     for start in range(0, len(by_area), ALIKE):
         mean = pooled(by_area[start : start + ALIKE], rounding.expected)
         if not mean.is_within(UNTOUCHED_MEAN, 1.5):
-            raise NoFit(f"how large a picture is seen depends on its size ({shown(measured)})")
+            raise NoFit(
+                f"how large a picture is seen depends on its size ({sizes_in_words(measured)})"
+            )
 
 
 def _reduced_by(picture: SeenSize, largest: int) -> float:
-    """By what a picture's sides are reduced; 1 where rounding alone can explain it."""
+    """Return the factor that a picture's sides are reduced by.
+
+    It is 1 where rounding alone can explain the sides.
+    """
     # One of the largest side is taken at its word: rounding means little to it, and a limit just
     # below it could hide.
     scale = min(picture.reduced, 1 / picture.reduced)
@@ -260,7 +265,7 @@ def _is_surely_whole(picture: SeenSize) -> bool:
 
 
 def _doubt(picture: SeenSize) -> float:
-    """By how much a picture may look reduced or enlarged where sides are only rounded."""
+    """Return how much a picture may look reduced or enlarged where sides are only rounded."""
     return CERTAIN / 2 + 3 * picture.reduced_error + ROUNDED_PX / min(picture.sent)
 
 

@@ -27,7 +27,7 @@ from dataflow_grounding.calibration._seen import (
     measured_in,
     seen,
     sent_sizes,
-    shown,
+    sizes_in_words,
 )
 from dataflow_grounding.calibration._taken import MODERATE, Taken, elongated, is_elongated, is_near
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_alike, uncovered
@@ -177,7 +177,7 @@ class Deciding:
         return uncovered(moderate, sent_sizes(self.pictures), is_alike, self.most_own)
 
     async def _as_squares(self, order: Order, unclear: NoFit) -> Decision:
-        """For a model that counts pixels, though in no sizes those of the picture as sent.
+        """Decide for a model that counts pixels, though in no sizes those of the picture as sent.
 
         Raises `unclear` where squares of one size don't help.
         """
@@ -189,14 +189,14 @@ class Deciding:
         return Decision(fit_as(order, "px", frame, pictures), pictures, limits)
 
     async def _in_pixels(self, known: BoxFormat) -> Decision:
-        """For a model that counts pixels: the limits within which these are the sent picture's."""
+        """Return the limits within which a model's pixels are those of the sent picture."""
         measured = measured_in(self.pictures, known.order, known.frame)
         constant = constant_side(measured, known.frame)
         if constant is not None and constant.frame != "sent":
             # squares show as much to a server that pads to them itself
             raise NoFit(
                 "the side of the squares that pictures are padded to is not known"
-                f" ({shown(measured)})"
+                f" ({sizes_in_words(measured)})"
             )
         if constant is not None:
             return await self._in_parts(known)
@@ -231,7 +231,7 @@ class Deciding:
             await self._ask_for(sizes, known)
 
     async def _in_parts(self, known: BoxFormat) -> Decision:
-        """For a model that writes one number for the whole side of any picture.
+        """Decide for a model that writes one number for the whole side of any picture.
 
         Raises NoFit unless further pictures say so too.
         """

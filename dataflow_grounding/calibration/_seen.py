@@ -250,7 +250,7 @@ def check_even(measured: Sequence[SeenSize], frame: str | None = None) -> None:
         if abs(math.log(ratio)) - 3 * math.hypot(*picture.error) > allowed:
             raise PicturesDisagree(
                 f"the pictures disagree: x and y of {by(picture.sent)} px count differently"
-                f" ({shown(measured)})"
+                f" ({sizes_in_words(measured)})"
             )
 
 
@@ -272,12 +272,12 @@ def check_whole(measured: Sequence[SeenSize], known: BoxFormat) -> None:
         if not all(gap.is_within(ONCE_OFF, SURELY_OFF) for gap in gaps):
             raise PicturesDisagree(
                 f"the pictures disagree: {known.name} is off in those like {by(picture.sent)} px"
-                f" ({shown(measured)})"
+                f" ({sizes_in_words(measured)})"
             )
     if total > MOST_OFF * 4 * len(measured):
         raise PicturesDisagree(
             f"the pictures disagree: {known.name} is off by more in some of them"
-            f" ({shown(measured)})"
+            f" ({sizes_in_words(measured)})"
         )
 
 
@@ -313,7 +313,7 @@ def is_by_chance(chi_squared: float, terms: int) -> bool:
     return chi_squared <= terms + 5 * math.sqrt(2 * terms)
 
 
-def shown(measured: Sequence[SeenSize]) -> str:
+def sizes_in_words(measured: Sequence[SeenSize]) -> str:
     """The sizes as sent and as seen, in words: the largest ones, where there are many."""
     by_area = sorted(measured, key=lambda picture: math.prod(picture.sent), reverse=True)
     parts = []

@@ -73,12 +73,17 @@ class Calibration:
         return f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
 
     def covers(self, size: Size) -> bool:
-        """Whether it is known how boxes turn out in elongated pictures of this size."""
+        """Whether it is known how boxes turn out in elongated pictures of this size.
+
+        It is where such pictures are padded to an aspect, where boxes in less elongated ones are
+        known to be poor, and where boxes in more elongated ones were measured.
+        """
         limits = self.limits or SizeLimits()
-        aspect = limits.max_wide if size[0] > size[1] else limits.max_tall
-        if aspect is not None or self.off_in(size) is not None:
-            return True
-        return any(_is_as_elongated(measured, size) for measured in self.sizes)
+        padded_to = limits.max_wide if size[0] > size[1] else limits.max_tall
+        is_padded = padded_to is not None
+        is_poor = self.off_in(size) is not None
+        is_measured = any(_is_as_elongated(measured, than=size) for measured in self.sizes)
+        return is_padded or is_poor or is_measured
 
     def off_in(self, size: Size) -> float | None:
         """How far off boxes are in elongated pictures of this size; None if they aren't poor.
@@ -86,12 +91,12 @@ class Calibration:
         As a share of the side.
         """
         for *measured, off in self.poor:
-            if _is_as_elongated(size, measured):
+            if _is_as_elongated(size, than=measured):
                 return off
         return None
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> "Calibration":
-        """This, with what was found out about an elongated size.
+        """Return this calibration with what was found out about an elongated size.
 
         It is to be padded to an aspect, None for no padding; or boxes in it are `off`, whatever is
         done.
@@ -242,7 +247,7 @@ def _is_between(low: int, number: float, high: int) -> bool:
     return type(number) in (int, float) and low <= number <= high
 
 
-def _is_as_elongated(size: Sequence[float], than: Sequence[float]) -> bool:
+def _is_as_elongated(size: Sequence[float], *, than: Sequence[float]) -> bool:
     """Whether a size is wide or tall as the other is, and about as much or more."""
     is_wide = size[0] > size[1]
     is_same_way = is_wide == (than[0] > than[1])

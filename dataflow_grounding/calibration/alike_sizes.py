@@ -24,7 +24,7 @@ Covers: TypeAlias = Callable[[Size, Iterable[Sequence[float]]], bool]
 def uncovered(
     sizes: Sequence[Size], measured: Sequence[Sequence[float]], covers: Covers, most: int = MOST_OWN
 ) -> list[Size]:
-    """Those of a run's `sizes` that stand for the ones which none `measured` covers.
+    """Return those of a run's `sizes` that stand for the ones which none `measured` covers.
 
     Sizes are as sent, the commonest first. Up to `most`, the largest and the smallest among them.
     """

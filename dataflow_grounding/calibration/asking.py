@@ -174,7 +174,7 @@ def _say_what_it_takes(own: OwnPictures, usual: float | None) -> None:
 def try_sizes(
     serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
 ) -> tuple[list[Size], list[Size], Counter[str]]:
-    """In which of the run's `own` sizes, as sent, a model writes boxes in the `known` format.
+    """Find out in which of the run's `own` sizes a model writes boxes in the `known` format.
 
     Returns the sizes where it does and those where it doesn't; the others were not answered. A
     size counts as wrong if a second picture of it is wrong too. Raises RunStopped.

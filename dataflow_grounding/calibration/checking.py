@@ -249,7 +249,11 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
 
 
 def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
-    """What was seen of pictures that all miss, and what to do about it."""
+    """Say what was seen where all probe pictures miss, and what to do about it.
+
+    The likeliest cause comes first: another plain format finds clearly more of the rectangles, then
+    a picture that was stretched or padded on its way, then none that is known.
+    """
     total = sum(reading.count for reading in readings)
     as_asked = sum(reading.as_asked for reading in readings)
     pictures = "a probe picture" if len(readings) == 1 else f"{len(readings)} probe pictures"
@@ -263,9 +267,12 @@ def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
     fitting = _first_of_the_best(in_format)
     explained = in_format[fitting]
     stretches = [reading.stretch for reading in readings if reading.stretch is not None]
-    stretched = sum(stretch.found for stretch in stretches)
+    found_when_stretched = sum(stretch.found for stretch in stretches)
     margin = BETTER * len(readings)
-    if explained >= max(as_asked + margin, total / 2, stretched - margin + 1):
+    is_better_than_asked = explained >= as_asked + margin
+    is_half_of_all = explained >= total / 2
+    is_no_worse_than_stretched = explained > found_when_stretched - margin
+    if is_better_than_asked and is_half_of_all and is_no_worse_than_stretched:
         clear = explained >= CLEARLY * total and 2 * as_asked <= explained
         why = f"{seen}, {explained} where {fitting} does"
         return CheckVerdict("misses", why, f"{fitting} would fit", fitting, clear)

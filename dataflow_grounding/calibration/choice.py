@@ -162,7 +162,7 @@ class FormatChoice:
         return counts
 
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
-        """As `settle`, and find out whether to pad elongated pictures.
+        """Settle the format as `settle` does, and find out whether to pad elongated pictures.
 
         `on_poor` is told where boxes are far off even so.
         """

@@ -33,7 +33,7 @@ spec_option = spec_option_for("The spec, a YAML file")
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """For the shell's completion: the keys that begin so, of the spec that is given.
+    """Complete a key for the shell: those of the given spec that begin so.
 
     Without one they are those of every pipeline.
     """

@@ -157,7 +157,7 @@ def _names_in(path: str) -> list[str]:
 
 
 def _stated_names(results: str) -> Iterator[str]:
-    """Those of the run's spec, a list or a mapping as `data.classes` takes it."""
+    """Return the names of the run's spec: a list or a mapping, as `data.classes` takes it."""
     for data in stated_in(run_of(results), "data"):
         classes = data.get("classes")
         names = classes

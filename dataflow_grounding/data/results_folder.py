@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import absolute, joined, kind_of, may_be_named
 from dataflow_grounding.data.dataframes import holds_bytes
 from dataflow_grounding.data.records import Record, read_object
-from dataflow_grounding.data.rows import file_type_of, read_whole_rows
+from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 
 
 def annotations_of(results: str) -> str:
@@ -78,5 +78,5 @@ def records_of(results: str) -> Iterator[Record]:
 
     Raises InputError that names file and line of one that can't be read.
     """
-    for line, data in read_whole_rows(annotations_of(results)):
+    for line, data in read_unbroken_rows(annotations_of(results)):
         yield Record(data, place=line - 1)

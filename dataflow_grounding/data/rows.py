@@ -98,7 +98,7 @@ def _why_unread(path: str, error: OSError) -> str:
     return f"can't read {path}: {error.strerror or error}"
 
 
-def read_whole_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
+def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row's line and object.
 
     Raises InputError that names file and line, or other `unit`, of a broken one.
@@ -110,8 +110,8 @@ def read_whole_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[s
 
 
 def read_records(path: str) -> list[dict[str, Any]]:
-    """All rows of a data file as objects. Raises as `read_whole_rows`."""
-    return [data for _, data in read_whole_rows(path)]
+    """All rows of a data file as objects. Raises as `read_unbroken_rows`."""
+    return [data for _, data in read_unbroken_rows(path)]
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:

@@ -248,7 +248,7 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    """In Unicode's compatibility form: ３, ﬁ, ㎡.
+    """Return a text in Unicode's compatibility form: ３, ﬁ, ㎡.
 
     Where words would end within that it stays a sign: ½, …, ℃, ¨.
     """

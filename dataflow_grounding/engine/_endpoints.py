@@ -218,7 +218,7 @@ class Endpoints:
                 del self.held[key]
         return len(self.held)
 
-    def others(self, failed: Collection[Endpoint]) -> list[Endpoint]:
+    def askable(self, failed: Collection[Endpoint]) -> list[Endpoint]:
         """Return the endpoints that may be asked now, without those in `failed`."""
         return [
             endpoint for endpoint in self.all if endpoint not in failed and not endpoint.resting
@@ -242,29 +242,30 @@ class Endpoints:
         await self._gate.acquire(priority)
         try:
             while True:
-                fit = self._fit(failed, at)
-                while free := [endpoint for endpoint in fit if endpoint.share.is_free]:
+                candidates = self._candidates(failed, at)
+                while free := [endpoint for endpoint in candidates if endpoint.share.is_free]:
                     endpoint = self._drawn(free)
                     # at once: else another may take it, and this one waits here
                     number = endpoint.share.take()
                     if number is not None:
                         return endpoint, number
-                first = await _first_free(fit, priority)
+                first = await _first_free(candidates, priority)
                 if first is not None:
                     return first
         except BaseException:
             self._gate.release(0, answered=False)
             raise
 
-    def _fit(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
-        """Return where a request may go.
+    def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
+        """Return the endpoints that a request may go to, once they have room.
 
-        That is the endpoint numbered `at` where it is meant for one, else all that aren't in
-        `failed`, and where none of these may be asked now, any.
+        That is the endpoint numbered `at` where the request is meant for one, else all that aren't
+        in `failed`, and where none of these may be asked now, any. Resting ones among them have no
+        room until they have rested.
         """
         if at is not None:
             return [self.all[at]]
-        if self.others(failed):
+        if self.askable(failed):
             return [endpoint for endpoint in self.all if endpoint not in failed]
         return self.all
 
@@ -274,7 +275,7 @@ class Endpoints:
         Those that have less than their part of the requests in flight come first: else a slow one
         would come to hold all of them.
         """
-        part = self.most / sum(endpoint.weight for endpoint in self.others([]))
+        part = self.most / sum(endpoint.weight for endpoint in self.askable([]))
         below = [endpoint for endpoint in free if endpoint.share.in_flight < part * endpoint.weight]
         candidates = below or free
         return random.choices(candidates, [endpoint.weight for endpoint in candidates])[0]
@@ -300,7 +301,7 @@ class Endpoints:
         except errors.EndpointRefused as why:
             self._give_up(endpoint, why)
             return errors.EndpointUnreachable(str(why))
-        if refusal.passing and self.others([*failed, endpoint]):
+        if refusal.passing and self.askable([*failed, endpoint]):
             return errors.EndpointUnreachable(str(error))
         return refusal
 

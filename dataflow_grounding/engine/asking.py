@@ -222,7 +222,7 @@ class Asking:
                 fault.attempts = tries[fault.kind]
                 raise fault
             # another endpoint may take it at once; only where none is left is there a wait
-            if request.at is None and self.endpoints.others(failed_at):
+            if request.at is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
             self.waiting_for_rate_limit += limited

@@ -264,7 +264,7 @@ recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", def
 
 @contextmanager
 def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
-    """Within it the variable has this value."""
+    """Give the variable this value within a `with` block."""
     token = variable.set(value)
     try:
         yield

@@ -166,7 +166,7 @@ class Run:
 
     @asynccontextmanager
     async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """While the workers work: run the helpers, show progress, and stop at SIGINT or SIGTERM.
+        """Run the helpers while the workers work: show progress, and stop at SIGINT or SIGTERM.
 
         Raises what stopped the run, once the workers have ended.
         """

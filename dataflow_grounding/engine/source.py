@@ -340,7 +340,7 @@ class Source:
             return None
 
     def _fingerprint(self, since: int | None) -> str | None:
-        """As `fingerprint`. Raises OSError, GroundingError."""
+        """Return the fingerprint, as `fingerprint` does. Raises OSError, GroundingError."""
         if kind_of(self.path) != "file":
             return None
         digest = hashlib.sha256()

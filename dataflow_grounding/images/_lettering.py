@@ -57,13 +57,20 @@ def _without(text: str, categories: tuple[str, ...]) -> str:
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
-    """The text, cut with an ellipsis where it is wider than `room` pixels."""
+    """Return the text, cut with an ellipsis where it is wider than `room` pixels.
+
+    At least its first character stays, however narrow the room is.
+    """
     if font.getlength(text) <= room:
         return text
-    most = bisect_left(
-        range(1, len(text)), True, key=lambda n: font.getlength(text[:n].rstrip() + "…") > room
-    )
-    return text[: max(1, most)].rstrip() + "…"
+
+    def is_too_wide(length: int) -> bool:
+        return font.getlength(text[:length].rstrip() + "…") > room
+
+    lengths = range(1, len(text))  # of what is left, each wider than the one before
+    index_of_too_wide = bisect_left(lengths, True, key=is_too_wide)
+    length = lengths[max(index_of_too_wide - 1, 0)] if lengths else 1
+    return text[:length].rstrip() + "…"
 
 
 @lru_cache(maxsize=256)

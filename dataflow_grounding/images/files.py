@@ -176,7 +176,10 @@ def open_picture(file: IO[bytes]) -> "PillowImage":
 
 @functools.cache
 def _formats() -> list[str]:
-    """Those of FORMATS that this Pillow knows: AVIF came with 11.3. Sets Pillow up, once."""
+    """Return those of FORMATS that this Pillow knows: AVIF came with 11.3.
+
+    Sets Pillow up, once.
+    """
     import PIL.Image
 
     # glibc keeps smaller blocks when they are freed, each thread its own
@@ -263,7 +266,7 @@ def _refuse_endless_exif(file: IO[bytes]) -> None:
 
 
 class _Room:
-    """For how many pixels there is room: threads wait for it in turn."""
+    """Room for so many pixels: threads wait for it in turn."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -126,7 +126,7 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
 
 
 def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
-    """By its model, the prices of the judge that a `run.json` says was asked besides.
+    """Return the prices of the judge that a `run.json` says was asked besides, by its model.
 
     None for one that the spec states no prices of.
     """
@@ -140,7 +140,7 @@ def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
 
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:
-    """Those of the spec in what a `run.json` says, if it has any."""
+    """Return the spec's prices in what a `run.json` says, if it has any."""
     for vlm in stated_in(run, "vlm"):
         with suppress(KeyError, TypeError, AttributeError):
             stated = {name: price for name, price in vlm["prices"].items() if is_number(price)}

@@ -449,7 +449,7 @@ def _add_tests(steps: list[Step], estimates: list[StepEstimate], records: int) -
 
 
 def _check_every(step: Step) -> int | None:
-    """After how many requests a step checks the box format; None for one that doesn't."""
+    """Return after how many requests a step checks the box format; None for one that doesn't."""
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes or serving.exact_boxes:

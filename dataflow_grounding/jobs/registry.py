@@ -86,7 +86,10 @@ def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
 def load_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> Spec:
-    """As `look_into_spec`. Raises SpecError with everything that is wrong, one line each."""
+    """Load a spec as `look_into_spec` does.
+
+    Raises SpecError with everything that is wrong, one line each.
+    """
     spec, problems = look_into_spec(paths, overrides, whole=whole)
     if problems or spec is None:
         raise SpecError("\n".join(problems))

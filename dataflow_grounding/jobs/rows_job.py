@@ -276,7 +276,7 @@ class RowsJob(SpecJob):
         write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
-        """That of the rows, and whether their pictures are there."""
+        """Return the state of the rows, and whether their pictures are there."""
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 

@@ -130,7 +130,7 @@ class SpecRun:
         self._refuse_to_write_over_others_files()
 
     def _price_others(self) -> dict[str, Prices | None]:
-        """By its model, what each further model costs that a step asks, where it is another one.
+        """Return what each further model costs that a step asks, by its model.
 
         Raises SpecError for a budget in USD where one has no price.
         """
@@ -151,7 +151,7 @@ class SpecRun:
         return prices
 
     def _find_addresses_before(self) -> list[str]:
-        """Where earlier runs of the results folder asked the model, the last first."""
+        """Return where earlier runs of the results folder asked the model, the last first."""
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         earlier = before.get("endpoints_before")
         named = [before.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
@@ -319,7 +319,7 @@ class SpecRun:
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
-        """By which the shards' parts of one run are told to belong together."""
+        """Return the facts by which the shards' parts of one run are told to belong together."""
         paths = [step.storage.output_path for step in self.steps]
         return {
             "number": shard.number,

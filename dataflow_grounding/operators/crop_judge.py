@@ -65,7 +65,7 @@ class CropJudge(JudgeOperator):
     question = "crops"
 
     def asked_about(self, record: Record) -> dict[int, Expression]:
-        """Those that a BoxChecker's answers are there for."""
+        """Return the expressions that a BoxChecker's answers are there for."""
         asked = super().asked_about(record)
         return {place: expression for place, expression in asked.items() if check_of(expression)}
 

@@ -51,10 +51,13 @@ class ProposalVerifier(BoxChecker):
         super().__init__(serving, box_format=box_format, check_every=check_every)
 
     def asked_about(self, record: Record) -> dict[int, Expression]:
-        """In an order that doesn't depend on the proposals': by phrase, and by the boxes' edges."""
+        """The base class's expressions, ordered by phrase, their boxes by edges.
+
+        So the order of the proposals tells the judge nothing of them.
+        """
         asked = super().asked_about(record)
         ordered = {}
-        for place in sorted(asked, key=lambda place: _appearance_of(asked[place])):
+        for place in sorted(asked, key=lambda place: _sort_key(asked[place])):
             instances = sorted(asked[place]["instances"], key=lambda item: box_of(item["bbox"]))
             ordered[place] = {**asked[place], "instances": instances}
         return ordered
@@ -80,7 +83,7 @@ class ProposalVerifier(BoxChecker):
         return super().update_of(record, image, ask, in_own_order)
 
 
-def _appearance_of(expression: Expression) -> tuple[str, list[tuple[float, ...]]]:
+def _sort_key(expression: Expression) -> tuple[str, list[tuple[float, ...]]]:
     """All of an expression that the judge is shown."""
     boxes = sorted(box_of(instance["bbox"]) for instance in expression["instances"])
     return expression["text"], list(boxes)

@@ -145,20 +145,29 @@ def unit_fits_scale(
 ) -> bool:
     """Whether numbers in a unit may be read in a scale.
 
+    Pixels go with pixels alone. So does the size of a picture, if it is about the picture's own. A
+    percentage or another end of a scale goes with a scale that ends there; 999 and 1000 are taken
+    for each other.
+
     Args:
-        unit: The unit that the reply states.
+        unit: What the reply states: `px`, `relative`, `%`, an end such as `1000`, or a size in
+            pixels such as `640x480`.
         scale: The scale that was asked for.
         numbers: A box's coordinates as written.
         sizes: Those of the picture in pixels, as it is and as sent.
     """
-    if "x" in unit and unit != "px":
+    if unit == "px":
+        return scale == "px"
+    if "x" in unit:
         width, height = map(int, unit.split("x"))
         if max(numbers) > max(width, height):  # then it isn't what the numbers count
             return True
         return scale == "px" and any(_nearly_same_size((width, height), size) for size in sizes)
-    if unit in ("px", "relative") or scale == "px":
-        return (unit == "px") == (scale == "px")
-    if isinstance(scale, str):
+    if scale == "px":
+        return False
+    if unit == "relative":
+        return True
+    if isinstance(scale, str):  # cells of a grid, which no unit is of
         return True
     end = 100 if unit == "%" else int(unit)
     return abs(end - scale) <= 1

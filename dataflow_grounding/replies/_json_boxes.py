@@ -139,7 +139,9 @@ class _Walk:
                 coordinates.append(item)
             elif item.strip():
                 labels.append(item.strip())
-        self.parsed.add_numbers(coordinates, Details(tuple(labels)).within(details), quad=quad)
+        self.parsed.add_numbers(
+            coordinates, Details(tuple(labels)).completed_by(details), quad=quad
+        )
 
     def add_broken_list(self, items: list[Any], details: Details) -> None:
         """Add a list of numbers that has other things in it, and the boxes of these."""
@@ -157,13 +159,13 @@ class _Walk:
         size_before = self.parsed.size
         for item in shapes.labels_before_boxes(items):
             if expects_box and isinstance(item, str) and _are_numbers(item):
-                self.add_box_text(item, Details(label).within(details))
+                self.add_box_text(item, Details(label).completed_by(details))
                 label = ()
             elif isinstance(item, str):
                 label = (item.strip(),)
             elif isinstance(item, (list, dict)):
                 self.add_value(
-                    item, Details(label).within(details), expects_box=expects_box, quad=quad
+                    item, Details(label).completed_by(details), expects_box=expects_box, quad=quad
                 )
                 label = ()
         if expects_box and self.parsed.size == size_before:
@@ -188,7 +190,7 @@ class _Walk:
         fields = shapes.plain_fields(value)
         shapes.add_statuses(self.parsed, fields)
         own = self.details_of_object(value, fields)
-        details = own.within(outer)
+        details = own.completed_by(outer)
         if says_absent(fields):
             self.add_absent_object(value, fields, details)
             return
@@ -252,7 +254,7 @@ class _Walk:
         for part in value.parts:
             own = shapes.details_in(part, shapes.plain_fields(part))
             if own.labels or own.id is not None:
-                details = own.within(outer)
+                details = own.completed_by(outer)
             # else a part that names nothing goes on with what the one before it named
             part.cut = value.cut and part is last
             self.add_object(part, details, expects_box=expects_box)
@@ -411,7 +413,7 @@ class _Walk:
                 key_details = Details(id=int(key))
             else:
                 key_details = Details((_OF_BOXES.sub("", key).strip() or key,))
-            self.add_labelled(plain, item, key_details.within(details))
+            self.add_labelled(plain, item, key_details.completed_by(details))
 
     def add_wrapped(self, plain: str, item: Any, details: Details) -> None:
         """Add the boxes under a key that names nothing; where it has none, an absence."""

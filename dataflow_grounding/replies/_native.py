@@ -51,11 +51,15 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
 def _read_patches(text: str, parsed: ParsedReply) -> None:
     """Read Kosmos-2's boxes, each of two cells of a grid.
 
-    As in <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>.
+    As in <phrase>label</phrase><object><patch_index_0001><patch_index_0044></object>. A label holds
+    for all boxes until the next one.
     """
+    # Texts and tags take turns, as the pattern's group keeps the tags; a text is first and last.
+    pieces = _PATCH_TAG.split(text)
+    texts = pieces[0::2]
+    tags = pieces[1::2]
     label: str | None = None
-    pieces = ["", *_PATCH_TAG.split(text), ""]
-    for tag, content, following in zip(pieces[0::2], pieces[1::2], pieces[2::2], strict=False):
+    for tag_before, content, tag_after in zip(["", *tags], texts, [*tags, ""], strict=True):
         cells = [float(index) for index in _PATCH.findall(content)]
         if len(cells) == 2:
             parsed.add_raw_box(
@@ -63,9 +67,9 @@ def _read_patches(text: str, parsed: ParsedReply) -> None:
             )
         elif cells:
             parsed.drop(f"a box of {len(cells)} grid cells")
-        if cells and not following:
+        if cells and not tag_after:
             parsed.truncated = True
-        elif tag == "phrase" and following == "/phrase":
+        if tag_before == "phrase" and tag_after == "/phrase":
             label = content.strip()
 
 

@@ -144,7 +144,7 @@ class _TagReader:
             elif element.name in _POINT_TAGS and element.closed:
                 self.add_points(element)
             elif element.is_box:
-                details = details_of_label(element.own_label).within(beside[i])
+                details = details_of_label(element.own_label).completed_by(beside[i])
                 if element.has_corners:
                     corners = [element.attributes[key] for key in _CORNERS]
                     self.parsed.add_numbers(corners, details)

@@ -344,7 +344,10 @@ class _BoxReader:
         return inside
 
     def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
-        """Return the numbers of a box, with a row of nines replaced by the far edge.
+        """Return the numbers of a box, checked to be in the scale of `box_format`.
+
+        Where the scale ends at 999 or 1000, a second corner of 9999 or 99999 is the far edge. A box
+        out of scale is kept in `out_of_scale`, by which the answer as a whole is judged later.
 
         Raises:
             _NoBox: They are in another unit or scale than that of `box_format`.

@@ -61,7 +61,7 @@ class Details:
     talk: str = ""
     remarks: tuple[str, ...] = ()
 
-    def within(self, outer: Details) -> Details:
+    def completed_by(self, outer: Details) -> Details:
         """Return these details, with those that are missing taken from `outer`."""
         return Details(
             self.labels or outer.labels,
@@ -247,11 +247,11 @@ class ParsedReply:
             details: What the reply says of the part.
         """
         for raw in (*within.boxes, *within.points):
-            self.add_raw_box(replace(raw, details=raw.details.within(details)))
+            self.add_raw_box(replace(raw, details=raw.details.completed_by(details)))
         for dropped in within.dropped:
-            self.drop(dropped.reason, dropped.details.within(details))
+            self.drop(dropped.reason, dropped.details.completed_by(details))
         for absence, _ in within.absences:
-            self.add_absence(absence.within(details))
+            self.add_absence(absence.completed_by(details))
         self.truncated = self.truncated or within.truncated
 
     def add_later_answer(self, later: ParsedReply, *, last: bool) -> None:

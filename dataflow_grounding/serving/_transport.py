@@ -56,7 +56,7 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
 
 
 class PerLoop(Generic[T]):
-    """One of a thing for each event loop.
+    """Keeps one of a thing for each event loop.
 
     What waits in one loop can't be used in another, and threads have their own.
     """

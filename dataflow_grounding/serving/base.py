@@ -134,7 +134,7 @@ class Serving(ABC):
     """Whether its boxes are always in `box_format`, so that there is nothing to watch."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: the names of the variables that hold its keys, not the keys.
+        """Return the state for another process: names of variables with keys, not the keys.
 
         Raises SpecError for a key that no variable holds.
         """
@@ -178,7 +178,7 @@ class Serving(ABC):
         return {"endpoint": self.endpoint, "model": self.model}
 
     def identity_there(self) -> dict[str, Any]:
-        """Its identity and where it is: what a check of the endpoint speaks of.
+        """Its identity and its address: what a check of the endpoint speaks of.
 
         Replies that earlier versions stored have it as part of their key.
         """

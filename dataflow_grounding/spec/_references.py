@@ -71,7 +71,7 @@ class _FilledSizes:
         self._sizes: dict[Place, int] = {}
 
     def size(self, place: Place) -> int:
-        """That of the value at a place.
+        """The size of the value at a place.
 
         0 of one that refers to itself, which is refused when it is filled in.
         """

@@ -10,7 +10,7 @@ Location = Sequence[str | int]
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Where a key of a merged spec stands: among the overrides, or `FILE, line N`.
+    """Return where a key of a merged spec stands: among the overrides, or `FILE, line N`.
 
     The last file that has it counts; of a key that is missing, the block that it should be in.
 
@@ -55,7 +55,7 @@ def validated(
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """One line for one thing wrong; values are left out, they may be keys."""
+    """Return one line for one thing wrong. Values are left out: they may be keys."""
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":

@@ -279,7 +279,7 @@ class Spec(SpecHead):
 
     @property
     def folders(self) -> list[str]:
-        """Those of the spec's files."""
+        """The folders of the spec's files."""
         return self._folders
 
     @property

@@ -201,7 +201,7 @@ class Evidence:
 
     @property
     def alarmed(self) -> str | None:
-        """In pictures of which orientation a probe picture should tell the format.
+        """The orientation of pictures in which a probe picture should tell the format.
 
         The last replies are much likelier in another one there. "all" for pictures of any
         orientation, None for none.

@@ -37,7 +37,7 @@ def _going_on() -> str:
 
 
 def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool) -> str:
-    """Of probe pictures whose rectangles are elsewhere.
+    """Return what to say of probe pictures whose rectangles are elsewhere.
 
     Args:
         verdict: What the check of the pictures found.
@@ -56,7 +56,10 @@ def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool)
 
 
 def odd_probe(other: str, asked: BoxFormat) -> str:
-    """Of one probe picture that was clearly answered in another format, where others were not."""
+    """Return what to say of one probe picture that was clearly answered in another format.
+
+    The others were not.
+    """
     seen = f"a probe picture was clearly answered in {other}, others in {asked.name} as asked"
     why = (
         "The endpoint may answer in more than one format: are there several servers or models"
@@ -66,7 +69,10 @@ def odd_probe(other: str, asked: BoxFormat) -> str:
 
 
 def overwhelming(other: str, asked: BoxFormat) -> str:
-    """Of replies that are far likelier in another format, with no probe picture to tell."""
+    """Return what to say of replies that are far likelier in another format.
+
+    No probe picture can tell.
+    """
     what = f"the boxes don't look like {asked.name}"
     if other == SAME_BOX:
         return (
@@ -81,7 +87,7 @@ def overwhelming(other: str, asked: BoxFormat) -> str:
 
 
 def often_odd(evidence: Evidence, other: str) -> str:
-    """Of replies that look like another format, also when they are asked for again."""
+    """Return what to say of replies that look like another format, also when asked for again."""
     replies = (
         f"{evidence.odd(other)} of {evidence.replies} replies look like {other}, also when they are"
         " asked again"
@@ -97,7 +103,7 @@ def often_odd(evidence: Evidence, other: str) -> str:
 
 
 def slips(formats: Sequence[str], asked: BoxFormat) -> str:
-    """Of a few replies that were asked again, too few to stop a run for."""
+    """Return what to say of a few replies that were asked again, too few to stop a run for."""
     other = " and ".join(dict.fromkeys(formats))
     replies = (
         f"{counted(len(formats), 'reply')} came in {other} and, asked again, in {asked.name} as"
@@ -107,7 +113,7 @@ def slips(formats: Sequence[str], asked: BoxFormat) -> str:
 
 
 def mixture(evidence: Evidence, other: str) -> str:
-    """Of replies that came in another format and, asked again, as asked."""
+    """Return what to say of replies that came in another format and, asked again, as asked."""
     proven = f"{counted(evidence.proven, 'reply')} of {evidence.replies}"
     return (
         f"{proven} came in {other} and, asked again, in {evidence.asked.name} as asked. {SEVERAL}"
@@ -115,7 +121,7 @@ def mixture(evidence: Evidence, other: str) -> str:
 
 
 def without_probes(what: str) -> str:
-    """The same of a model that leaves probe pictures unanswered, and what helps then."""
+    """Return what a finding says where probe pictures go unanswered, and what helps then."""
     calibrate = advice_to_calibrate()
     what = what.replace(f", or {calibrate}", "").replace(f": {calibrate}", "")
     return f"{what.replace(', though probe pictures come as asked', '')}. {_without_probes()}"

@@ -171,7 +171,7 @@ class ProbeSizes:
         return largest
 
     def _turns(self, sizes: list[Size]) -> list[Size]:
-        """Those of the sizes that no check has asked for; else the one that waits the longest."""
+        """Return the sizes that no check has asked for; else the one that waits the longest."""
         new = [size for size in sizes if size not in self._asked]
         return new or [min(sizes, key=lambda size: self._asked[size])]
 

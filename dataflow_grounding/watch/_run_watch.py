@@ -66,7 +66,7 @@ class RunWatch(BoxWatch):
     # One question
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """As BoxWatch.ask: sent when it may be, and its replies judged."""
+        """Ask as BoxWatch.ask does: sent when it may be, and the replies judged."""
         if self.state is State.ENDED:
             return await ask(request)
         if self.state is State.SUSPECT:
@@ -198,7 +198,7 @@ class RunWatch(BoxWatch):
                 self._probing.evidence.count_in_vain(taken.judged, afresh)
 
     async def _asked_afresh(self, taken: TakenReply) -> JudgedReply | None:
-        """One more reply to a question; None where it can't be read, or comes too late."""
+        """Ask a question once more; None where the reply can't be read, or comes too late."""
         self._probing.known.extra += 1
         try:
             afresh, _ = await taken.ask.aside(taken.asked_afresh())
@@ -311,7 +311,7 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _suspect_if_overwhelming(self) -> None:
-        """Where no probe picture can tell, go by the replies, if enough of them speaks."""
+        """Go by the replies where no probe picture can tell, if enough of them speak."""
         likeliest = self._probing.evidence.overwhelming
         if likeliest is not None:
             self._suspect_all(findings.overwhelming(likeliest, self._probing.asked))
@@ -341,7 +341,7 @@ class RunWatch(BoxWatch):
             ask.note(SUSPECT, what)
 
     async def conclude(self, ask: Ask) -> None:
-        """As BoxWatch.conclude: with a last check, if one is due."""
+        """Conclude as BoxWatch.conclude does, with a last check if one is due."""
         if self.state is State.ENDED:  # once, whichever operator comes first
             return
         if self.state is not State.STOPPED:

@@ -48,7 +48,7 @@ class JudgedReply:
 
 @dataclass(frozen=True)
 class Proof:
-    """That the first of two replies was in another format.
+    """The proof that the first of two replies was in another format.
 
     Attributes:
         format: Its name.

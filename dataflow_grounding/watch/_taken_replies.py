@@ -64,7 +64,7 @@ class TakenReplies:
         return self._called_for or (bool(self._reviews) and replies >= self._reviews[0])
 
     async def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
-        """Those that, by what is known now, should have been asked again.
+        """The replies that, by what is known now, should have been asked again.
 
         Where these are fewer than `spare`, the next likeliest are added. They are taken no longer.
         Replies that come while it judges, some boxes at a time, are for the next review.

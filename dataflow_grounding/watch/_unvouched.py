@@ -27,7 +27,7 @@ class Unvouched:
         return list(self._asked)
 
     def sent(self) -> list[Ask]:
-        """Those that got boxes from the endpoint in this run."""
+        """The records that got boxes from the endpoint in this run."""
         return [ask for ask, was_sent in self._asked.items() if was_sent]
 
     def vouch(self, asked: Collection[Ask]) -> None:

@@ -222,10 +222,13 @@ class Probing:
         orientation: str | None = None,
         last: bool = False,
     ) -> "CheckVerdict":
-        """Ask for probe pictures: `of_size`, of an `orientation`, or of the one whose turn it is.
+        """Ask for the boxes of probe pictures and say whether they are in the format asked for.
 
-        To begin with they are of all frequent orientations, and at the `last` of those that no
-        other stood for. Calls `in_doubt` once a picture is missed. Raises RunStopped.
+        A run's first check has a picture of each frequent orientation; its last one (`last`) also
+        has one of each orientation that was never probed. Any other check has one picture: of
+        `of_size` or of `orientation` where stated, else of the orientation whose turn it is.
+
+        Calls `in_doubt` once a picture is missed. Raises RunStopped.
         """
         assert self._vouching is not None
         known = self.known

@@ -326,24 +326,33 @@ def _role(part: Mapping[str, Any]) -> str:
     return ""
 
 
-def _phrases(part: Mapping[str, Any], role: str, texts: Any, span: Any, caption: str) -> list[str]:
+def _phrases(
+    part: Mapping[str, Any],
+    role: str,
+    texts: str | list[str] | None,
+    span: list[int] | None,
+    caption: str,
+) -> list[str]:
     """Return the phrases that a region of that role stands for.
 
-    They are its texts; else the words at its place in the caption, else its labels. Places of
-    phrases with boxes stand for none: the boxes do. Raises BrokenRow where there is no phrase.
+    They are its texts; else the words at its place in the caption, else its labels. A place in the
+    caption stands for a phrase only where the phrase has no boxes: the boxes stand for it else.
+    Raises BrokenRow where there is no phrase.
     """
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
-    is_place_of_boxes = role == "span" and labels != [_NOTHING]
-    if not role or is_place_of_boxes:
+    is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
+    if not role or is_phrase_with_boxes:
         return []
-    phrases = texts
-    if not phrases and span:
-        phrases = caption[slice(*span)]
-    elif not phrases:
+    if texts:
+        return [texts] if isinstance(texts, str) else texts
+    if span:
+        words = caption[slice(*span)]
+        phrases = [words] if words else []
+    else:
         phrases = [label for label in labels if label != _BOX]
     if not phrases:
         raise BrokenRow(f"region {part['id']} has no phrase")
-    return [phrases] if isinstance(phrases, str) else phrases
+    return phrases
 
 
 def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:

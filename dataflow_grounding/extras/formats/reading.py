@@ -32,7 +32,7 @@ from dataflow_grounding.data.records import (
     stated_size,
     whole_number,
 )
-from dataflow_grounding.data.rows import file_type_of, read_whole_rows
+from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import stands
@@ -100,7 +100,7 @@ def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
-    for number, data in read_whole_rows(file, unit):
+    for number, data in read_unbroken_rows(file, unit):
         yield f"{file}, {unit} {number}", data
 
 

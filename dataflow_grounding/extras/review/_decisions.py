@@ -30,9 +30,9 @@ from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.extras.review._overlay import (
     Outcome,
     as_reviewed,
-    changed,
     is_judged,
     next_id,
+    reviewed_expression,
     standing_expressions,
     version_of,
 )
@@ -339,7 +339,7 @@ class Decisions:
                     raise InputError(f"{name}: {reviewer} changed it meanwhile")
                 after = change.get("after")
                 if after is not None and not is_undo:
-                    after = changed(record, id, before, after, who, expressions)
+                    after = reviewed_expression(record, id, before, after, who, expressions)
                 if after:
                     expressions[id] = after
                 changes.append(

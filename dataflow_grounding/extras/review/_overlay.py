@@ -1,7 +1,8 @@
 """What reviewers decided on a record, put over what a pipeline wrote.
 
-Two directions: `changed` turns a reviewer's request into the new expression, and `as_reviewed` puts
-the expressions that were decided on back into a record, which a later run may have written anew.
+Two directions: `reviewed_expression` turns a reviewer's request into the new expression, and
+`as_reviewed` puts the expressions that were decided on back into a record, which a later run may
+have written anew.
 """
 
 import hashlib
@@ -452,7 +453,7 @@ def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterato
         yield {**region, **judgement, "verified": False}
 
 
-def changed(
+def reviewed_expression(
     record: Record,
     id: str,
     before: Expression | None,
@@ -488,9 +489,7 @@ def changed(
     if "text" in given or not before:
         after.update(_text_and_spans(record, id, given))
     if after.get("text") != old.get("text"):
-        for name in _TEXT_COLUMNS:
-            if name in after and after[name] == old.get(name):
-                del after[name]
+        _drop_stale_columns(after, old)
     _check_verdict(id, given)
     items = given.get("instances")
     status = given.get("status")
@@ -498,7 +497,8 @@ def changed(
         raise InputError(
             f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}"
         )
-    if status == "pending" and (items, given.get("verified")) == ([], True):
+    is_confirmed_absence = not items and given.get("verified") is True
+    if status == "pending" and is_confirmed_absence:
         status = "none"  # a person looked, and there is no such thing
     instances = []
     for item in items:
@@ -510,6 +510,13 @@ def changed(
     _add_missing_ids(id, instances)
     reviewed = {**after, "instances": instances, "status": status}
     return _with_judgement(reviewed, given, who, _states_verdicts(record))
+
+
+def _drop_stale_columns(after: Expression, old: Expression) -> None:
+    """Take out of an expression what was said of its old text."""
+    for name in _TEXT_COLUMNS:
+        if name in after and after[name] == old.get(name):
+            del after[name]
 
 
 def _box_before(

@@ -23,7 +23,7 @@ from dataflow_grounding.data.records import (
     was_checked,
 )
 from dataflow_grounding.data.results_folder import image_folders_of
-from dataflow_grounding.data.rows import read_whole_rows
+from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
@@ -208,7 +208,7 @@ def records_with_keys(
 def _records_as_placed(annotations: str) -> Iterator[tuple[str, Record]]:
     """Yield the records of a file with the keys that their places among their image's rows give."""
     rows_of_image = NumberTable()
-    for line, data in read_whole_rows(annotations):
+    for line, data in read_unbroken_rows(annotations):
         record = Record(data, place=line - 1)
         identify(record, picture_column(record), None, rows_of_image)
         if record.image_id is None:

@@ -404,13 +404,14 @@ class _LeasedLimiters(Limiters):
 def leasing(
     call: Callable[[Report], Grant], max_wait: float = 600.0, together: bool = False
 ) -> Iterator[RunOptions]:
-    """Within it, runs keep, with those of all other workers, to what a pool leases them.
+    """Keep the runs of a `with` block to what a pool leases them.
 
-    It gives the options by which they do; they are also those of a run that is given none, and a
-    spec's run takes its limits from them.
+    The pool shares its limits among the runs of all workers. The block's value is the options of a
+    run that keeps to its lease. A run that is given no options has these, and a spec's run takes
+    its limits from them. A thread of its own renews the lease meanwhile.
 
-    While the pool can't be reached they go on until the lease expires, then wait. They need the
-    same `budget_usd` as it: a run that has none counts no USD.
+    While the pool can't be reached, runs go on until the lease expires, then wait. A run needs the
+    same `budget_usd` as the pool: one that has none counts no USD.
 
     Args:
         call: Hands a report to `LeasePool.renew` and returns its grant; raises, within a second or

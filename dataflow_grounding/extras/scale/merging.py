@@ -480,7 +480,7 @@ def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _sum(values: list[Any]) -> Any:
-    """Of numbers and counts the sum, of lists what is in any.
+    """Add up what the shards say: numbers and counts are summed, lists joined without repeats.
 
     Else it is the first value; and None with any None.
     """

@@ -81,7 +81,7 @@ class LoopbackServer(Endpoint):
     def refuse_connections(self, seconds: float) -> None:
         """Drop every connection and refuse new ones for `seconds`, then listen again.
 
-        It listens on the same port.
+        It listens on the same port. Returns once the connections are dropped.
         """
         asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
 

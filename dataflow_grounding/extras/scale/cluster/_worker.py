@@ -181,7 +181,7 @@ class Worker:
                 time.sleep(1.0)
 
     def _make_run(self, *arguments: Any) -> Run:
-        """As Run: one that can be asked how far it is, and interrupted."""
+        """Make a Run that can be asked how far it is, and interrupted."""
         if self._interrupted:
             raise Interrupted("interrupted")
         self._run = Run(*arguments)

@@ -124,7 +124,7 @@ class DrivenRun(Run):
         join(self.steps, list(self._shards), self.summary)
 
     def _endpoints(self) -> dict[Key, Serving]:
-        """Those whose places the pool shares out."""
+        """Return the endpoints whose places the pool shares out."""
         endpoints: dict[Key, Serving] = {}
         for serving in self._servings():
             for part, _ in serving.endpoints():
@@ -147,7 +147,7 @@ class DrivenRun(Run):
             self._leave()
 
     def _leave(self) -> None:
-        """Where nobody is at work, and nobody should be, wait for no more worker to begin."""
+        """Wait for no more worker to begin where nobody is at work, and nobody should be."""
         if not self._at_work and (self.stopped or not self._waiting):
             self._workers.cancel()
 

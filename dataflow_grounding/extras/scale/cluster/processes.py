@@ -75,7 +75,10 @@ class ProcessesRun(DrivenRun):
         self._join()
 
     def _begun_levels(self) -> dict[Key, Level]:
-        """Those of the pool: of each endpoint, and of all endpoints of a serving together."""
+        """Return the levels of the pool.
+
+        They are those of each endpoint, and of all endpoints of a serving together.
+        """
         levels: dict[Key, Level] = {}
         most = Counter[Key]()
         for serving in self._servings():
@@ -184,7 +187,11 @@ class _Process:
         await asyncio.gather(self._listening, return_exceptions=True)
 
     async def _close_stdin(self) -> None:
-        """Take what came of the last write to a worker that is gone; else asyncio prints it."""
+        """Close the worker's standard input.
+
+        A last write to a worker that is gone has failed: that error is taken here, as asyncio would
+        print it otherwise.
+        """
         stdin = self._process.stdin
         assert stdin is not None
         stdin.close()
