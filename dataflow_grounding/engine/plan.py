@@ -284,18 +284,7 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
         for role, column in reads.items():
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
             if not known and not anything:
-                if for_want_of_a_model(step.operator, role):
-                    raise PlanError(f"{step.label} {NO_MODEL.format(column)}")
-                # with all that reading specs takes
-                from dataflow_grounding.spec.problems import nearest
-
-                near = (
-                    nearest(column, there)
-                    or f" (there are: {', '.join(map(repr, there)) or 'none'})"
-                )
-                raise PlanError(
-                    f"{step.label} reads column {column!r}, which nobody provides{near}"
-                )
+                raise _without_column(step, role, column, there)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             is_filled = (column in there and there[column] != "the input") or column not in empty
             if column in there and is_filled and column not in reads.values():
@@ -305,6 +294,18 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
                 raise PlanError(f"{step.label} would overwrite {whose}: {way}")
             there[column] = step.label
         anything = anything or not writes
+
+
+def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
+    """Return the error that nobody provides a column which a step reads."""
+    if for_want_of_a_model(step.operator, role):
+        return PlanError(f"{step.label} {NO_MODEL.format(column)}")
+    # imported here: it loads all that reading specs takes
+    from dataflow_grounding.spec.problems import nearest
+
+    columns_there = ", ".join(map(repr, there)) or "none"
+    near = nearest(column, there) or f" (there are: {columns_there})"
+    return PlanError(f"{step.label} reads column {column!r}, which nobody provides{near}")
 
 
 def for_want_of_a_model(operator: Annotator, role: str) -> bool:

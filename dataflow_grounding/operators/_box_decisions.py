@@ -254,27 +254,20 @@ def concluded(expression: Expression) -> Expression:
     """
     check = check_of(expression)
     name = check.get("second")
-    verdicts = verdicts_of(expression)
-    doubts = []
-    misfits = []
-    scores = []
-    for instance in expression["instances"]:
-        verdict = verdicts.get(str(instance.get("bbox_id")), {})
-        scores.append(verdict.get("score", 0.5))
-        if verdict.get("decision") != "kept" and name not in SECONDS:
-            doubts.append(f"a box is {_first_in_words(verdict)}")
-        elif verdict.get("decision") != "kept":
-            doubts.append(f"the answers differ: {_in_words(verdict, str(name))}")
-        elif verdict.get("verdict") in ("loose", "part") and not verdict.get("mended"):
-            misfits.append(f"a box is {IN_WORDS[verdict['verdict']]}")
     rejected = rejected_of(expression)
-    if not expression["instances"]:
+    verdicts = []
+    for instance in expression["instances"]:
+        verdicts.append(verdicts_of(expression).get(str(instance.get("bbox_id")), {}))
+    scores = [verdict.get("score", 0.5) for verdict in verdicts]
+    doubts = [_doubt_of(verdict, name) for verdict in verdicts if verdict.get("decision") != "kept"]
+    if not verdicts:
         there = presence_of(expression).there
         scores.append(_score_of([None if there is None else not there]))
         if there or (there is None and not rejected):
             doubts.append("no box, though it may be there")
     elif name not in SECONDS and lacking(expression):
         doubts.append("more are there than boxes")
+    misfits = _misfits_of(verdicts)
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
     verification = {
         **check,
@@ -287,6 +280,23 @@ def concluded(expression: Expression) -> Expression:
     if doubts:
         result["doubtful"] = True
     return result
+
+
+def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
+    """Return in words why a box isn't decided: `second` names the other answer, if there is one."""
+    if second not in SECONDS:
+        return f"a box is {_first_in_words(verdict)}"
+    return f"the answers differ: {_in_words(verdict, str(second))}"
+
+
+def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return in words which boxes that stay fit badly and weren't mended."""
+    misfits = []
+    for verdict in verdicts:
+        is_loose_or_part = verdict.get("verdict") in ("loose", "part")
+        if verdict.get("decision") == "kept" and is_loose_or_part and not verdict.get("mended"):
+            misfits.append(f"a box is {IN_WORDS[verdict['verdict']]}")
+    return misfits
 
 
 def with_mended(expression: Expression, better: Mapping[str, dict[str, Any]]) -> Expression:
