@@ -29,6 +29,7 @@ class GroundingWorkflow(WorkflowBlock):
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
     check: bool | Literal["fast"] = False
+    contradictions: bool = False
     merge_iou: float | None = Field(0.9, gt=0, le=1)
 
 
@@ -132,6 +133,7 @@ class ImageGroundingJob(RowsJob):
         ),
         "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
         "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
+        "contradictions": "Do the words of expressions with a contradiction really not fit?",
         "missing_search": "Are the instances with found_by things that had been missed?",
         "crop_judgement": (
             "Are the boxes under rejected wrong, and those with verified: true right?"

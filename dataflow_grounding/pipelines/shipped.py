@@ -35,8 +35,9 @@ class ImageGroundingPipeline(Pipeline):
     boxes, `verify` grounds them again. `check` has the `judge`, by default the same model, look
     at every box: in one request an image with "fast", else with a second one about the crops,
     and what lacks or doesn't fit is asked for again. With `classes`, as PhraseLister takes
-    them, those are looked for in every image, and no caption is needed. `boxes` are the
-    settings that all who ask for boxes share.
+    them, those are looked for in every image, and no caption is needed. With `contradictions`,
+    a last step notes phrases whose words contradict their boxes, without a request. `boxes` are
+    the settings that all who ask for boxes share.
     """
 
     name = "image_grounding"
@@ -53,6 +54,7 @@ class ImageGroundingPipeline(Pipeline):
         verify: bool = False,
         check: bool | Literal["fast"] = False,
         judge: Serving | None = None,
+        contradictions: bool = False,
         **boxes: Any,
     ) -> None:
         self.storage = storage
@@ -68,6 +70,8 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
         if check:
             self.further += _checking(serving, judge or serving, check == "fast", boxes)
+        if contradictions:
+            self.further.append(steps.ContradictionFinder())
 
     def forward(self) -> None:
         """All steps, one after the other."""
@@ -77,8 +81,8 @@ class ImageGroundingPipeline(Pipeline):
             self.extractor.run(
                 self.storage.step(), input_image_key="image_path", input_caption_key="caption"
             )
-        for asking in (self.grounder, *self.further):
-            asking.run(
+        for step in (self.grounder, *self.further):
+            step.run(
                 self.storage.step(),
                 input_image_key="image_path",
                 input_expressions_key="expressions",

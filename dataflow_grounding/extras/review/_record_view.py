@@ -205,9 +205,12 @@ def _reasons(row: Expression, status: str, check: str) -> list[str]:
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
+    contradiction = row.get("contradiction")
+    if contradiction:
+        contradiction = f"words and boxes contradict each other: {contradiction}"
     verification = row.get("verification")
     check_reason = verification.get("reason") if isinstance(verification, Mapping) else ""
-    return [str(why) for why in (reason, check_reason) if why and why != check]
+    return [str(why) for why in (reason, contradiction, check_reason) if why and why != check]
 
 
 def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
+from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import (
@@ -184,6 +185,7 @@ def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[F
     for first, second, all_boxes in sharing_boxes(expressions):
         if all_boxes and head_of(first["text"]) != head_of(second["text"]):
             yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
+    yield from _contradicted(expressions, size)
     # the record's own list, which mends change, and not a copy
     own_expressions = record.get("expressions") or []
     caption = _caption_of(record) if own_expressions else ""
@@ -195,6 +197,19 @@ def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[F
             yield from _in_box(repr(expression["text"]), instance, size)
         change = partial(_change, own_expressions, index)
         yield from _in_expression(expression, caption, place, change)
+
+
+def _contradicted(expressions: Sequence[Mapping[str, Any]], size: Size | None) -> Iterator[Finding]:
+    """Yield DG208 for each phrase that its boxes contradict; nothing of colours.
+
+    It is the embedded grounder's word: without that room nothing is told.
+    """
+    find_contradictions = extension("contradictions", "embedded")
+    if find_contradictions is None or size is None:
+        return
+    for contradiction in find_contradictions(expressions, size):
+        text = expressions[contradiction.index]["text"]
+        yield Finding("DG208", f"{text!r}: {contradiction.reason}")
 
 
 def _caption_of(record: Mapping[str, Any]) -> str:
