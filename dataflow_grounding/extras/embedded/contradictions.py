@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp, iou
 from dataflow_grounding.extras.embedded import words
-from dataflow_grounding.extras.embedded._claims import Claims, read_claims
+from dataflow_grounding.extras.embedded._claims import Claims, may_claim, read_claims
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.embedded._picture import Picture
@@ -72,6 +72,9 @@ def find_contradictions(
         >>> found[0].reason
         '3 are said, 2 boxes are there'
     """
+    colors = open_pixels is not None
+    if not any(may_claim(expression["text"], colors=colors) for expression in expressions):
+        return []
     named = []
     for index, expression in enumerate(expressions):
         boxes = [box_of(instance["bbox"]) for instance in expression["instances"]]

@@ -229,7 +229,8 @@ def _items_of(
     """Yield an item for each box of a record's expressions, and for each expression without one.
 
     The doubts are weights without a unit: 2 for a record of suspect boxes, 1 for samples that
-    disagree, a check that says no or words that contradict the boxes, 0.5 for a doubtful record or an unknown score, 1 - score.
+    disagree, for a check that says no and for words that contradict the boxes, 0.5 for a doubtful
+    record or an unknown score, 1 - score.
     """
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
