@@ -127,8 +127,8 @@ def test_what_is_clear_is_told(photo: Path, reason: str) -> None:
             id="half over the other",
         ),
         pytest.param(
-            [expression("the second red cup from the left", RIGHT), CUPS],
-            id="the second of the red ones",
+            [expression("the second small cup from the left", RIGHT), CUPS],
+            id="the second of the small ones",
         ),
         pytest.param([expression("the red wine", RIGHT)], id="a name with a colour"),
         pytest.param([expression("the red man", RIGHT)], id="nobody is of one colour"),
