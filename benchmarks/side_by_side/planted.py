@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from benchmarks.side_by_side.scene import Manner
@@ -11,7 +10,7 @@ from dataflow_grounding.extras.testing import Answer, Fault, faults
 
 BEGINS = 12
 """The first of the job's requests that a fault of the endpoint strikes, counted from 0."""
-BUSY_SECONDS = 2.0
+BUSY_SECONDS = 4.0
 KEEPS_PIXELS = 200_704  # of a picture that the model with a frame of its own sees
 OWN_FRAME = f"xyxy_px@smart_resize_28_3136_{KEEPS_PIXELS}"
 
@@ -156,5 +155,3 @@ BEYOND = [
     )
 ]
 """What is not counted: no reading of a reply helps, only a second question."""
-
-Strike = Callable[[int], "Fault | None"]

@@ -85,7 +85,7 @@ def write_job(folder: Path, *, turned: bool, missing: bool, absent: bool) -> Non
     lines = []
     for picture in pictures():
         if not (missing and picture.number == MISSING):
-            _draw(folder / picture.path, picture, lies=turned and picture.number == TURNED)
+            draw(folder, picture, lies=turned and picture.number == TURNED)
         phrases = picture.phrases
         if absent and picture.number == ABSENT:
             phrases = [absent_phrase(picture)]
@@ -100,7 +100,8 @@ def absent_phrase(picture: Picture) -> str:
     return next(f"the {name} box" for name in COLORS if f"the {name} box" not in picture.boxes)
 
 
-def _draw(path: Path, picture: Picture, *, lies: bool) -> None:
+def draw(folder: Path, picture: Picture, *, lies: bool = False) -> None:
+    """Write a picture's file into the job's folder, upright or lying on its side."""
     from PIL import Image, ImageDraw
 
     drawn = Image.new("RGB", picture.size, GROUND)
@@ -111,7 +112,7 @@ def _draw(path: Path, picture: Picture, *, lies: bool) -> None:
     if lies:
         drawn = drawn.transpose(Image.Transpose.ROTATE_90)
         exif[ORIENTATION] = 6
-    drawn.save(path, exif=exif)
+    drawn.save(folder / picture.path, exif=exif)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from benchmarks.side_by_side.scene import (
     MISSING,
     Model,
     Picture,
+    draw,
     is_about_a_probe,
     pictures,
     write_job,
@@ -38,7 +39,6 @@ LEAST_IOU = 0.9
 WITHIN = 120.0
 KEY = "sk-side-by-side"
 DISK_BYTES = 2**21
-LAG = 0.05  # s; a reply that left so shortly before a kill counts as in flight
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class World:
         self._spoilt_once = False
         self._began = 0.0
         self.clear = False
+        self.first_run = 0
         self.spoilt: set[int] = set()
         self.struck = threading.Event()
         self.struck_at = 0.0
@@ -157,18 +158,21 @@ class World:
         return None
 
     def paid_twice(self) -> int:
-        """Good answers beyond the first to the same question of the job."""
-        answers: Counter[tuple[Any, ...]] = Counter()
-        for request in self.server.requests:
-            if request.status_sent != 200 or request.index in self.spoilt:
-                continue
-            if is_about_a_probe(request):
-                continue  # one that is repeated is meant to be
-            sent = request.time_sent or 0.0
-            if self._fault.kills and self.struck_at - LAG < sent < self.struck_at + 1:
-                continue  # was in flight at the kill
-            answers[request.text, request.image_digests] += 1
-        return sum(count - 1 for count in answers.values())
+        """Good answers of the first run that the second one asked for again.
+
+        Where a process is killed or its disk is full, nobody can keep what is in flight: as many
+        are not counted as the script had in flight at most.
+        """
+        paid: Counter[tuple[Any, ...]] = Counter()
+        for request in self.server.requests[: self.first_run]:
+            if request.status_sent == 200 and request.index not in self.spoilt:
+                paid[request.text, request.image_digests] += 1
+        asked: Counter[tuple[Any, ...]] = Counter()
+        for request in self.server.requests[self.first_run :]:
+            asked[request.text, request.image_digests] += 1
+        again = (asked & paid).total()
+        in_flight = self.server.max_in_flight if self._fault.kills or self._fault.fills else 0
+        return max(0, again - in_flight)
 
 
 def fill(folder: Path) -> None:
@@ -220,16 +224,18 @@ def trial(way: Way, whose: str, fault: Planted) -> Outcome:
 
 def _tried(world: World, way: Way, script: Path, fault: Planted, folder: Path) -> Outcome:
     code, words = _run(world, way, script, folder)
-    codes = [code]
-    if code or _is_told(words, fault):  # what a user does who is told of anything
+    codes, last_words = [code], words
+    if code or _is_told(words, fault):  # the user mends what it is, and runs it again
         world.clear = True
+        world.first_run = len(world.server.requests)
         (folder / "out" / "ballast").unlink(missing_ok=True)
-        code, more = _run(world, way, script, folder)
+        if fault.missing:
+            draw(folder, pictures()[MISSING])
+        code, last_words = _run(world, way, script, folder)
         codes.append(code)
-        words += more
-    wrong, lost, told = _looked_over(folder, fault, words)
+    wrong, lost, told = _looked_over(folder, fault, last_words)
     twice, sent = world.paid_twice(), world.server.count()
-    return Outcome(wrong, lost, twice, told, sent, tuple(codes), words)
+    return Outcome(wrong, lost, twice, told, sent, tuple(codes), f"{words}\n---\n{last_words}")
 
 
 def _run(world: World, way: Way, script: Path, folder: Path) -> tuple[int, str]:
@@ -285,8 +291,10 @@ def _looked_over(folder: Path, fault: Planted, words: str) -> tuple[int, int, in
     wrong = lost = told = 0
     for picture in pictures():
         lines = written.get(picture.path, [])
-        if lines:
+        if lines and (folder / picture.path).exists():
             wrong += not all(_is_right(line, picture, fault) for line in lines)
+        elif lines:
+            wrong += 1  # nobody can know what is in a picture that is not there
         elif all_told or picture.path in words:
             told += 1
         else:
@@ -296,8 +304,6 @@ def _looked_over(folder: Path, fault: Planted, words: str) -> tuple[int, int, in
 
 def _is_right(boxes: list[dict[str, Any]], picture: Picture, fault: Planted) -> bool:
     """Whether a line has each thing that was asked for once, where it is, and nothing else."""
-    if fault.missing and picture.number == MISSING:
-        return False  # nothing can be known of it
     wanted = picture.phrases
     if fault.absent and picture.number == ABSENT:
         wanted = []

@@ -5,7 +5,7 @@ from dataflow_grounding import serving_from_environment as serving
 class Step(Pipeline):
     def __init__(self) -> None:
         self.storage = FileStorage("rows.jsonl", "out", "boxes")
-        self.grounder = PhraseGrounder(serving())
+        self.grounder = PhraseGrounder(serving(max_workers=4))
 
     def forward(self) -> None:
         self.grounder.run(self.storage.step())
