@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.side_by_side.planted import BEYOND, NO_FAULT, PLANTED, Planted
@@ -17,32 +18,45 @@ Cell = tuple[str, str, str]
 """Fault, way, and whose script."""
 
 
-def measured(ways: Sequence[Way], planted: Sequence[Planted], workers: int) -> dict[Cell, Outcome]:
-    """The outcome of each cell."""
+def measured(
+    ways: Sequence[Way],
+    planted: Sequence[Planted],
+    workers: int,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[Cell, Outcome]:
+    """The outcome of each cell; `tell` gets the table's lines as they come."""
+    cells: dict[Cell, Outcome] = {}
+    heads = " | ".join(f"{way.title} | with this library" for way in ways)
+    tell(f"| fault | {heads} |\n|---|{'---|' * (2 * len(ways))}")
     jobs = [(fault, way, whose) for fault in planted for way in ways for whose in WHOSE]
     with ThreadPoolExecutor(workers) as pool:
-        outcomes = list(pool.map(lambda job: trial(job[1], job[2], job[0]), jobs))
-    cells = {}
-    for (fault, way, whose), outcome in zip(jobs, outcomes, strict=True):
-        cells[fault.name, way.name, whose] = outcome
+        outcomes = pool.map(lambda job: trial(job[1], job[2], job[0]), jobs)
+        for fault in planted:
+            row = []
+            for way in ways:
+                for whose in WHOSE:
+                    outcome = next(outcomes)
+                    cells[fault.name, way.name, whose] = outcome
+                    row.append(str(outcome))
+            tell(f"| {fault.name} | {' | '.join(row)} |")
     return cells
 
 
-def table(ways: Sequence[Way], planted: Sequence[Planted], cells: dict[Cell, Outcome]) -> str:
-    """All cells, and how many of the planted faults each way holds."""
-    heads = [f"{way.title} | with this library" for way in ways]
-    lines = [f"| fault | {' | '.join(heads)} |", "|---|" + "---|" * (2 * len(ways))]
-    for fault in planted:
-        texts = [str(cells[fault.name, way.name, whose]) for way in ways for whose in WHOSE]
-        lines.append(f"| {fault.name} | {' | '.join(texts)} |")
+def totals(
+    ways: Sequence[Way], planted: Sequence[Planted], cells: dict[Cell, Outcome]
+) -> Iterator[str]:
+    """How many of the planted faults each way holds, and what it sends without any."""
     counted = [fault for fault in planted if fault in PLANTED]
-    totals = []
+    held, sent = [], []
     for way in ways:
         for whose in WHOSE:
-            held = sum(cells[fault.name, way.name, whose].held for fault in counted)
-            totals.append(f"{held} of {len(counted)}")
-    lines.append(f"| **held** | {' | '.join(totals)} |")
-    return "\n".join(lines)
+            count = sum(cells[fault.name, way.name, whose].held for fault in counted)
+            held.append(f"{count} of {len(counted)}")
+            if NO_FAULT in planted:
+                sent.append(str(cells[NO_FAULT.name, way.name, whose].sent))
+    yield f"| **held** | {' | '.join(held)} |"
+    if sent:
+        yield f"| requests, where nothing goes wrong | {' | '.join(sent)} |"
 
 
 def main() -> int:
@@ -60,8 +74,9 @@ def main() -> int:
     if not can_mount():
         print("No small disk can be mounted here: 'disk full' is left out.", file=sys.stderr)
         planted = [fault for fault in planted if not fault.fills]
-    cells = measured(ways, planted, given.workers)
-    print(table(ways, planted, cells))
+    cells = measured(ways, planted, given.workers, functools.partial(print, flush=True))
+    for line in totals(ways, planted, cells):
+        print(line)
     if given.words:
         for cell, outcome in cells.items():
             print(f"\n{' / '.join(cell)}: {outcome!r}\n{outcome.words[-3000:]}")
