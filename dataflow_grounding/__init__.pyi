@@ -2,6 +2,7 @@
 
 from ._util.errors import GroundingError as GroundingError
 from ._util.version import __version__ as __version__
+from .calibration.standalone import calibrate as calibrate
 from .cli.main import as_command as as_command
 from .data.storage import FileStorage as FileStorage
 from .engine.options import RunOptions as RunOptions

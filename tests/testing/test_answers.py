@@ -330,6 +330,18 @@ def test_gemini_gets_the_same_answer_in_its_own_shape() -> None:
     assert (refused, error["error"]["status"]) == (400, "INVALID_ARGUMENT")
 
 
+def test_googles_own_client_may_write_its_base64() -> None:
+    genai = pytest.importorskip("google.genai")
+    # noise, so that both of the letters in which the alphabets differ are in it
+    drawn = Image.effect_noise((64, 64), 90)
+    with LoopbackServer(CannedAnswers("Seen."), key="g-key") as server:
+        options = genai.types.HttpOptions(base_url=server.address)
+        client = genai.Client(api_key="g-key", http_options=options)
+        reply = client.models.generate_content(model="gemini-x", contents=["What?", drawn])
+        assert reply.text == "Seen."
+        assert server.requests[0].image_sizes == ((64, 64),)
+
+
 def test_gemini_tells_a_blocked_prompt_and_a_cut_off_answer() -> None:
     rules = [on(faults.refusal(), indexes={0}), on(faults.truncated(), indexes={1})]
     with LoopbackServer(faults=rules) as server:

@@ -18,6 +18,8 @@ GEMINI_STATUS = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# The service takes both alphabets; Google's own client writes the one for addresses.
+PLAIN_BASE64 = str.maketrans("-_", "+/")
 GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
 
@@ -147,7 +149,8 @@ class Gemini:
         if not all(part.keys() & {"inlineData", "text"} for part in parts):
             raise BadRequest("* GenerateContentRequest.contents: unknown part")
         request.text = "\n".join(part["text"] for part in parts if "inlineData" not in part)
-        return [part["inlineData"]["data"] for part in parts if "inlineData" in part]
+        pictures = [part["inlineData"]["data"] for part in parts if "inlineData" in part]
+        return [picture.translate(PLAIN_BASE64) for picture in pictures]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
         """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""

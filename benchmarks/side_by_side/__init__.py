@@ -1,0 +1,1 @@
+"""Scripts as people have them, and the same with this library, under the same planted faults."""

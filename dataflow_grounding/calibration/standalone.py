@@ -1,0 +1,122 @@
+"""A model's box format found out by itself, for whoever keeps a loop of their own."""
+
+import asyncio
+import base64
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from dataflow_grounding._util.errors import EndpointRefused, GroundingError, SpecError
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.calibration.asking import calibrate as calibrate_serving
+from dataflow_grounding.calibration.choice import stated_format
+from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
+from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.tasks.request import Request
+
+Client: TypeAlias = Callable[[str, bytes], str | Awaitable[str]]
+"""A function from a prompt and a JPEG file's bytes to the text of the model's reply."""
+
+
+@dataclass(frozen=True)
+class CalibratedFormat(BoxFormat):
+    """A box format as it was measured.
+
+    Attributes:
+        sizes: The sizes of pictures for which it holds; None for all. It is there for a model that
+            counts pixels: `sizes.fitted(size)` is the size to send a picture in.
+        error_px: The mean distance of an edge, in pixels of the probe pictures.
+        requests: How many requests it took.
+    """
+
+    sizes: SizeLimits | None = None
+    error_px: float = 0.0
+    requests: int = 0
+
+
+def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFormat:
+    """Find out in which format a model writes boxes, from pictures of coloured rectangles.
+
+    It sends 6 requests, or 10 to 40 if the model counts pixels. Nothing is stored.
+
+    Args:
+        client: A function from a prompt and a JPEG file's bytes to the text of the model's reply,
+            which may be async; or a Serving.
+        max_workers: Most calls of the function at once; a Serving has its own.
+
+    Returns:
+        The format, for `read_boxes(reply, format=…)` and PhraseGrounder(box_format=format.name).
+            `format.instructions(size)` are the sentences that state it in a prompt.
+
+    Raises:
+        NoFit: The answers name no format.
+        RunStopped: The model doesn't answer; where the client raised, the message says what.
+        SpecError: There is nothing to find out, or the client returns no text.
+
+    Example:
+        >>> from dataflow_grounding import calibrate, read_boxes
+        >>> def ask(prompt: str, jpeg: bytes) -> str:
+        ...     return my_client.ask(prompt, jpeg)
+        >>> box_format = calibrate(ask)  # doctest: +SKIP
+        >>> read_boxes(reply, format=box_format, image_size=(640, 480))  # doctest: +SKIP
+    """
+    check_counts(max_workers=max_workers)
+    if isinstance(client, Serving):
+        serving = client
+    elif callable(client):
+        serving = _OneFunction(client, max_workers)
+    else:
+        raise SpecError(
+            "calibrate() takes a function of a prompt and a JPEG's bytes, or a Serving, not"
+            f" {type(client).__name__}"
+        )
+    if serving.exact_boxes:
+        raise SpecError(
+            f"{serving.model} always answers in {serving.box_format}: there is nothing to calibrate"
+        )
+    obstacles = serving.obstacles()
+    if obstacles:
+        raise SpecError("\n".join(obstacles))
+    options = RunOptions()
+    start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
+    calibration, _, _ = calibrate_serving(serving, stated_format(serving.model), start)
+    return CalibratedFormat(
+        **asdict(calibration.format),
+        sizes=calibration.limits,
+        error_px=calibration.error_px,
+        requests=calibration.requests,
+    )
+
+
+class _OneFunction(Serving):
+    """Answers with a function of the user's."""
+
+    model = "the client"
+
+    def __init__(self, client: Client, max_workers: int) -> None:
+        self._client = client
+        self.max_workers = max_workers
+
+    async def answer(self, request: Request[Any]) -> str:
+        """What the function returns. Raises EndpointRefused for whatever it raises, SpecError."""
+        [image] = request.images
+        prompt = f"{request.system}\n\n{request.text}"
+        try:
+            url = await asyncio.to_thread(image.data_url)
+            jpeg = base64.b64decode(url.partition(b",")[2])
+            reply = await asyncio.to_thread(self._client, prompt, jpeg)
+            if inspect.isawaitable(reply):
+                reply = await reply
+        except GroundingError:
+            raise
+        except Exception as error:
+            what = excerpt(f"{type(error).__name__}: {error}")
+            raise EndpointRefused(f"the client raised {what}") from None
+        if not isinstance(reply, str):
+            raise SpecError(
+                f"the client should return the reply's text, not {type(reply).__name__}"
+            )
+        return reply

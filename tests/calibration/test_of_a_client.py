@@ -1,0 +1,104 @@
+"""`calibrate()` of a client of the user's own, which is one function."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.stand_ins.probe_model import ProbeModel
+from dataflow_grounding import EmbeddedServing, GroundingError, OpenAIServing, calibrate, read_boxes
+from dataflow_grounding._util.errors import EndpointRefused, SpecError
+from dataflow_grounding.calibration.probes import NoFit
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
+
+
+def client_of(server: LoopbackServer) -> Callable[[str, bytes], str]:
+    """What people have: one function with one HTTP request in it."""
+
+    def ask(prompt: str, jpeg: bytes) -> str:
+        url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+        content = [
+            {"type": "text", "text": prompt},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]
+        body = {"model": "mine", "messages": [{"role": "user", "content": content}]}
+        request = urllib.request.Request(
+            f"{server.base_url}/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as reply:
+            return str(json.load(reply)["choices"][0]["message"]["content"])
+
+    return ask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["xyxy_1000", "yxyx_1000", "xywh_100"])
+def test_a_clients_format_is_found_out_and_reads_its_replies(name: str) -> None:
+    with LoopbackServer(ProbeModel(name)) as server:
+        found = calibrate(client_of(server))
+        assert (found.name, found.sizes) == (name, None)
+        assert found.requests == server.count()
+    numbers = found.from_pixels((10, 20, 110, 220), original=(640, 480))
+    reply = json.dumps([{"label": "cat", "box": numbers}])
+    [box] = read_boxes(reply, format=found, image_size=(640, 480)).boxes
+    assert box.bbox == pytest.approx((10, 20, 110, 220), abs=4)
+
+
+@pytest.mark.slow
+def test_an_async_client_and_a_serving_are_clients_too() -> None:
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        ask = client_of(server)
+
+        async def later(prompt: str, jpeg: bytes) -> str:
+            return await asyncio.to_thread(ask, prompt, jpeg)
+
+        assert calibrate(later).name == "yxyx_1000"
+        assert calibrate(OpenAIServing(server.base_url, "mine")).name == "yxyx_1000"
+
+
+@pytest.mark.slow
+def test_where_pixels_are_counted_the_sizes_for_which_that_holds_come_along() -> None:
+    with LoopbackServer(ProbeModel("xyxy_px")) as server:
+        found = calibrate(client_of(server))
+    assert found.scale == "px"
+    assert found.sizes is not None
+    assert found.sizes.fitted((400, 300)) == (400, 300)
+
+
+def test_what_the_client_raises_is_told_in_one_line() -> None:
+    with (
+        LoopbackServer(ProbeModel("xyxy_1000"), faults=on(faults.unauthorized())) as server,
+        pytest.raises(EndpointRefused, match="the client raised HTTPError: HTTP Error 401"),
+    ):
+        calibrate(client_of(server))
+    assert server.count() == 1
+
+
+@pytest.mark.slow
+def test_a_model_that_sees_nothing_has_no_format() -> None:
+    with (
+        LoopbackServer(CannedAnswers('{"objects": []}')) as server,
+        pytest.raises(NoFit, match="can't tell how"),
+    ):
+        calibrate(client_of(server))
+
+
+@pytest.mark.parametrize(
+    ("client", "message"),
+    [
+        ("gpt-5", "takes a function of a prompt and a JPEG's bytes, or a Serving, not str"),
+        (EmbeddedServing(), "there is nothing to calibrate"),
+        (lambda prompt, jpeg: None, "should return the reply's text, not NoneType"),
+    ],
+)
+def test_what_is_no_client_is_told(client: Callable[[str, bytes], str], message: str) -> None:
+    with pytest.raises(GroundingError, match=message) as told:
+        calibrate(client)
+    assert isinstance(told.value, SpecError)

@@ -1,0 +1,84 @@
+"""The examples of docs/only_this_part.md, each as it stands, and what the page says it prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.places.workplace import REPOSITORY
+from benchmarks.stand_ins.probe_model import ProbeModel
+from dataflow_grounding.extras.testing import LoopbackServer
+
+pytestmark = pytest.mark.slow
+
+PAGE = (REPOSITORY / "docs" / "only_this_part.md").read_text(encoding="utf-8")
+EXAMPLE = re.compile(
+    r"<!-- part: (\w+) -->\n```python\n(.*?)^```\n\n<!-- prints -->\n```text\n(.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+EXAMPLES = EXAMPLE.findall(PAGE)
+
+
+def test_the_page_has_at_least_five_parts_and_each_is_run() -> None:
+    assert len(EXAMPLES) == PAGE.count("```python") >= 5
+
+
+@pytest.mark.parametrize(
+    ("script", "printed"), [e[1:] for e in EXAMPLES], ids=[e[0] for e in EXAMPLES]
+)
+def test_an_example_prints_what_the_page_says(tmp_path: Path, script: str, printed: str) -> None:
+    shutil.copytree(REPOSITORY / "example_data", tmp_path / "example_data")
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    with LoopbackServer(ProbeModel("yxyx_1000"), key="sk-mine") as server:
+        environment = {
+            **os.environ,
+            "DF_BASE_URL": server.base_url,
+            "DF_MODEL": "mine",
+            "DF_API_KEY": "sk-mine",
+            "HOME": str(tmp_path),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
+
+
+def test_reading_a_reply_takes_two_lines() -> None:
+    [script] = [text for name, text, _ in EXAMPLES if name == "boxes"]
+    assert len(re.findall(r"^.*read_boxes.*$", script, re.MULTILINE)) == 2
+
+
+def test_an_iterator_is_grounded_one_record_at_a_time(tmp_path: Path) -> None:
+    from dataflow_grounding import OpenAIServing, PhraseGrounder
+
+    picture = str(REPOSITORY / "example_data" / "images" / "cat.jpg")
+    asked = []
+
+    def records() -> object:
+        for number in range(3):
+            asked.append(number)
+            yield {"image_path": picture, "expressions": [f"cat {number}"]}
+
+    with LoopbackServer(ProbeModel("xyxy_px")) as server:
+        serving = OpenAIServing(server.base_url, "mine", box_format="xyxy_px@sent")
+        grounder = PhraseGrounder(serving, check_every=None)
+        grounded = map(grounder, records())
+        first = next(grounded)
+        assert (asked, server.count()) == ([0], 1)
+        assert first["expressions"][0]["status"] == "grounded"
+        assert len(list(grounded)) == 2
+    assert not list(tmp_path.iterdir())

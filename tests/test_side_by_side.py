@@ -1,0 +1,79 @@
+"""`benchmarks.side_by_side`: what scripts as people have them lose, and what ours do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.places.workplace import REPOSITORY
+from benchmarks.side_by_side.__main__ import WHOSE, measured
+from benchmarks.side_by_side.planted import BEYOND, NO_FAULT, PLANTED, Planted
+from benchmarks.side_by_side.trial import SCRIPTS, WAYS, Way, can_mount, trial
+
+PAGE = (REPOSITORY / "docs" / "side_by_side.md").read_text(encoding="utf-8")
+MOST_LINES = 10
+MOST_OF_THEIRS = 5
+MOST_LOST_OF_OURS = 1
+
+
+def code_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def in_table(fault: Planted) -> list[str]:
+    """The page's cells of a fault: theirs and ours of each way."""
+    [row] = re.findall(rf"^\| {re.escape(fault.name)} \|(.*)\|$", PAGE, re.MULTILINE)
+    return [cell.strip() for cell in row.split("|")]
+
+
+def test_there_are_fifteen_faults_and_five_ways_with_two_scripts_each() -> None:
+    assert (len(PLANTED), len(WAYS)) == (15, 5)
+    for whose in WHOSE:
+        names = {path.stem for path in (SCRIPTS / whose).glob("*.py")}
+        assert names == {way.name for way in WAYS}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_ours_is_short_and_stands_on_the_page_as_it_runs(way: Way) -> None:
+    script = SCRIPTS / "ours" / f"{way.name}.py"
+    assert len(code_lines(script)) <= MOST_LINES
+    assert f"```python\n{script.read_text(encoding='utf-8')}```" in PAGE
+
+
+def test_the_page_has_a_row_for_each_fault() -> None:
+    for fault in [NO_FAULT, *PLANTED, *BEYOND]:
+        assert len(in_table(fault)) == len(WHOSE) * len(WAYS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_each_way_holds_and_loses_what_the_page_says(way: Way) -> None:
+    planted = [fault for fault in (NO_FAULT, *PLANTED, *BEYOND) if can_mount() or not fault.fills]
+    cells = measured([way], planted, workers=2)
+    place = WHOSE and len(WHOSE) * WAYS.index(way)
+    counts = dict.fromkeys(WHOSE, 0)
+    for fault in planted:
+        on_page = in_table(fault)[place : place + len(WHOSE)]
+        for whose, cell in zip(WHOSE, on_page, strict=True):
+            outcome = cells[fault.name, way.name, whose]
+            assert outcome.held == (cell in ("held", "told")), (fault.name, whose, outcome)
+            counts[whose] += outcome.held and fault in PLANTED
+    assert cells[NO_FAULT.name, way.name, "theirs"].held
+    assert cells[NO_FAULT.name, way.name, "ours"].held
+    assert counts["theirs"] <= MOST_OF_THEIRS
+    counted = [fault for fault in planted if fault in PLANTED]
+    assert counts["ours"] >= len(counted) - MOST_LOST_OF_OURS
+
+
+@pytest.mark.slow
+def test_a_trial_sees_what_is_wrong_what_is_lost_and_what_is_paid_twice() -> None:
+    named = {fault.name: fault for fault in PLANTED}
+    by_name = {way.name: way for way in WAYS}
+    wrong = trial(by_name["tao_step"], "theirs", named["empty answer"])
+    assert (wrong.wrong, wrong.lost, wrong.twice, wrong.codes) == (1, 0, 0, (0, 0))
+    lost = trial(by_name["qwen_cookbook"], "theirs", named["thinking aloud"])
+    assert (lost.wrong, lost.lost, lost.codes) == (0, 24, (1, 1))
+    twice = trial(by_name["from_vlm"], "theirs", named["key revoked"])
+    assert (twice.wrong, twice.lost, twice.twice, twice.codes) == (0, 0, 12, (1, 0))
