@@ -32,6 +32,7 @@ from dataflow_grounding.serving import OpenAIServing, Serving
 TOLD = 3  # of the colours in a picture
 CARELESS = 0.3  # of the phrases that the model makes up, which are there
 MOST_FALSE = 0.005
+CHANGES = ("attribute", "relation", "number", "noun")
 NUMBERS = {"one": 1, "two": 2, "three": 3}
 RELATIONS = ("left of", "right of", "above", "below")
 OTHER_NOUNS = ("ball", "cone", "star", "cup")
@@ -55,7 +56,7 @@ class PhrasingModel(ErringModel):
 
     def __init__(
         self,
-        errors: Errors = Errors(),
+        errors: Errors,
         *,
         careless: float = 0.0,
         box_format: str = "xyxy_1000",
@@ -72,11 +73,10 @@ class PhrasingModel(ErringModel):
         scene = self._looked_at(request)
         chance = self._chance("negatives", scene.name)
         negatives: list[dict[str, Any]] = []
-        while len(negatives) < request.input["count"]:
-            change = ("attribute", "relation", "number", "noun")[len(negatives) % 4]
-            is_there = chance.random() < self._careless
-            made = [item for item in negatives if item["change"] == change]
-            negatives.append(self._made_up(request, scene, change, is_there, made, chance))
+        for number in range(len(CHANGES) * request.input["count"]):
+            if len(negatives) < request.input["count"]:
+                change = CHANGES[number % len(CHANGES)]
+                negatives += self._made_up(request, scene, change, negatives, chance)
         return {"negatives": negatives}
 
     def _made_up(
@@ -84,11 +84,10 @@ class PhrasingModel(ErringModel):
         request: ReceivedRequest,
         scene: Scene,
         change: str,
-        is_there: bool,
         made: Sequence[dict[str, Any]],
         chance: random.Random,
-    ) -> dict[str, Any]:
-        """A phrase with one change that is there or not, if there is such a one, none of `made`."""
+    ) -> list[dict[str, Any]]:
+        """A phrase with such a change, none of those `made`; nothing where there is none."""
         own = [phrase["text"] for phrase in request.input["phrases"]]
         taken = [*own, *(item["text"] for item in made)]
         ways = []
@@ -96,8 +95,11 @@ class PhrasingModel(ErringModel):
             for text in _changed(color_of(phrase), own, change):
                 if text not in taken:
                     ways.append({"id": phrase["id"], "change": change, "text": text})
+        if not ways:
+            return []
+        is_there = chance.random() < self._careless
         wanted = [way for way in ways if bool(self.meant(way, scene)) is is_there]
-        return chance.choice(wanted or ways)
+        return [chance.choice(wanted or ways)]
 
     def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
         """The things that a phrase names, number and relation as it says."""

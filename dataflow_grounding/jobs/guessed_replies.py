@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.tasks import Request
-from dataflow_grounding.tasks.negatives import MOST_CHARACTERS
+from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS
 
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
@@ -124,7 +124,8 @@ def _negatives(request: Request[Any]) -> Any:
     for number in range(request.input["count"]):
         phrase = phrases[number % len(phrases)]
         text = f"{phrase['text'][: MOST_CHARACTERS // 2]} no. {number + 1}"
-        negatives.append({"id": phrase["id"], "change": "number", "text": text})
+        change = CHANGES[number % len(CHANGES)]
+        negatives.append({"id": phrase["id"], "change": change, "text": text})
     return {"negatives": negatives}
 
 

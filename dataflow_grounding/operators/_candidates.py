@@ -21,6 +21,9 @@ from dataflow_grounding.tasks.negatives import Changed
 COLUMN = "negative_candidates"
 """Phrases that were made up and aren't, or not yet, known to be absent."""
 
+BEYOND_A_CROP = ("relation", "number")
+"""What of a phrase a crop of one thing can't tell."""
+
 OTHER_IMAGE = "other_image"
 """The `change` of a phrase that is another image's."""
 
@@ -41,8 +44,11 @@ def candidates_of(
         from_id = own[place]["expression_id"]
         row = {"text": text, "change": change, "changed_from": from_id}
         by_change.setdefault(change, []).append(row)
-    if others:
-        by_change[OTHER_IMAGE] = [{"text": text, "change": OTHER_IMAGE} for text in others]
+    made = {class_key(answer.text) for answer in changed}
+    for text in others:
+        if class_key(text) not in made:
+            row = {"text": text, "change": OTHER_IMAGE}
+            by_change.setdefault(OTHER_IMAGE, []).append(row)
     rows = []
     for turn in zip_longest(*by_change.values()):
         rows += [row for row in turn if row is not None]

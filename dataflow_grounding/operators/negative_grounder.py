@@ -5,7 +5,7 @@ from typing import Any
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._candidates import COLUMN
+from dataflow_grounding.operators._candidates import BEYOND_A_CROP, COLUMN
 from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator, with_bbox_ids
@@ -19,7 +19,8 @@ class NegativeGrounder(BoxOperator):
 
     A box is no evidence that a phrase is there, as most models box whatever they are asked for; and
     that there is none is no evidence that it isn't. A candidate without a box gets that of the
-    whole image: then the judge says whether its thing is anywhere in there.
+    whole image, where the judge says whether its thing is anywhere in there. So does one whose
+    relation or number was changed, of which crops tell nothing.
 
     Args:
         serving: The model that finds boxes.
@@ -60,6 +61,8 @@ class NegativeGrounder(BoxOperator):
             except RecordError as error:
                 return Partial({**facts, self.keys.output: []}, error)
             for candidate, answer in zip(batch, answers, strict=True):
-                instances = with_bbox_ids(candidate, answer.instances or [whole])
-                grounded.append({**candidate, "instances": instances})
+                found = list(answer.instances)
+                if not found or candidate.get("change") in BEYOND_A_CROP:
+                    found.append(whole)
+                grounded.append({**candidate, "instances": with_bbox_ids(candidate, found)})
         return {**facts, self.keys.output: grounded}
