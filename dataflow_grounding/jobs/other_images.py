@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any
 
 from dataflow_grounding._util.extensions import extension
+from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.classes import class_key
 
 LOOKED_AT = 300  # first rows; with more of them the phrases of the earlier ones would change
@@ -31,9 +32,7 @@ def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
     """The types of the regions of the first records, each once."""
     types = []
     for record in islice(records, LOOKED_AT):
-        regions = record.get("regions")
-        for region in regions if isinstance(regions, list) else []:
-            types.append(region.get("type") if isinstance(region, Mapping) else None)
+        types += types_of(record)
     return different(types)
 
 

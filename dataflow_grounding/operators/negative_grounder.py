@@ -5,6 +5,7 @@ from typing import Any
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.operators._box_groups import WHOLE
 from dataflow_grounding.operators._candidates import BEYOND_A_CROP, COLUMN
 from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
@@ -52,7 +53,7 @@ class NegativeGrounder(BoxOperator):
         candidates = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         facts = facts_of(record, image, ask, self.serving)
-        whole: dict[str, Any] = {"bbox": [0, 0, *image.size], "whole_picture": True}
+        whole: dict[str, Any] = {"bbox": [0, 0, *image.size], WHOLE: True}
         grounded = []
         for batch in batched(candidates, PHRASES_AT_ONCE):
             texts = [candidate["text"] for candidate in batch]

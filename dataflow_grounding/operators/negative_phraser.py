@@ -1,8 +1,9 @@
 """Operator: phrases that are almost right for an image, and of other images; not yet checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import Expression
@@ -87,11 +88,8 @@ class NegativePhraser(Operator):
     def _told(self, record: Record) -> list[str]:
         """All that is said of the image: its phrases, its regions' types, its caption."""
         told = [item["text"] for item in read_expressions(record, self.keys.expressions)]
-        regions = record.get(self.keys.regions)
-        for region in regions if isinstance(regions, list) else []:
-            if isinstance(region, Mapping):
-                told.append(str(region.get("type") or ""))
-        return [*told, str(record.get(self.keys.caption) or "")]
+        types = types_of(record, self.keys.regions)
+        return [*told, *types, str(record.get(self.keys.caption) or "")]
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the candidates: each with its `text`, `change`, `changed_from` and `source`.
