@@ -4,8 +4,8 @@ Nothing is asked here.
 """
 
 import hashlib
+import itertools
 from collections.abc import Collection, Sequence
-from itertools import zip_longest
 from typing import Any
 
 from dataflow_grounding.data.classes import class_key
@@ -35,7 +35,7 @@ def candidates_of(
 
     Args:
         record: Their record.
-        own: The expressions that were changed.
+        own: Its expressions; the places of the changed ones are those in here.
         changed: What they were changed to.
         others: Phrases of other images.
     """
@@ -50,19 +50,32 @@ def candidates_of(
             row = {"text": text, "change": OTHER_IMAGE}
             by_change.setdefault(OTHER_IMAGE, []).append(row)
     rows = []
-    for turn in zip_longest(*by_change.values()):
+    for turn in itertools.zip_longest(*by_change.values()):
         rows += [row for row in turn if row is not None]
+    taken = {expression["expression_id"] for expression in own}
+    number = 0
     candidates = []
-    for number, row in enumerate(rows):
+    for row in rows:
+        while f"{record.unique_id}#n{number}" in taken:
+            number += 1
         own_id = f"{record.unique_id}#n{number}"
+        taken.add(own_id)
         candidates.append({"expression_id": own_id, "source": NEGATIVE, **row, "instances": []})
     return candidates
 
 
-def not_among(phrases: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
-    """The changed phrases that are none of these phrases, in capitals or not."""
-    keys = {class_key(phrase) for phrase in phrases}
-    return [answer for answer in changed if class_key(answer.text) not in keys]
+def not_told(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
+    """The changed phrases that stand in nothing that is said of the image.
+
+    What is in its caption is there, though nobody boxed it.
+    """
+    texts = [class_key(text) for text in told]
+    return [answer for answer in changed if not _stands_in(texts, class_key(answer.text))]
+
+
+def _stands_in(texts: Collection[str], key: str) -> bool:
+    """Whether any of the texts holds these words."""
+    return any(key in text for text in texts)
 
 
 def of_other_images(
@@ -83,7 +96,7 @@ def of_other_images(
     ranked = []
     for phrase in phrases:
         key = class_key(phrase)
-        if not any(key in text for text in texts):
+        if not _stands_in(texts, key):
             digest = hashlib.sha256(f"{record.unique_id}\0{key}".encode()).digest()
             ranked.append((digest, phrase))
     return [phrase for _, phrase in sorted(ranked)[:count]]

@@ -1,11 +1,7 @@
 """Operator: a judge's word on phrases that may be absent, and on where they would be."""
 
-from collections.abc import Mapping
-
-from dataflow_grounding.data.records import Record, Update, read_expressions
-from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._candidates import COLUMN
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
@@ -48,12 +44,3 @@ class NegativeChecker(BoxChecker):
         check_every: int | None = JUDGE_EVERY,
     ) -> None:
         super().__init__(serving, decides=False, box_format=box_format, check_every=check_every)
-
-    def update_of(
-        self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
-    ) -> Update:
-        """The record's candidates with what was said; of the record itself it says nothing."""
-        candidates = read_expressions(record, self.keys.expressions)
-        for place, candidate in checked.items():
-            candidates[place] = candidate
-        return {**facts_of(record, image, ask, self.serving), self.keys.output: candidates}

@@ -10,7 +10,7 @@ from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._candidates import (
     COLUMN,
     candidates_of,
-    not_among,
+    not_told,
     of_other_images,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
@@ -72,18 +72,12 @@ class NegativePhraser(Operator):
 
     def asks(self, record: Record) -> bool:
         """Whether a record has expressions with boxes, and fewer negatives than it is to have."""
-        return bool(self._lacking(record) and self._grounded(record))
-
-    def _lacking(self, record: Record) -> int:
-        """How many negatives a record still lacks."""
-        there = filter(is_negative, read_expressions(record, self.keys.expressions))
-        return max(0, self.count - len(list(there)))
-
-    def _grounded(self, record: Record) -> list[Expression]:
-        """The record's expressions that can be changed."""
         expressions = read_expressions(record, self.keys.expressions)
-        grounded = [expression for expression in expressions if expression["instances"]]
-        return grounded[:MOST_CHANGED]
+        return bool(self._lacking(expressions) and _places_with_boxes(expressions))
+
+    def _lacking(self, expressions: Sequence[Expression]) -> int:
+        """How many negatives a record with these expressions still lacks."""
+        return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     def _told(self, record: Record) -> list[str]:
         """All that is said of the image: its phrases, its regions' types, its caption."""
@@ -96,19 +90,27 @@ class NegativePhraser(Operator):
 
         Partial where they can't be had: the record goes on without.
         """
-        own = self._grounded(record)
+        own = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         told = self._told(record)
-        wanted = SPARE * self._lacking(record)
+        wanted = SPARE * self._lacking(own)
         others = of_other_images(record, self.phrases, -(-wanted // SHARE_OF_OTHERS), told)
+        places = _places_with_boxes(own)
         changed: list[Changed] = []
         failed: RecordError | None = None
-        if own and wanted:
-            texts = [expression["text"] for expression in own]
+        if places and wanted:
+            texts = [own[place]["text"] for place in places]
             try:
                 changed = await ask(negative_phrases(image, texts, wanted - len(others)))
             except RecordError as error:
                 failed = error
-        candidates = candidates_of(record, own, not_among(told, changed), others)
+        of_record = [answer._replace(place=places[answer.place]) for answer in changed]
+        candidates = candidates_of(record, own, not_told(told, of_record), others)
         update = {**facts_of(record, image, ask, self.serving), self.keys.candidates: candidates}
         return Partial(update, failed) if failed else update
+
+
+def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
+    """The places of the expressions that can be changed."""
+    places = [place for place, item in enumerate(expressions) if item["instances"]]
+    return places[:MOST_CHANGED]

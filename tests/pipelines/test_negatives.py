@@ -13,8 +13,15 @@ from benchmarks.places.referring_place import ReferringPlace, kitti
 from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import Errors, about_probes
-from benchmarks.stand_ins.negative_quality import PhrasingModel, is_there
+from benchmarks.stand_ins.negative_quality import (
+    PhrasingModel,
+    is_there,
+    steps_of,
+    with_some_told,
+)
+from dataflow_grounding import NegativePhraser
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.serving import OpenAIServing
 
 PICTURES = 4
 ERRORS = Errors(absent=0.9)
@@ -86,11 +93,13 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
         for item in kept:
             assert (item["status"], item["instances"], item["verified"]) == ("none", [], True)
             assert not is_there(item["text"], truth)
+            assert not {"rejected", "doubtful"} & set(item)
             assert item["verification"]["there"] is False
             assert (item.get("changed_from") in own) is (item["change"] != "other_image")
             changes.add(item["change"])
         for candidate in record["negative_candidates"]:
             assert candidate["reason"]
+            assert candidate["text"] not in record["caption"]
             there += is_there(candidate["text"], truth)
         ids = [item["expression_id"] for item in record["expressions"]]
         assert len(set(ids)) == len(ids)
@@ -228,6 +237,40 @@ def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_o
         chosen.append(others)
     assert any(chosen[0])
     assert chosen[0] == chosen[1]
+
+
+def test_an_image_that_has_negatives_gets_no_more_than_it_lacks(
+    place: Workplace, gold: list[dict[str, Any]]
+) -> None:
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        counts = []
+        records: Any = with_some_told(gold)
+        for count in (1, 3, 3):
+            for step in steps_of(serving, count, ["the cyan box", "a dog"]):
+                records = step(records)
+            assert not records.failures
+            counts.append([len(negatives_of(record)) for record in records])
+            for record in records:
+                texts = [item["text"] for item in record["expressions"]]
+                assert len(set(texts)) == len(texts)
+                ids = [item["expression_id"] for item in record["expressions"]]
+                assert len(set(ids)) == len(ids)
+        sent = server.count()
+        assert NegativePhraser(serving, 3)(records)[0]["negative_candidates"] == []
+        assert server.count() == sent
+    assert [sum(of_each) for of_each in counts] == [PICTURES, 3 * PICTURES, 3 * PICTURES]
+
+
+def test_classes_keep_their_table(place: Workplace) -> None:
+    classes = ["the red box", "the blue box"]
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "data.classes": classes}
+        done = place.run(**settings)
+    assert done.code == 0, done
+    assert any(len(negatives_of(record)) > len(classes) for record in place.annotations())
+    assert {row["class"] for row in done.summary["classes"]} == set(classes)
 
 
 def test_a_detectors_boxes_may_have_negatives_too(
