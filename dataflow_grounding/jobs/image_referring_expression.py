@@ -274,7 +274,7 @@ def _made(all_steps: list[Step], numbers: list[int]) -> Made:
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:
-        if step.storage.operator_step != CHECK:
+        if step.storage.operator_step < CHECK:  # those from it on change what is there
             columns.update(step.operator.writes().values())
     return Made(sorted(columns - {"regions"}), [step.label for step in steps])
 
