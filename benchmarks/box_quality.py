@@ -3,10 +3,11 @@ mistakes things.
 
     python -m benchmarks.box_quality [--pictures 40] [--seed 0] [--part NAME]
 
-Four parts: errors that differ between answers (`noise`), errors that repeat, above all boxes of
+Five parts: errors that differ between answers (`noise`), errors that repeat, above all boxes of
 what isn't there, and a judge's check of them (`checks`; benchmarks/stand_ins/check_quality), a
-detector's boxes verified (`proposals`; benchmarks/stand_ins/proposal_quality), and models that
-count pixels (`frames`; benchmarks/pixel_frames).
+detector's boxes verified (`proposals`; benchmarks/stand_ins/proposal_quality), phrases made up that
+should be absent (`negatives`; benchmarks/stand_ins/negative_quality), and models that count pixels
+(`frames`; benchmarks/pixel_frames).
 
 The model looks at the picture that it is sent: edges are off by a share of that picture's side
 (standard deviation), so that small things profit from an enlarged part. Precision and recall are at
@@ -25,10 +26,12 @@ from typing import Any
 from benchmarks.pixel_frames import missed
 from benchmarks.stand_ins.box_scores import SIZE, measure
 from benchmarks.stand_ins.check_quality import Table
+from benchmarks.stand_ins.negative_quality import print_negatives
 from benchmarks.stand_ins.proposal_quality import print_proposals
 from benchmarks.stand_ins.seeing_model import COLORS, SeeingModel, draw
 from dataflow_grounding.boxes.geometry import Bbox
 
+PARTS = ("noise", "checks", "proposals", "negatives", "frames")
 WAYS: dict[str, dict[str, Any]] = {
     "1 sample": {},
     "3 samples": {"samples": 3},
@@ -121,7 +124,7 @@ def main() -> int:
     parser.add_argument("--missing", type=float, default=0.1)
     parser.add_argument("--mislabelled", type=float, default=0.08)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--part", choices=("noise", "checks", "proposals", "frames"), default=None)
+    parser.add_argument("--part", choices=PARTS, default=None)
     parser.add_argument("--absent", type=float, nargs="+", default=[0.0, 0.3, 0.9])
     parser.add_argument("--judge", type=float, nargs="+", default=[0.85, 0.90, 0.92, 0.94])
     parser.add_argument("--errors", nargs="+", default=["shared", "independent"])
@@ -133,6 +136,9 @@ def main() -> int:
     if given.part in (None, "proposals"):
         with tempfile.TemporaryDirectory() as folder:
             print_proposals(4 * given.pictures, given.seed, given.judge, Path(folder))
+    if given.part in (None, "negatives"):
+        with tempfile.TemporaryDirectory() as folder:
+            print_negatives(4 * given.pictures, given.seed, given.judge, Path(folder))
     if given.part in (None, "frames"):
         print(
             "\nModels that count pixels, behind servers that reduce pictures; goal: 95% of the"

@@ -25,6 +25,10 @@ from .operators import DoubleChecker as DoubleChecker
 from .operators import ExpressionExtractor as ExpressionExtractor
 from .operators import Merger as Merger
 from .operators import MissingFinder as MissingFinder
+from .operators import NegativeChecker as NegativeChecker
+from .operators import NegativeGrounder as NegativeGrounder
+from .operators import NegativeJudge as NegativeJudge
+from .operators import NegativePhraser as NegativePhraser
 from .operators import Operator as Operator
 from .operators import PhraseGrounder as PhraseGrounder
 from .operators import PhraseLister as PhraseLister

@@ -61,12 +61,11 @@ class Scene:
     things: Things
     name: str
 
-    def others(self, color: str) -> list[Bbox]:
-        """The things of other colours, always in the same order."""
+    def others(self, meant: list[Bbox]) -> list[Bbox]:
+        """The things that aren't meant, always in the same order."""
         boxes = []
         for name in sorted(self.things):
-            if name != color:
-                boxes += self.things[name]
+            boxes += [box for box in self.things[name] if box not in meant]
         return boxes
 
 
@@ -114,6 +113,10 @@ class ErringModel:
             self._scenes[digest] = scene_of(pictures_in(request)[0], about_probes(request))
         return self._scenes[digest]
 
+    def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
+        """The things that a phrase names."""
+        return scene.things.get(color_of(phrase), [])
+
     # Grounding
 
     def _objects(self, request: ReceivedRequest, scene: Scene) -> list[dict[str, Any]]:
@@ -121,7 +124,7 @@ class ErringModel:
         objects = []
         for phrase in request.input["phrases"]:
             if about_probes(request):
-                boxes = scene.things.get(color_of(phrase), [])
+                boxes = self.meant(phrase, scene)
             else:
                 boxes = self._grounded(request.task, phrase, scene)
             for bbox in boxes:
@@ -135,16 +138,16 @@ class ErringModel:
 
     def _grounded(self, task: str, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
         """The boxes of a phrase, right ones and wrong ones."""
-        color = color_of(phrase)
-        others = scene.others(color)
-        if color not in scene.things:
+        meant = self.meant(phrase, scene)
+        others = scene.others(meant)
+        if not meant:
             # whether it is made up depends on the phrase and the scene, however it is asked for
             chance = self._chance("absent", scene.name, phrase["text"])
             if others and chance.random() < self._errors.absent:
                 return [self._noisy(chance.choice(others), scene.size, chance)]
             return []
         boxes = []
-        for number, bbox in enumerate(scene.things[color]):
+        for number, bbox in enumerate(meant):
             chance = self._chance(task, scene.name, phrase["text"], number)
             if chance.random() < self._errors.missing:
                 continue
@@ -167,7 +170,7 @@ class ErringModel:
 
     def _presence(self, phrase: dict[str, Any], scene: Scene) -> dict[str, Any]:
         """Whether a phrase's thing is there, and how many."""
-        count = len(scene.things.get(color_of(phrase), []))
+        count = len(self.meant(phrase, scene))
         is_right = self._answers_right("presence", scene.name, phrase["text"])
         if not is_right:
             count = 0 if count else 1
@@ -176,7 +179,7 @@ class ErringModel:
     def _verdict(self, box: dict[str, Any], scene: Scene) -> dict[str, Any]:
         """Right, loose, part, other or nothing, of a numbered box."""
         bbox = self._in_pixels(box, scene.size)
-        truth = truth_of(bbox, color_of(box), scene)
+        truth = truth_of(bbox, self.meant(box, scene), scene)
         about = (scene.name, box["text"], [round(edge / 40) for edge in bbox])
         if not self._answers_right("verdict", *about):
             return {"id": box["id"], "verdict": "right" if truth in WRONG else "other"}
@@ -190,8 +193,7 @@ class ErringModel:
         """Whether the thing in the middle of a crop is the phrase's."""
         x1, y1, x2, y2 = self._in_pixels(crop, scene.size)
         middle = ((x1 + x2) / 2, (y1 + y2) / 2)
-        boxes = scene.things.get(color_of(crop), [])
-        is_it = any(b[0] <= middle[0] <= b[2] and b[1] <= middle[1] <= b[3] for b in boxes)
+        is_it = any(holds(box, middle) for box in self.meant(crop, scene))
         if not self._answers_right("crop", sheet, crop["id"], crop["text"]):
             is_it = not is_it
         return {"id": crop["id"], "answer": "yes" if is_it else "no"}
@@ -223,9 +225,9 @@ class ErringModel:
 WRONG = ("other", "nothing")
 
 
-def truth_of(bbox: Bbox, color: str, scene: Scene) -> str:
-    """What a careful judge says of a box that is said to be of a colour."""
-    for thing in scene.things.get(color, []):
+def truth_of(bbox: Bbox, meant: list[Bbox], scene: Scene) -> str:
+    """What a careful judge says of a box that is said to be of the things that are meant."""
+    for thing in meant:
         if iou(bbox, thing) >= 0.5:
             return "right"
         common = area(intersection(bbox, thing))
@@ -233,9 +235,14 @@ def truth_of(bbox: Bbox, color: str, scene: Scene) -> str:
             return "loose"
         if common > 0.8 * area(bbox):
             return "part"
-    if any(iou(bbox, other) > 0.1 for other in scene.others(color)):
+    if any(iou(bbox, other) > 0.1 for other in scene.others(meant)):
         return "other"
     return "nothing"
+
+
+def holds(bbox: Bbox, point: tuple[float, float]) -> bool:
+    """Whether a point is within a box."""
+    return bbox[0] <= point[0] <= bbox[2] and bbox[1] <= point[1] <= bbox[3]
 
 
 def color_of(phrase: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import in_columns
 from dataflow_grounding.boxes.geometry import area, box_of
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import is_box
+from dataflow_grounding.data.records import is_box, is_negative
 
 # of a class in a picture
 _LOOKED_FOR = 1
@@ -82,6 +82,8 @@ class ClassTable:
         """Count the expressions of a row of a picture; such as are no objects state no class."""
         digest = 0
         for expression in expressions:
+            if isinstance(expression, Mapping) and is_negative(expression):
+                continue  # it was made up, and states no class
             name = expression.get("class") if isinstance(expression, Mapping) else None
             if not isinstance(name, str):
                 self._without_class += 1

@@ -59,6 +59,24 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
     return regions
 
 
+def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
+    """The types that a record's regions state; a region that can't be read states none.
+
+    Example:
+        >>> types_of({"regions": [{"type": "car"}, {"type": None}, 7]})
+        ['car']
+    """
+    regions = record.get(key)
+    if not isinstance(regions, list):
+        return []
+    types = []
+    for region in regions:
+        kind = region.get("type") if isinstance(region, Mapping) else None
+        if isinstance(kind, str) and kind.strip():
+            types.append(kind)
+    return types
+
+
 def instances_on(
     places: Sequence[int],
     regions: Sequence[Mapping[str, Any]],

@@ -34,6 +34,9 @@ BROKEN_ROW = "_broken_row"
 # `json.dumps` would make one anew each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
+NEGATIVE = "negative"
+"""The `source` of expressions that were made up to be absent from their image."""
+
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 REGIONS = "regions"
 VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
@@ -318,6 +321,11 @@ def is_settled(expression: Mapping[str, Any]) -> bool:
     if not expression.get("reviewed_by") or expression.get("verified") is not True:
         return False
     return bool(expression.get("instances")) or expression.get("status") == "none"
+
+
+def is_negative(expression: Mapping[str, Any]) -> bool:
+    """Whether it was made up to be absent from its image."""
+    return expression.get("source") == NEGATIVE
 
 
 def is_number(value: Any) -> bool:

@@ -113,11 +113,13 @@ def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
 class MarkedImage(Image):
     """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1.
 
-    The method is Set-of-Mark (Yang et al. 2023).
+    The method is Set-of-Mark (Yang et al. 2023). Those at the places in `without` have a number
+    that isn't drawn, and no outline.
     """
 
     boxes: tuple[Bbox, ...]
     outlined: bool = True
+    without: tuple[int, ...] = ()
     as_is = False  # the file has no marks
 
     @property
@@ -126,7 +128,8 @@ class MarkedImage(Image):
         drawn = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
         width, height = self.sent_size
         tags = "" if self.outlined else "tags"
-        return f"{self.facts.digest}>{width}x{height}+{tags}{drawn}"
+        without = f"-{self.without}" if self.without else ""
+        return f"{self.facts.digest}>{width}x{height}+{tags}{drawn}{without}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
         """Have at hand what was drawn elsewhere with the same marks.
@@ -142,7 +145,11 @@ class MarkedImage(Image):
 
         x, y = (sent / full for sent, full in zip(self.sent_size, self.shown_size, strict=True))
         boxes = [(b[0] * x, b[1] * y, b[2] * x, b[3] * y) for b in self.boxes]
-        return draw_marks(super().as_sent(data), numbered_marks(boxes, self.outlined))
+        marks = []
+        for place, mark in enumerate(numbered_marks(boxes, self.outlined)):
+            if place not in self.without:
+                marks.append(mark)
+        return draw_marks(super().as_sent(data), marks)
 
 
 def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
@@ -152,6 +159,10 @@ def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
     return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 
-def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:
-    """The image with marks on these boxes."""
-    return MarkedImage(image.path, image.facts, image.limits, tuple(boxes), outlined)
+def marked(
+    image: Image, boxes: Sequence[Bbox], *, outlined: bool = True, without: Sequence[int] = ()
+) -> MarkedImage:
+    """The image with marks on these boxes, but for those at the places in `without`."""
+    return MarkedImage(
+        image.path, image.facts, image.limits, tuple(boxes), outlined, tuple(without)
+    )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS
 
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
@@ -67,6 +68,8 @@ def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
         reply = _expressions(str(request.input["caption"]))
     elif request.task == "box_check":
         reply = _all_right(request)
+    elif request.task == "negative_phrases":
+        reply = _negatives(request)
     elif request.task in ("phrase_grounding", "missing_boxes"):
         reply = _objects(request, box_format)
     else:
@@ -112,6 +115,18 @@ def _all_right(request: Request[Any]) -> Any:
         presences.append({"id": phrase["id"], "there": count > 0, "count": count})
     verdicts = [{"id": box["id"], "verdict": "right", "reason": ""} for box in boxes]
     return {"phrases": presences, "boxes": verdicts}
+
+
+def _negatives(request: Request[Any]) -> Any:
+    """As many changed phrases as are asked for."""
+    phrases = request.input["phrases"]
+    negatives = []
+    for number in range(request.input["count"]):
+        phrase = phrases[number % len(phrases)]
+        text = f"{phrase['text'][: MOST_CHARACTERS // 2]} no. {number + 1}"
+        change = CHANGES[number % len(CHANGES)]
+        negatives.append({"id": phrase["id"], "change": change, "text": text})
+    return {"negatives": negatives}
 
 
 def _objects(request: Request[Any], box_format: BoxFormat) -> Any:

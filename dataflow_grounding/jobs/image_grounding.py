@@ -7,15 +7,18 @@ from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import required
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline, ProposalPipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import MOST_NEGATIVES
 
 GROUND = 1  # the step after which further ones may look at the boxes again
 
@@ -30,6 +33,7 @@ class GroundingWorkflow(WorkflowBlock):
     verify: Literal["none", "reground"] = "none"
     check: bool | Literal["fast"] = False
     contradictions: bool = False
+    negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
 
 
@@ -80,9 +84,12 @@ class ImageGroundingBlock(PipelineBlock):
     @property
     def vlms(self) -> list[VlmBlock]:
         """With that of the judge, if another is to check."""
+        if self.vlm.check is None:
+            return [self.vlm]
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
-        is_judged = self.workflow.check or (data is not None and data.proposals)
-        if self.vlm.check is None or not is_judged:
+        has_proposals = data is not None and bool(data.proposals)
+        has_negatives = self.workflow.negatives > 0
+        if not (self.workflow.check or has_negatives or has_proposals):
             return [self.vlm]
         return [self.vlm, judge_block(self.vlm, self.vlm.check)]
 
@@ -134,6 +141,7 @@ class ImageGroundingJob(RowsJob):
         "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
         "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
         "contradictions": "Do the words of expressions with a contradiction really not fit?",
+        "negative_judgement": "Are the expressions with source: negative absent from their images?",
         "missing_search": "Are the instances with found_by things that had been missed?",
         "crop_judgement": (
             "Are the boxes under rejected wrong, and those with verified: true right?"
@@ -154,11 +162,32 @@ class ImageGroundingJob(RowsJob):
         if block.data.proposals:
             _refuse_beside_proposals(block.workflow)
             return ProposalPipeline(
-                storage, self.serving, judge=judge, merge_iou=block.workflow.merge_iou
+                storage,
+                self.serving,
+                judge=judge,
+                contradictions=block.workflow.contradictions,
+                negatives=block.workflow.negatives,
+                merge_iou=block.workflow.merge_iou,
             ).steps()
         return ImageGroundingPipeline(
-            storage, self.serving, classes=self._stated_classes(), judge=judge, **settings
+            storage,
+            self.serving,
+            classes=self._stated_classes(),
+            judge=judge,
+            other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
+            **settings,
         ).steps()
+
+    def _phrases_of_other_images(self) -> list[str]:
+        """Those of the first captions; none where a list of classes is looked for in every one."""
+        data = self.spec.block.data
+        assert isinstance(data, GroundingData)
+        source = self._input
+        can_be_read_twice = not source.plain or kind_of(source.path) == "file"
+        if data.classes or source.bare or not can_be_read_twice:
+            return []
+        column = data.columns.get("caption") or source.columns.get("caption", "caption")
+        return phrases_in_captions((row.data or {}).get(column) for row in source.read())
 
     def find_input(self) -> Input:
         """With the reader of `data.proposals`' format, where that is given."""

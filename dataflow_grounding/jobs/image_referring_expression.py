@@ -17,11 +17,13 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
+from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.operators import NegativePhraser
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
-from dataflow_grounding.spec.schema import ReferringData
+from dataflow_grounding.spec.schema import MOST_NEGATIVES, ReferringData
 
 # the numbers of the steps after the first
 CAPTION = 1
@@ -35,6 +37,7 @@ class ReferringWorkflow(WorkflowBlock):
 
     steps: list[str] = ["0", "1", "2", "3"]
     marks: Literal["none", "outline"] = "none"
+    negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
 
 
 class DoubleCheckBlock(Block):
@@ -73,6 +76,7 @@ class ImageReferringExpressionJob(SpecJob):
         "region_expr": "Do type, color and description fit each region, and no other?",
         "image_caption": "Does the caption name what matters, and nothing that is not there?",
         "grounding_expr": "Does each expression mean its regions alone?",
+        "negative_judgement": "Are the expressions with source: negative absent from their images?",
         "double_check": (
             "Are the expressions with verified: false wrong, and those with true right?"
         ),
@@ -92,6 +96,8 @@ class ImageReferringExpressionJob(SpecJob):
         names = list(block.workflow.steps)
         if not block.workflow.force_reprocess:
             names = _with_caption(names, all_steps)
+        if str(CHECK) in names:  # those that make negatives up go with it
+            names += [str(number) for number in range(CHECK + 1, len(all_steps))]
         self.steps = chosen(all_steps, names)
         self.box_format = recalled(all_steps)
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
@@ -108,6 +114,8 @@ class ImageReferringExpressionJob(SpecJob):
         self._report: dict[str, Any] = {}
         self._chain(all_steps)
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
+        if block.workflow.negatives:
+            self._tell_of_other_images()
 
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
@@ -130,6 +138,13 @@ class ImageReferringExpressionJob(SpecJob):
             step.storage.folders = self._seeds.folders
             step.storage.reads = os.path.relpath(path, self.spec.results_dir)
             path = step.storage.output_path
+
+    def _tell_of_other_images(self) -> None:
+        """Let the step that makes negatives up know what there is in other images."""
+        types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
+        for step in self.steps:
+            if isinstance(step.operator, NegativePhraser):
+                step.operator.phrases = tuple(types)
 
     def _first_input(self, all_steps: list[Step]) -> str:
         """What the first step reads: the seeds, or the file of the step before, as each has it.
@@ -259,7 +274,7 @@ def _made(all_steps: list[Step], numbers: list[int]) -> Made:
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:
-        if step.storage.operator_step != CHECK:
+        if step.storage.operator_step < CHECK:  # those from it on change what is there
             columns.update(step.operator.writes().values())
     return Made(sorted(columns - {"regions"}), [step.label for step in steps])
 

@@ -9,6 +9,8 @@ from dataflow_grounding.tasks.checks import DrawnBox
 
 MOST_BOXES = 40  # of one request: of more, the numbers drawn can't be read
 MOST_PHRASES = 40
+WHOLE = "whole_picture"
+"""The key of an instance whose box is the picture itself, where a judge is to look in all of it."""
 
 
 class Part(NamedTuple):
@@ -39,6 +41,7 @@ def drawn(expression: Expression, places: range) -> list[DrawnBox]:
     """Some of the expression's boxes as they are shown to the judge."""
     boxes = []
     for place in places:
-        bbox = box_of(expression["instances"][place]["bbox"])
-        boxes.append(DrawnBox(expression["text"], bbox))
+        instance = expression["instances"][place]
+        is_whole = instance.get(WHOLE) is True
+        boxes.append(DrawnBox(expression["text"], box_of(instance["bbox"]), is_whole))
     return boxes

@@ -35,9 +35,10 @@ class ImageGroundingPipeline(Pipeline):
     boxes, `verify` grounds them again. `check` has the `judge`, by default the same model, look
     at every box: in one request an image with "fast", else with a second one about the crops,
     and what lacks or doesn't fit is asked for again. With `classes`, as PhraseLister takes
-    them, those are looked for in every image, and no caption is needed. With `contradictions`,
-    a last step notes phrases whose words contradict their boxes, without a request. `boxes` are
-    the settings that all who ask for boxes share.
+    them, those are looked for in every image, and no caption is needed. With `contradictions`, a
+    step notes phrases whose words contradict their boxes, without a request. `negatives` of each
+    image are made up, out of its own phrases and those of `other_images`, and kept where the judge
+    calls them absent. `boxes` are the settings that all who ask for boxes share.
     """
 
     name = "image_grounding"
@@ -55,6 +56,8 @@ class ImageGroundingPipeline(Pipeline):
         check: bool | Literal["fast"] = False,
         judge: Serving | None = None,
         contradictions: bool = False,
+        negatives: int = 0,
+        other_images: Sequence[str] = (),
         **boxes: Any,
     ) -> None:
         self.storage = storage
@@ -72,6 +75,7 @@ class ImageGroundingPipeline(Pipeline):
             self.further += _checking(serving, judge or serving, check == "fast", boxes)
         if contradictions:
             self.further.append(steps.ContradictionFinder())
+        self.negating = _negating(serving, judge or serving, negatives, other_images, boxes)
 
     def forward(self) -> None:
         """All steps, one after the other."""
@@ -87,6 +91,26 @@ class ImageGroundingPipeline(Pipeline):
                 input_image_key="image_path",
                 input_expressions_key="expressions",
             )
+        for step in self.negating:
+            step.run(self.storage.step(), input_image_key="image_path")
+
+
+def _negating(
+    serving: Serving,
+    judge: Serving,
+    count: int,
+    other_images: Sequence[str],
+    boxes: dict[str, Any],
+) -> list[Operator]:
+    """The steps of `negatives`: phrases made up, where they would be, both answers about them."""
+    if not count:
+        return []
+    return [
+        steps.NegativePhraser(serving, count, other_images),
+        steps.NegativeGrounder(serving, **boxes),
+        steps.NegativeChecker(judge),
+        steps.NegativeJudge(judge, count),
+    ]
 
 
 def _checking(
@@ -106,7 +130,8 @@ def _checking(
 class ProposalPipeline(Pipeline):
     """Boxes of something else, as a detector, verified; then what lacks is asked for.
 
-    The `judge` is the same model unless another is given. `boxes` are MissingFinder's settings.
+    The `judge` is the same model unless another is given. `contradictions` and `negatives` are as
+    ImageGroundingPipeline has them. `boxes` are MissingFinder's settings.
     """
 
     name = "image_grounding"
@@ -117,27 +142,35 @@ class ProposalPipeline(Pipeline):
         serving: Serving,
         *,
         judge: Serving | None = None,
+        contradictions: bool = False,
+        negatives: int = 0,
         **boxes: Any,
     ) -> None:
         self.storage = storage
         self.verifier = steps.ProposalVerifier(judge or serving)
         self.finder = steps.MissingFinder(serving, **boxes)
+        self.further: list[Operator] = []
+        if contradictions:
+            self.further.append(steps.ContradictionFinder())
+        self.negating = _negating(serving, judge or serving, negatives, (), boxes)
 
     def forward(self) -> None:
-        """Both steps, one after the other."""
+        """Both steps, one after the other, and those of `negatives`."""
         for asking in (self.verifier, self.finder):
             asking.run(
                 self.storage.step(),
                 input_image_key="image_path",
                 input_expressions_key="expressions",
             )
+        for step in self.negating:
+            step.run(self.storage.step(), input_image_key="image_path")
 
 
 class ImageReferringExpressionPipeline(Pipeline):
     """Expressions for the regions of each image.
 
     Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step
-    3 checks them.
+    3 checks them. Further ones make `negatives` up, as in ImageGroundingPipeline.
     """
 
     name = "image_referring_expression"
@@ -151,15 +184,18 @@ class ImageReferringExpressionPipeline(Pipeline):
         reground_serving: Serving | None = None,
         iou: float = 0.5,
         marks: "RegionMarks" = "none",
+        negatives: int = 0,
+        other_images: Sequence[str] = (),
     ) -> None:
         self.storage = storage
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionGenerator(serving)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker = steps.DoubleChecker(serving, method, reground_serving, iou)
+        self.negating = _negating(serving, serving, negatives, other_images, {})
 
     def forward(self) -> None:
-        """The four steps."""
+        """The four steps, and those of `negatives`."""
         self.describer.run(
             self.storage.step(), input_image_key="image_path", input_regions_key="regions"
         )
@@ -170,6 +206,8 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.checker.run(
             self.storage.step(), input_regions_key="regions", input_expressions_key="expressions"
         )
+        for step in self.negating:
+            step.run(self.storage.step(), input_image_key="image_path")
 
 
 class ImageRegionCaptionPipeline(Pipeline):

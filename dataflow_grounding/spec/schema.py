@@ -59,6 +59,8 @@ def _host(value: str) -> str:
     return value.lower()
 
 
+MOST_NEGATIVES = 100
+"""Of an image, in `workflow.negatives`."""
 BACKENDS = ("gemini", "openai", "local", "embedded", "auto")
 """Those of `vlm.backend` that are ours; a user's own is `module:Class`."""
 Json = Annotated[dict[str, Any], BeforeValidator(_jsonable)]

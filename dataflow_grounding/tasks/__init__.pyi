@@ -8,6 +8,7 @@ from .checks import crop_check as crop_check
 from .checks import missing_boxes as missing_boxes
 from .grounding import Found as Found
 from .grounding import phrase_grounding as phrase_grounding
+from .negatives import negative_phrases as negative_phrases
 from .regions import double_check as double_check
 from .regions import grounding_expression as grounding_expression
 from .regions import region_expression as region_expression

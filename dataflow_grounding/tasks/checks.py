@@ -42,10 +42,15 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": Non
 
 
 class DrawnBox(NamedTuple):
-    """A box that the judge is shown, in pixels of the upright image, and its phrase."""
+    """A box that the judge is shown, in pixels of the upright image, and its phrase.
+
+    One that is the whole picture is told, and not drawn: there is nothing around it to see, and its
+    number would hide what is in it.
+    """
 
     text: str
     bbox: Bbox
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,17 @@ def box_check(
         )
         return checked, notes
 
-    shown = marked(image, [box.bbox for box in boxes]) if boxes else image
-    given = {
+    whole = [place for place, box in enumerate(boxes) if box.is_whole]
+    shown = image
+    if len(whole) < len(boxes):
+        shown = marked(image, [box.bbox for box in boxes], without=whole)
+    given: dict[str, Any] = {
         "image": _size_of(shown),
         "phrases": _numbered(phrases),
         "boxes": _box_items(boxes, shown, box_format),
     }
+    if whole:
+        given["boxes_of_the_whole_picture"] = [place + 1 for place in whole]
     request = about("box_check", shown, given, schema, read, box_format, len(phrases) + len(boxes))
     small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
     if not small:

@@ -12,6 +12,7 @@ import yaml
 
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
 from benchmarks.stand_ins.erring_model import ErringModel, Errors
+from benchmarks.stand_ins.negative_quality import PhrasingModel
 from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding.extras.testing import LoopbackServer
 
@@ -71,6 +72,32 @@ for box in expression["instances"]:
         "[300.25, 650, 500, 800] on another thing",
         "[100, 120, 480, 600] missing_search",
     ]
+
+
+def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None:
+    [script] = re.findall(r"<!-- negatives -->\n```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    boxes = {"red": [RED], "blue": [(300, 650, 500, 800)], "green": [(700, 100, 900, 300)]}
+    draw(str(tmp_path / "photo.png"), (1200, 900), boxes)
+    environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    with LoopbackServer(PhrasingModel(Errors(absent=1.0)), keep_bodies=True) as server:
+        environment["DF_BASE_URL"] = server.base_url
+        done = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["the red box grounded ", "the blue box grounded "]
+    absent = [line.split(" none ") for line in lines[2:5]]
+    assert len({change for _, change in absent}) == 3
+    assert not any(text.startswith("the green box") for text, _ in absent)
+    assert "not kept: the green box - it may be there" in lines[5:]
 
 
 def test_the_spec_of_another_judge_is_one(workplace: Workplace) -> None:

@@ -58,6 +58,28 @@ def test_the_check_shows_all_boxes_and_asks_about_all_phrases(image: Image) -> N
     assert len(box_check(image, PHRASES, BOXES[:1], PIXELS).images) == 1
 
 
+def test_a_box_of_the_whole_picture_is_told_and_not_drawn(image: Image) -> None:
+    whole = DrawnBox("a cat", (0, 0, 640, 480), is_whole=True)
+    plain = box_check(image, PHRASES, BOXES[:1], PIXELS)
+    request = box_check(image, PHRASES, [whole, BOXES[0]], PIXELS)
+    assert request.input["boxes_of_the_whole_picture"] == [1]
+    assert [box["id"] for box in request.input["boxes"]] == [1, 2]
+    [shown] = request.images
+    [with_one] = plain.images
+    assert "boxes_of_the_whole_picture" not in plain.input
+    pixels = [picture_of(each) for each in (shown, with_one)]
+    border = [(place, 0) for place in range(0, 640, 9)]
+    assert all(pixels[0].getpixel(at) == (0, 0, 0) for at in border)
+    assert pixels[0].tobytes() != bytes(3 * 640 * 480)  # the other box is drawn
+    assert shown.sent_digest != with_one.sent_digest
+    assert box_check(image, PHRASES, [whole], PIXELS).images == (image,)
+
+
+def picture_of(image: Image) -> Any:
+    """What is sent."""
+    return image.as_sent(Path(image.path).read_bytes())
+
+
 def test_without_boxes_the_picture_is_sent_as_it_is(image: Image) -> None:
     request = box_check(image, PHRASES, [], PIXELS)
     assert request.images == (image,)

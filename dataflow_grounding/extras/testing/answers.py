@@ -97,6 +97,8 @@ class EchoAnswers:
                 return all_yes(asked)
             case "missing_boxes":
                 return {"objects": []}
+            case "negative_phrases":
+                return recolored(asked)
             case "prompted_vqa":
                 return {"answer": f"A {color_of(str(asked['prompt']))} scene."}
             case _:
@@ -206,6 +208,18 @@ def all_yes(given: dict[str, Any]) -> dict[str, Any]:
     for crop, is_right in zip(given["crops"], right, strict=True):
         crops.append({"id": crop["id"], "answer": "yes" if is_right else "no"})
     return {"crops": crops}
+
+
+def recolored(given: dict[str, Any]) -> dict[str, Any]:
+    """Each phrase with another colour before its last word, as often as asked."""
+    negatives = []
+    for number in range(given["count"]):
+        phrase = given["phrases"][number % len(given["phrases"])]
+        color = COLORS[number // len(given["phrases"]) % len(COLORS)]
+        *before, last = phrase["text"].split()
+        text = " ".join([*before, color, last])
+        negatives.append({"id": phrase["id"], "change": "attribute", "text": text})
+    return {"negatives": negatives}
 
 
 def judges_test(texts: list[str]) -> KnownPicture | None:

@@ -76,6 +76,8 @@ def test_figures_by_hand(data: Path) -> None:
         "pairs": 6,
         "statuses": {"grounded": 6, "none": 1},
         "negatives_share": round(1 / 7, 4),
+        "made_up_share": 0.0,
+        "negative_kinds": {},
         "verified_share": round(1 / 7, 4),
         "reviewed_share": round(2 / 7, 4),
         "multi_box_share": round(1 / 6, 4),

@@ -12,7 +12,13 @@ from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
 from dataflow_grounding.data.classes import class_of
-from dataflow_grounding.data.records import Record, path_of, read_annotations, stated_size
+from dataflow_grounding.data.records import (
+    Record,
+    is_negative,
+    path_of,
+    read_annotations,
+    stated_size,
+)
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import read_rows
@@ -274,6 +280,9 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "pairs", boxes > 0
     yield "statuses", status
     yield "negatives_share", status == "none"
+    yield "made_up_share", is_negative(expression)
+    if is_negative(expression):
+        yield "negative_kinds", str(expression.get("change") or "unknown")
     yield "verified_share", expression.get("verified") is True
     yield "words_per_phrase", len(text.split())
     yield "all_heads", head_of(text)

@@ -1,0 +1,285 @@
+"""Phrases that are almost right, made up by a careless model: which are kept, how many are there.
+
+Pictures of 1200 x 900 with 4 of 8 colours in them, of which 3 are told. The model that makes
+phrases up changes a colour, a relation, a number or a noun; some of what it writes is there all the
+same. Of the phrases of other images, one is: the colour that isn't told.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.stand_ins.check_quality import NOISE, scenes
+from benchmarks.stand_ins.erring_model import ErringModel, Errors, Scene, color_of
+from benchmarks.stand_ins.seeing_model import COLORS
+from dataflow_grounding import (
+    NegativeChecker,
+    NegativeGrounder,
+    NegativeJudge,
+    NegativePhraser,
+    Operator,
+)
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.serving import OpenAIServing, Serving
+
+TOLD = 3  # of the colours in a picture
+CARELESS = 0.3  # of the phrases that the model makes up, which are there
+MOST_FALSE = 0.005
+CHANGES = ("attribute", "relation", "number", "noun")
+NUMBERS = {"one": 1, "two": 2, "three": 3}
+RELATIONS = ("left of", "right of", "above", "below")
+OTHER_NOUNS = ("ball", "cone", "star", "cup")
+THAT_FIT = ("box", "boxes", "thing")
+"""Nouns that name the boxes of the pictures."""
+
+PHRASE = re.compile(
+    r"the (?:(?P<number>one|two|three) )?(?P<color>\w+) (?P<noun>\w+)"
+    r"(?: (?P<relation>left of|right of|above|below) the (?P<other>\w+) box)?"
+)
+
+
+class PhrasingModel(ErringModel):
+    """Makes phrases up, too, and understands them: "the two red boxes", "the red box left of the
+    blue box", "the red ball". Answers of a crop are `unsure` where it doesn't show what is said.
+
+    Args:
+        errors, seed: As ErringModel's.
+        careless: Share of the phrases made up that are there, as far as there are such.
+    """
+
+    def __init__(
+        self,
+        errors: Errors,
+        *,
+        careless: float = 0.0,
+        box_format: str = "xyxy_1000",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(errors, box_format=box_format, seed=seed)
+        self._careless = careless
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        """What the model says."""
+        if request.task != "negative_phrases":
+            return super().__call__(request)
+        self.requests[request.task] += 1
+        scene = self._looked_at(request)
+        chance = self._chance("negatives", scene.name)
+        negatives: list[dict[str, Any]] = []
+        for number in range(len(CHANGES) * request.input["count"]):
+            if len(negatives) < request.input["count"]:
+                change = CHANGES[number % len(CHANGES)]
+                negatives += self._made_up(request, scene, change, negatives, chance)
+        return {"negatives": negatives}
+
+    def _made_up(
+        self,
+        request: ReceivedRequest,
+        scene: Scene,
+        change: str,
+        made: Sequence[dict[str, Any]],
+        chance: random.Random,
+    ) -> list[dict[str, Any]]:
+        """A phrase with such a change, none of those `made`; nothing where there is none."""
+        own = [phrase["text"] for phrase in request.input["phrases"]]
+        taken = [*own, *(item["text"] for item in made)]
+        ways = []
+        for phrase in request.input["phrases"]:
+            for text in _changed(color_of(phrase), own, change):
+                if text not in taken:
+                    ways.append({"id": phrase["id"], "change": change, "text": text})
+        if not ways:
+            return []
+        is_there = chance.random() < self._careless
+        wanted = [way for way in ways if bool(self.meant(way, scene)) is is_there]
+        return [chance.choice(wanted or ways)]
+
+    def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
+        """The things that a phrase names, number and relation as it says."""
+        return meant_by(str(phrase["text"]), scene.things)
+
+    def _crop_answer(self, crop: dict[str, Any], scene: Scene, sheet: str) -> dict[str, Any]:
+        match = PHRASE.fullmatch(crop["text"])
+        if match is None or not (match["relation"] or match["number"]):
+            return super()._crop_answer(crop, scene, sheet)
+        # a crop shows what thing it is, not how many there are, and where
+        plain = {**crop, "text": f"the {match['color']} {match['noun']}"}
+        answer = super()._crop_answer(plain, scene, sheet)
+        return {**answer, "answer": "unsure"} if answer["answer"] == "yes" else answer
+
+
+def _changed(color: str, own: Sequence[str], change: str) -> Iterator[str]:
+    """What the box of a colour may be called with one change."""
+    if change == "attribute":
+        for other in sorted(COLORS):
+            yield f"the {other} box"
+    elif change == "noun":
+        for noun in (*OTHER_NOUNS, "thing"):
+            yield f"the {color} {noun}"
+    elif change == "number":
+        yield f"the one {color} box"
+        yield f"the two {color} boxes"
+        yield f"the three {color} boxes"
+    else:
+        for relation in RELATIONS:
+            for text in own:
+                if text != f"the {color} box":
+                    yield f"the {color} box {relation} {text}"
+
+
+def meant_by(text: str, things: dict[str, list[Bbox]]) -> list[Bbox]:
+    """The boxes that a phrase names."""
+    match = PHRASE.fullmatch(text)
+    if match is None:  # a rectangle of a probe
+        return things.get(text.split()[1], [])
+    if match["noun"] not in (*THAT_FIT, "rectangle"):
+        return []
+    boxes = things.get(match["color"], [])
+    if match["number"] and len(boxes) != NUMBERS[match["number"]]:
+        return []
+    if match["relation"]:
+        others = things.get(match["other"], [])
+        boxes = [box for box in boxes if _stands(box, match["relation"], others)]
+    return boxes
+
+
+def _stands(box: Bbox, relation: str, others: Sequence[Bbox]) -> bool:
+    """Whether a box stands so to any of the others, edge to edge."""
+    for other in others:
+        if relation == "left of" and box[2] <= other[0]:
+            return True
+        if relation == "right of" and box[0] >= other[2]:
+            return True
+        if relation == "above" and box[3] <= other[1]:
+            return True
+        if relation == "below" and box[1] >= other[3]:
+            return True
+    return False
+
+
+def is_there(text: str, gold: dict[str, Any]) -> bool:
+    """Whether a phrase names something in the picture of a gold record."""
+    things = {}
+    for expression in gold["expressions"]:
+        things[expression["text"].split()[1]] = [box["bbox"] for box in expression["instances"]]
+    return bool(meant_by(text, {color: boxes for color, boxes in things.items() if boxes}))
+
+
+@dataclass
+class Kept:
+    """What became of the phrases that were made up; shares are in [0, 1]."""
+
+    pictures: int
+    requests: float = 0.0
+    """A picture."""
+
+    count: int = 0
+    wrong: int = 0
+    """Of those that were kept, how many are there."""
+
+    of_ways: dict[str, Counter[bool]] = field(default_factory=dict)
+    """By another way to choose: how many it would keep that are there (True), and not (False)."""
+
+    changes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def false_share(self) -> float:
+        """Of the phrases that were kept, those that are there."""
+        return self.wrong / max(self.count, 1)
+
+    def false_share_of(self, way: str) -> float:
+        """Of the phrases that another way would keep, those that are there."""
+        counts = self.of_ways[way]
+        return counts[True] / max(counts.total(), 1)
+
+
+OTHER_WAYS = ("made up", "not found", "presence", "verdict")
+
+
+def steps_of(serving: Serving, count: int, phrases: Sequence[str]) -> list[Operator]:
+    """The steps of `workflow.negatives`."""
+    return [
+        NegativePhraser(serving, count, phrases),
+        NegativeGrounder(serving),
+        NegativeChecker(serving),
+        NegativeJudge(serving, count),
+    ]
+
+
+def with_some_told(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The gold's records with the expressions that a caption might name: not all."""
+    records = []
+    for record in gold:
+        there = [expression for expression in record["expressions"] if expression["instances"]]
+        records.append({**record, "expressions": there[:TOLD]})
+    return records
+
+
+def kept_of(
+    gold: Sequence[dict[str, Any]], errors: Errors, careless: float = CARELESS, seed: int = 0
+) -> Kept:
+    """Have negatives made up for the gold's pictures, and checked."""
+    model = PhrasingModel(errors, careless=careless, seed=seed)
+    phrases = [f"the {color} box" for color in sorted(COLORS)]
+    records: Any = with_some_told(gold)
+    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        for step in steps_of(serving, 5, phrases):
+            records = step(records)
+        kept = Kept(len(gold), server.count() / len(gold))
+    kept.of_ways = {way: Counter() for way in OTHER_WAYS}
+    for truth, record in zip(gold, records, strict=True):
+        negatives = [e for e in record["expressions"] if e.get("source") == "negative"]
+        for expression in negatives:
+            kept.count += 1
+            kept.wrong += is_there(expression["text"], truth)
+            kept.changes[expression["change"]] += 1
+        for candidate in [*negatives, *record["negative_candidates"]]:
+            for way in _ways_that_keep(candidate):
+                kept.of_ways[way][is_there(candidate["text"], truth)] += 1
+    return kept
+
+
+def _ways_that_keep(candidate: dict[str, Any]) -> list[str]:
+    """The other ways by which a candidate would be kept."""
+    ways = ["made up"]
+    check = candidate["verification"]
+    boxes = [*candidate["instances"], *candidate.get("rejected", [])]
+    if boxes and all(box.get("whole_picture") for box in boxes):
+        ways.append("not found")
+    if check.get("there") is False:
+        ways.append("presence")
+        if all(box["verdict"] in ("other", "nothing") for box in check["boxes"]):
+            ways.append("verdict")
+    return ways
+
+
+def print_negatives(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:
+    """A row for each judge, with the goal beside it."""
+    gold = scenes(folder, pictures, seed)
+    for absent, missing in ((0.9, 0.1), (0.0, 0.1)):
+        print(
+            f"\nabsent things boxed: {absent:.0%}, things missed: {missing:.0%}\n"
+            f"{'':26} {'made up':>8} {'not found':>9} {'presence':>8} {'verdict':>8} {'kept':>8}"
+            f" {'a picture':>9} {'requests':>8}\n"
+            f"{'goal':26} {'':8} {'':9} {'':8} {'':8} {MOST_FALSE:8.2%}"
+        )
+        for accuracy in accuracies:
+            errors = Errors(absent=absent, missing=missing, noise=NOISE, accuracy=accuracy)
+            kept = kept_of(gold, errors, seed=seed)
+            shares = [kept.false_share_of(way) for way in OTHER_WAYS]
+            misses = "  misses kept" if kept.false_share > MOST_FALSE else ""
+            name = f"negatives, judge {accuracy:.2f}"
+            print(
+                f"{name:26} {shares[0]:8.1%} {shares[1]:9.1%} {shares[2]:8.2%} {shares[3]:8.2%}"
+                f" {kept.false_share:8.2%} {kept.count / kept.pictures:9.2f}"
+                f" {kept.requests:8.2f}{misses}",
+                flush=True,
+            )

@@ -1,0 +1,77 @@
+"""Operator: a judge's second answer about phrases that may be absent; those that are, kept."""
+
+from collections.abc import Mapping
+
+from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
+from dataflow_grounding.operators._box_decisions import Expression
+from dataflow_grounding.operators._candidates import COLUMN, as_absent, why_kept_out
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of
+from dataflow_grounding.operators.crop_judge import CropJudge
+from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
+
+
+@OPERATOR_REGISTRY.register()
+class NegativeJudge(CropJudge):
+    """Has a judge look at candidates' crops, and keeps those that all its answers call absent.
+
+    It follows a NegativeChecker. What is kept becomes an expression with `status` none, `source`
+    negative and its `change`; the others stay candidates, with the `reason`.
+
+    Args:
+        serving, box_format, check_every: As JudgeOperator's.
+        count: Negatives that an image is to have, 1 or more.
+
+    Example:
+        >>> from dataflow_grounding import NegativeJudge, OpenAIServing
+        >>> from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+        >>> box = {"bbox_id": "a.0", "bbox": [300, 200, 500, 400]}
+        >>> said = {"method": "check", "there": False, "count": 0}
+        >>> said["boxes"] = [{"bbox_id": "a.0", "verdict": "other"}]
+        >>> made = {"text": "the blue square", "source": "negative", "change": "attribute"}
+        >>> row = {"image_path": "square.png", "expressions": []}
+        >>> row["negative_candidates"] = [{**made, "instances": [box], "verification": said}]
+        >>> says = '{"crops": [{"id": 1, "answer": "no"}]}'
+        >>> with LoopbackServer(CannedAnswers(says)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
+        ...     [kept] = NegativeJudge(serving, check_every=None)(row)["expressions"]
+        >>> kept["text"], kept["status"], kept["change"]
+        ('the blue square', 'none', 'attribute')
+    """
+
+    name = "negative_judgement"
+    input_keys = {"image": "image_path", "expressions": COLUMN, "own": "expressions"}
+    output_keys = {"kept": "expressions", "output": COLUMN}
+    descriptions = {"zh": "仅凭裁剪图再次判断负样本候选,保留各次回答均认为不存在的短语。"}
+
+    def __init__(
+        self,
+        serving: Serving,
+        count: int = 5,
+        *,
+        box_format: str | None = None,
+        check_every: int | None = JUDGE_EVERY,
+    ) -> None:
+        check_counts(count=count)
+        super().__init__(serving, box_format=box_format, check_every=check_every)
+        self.count = count
+
+    def update_of(
+        self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
+    ) -> Update:
+        """The record's expressions with the negatives behind them, and what is left over."""
+        own = read_expressions(record, self.keys.own)
+        lacking = self.count - len(list(filter(is_negative, own)))
+        kept: list[Expression] = []
+        left = []
+        for place, candidate in enumerate(read_expressions(record, self.keys.expressions)):
+            candidate = checked.get(place, candidate)
+            reason = why_kept_out(candidate)
+            if not reason and len(kept) < lacking:
+                kept.append(as_absent(candidate))
+                continue
+            left.append({**candidate, "reason": reason or "enough are kept"})
+        for expression in kept:
+            ask.note("negatives", f"a negative kept: {expression['change']}")
+        update = facts_of(record, image, ask, self.serving)
+        return {**update, self.keys.kept: [*own, *kept], self.keys.output: left}

@@ -1,0 +1,89 @@
+"""The task `negative_phrases`: phrases that are almost right for a picture, and are not."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import whole_number
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks.regions import read_items, text_of
+from dataflow_grounding.tasks.request import (
+    INTEGER,
+    STRING,
+    Request,
+    about,
+    is_cut_off,
+    list_of,
+    object_of,
+)
+
+Change: TypeAlias = Literal["attribute", "relation", "number", "noun"]
+"""What of a phrase was changed."""
+
+CHANGES: tuple[Change, ...] = get_args(Change)
+MOST_CHARACTERS = 200  # of a phrase; what is longer is no phrase
+
+
+class Changed(NamedTuple):
+    """A phrase that was changed: the place of the right one, from 0, what was changed, the text."""
+
+    place: int
+    change: Change
+    text: str
+
+
+def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Request[list[Changed]]:
+    """Ask for phrases that differ in one thing from what is in the picture.
+
+    The answer has at most `count`, none of them like one of the phrases, or like another one.
+
+    Args:
+        image: The image.
+        phrases: What is in it.
+        count: How many are asked for, 1 or more.
+    """
+    schema = object_of(
+        negatives=list_of(
+            object_of(id=INTEGER, change={"type": "string", "enum": list(CHANGES)}, text=STRING)
+        )
+    )
+    own = {class_key(phrase) for phrase in phrases}
+
+    def read(reply: str) -> tuple[list[Changed], list[Note]]:
+        items, notes = read_items(reply, "negatives")
+        taken = set(own)
+        changed = []
+        for item in items:
+            answer = _changed_in(item, len(phrases))
+            if answer is None:
+                notes.append(Note("dropped", "a negative that is none"))
+            elif class_key(answer.text) in taken:
+                notes.append(Note("dropped", "a negative that is another phrase again"))
+            else:
+                taken.add(class_key(answer.text))
+                changed.append(answer)
+        if not changed and is_cut_off(notes):
+            raise TruncatedReply("the reply is cut off before its first phrase.")
+        if items and not changed:
+            raise UnreadableReply('no item of "negatives" is a phrase that was changed.')
+        return changed[:count], notes
+
+    given = {
+        "count": count,
+        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
+    }
+    return about("negative_phrases", image, given, schema, read)
+
+
+def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
+    """What an item of a reply says; None where it isn't what was asked for."""
+    number = whole_number(item.get("id"))
+    change = text_of(item.get("change")).lower()
+    text = text_of(item.get("text"))
+    if number is None or not 1 <= number <= count:
+        return None
+    if change not in CHANGES or not text or len(text) > MOST_CHARACTERS:
+        return None
+    return Changed(number - 1, change, text)

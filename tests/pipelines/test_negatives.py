@@ -1,0 +1,444 @@
+"""`workflow.negatives` in a run: from the spec to the records, the exports and the figures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.referring_place import ReferringPlace, kitti
+from benchmarks.places.workplace import Workplace, command
+from benchmarks.stand_ins.check_quality import scenes
+from benchmarks.stand_ins.erring_model import Errors, about_probes
+from benchmarks.stand_ins.negative_quality import (
+    PhrasingModel,
+    is_there,
+    steps_of,
+    with_some_told,
+)
+from dataflow_grounding import NegativeJudge, NegativePhraser
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.serving import OpenAIServing
+
+PICTURES = 4
+ERRORS = Errors(absent=0.9)
+STEPS = ("negative_phrases", "negative_grounding", "negative_check", "negative_judgement")
+TASKS = ("negative_phrases", "phrase_grounding", "box_check", "crop_check")
+
+
+class Model(PhrasingModel):
+    """Boxes most of what is absent, and judges well; finds the phrases of captions, too."""
+
+    def __init__(self, errors: Errors = ERRORS, careless: float = 0.3) -> None:
+        super().__init__(errors, careless=careless, box_format="xyxy_px", seed=5)
+        self.received: list[ReceivedRequest] = []
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        self.received.append(request)
+        if request.task == "expression_extraction":
+            caption = request.input["caption"]
+            found = re.findall(r"the \w+ box", caption)
+            expressions = [{"text": text, "noun_chunk": text[4:]} for text in found]
+            return {"cleaned_caption": caption, "expressions": expressions}
+        return super().__call__(request)
+
+    def asked(self, task: str) -> list[ReceivedRequest]:
+        """The requests of a task that are about records, not about probes."""
+        of_task = [request for request in self.received if request.task == task]
+        return [request for request in of_task if not about_probes(request)]
+
+
+def captioned(gold: dict[str, Any]) -> str:
+    """A caption that names all but one of the boxes."""
+    there = [e["text"] for e in gold["expressions"] if e["instances"]]
+    return f"We see {' and '.join(there[:-1])}."
+
+
+@pytest.fixture
+def gold(workplace: Workplace) -> list[dict[str, Any]]:
+    return scenes(workplace.folder, PICTURES, seed=5)
+
+
+@pytest.fixture
+def place(workplace: Workplace, gold: list[dict[str, Any]]) -> Workplace:
+    workplace.rows(
+        {"image_path": record["image_path"], "caption": captioned(record)} for record in gold
+    )
+    workplace.settings.update({"workflow.negatives": 5, "vlm.check_every": 100})
+    return workplace
+
+
+def negatives_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for item in record["expressions"] if item.get("source") == "negative"]
+
+
+def test_what_is_kept_is_absent_and_says_what_was_changed(
+    place: Workplace, gold: list[dict[str, Any]]
+) -> None:
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 0, done
+    changes = set()
+    there = 0
+    for truth, record in zip(gold, place.annotations(), strict=True):
+        kept = negatives_of(record)
+        assert 0 < len(kept) <= 5
+        own = {item["expression_id"] for item in record["expressions"] if item not in kept}
+        texts = [item["text"] for item in record["expressions"]]
+        assert len(set(texts)) == len(texts)
+        for item in kept:
+            assert (item["status"], item["instances"], item["verified"]) == ("none", [], True)
+            assert not is_there(item["text"], truth)
+            assert not {"rejected", "doubtful"} & set(item)
+            assert item["verification"]["there"] is False
+            assert (item.get("changed_from") in own) is (item["change"] != "other_image")
+            changes.add(item["change"])
+        for candidate in record["negative_candidates"]:
+            assert candidate["reason"]
+            there += is_there(candidate["text"], truth)
+        ids = [item["expression_id"] for item in record["expressions"]]
+        assert len(set(ids)) == len(ids)
+        assert "doubtful" not in record or record["doubtful"] is False
+    assert changes == {"attribute", "relation", "number", "noun", "other_image"}
+    assert there > 0  # the model made some up that are there, and they were found out
+    assert done.summary["notes"]["negatives"] == sum(
+        len(negatives_of(record)) for record in place.annotations()
+    )
+
+
+def test_a_second_run_sends_nothing_and_writes_the_same(place: Workplace) -> None:
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        assert place.run(**settings).code == 0
+        before = (place.results / "annotations.jsonl").read_bytes()
+        sent = server.count()
+        for annotations in [place.results / "annotations.jsonl", *place.results.glob("step_*/*")]:
+            annotations.unlink(missing_ok=True)
+        assert place.run(**settings).code == 0
+        assert server.count() == sent
+    assert (place.results / "annotations.jsonl").read_bytes() == before
+
+
+def test_without_negatives_nothing_is_asked_and_what_was_stays_as_it_was(place: Workplace) -> None:
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        assert place.run(**settings, **{"workflow.negatives": 0}).code == 0
+        assert not model.asked("negative_phrases")
+        plain = place.annotations()
+        assert place.run(**settings).code == 0
+    for before, after in zip(plain, place.annotations(), strict=True):
+        assert not negatives_of(before)
+        left = [item for item in after["expressions"] if item.get("source") != "negative"]
+        assert left == before["expressions"]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_estimate_counts_the_steps(place: Workplace, check: bool) -> None:
+    model = Model(Errors())
+    with LoopbackServer(model, keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": check}
+        done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+        assert done.code == 0, done
+        assert server.count() == 0
+        told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
+        done = place.run(**settings)
+        assert done.code == 0, done
+    for step, task in zip(STEPS, TASKS, strict=True):
+        asked = model.asked(task)
+        if task == "phrase_grounding":
+            asked = [r for r in asked if len(r.input["phrases"]) > 4]  # candidates
+        if check and task.endswith("check"):
+            asked = asked[: len(asked) // 2]  # of two steps
+        assert len(asked) == PICTURES, step
+        assert PICTURES <= told[step] <= PICTURES + 1, told  # with a test of judge or format
+
+
+def test_another_judge_checks_them(place: Workplace) -> None:
+    phraser, judge = Model(), Model()
+    with (
+        LoopbackServer(phraser, keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        settings = {"vlm.openai.base_url": server.base_url}
+        done = place.run(**settings, **{"vlm.check": {**check, "box_format": "xyxy_px"}})
+    assert done.code == 0, done
+    assert {request.task for request in judge.received} == {"box_check", "crop_check"}
+    assert len(judge.asked("box_check")) == PICTURES
+    assert not phraser.asked("box_check")
+    assert len(phraser.asked("negative_phrases")) == PICTURES
+
+
+def test_a_judge_who_guesses_is_not_obeyed_and_keeps_nothing(place: Workplace) -> None:
+    with LoopbackServer(Model(Errors(absent=0.9, accuracy=0.5)), keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 0, done
+    records = place.annotations()
+    assert len(records) == PICTURES
+    for record in records:
+        assert not negatives_of(record)
+        assert all("not obeyed" in item["reason"] for item in record["negative_candidates"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_record_that_gets_no_negatives_keeps_its_boxes(place: Workplace, task: str) -> None:
+    class Silent(Model):
+        def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+            answer = super().__call__(request)
+            asked = request.input.get("phrases", [])
+            is_first_grounding = task == "phrase_grounding" and len(asked) < 5
+            if request.task != task or about_probes(request) or is_first_grounding:
+                return answer
+            return {"said": "nothing"}
+
+    with LoopbackServer(Silent(careless=0.0), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_attempts": 1}
+        done = place.run(**settings)
+    assert done.code == 1, done
+    records = place.annotations()
+    assert len(records) == PICTURES
+    for record in records:
+        assert all(item["instances"] for item in record["expressions"][:3])
+        kept = negatives_of(record)
+        assert not kept or (task == "negative_phrases" and kept[0]["change"] == "other_image")
+    assert {row["step"].partition("_")[2] for row in place.failures()} <= set(STEPS)
+    assert place.failures()
+
+
+@pytest.mark.parametrize("count", [-1, 101, "many", 2.5])
+def test_a_wrong_number_is_told(place: Workplace, count: Any) -> None:
+    done = command(["check", "-e", str(place.spec(**{"workflow.negatives": count}))])
+    assert done.code != 0
+    assert "workflow.negatives" in done.err + done.out
+
+
+def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_own(
+    place: Workplace, gold: list[dict[str, Any]]
+) -> None:
+    chosen = []
+    for rows in (gold, [*gold, gold[0]]):
+        place.rows({"image_path": r["image_path"], "caption": captioned(r)} for r in rows)
+        place.results = place.folder / f"results_{len(rows)}"
+        with LoopbackServer(Model(), keep_bodies=True) as server:
+            assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        others = []
+        for record in place.annotations()[:PICTURES]:
+            rows_of_it = [*negatives_of(record), *record["negative_candidates"]]
+            texts = {item["text"] for item in rows_of_it if item["change"] == "other_image"}
+            assert len(texts) <= 2
+            assert not any(text in record["caption"] for text in texts)
+            others.append(texts)
+        chosen.append(others)
+    assert any(chosen[0])
+    assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize(
+    ("there", "count", "verdict", "crop", "reason"),
+    [
+        (False, 0, "other", "no", ""),
+        (False, 0, "nothing", "unsure", ""),
+        (True, 1, "other", "no", "it may be there"),
+        (None, None, "other", "no", "it may be there"),
+        (False, 0, "right", "no", "the answers differ: right; crop: no"),
+        (False, 0, None, "no", "the answers differ: not judged; crop: no"),
+        (False, 0, "other", "yes", "the answers differ: on another thing; crop: yes"),
+        (False, 0, "loose", "unsure", "the answers differ: too large; crop: no"),
+    ],
+)
+def test_only_what_every_answer_calls_absent_is_kept(
+    gold: list[dict[str, Any]],
+    there: bool | None,
+    count: int | None,
+    verdict: str | None,
+    crop: str,
+    reason: str,
+) -> None:
+    said: dict[str, Any] = {"method": "check", "there": there, "count": count}
+    said["boxes"] = [{"bbox_id": "a.0", "verdict": verdict}]
+    box = {"bbox_id": "a.0", "bbox": [3, 4, 50, 60]}
+    made = {"text": "a cow", "source": "negative", "change": "noun", "instances": [box]}
+    record = {"image_path": gold[0]["image_path"], "expressions": []}
+    record["negative_candidates"] = [{**made, "verification": said}]
+    with LoopbackServer(
+        CannedAnswers(json.dumps({"crops": [{"id": 1, "answer": crop}]}))
+    ) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        judged = NegativeJudge(serving, check_every=None)(record)
+    assert [item["text"] for item in judged["expressions"]] == ([] if reason else ["a cow"])
+    assert [item["reason"] for item in judged["negative_candidates"]] == [reason][: bool(reason)]
+
+
+def test_what_the_caption_tells_is_no_candidate(gold: list[dict[str, Any]]) -> None:
+    negatives = [
+        {"id": 2, "change": "attribute", "text": "the tiny Box"},
+        {"id": 2, "change": "attribute", "text": "the huge box"},
+        {"id": 1, "change": "noun", "text": "the old cup"},
+    ]
+    record = {"image_path": gold[0]["image_path"], "caption": "By the tiny box is a cup."}
+    told = {"text": "the old cup on the table", "instances": []}
+    there = {"text": "a box", "instances": [{"bbox": [1, 2, 30, 40]}], "expression_id": "mine"}
+    absent = {"text": "a cow", "status": "none"}
+    record["expressions"] = [told, absent, {**there, "text": "a cup"}, there]
+    with LoopbackServer(CannedAnswers(json.dumps({"negatives": negatives}))) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        made = NegativePhraser(serving)(record)["negative_candidates"]
+    assert [(item["text"], item["changed_from"]) for item in made] == [("the huge box", "mine")]
+
+
+def test_an_image_that_has_negatives_gets_no_more_than_it_lacks(
+    place: Workplace, gold: list[dict[str, Any]]
+) -> None:
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+        counts = []
+        records: Any = with_some_told(gold)
+        for count in (1, 3, 3):
+            for step in steps_of(serving, count, ["the cyan box", "a dog"]):
+                records = step(records)
+            assert not records.failures
+            counts.append([len(negatives_of(record)) for record in records])
+            for record in records:
+                texts = [item["text"] for item in record["expressions"]]
+                assert len(set(texts)) == len(texts)
+                ids = [item["expression_id"] for item in record["expressions"]]
+                assert len(set(ids)) == len(ids)
+        sent = server.count()
+        assert NegativePhraser(serving, 3)(records)[0]["negative_candidates"] == []
+        assert server.count() == sent
+    assert [sum(of_each) for of_each in counts] == [PICTURES, 3 * PICTURES, 3 * PICTURES]
+
+
+def test_classes_keep_their_table(place: Workplace) -> None:
+    classes = ["the red box", "the blue box"]
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "data.classes": classes}
+        done = place.run(**settings)
+    assert done.code == 0, done
+    assert any(len(negatives_of(record)) > len(classes) for record in place.annotations())
+    assert {row["class"] for row in done.summary["classes"]} == set(classes)
+
+
+def test_a_detectors_boxes_may_have_negatives_too(
+    place: Workplace, gold: list[dict[str, Any]]
+) -> None:
+    detections = place.folder / "detections.json"
+    images = [
+        {"id": n, "file_name": Path(r["image_path"]).name, "width": 1200, "height": 900}
+        for n, r in enumerate(gold)
+    ]
+    names = [expression["text"] for expression in gold[0]["expressions"]]
+    boxes = []
+    for number, record in enumerate(gold):
+        for expression in record["expressions"]:
+            for instance in expression["instances"]:
+                x1, y1, x2, y2 = instance["bbox"]
+                box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "image_id": number, "id": len(boxes)}
+                boxes.append({**box, "category_id": names.index(expression["text"])})
+    categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+    coco = {"images": images, "annotations": boxes, "categories": categories}
+    detections.write_text(json.dumps(coco), encoding="utf-8")
+    place.input = detections
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "data.proposals": "coco"})
+    assert done.code == 0, done
+    for truth, record in zip(gold, place.annotations(), strict=True):
+        assert negatives_of(record)
+        assert not any(is_there(item["text"], truth) for item in negatives_of(record))
+
+
+def test_region_types_are_phrases_of_other_images_in_a_referring_run(tmp_path: Path) -> None:
+    with LoopbackServer() as server:
+        place = ReferringPlace(tmp_path / "work", server.base_url)
+        for name, kind in (("a", "Car"), ("b", "Tram")):
+            place.picture(f"{name}.png", color=(len(name), ord(name), 9))
+            place.label(f"{name}.txt", [kitti(kind, 20, 30, 200, 300)])
+        done = place.run(**{"workflow.negatives": 3})
+        assert done.code == 0, done
+        assert server.by_task["negative_phrases"] == 2
+        estimate = command(
+            ["estimate", "-e", str(place.spec(**{"workflow.negatives": 3})), "--json"]
+        )
+        sent = server.count()
+        assert place.run(**{"workflow.negatives": 3}).code == 0
+        assert server.count() == sent
+    steps = [step["step"].partition("_")[2] for step in estimate.summary["steps"]]
+    assert steps[-4:] == list(STEPS)
+    others = []
+    for record in place.annotations():
+        # this server says of every phrase that it is there
+        assert not negatives_of(record)
+        made = record["negative_candidates"]
+        others.append([item["text"] for item in made if item["change"] == "other_image"])
+    assert others == [["Tram"], ["Car"]]
+
+
+def test_negatives_come_to_expressions_that_are_given(tmp_path: Path) -> None:
+    with LoopbackServer() as server:
+        place = ReferringPlace(tmp_path / "work", server.base_url)
+        place.picture("a.png")
+        place.label("a.txt", [kitti("Car", 20, 30, 200, 300)])
+        assert place.run(**{"workflow.negatives": 2}).code == 0
+        given = tmp_path / "given.jsonl"
+        given.write_bytes((place.results / "annotations.jsonl").read_bytes())
+        again = ReferringPlace(tmp_path / "again", server.base_url)
+        settings = {"data.input_annotations_jsonl": str(given), "data.kitti_label_dir": None}
+        settings |= {"data.image_dir": str(place.images), "workflow.steps": ["3"]}
+        done = again.run(**settings, **{"workflow.negatives": 2})
+    assert done.code == 0, done
+    [record] = again.annotations()
+    [expected] = place.annotations()
+    assert record["expressions"] == expected["expressions"]
+    assert record["negative_candidates"] == expected["negative_candidates"] != []
+
+
+def test_exports_say_what_is_absent_or_tell_that_they_cannot(
+    place: Workplace, tmp_path: Path
+) -> None:
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    count = sum(len(negatives_of(record)) for record in place.annotations())
+    told = command(
+        ["export", str(place.results), "--format", "coco", "-o", str(tmp_path / "c"), "--json"]
+    )
+    assert told.summary["lost"]["phrases that aren't in their picture"] >= count
+    for name in ("ms-swift", "datasets"):
+        out = tmp_path / name
+        done = command(["export", str(place.results), "--format", name, "-o", str(out), "--json"])
+        assert done.code == 0, done
+        back = tmp_path / f"{name}_back"
+        if name == "ms-swift":
+            text = "".join(p.read_text("utf-8") for p in out.rglob("*.jsonl"))
+            for record in place.annotations():
+                assert all(item["text"] in text for item in negatives_of(record))
+            continue
+        done = command(["import", str(out), "--format", name, "-o", str(back)])
+        assert done.code == 0, done
+        rows = [json.loads(line) for line in (back / "annotations.jsonl").open("rb")]
+        absent = [e for row in rows for e in row["expressions"] if e["status"] == "none"]
+        assert len(absent) >= count
+
+
+def test_stats_tells_the_kinds_and_warns_of_too_many(place: Workplace, tmp_path: Path) -> None:
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    negatives = [item for record in place.annotations() for item in negatives_of(record)]
+    phrases = sum(len(record["expressions"]) for record in place.annotations())
+    figures = command(["stats", str(place.results), "--json"]).summary
+    assert sum(figures["negative_kinds"].values()) == len(negatives)
+    assert set(figures["negative_kinds"]) == {item["change"] for item in negatives}
+    assert figures["made_up_share"] == round(len(negatives) / phrases, 4)
+    assert "made_up_share" not in figures["advice"]
+    many = tmp_path / "many.jsonl"
+    [record, *_] = place.annotations()
+    record["expressions"] = [record["expressions"][0], *(4 * negatives[:1])]
+    many.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    done = command(["stats", str(many)])
+    assert "80.0%" in done.out
+    assert "lower workflow.negatives" in done.out
