@@ -294,3 +294,40 @@ def test_several_endpoints_are_asked_at_the_tier(workplace: Workplace) -> None:
     assert SeveralEndpoints(parts).service_tier == "flex"
     assert SeveralEndpoints(parts).longest_answer == 900
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace) / 2)
+
+
+@pytest.mark.parametrize("said", [["flex"], {"flex": 1}, 7, True, "f" * 100_000, "\x1b[2Jflex"])
+def test_what_a_reply_says_of_its_tier_is_no_other_than_a_short_name(
+    workplace: Workplace, said: Any
+) -> None:
+    """What isn't one costs in full, and reaches no terminal."""
+    message = {"role": "assistant", "content": json.dumps({"expressions": []})}
+    reply = {
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+        "service_tier": said,
+    }
+    with LoopbackServer(faults=on(faults.odd_json(json.dumps(reply)))) as server:
+        at(workplace, server)
+        done = workplace.run(**FLEX, **{"workflow.steps": ["0"]})
+        assert server.count() >= 3, done
+    assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
+    assert workplace.replies.stat().st_size < 10_000
+    assert "\x1b" not in done.err + command(["cost", str(workplace.results)]).out
+
+
+def test_a_judge_at_the_same_address_is_asked_at_the_tier(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    at(workplace, server)
+    judge = {"workflow.check": "fast", "vlm.check": {"openai": {"model_name": "judge"}}}
+    workplace.run(**FLEX, **judge)
+    judged = [request for request in server.requests if request.model == "judge"]
+    assert judged
+    assert all(asks_flex(request) for request in judged)
+    before = server.count()
+    judge["vlm.check"] = {**judge["vlm.check"], "service_tier": None}
+    workplace.run(*["--retry-failed"], **FLEX, **judge, **{"workflow.force_reprocess": True})
+    ordinary = [request for request in server.requests[before:] if request.model == "judge"]
+    assert ordinary
+    assert not any(asks_flex(request) for request in ordinary)
