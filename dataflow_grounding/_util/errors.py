@@ -152,6 +152,13 @@ class RateLimited(ServerOverloaded, kind="rate_limited"):
     """The endpoint takes fewer requests (429): waited for without using up attempts."""
 
 
+class TierFull(RateLimited):
+    """The endpoint has no room for more at the service tier that was asked for.
+
+    It is not billed, and says nothing of how many requests the endpoint takes.
+    """
+
+
 class EndpointUnreachable(ServerFault, kind="unreachable"):
     """No connection to the endpoint: name lookup, refused, unreachable."""
 

@@ -20,6 +20,7 @@ from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 _MANY = 5  # more options that two commands share are told once
 # options that are told once, for all commands
 _ELSEWHERE = {"--json", "--image-root", "--no-pictures"}
+_USUAL_COLUMNS = "image=image_path, expressions -> output=expressions"
 # what operators take that is told once for all of them, or of the spec's `vlm`
 _SHARED = (
     "self",
@@ -97,9 +98,11 @@ def _operators() -> Iterator[str]:
             required = parameter.default is parameter.empty
             setting = parameter.name if required else f"{parameter.name}={parameter.default!r}"
             settings.append(setting)
-        reads = _columns(cls.input_keys)
-        writes = _columns(cls.output_keys)
-        yield f"- {name}({', '.join(settings)}): {reads} -> {writes}. {cls.get_desc()}"
+        columns = f"{_columns(cls.input_keys)} -> {_columns(cls.output_keys)}"
+        if columns == _USUAL_COLUMNS:  # which the page says once
+            yield f"- {name}({', '.join(settings)}): {cls.get_desc()}"
+        else:
+            yield f"- {name}({', '.join(settings)}): {columns}. {cls.get_desc()}"
 
 
 def _columns(column_of: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer
 from dataflow_grounding.engine.at_work import readable
 from dataflow_grounding.jobs.costs import costs_of
+from dataflow_grounding.serving.base import FLEX
 
 
 @click.command("cost")
@@ -26,7 +27,7 @@ def cost(results: str, as_json: bool) -> None:
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
     for step in [*figures["steps"], {"step": "total", **figures}]:
         yield f"{step['step']}: {_words(step)}"
-        for part in ("retries", "samples", "checks"):
+        for part in ("retries", "samples", "checks", FLEX):
             if step.get(part, {}).get("requests"):
                 yield f"  of which {part}: {_words(step[part])}"
     if figures["cost_usd"] is None:

@@ -48,6 +48,7 @@ class Endpoint:
         self.weight = weight
         self.share = share
         self._max_wait = max_wait
+        self._longest_answer = serving.longest_answer
         self._held = held
         # by the process's clock; None before the first answer of this run
         self.last_answer: float | None = None
@@ -149,7 +150,7 @@ class Endpoint:
         now = time.monotonic()
         self._limited_since = self._limited_since or now
         waited = now - self._limited_since
-        if waited > self._max_wait:
+        if waited > max(self._max_wait, self._longest_answer):
             raise errors.QuotaUsedUp(
                 f"{error}. No answer came for {duration(waited)}: come back later"
             )
@@ -165,9 +166,11 @@ class Endpoint:
                 raise errors.EndpointRefused(
                     f"{error}. Nothing was answered: check the address and the server"
                 )
-        elif time.monotonic() - self.last_answer > OUTAGE_SECONDS and often:
+            return
+        outage = max(OUTAGE_SECONDS, self._longest_answer)
+        if often and time.monotonic() - self.last_answer > outage:
             raise errors.OutOfService(
-                f"{error}. Nothing was answered for {OUTAGE_SECONDS:g} s: run again to go on"
+                f"{error}. Nothing was answered for {outage:g} s: run again to go on"
             )
 
     def rest(self, why: errors.GroundingError) -> None:

@@ -210,7 +210,9 @@ class Asking:
                 fault = refusal
             except errors.ServerFault as error:
                 fault = error
-                overloaded = isinstance(fault, errors.ServerOverloaded)
+                # a tier without room says nothing of how many requests the endpoint takes
+                is_full = isinstance(fault, errors.TierFull)
+                overloaded = isinstance(fault, errors.ServerOverloaded) and not is_full
                 tries[fault.kind] += 1
                 with self._stopping():
                     self.endpoints.failed(endpoint, fault, tries[fault.kind])
@@ -249,6 +251,7 @@ class Asking:
     async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:
         """Send a request to an endpoint, and count what it took. Raises what the serving does."""
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
+        tier = ""
         self._check_stopped()
         with self._stopping():
             reserved = await self.budget.reserve(request, endpoint.serving)
@@ -262,6 +265,7 @@ class Asking:
             if not isinstance(reply, Reply):
                 whose = f"answer of {type(endpoint.serving).__name__}"
                 raise errors.OperatorFailed(f"{whose} returned no Reply and no text: {reply!r:.60}")
+            tier = reply.tier
             if reply.usage != Usage():  # where none is told, the worst case counts
                 usage = reply.usage
             if 0 < reply.hold <= self.options.max_wait:  # where it says longer, a request finds out
@@ -276,7 +280,7 @@ class Asking:
             raise
         finally:
             # whatever is raised, or the room in the budget would never come back
-            self.budget.settle(reserved, usage, endpoint.serving)
+            self.budget.settle(reserved, usage, endpoint.serving, tier)
 
     def _count_another(
         self, endpoint: Endpoint, refused: errors.RequestRefused | None = None

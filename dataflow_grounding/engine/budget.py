@@ -16,7 +16,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.limiter import Limiters
-from dataflow_grounding.serving.base import Serving, Usage
+from dataflow_grounding.serving.base import FLEX, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 
@@ -32,6 +32,8 @@ class Prices:
         input: Tokens of a request; `output`: of a reply.
         cached_input: Tokens of a request that are billed as a beginning seen before; None takes
             `input`.
+        flex: What part of these prices replies cost that the tier `flex` has served, 0.5 for half;
+            None where it isn't known: they count in full then.
 
     Raises:
         SpecError: A price is not a number of 0 or more.
@@ -40,19 +42,23 @@ class Prices:
     input: float
     output: float
     cached_input: float | None = None
+    flex: float | None = None
 
     def __post_init__(self) -> None:
         for name, price in vars(self).items():
             if price is not None and not (is_number(price) and price >= 0):
                 raise SpecError(f"the price {name}: {price!r} should be a number of USD")
 
-    def cost(self, usage: Usage) -> float:
-        """USD for one reply."""
+    def cost(self, usage: Usage, tier: str = "") -> float:
+        """USD for one reply that a service tier has served; empty is the ordinary tier."""
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
-        return (
+        ordinary = (
             fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output
         ) / 1e6
+        if tier == FLEX and self.flex is not None:
+            return ordinary * self.flex
+        return ordinary
 
 
 class PriceRow(NamedTuple):
@@ -77,7 +83,7 @@ def listed_price(model: str) -> PriceRow | None:
     row = rows.get(name)
     if row is None:
         return None
-    prices = Prices(row["input"], row["output"], row.get("cached_input"))
+    prices = Prices(row["input"], row["output"], row.get("cached_input"), row.get("flex"))
     return PriceRow(name, str(row["date"]), row["source"], prices)
 
 
@@ -139,6 +145,7 @@ class Budget:
         worst = 0.0
         prices = self._prices_of(serving)
         if prices is not None and self.usd is not None:
+            # at the ordinary tier's price: the endpoint may serve it there, whatever is asked for
             worst = prices.cost(worst_case(request, serving))
         # Asked again and again rather than woken: whoever settles may be in another event loop.
         while not self._take(worst, answers=1):
@@ -182,8 +189,14 @@ class Budget:
             raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
         return False
 
-    def settle(self, reserved: float, usage: Usage | None, serving: Serving | None = None) -> None:
-        """Count what a serving's answer cost in place of what was reserved for it.
+    def settle(
+        self,
+        reserved: float,
+        usage: Usage | None,
+        serving: Serving | None = None,
+        tier: str = "",
+    ) -> None:
+        """Count what a serving's answer at a tier cost in place of what was reserved for it.
 
         None: no answer came, though it may be billed; its worst case counts.
         """
@@ -191,7 +204,7 @@ class Budget:
         if usage is None:
             cost = reserved
         elif prices is not None:
-            cost = prices.cost(usage)
+            cost = prices.cost(usage, tier)
         else:
             cost = 0.0
         with self.lock:

@@ -44,6 +44,8 @@ def line_of(
         line["sample"] = request.sample
     if request.of:
         line["of"] = request.of
+    if reply.tier:
+        line["tier"] = blotted(reply.tier)
     if serving.free:
         line["free"] = serving.free
     return line

@@ -15,6 +15,7 @@ from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
+from dataflow_grounding.serving.base import FLEX
 
 PARTS = ("retries", "samples", "checks")
 
@@ -82,7 +83,7 @@ def paid_by_step(
 ) -> list[dict[str, Any]]:
     """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`.
 
-    What got no reply is not in it.
+    Where the tier `flex` has served some, they are told as `flex`. What got no reply is not in it.
 
     Args:
         folder: The results folder.
@@ -105,9 +106,12 @@ def paid_by_step(
                 bill["samples"] += reply
             if is_check:
                 bill["checks"] += reply
+            if line.get("tier") == FLEX:
+                bill[FLEX] += reply
     steps = []
     for step, bill in sorted(bills.items()):
-        parts = {part: bill[part].to_json() for part in PARTS}
+        of_tier = [FLEX] if FLEX in bill else []
+        parts = {part: bill[part].to_json() for part in [*PARTS, *of_tier]}
         steps.append({"step": step, **bill["all"].to_json(), **parts})
     return steps
 
@@ -121,7 +125,7 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
     elif price is None:
         listed = listed_price(str(line.get("model")))
         price = listed.prices if listed else None
-    cost = nan if price is None else price.cost(usage)
+    cost = nan if price is None else price.cost(usage, str(line.get("tier")))
     return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
 
 

@@ -324,7 +324,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     _add_checks(run.steps, steps)
     _add_tests(run.steps, steps, records)
     expected = [
-        _with_cost(estimated.expected(), _prices_of(step, run))
+        _with_cost(estimated.expected(), _prices_of(step, run), _tier_of(step, run))
         for step, estimated in zip(run.steps, steps, strict=True)
     ]
     unreadable: set[str] = set()
@@ -370,12 +370,18 @@ def _prices_of(step: Step, run: SpecRun) -> Prices | None:
     return run.judges_prices.get(serving.model, run.options.prices)
 
 
-def _with_cost(amount: Amount, prices: Prices | None) -> Amount:
-    """An amount with its cost."""
+def _tier_of(step: Step, run: SpecRun) -> str:
+    """The service tier that a step asks for."""
+    serving = step.operator.serving or run.serving
+    return serving.service_tier
+
+
+def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
+    """An amount with its cost, where a service tier serves all of it."""
     cost = nan
     if prices:
         tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
-        cost = prices.cost(tokens)
+        cost = prices.cost(tokens, tier)
     return replace(amount, cost_usd=cost)
 
 

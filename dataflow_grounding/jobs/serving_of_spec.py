@@ -1,6 +1,7 @@
 """The serving that a spec's `vlm` block, or the environment, names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dataflow_grounding import serving as servings  # each is imported when it is named
 from dataflow_grounding._util.environment import read_env_files
@@ -17,6 +18,8 @@ from dataflow_grounding.spec.environment import (
 from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, OpenAIBlock
 from dataflow_grounding.spec.user_code import in_one_line, named
 
+WITH_TIERS = ("openai", "gemini")
+"""Backends that can ask for a service tier."""
 NOTICE = (
     "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and"
     " cats by their faces, license plates, sky, greenery, clearly colored things and drawn shapes;"
@@ -60,11 +63,23 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     """The serving of `vlm.backend`."""
+    if vlm.backend not in WITH_TIERS and (vlm.service_tier or vlm.ordinary_tier_after is not None):
+        raise SpecError(
+            f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
+            f" {vlm.backend}: leave it and vlm.ordinary_tier_after out"
+        )
+    tier: dict[str, Any] = {
+        "service_tier": vlm.service_tier or "",
+        "ordinary_tier_after": vlm.ordinary_tier_after,
+    }
     if vlm.backend in ("embedded", "auto"):
         return _embedded(vlm.backend)
     if vlm.backend == "gemini":
         return servings.GeminiServing(
-            max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.gemini.model_dump()
+            max_workers=workflow.max_workers,
+            box_format=vlm.box_format,
+            **vlm.gemini.model_dump(),
+            **tier,
         )
     if vlm.backend == "local":
         return servings.LocalServing(
@@ -74,7 +89,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         return _users_own(vlm, workflow, folders)
     if vlm.openai.endpoints:
         return _several_endpoints(vlm, workflow, folders)
-    return _openai(vlm, workflow, folders)
+    return _openai(vlm, workflow, folders, tier)
 
 
 def _embedded(backend: str) -> Serving:
@@ -108,14 +123,20 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
     return serving
 
 
-def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """An OpenAI-compatible endpoint, by our own client or by OpenAI's."""
+def _openai(
+    vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str], tier: Mapping[str, Any]
+) -> Serving:
+    """An OpenAI-compatible endpoint, by our own client or by OpenAI's.
+
+    `tier` has the settings of the service tier.
+    """
     block = vlm.openai
     azure = block.azure
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
     settings["api_url"] = block.base_url
     settings["max_workers"] = workflow.max_workers
     settings["box_format"] = vlm.box_format
+    settings |= tier
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
         provider = None

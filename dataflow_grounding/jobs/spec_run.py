@@ -97,11 +97,22 @@ def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
     if serving.free:
         return _Pricing(FREE, "it runs on this machine")
     if stated is not None:
-        return _Pricing(stated, "vlm.prices")
+        return _Pricing(stated, f"vlm.prices{_tier_in_words(stated, serving)}")
     listed = listed_price(serving.model)
     if listed is None:
         return _Pricing(None, None)
-    return _Pricing(listed.prices, f"{listed.source}, {listed.date}")
+    of_tier = _tier_in_words(listed.prices, serving)
+    return _Pricing(listed.prices, f"{listed.source}, {listed.date}{of_tier}")
+
+
+def _tier_in_words(prices: Prices, serving: Serving) -> str:
+    """What is to be said of the prices of the tier that a serving asks for, behind their source."""
+    tier = serving.service_tier
+    if not tier:
+        return ""
+    if prices.flex is None:
+        return f" ({tier} counts in full: set vlm.prices with flex: 0.5 if it costs half)"
+    return f" ({tier}: {prices.flex:.0%} of them)"
 
 
 class SpecRun:

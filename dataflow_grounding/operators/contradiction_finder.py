@@ -35,6 +35,9 @@ class ContradictionFinder(Operator):
     output_keys = {"expressions": "expressions"}
     descriptions = {"zh": "不询问模型,标注文字与边界框相互矛盾的指代表达式。"}
 
+    def __init__(self) -> None:
+        required("contradictions", "embedded", "ContradictionFinder")  # told now, not a row later
+
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `contradiction` to expressions that have one, and `doubtful` to their record."""
         expressions = read_expressions(record, self.keys.expressions)

@@ -155,9 +155,9 @@ class ProposalPipeline(Pipeline):
         self.negating = _negating(serving, judge or serving, negatives, (), boxes)
 
     def forward(self) -> None:
-        """Both steps, one after the other, and those of `negatives`."""
-        for asking in (self.verifier, self.finder):
-            asking.run(
+        """All steps, one after the other."""
+        for step in (self.verifier, self.finder, *self.further):
+            step.run(
                 self.storage.step(),
                 input_image_key="image_path",
                 input_expressions_key="expressions",

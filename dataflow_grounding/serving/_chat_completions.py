@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving._service_tier import tier_named
 from dataflow_grounding.serving.base import Reply, Usage, is_token_count
 from dataflow_grounding.serving.http_errors import is_about_content
 
@@ -118,6 +119,7 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
         usage_of(data.get("usage")),
         str(refusal) if refusal else None,
         hold,
+        tier_named(data.get("service_tier")),
     )
 
 

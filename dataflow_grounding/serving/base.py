@@ -19,6 +19,8 @@ from dataflow_grounding.tasks.request import Request
 # is no other way to tell them all to say where they are.
 _with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 
+FLEX = "flex"
+"""The service tier that is slower, and cheaper."""
 MOST_TOKENS = 10**9
 """Of one request or reply: more than any model takes, and sums of them fit a double."""
 
@@ -78,6 +80,8 @@ class Reply:
     """Why the model or the endpoint refused, in its words."""
     hold: float = 0.0
     """Seconds for which the endpoint, by its rate-limit headers, takes no more requests."""
+    tier: str = ""
+    """The service tier that has served it, in the endpoint's word; empty where it says none."""
 
     def __post_init__(self) -> None:
         # here whatever any serving counts comes in
@@ -130,6 +134,10 @@ class Serving(ABC):
     """
     prices: Any = None
     """What its tokens cost (Prices), where that is not what the run's others do."""
+    service_tier: str = ""
+    """The tier that it asks for: `flex`, or empty for the endpoint's ordinary one."""
+    longest_answer: float = 0.0
+    """Seconds that an answer may well take, so that none for so long is no sign of an outage."""
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that there is nothing to watch."""
 

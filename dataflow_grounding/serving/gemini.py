@@ -10,6 +10,7 @@ from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.serving._service_tier import AskedTier, tier_named, told_at
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
@@ -19,6 +20,8 @@ from dataflow_grounding.tasks.request import Turn
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 MODEL = "gemini-3.1-flash-lite-preview"
 RESOLUTIONS = ("MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_LOW")
+TIMEOUT = 120.0
+TIER_HEADER = "x-gemini-service-tier"
 # of the API; the first, which takes schemas, unless the address names another
 _VERSIONS = ("v1beta", "v1alpha", "v1")
 _WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "stop", "": "stop"}
@@ -29,7 +32,8 @@ class GeminiServing(Serving):
 
     Args:
         model: The model's name.
-        max_workers: Most requests in flight; `timeout`: seconds for each.
+        max_workers: Most requests in flight.
+        timeout: Seconds for each; None is 120, and 900 at flex.
         api_key: The key; else `GOOGLE_API_KEY`, `GEMINI_API_KEY`.
         base_url: Another endpoint that speaks Gemini; else `GOOGLE_GEMINI_BASE_URL`, else Google's.
         media_resolution: One of RESOLUTIONS, or empty for the model's default.
@@ -39,6 +43,9 @@ class GeminiServing(Serving):
         extra: Further fields of each request, or other values for ours, as the API's
             `generateContent` has them: `{"generationConfig": {"thinkingConfig": {"thinkingBudget":
             0}}}`.
+        service_tier: `flex` asks the slower tier at a part of the price; empty the ordinary one.
+        ordinary_tier_after: Seconds without room at flex, after which the ordinary tier is asked;
+            None waits for flex.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
@@ -58,7 +65,7 @@ class GeminiServing(Serving):
         self,
         model: str = MODEL,
         max_workers: int = 16,
-        timeout: float = 120,
+        timeout: float | None = None,
         *,
         api_key: str | None = None,
         base_url: str | None = None,
@@ -67,6 +74,8 @@ class GeminiServing(Serving):
         max_output_tokens: int = 8192,
         box_format: str = "auto",
         extra: Mapping[str, Any] | None = None,
+        service_tier: str = "",
+        ordinary_tier_after: float | None = None,
     ) -> None:
         for name in ("contents", "systemInstruction"):
             if name in (extra or {}):
@@ -78,6 +87,11 @@ class GeminiServing(Serving):
                 f"{setting('vlm.gemini.media_resolution')} {media_resolution!r} is not one of"
                 f" {', '.join(RESOLUTIONS)}"
             )
+        if service_tier and {"serviceTier", "service_tier"} & set(extra or {}):
+            tier, fields = setting("vlm.service_tier"), setting("vlm.gemini.extra")
+            raise SpecError(f"{tier} stands in {fields}, too: leave it out there")
+        self._tier = AskedTier(service_tier, ordinary_tier_after)
+        timeout = self._tier.timeout(timeout, TIMEOUT)
         check_settings(
             timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers
         )
@@ -93,6 +107,8 @@ class GeminiServing(Serving):
         self.model = model.removeprefix("models/")
         self.max_workers = max_workers
         self.timeout = timeout
+        self.service_tier = service_tier
+        self.longest_answer = timeout if service_tier else 0.0
         self.media_resolution = media_resolution
         self.temperature = temperature
         self.max_output_tokens = max_output_tokens
@@ -128,7 +144,17 @@ class GeminiServing(Serving):
             identity["extra"] = self.extra
         return identity
 
+    def facts(self) -> dict[str, Any]:
+        return {"service_tier": self.service_tier} if self.service_tier else {}
+
+    def needs(self) -> list[str]:
+        return self._tier.needs("vlm.gemini.timeout", self.timeout)
+
     async def answer(self, request: Request[Any]) -> Reply:
+        return await self._tier.answered(request, self._answer_at)
+
+    async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
+        """The reply at a service tier."""
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
@@ -139,7 +165,7 @@ class GeminiServing(Serving):
             contents.append(await _content(message))
         # The body is ours: the client would encode the pictures anew for every request.
         config = types.GenerateContentConfig(
-            http_options=types.HttpOptions(extra_body=self._body(request, contents))
+            http_options=types.HttpOptions(extra_body=self._body(request, contents, tier))
         )
         try:
             response = await client.aio.models.generate_content(
@@ -148,7 +174,9 @@ class GeminiServing(Serving):
         except errors.APIError as error:
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
-            raise error_of(int(error.code or 0), headers, body, where=where) from None
+            status = int(error.code or 0)
+            fault = error_of(status, headers, body, where=where)
+            raise told_at(tier, fault, is_full=status == 503) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # the client lets its transport's through
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
@@ -159,7 +187,9 @@ class GeminiServing(Serving):
             ) from None
         return _reply_of(response, where)
 
-    def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
+    def _body(
+        self, request: Request[Any], contents: list[dict[str, Any]], tier: str
+    ) -> dict[str, Any]:
         settings = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
@@ -174,6 +204,8 @@ class GeminiServing(Serving):
                 name: value for name, value in settings.items() if value is not None
             },
         }
+        if tier:
+            body["serviceTier"] = tier
         return _with_fields(body, self.extra)
 
     def _open(self) -> Any:
@@ -249,19 +281,27 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reply_of(response: Any, where: str) -> Reply:
     usage = _usage_of(response.usage_metadata)
+    tier = _tier_of(response)
     feedback = response.prompt_feedback
     if feedback is not None and feedback.block_reason:
         refusal = _refusal(feedback.block_reason, feedback.block_reason_message)
-        return Reply("", "blocked", usage, refusal)
+        return Reply("", "blocked", usage, refusal, tier=tier)
     if not response.candidates:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
     text = _text_of(candidate)
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _WHOLE:
-        return Reply(text, _WHOLE[finish], usage)
+        return Reply(text, _WHOLE[finish], usage, tier=tier)
     refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
-    return Reply(text, finish, usage, refusal)
+    return Reply(text, finish, usage, refusal, tier=tier)
+
+
+def _tier_of(response: Any) -> str:
+    """The service tier that has served a reply, which stands in a header of it."""
+    headers = getattr(response.sdk_http_response, "headers", None) or {}
+    lowered = {str(name).lower(): value for name, value in headers.items()}
+    return tier_named(lowered.get(TIER_HEADER))
 
 
 def _usage_of(metadata: Any) -> Usage:

@@ -23,6 +23,7 @@ from dataflow_grounding.serving._chat_completions import (
     reply_of,
     takes_no_images,
 )
+from dataflow_grounding.serving._service_tier import AskedTier, told_at
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
@@ -35,6 +36,7 @@ from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.tasks.request import Request, Turn
 
 OPENAI_URL = "https://api.openai.com/v1"
+TIMEOUT = 60.0
 
 
 class OpenAIServing(Serving):
@@ -46,7 +48,8 @@ class OpenAIServing(Serving):
         model_name: The model's name at the endpoint.
         key_name_of_api_key: Variable with the key where `api_key` isn't given; then
             `OPENAI_API_KEY`, `DF_API_KEY`.
-        max_workers: Most requests in flight; `timeout`: seconds for each.
+        max_workers: Most requests in flight.
+        timeout: Seconds for each; None is 60, and 900 at flex.
         temperature: What to sample at, from 0; None leaves it to the model.
         max_tokens: Most tokens of one reply.
         box_format: How the model writes boxes; `auto` looks the model up by name.
@@ -56,6 +59,9 @@ class OpenAIServing(Serving):
         client: An `openai.AsyncOpenAI` (or `AsyncAzureOpenAI`) of your own to send with.
         name: What stored replies know the model by; `model_name` without it. Two models that
             servers call the same (`default`) need two names.
+        service_tier: `flex` asks the slower tier at a part of the price; empty the ordinary one.
+        ordinary_tier_after: Seconds without room at flex, after which the ordinary tier is asked;
+            None waits for flex.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
@@ -77,7 +83,7 @@ class OpenAIServing(Serving):
         model_name: str = "",
         key_name_of_api_key: str = "DF_API_KEY",
         max_workers: int = 16,
-        timeout: float = 60,
+        timeout: float | None = None,
         *,
         api_key: str | None = None,
         temperature: float | None = 0.7,
@@ -88,6 +94,8 @@ class OpenAIServing(Serving):
         image_limits: ImageLimits | None = None,
         client: Any = None,
         name: str = "",
+        service_tier: str = "",
+        ordinary_tier_after: float | None = None,
     ) -> None:
         if not model_name:
             raise SpecError(
@@ -100,11 +108,15 @@ class OpenAIServing(Serving):
         self._url = f"{address}{mark}{query}"
         self._completions = f"{address}/chat/completions{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
+        self._tier = AskedTier(service_tier, ordinary_tier_after)
+        timeout = self._tier.timeout(timeout, TIMEOUT)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = model_name
         self.name = name
         self.max_workers = max_workers
         self.timeout = timeout
+        self.service_tier = service_tier
+        self.longest_answer = timeout if service_tier else 0.0
         self.temperature = temperature
         self.max_output_tokens = max_tokens
         self.box_format = box_format
@@ -119,6 +131,9 @@ class OpenAIServing(Serving):
             str(name): str(value) for name, value in (extra_headers or {}).items()
         }
         _check_extras(self.extra_headers, self.extra_body)
+        if service_tier and "service_tier" in self.extra_body:
+            tier, body = setting("vlm.service_tier"), setting("vlm.openai.extra_body")
+            raise SpecError(f"{tier} stands in {body}, too: leave it out there")
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
@@ -133,15 +148,18 @@ class OpenAIServing(Serving):
         facts = {"key": "set" if self.has_key else "not set"}
         if self._habits_known:
             facts["takes"] = str(self.habits)
+        if self.service_tier:
+            facts["service_tier"] = self.service_tier
         return facts
 
     def needs(self) -> list[str]:
-        if self.has_key:
-            return []
-        return [
-            f"no API key: set {setting('vlm.openai.api_key')}, DF_API_KEY or OPENAI_API_KEY if the"
-            " endpoint wants one"
-        ]
+        needs = self._tier.needs("vlm.openai.timeout", self.timeout)
+        if not self.has_key:
+            needs.append(
+                f"no API key: set {setting('vlm.openai.api_key')}, DF_API_KEY or OPENAI_API_KEY if"
+                " the endpoint wants one"
+            )
+        return needs
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity()
@@ -154,21 +172,25 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
+        return await self._tier.answered(request, self._answer_at)
+
+    async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
+        """The reply at a service tier."""
         if not self._habits_known:
             async with self._first_request.get():
                 # one request finds out what the endpoint takes; the others wait for it
                 if not self._habits_known:
-                    return await self._find_out(request)
+                    return await self._find_out(request, tier)
         try:
-            return await self._send(request, self.habits)
+            return await self._send(request, self.habits, tier)
         except RequestRefused as refused:
             if not (request.cut_off and "temperature" in str(refused).lower()):
                 raise
         # what was cut off goes cooler, but to a model that takes no temperature but its own
         request.before_another()
-        return await self._send(replace(request, cut_off=False), self.habits)
+        return await self._send(replace(request, cut_off=False), self.habits, tier)
 
-    async def _find_out(self, request: Request[Any]) -> Reply:
+    async def _find_out(self, request: Request[Any], tier: str) -> Reply:
         """The reply to the first request, sent again in other ways until the endpoint takes it.
 
         Raises the first refusal where no way is left to try.
@@ -177,7 +199,7 @@ class OpenAIServing(Serving):
         habits = self.habits
         while True:
             try:
-                reply = await self._send(request, habits)
+                reply = await self._send(request, habits, tier)
             except RequestRefused as error:
                 if takes_no_images(str(error)):
                     raise EndpointRefused(
@@ -194,20 +216,22 @@ class OpenAIServing(Serving):
                 self._habits_known = True
                 return reply
 
-    async def _send(self, request: Request[Any], habits: Habits) -> Reply:
+    async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
         if all(image.ready for image in request.images):
-            body = self._body(request, habits)
+            body = self._body(request, habits, tier)
         elif any(is_elsewhere(image.path) for image in request.images):
             # it waits for a store, for which asyncio's own threads are too few
-            body = await off_loop(self._body, request, habits)
+            body = await off_loop(self._body, request, habits, tier)
         else:
-            body = await asyncio.to_thread(self._body, request, habits)
+            body = await asyncio.to_thread(self._body, request, habits, tier)
         if self._client is None and "aiohttp" not in sys.modules:
             await load_aside("aiohttp")
         where = f"{self.endpoint} ({self.model})"
         status, headers, data = await self._transport.get().post(body)
         if status != 200:
-            raise error_of(status, headers, data, where=where)
+            error = error_of(status, headers, data, where=where)
+            is_full = status == 429 and b"resource_unavailable" in data[:20_000]
+            raise told_at(tier, error, is_full)
         try:
             return reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
@@ -216,7 +240,7 @@ class OpenAIServing(Serving):
                 f"{where} answered something that is not a chat completion: {beginning!r}"
             ) from None
 
-    def _body(self, request: Request[Any], habits: Habits) -> bytes:
+    def _body(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
         """The request as JSON.
 
         It is put together so that the images' long texts are copied once and never scanned.
@@ -231,11 +255,11 @@ class OpenAIServing(Serving):
             parts.append(b"," if number else b"")
             parts += _message(message, beginning)
             beginning = ""
-        settings = json.dumps(self._settings(request, habits)).encode()
+        settings = json.dumps(self._settings(request, habits, tier)).encode()
         parts.append(b"]," + settings.removeprefix(b"{"))
         return b"".join(parts)
 
-    def _settings(self, request: Request[Any], habits: Habits) -> dict[str, Any]:
+    def _settings(self, request: Request[Any], habits: Habits, tier: str) -> dict[str, Any]:
         """A request's keys other than its messages."""
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
         temperature = request.temperature(self.temperature)
@@ -246,6 +270,8 @@ class OpenAIServing(Serving):
         elif habits.response_format == "json_schema":
             schema = {"name": request.task, "strict": True, "schema": request.schema}
             settings["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if tier:
+            settings["service_tier"] = tier
         settings |= self.extra_body
         return settings
 

@@ -8,6 +8,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding._util.secrets import blotted, masked
 from dataflow_grounding.data.records import dump_line, parse_line
+from dataflow_grounding.serving._service_tier import tier_named
 from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.tasks import Request
 
@@ -57,6 +58,8 @@ class RecordedServing(Serving):
             self.is_vlm = serving.is_vlm
             self.max_workers = serving.max_workers
             self.image_limits = serving.image_limits
+            self.service_tier = serving.service_tier
+            self.longest_answer = serving.longest_answer
         self.model = str(self._identity["model"])
         self.endpoint = self._recorded_at if serving is None else serving.endpoint
 
@@ -78,7 +81,13 @@ class RecordedServing(Serving):
                 raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
             answer = await self._serving.answer(request)
             line = self._record(key, Reply(answer) if isinstance(answer, str) else answer)
-        return Reply(line["reply"], line["finish_reason"], Usage(*line["usage"]), line["refusal"])
+        return Reply(
+            line["reply"],
+            line["finish_reason"],
+            Usage(*line["usage"]),
+            line["refusal"],
+            tier=tier_named(line.get("tier")),
+        )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
         line: dict[str, Any] = {
@@ -88,6 +97,8 @@ class RecordedServing(Serving):
             "usage": reply.usage.as_list(),
             "refusal": reply.refusal and blotted(reply.refusal),
         }
+        if reply.tier:
+            line["tier"] = blotted(reply.tier)
         with open(self.path, "a+b") as file:
             if not file.tell():
                 head: dict[str, Any] = {

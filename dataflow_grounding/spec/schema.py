@@ -76,7 +76,7 @@ class GeminiBlock(Block):
     media_resolution: str = "MEDIA_RESOLUTION_HIGH"
     temperature: float = Field(0.3, ge=0)
     max_output_tokens: int = Field(8192, ge=1)
-    timeout: float = Field(120, gt=0)
+    timeout: float | None = Field(None, gt=0)
     extra: Json = Field({}, repr=False)
 
 
@@ -113,7 +113,7 @@ class OpenAIBlock(Block):
     name: str = ""
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(4096, ge=1)
-    timeout: float = Field(60, gt=0)
+    timeout: float | None = Field(None, gt=0)
     azure: AzureBlock = AzureBlock()
     extra_body: Json = Field({}, repr=False)
     extra_headers: dict[str, str] = Field({}, repr=False)
@@ -146,11 +146,12 @@ class LocalBlock(Block):
 
 
 class PricesBlock(Block):
-    """`vlm.prices`: USD per million tokens."""
+    """`vlm.prices`: USD per million tokens; `flex` is what part of them that tier costs."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
     cached_input: float | None = Field(None, ge=0)
+    flex: float | None = Field(None, ge=0, le=1)
 
 
 class VlmBlock(Block):
@@ -169,6 +170,8 @@ class VlmBlock(Block):
     on_suspect_boxes: Literal["stop", "warn"] = "stop"
     check_every: int | None = Field(100, ge=1)
     prices: PricesBlock | None = None
+    service_tier: Literal["flex"] | None = None
+    ordinary_tier_after: float | None = Field(None, ge=0)
 
 
 class WorkflowBlock(Block):

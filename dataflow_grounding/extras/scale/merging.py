@@ -46,6 +46,8 @@ _OWN = {  # keys of the spec that each shard may have its own of
     "timeout",
     "extra_headers",
     "prices",
+    "service_tier",
+    "ordinary_tier_after",
     "check_every",
     "on_suspect_boxes",
     "max_workers",

@@ -190,9 +190,11 @@ class Endpoint:
             answer = Answer(answer)
         if fault.change:
             answer = fault.change(answer)
+        answer = self.takes.served(request, answer)
         usage = answer.usage or self._usage(request, pictures, answer)
         reply = exchange.dialect.reply(answer, request.model, request.index, usage)
-        return response(200, _dump(reply), headers=fault.headers)
+        headers = {**exchange.dialect.headers(answer), **fault.headers}
+        return response(200, _dump(reply), headers=headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         """A token for every four characters, a fixed number for an image.

@@ -31,6 +31,7 @@ class Answer:
         text: What the reply says; `refusal` is said in its place.
         finish_reason: Why it ended: `stop`, `length` or `content_filter`.
         usage: Tokens to bill; None counts one for every four characters and 1,000 for an image.
+        tier: The service tier that is said to have served it; None is the one that was asked for.
 
     Example:
         >>> from dataflow_grounding.extras.testing import LoopbackServer
@@ -41,6 +42,7 @@ class Answer:
     finish_reason: str = "stop"
     usage: Usage | None = None
     refusal: str | None = None
+    tier: str | None = None
 
 
 def _listed(value: Any, why: str) -> list[Any]:
@@ -83,6 +85,7 @@ class OpenAI:
         """A `chat.completion` object."""
         content = answer.text if answer.refusal is None else None
         message = {"role": "assistant", "content": content, "refusal": answer.refusal}
+        tier = {"service_tier": answer.tier} if answer.tier else {}
         return {
             "id": f"chatcmpl-{index}",
             "object": "chat.completion",
@@ -102,7 +105,12 @@ class OpenAI:
                 "total_tokens": usage.input_tokens + usage.output_tokens,
                 "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
             },
+            **tier,
         }
+
+    def headers(self, answer: Answer) -> dict[str, str]:
+        """Headers of a reply: none of its own."""
+        return {}
 
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
@@ -136,6 +144,8 @@ class Gemini:
             body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
         )
         request.settings = dict(body.get("generationConfig") or {})
+        if "serviceTier" in body:
+            request.settings["service_tier"] = body["serviceTier"]
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
         for content in contents[:-1]:
@@ -169,6 +179,10 @@ class Gemini:
         if answer.text or finish == "STOP":
             candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
         return {"candidates": [candidate], **about}
+
+    def headers(self, answer: Answer) -> dict[str, str]:
+        """Headers of a reply: the tier that has served it."""
+        return {"x-gemini-service-tier": answer.tier} if answer.tier else {}
 
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None

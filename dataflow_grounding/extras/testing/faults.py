@@ -79,6 +79,10 @@ model_not_found = partial(
     "model",
 )
 """404: no such model."""
+no_room_at_tier = partial(
+    Fault, 429, "The requested resources are temporarily unavailable.", "resource_unavailable"
+)
+"""429 of the service tier `flex`, which has no room; it isn't billed."""
 content_filter = partial(
     Fault,
     400,

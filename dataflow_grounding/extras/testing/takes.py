@@ -1,9 +1,10 @@
 """What a served model takes and what it refuses with a 400, as real endpoints differ in it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from dataflow_grounding.extras.testing.dialects import Answer
 from dataflow_grounding.extras.testing.faults import Fault, bad_request
 from dataflow_grounding.extras.testing.received import ReceivedRequest
 
@@ -22,6 +23,8 @@ class Takes:
         system_messages: Whether it accepts them.
         temperature: Whether it accepts any but 1.
         max_images: Most images of one request.
+        service_tiers: The tiers that can be asked for; others are refused. None passes over what
+            is asked for in silence.
 
     Example:
         >>> from dataflow_grounding.extras.testing import LoopbackServer
@@ -35,6 +38,14 @@ class Takes:
     system_messages: bool = True
     temperature: bool = True
     max_images: int = 16
+    service_tiers: tuple[str, ...] | None = ("default", "flex")
+
+    def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
+        """The answer with the tier that has served it, where one was asked for."""
+        asked = request.settings.get("service_tier")
+        if answer.tier is not None or asked is None or self.service_tiers is None:
+            return answer
+        return replace(answer, tier=str(asked))
 
     def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
         """The 400 for this request, or None where it is taken."""
@@ -58,6 +69,10 @@ class Takes:
         if image_count > self.max_images:
             message = f"At most {self.max_images} image(s) may be provided in one prompt."
             return bad_request(message, "", "messages")
+        tier = settings.get("service_tier", "default")
+        if self.service_tiers is not None and tier not in self.service_tiers:
+            message = f"Invalid service_tier argument: '{tier}' is not available for this model."
+            return bad_request(message, "invalid_value", "service_tier")
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:

@@ -1,0 +1,333 @@
+"""`vlm.service_tier: flex`: asked for, stored, priced, waited for, and left where the spec says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Done, Workplace, command
+from dataflow_grounding.extras.testing import (
+    Answer,
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    Takes,
+    faults,
+    on,
+)
+from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
+
+PRICES = {"input": 100.0, "output": 1000.0, "cached_input": 10.0, "flex": 0.5}
+FLEX = {"vlm.service_tier": "flex"}
+GEMINI = pytest.param(
+    "gemini",
+    marks=pytest.mark.skipif(
+        importlib.util.find_spec("google.genai") is None, reason="without the extra gemini"
+    ),
+)
+
+
+def asks_flex(request: ReceivedRequest) -> bool:
+    return request.settings.get("service_tier") == "flex"
+
+
+def at(place: Workplace, server: LoopbackServer, backend: str = "openai") -> None:
+    """Have the place ask the server, three records."""
+    place.many(3)
+    place.settings |= {
+        "vlm.openai.base_url": server.base_url,
+        "vlm.gemini.base_url": server.address,
+        "vlm.gemini.api_key": "k",
+        "vlm.backend": "openai" if backend == "sdk" else backend,
+        "vlm.openai.client": "sdk" if backend == "sdk" else "direct",
+        "vlm.box_format": "gemini" if backend == "gemini" else "xyxy_px",
+        "vlm.on_suspect_boxes": "warn",
+        "vlm.prices": PRICES,
+    }
+
+
+def cost_of(place: Workplace) -> dict[str, Any]:
+    done = command(["cost", str(place.results), "--json"])
+    assert done.code == 0, done
+    return done.summary
+
+
+def estimate_of(place: Workplace, **settings: Any) -> dict[str, Any]:
+    done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+    assert done.code == 0, done
+    return done.summary
+
+
+def tiers_stored(place: Workplace) -> set[str | None]:
+    lines = place.replies.read_text().splitlines()
+    return {json.loads(line).get("tier") for line in lines}
+
+
+def in_full(place: Workplace) -> float:
+    """What the stored replies would cost at the ordinary tier."""
+    tokens = cost_of(place)["tokens"]
+    fresh = tokens["input"] - tokens["cached"]
+    return float((fresh * 100 + tokens["cached"] * 10 + tokens["output"] * 1000) / 1e6)
+
+
+@pytest.mark.parametrize("backend", ["openai", "sdk", GEMINI])
+def test_flex_is_asked_for_stored_and_costs_half(workplace: Workplace, backend: str) -> None:
+    with LoopbackServer(EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")) as server:
+        at(workplace, server, backend)
+        ordinary = estimate_of(workplace)["cost_usd"]
+        assert estimate_of(workplace, **FLEX)["cost_usd"] == pytest.approx(ordinary / 2)
+        done = workplace.run(**FLEX)
+        assert done.code == 0, done
+        assert all(asks_flex(request) for request in server.requests)
+    assert tiers_stored(workplace) == {"flex"}
+    bill = cost_of(workplace)
+    assert bill["cost_usd"] == pytest.approx(in_full(workplace) / 2)
+    assert done.summary["cost_usd"] == pytest.approx(bill["cost_usd"])
+    assert bill["steps"][0]["flex"]["requests"] == 3
+    assert "of which flex: 3 replies" in command(["cost", str(workplace.results)]).out
+
+
+def test_without_a_tier_nothing_is_sent_or_stored_of_it(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    at(workplace, server)
+    assert workplace.run().code == 0
+    assert not any("service_tier" in request.settings for request in server.requests)
+    assert tiers_stored(workplace) == {None}
+    assert "flex" not in cost_of(workplace)["steps"][0]
+
+
+def test_another_tier_asks_nothing_again(workplace: Workplace, server: LoopbackServer) -> None:
+    at(workplace, server)
+    assert workplace.run().code == 0
+    before = server.count()
+    assert workplace.run(**FLEX).summary["requests"] == 0
+    assert estimate_of(workplace, **FLEX)["requests"] == 0
+    assert server.count() == before
+
+
+@pytest.mark.parametrize("tier", ["default", None])
+def test_what_another_tier_has_served_costs_in_full(workplace: Workplace, tier: str | None) -> None:
+    """An endpoint that serves at its ordinary tier and says so, and one that says nothing."""
+    echo = EchoAnswers()
+
+    def answers(request: ReceivedRequest) -> Answer:
+        return Answer(json.dumps(echo(request)), tier=tier)
+
+    takes = Takes(service_tiers=None)
+    with LoopbackServer(answers, takes=takes) as server:
+        at(workplace, server)
+        done = workplace.run(**FLEX)
+        assert done.code == 0, done
+    assert tiers_stored(workplace) == {tier}
+    assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
+    assert done.summary["cost_usd"] == pytest.approx(in_full(workplace))
+
+
+def test_a_tier_without_a_known_price_costs_in_full_and_is_told(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    at(workplace, server)
+    without = {name: price for name, price in PRICES.items() if name != "flex"}
+    settings = {**FLEX, "vlm.prices": without}
+    assert "flex counts in full" in estimate_of(workplace, **settings)["prices"]
+    assert workplace.run(**settings).code == 0
+    assert tiers_stored(workplace) == {"flex"}
+    assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
+
+
+def limit_found(place: Workplace) -> list[dict[str, Any]]:
+    """How many places each endpoint was found to have, and where it refused."""
+    path = place.results / ".ckpt" / "concurrency.json"
+    return list(json.loads(path.read_text()).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["openai", GEMINI])
+def test_no_room_is_waited_for_and_lowers_no_limit(workplace: Workplace, backend: str) -> None:
+    no_room = faults.no_room_at_tier() if backend == "openai" else faults.server_error(503)
+    rule = on(no_room, indexes=range(2, 8))
+    answers = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
+    with LoopbackServer(answers, faults=rule) as server:
+        at(workplace, server, backend)
+        done = workplace.run(**FLEX, **{"workflow.max_attempts": 1})
+        assert done.code == 0, done
+        assert all(asks_flex(request) for request in server.requests)
+        assert server.count() == 6 + 6
+    (found,) = limit_found(workplace)
+    assert found["refused_at"] is None
+    assert found["places"] >= 8
+
+
+@pytest.mark.slow
+def test_a_rate_limit_at_flex_still_lowers_the_limit(workplace: Workplace) -> None:
+    with LoopbackServer(faults=on(faults.too_many_requests(), indexes=range(2, 8))) as server:
+        at(workplace, server)
+        done = workplace.run(**FLEX)
+        assert done.code == 0, done
+    (found,) = limit_found(workplace)
+    assert found["refused_at"] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["openai", GEMINI])
+def test_the_ordinary_tier_is_asked_where_the_spec_says_so(
+    workplace: Workplace, backend: str
+) -> None:
+    no_room = faults.no_room_at_tier() if backend == "openai" else faults.server_error(503)
+    answers = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
+    with LoopbackServer(answers, faults=on(no_room, where=asks_flex, times=4)) as server:
+        at(workplace, server, backend)
+        done = workplace.run(**FLEX, **{"vlm.ordinary_tier_after": 0})
+        assert done.code == 0, done
+        ordinary = [request for request in server.requests if not asks_flex(request)]
+        assert len(ordinary) == 4
+        assert server.count() == 6 + 4
+    assert done.err.count("The ordinary tier is asked") == 1
+    assert tiers_stored(workplace) == {"flex", None}
+    bill = cost_of(workplace)
+    assert in_full(workplace) / 2 < bill["cost_usd"] < in_full(workplace)
+    assert done.summary["cost_usd"] == pytest.approx(bill["cost_usd"])
+
+
+@pytest.mark.slow
+def test_the_ordinary_tier_is_asked_only_after_the_seconds_of_the_spec(
+    workplace: Workplace,
+) -> None:
+    with LoopbackServer(faults=on(faults.no_room_at_tier(), where=asks_flex)) as server:
+        at(workplace, server)
+        done = workplace.run(**FLEX, **{"vlm.ordinary_tier_after": 2})
+        assert done.code == 0, done
+        first = min(request.time for request in server.requests)
+        ordinary = [request.time for request in server.requests if not asks_flex(request)]
+        assert len(ordinary) == 6
+        assert min(ordinary) - first >= 2
+
+
+@pytest.mark.slow
+def test_without_that_key_a_tier_without_room_ends_the_run(workplace: Workplace) -> None:
+    rule = on(faults.no_room_at_tier(), where=asks_flex)
+    with LoopbackServer(faults=rule) as server:
+        at(workplace, server)
+        limits = {"workflow.max_wait": 1, "vlm.openai.timeout": 1}
+        done = workplace.run(**FLEX, **limits)
+        assert (done.code, server.paid) == (3, 0), done
+        assert all(asks_flex(request) for request in server.requests)
+    assert "come back later" in done.err
+
+
+@pytest.mark.slow
+def test_slow_answers_are_no_sign_that_a_quota_is_used_up(workplace: Workplace) -> None:
+    """While one answer takes longer than max_wait, the others find no room."""
+
+    def latency(request: ReceivedRequest) -> float:
+        return 4.0 if request.index == 1 else 0.0
+
+    rule = on(faults.no_room_at_tier(), indexes=range(2, 9))
+    with LoopbackServer(latency=latency, faults=rule) as server:
+        at(workplace, server)
+        done = workplace.run(**FLEX, **{"workflow.max_wait": 1, "workflow.max_workers": 2})
+    assert done.code == 0, done
+
+
+@pytest.mark.parametrize("backend", ["openai", GEMINI])
+def test_a_model_without_the_tier_stops_the_run_at_once(workplace: Workplace, backend: str) -> None:
+    with LoopbackServer(takes=Takes(service_tiers=("default",))) as server:
+        at(workplace, server, backend)
+        done = workplace.run(**FLEX)
+        assert (done.code, server.count()) == (4, 1), done
+    assert "Leave vlm.service_tier out" in done.err
+
+
+def test_flex_has_fifteen_minutes_unless_another_time_is_stated() -> None:
+    url = "http://127.0.0.1:9/v1"
+    assert OpenAIServing(url, "m").timeout == 60
+    assert OpenAIServing(url, "m", service_tier="flex").timeout == 900
+    assert OpenAIServing(url, "m", service_tier="flex", timeout=30).timeout == 30
+    assert GeminiServing(api_key="k").timeout == 120
+    assert GeminiServing(api_key="k", service_tier="flex").timeout == 900
+
+
+def test_a_stated_timeout_that_is_short_for_flex_is_told(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    at(workplace, server)  # which states one of 20 s
+    spec = str(workplace.spec(**FLEX))
+    assert "vlm.openai.timeout is 20 s" in command(["check", "-e", spec]).out
+    assert "vlm.openai.timeout" not in command(["check", "-e", str(workplace.spec())]).out
+
+
+def refused(place: Workplace, **settings: Any) -> Done:
+    done = place.run(**settings)
+    assert done.code == 2, done
+    return done
+
+
+def test_settings_that_no_request_could_have_are_refused(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    at(workplace, server)
+    local = refused(workplace, **FLEX, **{"vlm.backend": "embedded"})
+    assert "vlm.service_tier is for openai and gemini" in local.err
+    twice = refused(workplace, **FLEX, **{"vlm.openai.extra_body": {"service_tier": "flex"}})
+    assert "stands in vlm.openai.extra_body, too" in twice.err
+    alone = refused(workplace, **{"vlm.ordinary_tier_after": 60})
+    assert "vlm.ordinary_tier_after needs vlm.service_tier: flex" in alone.err
+    assert "'flex'" in refused(workplace, **{"vlm.service_tier": "priority"}).err
+    assert "flex" in refused(workplace, **{"vlm.prices": {**PRICES, "flex": 2}}).err
+    assert server.count() == 0
+
+
+def test_several_endpoints_are_asked_at_the_tier(workplace: Workplace) -> None:
+    with LoopbackServer() as one, LoopbackServer() as two:
+        at(workplace, one)
+        endpoints = [one.base_url, two.base_url]
+        done = workplace.run(
+            **FLEX, **{"vlm.openai.base_url": "", "vlm.openai.endpoints": endpoints}
+        )
+        assert done.code == 0, done
+        assert all(asks_flex(request) for request in [*one.requests, *two.requests])
+        parts = [OpenAIServing(url, "m", service_tier="flex") for url in endpoints]
+    assert SeveralEndpoints(parts).service_tier == "flex"
+    assert SeveralEndpoints(parts).longest_answer == 900
+    assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace) / 2)
+
+
+@pytest.mark.parametrize("said", [["flex"], {"flex": 1}, 7, True, "f" * 100_000, "\x1b[2Jflex"])
+def test_what_a_reply_says_of_its_tier_is_no_other_than_a_short_name(
+    workplace: Workplace, said: Any
+) -> None:
+    """What isn't one costs in full, and reaches no terminal."""
+    message = {"role": "assistant", "content": json.dumps({"expressions": []})}
+    reply = {
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+        "service_tier": said,
+    }
+    with LoopbackServer(faults=on(faults.odd_json(json.dumps(reply)))) as server:
+        at(workplace, server)
+        done = workplace.run(**FLEX, **{"workflow.steps": ["0"]})
+        assert server.count() >= 3, done
+    assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
+    assert workplace.replies.stat().st_size < 10_000
+    assert "\x1b" not in done.err + command(["cost", str(workplace.results)]).out
+
+
+def test_a_judge_at_the_same_address_is_asked_at_the_tier(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    at(workplace, server)
+    judge = {"workflow.check": "fast", "vlm.check": {"openai": {"model_name": "judge"}}}
+    workplace.run(**FLEX, **judge)
+    judged = [request for request in server.requests if request.model == "judge"]
+    assert judged
+    assert all(asks_flex(request) for request in judged)
+    before = server.count()
+    judge["vlm.check"] = {**judge["vlm.check"], "service_tier": None}
+    workplace.run(*["--retry-failed"], **FLEX, **judge, **{"workflow.force_reprocess": True})
+    ordinary = [request for request in server.requests[before:] if request.model == "judge"]
+    assert ordinary
+    assert not any(asks_flex(request) for request in ordinary)
