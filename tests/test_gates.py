@@ -171,3 +171,15 @@ def private_imports(module: str) -> Iterator[str]:
 @pytest.mark.slow
 def test_private_modules_are_imported_by_their_own_room_alone() -> None:
     assert not [line for module in MODULES for line in private_imports(module)]
+
+
+def test_no_file_has_the_marks_of_an_unfinished_merge() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    marks = re.compile(rb"^(<{7} |>{7} )", re.MULTILINE)
+    marked = []
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.is_file() and marks.search(path.read_bytes()):
+            marked.append(name)
+    assert listed.stdout
+    assert not marked
