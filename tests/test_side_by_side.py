@@ -52,7 +52,7 @@ def test_the_page_has_a_row_for_each_fault() -> None:
 def test_each_way_holds_and_loses_what_the_page_says(way: Way) -> None:
     planted = [fault for fault in (NO_FAULT, *PLANTED, *BEYOND) if can_mount() or not fault.fills]
     cells = measured([way], planted, workers=2)
-    place = WHOSE and len(WHOSE) * WAYS.index(way)
+    place = len(WHOSE) * WAYS.index(way)
     counts = dict.fromkeys(WHOSE, 0)
     for fault in planted:
         on_page = in_table(fault)[place : place + len(WHOSE)]

@@ -136,7 +136,8 @@ class Model:
         if request.task == "phrase_grounding":
             phrases = [str(phrase["text"]) for phrase in request.input["phrases"]]
         else:
-            phrases = [f"the {name} box" for name in PHRASE.findall(request.text)]
+            named = PHRASE.findall(request.text)
+            phrases = [f"the {name} box" for name in named if name in COLORS]
         if request.images:
             size, things = look(request)
         else:
