@@ -319,8 +319,11 @@ def test_classes_keep_their_table(place: Workplace) -> None:
     classes = ["the red box", "the blue box"]
     with LoopbackServer(Model(), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url, "data.classes": classes}
+        estimate = command(["estimate", "-e", str(place.spec(**settings)), "--json"]).summary
         done = place.run(**settings)
     assert done.code == 0, done
+    told = {step["step"].partition("_")[2]: step["requests"] for step in estimate["steps"]}
+    assert min(told[step] for step in STEPS) >= PICTURES
     assert any(len(negatives_of(record)) > len(classes) for record in place.annotations())
     assert {row["class"] for row in done.summary["classes"]} == set(classes)
 
