@@ -112,7 +112,7 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
 
 
 def test_what_a_crop_cannot_tell_is_looked_for_in_the_whole_picture(place: Workplace) -> None:
-    model = Model()
+    model = Model(Errors(absent=0.5))  # half of what isn't there has no box
     with LoopbackServer(model, keep_bodies=True) as server:
         assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
     by_whole = 0
