@@ -14,6 +14,7 @@ from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import Errors, about_probes
 from benchmarks.stand_ins.negative_quality import (
+    PHRASE,
     PhrasingModel,
     is_there,
     steps_of,
@@ -108,6 +109,24 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
     assert done.summary["notes"]["negatives"] == sum(
         len(negatives_of(record)) for record in place.annotations()
     )
+
+
+def test_what_a_crop_cannot_tell_is_looked_for_in_the_whole_picture(place: Workplace) -> None:
+    model = Model(Errors(absent=0.5))  # half of what isn't there has no box
+    with LoopbackServer(model, keep_bodies=True) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    by_whole = 0
+    for request in model.asked("box_check"):
+        whole = set(request.input["boxes_of_the_whole_picture"])
+        boxes = request.input["boxes"]
+        in_whole = {box["text"] for box in boxes if box["id"] in whole}
+        in_parts = {box["text"] for box in boxes if box["id"] not in whole}
+        for phrase in request.input["phrases"]:
+            match = PHRASE.fullmatch(phrase["text"])
+            is_beyond = match is not None and (match["relation"] or match["number"])
+            assert (phrase["text"] in in_whole) == bool(is_beyond or phrase["text"] not in in_parts)
+        by_whole += len(in_whole & in_parts)
+    assert by_whole > 0
 
 
 def test_a_second_run_sends_nothing_and_writes_the_same(place: Workplace) -> None:
@@ -319,8 +338,11 @@ def test_classes_keep_their_table(place: Workplace) -> None:
     classes = ["the red box", "the blue box"]
     with LoopbackServer(Model(), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url, "data.classes": classes}
+        estimate = command(["estimate", "-e", str(place.spec(**settings)), "--json"]).summary
         done = place.run(**settings)
     assert done.code == 0, done
+    told = {step["step"].partition("_")[2]: step["requests"] for step in estimate["steps"]}
+    assert min(told[step] for step in STEPS) >= PICTURES
     assert any(len(negatives_of(record)) > len(classes) for record in place.annotations())
     assert {row["class"] for row in done.summary["classes"]} == set(classes)
 

@@ -19,6 +19,7 @@ from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS, Changed
 
 PHRASES = ["the red mug", "a dog"]
 GOOD = {"id": 1, "change": "attribute", "text": "the blue mug"}
+OTHER = {"id": 1, "change": "attribute", "text": "the green mug"}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,11 @@ def test_what_was_changed_is_read(image: Image) -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        {**GOOD, "id": 3},
-        {**GOOD, "id": None},
-        {**GOOD, "change": "mood"},
-        {**GOOD, "change": ["noun"]},
+        {**OTHER, "id": 3},
+        {**OTHER, "id": 0},
+        {**OTHER, "id": None},
+        {**OTHER, "change": "mood"},
+        {**OTHER, "change": ["noun"]},
         {**GOOD, "text": ""},
         {**GOOD, "text": 7},
         {**GOOD, "text": "x" * (MOST_CHARACTERS + 1)},
