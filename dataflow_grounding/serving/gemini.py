@@ -77,9 +77,8 @@ class GeminiServing(Serving):
         service_tier: str = "",
         ordinary_tier_after: float | None = None,
     ) -> None:
-        for name in ("contents", "systemInstruction"):
-            if name in (extra or {}):
-                raise SpecError(f"{setting('vlm.gemini.extra')} can't hold {name!r}")
+        self.extra = dict(extra or {})
+        _check_extra(self.extra, service_tier)
         if not model:
             raise SpecError(f"no model is named: set {setting('vlm.gemini.model')}")
         if media_resolution and media_resolution not in RESOLUTIONS:
@@ -87,9 +86,6 @@ class GeminiServing(Serving):
                 f"{setting('vlm.gemini.media_resolution')} {media_resolution!r} is not one of"
                 f" {', '.join(RESOLUTIONS)}"
             )
-        if service_tier and {"serviceTier", "service_tier"} & set(extra or {}):
-            tier, fields = setting("vlm.service_tier"), setting("vlm.gemini.extra")
-            raise SpecError(f"{tier} stands in {fields}, too: leave it out there")
         self._tier = AskedTier(service_tier, ordinary_tier_after)
         timeout = self._tier.timeout(timeout, TIMEOUT)
         check_settings(
@@ -113,7 +109,6 @@ class GeminiServing(Serving):
         self.temperature = temperature
         self.max_output_tokens = max_output_tokens
         self.box_format = box_format
-        self.extra = dict(extra or {})
         learn_fields(self.extra)
         self._api_key = usable_key(
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
@@ -229,6 +224,18 @@ class GeminiServing(Serving):
         client = self._client.take()
         if client is not None:
             await client.aio.aclose()
+
+
+def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
+    """Raises SpecError for fields that are this serving's own."""
+    fields = setting("vlm.gemini.extra")
+    for name in ("contents", "systemInstruction"):
+        if name in extra:
+            raise SpecError(f"{fields} can't hold {name!r}")
+    if tier and extra.keys() & {"serviceTier", "service_tier"}:
+        raise SpecError(
+            f"{setting('vlm.service_tier')} stands in {fields}, too: leave it out there"
+        )
 
 
 async def _content(message: Turn) -> dict[str, Any]:

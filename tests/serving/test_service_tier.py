@@ -274,6 +274,8 @@ def test_settings_that_no_request_could_have_are_refused(
     assert "vlm.service_tier is for openai and gemini" in local.err
     twice = refused(workplace, **FLEX, **{"vlm.openai.extra_body": {"service_tier": "flex"}})
     assert "stands in vlm.openai.extra_body, too" in twice.err
+    with_gemini = {"vlm.backend": "gemini", "vlm.gemini.extra": {"serviceTier": "flex"}}
+    assert "stands in vlm.gemini.extra, too" in refused(workplace, **FLEX, **with_gemini).err
     alone = refused(workplace, **{"vlm.ordinary_tier_after": 60})
     assert "vlm.ordinary_tier_after needs vlm.service_tier: flex" in alone.err
     assert "'flex'" in refused(workplace, **{"vlm.service_tier": "priority"}).err
@@ -331,3 +333,24 @@ def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     ordinary = [request for request in server.requests[before:] if request.model == "judge"]
     assert ordinary
     assert not any(asks_flex(request) for request in ordinary)
+
+
+@pytest.mark.slow
+def test_slow_answers_lower_no_limit_that_was_found(workplace: Workplace) -> None:
+    """Answers that take their time, and some that are given up."""
+    with LoopbackServer() as server:
+        at(workplace, server)
+        workplace.settings |= {"workflow.max_workers": 24, "workflow.steps": ["0"]}
+        workplace.many(40)
+        assert workplace.run().code == 0
+        (before,) = limit_found(workplace)
+        assert before["places"] > 8
+        server.faults = on(faults.slow(3.0), indexes=range(45, 55))
+        server.latency = 0.5
+        workplace.many(80)
+        done = workplace.run(**FLEX, **{"vlm.openai.timeout": 2})
+        assert done.code == 0, done
+        assert server.abandoned >= 5
+    (after,) = limit_found(workplace)
+    assert after["places"] >= before["places"]
+    assert after["refused_at"] is None
