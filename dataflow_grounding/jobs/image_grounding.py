@@ -12,7 +12,6 @@ from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline, ProposalPipeline
@@ -189,6 +188,8 @@ class ImageGroundingJob(RowsJob):
         can_be_read_twice = not source.plain or kind_of(source.path) == "file"
         if data.classes or source.bare or not can_be_read_twice:
             return []
+        from dataflow_grounding.jobs.other_images import phrases_in_captions  # few runs need it
+
         column = data.columns.get("caption") or source.columns.get("caption", "caption")
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())
 
