@@ -232,6 +232,10 @@ def test_from_a_spec_it_costs_no_request_and_review_shows_it_first(workplace: Wo
         ]
 
 
+def test_nothing_is_told_of_gold() -> None:
+    assert drawn_scenes.of_examples().reached
+
+
 @pytest.mark.slow
 def test_of_drawn_scenes_nearly_all_is_told_and_nothing_that_is_right() -> None:
     tallies = drawn_scenes.run(40, seed=11)
