@@ -34,6 +34,7 @@ LONGEST = 4000
 """Characters of a number, or of a text with references."""
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
+_UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
@@ -133,6 +134,9 @@ def read_spec(
         hint = ""
         if isinstance(error, TypeError):
             hint = "; an item of a list can't be overridden alone: give the whole list"
+        variable = _UNSET_VARIABLE.search(str(error))
+        if variable:
+            raise SpecError(_unset(variable[1], error, files, given)) from None
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}{hint}") from None
     stated: Any = OmegaConf.to_container(merged.config)
     _learn_environment(stated)
@@ -198,6 +202,18 @@ def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> lis
         drop(merged.values, location)
         problems.append(f"{place(location)}: {key} is '???': give it a value")
     return problems
+
+
+def _unset(name: str, error: Exception, files: Sequence[_File], given: _Overrides) -> str:
+    """Say that a variable isn't set, and at which line a key takes it."""
+    roots = {file.path: file.root for file in files}
+    overrides: Any = OmegaConf.to_container(given.values)
+    key = str(getattr(error, "full_key", "") or "")
+    place = place_of(roots, overrides, re.split(r"[.[]", key))
+    return (
+        f"{place}: {key or 'a key'} takes the variable {name}, which is not set: export"
+        f" {name}=..., write it into a .env file, or ${{oc.env:{name},''}} where it may be missing"
+    )
 
 
 def _held_nothing(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:

@@ -570,6 +570,17 @@ def test_what_was_not_found_is_folded_and_a_click_away(folder: Path, show: Any) 
     )
 
 
+def test_of_a_picture_in_which_nothing_was_found_the_rest_is_open(folder: Path, show: Any) -> None:
+    absent = [each for each in MUG_ON_TABLE["expressions"] if not each["instances"]]
+    page = show(report(folder, [{**MUG_ON_TABLE, "expressions": absent}]))
+    page.locator(".absent li").first.wait_for()
+    behind_caption = "article .caption ~ details.absent"
+    assert page.locator(behind_caption).count() == 1
+    texts = page.locator(behind_caption).evaluate("e => e.parentNode.textContent")
+    between = texts.partition("1 unsupported")[0]
+    assert not between.rstrip().endswith("0")
+
+
 def test_only_unchecked_regions_are_dashed(folder: Path, show: Any) -> None:
     page = show(report(folder, [MUG_ON_TABLE]))
     dashes = page.locator(".box .line").evaluate_all(

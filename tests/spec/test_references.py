@@ -159,3 +159,20 @@ def test_what_is_let_through_fills_in_no_more_than_was_reckoned(spec: dict[str, 
     except (SpecError, OmegaConfBaseException, RecursionError, TypeError):
         return
     assert len(json.dumps(filled)) <= len(json.dumps(spec)) * 10 + MOST
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_line_and_key(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "results_dir: out\nimage_grounding:\n  vlm:\n    openai:\n"
+        "      base_url: ${oc.env:NOBODYS_URL}\n",
+        "utf-8",
+    )
+    done = command(["check", "-e", str(spec)])
+    assert done.code == 2
+    assert (
+        f"{spec}, line 5: image_grounding.vlm.openai.base_url takes the variable NOBODYS_URL,"
+        " which is not set: export NOBODYS_URL=..., write it into a .env file, or"
+        " ${oc.env:NOBODYS_URL,''} where it may be missing" in done.err
+    )
+    assert "KeyError" not in done.err

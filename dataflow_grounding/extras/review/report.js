@@ -160,7 +160,7 @@ const reportPage = (() => {
     const words = [...times].map(([status, n]) => `${count(n)} ${WITHOUT_BOX[status] || status}`).join(", ");
     const rest = node("details", { class: "absent" }, node("summary", null, words), listOf({ ...view, expressions: absent }));
     rest.open = !found.length;
-    return [found.length && listOf({ ...view, expressions: found }), rest];
+    return [found.length ? listOf({ ...view, expressions: found }) : null, rest];
   }
 
   function cardOf(view) {

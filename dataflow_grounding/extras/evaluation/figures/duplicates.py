@@ -273,7 +273,8 @@ def split(
     for name, count in counts.items():
         if not count["records"]:
             raise InputError(
-                f"{name} would be empty, of {group_count} groups: choose another --seed or --ratios"
+                f"{name} would be empty: there are {group_count} groups of pictures that are apart,"
+                " which is few. Choose another --seed or --ratios, or split more pictures"
             )
     with told_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
