@@ -71,11 +71,28 @@ def doctor(
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
     """What `doctor` says, for people."""
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
-    for extra, version in findings["extras"].items():
-        missing = f"not installed: pip install 'dataflow-grounding[{extra}]'"
-        yield f"extra {extra}: {version or missing}"
-    for name, is_set in findings["environment"].items():
-        yield f"{name}: {'set' if is_set else 'not set'}"
+    yield from _of_endpoints(findings)
+    environment = findings["environment"]
+    for name in environment:
+        if environment[name]:
+            yield f"{name}: set"
+    yield _listed("not set", [name for name in environment if not environment[name]])
+    extras = findings["extras"]
+    for extra, version in extras.items():
+        if version:
+            yield f"extra {extra}: {version}"
+    lacking = _listed("extras not installed", [extra for extra in extras if not extras[extra]])
+    if lacking:
+        yield f"{lacking} (pip install 'dataflow-grounding[NAME]' where a run asks for one)"
+
+
+def _listed(heading: str, names: Sequence[str]) -> str:
+    """A line with all names; empty without any."""
+    return f"{heading}: {', '.join(names)}" if names else ""
+
+
+def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
+    """What `doctor` says of the endpoint, and of each where there are several."""
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         way = unused_keys()

@@ -17,6 +17,8 @@ from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 def annotations_of(results: str) -> str:
     """The file of records. Raises InputError where there is none."""
     path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
+    if not kind_of(results):
+        raise InputError(f"no {results}: name a finished run's results_dir, or a file of records")
     if not kind_of(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     if file_type_of(path) == "parquet" and holds_bytes(path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import RecordError, RunStopped
 from dataflow_grounding._util.secrets import blotted
+from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.data.records import Record, dump_line, parse_line
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.engine.keyed_log import storing
@@ -66,6 +67,10 @@ class Outputs:
         What has to wait, waits as text.
         """
         self._count(outcome)
+        for _, error in outcome.failures:
+            name = outcome.image_id or f"line {outcome.line}"
+            line = shown(f"{name:.60}: {error!s:.400}", lines=False)
+            self.summary.tell_failure(place, line)
         self._waiting[place] = (
             outcome.line,
             [dump_line(record) for record in outcome.records],

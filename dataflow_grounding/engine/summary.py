@@ -57,6 +57,8 @@ class Summary:
     models: list[str] = field(default_factory=list)
     annotations: str = ""  # path of the last step's file
     failures_file: str = ""
+    # what failed first, in the input's order: the place of its row, and its line for people
+    first_failure: tuple[int, str] | None = None
     report: str = ""  # path of the report; "" without one
     # lines that show the first boxes, with the places of their records
     boxes: list[tuple[int, str]] = field(default_factory=list)
@@ -93,6 +95,11 @@ class Summary:
                 verdict = VERDICTS[verified if isinstance(verified, bool) else None]
                 self.expressions[verdict] += 1
 
+    def tell_failure(self, place: int, line: str) -> None:
+        """Keep the line of a row that failed, if none before it in the input did."""
+        if self.first_failure is None or place < self.first_failure[0]:
+            self.first_failure = (place, line)
+
     def add_earlier(self, earlier: "Summary") -> None:
         """Take in what the steps before this summary's did.
 
@@ -118,6 +125,8 @@ class Summary:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
             getattr(self, name).update(getattr(other, name))
+        if other.first_failure is not None:
+            self.tell_failure(*other.first_failure)
         self.models = list(dict.fromkeys([*other.models, *self.models]))
         if other.cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
@@ -176,6 +185,8 @@ class Summary:
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
+        if self.first_failure is not None:
+            lines.append(f"  {self.first_failure[1]}")
         if self.done or self.already_complete:
             lines.append(f"results: {self.annotations}")
         else:

@@ -177,7 +177,7 @@ class RowsJob(SpecJob):
         for role, column in self._data.columns.items():
             key = f"{self._data_key}.columns.{role}"
             if role not in self._roles:
-                raise SpecError(f"{key} is not one of {', '.join(self._roles)}")
+                raise SpecError(f"{key} is not one of {', '.join(self._roles)}{self._meant(role)}")
             if columns and column not in columns:
                 hint = nearest(column, columns) or f"; it has {', '.join(columns)}"
                 raise InputError(f"{key}: {self._input.path} has no column {column!r}{hint}")
@@ -189,6 +189,13 @@ class RowsJob(SpecJob):
         self._look_for_columns(rows, columns, sources)
         self._look_for_addresses(rows, sources)
         return sources
+
+    def _meant(self, name: str) -> str:
+        """Which role has this name as its column: `image_path` for `image`; empty for none."""
+        for role, column in self._roles.items():
+            if column == name:
+                return f": write {role}, whose column is {name}"
+        return ""
 
     def _look_for_columns(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]

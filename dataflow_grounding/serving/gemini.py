@@ -125,9 +125,12 @@ class GeminiServing(Serving):
             obstacles.append(str(MissingExtra(f"{setting('vlm.backend')} gemini", "gemini")))
         if not self._api_key:
             name = setting("vlm.gemini.api_key")
-            no_key = f"no API key: set {name}, GOOGLE_API_KEY or GEMINI_API_KEY"
+            backend = setting("vlm.backend")
+            no_key = (
+                f"no API key: set {name}, GOOGLE_API_KEY or GEMINI_API_KEY, or {backend} to"
+                " embedded, which needs neither key nor model"
+            )
             if os.environ.get("DF_BASE_URL"):
-                backend = setting("vlm.backend")
                 no_key += f" (DF_BASE_URL, DF_MODEL and DF_API_KEY are for {backend} openai)"
             obstacles.append(no_key)
         return obstacles

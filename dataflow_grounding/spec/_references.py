@@ -15,6 +15,8 @@ from dataflow_grounding._util.errors import SpecError
 MOST = 5_000_000
 """Characters that references may fill in, with PER_REFERENCE for each."""
 PER_REFERENCE = 500
+_BLOCKS_OF_BACKENDS = ("openai", "gemini", "local")
+_NAMES_OF_BACKENDS = (*_BLOCKS_OF_BACKENDS, "embedded")
 _ESCAPED = re.compile(r"\\\\|\\\$\{")
 # What is counted is replaced, the innermost first, so that the reference around it can be told.
 _VARIABLE_COUNTED = "\0"
@@ -58,6 +60,26 @@ def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
         if variable and not os.environ.get(variable[1], "set").strip():
             yield place, variable[1]
+
+
+def empty_other_backends(config: Any) -> None:
+    """Leave variables that hold nothing empty in blocks of backends that aren't asked.
+
+    A spec names its server by variables; with `vlm.backend=embedded` over it, none is needed.
+    """
+    stated: Any = OmegaConf.to_container(config)
+    for place, text in _texts(stated, ()):
+        variable = _VARIABLE_ALONE.fullmatch(text.strip())
+        if variable is None or os.environ.get(variable[1], "").strip():
+            continue
+        if len(place) < 4 or place[1] != "vlm" or place[2] not in _BLOCKS_OF_BACKENDS:
+            continue
+        backend = _value_at(stated, (*place[:2], "backend"))
+        if backend in _NAMES_OF_BACKENDS and backend != place[2]:
+            block = config
+            for part in place[:-1]:
+                block = block[part]
+            block[place[-1]] = ""
 
 
 class _FilledSizes:

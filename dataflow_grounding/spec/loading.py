@@ -20,7 +20,11 @@ from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
-from dataflow_grounding.spec._references import check_references, empty_variables
+from dataflow_grounding.spec._references import (
+    check_references,
+    empty_other_backends,
+    empty_variables,
+)
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import block_with, drop, place_of, validated
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
@@ -186,6 +190,7 @@ def _merge(
     passed_over = set(_passed_over(config, model, others))
     if overrides.of_hydra:
         passed_over.add("hydra")
+    empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
     for key in missing:
         OmegaConf.update(config, key, None)

@@ -200,7 +200,7 @@ def test_spans_and_all_statuses(folder: Path) -> None:
 
 WRONG = {
     "no such predictions": (["nowhere.jsonl", "--gold", "gold.jsonl"], "no nowhere.jsonl"),
-    "no such gold": (["a.jsonl", "--gold", "nowhere"], "no nowhere: is nowhere the results_dir"),
+    "no such gold": (["a.jsonl", "--gold", "nowhere"], "no nowhere: name a finished run"),
     "a folder without results": (["empty", "--gold", "gold.jsonl"], "no empty/annotations.jsonl"),
     "a broken line": (["broken.jsonl", "--gold", "gold.jsonl"], "broken.jsonl, line 2: not JSON"),
     "a wrong box": (
@@ -259,5 +259,5 @@ def test_agree(folder: Path) -> None:
     ended = command(["agree", "a.jsonl", "nowhere"])
     assert (ended.code, ended.err) == (
         2,
-        "Error: no nowhere: is nowhere the results_dir of a finished run?\n",
+        "Error: no nowhere: name a finished run's results_dir, or a file of records\n",
     )

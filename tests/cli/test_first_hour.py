@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from benchmarks.places.workplace import Done, Workplace, caption, command
+from benchmarks.places.workplace import REPOSITORY, Done, Workplace, caption, command
 from dataflow_grounding import EmbeddedServing, FileStorage, PhraseGrounder
 from dataflow_grounding._util.errors import NothingDone, PlanError, RecordError
 from dataflow_grounding.extras.testing import LoopbackServer, faults, on
@@ -137,3 +138,88 @@ def test_where_nothing_was_done_no_limit_makes_it_a_success(
     workplace.rows([{"image_path": "gone.jpg", "caption": "x"}])
     done = workplace.run("--max-failed", "9", **{"vlm.openai.base_url": server.base_url})
     assert done.code == 4, done
+
+
+# --- keys, columns and paths that a newcomer gets wrong
+
+
+def test_a_server_that_is_not_asked_needs_no_variables(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DF_BASE_URL", raising=False)
+    workplace.picture("a.jpg")
+    workplace.rows([{"image_path": "a.jpg", "caption": caption(0)}])
+    path = workplace.spec(
+        **{"vlm.backend": "openai", "vlm.openai.base_url": "${oc.env:DF_BASE_URL}"}
+    )
+    pipeline = yaml.safe_load(path.read_text())["autolabel_type"]
+    refused = command(["check", "-e", str(path)])
+    assert refused.code == 2
+    assert "openai.base_url takes the variable DF_BASE_URL, which is not set" in refused.err
+    done = command(["check", "-e", str(path), f"{pipeline}.vlm.backend=embedded"])
+    assert (done.code, "DF_BASE_URL" in done.err) == (0, False), done
+
+
+def test_a_missing_key_names_the_way_without_one(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    workplace.picture("a.jpg")
+    workplace.rows([{"image_path": "a.jpg", "caption": caption(0)}])
+    done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "gemini"}))])
+    assert "vlm.backend to embedded, which needs neither key nor model" in done.err, done
+
+
+def test_a_column_named_by_our_name_for_it(workplace: Workplace) -> None:
+    workplace.picture("a.jpg")
+    workplace.rows([{"file": "a.jpg", "caption": caption(0)}])
+    settings = {"vlm.backend": "embedded", "data.columns": {"image_path": "file"}}
+    done = command(["check", "-e", str(workplace.spec(**settings))])
+    assert "image_path is not one of image, caption, image_id" in done.err, done
+    assert "write image, whose column is image_path" in done.err
+
+
+def test_a_run_that_fails_says_why_at_once(workplace: Workplace) -> None:
+    rows = [{"image_path": f"gone{n}.jpg", "caption": caption(n)} for n in range(3)]
+    workplace.rows(rows)
+    done = told(workplace, **{"vlm.backend": "embedded"})
+    lines = done.err.splitlines()
+    place = next(n for n, line in enumerate(lines) if line.startswith("failures: 3 image_missing"))
+    assert "no image 'gone0.jpg': No such file" in lines[place + 1], done.err
+
+
+def test_results_that_are_not_there_and_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    gone = command(["stats", str(tmp_path / "nowhere")])
+    assert "nowhere: name a finished run's results_dir, or a file of records" in gone.err
+    report = command(["report", str(tmp_path / "rows.jsonl")])
+    assert report.code == 2
+    assert "rows.jsonl is a file: name the folder of the run that it is of" in report.err
+    assert "Usage" not in report.err
+
+
+def test_classes_in_a_format_of_captions_are_told_where_to_go(tmp_path: Path) -> None:
+    record = {
+        "image_path": str(REPOSITORY / "example_data/images/raccoon.jpg"),
+        "expressions": [
+            {
+                "text": "raccoon",
+                "status": "grounded",
+                "instances": [{"bbox": [10, 10, 200, 200]}],
+            }
+        ],
+    }
+    (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+    done = command(["export", str(tmp_path), "--format", "odvg-mmdet", "-o", str(tmp_path / "out")])
+    assert done.code == 2, done
+    assert "classes and phrases of no caption go into coco, " in done.err
+    assert "yolo" in done.err
+
+
+def test_doctor_begins_with_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DF_BASE_URL", "DF_MODEL", "DF_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    lines = command(["doctor"]).out.splitlines()
+    assert lines[1].startswith("endpoint: none named: ")
+    assert sum(line.startswith("not set: ") for line in lines) == 1

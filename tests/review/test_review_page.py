@@ -471,7 +471,10 @@ def test_boxes_of_phrases_that_are_joined_stay_what_they_were(
     page = show((tmp_path / "folder" / "review.html").as_uri() + SINGLE)
     page.keyboard.press("1")
     page.keyboard.press("j")
-    assert page.locator("li.picked .detail").text_content() == "3 boxes · 0.90, 0.90, 0.90 · seen"
+    assert (
+        page.locator("li.picked .detail").text_content()
+        == "3 boxes · score 0.90, 0.90, 0.90 · seen"
+    )
     assert page.locator("li .verdict").count() == 0
     [line] = downloaded(page, tmp_path / "decisions.jsonl")
     kept = [

@@ -32,6 +32,8 @@ from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding,
 _MOST_GROUPS = 3  # of alike pictures that are named for a figure
 _MOST_CLASSES = 100
 _MOST_COUNTS = 10  # by name, of a figure
+_FEWEST_MAPPED = 50
+"""Boxes below which a map of where they are is a few dots."""
 _SHADES = " .:-=+*#%@"
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 _PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
@@ -214,6 +216,9 @@ def _shown(value: Any, kind: str | None) -> str:
     if kind == "share":
         return f"{value:.1%}"
     if kind == "grid":
+        boxes = sum(map(sum, value))
+        if boxes < _FEWEST_MAPPED:
+            return f"a map from {_FEWEST_MAPPED} boxes on; there are {boxes}"
         return _map_of_places(value)
     if isinstance(value, dict):
         listed = []

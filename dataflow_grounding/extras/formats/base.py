@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXACT = 0.01  # px: numbers that come back closer than this are the same
 TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # what readers may take for something else than text
+NOT_IN_CAPTION = "phrases that don't stand in their caption"
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 
@@ -80,7 +81,7 @@ class Carries:
         if status not in ("grounded", "none") and not self.doubtful:
             return f"{status} phrases"
         if not span and not self.unplaced:
-            return "phrases that don't stand in their caption"
+            return NOT_IN_CAPTION
         return ""
 
 

@@ -24,7 +24,15 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import MISSED, is_missed, not_rejected, twins_rejected
 from dataflow_grounding.data.spans import find_spans
-from dataflow_grounding.extras.formats.base import EXACT, Carries, Format, Phrase, Sample, stands
+from dataflow_grounding.extras.formats.base import (
+    EXACT,
+    NOT_IN_CAPTION,
+    Carries,
+    Format,
+    Phrase,
+    Sample,
+    stands,
+)
 from dataflow_grounding.extras.formats.export_folder import (
     MARK,
     README,
@@ -286,10 +294,19 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
     reasons = [exported.losses(), *exported.reasons]
     if not exported.written:
         reasons += exported.remarks
+        if NOT_IN_CAPTION in exported.lost:
+            reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
     why = "; ".join(filter(None, reasons))
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+
+
+def _for_detectors() -> str:
+    """Return the names of the formats that detectors are trained on, which need no captions."""
+    from dataflow_grounding.extras.formats import FORMATS, WRITTEN
+
+    return ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
 
 
 class _SampleMaker:

@@ -159,9 +159,10 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "box format", str(box_format["name"])
     if run.get("started"):
         yield "started", str(run["started"])
-    yield "version", str(run.get("version") or "not stated")
+    if run.get("version"):
+        yield "version", str(run["version"])
     for status, count in certificate["statuses"].items():
-        yield f"phrases that are {status}", f"{count:,}"
+        yield f"phrases of status {status}", f"{count:,}"
 
 
 def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:

@@ -348,8 +348,10 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     text = _in_percent(boxes, f" of {boxes['of']:,} boxes wrong") + ", "
     text += _in_percent(missed, f" of {missed['phrases']:,} phrases missed")
     unsettled = boxes["unsettled"] + missed["unsettled"]
-    if unsettled:
-        looked_at = boxes["looked_at"] + missed["looked_at"]
+    looked_at = boxes["looked_at"] + missed["looked_at"]
+    if looked_at and set(certificate["reviewers"]) == {"None"}:
+        text = f"Nobody has judged this sample of {looked_at} yet; {text}"
+    elif unsettled:
         text += f"; {unsettled} of {looked_at} not settled, counted as wrong"
     unread = list(certificate["files"].values()).count(None)
     if unread:

@@ -8,6 +8,8 @@ const reviewGrid = (() => {
   const FIRST = 11; // cells count from here: two digits each
   const LOOK = 500; // milliseconds within which nobody has seen a page
   const CROP = 130; // CSS pixels of a box's crop
+  const LARGE_CROP = 200; // where a few fill a wide page
+  const MOST_LARGE = 10; // cells, so that nobody has to scroll
   const MOST_HEADS = 9; // things named above a page
 
   const main = document.getElementById("main");
@@ -20,10 +22,12 @@ const reviewGrid = (() => {
     closed = now;
     wrong = new Set(marked || page.items.filter((item) => reviewDecisions.isRejected(viewOf(item), item)));
     const isOfBoxes = page.items[0].box !== null;
-    const cells = page.items.map(cellOf);
+    const isRoomy = isOfBoxes && page.items.length <= MOST_LARGE && matchMedia("(min-width: 60rem)").matches;
+    const shape = isRoomy ? "cells large" : isOfBoxes ? "cells" : "cells whole";
+    const cells = page.items.map((item, n) => cellOf(item, n, isRoomy ? LARGE_CROP : CROP));
     main.replaceChildren(
       node("h2", { id: "head" }, headOf(isOfBoxes), ": ", task),
-      node("div", { class: isOfBoxes ? "cells" : "cells whole", role: "group", "aria-labelledby": "head",
+      node("div", { class: shape, role: "group", "aria-labelledby": "head",
         "aria-busy": true }, cells),
       node("p", { class: "tools toolbar" }, tools));
     reviewDecisions.announce(`${counted(cells.length, "cell")}, ${wrong.size} marked: ${headOf(isOfBoxes)}`);
@@ -34,11 +38,11 @@ const reviewGrid = (() => {
     const heads = [...new Set(page.items.map((item) => item.head))];
     return heads.slice(0, MOST_HEADS).join(", ") + (heads.length > MOST_HEADS ? " …" : "");
   }
-  function cellOf(item, n) {
+  function cellOf(item, n, side) {
     const view = viewOf(item);
     const e = found(view, item.id);
     const picture = item.box === null ? wholeOf(view)
-      : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, CROP);
+      : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
     const number = node("kbd", null, String(n + FIRST));
     const cell = node("button", { type: "button", class: "cell", "aria-pressed": String(wrong.has(item)) }, picture,
       node("span", { class: "phrase", dir: "auto" }, number, " ", e.text));

@@ -228,14 +228,21 @@ const recordPage = (() => {
     return node("p", { class: "caption", dir: "auto", "data-more": tooMany(view.caption, most) || null }, parts);
   }
 
+  const EVIDENCE = {
+    seen: "The thing itself was recognized.",
+    inferred: "The box is estimated from a part that was recognized, such as a face.",
+    region: "A region of that colour or scene; what it is was not checked.",
+    person: "A person drew or moved this box.",
+  };
   // How many boxes, or why there are none; scores, evidence, and what a check said.
   function detailOf(e) {
     const count = e.instances.length;
     const parts = count ? [`${count} box${count > 1 ? "es" : ""}`] : [];
     if (!count || e.status !== "grounded") parts.push(e.status);
     const scores = e.instances.filter((i) => i.score !== null).map((i) => i.score.toFixed(2));
-    if (scores.length) parts.push(scores.slice(0, 4).join(", ") + (scores.length > 4 ? " …" : ""));
-    parts.push(...[...new Set(e.instances.map((i) => i.evidence).filter(Boolean))].sort());
+    if (scores.length) parts.push(`score ${scores.slice(0, 4).join(", ")}${scores.length > 4 ? " …" : ""}`);
+    const evidence = [...new Set(e.instances.map((i) => i.evidence).filter(Boolean))].sort();
+    parts.push(...evidence.map((name) => node("span", { title: EVIDENCE[name] || null }, name)));
     if (e.disputed) parts.push(node("span", { class: "contradicted" }, "samples disagree"));
     if (e.check) parts.push(node("span", { class: e.check === "not verified" ? "contradicted" : null }, e.check));
     return parts.flatMap((part, n) => (n ? [" · ", part] : [part]));

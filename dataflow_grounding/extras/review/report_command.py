@@ -3,7 +3,7 @@
 import click
 
 from dataflow_grounding._util.terminal import counted, telling
-from dataflow_grounding.cli.arguments import Folder, answer
+from dataflow_grounding.cli.arguments import answer
 from dataflow_grounding.data.working_folder import sent
 from dataflow_grounding.engine.at_work import readable
 from dataflow_grounding.extras.review.results import report_folder
@@ -13,8 +13,8 @@ _REPORTED_FILES = ("run.json", "annotations.jsonl", "failures.jsonl")
 
 
 @click.command("report")
-@click.argument("results", type=Folder(exists=True, file_okay=False))
-@click.argument("other", required=False, type=Folder(exists=True, file_okay=False))
+@click.argument("results", metavar="RESULTS")
+@click.argument("other", metavar="[OTHER]", required=False)
 @click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
 @click.option(
     "--image-root", metavar="DIR", help="Where the images are, if not where the run found them."

@@ -221,6 +221,8 @@ def _check_results(folder: str) -> None:
         if os.path.exists(os.path.join(folder, name)):
             return
     address = address_of(folder)
+    if os.path.isfile(folder):
+        raise InputError(f"{address} is a file: name the folder of the run that it is of")
     raise InputError(
         f"no {address}/annotations.jsonl: is {address} the results_dir of a finished run?"
     )

@@ -189,9 +189,18 @@ def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
         "pictures that aren't there, or can't be read: -\n",
     ):
         assert line in done.out
+    assert "centres of boxes in their pictures: a map from 50 boxes on; there are " in done.out
+
+
+def test_a_map_of_where_boxes_are(tmp_path: Path) -> None:
+    corner = {"text": "a dog", "instances": boxes([0, 0, 2, 2])}
+    middle = {"text": "a cat", "instances": boxes([W / 2, H / 2, W / 2 + 2, H / 2 + 2])}
+    rows = [record(f"{n}.jpg", (W, H), [corner]) for n in range(50)]
+    rows += [record(f"{n}.jpg", (W, H), [middle]) for n in range(50, 60)]
+    done = stats(file_of(tmp_path / "a.jsonl", *rows), "--no-pictures")
     places = done.out.split("centres of boxes in their pictures: \n")[1].splitlines()[:16]
     assert places[0] == "  @" + " " * 31
-    assert places[2] == " " * 10 + "*" + " " * 23
+    assert places[8] == " " * 18 + ":" + " " * 15
 
 
 def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:

@@ -273,8 +273,9 @@ def split(
     for name, count in counts.items():
         if not count["records"]:
             raise InputError(
-                f"{name} would be empty: there are {group_count} groups of pictures that are apart,"
-                " which is few. Choose another --seed or --ratios, or split more pictures"
+                f"{name} would be empty: pictures that are nearly the same stay together, which"
+                f" leaves {group_count} to divide, and that is few. Split more pictures (30 or more"
+                " give three parts), or choose another --seed or --ratios"
             )
     with told_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
