@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,11 @@ class Model(PhrasingModel):
         """The requests of a task that are about records, not about probes."""
         of_task = [request for request in self.received if request.task == task]
         return [request for request in of_task if not about_probes(request)]
+
+    @property
+    def of_records(self) -> int:
+        """How many requests of all tasks but the captions' were about records."""
+        return sum(len(self.asked(task)) for task in TASKS)
 
 
 def captioned(gold: dict[str, Any]) -> str:
@@ -464,3 +473,55 @@ def test_stats_tells_the_kinds_and_warns_of_too_many(place: Workplace, tmp_path:
     done = command(["stats", str(many)])
     assert "80.0%" in done.out
     assert "lower workflow.negatives" in done.out
+
+
+def test_shards_make_the_same_negatives_as_one_run(place: Workplace) -> None:
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        assert place.run(**settings).code == 0
+        annotations = place.results / "annotations.jsonl"
+        whole = annotations.read_bytes()
+        shutil.rmtree(place.results)
+        for number in (1, 2):
+            assert place.run("--shard", f"{number}/2", **settings).code == 0
+        merged = command(["merge", str(place.results)])
+        assert merged.code == 0, merged
+    assert annotations.read_bytes() == whole
+    assert all(negatives_of(record) for record in place.annotations())
+
+
+class Slow(Model):
+    """Takes its time, so that a run can be killed between two answers."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        time.sleep(0.15)
+        return super().__call__(request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["negative_phrases", "box_check", "crop_check"])
+def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace, task: str) -> None:
+    undisturbed = Model()
+    with LoopbackServer(undisturbed, keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
+        assert place.run(**settings).code == 0
+    annotations = place.results / "annotations.jsonl"
+    expected = annotations.read_bytes()
+    shutil.rmtree(place.results)
+    model = Slow()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        settings["vlm.openai.base_url"] = server.base_url
+        running = place.start(**settings)
+        deadline = time.monotonic() + 120
+        while not model.asked(task) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate(timeout=60)
+        assert running.returncode == -signal.SIGKILL
+        assert model.of_records < undisturbed.of_records
+        done = place.run(**settings)
+        assert done.code == 0, done
+    # One worker: of what was answered, the one request under way at the kill alone is sent again.
+    # What goes on vouches anew for the box format, for which one reply may be asked for twice.
+    assert model.of_records <= undisturbed.of_records + 2
+    assert annotations.read_bytes() == expected
