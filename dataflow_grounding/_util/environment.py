@@ -174,6 +174,10 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
 
 
 def _text_of(path: str) -> str:
+    """Return the text of a file in UTF-8, without its byte order mark.
+
+    Raises SpecError for a file that can't be read, and for a line that is not text.
+    """
     with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")

@@ -73,6 +73,10 @@ def text_with_keys(text: str) -> str:
 
 
 def _key(name: str) -> str:
+    """Return the key that a variable of the environment holds, and have it masked from now on.
+
+    Raises SpecError where it isn't set on this machine.
+    """
     key = os.environ.get(name)
     if not key:
         raise SpecError(

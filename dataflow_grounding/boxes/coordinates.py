@@ -246,6 +246,10 @@ class BoxFormat:
         return " ".join(sentence for sentence in sentences if sentence)
 
     def _scale_words(self, sent: Size) -> str:
+        """Return in words for a prompt which numbers edges are written in.
+
+        `sent` is the size of the picture as sent, (width, height).
+        """
         if self.scale == "px":
             canvas = frame_of(self.frame, sent)
             return (

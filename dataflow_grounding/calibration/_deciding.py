@@ -111,6 +111,12 @@ class Deciding:
         return await self._as_squares(order, unclear)
 
     async def _decided(self, stated: BoxFormat) -> Decision:
+        """Ask about ever more sizes and shapes of probe pictures until they tell one format.
+
+        The common sizes come first. Other shapes are asked for only where what fitted so far would
+        read them otherwise, and those of the run's own pictures where it can't be told without.
+        `stated` is the format that the prompts ask for.
+        """
         first, *further_sizes = [reduced_to(size, self.max_side) for size in SIZES]
         await self._ask_for([first], stated)
         stated = first_guess(self.pictures[0], stated)

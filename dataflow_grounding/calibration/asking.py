@@ -100,6 +100,11 @@ def calibrate(
 def _calibrated(
     serving: Serving, stated: BoxFormat, start: RunStart
 ) -> tuple[Calibration, Decision, Counter[str]]:
+    """Find out the box format that a model answers in; see `calibrate`.
+
+    Returns what is stored of it, what the run goes by, and how many requests it took. Raises NoFit,
+    which then says what the user can do.
+    """
     own = start.pictures()
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
@@ -161,6 +166,10 @@ def calibrate_elongated(
 
 
 def _say_what_it_takes(own: OwnPictures, usual: float | None) -> None:
+    """Say how many requests it takes to find out whether very long pictures should be padded.
+
+    `usual` is how far off boxes usually are, in pixels; None where that isn't known yet.
+    """
     most = len(PADDINGS)
     if usual is None:
         most += 1  # to find out how far off boxes usually are
@@ -196,6 +205,7 @@ def try_sizes(
 
 
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
+    """Return what is stored of a calibration, of what was decided and what it took."""
     fit = decision.fit
     serving = asker.serving
     return Calibration(
@@ -259,6 +269,10 @@ class _Asker:
             return await asyncio.gather(*[self._ask(probe, stated, folder) for probe in asked])
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
+        """Send a probe picture, and return what was answered about it.
+
+        A reply that is cut off has no boxes, but a reason; so has a picture that is refused.
+        """
         name = f"{next(self._number)}-{by(probe.size)}{next(self._suffixes)}"
         path = os.path.join(folder, name)
         limits = self.serving.image_limits

@@ -204,6 +204,7 @@ def _fitting_sizes(wanted: Sequence[Wanted], verdicts: Sequence[CheckVerdict]) -
 
 
 def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
+    """Return the verdict on an endpoint that answers in the `odd` format and in that of `again`."""
     formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
     why = f"2 probe pictures were clearly answered in {formats}, and others were not"
     remedy = (

@@ -200,6 +200,7 @@ class FormatChoice:
     def _tell_poor(
         self, calibration: Calibration, own: list[Size], on_poor: Callable[[str], None]
     ) -> None:
+        """Call `on_poor` with a sentence for each of the `own` sizes in which boxes are far off."""
         from dataflow_grounding.calibration.probes import by
 
         for size in own:
@@ -432,6 +433,7 @@ def summary(calibration: Calibration) -> str:
 
 
 def _in_words(limits: SizeLimits) -> str:
+    """Return in words which sizes pictures are sent in."""
     if limits.max_wide == 1 and limits.max_tall == 1:
         return f"sides of {limits.max_side} px, padded to squares"
     parts = [f"sides up to {limits.max_side} px"]

@@ -25,6 +25,7 @@ def cost(results: str, as_json: bool) -> None:
 
 
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield what `cost` prints: a line for each step and for all, with what they were spent on."""
     for step in [*figures["steps"], {"step": "total", **figures}]:
         yield f"{step['step']}: {_words(step)}"
         for part in ("retries", "samples", "checks", FLEX):
@@ -35,6 +36,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(bill: dict[str, Any]) -> str:
+    """Return replies, tokens and dollars in a line; without dollars where no price is known."""
     tokens = bill["tokens"]
     words = (
         f"{counted(bill['requests'], 'reply')}, {tokens['input']:,} tokens in"

@@ -228,6 +228,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
 
 
 def _advice(run: SpecRun) -> str:
+    """Return what to look at after a pilot, and how to go on from there."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:

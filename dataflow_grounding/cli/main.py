@@ -80,6 +80,10 @@ class _LazyGroup(click.Group):
         return [*COMMANDS, *_users_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Return the command of this name, imported only now.
+
+        Raises UsageError for a command that there is none of, or whose part isn't installed.
+        """
         name = cmd_name.replace("-", "_")
         module_name, _ = _COMMANDS.get(name, ("", ""))
         if module_name:
@@ -196,6 +200,9 @@ def as_command() -> Iterator[None]:
 
 
 def _run() -> None:
+    """Run the command line, and end the process with its exit code: 2 for what the user can mend,
+    70 for a defect of ours.
+    """
     speaks_of_specs.set(True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -221,6 +228,7 @@ class _Sink(io.FileIO):
     failed: OSError | None = None
 
     def write(self, data: Any) -> int:
+        """Write, waiting where a pipe is full; once writing has failed, pass over what comes."""
         try:
             while True:
                 written = super().write(data)

@@ -115,6 +115,7 @@ def read_records(path: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
+    """Yield the rows of JSON lines; a line that can't be read is a row with an error."""
     import jsonlines
 
     number = 0  # every row has its line; jsonlines tells that of an error only
@@ -145,6 +146,10 @@ def as_line(row: Row) -> str:
 
 
 def _parsed(number: int, line: str | bytes) -> Row:
+    """Return the row that a line of JSON is: its data, or why it can't be read.
+
+    A line may itself state that its row is broken, as files that a run made do.
+    """
     try:
         data = parse_line(line)
     except BrokenRow as error:
@@ -157,6 +162,10 @@ def _parsed(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
+    """Yield the rows of a file that holds a JSON array of objects; else of JSON lines.
+
+    Raises InputError where it is neither.
+    """
     number = 0
     # here, as most files are JSON lines
     from dataflow_grounding.data.json_lists import items_of, json_file, read_json
@@ -176,6 +185,10 @@ def _read_json(path: str) -> Iterator[Row]:
 
 
 def _read_csv(path: str) -> Iterator[Row]:
+    """Yield the rows of CSV or TSV, by the header's names.
+
+    A row with another number of cells than the header, and one that isn't UTF-8, has an error.
+    """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=_DELIMITERS[file_type_of(path)])

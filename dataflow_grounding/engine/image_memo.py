@@ -68,6 +68,11 @@ class ImageMemo:
                 self._log.put(_digest(file), {})
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
+        """Read what is to be known of a picture, where that holds up the event loop least.
+
+        A thread takes longer than a quick file; so files are read in the loop until three in a row
+        were slow, and then by threads for a while.
+        """
         path = file.path
         if is_elsewhere(path):
             return await off_loop(images.read_facts, path, limits, file.file_bytes)

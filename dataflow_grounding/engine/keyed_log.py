@@ -147,6 +147,10 @@ class KeyedLog:
         return answers or lines[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
+        """Return the newest line of a key in this file, not in `others`; None where there is none.
+
+        Lines before the offset `since` don't count.
+        """
         offset = self._offsets.get(int(key[:16], 16))
         if offset is None or offset < since:
             return None
@@ -229,6 +233,7 @@ class KeyedLog:
         return offset
 
     def _line_at(self, offset: int) -> bytes:
+        """Return the line that begins at an offset, also one that is not on disk yet."""
         at = offset - self._size
         if at >= 0:  # not written yet
             return bytes(self._pending[at : self._pending.index(b"\n", at)])

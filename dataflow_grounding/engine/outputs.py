@@ -105,6 +105,7 @@ class Outputs:
                 self.summary.notes[SUSPECT] = len(rows_of_file)
 
     def _count(self, outcome: Outcome) -> None:
+        """Count a row's outcome in the summary."""
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
             self.summary.passing_failures += error.passing

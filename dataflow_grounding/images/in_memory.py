@@ -88,6 +88,10 @@ def _is_a(value: Any, name: str, module: str) -> bool:
 
 
 def _from_array(array: Any, name: str) -> "PillowImage":
+    """Return the picture in an array of uint8, height × width (× 3 or 4 colours).
+
+    Raises BrokenRow, which names the row's column as `name`, for any other array.
+    """
     import PIL.Image
 
     shape = tuple(array.shape)
@@ -106,6 +110,10 @@ def _from_array(array: Any, name: str) -> "PillowImage":
 
 
 def _from_pillow(given: Any, name: str) -> "PillowImage":
+    """Return a Pillow image upright, in a mode that PNG can hold.
+
+    Raises BrokenRow, which names the row's column as `name`, for what is no such image.
+    """
     if not _is_a(given, "Image", "PIL.Image"):
         wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
         raise BrokenRow(

@@ -116,6 +116,10 @@ class Downloads:
                     file.write(dump_line({"url": url, "path": path}))
 
     async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
+        """Fetch pictures, some at once, and return the file of each, or why it can't be had.
+
+        Hosts in private networks are refused after their names are resolved, unless they are named.
+        """
         import aiohttp
 
         allowed = self._allowed
@@ -154,6 +158,7 @@ class Downloads:
             return dict(zip(urls, results, strict=True))
 
     async def _fetch(self, session: "aiohttp.ClientSession", url: str) -> str | BrokenRow:
+        """Fetch a picture, and return its file in the results folder, or why it can't be had."""
         import aiohttp
 
         try:

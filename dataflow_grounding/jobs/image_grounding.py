@@ -57,6 +57,7 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
+        """Check `data.classes`, so that what is wrong is told with the key."""
         try:
             if value:
                 phrases_with_classes(value)

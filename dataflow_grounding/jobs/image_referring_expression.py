@@ -120,6 +120,10 @@ class ImageReferringExpressionJob(SpecJob):
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
     ) -> ImageReferringExpressionPipeline:
+        """Return the pipeline with the settings of the block.
+
+        A second serving, where there is one, grounds the expressions anew.
+        """
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         reground_serving = self.servings[1] if len(self.servings) > 1 else None

@@ -347,6 +347,10 @@ class SpecRun:
     def _write_run_json(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> None:
+        """Write `run.json`, unless it already says the same.
+
+        Of a run with nothing to do it keeps what the earlier one did.
+        """
         path = os.path.join(self.spec.results_dir, RUN_JSON)
         before: dict[str, Any] = {}
         if summary is not None and summary.already_complete:

@@ -95,6 +95,7 @@ class LoadedModel:
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
+        """Have the model answer questions together, which have one temperature."""
         conversations = [self._conversation(asked) for asked in batch]
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -132,6 +133,10 @@ class LoadedModel:
         return replies
 
     def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
+        """Return a question as the chat template wants it: pictures, text, and the system's prompt.
+
+        A template without a system's turn has that before the text.
+        """
         request = asked.request
         content: list[dict[str, Any]] = [
             {"type": "image", "image": picture} for picture in asked.pictures
@@ -162,6 +167,10 @@ class LoadedModel:
         return "of its own" in written and "'text'" not in written
 
     def _reply(self, tokens: list[int], sent: int) -> Reply:
+        """Return the reply that generated tokens are, up to the first that ends it.
+
+        `sent` is how many tokens the question had. Without an end the reply was cut off: `length`.
+        """
         finish_reason = "length"
         text_tokens = tokens
         written = len(tokens)
@@ -182,6 +191,7 @@ def said_by(error: BaseException) -> str:
 
 
 def _best_device() -> str:
+    """Return the name of the device to run on: a GPU where there is one."""
     import torch
 
     if torch.cuda.is_available():

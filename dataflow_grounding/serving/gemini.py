@@ -188,6 +188,7 @@ class GeminiServing(Serving):
     def _body(
         self, request: Request[Any], contents: list[dict[str, Any]], tier: str
     ) -> dict[str, Any]:
+        """Return the request's body, for a service tier; empty means the ordinary one."""
         settings = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
@@ -290,6 +291,10 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
+    """Return the reply in a response; one that was blocked has a `refusal`.
+
+    Raises ServerFault where there is neither.
+    """
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)
     feedback = response.prompt_feedback

@@ -153,6 +153,7 @@ class LocalServing(Serving):
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
     async def answer(self, request: Request[Any]) -> Reply:
+        """Wait for one's turn: whoever has it asks the model for all that wait."""
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
         temperature = request.temperature(self.temperature) or 0.0
         asked = Asked(request, pictures, temperature, asyncio.Future())
@@ -167,6 +168,7 @@ class LocalServing(Serving):
             asked.reply.cancel()  # where nobody waits for it any more
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
+        """Return the reply to each question, or its error; the first call loads the model."""
         with _turn:
             try:
                 self._loaded = self._loaded or LoadedModel(self)

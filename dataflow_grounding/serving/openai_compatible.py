@@ -217,6 +217,10 @@ class OpenAIServing(Serving):
                 return reply
 
     async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
+        """Send a request as the endpoint takes it, and return its reply.
+
+        Raises a GroundingError that says what an answer other than 200 means, or that it is none.
+        """
         if all(image.ready for image in request.images):
             body = self._body(request, habits, tier)
         elif any(is_elsewhere(image.path) for image in request.images):

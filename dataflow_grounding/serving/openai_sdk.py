@@ -97,6 +97,7 @@ class OpenAISdkServing(OpenAIServing):
             )
 
     def _open(self) -> Transport:
+        """Return a transport by OpenAI's own client, for Azure where its version is stated."""
         import openai
 
         address, _, query = self._url.partition("?")

@@ -70,6 +70,10 @@ class RecordedServing(Serving):
         return {**self._identity, "endpoint": self._recorded_at}
 
     async def answer(self, request: Request[Any]) -> Reply:
+        """Return the recorded reply; where there is none, that of the serving, which is recorded.
+
+        Raises RequestRefused where nothing is recorded and there is no serving to ask.
+        """
         key = request.key(self._identity)
         line = self._replies.get(key)
         if line is None:
@@ -90,6 +94,10 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
+        """Write a reply to the recording, without keys, and return its line.
+
+        The first line says whose replies they are. A line that a stop tore is ended first.
+        """
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -117,6 +125,7 @@ class RecordedServing(Serving):
         return line
 
     def _load(self) -> None:
+        """Read the recording. Raises InputError where there is none, or it isn't one."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())

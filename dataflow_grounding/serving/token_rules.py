@@ -46,6 +46,10 @@ class TokenRules:
 
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
+        """Return the tokens of a picture by its provider's published rule; None without one.
+
+        `size` is (width, height) in pixels, as sent.
+        """
         width, height = size
         rule = self._rule()
         counts = rule.get("by_resolution", {})

@@ -105,6 +105,7 @@ class _FilledSizes:
         return self._sizes[place]
 
     def _counted(self, place: Place) -> int:
+        """Return the characters of the value at a place, with those that its references fill in."""
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)
@@ -120,6 +121,7 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """Yield each text in a value, with its place from `place` on."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):

@@ -304,6 +304,7 @@ def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) ->
 
 
 def _read_yaml(path: str) -> _File:
+    """Read a spec's file. Raises SpecError that names the file and, of wrong YAML, the line."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -360,6 +361,10 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
 
 
 def _read_overrides(overrides: Sequence[str]) -> _Overrides:
+    """Read `key=value` overrides; those of Hydra's own settings are passed over.
+
+    Raises SpecError for one without "=", or whose value isn't YAML.
+    """
     ours = []
     for number, override in enumerate(overrides, 1):
         if _HYDRA.match(override):

@@ -55,6 +55,11 @@ def named(
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
+    """Import a user's module. Raises SpecError, also where the module itself raises.
+
+    `key` is the spec's key that names it, `folders` where it was looked for. `quoting`: whether the
+    module's own words may be shown.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

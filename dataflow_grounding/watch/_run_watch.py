@@ -89,6 +89,7 @@ class RunWatch(BoxWatch):
         return answer
 
     def _question(self, sent: Sent, phrases: Sequence[str]) -> WatchedQuestion:
+        """Return a question whose replies are looked at."""
         return WatchedQuestion(
             self._probing.evidence,
             self._probing.asked,
@@ -294,6 +295,7 @@ class RunWatch(BoxWatch):
         self._enter(State.HOLDING)
 
     def _enter(self, state: State) -> None:
+        """Go into a state, and let wait or go on what depends on it."""
         self.state = state
         if state is State.HOLDING:
             self._free.clear()

@@ -182,6 +182,10 @@ class _Testing(JudgeWatch):
     """What the user was warned of: once in a run."""
 
     async def why_not(self, ask: Ask, place: int) -> str:
+        """Return why the judge isn't obeyed for the record at a place; empty where it is.
+
+        It is tested once for each block of `every` records, and again after a while.
+        """
         assert self.every is not None
         block = place // self.every
         # in other words a judge may judge otherwise
@@ -200,6 +204,10 @@ class _Testing(JudgeWatch):
         return json.dumps({**whose, "as": self.box_format.name}, sort_keys=True, default=repr)
 
     async def _tested(self, ask: Ask, block: int) -> str:
+        """Ask the judge questions of known answer, until guessing is ruled out.
+
+        Returns why it isn't obeyed; empty where its answers are better than chance.
+        """
         tally = Tally(0, 0)
         for number in range(MOST_PICTURES):
             try:

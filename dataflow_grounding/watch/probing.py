@@ -173,7 +173,11 @@ class Probing:
         return self._vouching is not None and not self._vouching.relied_on
 
     def sending(self) -> None:
-        """A request is about to be sent."""
+        """Count a request that is about to be sent.
+
+        The first request of a run that makes checks writes down that they have begun: a later run
+        then knows that replies are not vouched for until a check has ended well.
+        """
         self.known.sent += 1
         self._unchecked += 1
         if self.begun and self.possible and not self._marked and self._vouching is not None:

@@ -149,6 +149,12 @@ class ServingForDataFlow:
     def _texts(
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
     ) -> list[str | None]:
+        """Return the answer to each row's prompt.
+
+        `pictures` are as many, or None where rows have none.
+
+        Raises ValueError where they aren't as many, and the error of the first row that fails.
+        """
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(
                 f"prompts and pictures should have the same length, not {len(rows)} and"

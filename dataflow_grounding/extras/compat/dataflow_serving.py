@@ -60,6 +60,10 @@ class DataFlowServing(Serving):
         return Reply(await asyncio.to_thread(self._generate, request))
 
     def _generate(self, request: Request[Any]) -> str:
+        """Have DataFlow's own serving answer a request, with its pictures as files meanwhile.
+
+        Raises ServerFault where it gives no reply.
+        """
         with tempfile.TemporaryDirectory() as folder:
             paths = []
             for number, image in enumerate(request.images):

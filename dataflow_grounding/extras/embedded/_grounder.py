@@ -154,6 +154,10 @@ def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
 
 
 def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+    """Return the people that a phrase may mean: bodies, and the owners of faces without one.
+
+    Raises _Undecided where nobody is seen.
+    """
     faces = _seen(phrase, sight, "face")
     bodies = _seen(phrase, sight, "body")
     if not faces and not bodies:
@@ -208,6 +212,12 @@ _FINDERS: dict[str, _Finder] = {
 
 
 def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+    """Return the drawn shapes that a phrase such as "a green triangle" means; none without any.
+
+    What is only nearly of that shape counts if it is the one thing of its colour.
+
+    Raises _Undecided where it can't be told.
+    """
     name = words.SHAPES[phrase.head]
     color = phrase.color
     fitting = select_shapes(sight.shapes(), name, color)
@@ -235,6 +245,11 @@ def _ratio(candidate: Candidate) -> float:
 
 
 def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+    """Return the regions of a phrase's colour that it may mean; the noun itself is not looked for.
+
+    Of round things only discs count. Raises _Undecided where several regions could be meant, or one
+    has no clear border.
+    """
     regions = sight.regions(phrase.color or "")
     if not regions.found:
         return []

@@ -306,6 +306,7 @@ class CocoGrounding(Coco):
         return position, True
 
     def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
+        """Return the further keys that MDETR's evaluation wants of an image."""
         return {
             "caption": sample.caption,
             "dataset_name": "dataflow-grounding",

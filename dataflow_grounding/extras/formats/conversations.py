@@ -425,6 +425,7 @@ class Llava(_Conversations):
         )
 
     def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        """Return the line of a sample: its picture, and the conversation about it."""
         return {
             "id": str(sample.record.get("image_id") or sample.file_name),
             "image": sample.file_name,

@@ -220,6 +220,10 @@ class Vi(Format):
     naming = "base"
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each sample, as NVIDIA's Vi has them.
+
+        Raises InputError for two pictures of one name.
+        """
         path_of_name: dict[int, int] = {}  # as hashes: there may be millions
         with out.lines(self.data_file) as put:
             for number, sample in enumerate(samples):

@@ -179,6 +179,7 @@ class _BoundedXml:
         self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes. Raises ValueError once a text or attribute is too long."""
         data = self._file.read(size)
         last_tag = data.rfind(b"<")
         if last_tag >= 0:

@@ -125,6 +125,7 @@ class _PrefixSuffix(Texts):
     answer: ClassVar[re.Pattern[str]]  # a phrase, `text`, with its location `tokens`
 
     def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        """Return the line of a sample: what is asked, and the answer with boxes as tokens."""
         tokens_of: dict[str, list[str]] = {}
         for text, boxes in boxes_of.items():
             tokens_of[text] = []

@@ -196,6 +196,7 @@ class Mirror:
         return version_told(self.ask(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
+        """Bring a file from the store; remove our copy of a shard's file that is gone there."""
         os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
             with whole_file(self.here(path), alone=False) as file:

@@ -179,6 +179,11 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
 
 @contextmanager
 def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
+    """Bring a folder from the store, send what changes in it now and then, and the rest at the end.
+
+    After Ctrl-C nothing more is sent: the next run does that. Where the run itself was stopped,
+    only what tells of it is. Raises StorageFailed where the store doesn't take the results.
+    """
     say(
         f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to"
         f" {mirror.address}"

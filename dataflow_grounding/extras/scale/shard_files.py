@@ -126,6 +126,10 @@ def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
 
 
 def _step_lines(path: str) -> Iterator[PlacedLine]:
+    """Yield the lines of a shard's step with the places of their rows in the whole input.
+
+    Raises ValueError where these are not in order.
+    """
     if not os.path.exists(lines_path(path)):  # no row got so far
         return
     with _as_left(path) as file:

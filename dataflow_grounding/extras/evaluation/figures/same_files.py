@@ -99,6 +99,10 @@ def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | Non
 
 
 def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | None:
+    """Return the first 16 bytes of a picture's SHA-256; None where it can't be read.
+
+    `log` remembers digests, by path and state of the file.
+    """
     try:
         file = find_image(Record({"image": path}, folders), "image")
         facts = remembered(log, file)

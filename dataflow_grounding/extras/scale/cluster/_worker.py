@@ -161,6 +161,10 @@ class Worker:
             self._run.interrupt()
 
     def _execute(self, shard: Shard, until: float) -> Summary:
+        """Work a shard through; wait until `until` where another worker still holds its folder.
+
+        Raises FolderTaken once that time has come.
+        """
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))

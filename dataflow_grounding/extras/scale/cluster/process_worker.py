@@ -77,6 +77,10 @@ class _Told(io.TextIOBase):
         self._of_thread = threading.local()
 
     def write(self, text: str) -> int:
+        """Send each whole line to the driver, to be shown there.
+
+        What a thread has begun of a line waits for its end.
+        """
         begun = getattr(self._of_thread, "begun", "")
         *whole_lines, rest = (begun + text).split("\n")
         self._of_thread.begun = rest

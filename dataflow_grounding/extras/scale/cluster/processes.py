@@ -58,6 +58,7 @@ class ProcessesRun(DrivenRun):
         return pickled(work)
 
     async def _execute(self) -> None:
+        """Split the rows, have the processes work them through, and put the parts together."""
         self._split(self._count)
         budget = self._budget
         self._pool = LeasePool(
@@ -262,6 +263,11 @@ class _Pickler(pickle.Pickler):
     """
 
     def reducer_override(self, thing: Any) -> Any:
+        """Say how to pickle servings and decorated functions; everything else as usual.
+
+        A serving is pickled by its attributes. A function that a decorator has replaced under its
+        name is found again as an attribute of what stands there now.
+        """
         if isinstance(thing, Serving) and type(thing).__getstate__ is Serving.__getstate__:
             return copyreg.__newobj__, (type(thing),), thing.__dict__  # type: ignore[attr-defined]
         if isinstance(thing, FunctionType):

@@ -70,6 +70,10 @@ class RayRun(DrivenRun):
         return shipped(work)
 
     async def _execute(self) -> None:
+        """Split the rows, have Ray's workers work them through, and put the parts together.
+
+        Limits and budget are leased by an actor on this node.
+        """
         with _connected(self._address, self._count) as (self._ray, self._own):
             self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
             self._split(max(FEWEST, self._count, min(EACH * self._count, MOST)))
@@ -91,6 +95,7 @@ class RayRun(DrivenRun):
         self._join()
 
     async def _make_hand(self) -> Hand:
+        """Start a worker on the cluster. Raises WorkerLost."""
         try:
             # several calls at once: one works, the others tell how far it is
             made = self._ray.remote(Worker).options(
