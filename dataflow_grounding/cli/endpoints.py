@@ -76,19 +76,14 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
     for name in environment:
         if environment[name]:
             yield f"{name}: set"
-    yield _listed("not set", [name for name in environment if not environment[name]])
+    yield f"not set: {', '.join(name for name in environment if not environment[name])}"
     extras = findings["extras"]
     for extra, version in extras.items():
         if version:
             yield f"extra {extra}: {version}"
-    lacking = _listed("extras not installed", [extra for extra in extras if not extras[extra]])
+    lacking = ",".join(extra for extra in extras if not extras[extra])
     if lacking:
-        yield f"{lacking} (pip install 'dataflow-grounding[NAME]' where a run asks for one)"
-
-
-def _listed(heading: str, names: Sequence[str]) -> str:
-    """A line with all names; empty without any."""
-    return f"{heading}: {', '.join(names)}" if names else ""
+        yield f"extras not installed: pip install 'dataflow-grounding[{lacking}]'"
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:

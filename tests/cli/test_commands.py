@@ -62,7 +62,7 @@ WRONG = [
     (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
     (["ground"], "Missing argument 'IMAGE'"),
     (["ground", "no.jpg", "a cat"], "no image 'no.jpg'"),
-    (["report", "nowhere"], "does not exist"),
+    (["report", "nowhere"], "no nowhere/annotations.jsonl: is nowhere the results_dir"),
     (["default_specs", "results=x"], "'results' is not one of autolabel_type"),
     (["default_specs", "autolabel_type=x"], "autolabel_type 'x' is not one of"),
     (["eval", "nowhere", "--gold", "no.jsonl"], "no "),

@@ -576,7 +576,7 @@ def test_wrong_arguments_are_one_line(
         assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
         assert said in done.err
     done = command("export", tmp_path / "nowhere", "--format", "odvg", "-o", "x")
-    assert (done.code, "is " in done.err) == (2, True)
+    assert (done.code, "name a finished run's results_dir" in done.err) == (2, True)
     broken = tmp_path / "broken.jsonl"
     broken.write_text(dump_line(mug()) + "{\n")
     done = command("export", broken, "--format", "odvg", "-o", tmp_path / "x.jsonl")

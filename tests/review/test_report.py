@@ -558,9 +558,9 @@ def test_what_was_not_found_is_folded_and_a_click_away(folder: Path, show: Any) 
     page.locator(".absent summary").click()
     rows = page.locator(".expressions li").all_inner_texts()
     assert [re.sub(r"\s+", " ", row) for row in rows] == [
-        "1 A red mug on a wooden table 1 box · 0.90 · seen",
+        "1 A red mug on a wooden table 1 box · score 0.90 · seen",
         "2 a wooden table 1 box · region",
-        "3 two spoons 2 boxes · 0.50, 0.75 · seen",
+        "3 two spoons 2 boxes · score 0.50, 0.75 · seen",
         "4 a cat unsupported animals can't be looked for",
         "5 a dog ambiguous",
     ]
@@ -785,10 +785,10 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
     page.locator("label[for=show-all]").click()
     page.locator("article").nth(6).wait_for()
     for name, shown in (
-        ("wrong", "1 a mug 1 box · 0.90 · seen · not verified it fits 2 regions"),
-        ("unchecked", "1 a mug 1 box · 0.90 · seen · not checked"),
-        ("right", "1 a mug 1 box · 0.90 · seen · verified"),
-        ("several", "1 a mug 1 box · 0.90 · seen · samples disagree"),
+        ("wrong", "1 a mug 1 box · score 0.90 · seen · not verified it fits 2 regions"),
+        ("unchecked", "1 a mug 1 box · score 0.90 · seen · not checked"),
+        ("right", "1 a mug 1 box · score 0.90 · seen · verified"),
+        ("several", "1 a mug 1 box · score 0.90 · seen · samples disagree"),
     ):
         row = page.locator(
             "article", has=page.locator("h2", has_text=re.compile(f"^{name}$"))
