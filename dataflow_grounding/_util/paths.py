@@ -187,3 +187,14 @@ def system_errors(path: str) -> Iterator[None]:
         return
     with stores(path).system_errors(path):
         yield
+
+
+def bare_address(endpoint: str) -> str:
+    """An address without user name, password and query, in which keys are found."""
+    from urllib.parse import urlsplit, urlunsplit
+
+    try:
+        parts = urlsplit(endpoint)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:
+        return endpoint

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
@@ -127,15 +127,6 @@ def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
         parts.append(elongated)
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     return within(cache_folder(), f"calibration-{digest}.json")
-
-
-def bare_address(endpoint: str) -> str:
-    """An address without user name, password and query, in which keys are found."""
-    try:
-        parts = urlsplit(endpoint)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        return endpoint
 
 
 @cache

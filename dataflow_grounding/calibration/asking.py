@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from dataflow_grounding._util.errors import EndpointRefused, RecordError, UnreadableReply
+from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -29,7 +30,7 @@ from dataflow_grounding.calibration._deciding import (
     verdict_on,
 )
 from dataflow_grounding.calibration._fitting import Scores
-from dataflow_grounding.calibration._stored import Calibration, bare_address, now, prompt_version
+from dataflow_grounding.calibration._stored import Calibration, now, prompt_version
 from dataflow_grounding.calibration._taken import MODERATE, NothingAnswered
 from dataflow_grounding.calibration.alike_sizes import most_own
 from dataflow_grounding.calibration.probes import (

@@ -51,6 +51,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "certify": ("", "Say how much is wrong, by a reviewed sample."),
     },
     "To measure": {
+        "bench": ("", "Measure an endpoint on 50 pictures with gold."),
         "eval": ("", "Compare results with gold annotations."),
         "agree": ("", "Show how far two annotators agree."),
         "stats": ("", "Show figures of a data set, and what to do about each."),

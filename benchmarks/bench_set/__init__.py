@@ -1,0 +1,1 @@
+"""Draws the pictures of `dataflowgrounding bench`, and writes their gold."""

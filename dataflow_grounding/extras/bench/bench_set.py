@@ -1,0 +1,62 @@
+"""The pictures that come with the package, and what is to be found in them."""
+
+import os
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.records import dump_line, parse_line
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "set")
+"""Where the set stands: `gold.jsonl`, and `pictures/` that it names."""
+
+
+def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
+    """Return the gold record of each picture, or of the first `pictures` of each kind.
+
+    Raises InputError where the set isn't there.
+    """
+    path = os.path.join(folder, "gold.jsonl")
+    try:
+        with open(path, encoding="utf-8") as file:
+            records = [parse_line(line) for line in file]
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"can't read {path}: {why}: install dataflow-grounding again") from None
+    if pictures is None:
+        return records
+    of_kind: dict[str, int] = {}
+    chosen = []
+    for record in records:
+        of_kind[record["kind"]] = of_kind.get(record["kind"], 0) + 1
+        if of_kind[record["kind"]] <= pictures:
+            chosen.append(record)
+    return chosen
+
+
+def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row of each picture with its caption, and nothing of what is right."""
+    names = ("image_path", "image_id", "caption")
+    return [{name: record[name] for name in names} for record in gold]
+
+
+def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row of each picture with its phrases, and nothing of what is right.
+
+    They are in alphabetical order, as true ones stand before false ones in the gold.
+    """
+    rows = captions(gold)
+    for row, record in zip(rows, gold, strict=True):
+        row["expressions"] = sorted(expression["text"] for expression in record["expressions"])
+    return rows
+
+
+def digest_of_set(folder: str, gold: Sequence[dict[str, Any]]) -> str:
+    """Return the SHA-256, in hex, of the gold and of all its pictures' bytes."""
+    digest = sha256()
+    for record in gold:
+        digest.update(dump_line(record).encode())
+        with open(os.path.join(folder, record["image_path"]), "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""`bench`: measure an endpoint on the pictures that come with the package."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.terminal import in_columns, say, say_json
+from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.extras.bench.page import page_of, table_lines
+from dataflow_grounding.extras.bench.ways import USUAL, WAYS
+
+_FILE = "bench.json"
+
+
+def _ways(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Return the ways named between commas. Raises UsageError for another name."""
+    ways = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+    for way in ways:
+        if way not in WAYS:
+            raise click.UsageError(f"{way!r} is not one of {', '.join(WAYS)}", ctx)
+    return ways
+
+
+@click.command("bench")
+@spec_option_for("Measure the endpoint of this spec; without it, that of the environment")
+@click.option(
+    "-o",
+    "folder",
+    default="bench_results",
+    show_default=True,
+    metavar="DIR",
+    help="Where bench.json, bench.html and each way's results go; there it goes on, too.",
+)
+@click.option(
+    "--ways",
+    default=",".join(USUAL),
+    show_default=True,
+    callback=_ways,
+    metavar="A,B",
+    help=f"Of {', '.join(WAYS)}.",
+)
+@click.option(
+    "--pictures",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the first N pictures of each kind.",
+)
+@click.option("--estimate", "only_estimate", is_flag=True, help="Say what it costs; send nothing.")
+@click.option(
+    "--rescore", metavar="FILE", help="Make the figures of a bench.json anew, without a model."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print figures as one JSON object.")
+@overrides_argument
+def of_bench(
+    spec_paths: tuple[str, ...],
+    folder: str,
+    ways: tuple[str, ...],
+    pictures: int | None,
+    only_estimate: bool,
+    rescore: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> int:
+    """Measure an endpoint on 50 pictures with gold, in several ways of asking.
+
+    Every reply is kept in DIR/bench.json; --rescore makes the same figures of it anywhere. Exits
+    with 1 where a rescored file states other figures.
+    """
+    if rescore is not None:
+        return _rescored(rescore, as_json)
+    from dataflow_grounding.extras.bench.running import estimated, measured, write_document
+    from dataflow_grounding.extras.bench.scoring import scored
+
+    bench = _bench(spec_paths, overrides, folder, ways, pictures)
+    if only_estimate:
+        figures = estimated(bench)
+        answer(as_json, figures, _estimate_lines(figures))
+        return 0
+    document = scored(measured(bench))
+    path = os.path.join(folder, _FILE)
+    write_document(document, path)
+    page = os.path.join(folder, "bench.html")
+    write_text(page, page_of(document))
+    _tell(document, as_json)
+    say(f"{path} has every reply; page: {page}")
+    return 0
+
+
+def _bench(
+    spec_paths: Sequence[str],
+    overrides: Sequence[str],
+    folder: str,
+    ways: Sequence[str],
+    pictures: int | None,
+) -> Any:
+    """Return the Bench of the spec's endpoint, or of the environment's. Raises SpecError."""
+    from dataflow_grounding._util.errors import SpecError
+    from dataflow_grounding.extras.bench.running import Bench
+    from dataflow_grounding.jobs.registry import load_spec
+    from dataflow_grounding.spec import VlmBlock
+    from dataflow_grounding.spec.environment import with_environment
+
+    if spec_paths:
+        spec = load_spec(spec_paths, overrides, whole=False)
+        return Bench(
+            spec.block.vlm,
+            folder,
+            ways,
+            max_workers=spec.block.workflow.max_workers,
+            pictures=pictures,
+        )
+    if overrides:
+        raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
+    read_env_files()
+    vlm = with_environment(VlmBlock(backend="auto"))
+    return Bench(vlm, folder, ways, pictures=pictures)
+
+
+def _rescored(path: str, as_json: bool) -> int:
+    """Make a file's figures anew, and say whether they are those that it states."""
+    from dataflow_grounding.extras.bench.scoring import read_document, scored
+
+    stated = read_document(path)
+    document = scored(stated)
+    _tell(document, as_json)
+    differing = []
+    for way, of_way in document["ways"].items():
+        if of_way["figures"] != stated["ways"][way].get("figures"):
+            differing.append(way)
+    if differing:
+        say(f"{path} states other figures of {', '.join(differing)} than its replies come to.")
+        return 1
+    say(f"{path} states the figures that its replies come to.")
+    return 0
+
+
+def _tell(document: dict[str, Any], as_json: bool) -> None:
+    """Print the figures, without the replies."""
+    if not as_json:
+        say("\n".join(in_columns(list(table_lines(document)))), err=False)
+        return
+    names = ("run", "figures")
+    ways = {way: {name: of_way[name] for name in names} for way, of_way in document["ways"].items()}
+    say_json({**document, "ways": ways})
+
+
+def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield what `--estimate` says, for people."""
+    rows = [["way", "requests", "USD"]]
+    for way, of_way in {**figures["ways"], "total": figures}.items():
+        cost = "-" if of_way["cost_usd"] is None else f"{of_way['cost_usd']:.4f}"
+        rows.append([way, f"{of_way['requests']:,}", cost])
+    yield from in_columns(rows)
+    yield "Nothing was sent."

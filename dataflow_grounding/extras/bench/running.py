@@ -1,0 +1,190 @@
+"""Asking an endpoint in each way, and keeping what it replied."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import bare_address
+from dataflow_grounding._util.secrets import masked
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import dump_line, dump_text
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.engine.keyed_log import read_lines, stores_of
+from dataflow_grounding.extras.bench import bench_set
+from dataflow_grounding.extras.bench.ways import WAYS
+from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.jobs.estimating import estimate
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
+from dataflow_grounding.spec import RowsData, Spec, VlmBlock
+from dataflow_grounding.spec.schema import spec_with
+
+VERSION = 1
+"""Of the form of `bench.json`."""
+_KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is to be measured.
+
+    Args:
+        vlm: The endpoint, as a spec's `vlm` states it.
+        folder: Where everything is written; a second call goes on there.
+        ways: Which ways of asking; names of WAYS.
+        max_workers: Most requests in flight.
+        pictures: How many of each kind; None for all.
+        set_folder: The set; the package's own unless given.
+    """
+
+    vlm: VlmBlock
+    folder: str
+    ways: Sequence[str]
+    max_workers: int = 8
+    pictures: int | None = None
+    set_folder: str = bench_set.FOLDER
+
+    def gold(self) -> list[dict[str, Any]]:
+        """Return the gold of the pictures that are asked about. Raises InputError."""
+        return bench_set.gold_records(self.set_folder, self.pictures)
+
+    def runs(self) -> Iterator[tuple[str, SpecRun]]:
+        """Yield each way that the endpoint can answer, ready to run.
+
+        Raises SpecError for an endpoint that can answer none.
+        """
+        gold = self.gold()
+        is_any = False
+        for way in self.ways:
+            rows = os.path.join(self.folder, f"{way}.jsonl")
+            os.makedirs(self.folder, exist_ok=True)
+            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(gold))))
+            run = SpecRun(self._spec_of(way, rows))
+            unanswerable = _unanswerable(run)
+            if unanswerable:
+                say(f"{way} is left out: {run.serving.model} can't answer {unanswerable}.")
+                continue
+            is_any = True
+            yield way, run
+        if not is_any:
+            raise SpecError("the endpoint can answer none of these ways: name others in --ways")
+
+    def _spec_of(self, way: str, rows: str) -> Spec:
+        """Return the spec of a way, as a user would write it."""
+        pipeline = WAYS[way]
+        block = UserBlock(
+            vlm=self.vlm,
+            workflow=UserWorkflow(max_workers=self.max_workers),
+            data=RowsData(input_jsonl=rows, image_root=self.set_folder),
+        )
+        named: dict[str, Any] = {str(pipeline.name): block}
+        return spec_with(str(pipeline.name), UserBlock)(
+            results_dir=os.path.join(self.folder, way),
+            autolabel_type=f"{pipeline.__module__}:{pipeline.__name__}",
+            **named,
+        )
+
+
+def estimated(bench: Bench) -> dict[str, Any]:
+    """Return what each way would send and cost, and all together; nothing is sent."""
+    ways = {way: estimate(run) for way, run in bench.runs()}
+    costs = [figures["cost_usd"] for figures in ways.values()]
+    return {
+        "ways": ways,
+        "requests": sum(figures["requests"] for figures in ways.values()),
+        "cost_usd": None if None in costs else sum(costs),
+    }
+
+
+def measured(bench: Bench) -> dict[str, Any]:
+    """Ask in each way, and return what `bench.json` holds, but for its figures.
+
+    Raises what a run does; replies that came are kept, and the next call goes on.
+    """
+    gold = bench.gold()
+    document: dict[str, Any] = {
+        "bench": VERSION,
+        "version": __version__,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "set": bench_set.digest_of_set(bench.set_folder, gold),
+        "pictures": bench.pictures,
+        "ways": {},
+    }
+    for way, run in bench.runs():
+        say(f"{way}: {WAYS[way].about}, of {run.who}.")
+        summary = run.execute()
+        document.setdefault("model", run.serving.model)
+        document.setdefault("endpoint", bare_address(run.serving.endpoint))
+        document["ways"][way] = {
+            "recording": _recording_of(run),
+            "image_limits": asdict(run.serving.image_limits),
+            "run": {
+                **_paid_for(run),
+                "seconds": round(summary.seconds, 1),
+                "unreadable": summary.requests["unreadable"],
+                "failed": summary.failed,
+            },
+            "replies": _replies_in(run.spec.results_dir),
+        }
+    return document
+
+
+def _unanswerable(run: SpecRun) -> str:
+    """Return the tasks that a run asks and its serving can't answer; empty where there are none."""
+    tasks = run.serving.tasks
+    if tasks is None:
+        return ""
+    lacking = []
+    for operator in run.job.operators:
+        lacking += [task for task in operator.tasks if task not in tasks]
+    return ", ".join(dict.fromkeys(lacking))
+
+
+def _recording_of(run: SpecRun) -> dict[str, Any]:
+    """Return what the first line of a recording says of whose replies it holds."""
+    serving = run.serving
+    identity = serving.identity()
+    box_format = run.box_format.format.name if run.box_format else serving.box_format
+    there = masked(serving.identity_there())
+    there["endpoint"] = bare_address(str(there["endpoint"]))
+    recording: dict[str, Any] = {"recorded": there, "box_format": box_format}
+    if "endpoint" not in identity:
+        recording["keyed_by_endpoint"] = False
+    if not serving.is_vlm:
+        recording["is_vlm"] = False
+    return recording
+
+
+def _paid_for(run: SpecRun) -> dict[str, Any]:
+    """Return requests, tokens and USD of all replies of a way, those of earlier calls too."""
+    steps = paid_by_step(run.spec.results_dir, run.options.prices)
+    costs = [step["cost_usd"] for step in steps]
+    tokens = {"input": 0, "cached": 0, "output": 0}
+    for step in steps:
+        for name in tokens:
+            tokens[name] += step["tokens"][name]
+    return {
+        "requests": sum(step["requests"] for step in steps),
+        "tokens": tokens,
+        "cost_usd": None if None in costs else round(sum(costs), 6),
+    }
+
+
+def _replies_in(results_dir: str) -> list[dict[str, Any]]:
+    """Return the stored replies, sorted by key: also those to questions that test the judge."""
+    lines: dict[str, dict[str, Any]] = {}
+    for path in stores_of(results_dir):
+        for line in read_lines(path):
+            if isinstance(line.get("key"), str) and "reply" in line:
+                kept = {name: line[name] for name in _KEPT if name in line}
+                lines[line["key"]] = kept
+    return [lines[key] for key in sorted(lines)]
+
+
+def write_document(document: dict[str, Any], path: str) -> None:
+    """Write `bench.json`, the same bytes for the same figures and replies."""
+    write_text(path, dump_text(document, 1) + "\n")

@@ -1,0 +1,171 @@
+"""Figures of a `bench.json`: of its replies alone, without a model, the same bytes each time."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.records import dump_line, read_object
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.extras.bench import bench_set
+from dataflow_grounding.extras.bench.ways import WAYS, Spans
+from dataflow_grounding.extras.evaluation.metrics import evaluate
+from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving.recorded import RecordedServing
+
+OF_BOXES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "miou", "n_acc", "il_mcc", "gprec_f1")
+OF_SPANS = ("span_exact_f1", "span_overlap_f1")
+"""What is told of a way, by the names that `eval` has for it."""
+_OF_KINDS = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc")
+_DIGITS = 4
+_FOLDERS_OF_STEPS = "cache"
+
+
+def scored(document: Mapping[str, Any], set_folder: str = bench_set.FOLDER) -> dict[str, Any]:
+    """Return the document with the `figures` that its replies come to.
+
+    Args:
+        document: What `measured` returned, or a `bench.json` that was read.
+        set_folder: The set that was asked about.
+
+    Raises:
+        InputError: It is no such document, or of another set.
+    """
+    _check(document)
+    pictures = document["pictures"]
+    gold = bench_set.gold_records(set_folder, pictures)
+    if bench_set.digest_of_set(set_folder, gold) != document["set"]:
+        raise InputError(
+            f"these replies are to other pictures than those in {set_folder}: score them with"
+            f" dataflow-grounding {document.get('version')}, which has them"
+        )
+    ways = {}
+    for way, of_way in document["ways"].items():
+        records = _records_of(way, of_way, gold, set_folder)
+        ways[way] = {**of_way, "figures": _figures(way, records, gold)}
+    return {**document, "ways": ways}
+
+
+def read_document(path: str) -> dict[str, Any]:
+    """Return what a `bench.json` holds. Raises InputError for another file."""
+    document = read_object(path) if os.path.exists(path) else {}
+    if not document:
+        raise InputError(f"no bench.json at {path}: `dataflowgrounding bench` writes one")
+    _check(document, path)
+    return document
+
+
+def _check(document: Mapping[str, Any], path: str = "bench.json") -> None:
+    """Raise InputError for what is no document of this version."""
+    ways = document.get("ways")
+    is_document = document.get("bench") == 1 and isinstance(ways, Mapping) and bool(ways)
+    if not is_document or not isinstance(document.get("set"), str):
+        raise InputError(f"{path} is none that `dataflowgrounding bench` wrote")
+    pictures = document.get("pictures")
+    if pictures is not None and (not isinstance(pictures, int) or pictures < 1):
+        raise InputError(f"{path}: pictures should be a number from 1, or null")
+    assert isinstance(ways, Mapping)
+    for way, of_way in ways.items():
+        if way not in WAYS:
+            raise InputError(f"{path}: {way!r} is not one of {', '.join(WAYS)}")
+        parts = {"recording": dict, "image_limits": dict, "run": dict, "replies": list}
+        for name, kind in parts.items():
+            if not isinstance(of_way, Mapping) or not isinstance(of_way.get(name), kind):
+                raise InputError(f"{path}: ways.{way} lacks {name}")
+
+
+def _records_of(
+    way: str, of_way: Mapping[str, Any], gold: Sequence[Mapping[str, Any]], set_folder: str
+) -> list[dict[str, Any]]:
+    """Return the records that a way's replies make: its own pipeline reads them, as in a run."""
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
+        rows = os.path.join(folder, "questions.jsonl")
+        asked = WAYS[way].rows_of([_with_whole_path(record, set_folder) for record in gold])
+        write_text(rows, "".join(map(dump_line, asked)))
+        storage = FileStorage(rows, os.path.join(folder, _FOLDERS_OF_STEPS), "bench")
+        pipeline = WAYS[way](storage, serving)
+        with _in_silence():
+            summary = pipeline.run()
+        if not summary.done:
+            return []
+        with open(summary.annotations, encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+
+def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, Any]:
+    return {**record, "image_path": os.path.join(set_folder, record["image_path"])}
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """Show no progress meanwhile: what is read again takes seconds."""
+    token = current_options.set(RunOptions(progress=False))
+    try:
+        yield
+    finally:
+        current_options.reset(token)
+
+
+def _playing_back(of_way: Mapping[str, Any], path: str) -> RecordedServing:
+    """Return a serving that answers with the way's replies. Raises InputError."""
+    lines = [of_way["recording"], *of_way["replies"]]
+    write_text(path, "".join(map(dump_line, lines)))
+    serving = RecordedServing(path)
+    # The format is known by now; a judge's answers to what is known are among the replies.
+    serving.exact_boxes = True
+    serving.takes_probes = True
+    try:
+        limits = {**of_way["image_limits"]}
+        limits["media_types"] = tuple(limits["media_types"])
+        serving.image_limits = ImageLimits(**limits)
+    except (TypeError, KeyError):
+        raise InputError("bench.json: image_limits are none") from None
+    return serving
+
+
+def _figures(
+    way: str, records: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a way's figures with their intervals, of all pictures and of each kind."""
+    answered = [_by_id(record) for record in records]
+    right = [_by_id(record) for record in gold]
+    if issubclass(WAYS[way], Spans):
+        return {"all": _told(answered, [_of_caption(record) for record in right], OF_SPANS)}
+    kinds: dict[str, Any] = {}
+    for kind in dict.fromkeys(record["kind"] for record in gold):
+        of_kind = [record for record in right if record["kind"] == kind]
+        kinds[kind] = _told(answered, of_kind, _OF_KINDS)
+    return {"all": _told(answered, right, OF_BOXES), "kinds": kinds}
+
+
+def _by_id(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with its id for a path: the set stands elsewhere on each machine."""
+    return {**record, "image_path": f"{record['image_id']}.jpg"}
+
+
+def _of_caption(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the gold record without the phrases that don't stand in its caption."""
+    placed = [expression for expression in record["expressions"] if expression["char_span"]]
+    return {**record, "expressions": placed}
+
+
+def _told(
+    answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the figures of these names, each with its 95 % interval, and the number of phrases."""
+    evaluation = evaluate(list(answered), list(gold)).to_json()
+    told: dict[str, Any] = {"phrases": evaluation["expressions"]}
+    for name in names:
+        value = evaluation.get(name)
+        interval = evaluation["intervals"].get(name)
+        told[name] = {
+            "value": None if value is None else round(value, _DIGITS),
+            "interval": None if interval is None else [round(end, _DIGITS) for end in interval],
+        }
+    return told

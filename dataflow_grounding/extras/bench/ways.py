@@ -1,0 +1,116 @@
+"""The ways of asking that `bench` compares, each a pipeline as a user would write it."""
+
+from typing import ClassVar
+
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.extras.bench import bench_set
+from dataflow_grounding.operators import (
+    BoxChecker,
+    BoxMender,
+    BoxRefiner,
+    CropJudge,
+    ExpressionExtractor,
+    MissingFinder,
+    Operator,
+    PhraseGrounder,
+)
+from dataflow_grounding.pipelines.base import Pipeline
+from dataflow_grounding.serving.base import Serving
+
+
+class Plain(Pipeline):
+    """One request a picture: where is each phrase?"""
+
+    name = "bench"
+    about: ClassVar[str] = "each picture's phrases in one request"
+    rows_of = staticmethod(bench_set.questions)
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators: list[Operator] = [PhraseGrounder(serving)]
+
+    def forward(self) -> None:
+        """All operators, one after the other."""
+        for operator in self.operators:
+            operator.run(
+                self.storage.step(),
+                input_image_key="image_path",
+                input_expressions_key="expressions",
+            )
+
+
+class Samples(Plain):
+    """The same question three times, and what most answers agree in."""
+
+    about = "three answers to the same question, merged"
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving, samples=3)]
+
+
+class Zoom(Plain):
+    """Small boxes are asked for again from closer by."""
+
+    about = "small boxes asked for again from closer by"
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving), BoxRefiner(serving)]
+
+
+class Check(Plain):
+    """All boxes are judged, what lacks is asked for, as by `workflow.check: true`."""
+
+    about = "the same model judges its boxes, as by workflow.check: true"
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [
+            PhraseGrounder(serving),
+            BoxChecker(serving, decides=False),
+            MissingFinder(serving),
+            CropJudge(serving),
+            BoxMender(serving),
+        ]
+
+
+class FastCheck(Plain):
+    """All boxes are judged in one request, as by `workflow.check: fast`."""
+
+    about = "the same model judges its boxes once, as by workflow.check: fast"
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving), BoxChecker(serving)]
+
+
+class Spans(Pipeline):
+    """The referring expressions of each caption; no boxes."""
+
+    name = "bench"
+    about: ClassVar[str] = "referring expressions of each caption, without boxes"
+    rows_of = staticmethod(bench_set.captions)
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.extractor = ExpressionExtractor(serving)
+
+    def forward(self) -> None:
+        """The one step."""
+        self.extractor.run(
+            self.storage.step(), input_image_key="image_path", input_caption_key="caption"
+        )
+
+
+WAYS: dict[str, type[Plain] | type[Spans]] = {
+    "plain": Plain,
+    "samples": Samples,
+    "zoom": Zoom,
+    "check": Check,
+    "check_fast": FastCheck,
+    "spans": Spans,
+}
+"""What `--ways` may name."""
+USUAL = ("plain", "samples", "zoom", "check", "spans")
+"""What is measured unless ways are named."""
