@@ -11,14 +11,14 @@ from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.records import dump_line, dump_text
+from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
 from dataflow_grounding.extras.bench import bench_set
 from dataflow_grounding.extras.bench.ways import WAYS
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
-from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.jobs.spec_run import RUN_JSON, SpecRun
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
@@ -116,18 +116,13 @@ def measured(bench: Bench) -> dict[str, Any]:
     }
     for way, run in bench.runs():
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
-        summary = run.execute()
+        run.execute()
         document.setdefault("model", run.serving.model)
         document.setdefault("endpoint", bare_address(run.serving.endpoint))
         document["ways"][way] = {
             "recording": _recording_of(run),
             "image_limits": asdict(run.serving.image_limits),
-            "run": {
-                **_paid_for(run),
-                "seconds": round(summary.seconds, 1),
-                "unreadable": summary.requests["unreadable"],
-                "failed": summary.failed,
-            },
+            "run": {**_paid_for(run), **_counts_of(run)},
             "replies": _replies_in(run.spec.results_dir),
         }
     return document
@@ -172,6 +167,12 @@ def _paid_for(run: SpecRun) -> dict[str, Any]:
         "tokens": tokens,
         "cost_usd": None if None in costs else round(sum(costs), 6),
     }
+
+
+def _counts_of(run: SpecRun) -> dict[str, Any]:
+    """Return what `run.json` says of a way's run: of the call that finished it."""
+    stated = read_object(os.path.join(run.spec.results_dir, RUN_JSON))["summary"]
+    return {name: stated[name] for name in ("seconds", "unreadable", "failed")}
 
 
 def _replies_in(results_dir: str) -> list[dict[str, Any]]:

@@ -135,6 +135,10 @@ def _figures(
     """Return a way's figures with their intervals, of all pictures and of each kind."""
     answered = [_by_id(record) for record in records]
     right = [_by_id(record) for record in gold]
+    paths = {record["image_path"] for record in answered}
+    for record in right:
+        if record["image_path"] not in paths:  # it failed: nothing is said of it
+            answered.append({"image_path": record["image_path"], "expressions": []})
     if issubclass(WAYS[way], Spans):
         return {"all": _told(answered, [_of_caption(record) for record in right], OF_SPANS)}
     kinds: dict[str, Any] = {}

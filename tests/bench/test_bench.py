@@ -1,0 +1,245 @@
+"""`bench`: an endpoint measured on the pictures that come with the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from benchmarks.bench_set import draw
+from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
+from benchmarks.stand_ins.bench_model import BenchModel, Planted
+from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
+from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+
+KEY = "sk-of-the-bench"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def bench(server: LoopbackServer, *arguments: str) -> Done:
+    """The command, for an endpoint that the environment names."""
+    environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "gemini-2.5-flash-lite"}
+    environment |= {"DF_API_KEY": KEY, "DF_BOX_FORMAT": "xyxy_1000"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return command(["bench", *arguments])
+
+
+# --- the set
+
+
+def test_the_set_has_what_the_page_says_of_it() -> None:
+    gold = gold_records()
+    phrases = [expression for record in gold for expression in record["expressions"]]
+    absent = [expression for expression in phrases if not expression["instances"]]
+    assert len(gold) == 50
+    assert len(phrases) >= 300
+    assert 0.32 <= len(absent) / len(phrases) <= 0.36
+    kinds = {record["kind"] for record in gold}
+    assert kinds == {"photo", "scene", "crowd", "small", "wide", "tall", "text", "night", "texture"}
+    files = [path for path in Path(FOLDER).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 6_000_000
+    named = {record["image_path"] for record in gold}
+    assert {f"pictures/{path.name}" for path in files if path.suffix == ".jpg"} == named
+
+
+@pytest.mark.parametrize("record", gold_records(), ids=lambda record: record["image_id"])
+def test_gold_is_of_its_picture_and_absent_phrases_differ_in_a_word(record: dict[str, Any]) -> None:
+    with Image.open(Path(FOLDER, record["image_path"])) as picture:
+        assert picture.size == (record["width"], record["height"])
+    there = {e["text"] for e in record["expressions"] if e["instances"]}
+    for expression in record["expressions"]:
+        for instance in expression["instances"]:
+            x1, y1, x2, y2 = instance["bbox"]
+            assert 0 <= x1 < x2 <= record["width"]
+            assert 0 <= y1 < y2 <= record["height"]
+        if expression["char_span"]:
+            start, end = expression["char_span"]
+            assert record["caption"][start:end] == expression["text"]
+        if not expression["instances"]:
+            true = expression["differs_from"].split()
+            assert expression["differs_from"] in there
+            false = expression["text"].split()
+            assert len(true) == len(false)
+            assert sum(a != b for a, b in zip(true, false, strict=True)) == 1
+
+
+def test_the_drawn_gold_is_what_the_script_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["draw", str(tmp_path)])
+    draw.main()
+    assert (tmp_path / "gold.jsonl").read_bytes() == Path(FOLDER, "gold.jsonl").read_bytes()
+
+
+def test_each_photograph_is_listed_with_its_licence() -> None:
+    sources = (REPOSITORY / "example_data/SOURCES.md").read_text("utf-8")
+    for record in gold_records():
+        if record["kind"] == "photo":
+            assert f"`images/{record['image_id']}.jpg`" in sources
+
+
+# --- measuring
+
+
+@pytest.mark.slow
+def test_planted_errors_lie_in_their_intervals_and_replies_alone_say_the_same(here: Path) -> None:
+    planted = Planted()
+    with LoopbackServer(BenchModel(planted), key=KEY, keep_bodies=True) as server:
+        done = bench(server, "--ways", "plain,check,spans", "--json")
+        assert done.code == 0, done
+        sent = server.count()
+        again = bench(server, "--ways", "plain,check,spans", "--json")
+        assert (again.code, server.count()) == (0, sent)
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    plain = document["ways"]["plain"]["figures"]["all"]
+    spans = document["ways"]["spans"]["figures"]["all"]
+    for name, value in planted.figures().items():
+        low, high = (spans if name in spans else plain)[name]["interval"]
+        assert low <= value <= high, name
+    checked = document["ways"]["check"]["figures"]["all"]
+    assert checked["il_mcc"]["value"] > plain["il_mcc"]["value"] + 0.2
+    assert sum(way["run"]["requests"] for way in document["ways"].values()) == sent
+    assert document["ways"]["plain"]["run"]["cost_usd"] > 0
+    for path in here.rglob("*"):
+        assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
+    for name in ("DF_BASE_URL", "DF_MODEL"):
+        assert name not in os.environ
+    rescored = command(["bench", "--rescore", "bench_results/bench.json", "--json"])
+    assert rescored.code == 0, rescored
+    assert json.loads(rescored.out) == json.loads(done.out) | {"when": document["when"]}
+    page = (here / "bench_results/bench.html").read_text("utf-8")
+    assert "gemini-2.5-flash-lite" in page
+    assert f"{plain['il_mcc']['value']:.3f}" in page
+
+
+def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
+    done = command(["bench", "--pictures", "1", "--ways", "plain,check"])
+    assert done.code == 0, done
+    assert "check is left out: embedded-opencv can't answer box_check" in done.err
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    assert list(document["ways"]) == ["plain"]
+    none = command(["bench", "--pictures", "1", "--ways", "check", "-o", "other"])
+    assert none.code == 2
+    assert "the endpoint can answer none of these ways" in none.err
+
+
+@pytest.mark.slow
+def test_a_killed_bench_goes_on(here: Path) -> None:
+    with LoopbackServer(BenchModel(), faults=on(faults.slow(0.1))) as server:
+        environment = {
+            "DF_BASE_URL": server.base_url,
+            "DF_MODEL": "m",
+            "DF_BOX_FORMAT": "xyxy_1000",
+        }
+        arguments = ["bench", "--ways", "plain,spans"]
+        running = process(arguments, cwd=here, env={**os.environ, **environment})
+        deadline = time.monotonic() + 60
+        while server.count() < 30 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate(timeout=60)
+        before = server.count()
+        assert 30 <= before < 100
+        done = ended(process(arguments, cwd=here, env={**os.environ, **environment}))
+        assert done.code == 0, done
+        # at most what was in flight, and the pictures of two runs' checks of the box format
+        assert server.count() <= 100 + 8 + 2 * 8
+
+
+def test_an_estimate_sends_nothing_and_is_cheap(here: Path) -> None:
+    with LoopbackServer(BenchModel()) as server:
+        done = bench(server, "--estimate", "--json")
+        assert (done.code, server.count()) == (0, 0), done
+    assert 0 < json.loads(done.out)["cost_usd"] <= 0.15
+
+
+# --- files that are wrong
+
+
+def rescored(document: Any) -> Done:
+    """What `--rescore` says of a file with this in it."""
+    Path("bench.json").write_text(json.dumps(document), encoding="utf-8")
+    return command(["bench", "--rescore", "bench.json"])
+
+
+@pytest.fixture
+def document(here: Path) -> Any:
+    """A small bench of the embedded grounder."""
+    assert command(["bench", "--pictures", "1", "--ways", "plain"]).code == 0
+    return json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+
+
+def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any) -> None:
+    assert rescored(document).code == 0
+    document["ways"]["plain"]["figures"]["all"]["n_acc"]["value"] = 0.99
+    done = rescored(document)
+    assert done.code == 1
+    assert "states other figures of plain than its replies come to" in done.err
+
+
+def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
+    for line in document["ways"]["plain"]["replies"]:
+        line["reply"] = re.sub(r"\d+", "3", line["reply"])
+    assert rescored(document).code == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("bench", 2, "is none that `dataflowgrounding bench` wrote"),
+        ("set", "0" * 64, "these replies are to other pictures than those in"),
+        ("ways", {"plane": {}}, "'plane' is not one of plain, samples"),
+        ("ways", {"plain": {"replies": 3}}, "ways.plain lacks recording"),
+        ("pictures", "all", "pictures should be a number from 1, or null"),
+    ],
+)
+def test_a_file_that_is_no_bench_is_refused_in_a_line(
+    document: Any, key: str, value: Any, message: str
+) -> None:
+    done = rescored({**document, key: value})
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert message in done.err
+
+
+def test_wrong_arguments_are_told(here: Path) -> None:
+    done = command(["bench", "--ways", "plain,psychic"])
+    assert done.code == 2
+    assert "'psychic' is not one of plain, samples, zoom, check, check_fast, spans" in done.err
+    done = command(["bench", "--rescore", "nowhere.json"])
+    assert done.code == 2
+    assert "no bench.json at nowhere.json" in done.err
+    done = command(["bench", "a=b"])
+    assert "key=value goes with a spec" in done.err
+
+
+# --- rows that stand in docs/bench.md
+
+
+ROWS = sorted((REPOSITORY / "benchmarks/bench_rows").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+def test_each_row_is_what_its_replies_come_to(path: Path) -> None:
+    done = command(["bench", "--rescore", str(path), "--json"])
+    assert done.code == 0, done
+    ways = json.loads(done.out)["ways"]
+    page = (REPOSITORY / "docs/bench.md").read_text("utf-8")
+    [line] = [line for line in page.splitlines() if f"bench_rows/{path.name}" in line]
+    for name in ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc", "il_mcc"):
+        value = f"{ways['plain']['figures']['all'][name]['value']:.3f}"
+        assert f" {value.replace('0.', '.', 1)} (" in line, name
