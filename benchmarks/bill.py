@@ -76,7 +76,7 @@ class Bill:
     usd: float
 
 
-def settings(server: LoopbackServer, flex: bool) -> dict[str, Any]:
+def settings(server: LoopbackServer, flex: bool, fuse: bool = False) -> dict[str, Any]:
     """The spec of a run at an endpoint."""
     return {
         "vlm.openai.base_url": server.base_url,
@@ -85,6 +85,7 @@ def settings(server: LoopbackServer, flex: bool) -> dict[str, Any]:
         "vlm.prices": PRICES,
         "vlm.service_tier": "flex" if flex else None,
         "workflow.max_workers": IN_FLIGHT,
+        "workflow.fuse": fuse,
     }
 
 
@@ -103,11 +104,11 @@ def place_of(folder: Path, pictures: int) -> Workplace:
     return place
 
 
-def bill_of(folder: Path, caches: bool, flex: bool) -> Bill:
+def bill_of(folder: Path, caches: bool, flex: bool, fuse: bool = False) -> Bill:
     """The bill of a whole run. Raises RuntimeError where the run fails."""
     place = place_of(folder, PICTURES)
     with LoopbackServer(Meter(caches)) as server:
-        done = place.run(**settings(server, flex))
+        done = place.run(**settings(server, flex, fuse))
     if done.code:
         raise RuntimeError(str(done))
     figures = command(["cost", str(place.results), "--json"]).summary
@@ -168,6 +169,8 @@ def measure() -> list[Row]:
         cached = bill_of(folder / "cached", caches=True, flex=False)
         flex = bill_of(folder / "flex", caches=False, flex=True)
         both = bill_of(folder / "both", caches=True, flex=True)
+        fused = bill_of(folder / "fused", caches=False, flex=False, fuse=True)
+        cheapest = bill_of(folder / "cheapest", caches=False, flex=True, fuse=True)
         ended = killed(folder / "killed")
     each = {name: count / plain.requests for name, count in plain.tokens.items()}
     return [
@@ -178,6 +181,8 @@ def measure() -> list[Row]:
         share_row("prompt cache", cached, plain, 0.75),
         share_row("flex", flex, plain, 0.50),
         share_row("flex and prompt cache", both, plain, 0.37),
+        share_row("fused", fused, plain, 0.67),
+        share_row("fused, flex", cheapest, plain, 0.33),
         Row(
             f"replies paid for again that were stored, {ended.kills} kills",
             str(ended.twice),

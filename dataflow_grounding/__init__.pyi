@@ -19,6 +19,7 @@ from .operators import BoxOperator as BoxOperator
 from .operators import BoxRefiner as BoxRefiner
 from .operators import BoxVerifier as BoxVerifier
 from .operators import CaptionGenerator as CaptionGenerator
+from .operators import CaptionGrounder as CaptionGrounder
 from .operators import ContradictionFinder as ContradictionFinder
 from .operators import CropJudge as CropJudge
 from .operators import DoubleChecker as DoubleChecker

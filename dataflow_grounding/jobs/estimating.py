@@ -5,7 +5,7 @@ Its steps are put to work on the data, with made-up replies.
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from math import nan
@@ -269,30 +269,51 @@ class _Pass:
         lines = []
         for step, serving in zip(self._steps, self.servings, strict=True):
             for task in sorted(serving.unanswerable):
-                lines.append(
-                    f"{step.label} asks {task}, which {serving.model} can't answer: name another"
-                    " model in vlm.backend"
-                )
+                lines.append(_cannot_answer(step, task, serving.model))
         return lines
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """What steps of the user's own ask the servings that these can't answer, one line each.
+    """What steps ask the servings that these can't answer, one line each.
 
-    Found out by the first records, with made-up replies.
+    Shipped operators state their tasks. What one of the user's own asks is found out by the first
+    records, with made-up replies.
     """
     steps = [step for step in run.steps if not isinstance(step.operator, WholeFile)]
     servings = [step.operator.serving for step in steps]
     is_limited = any(serving is not None and serving.tasks is not None for serving in servings)
-    is_shipped = all(
-        type(step.operator).__module__.startswith("dataflow_grounding.operators.") for step in steps
-    )
-    if not is_limited or is_shipped or len(steps) < len(run.steps):
+    if not is_limited or len(steps) < len(run.steps):
         return []
+    if all(_is_shipped(step) for step in steps):
+        return _stated_unanswerable(steps)
     trial = _Pass(run, None, None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
     run_blocking(lambda: _worked_through(run, records, trial, None))
     return trial.unanswerable()
+
+
+def _is_shipped(step: Step) -> bool:
+    return type(step.operator).__module__.startswith("dataflow_grounding.operators.")
+
+
+def _stated_unanswerable(steps: Sequence[Step]) -> list[str]:
+    """What steps of shipped operators state that they ask and their servings can't answer."""
+    lines = []
+    for step in steps:
+        operator = step.operator
+        serving = operator.serving
+        if not isinstance(operator, Operator) or serving is None or serving.tasks is None:
+            continue
+        for task in operator.tasks:
+            if task not in serving.tasks:
+                lines.append(_cannot_answer(step, task, serving.model))
+    return lines
+
+
+def _cannot_answer(step: Step, task: str, model: str) -> str:
+    return (
+        f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
+    )
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:

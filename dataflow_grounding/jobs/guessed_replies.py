@@ -1,7 +1,7 @@
 """Replies such as a model might give, made up from the request: what an estimate reckons with."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.extensions import extension
@@ -71,7 +71,13 @@ def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
     elif request.task == "negative_phrases":
         reply = _negatives(request)
     elif request.task in ("phrase_grounding", "missing_boxes"):
-        reply = _objects(request, box_format)
+        reply = _objects(request, request.input["phrases"], box_format)
+    elif request.task == "caption_grounding":
+        reply = _expressions(str(request.input["caption"]))
+        phrases = []
+        for number, expression in enumerate(reply["expressions"], 1):
+            phrases.append({"id": number, "text": expression["text"]})
+        reply = {**reply, **_objects(request, phrases, box_format)}
     else:
         reply = _fitting(request.schema)
     return json.dumps(reply, ensure_ascii=False)
@@ -129,14 +135,16 @@ def _negatives(request: Request[Any]) -> Any:
     return {"negatives": negatives}
 
 
-def _objects(request: Request[Any], box_format: BoxFormat) -> Any:
+def _objects(
+    request: Request[Any], phrases: Sequence[Mapping[str, Any]], box_format: BoxFormat
+) -> Any:
     """A box for each phrase, the same for all: it is its length that counts."""
     size = request.images[0].sent_size
     width, height = size
     box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)
     numbers = box_format.from_pixels(box, original=size, sent=size)
     objects = []
-    for phrase in request.input["phrases"]:
+    for phrase in phrases:
         label = {"id": phrase["id"], "label": phrase["text"]}
         objects.append({**label, box_format.key: numbers, "score": 0.92})
     return {"objects": objects}

@@ -26,6 +26,7 @@ class GroundingWorkflow(WorkflowBlock):
     """`image_grounding.workflow`."""
 
     steps: list[str] = ["0", "1"]
+    fuse: bool = False
     phrases_per_request: int = Field(16, ge=1, le=1000)
     samples: int = Field(1, ge=1, le=100)
     zoom: bool = False
@@ -141,6 +142,10 @@ class ImageGroundingJob(RowsJob):
             "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
             " any?"
         ),
+        "caption_grounding": (
+            "Are the expressions those that you want boxed, and do the boxes fit as well as with"
+            " workflow.fuse: false?"
+        ),
         "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
         "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
         "contradictions": "Do the words of expressions with a contradiction really not fit?",
@@ -222,6 +227,10 @@ class ImageGroundingJob(RowsJob):
     def wanted(self, steps: list[Step]) -> list[str]:
         """The steps that look at the boxes again go with the one that finds them."""
         names = super().wanted(steps)
+        workflow = self.spec.block.workflow
+        assert isinstance(workflow, GroundingWorkflow)
+        if workflow.fuse:  # one step is both
+            return [str(number) for number in range(len(steps))]
         if str(GROUND) not in names:
             return names
         return names + [str(number) for number in range(GROUND + 1, len(steps))]

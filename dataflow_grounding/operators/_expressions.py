@@ -1,9 +1,17 @@
-"""What operators read of expressions and regions: their boxes and their texts."""
+"""What operators read of expressions and regions, and how expressions come into a record."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.data.records import Record, expression_id
+from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.operators.base import Ask
+from dataflow_grounding.tasks.captions import Extracted
+from dataflow_grounding.tasks.grounding import Found
+
+EARLIER = ("reason", "disagreement", "verified", "verification")
+"""What an earlier grounding may have left in an expression."""
 
 
 def boxes_of(items: Iterable[Mapping[str, Any]]) -> list[Bbox]:
@@ -19,3 +27,56 @@ def texts_of(expressions: Iterable[Mapping[str, Any]]) -> list[str]:
 def any_has_boxes(expressions: Iterable[Mapping[str, Any]]) -> bool:
     """Whether any of the expressions has a box."""
     return any(expression["instances"] for expression in expressions)
+
+
+def extracted_expressions(
+    record: Record, caption: str, extracted: Extracted, ask: Ask
+) -> list[dict[str, Any]]:
+    """Return the expressions of a caption as a record has them, without instances.
+
+    Each has its span in the cleaned caption and in the caption itself; one that stands in neither
+    is noted.
+    """
+    texts = [text for text, _ in extracted.expressions]
+    spans = find_spans(texts, extracted.cleaned_caption)
+    caption_spans = find_spans(texts, caption)
+    for _ in range(spans.count(None)):
+        ask.note("not_in_caption", "an expression that the caption doesn't hold")
+    expressions: list[dict[str, Any]] = []
+    for number, (text, noun_chunk) in enumerate(extracted.expressions):
+        span = spans[number]
+        caption_span = caption_spans[number]
+        expressions.append(
+            {
+                "expression_id": expression_id(record, number),
+                "text": text,
+                "char_span": list(span) if span else None,
+                "caption_span": list(caption_span) if caption_span else None,
+                "noun_chunk": noun_chunk,
+                "instances": [],
+            }
+        )
+    return expressions
+
+
+def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
+    """Return an expression with an answer, and without what an earlier grounding left in it."""
+    grounded = {name: value for name, value in expression.items() if name not in EARLIER}
+    grounded["instances"] = with_bbox_ids(expression, answer.instances)
+    grounded["status"] = answer.status
+    if answer.disagreement is not None:
+        grounded["disagreement"] = answer.disagreement
+    if answer.reason:
+        grounded["reason"] = answer.reason
+    return grounded
+
+
+def with_bbox_ids(
+    expression: Mapping[str, Any], instances: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return an expression's instances, each with an id of its own."""
+    own_id = expression["expression_id"]
+    with_ids: list[dict[str, Any]] = []
+    for number, instance in enumerate(instances):
+        with_ids.append({"bbox_id": f"{own_id}.{number}", **instance})
+    return with_ids

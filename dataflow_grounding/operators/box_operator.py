@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -63,7 +63,7 @@ class BoxWatching(Operator):
 class BoxOperator(BoxWatching):
     """Asks for the boxes of expressions, in the format of the serving's model."""
 
-    tasks = ("phrase_grounding",)
+    tasks: ClassVar[tuple[str, ...]] = ("phrase_grounding",)
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
 
@@ -116,17 +116,6 @@ class BoxOperator(BoxWatching):
         for _, request_answers in await ask_in_parts(phrases, ask_once):
             answers += request_answers
         return answers
-
-
-def with_bbox_ids(
-    expression: dict[str, Any], instances: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return an expression's instances, each with an id of its own."""
-    expression_id = expression["expression_id"]
-    with_ids: list[dict[str, Any]] = []
-    for number, instance in enumerate(instances):
-        with_ids.append({"bbox_id": f"{expression_id}.{number}", **instance})
-    return with_ids
 
 
 class RegionOperator(Operator):

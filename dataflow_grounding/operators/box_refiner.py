@@ -9,10 +9,10 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import ImageCrop, crop_around
 from dataflow_grounding.operators._agreement import ask_until_agreed
-from dataflow_grounding.operators._expressions import boxes_of
+from dataflow_grounding.operators._expressions import boxes_of, with_bbox_ids
 from dataflow_grounding.operators._nearness import middle_of
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
-from dataflow_grounding.operators.box_operator import BoxOperator, with_bbox_ids
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.tasks.grounding import Found
 
 SMALL = 0.03  # the longer side of a small box, as a share of that side of the image

@@ -1,9 +1,7 @@
 """Operator: the referring expressions in a caption, and where each stands."""
 
-from typing import Any
-
-from dataflow_grounding.data.records import Record, Update, expression_id, read_text
-from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.data.records import Record, Update, read_text
+from dataflow_grounding.operators._expressions import extracted_expressions
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.captions import expression_extraction
@@ -46,25 +44,7 @@ class ExpressionExtractor(Operator):
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         extracted = await ask(expression_extraction(image, caption))
-        texts = [text for text, _ in extracted.expressions]
-        spans = find_spans(texts, extracted.cleaned_caption)
-        caption_spans = find_spans(texts, caption)
-        for _ in range(spans.count(None)):
-            ask.note("not_in_caption", "an expression that the caption doesn't hold")
-        expressions: list[dict[str, Any]] = []
-        for number, (text, noun_chunk) in enumerate(extracted.expressions):
-            span = spans[number]
-            caption_span = caption_spans[number]
-            expressions.append(
-                {
-                    "expression_id": expression_id(record, number),
-                    "text": text,
-                    "char_span": list(span) if span else None,
-                    "caption_span": list(caption_span) if caption_span else None,
-                    "noun_chunk": noun_chunk,
-                    "instances": [],
-                }
-            )
+        expressions = extracted_expressions(record, caption, extracted, ask)
         return {
             **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,

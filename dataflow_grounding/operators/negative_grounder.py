@@ -7,9 +7,10 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_groups import WHOLE
 from dataflow_grounding.operators._candidates import BEYOND_A_CROP, COLUMN
+from dataflow_grounding.operators._expressions import with_bbox_ids
 from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
-from dataflow_grounding.operators.box_operator import BoxOperator, with_bbox_ids
+from dataflow_grounding.operators.box_operator import BoxOperator
 
 PHRASES_AT_ONCE = 16
 

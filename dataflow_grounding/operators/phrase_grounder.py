@@ -7,16 +7,13 @@ from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.operators._agreement import ask_and_merge
-from dataflow_grounding.operators._expressions import texts_of
+from dataflow_grounding.operators._expressions import texts_of, with_answer
 from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
-from dataflow_grounding.operators.box_operator import BoxOperator, with_bbox_ids
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
-
-# what an earlier grounding may have left
-EARLIER = ("reason", "disagreement", "verified", "verification")
 
 
 @OPERATOR_REGISTRY.register()
@@ -92,7 +89,7 @@ class PhraseGrounder(BoxOperator):
             answers += await ask_and_merge(ground, self.samples, image.size)
         grounded: list[dict[str, Any]] = []
         for expression, answer in zip(expressions, answers, strict=True):
-            grounded.append(_with_answer(expression, answer))
+            grounded.append(with_answer(expression, answer))
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: grounded}
         doubtful = any(answer.doubtful for answer in answers)
         if doubtful or "doubtful" in record:
@@ -100,15 +97,3 @@ class PhraseGrounder(BoxOperator):
         if SUSPECT in record:  # of boxes that these replace
             update[SUSPECT] = False
         return update
-
-
-def _with_answer(expression: dict[str, Any], answer: Found) -> dict[str, Any]:
-    """Return an expression with an answer, and without what an earlier grounding left in it."""
-    grounded = {name: value for name, value in expression.items() if name not in EARLIER}
-    grounded["instances"] = with_bbox_ids(expression, answer.instances)
-    grounded["status"] = answer.status
-    if answer.disagreement is not None:
-        grounded["disagreement"] = answer.disagreement
-    if answer.reason:
-        grounded["reason"] = answer.reason
-    return grounded

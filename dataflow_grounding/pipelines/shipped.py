@@ -31,7 +31,8 @@ RENAMED = (
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes.
 
-    The model is asked for `phrases_per_request` at once, `samples` times; `zoom` refines the
+    With `fuse`, both are asked for in one request. Else the model is asked for
+    `phrases_per_request` at once, `samples` times; `zoom` refines the
     boxes, `verify` grounds them again. `check` has the `judge`, by default the same model, look
     at every box: in one request an image with "fast", else with a second one about the crops,
     and what lacks or doesn't fit is asked for again. With `classes`, as PhraseLister takes
@@ -49,6 +50,7 @@ class ImageGroundingPipeline(Pipeline):
         serving: Serving,
         *,
         classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]] = (),
+        fuse: bool = False,
         phrases_per_request: int = 16,
         samples: int = 1,
         zoom: bool = False,
@@ -61,6 +63,12 @@ class ImageGroundingPipeline(Pipeline):
         **boxes: Any,
     ) -> None:
         self.storage = storage
+        if fuse and (classes or samples > 1):
+            raise SpecError(
+                "workflow.fuse is of captions, asked about once: leave out"
+                f" {'data.classes' if classes else 'workflow.samples'}"
+            )
+        self.fused = steps.CaptionGrounder(serving, **boxes) if fuse else None
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
         self.grounder = steps.PhraseGrounder(
@@ -79,13 +87,13 @@ class ImageGroundingPipeline(Pipeline):
 
     def forward(self) -> None:
         """All steps, one after the other."""
-        if self.lister is not None:
-            self.lister.run(self.storage.step(), input_image_key="image_path")
-        else:
-            self.extractor.run(
+        if self.fused is not None:
+            self.fused.run(
                 self.storage.step(), input_image_key="image_path", input_caption_key="caption"
             )
-        for step in (self.grounder, *self.further):
+        else:
+            self._in_two_steps()
+        for step in self.further:
             step.run(
                 self.storage.step(),
                 input_image_key="image_path",
@@ -93,6 +101,20 @@ class ImageGroundingPipeline(Pipeline):
             )
         for step in self.negating:
             step.run(self.storage.step(), input_image_key="image_path")
+
+    def _in_two_steps(self) -> None:
+        """The expressions, or the phrases that are listed; then their boxes."""
+        if self.lister is not None:
+            self.lister.run(self.storage.step(), input_image_key="image_path")
+        else:
+            self.extractor.run(
+                self.storage.step(), input_image_key="image_path", input_caption_key="caption"
+            )
+        self.grounder.run(
+            self.storage.step(),
+            input_image_key="image_path",
+            input_expressions_key="expressions",
+        )
 
 
 def _negating(

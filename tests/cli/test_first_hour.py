@@ -180,6 +180,23 @@ def test_a_column_named_by_our_name_for_it(workplace: Workplace) -> None:
     assert "write image, whose column is image_path" in done.err
 
 
+@pytest.mark.parametrize(
+    ("setting", "task"),
+    [("check", "box_check"), ("fuse", "caption_grounding"), ("negatives", "negative_phrases")],
+)
+def test_a_step_that_the_serving_cannot_answer_is_a_problem_of_check(
+    workplace: Workplace, setting: str, task: str
+) -> None:
+    workplace.many(2)
+    settings = {
+        "vlm.backend": "embedded",
+        f"workflow.{setting}": 1 if setting == "negatives" else True,
+    }
+    done = command(["check", "-e", str(workplace.spec(**settings))])
+    assert done.code == 2
+    assert f"asks {task}, which embedded-opencv can't answer" in done.err
+
+
 def test_a_run_that_fails_says_why_at_once(workplace: Workplace) -> None:
     rows = [{"image_path": f"gone{n}.jpg", "caption": caption(n)} for n in range(3)]
     workplace.rows(rows)

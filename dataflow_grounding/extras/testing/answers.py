@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
@@ -80,7 +80,10 @@ class EchoAnswers:
             case "expression_extraction":
                 return extracted(" ".join(str(asked["caption"]).split()))
             case "phrase_grounding":
-                return rectangles(request, self.box_format) or {"objects": self._objects(request)}
+                drawn_rectangles = rectangles(request, self.box_format)
+                return drawn_rectangles or {"objects": self._objects(request, asked["phrases"])}
+            case "caption_grounding":
+                return self._fused(request)
             case "region_expression":
                 return {"regions": [described(region) for region in regions]}
             case "image_caption":
@@ -104,12 +107,25 @@ class EchoAnswers:
             case _:
                 raise unknown_task(request)
 
-    def _objects(self, request: ReceivedRequest) -> list[dict[str, Any]]:
-        """A box inside the image for each phrase."""
+    def _fused(self, request: ReceivedRequest) -> dict[str, Any]:
+        """The caption's phrases, and a box for each."""
+        reply = extracted(" ".join(str(request.input["caption"]).split()))
+        phrases = []
+        for number, expression in enumerate(reply["expressions"], 1):
+            phrases.append({"id": number, "text": expression["text"]})
+        objects = self._objects(request, phrases)
+        for thing in objects:
+            del thing["label"]
+        return {**reply, "objects": objects}
+
+    def _objects(
+        self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """A box inside the image for each phrase, an `id` and a `text`."""
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
-        for phrase in request.input["phrases"]:
+        for phrase in phrases:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
             width, height = size
             x1 = drawn(seed, 0) % max(1, width // 2)

@@ -1,0 +1,92 @@
+"""Task `caption_grounding`: the expressions in a caption and their boxes, in one request."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import MERGE_IOU
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.tasks.captions import Extracted, expression_extraction
+from dataflow_grounding.tasks.grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.request import (
+    BOX,
+    INTEGER,
+    NUMBER_OR_NULL,
+    STRING,
+    Request,
+    Schema,
+    about,
+    is_cut_off,
+    list_of,
+    object_of,
+)
+
+
+class Fused(NamedTuple):
+    """What a reply says of a caption and its picture.
+
+    Attributes:
+        extracted: The expressions in the caption.
+        found: What was found for each of them, in their order.
+    """
+
+    extracted: Extracted
+    found: list[Found]
+
+
+def caption_grounding(
+    image: Image, caption: str, box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
+) -> Request[Fused]:
+    """Make the request for the expressions in a caption and their boxes.
+
+    A reply that is cut off is not asked for again: its two halves can be, each by itself.
+
+    Args:
+        image: The image to look in.
+        caption: The caption.
+        box_format: How the model writes boxes.
+        merge_iou: As for `phrase_grounding`.
+    """
+    read_expressions = expression_extraction(image, caption).read
+
+    def read(reply: str) -> tuple[Fused, list[Note | str]]:
+        """Return what a reply says. Its halves are read as those of the two tasks are."""
+        data, notes = read_object(reply, required="expressions")
+        if is_cut_off(notes):
+            raise TruncatedReply("the reply is cut off.")
+        texts = {name: data.get(name) for name in ("cleaned_caption", "expressions")}
+        extracted, notes_on_texts = read_expressions(json.dumps(texts))
+        if not isinstance(data.get("objects"), list):
+            raise UnreadableReply('there is no list of "objects".')
+        phrases = [text for text, _ in extracted.expressions]
+        found: list[Found] = []
+        notes_on_boxes: Sequence[Note | str] = []
+        if phrases:
+            boxes = phrase_grounding(image, phrases, box_format, merge_iou)
+            found, notes_on_boxes = boxes.read(json.dumps({"objects": data["objects"]}))
+        return Fused(extracted, found), [*notes, *notes_on_texts, *notes_on_boxes]
+
+    width, height = image.sent_size
+    question = {"image": {"width": width, "height": height}, "caption": caption}
+    key = box_format.key
+    both = 2  # what can be asked for each by itself
+    return about(
+        "caption_grounding", image, question, _schema(key), read, box_format, both, box_key=key
+    )
+
+
+@cache
+def _schema(box_key: str) -> Schema:
+    """Return the schema of a reply with expressions, and with boxes under `box_key`.
+
+    An object names its expression by its number alone, as output is what costs most.
+    """
+    expression = object_of(id=INTEGER, text=STRING, noun_chunk=STRING)
+    thing = object_of(**{"id": INTEGER, box_key: BOX, "score": NUMBER_OR_NULL})
+    return object_of(
+        cleaned_caption=STRING, expressions=list_of(expression), objects=list_of(thing)
+    )

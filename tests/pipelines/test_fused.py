@@ -1,0 +1,168 @@
+"""`workflow.fuse`: expressions and boxes in one request."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import Workplace, command
+from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+
+PICTURES = 6
+CAPTIONS = (
+    "A red mug stands on a wooden table near an open window.",
+    "Two brown dogs run across the lawn behind a white house.",
+    "A man in a blue jacket holds a yellow umbrella.",
+)
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    rows = []
+    for number in range(PICTURES):
+        path = workplace.picture(f"{number}.jpg", size=(64 + number, 48))
+        caption = f"{CAPTIONS[number % 3]} Number {number}."
+        rows.append({"image_path": str(path), "image_id": f"r{number}", "caption": caption})
+    workplace.rows(rows)
+    workplace.settings.update({"vlm.on_suspect_boxes": "warn", "vlm.box_format": "xyxy_px"})
+    return workplace
+
+
+def tasks_of(server: LoopbackServer) -> Counter[str]:
+    """The tasks of all requests but those about probe pictures."""
+    asked = [request for request in server.requests if "rectangle" not in request.text]
+    return Counter(request.task for request in asked)
+
+
+def fused(server: LoopbackServer, **more: Any) -> dict[str, Any]:
+    return {"vlm.openai.base_url": server.base_url, "workflow.fuse": True, **more}
+
+
+def test_one_request_a_picture_leaves_what_two_do(place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        two = place.annotations()
+        place.results = place.folder / "fused"
+        done = place.run(**fused(server))
+        assert done.code == 0, done
+        asked = tasks_of(server)
+    assert asked["caption_grounding"] == PICTURES
+    assert asked["expression_extraction"] == asked["phrase_grounding"] == PICTURES
+    for before, after in zip(two, place.annotations(), strict=True):
+        steps = ("pipeline_steps",)
+        assert {n: v for n, v in before.items() if n not in steps} == {
+            n: v for n, v in after.items() if n not in steps
+        }
+        assert after["expressions"][0]["instances"]
+        assert after["expressions"][0]["caption_span"]
+
+
+def test_a_second_run_sends_nothing(place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        assert place.run(**fused(server)).code == 0
+        before = (place.results / "annotations.jsonl").read_bytes()
+        sent = server.count()
+        for path in [place.results / "annotations.jsonl", *place.results.glob("step_*/*")]:
+            path.unlink()
+        assert place.run(**fused(server)).code == 0
+        assert server.count() == sent
+    assert (place.results / "annotations.jsonl").read_bytes() == before
+
+
+class Cutting(EchoAnswers):
+    """Cuts each fused reply off in the middle of its boxes."""
+
+    def __call__(self, request: ReceivedRequest) -> Any:
+        reply = super().__call__(request)
+        if request.task != "caption_grounding":
+            return reply
+        return json.dumps(reply)[:-25]
+
+
+def test_a_reply_that_is_cut_off_is_made_up_for_by_two(place: Workplace) -> None:
+    with LoopbackServer(Cutting()) as server:
+        done = place.run(**fused(server))
+        assert done.code == 0, done
+        asked = tasks_of(server)
+    assert asked == dict.fromkeys(
+        ("caption_grounding", "expression_extraction", "phrase_grounding"), PICTURES
+    )
+    assert all(record["expressions"][0]["instances"] for record in place.annotations())
+
+
+def test_checks_follow(place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        done = place.run(**fused(server, **{"workflow.check": "fast"}))
+        assert done.code == 0, done
+        assert tasks_of(server)["box_check"] >= PICTURES
+    assert place.annotations()[0]["expressions"][0]["verification"]["method"] == "check"
+
+
+def test_an_estimate_counts_one_request_a_picture(place: Workplace) -> None:
+    with LoopbackServer(EchoAnswers()) as server:
+        done = command(["estimate", "-e", str(place.spec(**fused(server))), "--json"])
+        assert done.code == 0, done
+        [step] = done.summary["steps"]
+        assert step["step"].endswith("caption_grounding")
+        assert step["requests"] == PICTURES
+        assert server.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.classes": ["dog"]}, "workflow.fuse is of captions, asked about once: leave out"),
+        ({"workflow.samples": 3}, "leave out workflow.samples"),
+        ({"vlm.backend": "embedded"}, "can't answer"),
+        ({"workflow.fuse": "maybe"}, "workflow.fuse"),
+    ],
+)
+def test_what_does_not_go_with_it_is_told(
+    place: Workplace, settings: dict[str, Any], message: str
+) -> None:
+    spec = place.spec(**{"workflow.fuse": True, **settings})
+    done = command(["check", "-e", str(spec)])
+    assert done.code == 2, done
+    assert message in done.err
+
+
+WRONG = {
+    "no objects": {"expressions": [{"id": 1, "text": "A red mug", "noun_chunk": "red mug"}]},
+    "objects that are none": {
+        "expressions": [{"id": 1, "text": "A red mug", "noun_chunk": "red mug"}],
+        "objects": {"1": [0, 0, 5, 5]},
+    },
+    "expressions that are none": {"expressions": "A red mug", "objects": []},
+    "an object of no expression": {
+        "expressions": [{"id": 1, "text": "A red mug", "noun_chunk": "red mug"}],
+        "objects": [{"id": 1, "bbox_2d": [1, 2]}],
+    },
+}
+
+
+@pytest.mark.parametrize("reply", WRONG.values(), ids=WRONG)
+def test_a_reply_that_says_no_boxes_is_unreadable(place: Workplace, reply: Any) -> None:
+    class Model(EchoAnswers):
+        def __call__(self, request: ReceivedRequest) -> Any:
+            return reply if request.task == "caption_grounding" else super().__call__(request)
+
+    with LoopbackServer(Model()) as server:
+        done = place.run(**fused(server))
+    assert done.code == 4, done
+    assert {failure["kind"] for failure in place.failures()} == {"unreadable_reply"}
+
+
+def test_a_caption_without_expressions_has_none(place: Workplace) -> None:
+    class Model(EchoAnswers):
+        def __call__(self, request: ReceivedRequest) -> Any:
+            if request.task == "caption_grounding":
+                return {"cleaned_caption": "x", "expressions": [], "objects": []}
+            return super().__call__(request)
+
+    with LoopbackServer(Model()) as server:
+        done = place.run(**fused(server))
+    assert done.code == 0, done
+    assert [record["expressions"] for record in place.annotations()] == [[]] * PICTURES
