@@ -23,7 +23,7 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     """
     boxes: list[Any] = expression["instances"]
     if any("verified" in box for box in boxes):
-        kept = [box for box in boxes if not _is_rejected(box)]
+        kept = [box for box in boxes if not _is_rejected_in(expression, box)]
         return kept or None
     return None if _is_rejected(expression) else boxes
 
@@ -31,6 +31,11 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
 def _is_rejected(item: Mapping[str, Any]) -> bool:
     """Whether a person found an expression, or a box, wrong."""
     return item.get("verified") is False and bool(item.get("reviewed_by"))
+
+
+def _is_rejected_in(expression: Mapping[str, Any], box: Mapping[str, Any]) -> bool:
+    """Whether a person found a box wrong; one who judged its expression judged the box, too."""
+    return box.get("verified") is False and bool(_reviewer(expression, box))
 
 
 def is_missed(expression: Mapping[str, Any]) -> bool:
@@ -54,7 +59,8 @@ def twins_rejected(expressions: Sequence[Any]) -> list[Any]:
     verdicts: dict[_Thing, dict[str, Any]] = {}
     for expression in filter(_has_boxes, expressions):
         for box in expression.get("instances") or ():
-            if _is_rejected(box if "verified" in box else expression):
+            verdict_of = box if "verified" in box else expression
+            if verdict_of.get("verified") is False and _reviewer(expression, box):
                 reviewer = _reviewer(expression, box)
                 verdicts[_thing(expression, box)] = {"verified": False, "reviewed_by": reviewer}
     if not verdicts:

@@ -180,3 +180,17 @@ def test_the_twin_of_a_rejected_box_goes_with_it(
     assert len(labels.read_text().splitlines()) == 1 + is_left
     figures = done("stats", source, "--no-pictures", "--json").summary
     assert figures["rejected"] == 2 - is_left
+
+
+def test_a_box_is_rejected_by_whoever_judged_its_phrase(tmp_path: Path) -> None:
+    """Another tool may name the reviewer beside the phrase alone."""
+    cat = reviewed("a")["expressions"][0]
+    for one in cat["instances"]:
+        del one["reviewed_by"]
+    path = tmp_path / "records.jsonl"
+    path.write_text(dump_line({**reviewed("a"), "expressions": [cat]}))
+    figures = done("stats", path, "--no-pictures", "--json").summary
+    assert (figures["rejected"], figures["sizes"]) == (1, {"medium": 1})
+    del cat["reviewed_by"]  # then nobody did: a check of the pipeline may have
+    path.write_text(dump_line({**reviewed("a"), "expressions": [cat]}))
+    assert done("stats", path, "--no-pictures", "--json").summary["rejected"] == 0

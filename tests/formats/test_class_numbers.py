@@ -135,6 +135,8 @@ def test_an_import_keeps_the_numbers_of_what_it_read(tmp_path: Path, format: str
     command("export", tmp_path / "read", "--format", "yolo", "-o", tmp_path / "again")
     assert names_in(tmp_path / "again/data.yaml") == LISTED
     assert numbers_in(tmp_path / "again/labels") == {"a": [2]}
+    figures = command("stats", tmp_path / "read", "--no-pictures", "--json").summary
+    assert [(row["class"], row["boxes"]) for row in figures["classes"]] == [("cat", 1)]
 
 
 @pytest.mark.parametrize("classes", [["tie", "bird", "dog", "cat"], None], ids=["listed", "not"])

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from itertools import chain, islice
@@ -169,7 +169,7 @@ def import_(
     try:
         with closing(writer):
             for record in with_sizes(read(path, source, image_root=image_root), folder):
-                writer.write(record)
+                writer.write(_with_classes(record, source.class_names))
             writer.commit()
     except BaseException:
         if is_new:  # also the pictures that were unpacked there
@@ -187,6 +187,16 @@ def import_(
     passed_over = _positive(source.passed_over)
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
     answer(as_json, facts, [line, *_passed_over_lines(passed_over)])
+
+
+def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return a record in which each phrase that is one of the classes states it as its class."""
+    expressions = []
+    for expression in record.get("expressions") or ():
+        if expression.get("text") in names and "class" not in expression:
+            expression = {**expression, "class": expression["text"]}
+        expressions.append(expression)
+    return {**record, "expressions": expressions} if expressions else dict(record)
 
 
 @click.command("convert")

@@ -266,7 +266,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
     Raises InputError where nothing was written of the part.
     """
     if not part.written:
-        reasons = "; ".join(filter(None, [part.losses(), *part.reasons, *part.remarks]))
+        reasons = "; ".join(filter(None, _why_nothing(part)))
         raise InputError(f"nothing is written, because no record of {part.path} is left: {reasons}")
     whole.parts[part.path] = part.written
     whole.written += part.written
@@ -291,15 +291,21 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
     """
     if exported.written and not strict:
         return
-    reasons = [exported.losses(), *exported.reasons]
-    if not exported.written:
-        reasons += exported.remarks
-        if NOT_IN_CAPTION in exported.lost:
-            reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
+    reasons = _why_nothing(exported)
+    if exported.written:
+        reasons = [exported.losses(), *exported.reasons]
     why = "; ".join(filter(None, reasons))
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+
+
+def _why_nothing(exported: Exported) -> list[str]:
+    """Return why no record was written, and where classes go instead; some may be empty."""
+    reasons = [exported.losses(), *exported.reasons, *exported.remarks]
+    if NOT_IN_CAPTION in exported.lost:
+        reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
+    return reasons
 
 
 def _for_detectors() -> str:
