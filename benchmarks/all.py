@@ -1,9 +1,14 @@
-"""Every benchmark, one after the other, as one table with goals beside figures.
+"""Every figure of the documentation, measured again by one command.
 
-    python -m benchmarks.all
+    python -m benchmarks.all                      # every page's, some hours on two idle cores
+    python -m benchmarks.all --page performance   # one page's
+    python -m benchmarks.all --list               # page, command, what it needs
 
-Takes about eight minutes on two idle cores and 1 GB under TMPDIR; on busy ones longer,
-and wall times say little there. Each benchmark is a command of its own, too.
+Each benchmark is a command of its own, too, and runs here as one, one after the other. What it
+prints stands in FOLDER/NAME.txt (`-o`, by default benchmark_results), beside a line for each in
+FOLDER/summary.md: how long it took, how it ended, and how many goals it missed. One that ended well
+before is left out the next time, until its file is removed. Measure on an idle machine: wall times
+say little on a busy one.
 """
 
 from __future__ import annotations
@@ -11,31 +16,156 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from benchmarks.places.measuring import Row, run, table
+CHROMIUM = "/usr/bin/chromium"
 
-NAMES = ("request_cost", "large_runs", "wall", "streaming", "start", "image_cost")
+
+@dataclass(frozen=True)
+class Measured:
+    """A command that prints figures of a page.
+
+    Args:
+        page: The page of docs/ that has them, without `.md`.
+        arguments: After `python -m benchmarks.`.
+        needs: A program or module without which it can't run; empty for none.
+    """
+
+    page: str
+    arguments: str
+    needs: str = ""
+
+    @property
+    def name(self) -> str:
+        """The command as a file's name."""
+        return self.arguments.replace(" --", "-").replace(" ", "-")
+
+    @property
+    def command(self) -> list[str]:
+        """What is run."""
+        module, *rest = self.arguments.split()
+        return [sys.executable, "-m", f"benchmarks.{module}", *rest]
+
+    @property
+    def can_run(self) -> bool:
+        """Whether what it needs is here."""
+        if not self.needs:
+            return True
+        return shutil.which(self.needs) is not None or os.path.exists(self.needs)
+
+
+FIGURES = (
+    Measured("measurements/performance", "request_cost"),
+    Measured("measurements/performance", "large_runs"),
+    Measured("measurements/performance", "wall"),
+    Measured("measurements/performance", "streaming"),
+    Measured("measurements/performance", "start"),
+    Measured("measurements/performance", "image_cost"),
+    Measured("measurements/performance", "report_speed", CHROMIUM),
+    Measured("measurements/performance", "slopes"),
+    Measured("measurements/performance", "loop_turns"),
+    Measured("measurements/performance", "processes"),
+    Measured("measurements/performance", "pictures_elsewhere"),
+    Measured("measurements/performance", "ray_cost"),
+    Measured("measurements/performance", "ray_memory"),
+    Measured("measurements/performance", "bill"),
+    Measured("measures", "eval_cost"),
+    Measured("review", "review_speed", CHROMIUM),
+    Measured("measurements/reliability", "faults"),
+    Measured("measurements/reliability", "rate_limits"),
+    Measured("measurements/reliability", "several_endpoints"),
+    Measured("measurements/reliability", "span_fuzz"),
+    Measured("scale", "scale_simulation"),
+    Measured("scale", "shard_share"),
+    Measured("measurements/calibration", "calibration"),
+    Measured("measurements/calibration", "pixel_frames"),
+    Measured("measurements/calibration", "resize_rules"),
+    Measured("measurements/calibration", "box_watch"),
+    Measured("better_boxes", "box_quality"),
+    Measured("better_boxes", "contradictions"),
+    Measured("certificate", "certificate"),
+    Measured("side_by_side", "side_by_side"),
+    Measured("embedded", "embedded_photos"),
+)
+APART = {
+    "all": "this",
+    "bench_set": "draws the pictures of bench",
+    "dataflow_way": "wants another Python with DataFlow in it: --python",
+    "peers": "installs others in a folder: --install",
+}
+"""What pages name besides, and why it isn't among them."""
+
+
+def chosen(page: str | None) -> list[Measured]:
+    """The commands of a page, or all. Raises SystemExit for a page that has none."""
+    if page is None:
+        return list(FIGURES)
+    of_page = [one for one in FIGURES if one.page.split("/")[-1] == page.split("/")[-1]]
+    if not of_page:
+        pages = ", ".join(sorted({one.page.split("/")[-1] for one in FIGURES}))
+        raise SystemExit(f"no figures of {page}: there are {pages}")
+    return of_page
+
+
+def measure(one: Measured, folder: Path) -> str:
+    """Run a command, unless it ended well before; return its line of the summary."""
+    path = folder / f"{one.name}.txt"
+    if path.exists():
+        return f"| {one.page} | {one.arguments} | kept from before | |"
+    if not one.can_run:
+        return f"| {one.page} | {one.arguments} | left out: needs {one.needs} | |"
+    began = time.perf_counter()
+    partial = path.with_suffix(".part")
+    with open(partial, "w", encoding="utf-8") as file:
+        code = subprocess.run(one.command, stdout=file, stderr=subprocess.STDOUT).returncode
+    minutes = (time.perf_counter() - began) / 60
+    text = partial.read_text("utf-8", "replace")
+    missed = text.count("**missed**") + text.count("  misses ")
+    if code:
+        return f"| {one.page} | {one.arguments} | exit code {code}: see {partial} | |"
+    partial.replace(path)
+    return f"| {one.page} | {one.arguments} | {minutes:.1f} min | {missed} missed |"
+
+
+def lines(figures: list[Measured], folder: Path) -> Iterator[str]:
+    """The lines of the summary, each as soon as it is known."""
+    load = os.getloadavg()[0]
+    yield f"{os.cpu_count()} cores, load average {load:.1f} before the start, Python"
+    yield f"{platform.python_version()}, {platform.system()}, {time.strftime('%Y-%m-%d')}"
+    yield ""
+    yield "| page | python -m benchmarks. | | goals |"
+    yield "|---|---|---|---|"
+    for one in figures:
+        yield measure(one, folder)
 
 
 def main() -> None:
-    argparse.ArgumentParser(
+    """Measure, and say what came of it."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
-    began = time.perf_counter()
-    machine = f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before the start"
-    print(
-        f"{machine}, Python {platform.python_version()}, {platform.system()},"
-        f" {time.strftime('%Y-%m-%d')}"
     )
-    missed = 0
-    for name in NAMES:
-        done = run([sys.executable, "-m", f"benchmarks.{name}", "--json"])
-        rows = [Row(**row) for row in done.json()]
-        missed += sum(row.reached is False for row in rows)
-        print(f"\n{name} ({done.wall_s:.0f} s)\n\n{table(rows)}", flush=True)
-    print(f"\n{missed} goals missed; {(time.perf_counter() - began) / 60:.0f} minutes")
+    parser.add_argument("--page", help="only this page's figures")
+    parser.add_argument("--list", action="store_true", help="say what would run")
+    parser.add_argument("-o", dest="folder", type=Path, default=Path("benchmark_results"))
+    arguments = parser.parse_args()
+    figures = chosen(arguments.page)
+    if arguments.list:
+        for one in figures:
+            needs = f"  (needs {one.needs})" if one.needs else ""
+            print(f"{one.page:28} {one.arguments}{needs}")
+        return
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with open(arguments.folder / "summary.md", "w", encoding="utf-8") as summary:
+        for line in lines(figures, arguments.folder):
+            print(line, flush=True)
+            summary.write(line + "\n")
+            summary.flush()
 
 
 if __name__ == "__main__":

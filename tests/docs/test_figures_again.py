@@ -1,0 +1,47 @@
+"""Every figure of the documentation comes from a command, and one command runs them all."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.all import APART, FIGURES, Measured, measure
+from benchmarks.places.workplace import REPOSITORY
+
+NAMED = re.compile(r"python -m benchmarks\.(\w+)")
+
+
+def test_all_has_every_benchmark_that_a_page_names() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    named = set()
+    for page in pages:
+        if "_site" not in page.parts:
+            named.update(NAMED.findall(page.read_text("utf-8")))
+    run = {one.arguments.split()[0] for one in FIGURES}
+    assert named - run - set(APART) == set()
+    for one in FIGURES:
+        assert (REPOSITORY / "docs" / f"{one.page}.md").exists(), one.page
+        module = REPOSITORY / "benchmarks" / one.arguments.split()[0]
+        assert module.with_suffix(".py").exists() or module.is_dir(), one.arguments
+
+
+def test_one_that_fails_is_named_and_one_that_is_there_is_kept(tmp_path: Path) -> None:
+    fails = Measured("measures", "no_such_benchmark")
+    assert "exit code 1: see " in measure(fails, tmp_path)
+    assert not (tmp_path / "no_such_benchmark.txt").exists()
+    (tmp_path / "start.txt").write_text("figures")
+    assert "kept from before" in measure(Measured("measurements/performance", "start"), tmp_path)
+    lacking = Measured("review", "review_speed", "/nowhere/chromium")
+    assert "left out: needs /nowhere/chromium" in measure(lacking, tmp_path)
+
+
+def test_what_would_run_is_listed() -> None:
+    line = [sys.executable, "-m", "benchmarks.all", "--page", "certificate", "--list"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.split() == ["certificate", "certificate"]
+    line[-2:] = ["nothing"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert "no figures of nothing: there are better_boxes, calibration" in done.stderr
