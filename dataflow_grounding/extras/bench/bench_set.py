@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import dump_line, parse_line
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "set")
@@ -57,6 +58,6 @@ def digest_of_set(folder: str, gold: Sequence[dict[str, Any]]) -> str:
     digest = sha256()
     for record in gold:
         digest.update(dump_line(record).encode())
-        with open(os.path.join(folder, record["image_path"]), "rb") as file:
+        with open(within(folder, record["image_path"]), "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()

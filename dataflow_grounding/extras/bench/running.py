@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import say
@@ -60,7 +61,7 @@ class Bench:
         gold = self.gold()
         is_any = False
         for way in self.ways:
-            rows = os.path.join(self.folder, f"{way}.jsonl")
+            rows = within(self.folder, f"{way}.jsonl")
             os.makedirs(self.folder, exist_ok=True)
             write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(gold))))
             run = SpecRun(self._spec_of(way, rows))
@@ -83,7 +84,7 @@ class Bench:
         )
         named: dict[str, Any] = {str(pipeline.name): block}
         return spec_with(str(pipeline.name), UserBlock)(
-            results_dir=os.path.join(self.folder, way),
+            results_dir=within(self.folder, way),
             autolabel_type=f"{pipeline.__module__}:{pipeline.__name__}",
             **named,
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import dump_line, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.storage import FileStorage
@@ -99,7 +100,7 @@ def _records_of(
 
 
 def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, Any]:
-    return {**record, "image_path": os.path.join(set_folder, record["image_path"])}
+    return {**record, "image_path": within(set_folder, record["image_path"])}
 
 
 @contextlib.contextmanager

@@ -79,11 +79,8 @@ class EchoAnswers:
         match request.task:
             case "expression_extraction":
                 return extracted(" ".join(str(asked["caption"]).split()))
-            case "phrase_grounding":
-                drawn_rectangles = rectangles(request, self.box_format)
-                return drawn_rectangles or {"objects": self._objects(request, asked["phrases"])}
-            case "caption_grounding":
-                return self._fused(request)
+            case "phrase_grounding" | "caption_grounding":
+                return self._grounded(request)
             case "region_expression":
                 return {"regions": [described(region) for region in regions]}
             case "image_caption":
@@ -107,8 +104,12 @@ class EchoAnswers:
             case _:
                 raise unknown_task(request)
 
-    def _fused(self, request: ReceivedRequest) -> dict[str, Any]:
-        """The caption's phrases, and a box for each."""
+    def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
+        """A box for each phrase; where a caption is asked about, also its phrases."""
+        if request.task == "phrase_grounding":
+            drawn_rectangles = rectangles(request, self.box_format)
+            phrases = request.input["phrases"]
+            return drawn_rectangles or {"objects": self._objects(request, phrases)}
         reply = extracted(" ".join(str(request.input["caption"]).split()))
         phrases = []
         for number, expression in enumerate(reply["expressions"], 1):
