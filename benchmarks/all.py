@@ -89,6 +89,7 @@ FIGURES = (
     Measured("measurements/calibration", "box_watch"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "contradictions"),
+    Measured("better_boxes", "cascade"),
     Measured("certificate", "certificate"),
     Measured("side_by_side", "side_by_side"),
     Measured("embedded", "embedded_photos"),

@@ -15,7 +15,14 @@ from dataflow_grounding._util.errors import (
     machine_fault,
 )
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data.records import Record, Update, as_json, is_settled
+from dataflow_grounding.data.records import (
+    Record,
+    Update,
+    as_json,
+    expression_id,
+    has_id,
+    is_settled,
+)
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
@@ -184,19 +191,33 @@ def _with_truth(record: Record, update: Update) -> Update:
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
         return update
-    reviewed = {}
-    for row in before:
+    reviewed: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(before):
         if isinstance(row, dict) and row.get("reviewed_by"):
-            reviewed[row["expression_id"]] = row
+            reviewed[_id_of(row, record, number)] = row
     if not reviewed:
         return update
-    merged = {row["expression_id"]: row for row in rows}
-    for expression_id, row in reviewed.items():
-        if is_settled(row):
-            merged[expression_id] = row
-        elif expression_id in merged and merged[expression_id] != row:
-            merged[expression_id].pop("reviewed_by", None)
-    return {**update, "expressions": list(merged.values())}
+    merged = []
+    put_back = set()
+    for number, row in enumerate(rows):
+        own_id = _id_of(row, record, number) if isinstance(row, dict) else ""
+        truth = reviewed.get(own_id)
+        if truth is not None and is_settled(truth):
+            row = truth
+            put_back.add(own_id)
+        elif truth is not None and row != truth:
+            row.pop("reviewed_by", None)
+        merged.append(row)
+    for own_id, truth in reviewed.items():
+        if is_settled(truth) and own_id not in put_back:
+            merged.append(truth)
+    return {**update, "expressions": merged}
+
+
+def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
+    """Return an expression's id; where it states none, that of its place, as operators read it."""
+    own_id = row.get("expression_id")
+    return str(own_id) if has_id(own_id) else expression_id(record, number)
 
 
 def _checked(update: Any, operator: Annotator) -> Update:

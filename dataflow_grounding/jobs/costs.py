@@ -130,17 +130,20 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
 
 
 def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
-    """Return the prices of the judge that a `run.json` says was asked besides, by its model.
+    """Return the prices of the models that a `run.json` says were asked besides, by their names.
 
     None for one that the spec states no prices of.
     """
-    judge = run.get("judge")
-    if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
-        return {}
-    prices: Prices | None = None
-    with suppress(TypeError, AttributeError, SpecError):
-        prices = Prices(**judge["prices"])
-    return {judge["model"]: prices}
+    further = run.get("further_models")
+    prices_of: dict[str, Prices | None] = {}
+    for other in [run.get("judge"), *(further if isinstance(further, list) else [])]:
+        if not isinstance(other, dict) or not isinstance(other.get("model"), str):
+            continue
+        prices: Prices | None = None
+        with suppress(TypeError, AttributeError, SpecError):
+            prices = Prices(**other["prices"])
+        prices_of[other["model"]] = prices
+    return prices_of
 
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
@@ -70,9 +70,26 @@ class GroundingData(RowsData):
 
 
 class CheckedVlmBlock(VlmBlock):
-    """`image_grounding.vlm`: with `check`, the model that judges boxes, if another is to."""
+    """`image_grounding.vlm`: who is asked, and who else.
+
+    `check` is the model that judges boxes, if another is to. `cascade` is the model that is asked
+    what the check leaves in doubt: a name at the same address, or keys as `check` has.
+    """
 
     check: VlmBlock | None = None
+    cascade: VlmBlock | None = None
+
+    @field_validator("cascade", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a name for that of a model at the same address."""
+        if not isinstance(value, str):
+            return value
+        if not value.strip():
+            return None
+        backend = info.data.get("backend")
+        block = backend if backend in ("gemini", "local") else "openai"
+        return {block: {"model" if block == "gemini" else "model_name": value}}
 
 
 class ImageGroundingBlock(PipelineBlock):
@@ -85,14 +102,27 @@ class ImageGroundingBlock(PipelineBlock):
     @property
     def vlms(self) -> list[VlmBlock]:
         """With that of the judge, if another is to check."""
+        others = [self.judge_vlm, self.second_vlm]
+        return [self.vlm, *[vlm for vlm in others if vlm is not None]]
+
+    @property
+    def judge_vlm(self) -> VlmBlock | None:
+        """The model that judges, where it is another one and there is something to judge."""
         if self.vlm.check is None:
-            return [self.vlm]
+            return None
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
         has_proposals = data is not None and bool(data.proposals)
         has_negatives = self.workflow.negatives > 0
         if not (self.workflow.check or has_negatives or has_proposals):
-            return [self.vlm]
-        return [self.vlm, judge_block(self.vlm, self.vlm.check)]
+            return None
+        return judge_block(self.vlm, self.vlm.check)
+
+    @property
+    def second_vlm(self) -> VlmBlock | None:
+        """The model that is asked what a check leaves in doubt; None without a check."""
+        if self.vlm.cascade is None or not self.workflow.check:
+            return None
+        return judge_block(self.vlm, self.vlm.cascade)
 
 
 def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
@@ -151,6 +181,7 @@ class ImageGroundingJob(RowsJob):
         "contradictions": "Do the words of expressions with a contradiction really not fit?",
         "negative_judgement": "Are the expressions with source: negative absent from their images?",
         "missing_search": "Are the instances with found_by things that had been missed?",
+        "second_opinion": "Are the boxes right of which the check was in doubt?",
         "crop_judgement": (
             "Are the boxes under rejected wrong, and those with verified: true right?"
         ),
@@ -160,13 +191,13 @@ class ImageGroundingJob(RowsJob):
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
-        judge: Serving | None = None
-        for vlm in block.vlms[1:]:
-            try:
-                judge = serving_of(vlm, block.workflow, self.spec.folders)
-            except SpecError as error:  # which names keys of `vlm`
-                raise SpecError(str(error).replace("vlm.", "vlm.check.")) from error
-            self.servings.append(judge)
+        if block.vlm.cascade is not None and not block.workflow.check:
+            raise SpecError(
+                "vlm.cascade is asked what a check leaves in doubt: set workflow.check to true or"
+                " fast, or leave it out"
+            )
+        judge = self._other_serving(block.judge_vlm, "check")
+        second = self._other_serving(block.second_vlm, "cascade")
         if block.data.proposals:
             _refuse_beside_proposals(block.workflow)
             return ProposalPipeline(
@@ -182,9 +213,25 @@ class ImageGroundingJob(RowsJob):
             self.serving,
             classes=self._stated_classes(),
             judge=judge,
+            second=second,
             other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
             **settings,
         ).steps()
+
+    def _other_serving(self, vlm: VlmBlock | None, key: str) -> Serving | None:
+        """The serving of a model besides the first, which stands under `vlm.KEY`; None without one.
+
+        Raises SpecError that names the key.
+        """
+        if vlm is None:
+            return None
+        block = self.spec.block
+        try:
+            serving = serving_of(vlm, block.workflow, self.spec.folders)
+        except SpecError as error:  # which names keys of `vlm`
+            raise SpecError(str(error).replace("vlm.", f"vlm.{key}.")) from error
+        self.servings.append(serving)
+        return serving
 
     def _phrases_of_other_images(self) -> list[str]:
         """Those of the first captions; none where a list of classes is looked for in every one."""

@@ -158,7 +158,9 @@ class SpecRun:
             prices[serving.model] = serving.prices
             if serving.prices is None and self.options.budget_usd is not None:
                 what = f"workflow.budget_usd needs the prices of {serving.model}, too"
-                raise SpecError(f"{what}: set vlm.check.prices")
+                is_judge = getattr(self.block, "judge_vlm", vlm) == vlm
+                key = "check" if is_judge else "cascade"
+                raise SpecError(f"{what}: set vlm.{key}.prices")
         return prices
 
     def _find_addresses_before(self) -> list[str]:
@@ -378,8 +380,13 @@ class SpecRun:
             "box_format": self._format_asked,
             "image_folders": self._image_folders,
         }
+        others = []
         for model, prices in self.judges_prices.items():
-            facts["judge"] = {"model": model, "prices": prices and vars(prices)}
+            others.append({"model": model, "prices": prices and vars(prices)})
+        if others:
+            facts["judge"] = others[0]  # or the second model, where that alone is another one
+        if len(others) > 1:
+            facts["further_models"] = others[1:]
         facts |= self.job.facts()
         facts["serving"] = told(self.serving)
         if summary is not None and summary.takes:

@@ -7,6 +7,8 @@ next, and are read there as anything else that comes out of a file.
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
+from dataflow_grounding.boxes.matching import SAME
 from dataflow_grounding.data.records import is_box, is_number, is_settled, whole_number
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 
@@ -14,6 +16,8 @@ Expression: TypeAlias = dict[str, Any]
 METHOD = "check"
 FOUND_BY = "missing_search"
 """The `found_by` of boxes that were asked for because they lacked."""
+BY_OTHER_MODEL = "second_opinion"
+"""The `found_by` of boxes that another model found."""
 
 IN_WORDS = {
     "right": "right",
@@ -68,8 +72,10 @@ def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[s
     verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
     if isinstance(item.get("reason"), str):
         verdict["reason"] = item["reason"]
-    if item.get("found_by") == FOUND_BY:
-        verdict["found_by"] = FOUND_BY
+    if item.get("found_by") in (FOUND_BY, BY_OTHER_MODEL):
+        verdict["found_by"] = item["found_by"]
+    if isinstance(item.get("other_model"), bool):
+        verdict["other_model"] = item["other_model"]
     if second in SECONDS and isinstance(item.get(second), bool):
         verdict[str(second)] = item[second]
     if is_number(item.get("score")):
@@ -245,6 +251,59 @@ def decided_alone(expression: Expression) -> Expression:
     return concluded(result)
 
 
+def with_second_opinion(
+    expression: Expression, found: Sequence[dict[str, Any]], model: str
+) -> Expression:
+    """The expression after the boxes that another model finds for its phrase.
+
+    A box in doubt stays that it finds too, and goes into `rejected` where it finds none. Where its
+    boxes are others, a box stays in doubt. A phrase without a box gets those that it finds.
+
+    Args:
+        expression: As a check left it.
+        found: The other model's instances, each with a `bbox`.
+        model: What the other model is called.
+    """
+    others = [box_of(instance["bbox"]) for instance in found]
+    verdicts = verdicts_of(expression)
+    kept = []
+    rejected = _list_of_rejected(expression)
+    boxes = []
+    for instance in expression["instances"]:
+        bbox_id = str(instance.get("bbox_id"))
+        verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
+        if verdict.get("decision") not in ("kept", "dropped"):
+            verdict = {**verdict, **_decided_by_other(box_of(instance["bbox"]), others)}
+        boxes.append(verdict)
+        if verdict["decision"] == "dropped":
+            reason = f"{_first_in_words(verdict)}; {model}: none"
+            rejected.append({**instance, "reason": reason})
+        else:
+            kept.append(instance)
+    verification = {
+        **check_of(expression),
+        "boxes": boxes,
+        "other_model": {"model": model, "boxes": len(found)},
+    }
+    result = {**expression, "instances": kept, "verification": verification}
+    if rejected:
+        result["rejected"] = rejected
+    if expression["instances"] and not kept:
+        result["status"] = "none"
+    if not expression["instances"]:
+        result = with_found(result, found, BY_OTHER_MODEL)
+    return concluded(result)
+
+
+def _decided_by_other(bbox: Bbox, others: Sequence[Bbox]) -> dict[str, Any]:
+    """What the boxes that another model finds decide of a box in doubt."""
+    if not others:
+        return {"other_model": False, "decision": "dropped"}
+    if any(iou(bbox, other) >= SAME for other in others):
+        return {"other_model": True, "decision": "kept"}
+    return {"decision": "undecided"}
+
+
 def concluded(expression: Expression) -> Expression:
     """The expression with what its boxes' decisions make of it as a whole.
 
@@ -263,7 +322,10 @@ def concluded(expression: Expression) -> Expression:
     if not verdicts:
         there = presence_of(expression).there
         scores.append(_score_of([None if there is None else not there]))
-        if there or (there is None and not rejected):
+        other = check.get("other_model")
+        found_none_either = isinstance(other, dict) and other.get("boxes") == 0
+        is_in_doubt = there or (there is None and not rejected)
+        if is_in_doubt and not found_none_either:
             doubts.append("no box, though it may be there")
     elif name not in SECONDS and lacking(expression):
         doubts.append("more are there than boxes")
@@ -345,8 +407,13 @@ def lacking(expression: Mapping[str, Any]) -> int:
     return max(0, presence.count - there)
 
 
-def with_found(expression: Expression, found: Sequence[dict[str, Any]]) -> Expression:
-    """The expression with boxes that were found because they lacked."""
+def with_found(
+    expression: Expression, found: Sequence[dict[str, Any]], by: str = FOUND_BY
+) -> Expression:
+    """The expression with boxes that were found because they lacked, or `by` another model.
+
+    Those of another model are decided by that: the judge said that the thing is there.
+    """
     if not found:
         return expression
     instances = list(expression["instances"])
@@ -360,8 +427,11 @@ def with_found(expression: Expression, found: Sequence[dict[str, Any]]) -> Expre
             number += 1
         bbox_id = f"{expression['expression_id']}.{number}"
         taken.add(bbox_id)
-        instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
-        boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
+        instances.append({"bbox_id": bbox_id, **instance, "found_by": by})
+        verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": None, "found_by": by}
+        if by == BY_OTHER_MODEL:
+            verdict.update(other_model=True, decision="kept")
+        boxes.append(verdict)
     verification["boxes"] = boxes
     return {
         **expression,

@@ -100,21 +100,21 @@ def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None
     assert "not kept: the green box - it may be there" in lines[5:]
 
 
-def test_the_spec_of_another_judge_is_one(workplace: Workplace) -> None:
-    [text] = re.findall(r"```yaml\n(image_grounding:\n  vlm:.*?)```", PAGE, re.DOTALL)
-    block = yaml.safe_load(text)["image_grounding"]
+@pytest.mark.parametrize("key", ["check", "cascade"])
+def test_the_spec_of_another_model_is_one(workplace: Workplace, key: str) -> None:
+    texts = re.findall(r"```yaml\n(image_grounding:\n  vlm:.*?)```", PAGE, re.DOTALL)
+    blocks = [yaml.safe_load(text)["image_grounding"] for text in texts]
+    [block] = [block for block in blocks if key in block["vlm"]]
     workplace.picture()
     workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
-    settings = {"vlm.openai": block["vlm"]["openai"], "vlm.check": block["vlm"]["check"]}
+    settings = {"vlm.openai": block["vlm"]["openai"], f"vlm.{key}": block["vlm"][key]}
     for name in ("vlm.openai.base_url", "vlm.openai.model_name", "vlm.openai.timeout"):
         del workplace.settings[name]
     spec = workplace.spec(**settings, **{"workflow.check": True})
     done = command(["estimate", "-e", str(spec), "--json"])
     assert done.code == 0, done
     steps = [step["step"] for step in done.summary["steps"]]
-    assert [step.partition("_")[2] for step in steps][-4:] == [
-        "box_check",
-        "missing_search",
-        "crop_judgement",
-        "box_mending",
-    ]
+    expected = ["box_check", "missing_search", "crop_judgement", "box_mending"]
+    if key == "cascade":
+        expected.append("second_opinion")
+    assert [step.partition("_")[2] for step in steps][-len(expected) :] == expected
