@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -191,10 +191,7 @@ def _with_truth(record: Record, update: Update) -> Update:
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
         return update
-    reviewed: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(before):
-        if isinstance(row, dict) and row.get("reviewed_by"):
-            reviewed[_id_of(row, record, number)] = row
+    reviewed = _reviewed_in(record, before)
     if not reviewed:
         return update
     merged = []
@@ -212,6 +209,15 @@ def _with_truth(record: Record, update: Update) -> Update:
         if is_settled(truth) and own_id not in put_back:
             merged.append(truth)
     return {**update, "expressions": merged}
+
+
+def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Return the expressions that a person has reviewed, by their ids."""
+    reviewed = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, dict) and row.get("reviewed_by"):
+            reviewed[_id_of(row, record, number)] = row
+    return reviewed
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
