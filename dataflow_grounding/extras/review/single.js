@@ -131,10 +131,18 @@ const reviewSingle = (() => {
     const instances = boxes(current());
     const box = instances[picked.box];
     if (String(bbox) === String(box.bbox)) return drawNow(); // what moves nothing decides nothing
-    instances[picked.box] = { ...box, bbox, verified: true };
+    const kept = cutToPicture(bbox, viewNow());
+    instances[picked.box] = { ...box, bbox: kept, verified: true };
     change("move", current(), { instances });
-    announce(`Box at ${bbox.map(Math.round).join(", ")}`);
+    announce(`Box at ${kept.map(Math.round).join(", ")}`);
     return null;
+  }
+  // As the server cuts it, and before it answers: else the next key would move a box of another size, by how soon it
+  // was pressed. A box that is outside of the picture stays, so that the server says so.
+  function cutToPicture([x1, y1, x2, y2], { width, height }) {
+    if (!width || !height) return [x1, y1, x2, y2];
+    const inside = [Math.max(x1, 0), Math.max(y1, 0), Math.min(x2, width), Math.min(y2, height)];
+    return inside[0] < inside[2] && inside[1] < inside[3] ? inside : [x1, y1, x2, y2];
   }
   // In place of the picked box, else a further one.
   function drawBox(bbox) {
