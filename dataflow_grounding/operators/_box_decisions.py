@@ -184,7 +184,8 @@ def decided(expression: Expression, seconds: Mapping[str, bool | None], name: st
     """The expression after a second answer to each of its boxes, by `bbox_id`.
 
     A box stays that both answers affirm, and goes into `rejected` where both deny it. Where they
-    differ, or one is missing, it stays and is doubtful.
+    differ, or one is missing, it stays and is doubtful; but one that was found because it lacked
+    goes where the second answer denies it, as the first grounding didn't find it either.
 
     Args:
         expression: With the first answers.
@@ -201,9 +202,7 @@ def decided(expression: Expression, seconds: Mapping[str, bool | None], name: st
         verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
         first = is_yes(verdict, presence)
         second = seconds.get(bbox_id)
-        decision = "undecided"
-        if first is not None and first is second:
-            decision = "kept" if first else "dropped"
+        decision = _decision_of(first, second, is_addition=bool(verdict.get("found_by")))
         score = _score_of([first, second])
         verdict = {**verdict, name: second, "score": score, "decision": decision}
         boxes.append(verdict)
@@ -218,6 +217,15 @@ def decided(expression: Expression, seconds: Mapping[str, bool | None], name: st
         result["status"] = "none"
     result["verification"] = {**check_of(expression), "second": name, "boxes": boxes}
     return concluded(result)
+
+
+def _decision_of(first: bool | None, second: bool | None, is_addition: bool) -> str:
+    """What two answers decide about a box; `is_addition` where it was found because it lacked."""
+    if is_addition and second is False:
+        return "dropped"
+    if first is None or first is not second:
+        return "undecided"
+    return "kept" if first else "dropped"
 
 
 def decided_alone(expression: Expression) -> Expression:

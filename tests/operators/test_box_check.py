@@ -241,10 +241,13 @@ def test_what_lacks_is_asked_for_once_and_judged_with_the_others(photo: str) -> 
     assert [box["bbox_2d"] for box in request.input["boxes"]] == [thousandths(RED)]
 
 
-def test_what_is_found_and_no_crop_confirms_is_doubtful(photo: str) -> None:
+def test_what_is_found_and_its_crop_denies_goes_and_the_phrase_is_doubtful(photo: str) -> None:
     judge = Judge(finds={"dog": [thousandths(BLUE)]}, crops={"dog": "no"})
     [expression] = checked(judge, record_with(photo, dog=[]))
-    assert (len(expression["instances"]), expression["verified"]) == (1, None)
+    assert (expression["instances"], expression["status"]) == ([], "none")
+    [dropped] = expression["rejected"]
+    assert (dropped["bbox"], dropped["reason"]) == (BLUE, "found because it lacked; crop: no")
+    assert (expression["verified"], expression["doubtful"]) == (None, True)
 
 
 def test_a_thing_that_is_there_and_not_found_is_doubtful(photo: str) -> None:
