@@ -5,7 +5,7 @@ Its steps, its input, and what it leaves besides the step files.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.extensions import extension, required
@@ -16,10 +16,13 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.operators import Operator
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.base import Serving, check_can_think
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.user_code import described, in_one_line, named
 from dataflow_grounding.tasks.wording import Wording, read_prompts
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks.asking import AskingForm
 
 Writer: TypeAlias = Callable[[Step], None]
 """Called after a run with each step whose annotations are there.
@@ -71,15 +74,35 @@ class SpecJob:
         block = self.spec.block
         prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
         stated = Wording(prompts, block.workflow.guidance, self.definitions())
-        if not stated:
-            return
+        forms = self._forms_of_asking()
         for operator in self.operators:
             own = operator.wording or Wording()
-            operator.wording = Wording(
+            wording = Wording(
                 {**stated.prompts, **own.prompts},
                 own.guidance or stated.guidance,
                 {**stated.definitions, **own.definitions},
+                own.asking or forms.get(id(operator.serving)),
             )
+            check_can_think(operator.serving, wording.asking)
+            if wording:
+                operator.wording = wording
+
+    def _forms_of_asking(self) -> "dict[int, AskingForm]":
+        """The forms in which servings are asked for boxes, by the servings' identities.
+
+        Those that are asked as ever have none.
+        """
+        forms = {}
+        for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
+            if vlm.asking == "auto":
+                continue
+            from dataflow_grounding.tasks.asking import form_of  # few specs state one
+
+            try:
+                forms[id(serving)] = form_of(vlm.asking)
+            except SpecError as error:
+                raise SpecError(f"vlm.asking: {error}") from None
+        return forms
 
     @property
     def operators(self) -> list[Operator]:

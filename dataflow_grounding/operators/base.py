@@ -24,7 +24,7 @@ from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
 from dataflow_grounding.operators._calling import Annotated, Columns, OnError, Rows
-from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.serving.base import Serving, check_can_think
 from dataflow_grounding.tasks.wording import Wording
 
 if TYPE_CHECKING:
@@ -308,6 +308,7 @@ class Operator(plan.Annotator, ABC):
         guidance: str = "",
         prompts: Mapping[str, str] | None = None,
         definitions: Mapping[str, str] | None = None,
+        asking: str | Mapping[str, Any] | None = None,
     ) -> O:
         """Return a copy of this operator that puts its questions in the user's own words.
 
@@ -321,9 +322,12 @@ class Operator(plan.Annotator, ABC):
             prompts: Task → prompt, for one of several tasks and for the system messages.
             definitions: Term or phrase → what counts as it, sent as data where the term stands in
                 a question.
+            asking: The form in which boxes are asked for: a name of the table in
+                `tasks/asking_forms.yaml`, or parts, as in {"reply": "json", "thinking": "off"}.
 
         Raises:
-            SpecError: A prompt lacks what its replies can't be read without, or is of no task.
+            SpecError: A prompt lacks what its replies can't be read without, or is of no task; a
+                form isn't known, or the model can't be told to think so much.
 
         Example:
             >>> from dataflow_grounding import EmbeddedServing, ExpressionExtractor
@@ -332,6 +336,11 @@ class Operator(plan.Annotator, ABC):
             'Leave out the sky.'
         """
         before = self.wording or Wording()
+        form = before.asking
+        if asking is not None:
+            from dataflow_grounding.tasks.asking import form_of  # few runs state one
+
+            form = form_of(asking)
         own = dict(prompts or {})
         if prompt is not None:
             if len(self.tasks) != 1:
@@ -345,7 +354,9 @@ class Operator(plan.Annotator, ABC):
             {**before.prompts, **own},
             guidance or before.guidance,
             {**before.definitions, **(definitions or {})},
+            form,
         )
+        check_can_think(operator.serving, form)
         return operator
 
     def reads(self) -> dict[str, str]:

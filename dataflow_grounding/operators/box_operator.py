@@ -48,7 +48,9 @@ class BoxWatching(Operator):
         """Begin to watch the boxes of a run, and return how many requests and tokens it took."""
         if self.serving is None or self.format_choice is None:
             return Counter()
-        self.watch, requests = self.watch.begun(self.serving, self.format_choice, start)
+        # boxes that were right in one form of asking say nothing of another
+        form = repr(self.wording.asking) if self.wording and self.wording.asking else ""
+        self.watch, requests = self.watch.begun(self.serving, self.format_choice, start, form)
         return requests
 
     def facts(self) -> dict[str, Any]:

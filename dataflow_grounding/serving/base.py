@@ -6,14 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.key_names import with_keys, with_names
 from dataflow_grounding._util.secrets import blotted_message, learn
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks.request import Request
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks.asking import AskingForm
 
 # A serving of the user's own may be made of several, whose identities are parts of its own: there
 # is no other way to tell them all to say where they are.
@@ -218,9 +222,28 @@ class Serving(ABC):
         """
         return []
 
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        """The fields of a request by which its model thinks so much: `low` or `off`.
+
+        None where it isn't known how the model is told: then it can't be asked so.
+        """
+        return None
+
     async def aclose(self) -> None:
         """Give connections back; the serving can be used again afterwards."""
         await asyncio.sleep(0)
+
+
+def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
+    """Raises SpecError where a form has a model think so much as nobody knows how to tell it."""
+    if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
+        return
+    if serving.thinking_fields(form.thinking) is None:
+        raise SpecError(
+            f"how {serving.model} is told thinking {form.thinking} isn't known: leave it out of"
+            f" {setting('vlm.asking')}, and state the fields of a request in"
+            f" {setting('vlm.openai.extra_body')} or {setting('vlm.gemini.extra')}"
+        )
 
 
 def usable_key(text: str | None) -> str | None:

@@ -11,6 +11,7 @@ from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, Serve
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._service_tier import AskedTier, tier_named, told_at
+from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of
@@ -189,13 +190,14 @@ class GeminiServing(Serving):
         self, request: Request[Any], contents: list[dict[str, Any]], tier: str
     ) -> dict[str, Any]:
         """Return the request's body, for a service tier; empty means the ordinary one."""
-        settings = {
+        settings: dict[str, Any] = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
             "mediaResolution": self.media_resolution or None,
-            "responseMimeType": "application/json",
-            "responseSchema": _schema_of(request.schema),
         }
+        if not request.is_free_form:
+            settings["responseMimeType"] = "application/json"
+            settings["responseSchema"] = _schema_of(request.schema)
         body = {
             "systemInstruction": {"parts": [{"text": request.system}]},
             "contents": contents,
@@ -205,7 +207,11 @@ class GeminiServing(Serving):
         }
         if tier:
             body["serviceTier"] = tier
-        return _with_fields(body, self.extra)
+        body = with_fields(body, self.thinking_fields(request.thinking) or {})
+        return with_fields(body, self.extra)
+
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        return thinking_fields("gemini", self.model, level)
 
     def _open(self) -> Any:
         """A client with its own retries off: the engine's wait for the whole run."""
@@ -251,18 +257,6 @@ async def _content(message: Turn) -> dict[str, Any]:
         parts.append({"inlineData": {"mimeType": media_type, "data": data}})
     parts.append({"text": message.text})
     return {"role": "user" if message.role == "user" else "model", "parts": parts}
-
-
-def _with_fields(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The body with further fields; those of an object that both have go into that one."""
-    whole = dict(body)
-    for name, value in extra.items():
-        ours = whole.get(name)
-        if isinstance(ours, dict) and isinstance(value, Mapping):
-            whole[name] = {**ours, **value}
-        else:
-            whole[name] = value
-    return whole
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:

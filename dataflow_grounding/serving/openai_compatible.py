@@ -269,7 +269,9 @@ class OpenAIServing(Serving):
         temperature = request.temperature(self.temperature)
         if habits.temperature and temperature is not None:
             settings["temperature"] = temperature
-        if habits.response_format == "json_object":
+        if request.is_free_form:
+            pass  # the prompt's words alone say how a reply is to be
+        elif habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}
         elif habits.response_format == "json_schema":
             schema = {"name": request.task, "strict": True, "schema": request.schema}
@@ -277,7 +279,17 @@ class OpenAIServing(Serving):
         if tier:
             settings["service_tier"] = tier
         settings |= self.extra_body
+        if request.thinking:
+            from dataflow_grounding.serving._thinking import with_fields  # few runs say so
+
+            # what the user states of the same object goes before
+            settings = with_fields(self.thinking_fields(request.thinking) or {}, settings)
         return settings
+
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        from dataflow_grounding.serving._thinking import thinking_fields  # few runs say so
+
+        return thinking_fields("openai", self.model, level)
 
     def _open(self) -> Transport:
         if self._client is not None:

@@ -145,6 +145,10 @@ class RecordedServing(Serving):
         except Exception:
             raise InputError(f"{self.path} is not a recording of replies") from None
 
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        # what was recorded was asked so, or isn't there
+        return {} if self._serving is None else self._serving.thinking_fields(level)
+
     async def aclose(self) -> None:
         if self._serving is not None:
             await self._serving.aclose()

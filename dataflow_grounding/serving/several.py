@@ -68,6 +68,12 @@ class ServingByTask(Serving):
     def facts(self) -> dict[str, Any]:
         return {task: serving.facts() for task, serving in self._all.items()}
 
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        for serving in self._all.values():
+            if serving.thinking_fields(level) is None:
+                return None
+        return {}  # each adds its own
+
     def needs(self) -> list[str]:
         return [line for serving in self._all.values() for line in serving.needs()]
 

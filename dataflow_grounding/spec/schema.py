@@ -169,6 +169,7 @@ class VlmBlock(Block):
     box_formats: list[Json] = []
     on_suspect_boxes: Literal["stop", "warn"] = "stop"
     check_every: int | None = Field(100, ge=1)
+    asking: str | Json = "auto"
     prices: PricesBlock | None = None
     service_tier: Literal["flex"] | None = None
     ordinary_tier_after: float | None = Field(None, ge=0)

@@ -90,6 +90,9 @@ class Request(Generic[T]):
         prompt_name: The name of its prompt; empty where that is the task's.
         closing: What the model is told behind the input.
         system_prompt: A system message of the user's own; None for the shipped one.
+        is_free_form: Whether the endpoint is not asked to hold the reply to JSON.
+        reply_with: What a reply holds, in words, for a model whose last one could not be read.
+        thinking: How much the model is to think first, `low` or `off`; empty leaves it to it.
     """
 
     task: str
@@ -116,6 +119,9 @@ class Request(Generic[T]):
     prompt_name: str = ""
     closing: str = ""
     system_prompt: str | None = None
+    is_free_form: bool = False
+    reply_with: str = "the JSON object"
+    thinking: str = ""
 
     def __post_init__(self) -> None:
         if self.text_only and self.images:
@@ -142,7 +148,7 @@ class Request(Generic[T]):
         return (
             f"{self.question}\n\n"
             f"An earlier reply could not be read: {self.complaint} "
-            "Reply with the JSON object alone."
+            f"Reply with {self.reply_with} alone."
         )
 
     @property
@@ -203,6 +209,11 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.attempt,
         }
+        # a request that has none of these keeps the key that it had before there were any
+        if self.is_free_form:
+            parts["free_form"] = True
+        if self.thinking:
+            parts["thinking"] = self.thinking
         if self.turns:
             parts["turns"] = [[turn.role, turn.text, len(turn.images)] for turn in self.turns]
         return hashlib.sha256(_SORTED.encode(parts).encode()).hexdigest()[:32]

@@ -1,15 +1,18 @@
-"""The words of requests, where they are a user's own: prompts, guidance and definitions."""
+"""How questions are put, where a user says so: form, prompts, guidance and definitions."""
 
 import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.tasks.request import Request, filled
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks.asking import AskingForm
 
 T = TypeVar("T")
 
@@ -17,6 +20,8 @@ INPUT = "<input>"
 """Where a prompt's file has the data: what the question is about."""
 SYSTEM_PROMPTS = ("system", "system_text_only")
 """Sent before every question, about an image or about none: they have no data and no reply."""
+WITH_FORMS = "phrase_grounding"
+"""The task that has forms of asking: whatever asks for boxes of phrases."""
 LONGEST = 100_000
 """Characters of a prompt or of guidance; more is a file that was named by mistake."""
 
@@ -35,10 +40,11 @@ class Wording:
         guidance: Sentences that every question has behind its instructions.
         definitions: Term or phrase → what counts as it. A question has those of the terms that
             stand in its texts, as data.
+        asking: The form in which boxes are asked for; None leaves it as it is.
 
     Raises:
         SpecError: A prompt is of no task, or lacks what its replies can't be read without; a
-            text is empty or very long.
+            text is empty or very long; the form is asked by another prompt than the user's own.
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, PhraseGrounder
@@ -50,6 +56,7 @@ class Wording:
     prompts: Mapping[str, str] = field(default_factory=dict)
     guidance: str = ""
     definitions: Mapping[str, str] = field(default_factory=dict)
+    asking: "AskingForm | None" = None
 
     def __post_init__(self) -> None:
         for name, text in self.prompts.items():
@@ -62,12 +69,20 @@ class Wording:
             for text in (term, definition):
                 if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
                     raise SpecError(f"the definition of {term!r:.60} should be a text")
+        asked = self.asking.prompt_name if self.asking else WITH_FORMS
+        if WITH_FORMS in self.prompts and asked not in self.prompts:
+            raise SpecError(
+                f"this form of asking is put by the prompt {asked}, and your own is {WITH_FORMS}:"
+                " write that one, too"
+            )
 
     def __bool__(self) -> bool:
-        return bool(self.prompts or self.guidance or self.definitions)
+        return bool(self.prompts or self.guidance or self.definitions or self.asking)
 
     def of(self, request: Request[T]) -> Request[T]:
         """Return the request in these words; the same one where they change nothing of it."""
+        if self.asking:  # which prompt it is, before that one's words
+            request = self.asking.of(request)
         changes: dict[str, Any] = {}
         template = self.prompts.get(request.prompt_name or request.task)
         if template is not None:

@@ -54,15 +54,16 @@ class BoxWatch:
         return f"BoxWatch({self.on_suspect!r})"
 
     def begun(
-        self, serving: Serving, choice: FormatChoice, start: RunStart
+        self, serving: Serving, choice: FormatChoice, start: RunStart, form: str = ""
     ) -> "tuple[BoxWatch, Counter[str]]":
         """The watch of a run that starts, and what settling the format took.
 
-        The watch is shared by all who ask in one format. Raises as `settle`.
+        The watch is shared by all who ask in one format, and in one `form` of asking. Raises as
+        `settle`.
         """
         from dataflow_grounding.watch._run_watch import RunWatch
 
-        whose = (choice, self.on_suspect, self.every)
+        whose = (choice, self.on_suspect, self.every, form)
         if whose in start.shared:
             return start.shared[whose], Counter()
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
@@ -78,6 +79,7 @@ class BoxWatch:
                 calibrated=choice.is_calibrated,
                 just_now=choice.is_new(FRESH),
                 trusting=self.on_suspect == "warn",
+                form=form,
             )
             watch = RunWatch(watch, probing, start.options.max_attempts)
         start.shared[whose] = watch

@@ -91,6 +91,7 @@ class Probing:
         calibrated: Whether the format has been found out by calibrating.
         just_now: Whether that has just been, which is as good as a first check.
         trusting: Whether replies that were set aside count all the same.
+        form: The form in which boxes are asked for; empty for the usual one.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Probing:
         calibrated: bool,
         just_now: bool,
         trusting: bool,
+        form: str = "",
     ) -> None:
         self.calibrated = calibrated
         self.asked = asked
@@ -112,9 +114,10 @@ class Probing:
         self._trusting = trusting
         parts = serving.endpoints()
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
-        whose = json.dumps(
-            {**serving.identity_there(), "box_format": asked.name}, sort_keys=True, default=repr
-        )
+        endpoint = {**serving.identity_there(), "box_format": asked.name}
+        if form:  # without one, what earlier versions vouched for stays so
+            endpoint["asking"] = form
+        whose = json.dumps(endpoint, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         """What a check vouches for: all boxes in this format from this endpoint and model."""
         self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)

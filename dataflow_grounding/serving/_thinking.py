@@ -1,0 +1,40 @@
+"""How a model is told to think less before it answers, by what providers publish."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding._util.tables import load_table
+
+
+def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
+    """Return the fields of a request by which a model thinks so much.
+
+    Args:
+        provider: Whose fields: `openai` or `gemini`.
+        model: The model's name, perhaps with its owner's before a slash.
+        level: `low` or `off`; anything else asks for no fields.
+
+    Returns:
+        The fields; None where it isn't known how this model is told.
+    """
+    if level not in ("low", "off"):
+        return {}
+    name = model.rpartition("/")[2].lower()
+    for row in load_table(__package__, "thinking.yaml")[provider]:
+        if re.match(row["models"], name):
+            fields: dict[str, Any] | None = row.get(level)
+            return fields
+    return None
+
+
+def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's body with further fields; those of an object that both have are joined."""
+    whole = dict(body)
+    for name, value in fields.items():
+        ours = whole.get(name)
+        if isinstance(ours, dict) and isinstance(value, Mapping):
+            whole[name] = {**ours, **value}
+        else:
+            whole[name] = value
+    return whole

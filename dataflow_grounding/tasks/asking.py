@@ -1,0 +1,242 @@
+"""The form in which boxes of phrases are asked for: as data, for all that is not what is asked."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+from dataflow_grounding._util.errors import SpecError, UnreadableReply
+from dataflow_grounding._util.lazy import lazy_pattern
+from dataflow_grounding._util.tables import load_table
+from dataflow_grounding.replies.answer_text import answers_of
+from dataflow_grounding.tasks.prompts import load_prompt
+from dataflow_grounding.tasks.request import (
+    BOX,
+    INTEGER,
+    STRING,
+    ReadReply,
+    Request,
+    Schema,
+    filled,
+    list_of,
+    object_of,
+)
+from dataflow_grounding.tasks.wording import WITH_FORMS
+
+T = TypeVar("T")
+ReplyAs: TypeAlias = Literal["schema", "json", "lines"]
+BoxesIn: TypeAlias = Literal["objects", "lists"]
+Thinking: TypeAlias = Literal["default", "low", "off"]
+
+_KEY = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,30}")
+_NUMBER = r"-?\d+(?:\.\d+)?"
+# 1. the red cup: [10, 20, 30, 40]; two numbers are the cells of a grid
+_BOX_LINE = lazy_pattern(
+    rf"(?P<id>\d+)\s*[.:)]\s*(?P<label>.*?)[\s:]*"
+    rf"[\[(]\s*(?P<numbers>{_NUMBER}(?:\s*[,;]\s*{_NUMBER}|\s+{_NUMBER})*)\s*[\])][.,;]?"
+)
+_NONE_LINE = lazy_pattern(r"(?P<id>\d+)\s*[.:)]\s*(?P<label>.*?)[\s:]*none\.?", re.IGNORECASE)
+_BEGINS_A_LINE = lazy_pattern(r"\d+\s*[.:)]|.*[\[(]\s*-?\d")
+
+
+@dataclass(frozen=True)
+class AskingForm:
+    """How boxes are asked for; each part may be left as it is.
+
+    Attributes:
+        name: What the form is called.
+        reply: `schema` has the endpoint hold the reply to a JSON schema, as far as it can; `json`
+            asks for the same JSON in words alone; `lines` asks for a line of text for each box.
+        boxes: `objects` has an object for each box, `lists` one for each phrase with all its boxes.
+        key: What a box is called in JSON; None takes the box format's own.
+        thinking: How much the model is to think first: `default` leaves it to it.
+
+    Raises:
+        SpecError: A part has a value that it can't have, or lines are to have a key or lists.
+
+    Example:
+        >>> from dataflow_grounding.tasks.asking import AskingForm, form_named
+        >>> form_named("json_lists")
+        AskingForm(name='json_lists', reply='json', boxes='lists', key=None, thinking='default')
+        >>> AskingForm("mine", reply="json", key="bbox").key
+        'bbox'
+    """
+
+    name: str
+    reply: ReplyAs = "schema"
+    boxes: BoxesIn = "objects"
+    key: str | None = None
+    thinking: Thinking = "default"
+
+    def __post_init__(self) -> None:
+        _check_one_of("reply", self.reply, get_args(ReplyAs))
+        _check_one_of("boxes", self.boxes, get_args(BoxesIn))
+        _check_one_of("thinking", self.thinking, get_args(Thinking))
+        if self.key is not None and not _KEY.fullmatch(str(self.key)):
+            raise SpecError(f"asking.key should be a word such as bbox, not {self.key!r:.40}")
+        if self.reply == "lines" and (self.key or self.boxes == "lists"):
+            raise SpecError(
+                "asking.reply lines has neither keys nor lists: leave key and boxes out"
+            )
+
+    def __bool__(self) -> bool:
+        """Whether it differs from asking as without a form."""
+        return self != AskingForm(self.name)
+
+    @property
+    def prompt_name(self) -> str:
+        """The name of the prompt that asks so."""
+        if self.reply == "lines":
+            return f"{WITH_FORMS}_lines"
+        return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
+
+    def of(self, request: Request[T]) -> Request[T]:
+        """Return the request in this form; the same one where it changes nothing of it."""
+        changes: dict[str, Any] = {}
+        if self.thinking != "default":
+            changes["thinking"] = self.thinking
+        if request.task == WITH_FORMS:
+            changes.update(self._changes_of_reply(request))
+        if not changes:
+            return request
+        # a reply to the form of earlier versions is none to this one
+        return replace(request, **changes, formerly=None)
+
+    def _changes_of_reply(self, request: Request[Any]) -> dict[str, Any]:
+        """What differs of a request for boxes where its reply has this form."""
+        changes: dict[str, Any] = {}
+        if self.reply != "schema":
+            changes["is_free_form"] = True
+        key = self.key or request.words["box_key"]
+        if self.prompt_name == WITH_FORMS and key == request.words["box_key"]:
+            return changes
+        words = _with_key(request.words, key, is_named=self.reply != "lines")
+        changes["words"] = words
+        changes["prompt_name"] = self.prompt_name
+        changes["instructions"] = filled(load_prompt(self.prompt_name), words)
+        if self.reply == "lines":
+            changes["reply_with"] = "these lines"
+            changes["read"] = _reading_lines(request.read, request.words["box_key"])
+            return changes
+        changes["schema"] = _schema_of(request.schema, request.words["box_key"], key, self.boxes)
+        changes["read"] = _reading_key(request.read, key, request.words["box_key"])
+        return changes
+
+
+def form_named(name: str) -> AskingForm:
+    """Return a form of the table that ships. Raises SpecError for a name that none has."""
+    table = load_table(__package__, "asking_forms.yaml")
+    row = table.get(name)
+    if row is None:
+        near = difflib.get_close_matches(name, table, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SpecError(f"no form {name!r:.40} of asking: they are {', '.join(table)}{hint}")
+    return AskingForm(name, **{part: value for part, value in row.items() if part in _PARTS})
+
+
+def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
+    """Return a form by its name, or by its parts: `{from: json, thinking: off}`.
+
+    Raises SpecError for a name or a part that there isn't, or a value that it can't have.
+    """
+    if isinstance(asking, AskingForm):
+        return asking
+    if isinstance(asking, str):
+        return form_named(asking)
+    parts = dict(asking)
+    base = form_named(str(parts.pop("from", "auto")))
+    unknown = [part for part in parts if part not in _PARTS]
+    if unknown:
+        raise SpecError(f"asking has no {unknown[0]!r:.40}: it has from, {', '.join(_PARTS)}")
+    if parts.get("thinking") is False:  # how YAML reads off
+        parts["thinking"] = "off"
+    return replace(base, name="stated", **parts)
+
+
+_PARTS = tuple(part.name for part in fields(AskingForm) if part.name != "name")
+
+
+def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
+    if value not in values:
+        raise SpecError(f"asking.{part} {value!r:.40} is none of {', '.join(values)}")
+
+
+def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
+    """The words of a prompt where a box stands under another key, or under none."""
+    before = f'under the key "{words["box_key"]}" '
+    after = f'under the key "{key}" ' if is_named else ""
+    return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}
+
+
+def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
+    """The schema of a reply with boxes under another key, or a list of them for each phrase."""
+    if boxes == "lists":
+        item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
+        return object_of(objects=list_of(item))
+    properties = schema["properties"]["objects"]["items"]["properties"]
+    renamed = {new_key if name == key else name: part for name, part in properties.items()}
+    return object_of(objects=list_of(object_of(**renamed)))
+
+
+def _reading_key(
+    read: Callable[[str], ReadReply[T]], key: str, usual_key: str
+) -> Callable[[str], ReadReply[T]]:
+    """Read a reply that has boxes under `key`, by a reader of those under the usual one."""
+    if key == usual_key:
+        return read
+
+    def read_renamed(reply: str) -> ReadReply[T]:
+        # a label that is the same word stays
+        return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
+
+    return read_renamed
+
+
+def _reading_lines(read: Callable[[str], ReadReply[T]], key: str) -> Callable[[str], ReadReply[T]]:
+    """Read a reply in lines, by a reader of the JSON that is asked for otherwise."""
+
+    def read_lines(reply: str) -> ReadReply[T]:
+        objects = objects_of_lines(reply, key)
+        if objects is None:  # the model answered in a form of its own: it is read as any is
+            return read(reply)
+        return read(json.dumps({"objects": objects}, ensure_ascii=False))
+
+    return read_lines
+
+
+def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
+    """Return the boxes of a reply in lines as the objects of one in JSON, each under `key`.
+
+    Lines of talk around them are passed over. None where the reply isn't in lines: no line is as
+    asked.
+
+    Raises:
+        UnreadableReply: A line is begun as asked and goes on otherwise, or a phrase has both a box
+            and none.
+    """
+    answer = answers_of(reply)[-1]
+    text = answer.blocks[-1] if answer.blocks else answer.text
+    objects: list[dict[str, Any]] = []
+    absent: set[int] = set()
+    odd = ""
+    for line in text.splitlines():
+        stripped = line.strip(" \t-*•`|")
+        is_none = _NONE_LINE.fullmatch(stripped)
+        match = _BOX_LINE.fullmatch(stripped)
+        if is_none:
+            absent.add(int(is_none["id"]))
+        elif match:
+            numbers = [float(number) for number in re.findall(_NUMBER, match["numbers"])]
+            objects.append({"id": int(match["id"]), "label": match["label"].strip(), key: numbers})
+        elif _BEGINS_A_LINE.match(stripped):
+            odd = odd or stripped
+    if not objects and not absent:
+        return None
+    if odd:
+        raise UnreadableReply(f"a line is no box and not none: {odd[:60]!r}.")
+    both = absent & {item["id"] for item in objects}
+    if both:
+        raise UnreadableReply(f"phrase {min(both)} has a box and none.")
+    return objects
