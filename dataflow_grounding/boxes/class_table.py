@@ -11,10 +11,12 @@ from dataflow_grounding.boxes.geometry import area, box_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_negative
 
-# of a class in a picture
-_LOOKED_FOR = 1
-_BOXED = 2
-_ALL_BITS = _LOOKED_FOR | _BOXED
+# What is known of a class in a picture: the highest of its phrases' counts, as one that is there
+# says more than another that isn't.
+_NONE = 1
+_UNDECIDED = 2
+_BOXED = 3
+_ALL_BITS = 3
 _BITS = 2
 _CLASSES_OF_A_TABLE = 64 // _BITS
 
@@ -24,7 +26,8 @@ class ClassCounts:
     """What a data set has of one class.
 
     `number` is the class's in its table. `pictures` are those with a box of it, `none` those in
-    which it was looked for and isn't; `sides` is the sum of √area of its boxes, in pixels.
+    which it was looked for and isn't, `undecided` those of which it couldn't be told; `sides` is
+    the sum of √area of its boxes, in pixels.
     """
 
     name: str
@@ -32,6 +35,7 @@ class ClassCounts:
     pictures: int = 0
     boxes: int = 0
     none: int = 0
+    undecided: int = 0
     sides: float = 0.0
 
     @property
@@ -46,6 +50,7 @@ class ClassCounts:
             "pictures": self.pictures,
             "boxes": self.boxes,
             "none": self.none,
+            "undecided": self.undecided,
             "mean_side": self.mean_side,
         }
 
@@ -62,7 +67,7 @@ class ClassTable:
         >>> table.add("a.jpg", [cat, dog])
         >>> table.add("a.jpg", [cat])
         >>> table.rows()[0]
-        {'class': 'cat', 'pictures': 1, 'boxes': 2, 'none': 0, 'mean_side': 30.0}
+        {'class': 'cat', 'pictures': 1, 'boxes': 2, 'none': 0, 'undecided': 0, 'mean_side': 30.0}
     """
 
     def __init__(self) -> None:
@@ -97,9 +102,7 @@ class ClassTable:
                 counts.boxes += 1
                 counts.sides += side
                 state = _BOXED
-            if expression.get("status") == "none":
-                state |= _LOOKED_FOR
-            self._see(digest, counts, state)
+            self._see(digest, counts, state or _state_of(expression))
 
     def add_table(self, part: "ClassTable") -> None:
         """Take in the table of another part of the data set."""
@@ -135,13 +138,12 @@ class ClassTable:
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
         states = table.get(digest) or 0
         before = states >> shift & _ALL_BITS
-        after = before | state
-        if after == before:
+        if state <= before:
             return
-        table.set(digest, states | after << shift)
-        counts.pictures += int(after >= _BOXED) - int(before >= _BOXED)
-        # where one of its phrases isn't there, but another is, the class is
-        counts.none += int(after == _LOOKED_FOR) - int(before == _LOOKED_FOR)
+        table.set(digest, states & ~(_ALL_BITS << shift) | state << shift)
+        counts.pictures += int(state == _BOXED)
+        counts.undecided += int(state == _UNDECIDED) - int(before == _UNDECIDED)
+        counts.none += int(state == _NONE) - int(before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each class: the one with most boxes first; none where few state theirs."""
@@ -155,6 +157,14 @@ def _digest_of(picture: str) -> int:
     """64 bits that tell a picture, the same in every process."""
     digest = hashlib.blake2b(picture.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+def _state_of(expression: Mapping[str, Any]) -> int:
+    """What an expression without a box says of its class; 0 where it was not looked for."""
+    status = expression.get("status")
+    if status == "none":
+        return _NONE
+    return _UNDECIDED if status in ("ambiguous", "unsupported") else 0
 
 
 def _sides(expression: Mapping[str, Any]) -> Iterator[float]:
@@ -171,11 +181,11 @@ def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     """The table for a terminal, in columns: `most` classes, and how many there are."""
     if not rows:
         return
-    cells = [["class", "pictures", "boxes", "none", "mean side, px"]]
+    cells = [["class", "pictures", "boxes", "none", "undecided", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]
         line = [row["class"]]
-        line += [f"{row[key]:,}" for key in ("pictures", "boxes", "none")]
+        line += [f"{row[key]:,}" for key in ("pictures", "boxes", "none", "undecided")]
         line.append("-" if side is None else f"{side:,.0f}")
         cells.append(line)
     yield from in_columns(cells)

@@ -36,8 +36,20 @@ def test_a_picture_of_several_rows_counts_once(tmp_path: Path) -> None:
     cup = expression("cup", [0, 0, 10, 10])
     rows = [("a.png", [cup]), ("b.png", [cup]), ("a.png", [cup]), ("a.png", [expression("Cup")])]
     assert classes_of(tmp_path, rows) == [
-        {"class": "cup", "pictures": 2, "boxes": 3, "none": 0, "mean_side": 10.0}
+        {"class": "cup", "pictures": 2, "boxes": 3, "none": 0, "undecided": 0, "mean_side": 10.0}
     ]
+
+
+def test_every_picture_that_was_asked_about_counts_in_one_column(tmp_path: Path) -> None:
+    open_cup = {"text": "cup", "class": "cup", "status": "ambiguous", "instances": []}
+    rows = [
+        ("boxed.png", [open_cup, expression("cup", [0, 0, 10, 10])]),
+        ("open.png", [expression("cup"), open_cup]),
+        ("none.png", [expression("cup")]),
+        ("unsupported.png", [{**open_cup, "status": "unsupported"}]),
+    ]
+    [row] = classes_of(tmp_path, rows)
+    assert (row["pictures"], row["none"], row["undecided"]) == (1, 1, 2)
 
 
 @pytest.mark.parametrize(("without", "is_shown"), [(0, True), (4, True), (5, False)])

@@ -88,6 +88,10 @@ FOUND = {
     "by relation above": ("the circle to the right of the black rectangle", [YELLOW_CIRCLE]),
     "a round thing of a colour": ("a red ball", [CIRCLE]),
     "a thing of a colour": ("the yellow thing", [YELLOW_CIRCLE]),
+    "a class of which there are two": ("blue square", [SMALL_SQUARE, LARGE_SQUARE]),
+    "a class of which there is one": ("red circle", [CIRCLE]),
+    "a class in the plural of which there is one": ("red circles", [CIRCLE]),
+    "a class chosen by a word": ("large blue square", [LARGE_SQUARE]),
 }
 
 

@@ -293,6 +293,40 @@ def test_what_nobody_verified_is_no_background(format: str, tmp_path: Path) -> N
     assert {path.stem for path in (tmp_path / "all/images").iterdir()} == {"whole", "part"}
 
 
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
+@pytest.mark.parametrize("status", ["ambiguous", "unsupported"])
+def test_a_class_that_is_undecided_is_no_background(
+    format: str, status: str, tmp_path: Path
+) -> None:
+    cup = {
+        "text": "a cup",
+        "class": "cup",
+        "status": "grounded",
+        "instances": [{"bbox": [1, 2, 9, 9]}],
+    }
+    dog = {"text": "dogs", "class": "dog", "status": status, "instances": []}
+    rows = [
+        record("sure.jpg", (64, 48), [cup, {**dog, "status": "none"}]),
+        record("open.jpg", (64, 48), [cup, dog]),
+        # another phrase of the class has found it
+        record("told.jpg", (64, 48), [cup, dog, {**cup, "text": "a dog", "class": "Dog"}]),
+        # a caption's phrase is looked for in no other picture, either
+        record(
+            "caption.jpg", (64, 48), [cup, {"text": "a dog", "status": status, "instances": []}]
+        ),
+    ]
+    run = results(tmp_path / "run", rows)
+    done = command("export", run, "-o", tmp_path / "out", "--format", format)
+    assert done.code == 0, done.err
+    assert "undecided whether a class is there" in done.err
+    assert "(--partly-verified keeps them): 1" in done.err
+    names = {path.stem for path in (tmp_path / "out/images").iterdir()}
+    assert names == {"sure", "told", "caption"}
+    options = ("--format", format, "--partly-verified")
+    assert command("export", run, "-o", tmp_path / "all", *options).code == 0
+    assert len([*(tmp_path / "all/images").iterdir()]) == 4
+
+
 def test_a_background_picture_stays_one(tmp_path: Path) -> None:
     draw(tmp_path / "yolo/images", [mug("a.jpg"), record("b.jpg", (32, 32), [])])
     (tmp_path / "yolo/labels").mkdir()

@@ -150,11 +150,14 @@ def test_phrases_without_boxes_are_confirmed_many_at_a_time(
     results: Path, serve: Any, show: Any
 ) -> None:
     rows = [phrase(f"cat {n}", n, caption="") for n in range(70)]
-    rows[5]["status"] = "pending"
+    for row, status in zip(rows[5:], ["pending", "ambiguous", "unsupported"], strict=False):
+        row["status"] = status
     write(results, {**RECORD, "expressions": rows})
     page = show(serve(results).address)
     page.get_by_role("button", name="Look at 70 phrases without a box").click()
     seen(page, 60)
+    open_ones = page.locator(".cell .open").all_inner_texts()
+    assert sorted(open_ones) == ["ambiguous", "pending", "unsupported"]
     page.keyboard.type("13")
     page.get_by_role("button", name="Confirm the rest").click()
     seen(page, 10)
@@ -163,6 +166,8 @@ def test_phrases_without_boxes_are_confirmed_many_at_a_time(
     saved(page)
     done = applied(results)[0]["expressions"]
     assert [n for n, row in enumerate(done) if row["verified"] is not True] == [2]
+    # who confirms a phrase without a box says that it isn't there
+    assert {row["status"] for row in done} == {"none"}
     assert {row["status"] for row in done} == {"none"}, "a person looked for the pending one"
     assert page.problems == []
 

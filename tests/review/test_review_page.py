@@ -460,6 +460,7 @@ def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(
     seen(page, 1)
     page.keyboard.press("Enter")
     page.get_by_text("Nothing is left that has a box.").wait_for()
+    page.locator("code", has_text="dataflowgrounding apply").wait_for()
     saved(page)
     page.get_by_role("button", name="Look at 1 phrase without a box").click()
     seen(page, 1)

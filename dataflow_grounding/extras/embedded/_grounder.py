@@ -125,7 +125,15 @@ def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
         candidates = beside(candidates, side, anchors[0].bbox)
     if not candidates or finder in (_sky, _greenery):
         return candidates
+    return _chosen(candidates, phrase, sight)
+
+
+def _chosen(candidates: Sequence[Candidate], phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+    """Those of the candidates that a phrase means. Raises _Undecided where that can't be told."""
     chosen = choose(candidates, phrase, sight.picture)
+    chooses = phrase.count is not None or phrase.size is not None or phrase.positions
+    if chosen is None and phrase.is_plural and len(candidates) == 1 and not chooses:
+        return candidates  # the name of a class in the plural; the one that is there is meant, too
     if chosen is None:
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise _Undecided("ambiguous", f"{count}, and the words don't tell which")

@@ -31,12 +31,14 @@ class Phrase:
 
     ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the
     phrase can't be looked for, or is empty; ``relation`` is a side (``"left"``, ``"right"``,
-    ``"above"``, ``"below"``) and of what. ``unread`` is true when words stand in the phrase that
-    choose between things in a way that is not understood.
+    ``"above"``, ``"below"``) and of what. ``is_bare`` is true of a singular without article, number
+    or any word that chooses: as names of classes are, of which there may be several. ``unread`` is
+    true when words stand in the phrase that choose between things in a way that is not understood.
     """
 
     head: str
     is_plural: bool = False
+    is_bare: bool = False
     count: int | None = None
     color: str | None = None
     positions: frozenset[str] = frozenset()
@@ -74,10 +76,14 @@ def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
     colors = _terms(modifiers, _COLORS)
     sizes = _terms(modifiers, words.SIZES)
     positions = _terms(modifiers + tail, words.POSITIONS)
+    is_plural = words.is_plural(tokens[read.head])
+    count = _count(before_head)
+    is_choosing = bool(count or sizes or positions or relation)
     return Phrase(
         head=head,
-        is_plural=words.is_plural(tokens[read.head]),
-        count=_count(before_head),
+        is_plural=is_plural,
+        is_bare=modifiers == before_head and not is_plural and not is_choosing,
+        count=count,
         color=colors[0] if colors else None,
         positions=frozenset(positions),
         size=sizes[0] if sizes else None,
@@ -156,15 +162,16 @@ def _is_read(word: str) -> bool:
 def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C] | None:
     """The candidates that the phrase means, in reading order; None when its words don't tell which.
 
-    One for a singular, as many as an exact count, else all that its position words leave; none on
-    the wrong side.
+    One for a singular with an article, as many as an exact count, else all that its position words
+    leave; none on the wrong side.
     """
     wanted = phrase.count
-    if wanted is None and not phrase.is_plural:
+    if wanted is None and not phrase.is_plural and not phrase.is_bare:
         wanted = 1
     left: Sequence[C] = [c for c in candidates if _lies_at_all(c.bbox, phrase.positions, picture)]
     if wanted is None:
-        if len(left) < 2 or phrase.size is not None:
+        least = 1 if phrase.is_bare else 2
+        if len(left) < least or phrase.size is not None:
             return None
         return _in_order(left)
     if len(left) < wanted < len(candidates):

@@ -62,7 +62,7 @@ _writing_options = together(
     click.option(
         "--partly-verified",
         is_flag=True,
-        help="With --verified-only: also pictures with other boxes.",
+        help="For detectors: also pictures of which something may be missing.",
     ),
     click.option("--keep-rejected", is_flag=True, help="Rejected boxes, too."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),

@@ -62,8 +62,9 @@ class Selection:
         reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
             record).
         statuses: Of `records.STATUSES`.
-        partly_verified: With `verified_only`, also pictures of which other boxes are left out,
-            where a detector would learn these as background.
+        partly_verified: Also pictures of which a detector would learn something as background that
+            may be there: a class that is undecided, a box that a person missed, and with
+            `verified_only` other boxes.
         keep_rejected: Also boxes that a person found wrong, and phrases of which nothing else is
             left. A phrase that loses all of its boxes is left out, as with `min_score`.
 
@@ -332,6 +333,7 @@ class _SampleMaker:
         # pictures left out
         self._partly_verified = 0
         self._missing_boxes = 0
+        self._undecided = 0
         self._repeated_boxes = 0
         self._wrong_spans = 0
         self._doubtful_records = 0
@@ -373,6 +375,8 @@ class _SampleMaker:
             " (--partly-verified keeps them)": self._partly_verified,
             "pictures left out, as a reviewer says that something is there, which has no box and"
             " would be background (--partly-verified keeps them)": self._missing_boxes,
+            "pictures left out, as it is undecided whether a class is there, which would be"
+            " background (--partly-verified keeps them)": self._undecided,
             "boxes that stand there already under the same words, written once": (
                 self._repeated_boxes
             ),
@@ -395,11 +399,7 @@ class _SampleMaker:
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
         wanted = self._wanted(record, expressions)
-        if self._makes_background(expressions):
-            self._partly_verified += 1
-            return None
-        if self._misses_a_box(record, expressions):
-            self._missing_boxes += 1
+        if self._teaches_false_background(record, expressions):
             return None
         may_be_empty = carries.empty and self._is_empty(record, expressions)
         if not wanted and not may_be_empty:
@@ -429,15 +429,29 @@ class _SampleMaker:
                 phrases.append(phrase)
         return phrases
 
-    def _makes_background(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether a box that nobody has found wrong would be left out, and so become background.
+    def _teaches_false_background(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> bool:
+        """Whether a detector would learn as background what may be a thing; it is counted, if so.
 
-        Detectors learn as background whatever has no box. Of other formats, without
-        `verified_only` and with `partly_verified` it is always False.
+        Detectors learn as background whatever has no box. Of other formats, and with
+        `partly_verified`, it is always False.
         """
-        if not self._format.detects:
+        if not self._format.detects or self._select.partly_verified:
             return False
-        if not self._select.verified_only or self._select.partly_verified:
+        if self._makes_background(expressions):
+            self._partly_verified += 1
+        elif bool(record.get(MISSED)) or any(map(is_missed, expressions)):
+            self._missing_boxes += 1
+        elif _has_undecided_class(expressions):
+            self._undecided += 1
+        else:
+            return False
+        return True
+
+    def _makes_background(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether `verified_only` would leave out a box that nobody has found wrong."""
+        if not self._select.verified_only:
             return False
         for expression in expressions:
             not_wrong = not_rejected(expression) or []
@@ -445,17 +459,6 @@ class _SampleMaker:
             if len(verified) < len(not_wrong):
                 return True
         return False
-
-    def _misses_a_box(
-        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> bool:
-        """Whether a person says that a thing is there which nobody drew a box of.
-
-        Always False of formats that aren't for detectors, and with `partly_verified`.
-        """
-        if not self._format.detects or self._select.partly_verified:
-            return False
-        return bool(record.get(MISSED)) or any(map(is_missed, expressions))
 
     def _is_empty(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -611,6 +614,24 @@ class _SampleMaker:
         if safe != text:
             self._changed_texts += 1
         return safe
+
+
+def _has_undecided_class(expressions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether it couldn't be told of a class if it is there, and no phrase of it has a box.
+
+    Phrases of a caption state no class: nobody looks for them in other pictures either.
+    """
+    undecided = set()
+    boxed = set()
+    for expression in expressions:
+        name = expression.get("class")
+        if not isinstance(name, str):
+            continue
+        if expression["instances"]:
+            boxed.add(class_key(name))
+        elif status_of(expression) in ("ambiguous", "unsupported"):
+            undecided.add(class_key(name))
+    return bool(undecided - boxed)
 
 
 def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:

@@ -25,7 +25,7 @@ _SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("regions", "pending", "verified", "unverified", "doubtful", "suspect", "changed")
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
-_CLASS_HEADS = ("class", "pictures", "boxes", "none", "mean side")
+_CLASS_HEADS = ("class", "pictures", "boxes", "none", "undecided", "mean side")
 _MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
 # in SVG units, which are pixels: the longest bar, and a side of a cell
 _BAR_WIDTH = 200
@@ -195,7 +195,7 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows[:_MOST_ROWS]:
         side = row["mean_side"]
-        numbers = [f"{row[key]:,}" for key in ("pictures", "boxes", "none")]
+        numbers = [f"{row[key]:,}" for key in ("pictures", "boxes", "none", "undecided")]
         numbers.append("–" if side is None else f"{side:,.0f} px")
         cells = "".join(f"<td>{number}</td>" for number in numbers)
         lines.append(f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>')

@@ -45,7 +45,8 @@ const reviewGrid = (() => {
       : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
     const number = node("kbd", null, String(n + FIRST));
     const cell = node("button", { type: "button", class: "cell", "aria-pressed": String(wrong.has(item)) }, picture,
-      node("span", { class: "phrase", dir: "auto" }, number, " ", e.text));
+      node("span", { class: "phrase", dir: "auto" }, number, " ", e.text),
+      item.box === null && e.status !== "none" && node("span", { class: "open" }, e.status));
     cell.addEventListener("click", (event) => {
       mark(n);
       if (event.detail) cell.blur(); // after a click, unlike a key, Enter is the page's again
@@ -101,7 +102,10 @@ const reviewGrid = (() => {
     }
     const verified = !items.some((item) => wrong.has(item));
     const isWrong = instances.some((box) => box.verified === false) || !verified;
-    const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified }) };
+    // Who passes over a phrase without a box says that it isn't there, whatever the model left open.
+    const isAbsent = !instances.length && verified;
+    const status = isAbsent ? "none" : e.status;
+    const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified, status }) };
     reviewDecisions.commit(isWrong ? "reject" : "accept", view, [change], { items, seconds, queue: items[0].why });
   }
 

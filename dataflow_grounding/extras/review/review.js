@@ -103,7 +103,9 @@
     const { boxes, phrases } = reviewDecisions.left();
     const text = isMoreShown() ? "That was the last one." : nothingLeftText(boxes + phrases);
     const back = isMoreShown() && button(wanted().show ? "From the beginning" : "What was passed over", "[", () => load());
-    main.replaceChildren(node("p", { class: "note" }, text),
+    const next = !window.reviewData && node("p", { class: "note next" }, "Every decision is saved. When you are done: Ctrl-C in the ",
+      "terminal, then ", node("code", null, "dataflowgrounding apply"), " with the same results, for data without what is wrong.");
+    main.replaceChildren(node("p", { class: "note" }, text), next,
       node("p", { class: "tools toolbar" }, back, ...waysOn(phrases), undoButton()));
     announce(`The end; left: ${reviewDecisions.leftText()}`);
   }
@@ -121,10 +123,12 @@
     const isOf = ({ show }) => wanted().show === show;
     const mend = { mode: "single", show: "mend" };
     const empty = { mode: "grid", show: "empty" };
+    const isToMend = toMend > 0 && !isOf(mend);
+    const mendText = `Mend ${toMend.toLocaleString("en")} rejected`;
     return [
-      toMend > 0 && !isOf(mend) && button(`Mend ${toMend.toLocaleString("en")} rejected`, "", () => want(mend)),
+      isToMend && button(mendText, "", () => want(mend), "first"),
       phrases > 0 && isGrid() && !isOf(empty)
-        && button(`Look at ${counted(phrases, "phrase")} without a box`, "", () => want(empty)),
+        && button(`Look at ${counted(phrases, "phrase")} without a box`, "", () => want(empty), isToMend ? "" : "first"),
     ];
   }
 

@@ -35,7 +35,7 @@ MOST = 10**15
 CLASSES = "classes"
 """Where a summary has its table of classes."""
 
-CLASS_COUNTS = ("pictures", "boxes", "none")
+CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
 _SAME = ("version", "model")
 _OWN = {  # keys of the spec that each shard may have its own of
     "client",
@@ -237,7 +237,7 @@ def _is_class_table(rows: Any) -> bool:
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("class"), str):
             return False
-        counts = [row.get(name) for name in CLASS_COUNTS]
+        counts = [row.get(name, 0) for name in CLASS_COUNTS]  # earlier runs count fewer
         side = row.get("mean_side")
         if any(_kind(count) != "number" for count in (*counts, 0 if side is None else side)):
             return False
@@ -473,7 +473,7 @@ def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
         name = row["class"]
         counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
         for count in CLASS_COUNTS:
-            counts[count] += row[count]
+            counts[count] += row.get(count, 0)
         sides[name] = sides.get(name, 0) + (row["mean_side"] or 0) * row["boxes"]
     for name, counts in by_name.items():
         boxes = counts["boxes"]
