@@ -112,6 +112,13 @@ def rarely_collect_garbage() -> None:
     gc.set_threshold(200_000, 50, 50)
 
 
+def say_what_is_not_reviewed(results: str) -> None:
+    """Say where a results folder has a reviewed file beside the one that is taken."""
+    reviewed = os.path.join(results, "annotations.reviewed.jsonl")
+    if os.path.isdir(results) and os.path.exists(reviewed):
+        say(f"Note: this is as the run left it. To take what reviewers left, name {reviewed}.")
+
+
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Options that several commands take, as one decorator."""
 

@@ -71,9 +71,10 @@ def run(command: str, folder: Path, home: Path, within: float = 600) -> str:
 
 def run_page(page: Path, folder: Path, home: Path, before: str = "") -> str:
     """All bash blocks of a page in one shell, bar the first command, which `clone` has run; of its
-    export line, the values are the reader's own.
+    export line, the values are the reader's own, who has an endpoint.
     """
-    texts = [text for mark, text in blocks(page, "bash") if mark not in ("first", "tests")]
+    passed_over = ("first", "tests", "no endpoint")
+    texts = [text for mark, text in blocks(page, "bash") if mark not in passed_over]
     with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
         own = f"export DF_BASE_URL={server.base_url} DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine"
         whole = before + "\n".join(texts)
@@ -118,6 +119,20 @@ def test_the_readmes_commands_run_as_they_stand(clone: Path, tmp_path: Path) -> 
     assert (clone / "out" / "report.html").is_file()
     assert (clone / "boxes.png").is_file()
     assert len((clone / "out" / "annotations.jsonl").read_text("utf-8").splitlines()) == 10
+    assert "Traceback" not in out
+
+
+def test_the_readmes_commands_run_without_an_endpoint(clone: Path, tmp_path: Path) -> None:
+    passed_over = ("first", "tests", "endpoint")
+    texts = [text for mark, text in blocks(README, "bash") if mark not in passed_over]
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "example_data").symlink_to(clone / "example_data")
+    commands = "".join(texts).replace("source .venv/", f"source {clone}/.venv/")
+    commands = commands.replace("cache/image_grounding", str(clone / "cache/image_grounding"))
+    out = run(commands, place, tmp_path / "home")
+    assert (place / "boxes.png").is_file()
+    assert len((place / "out" / "annotations.jsonl").read_text("utf-8").splitlines()) == 10
     assert "Traceback" not in out
 
 

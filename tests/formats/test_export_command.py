@@ -22,6 +22,7 @@ from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.extras.formats import find_format, read, write
+from dataflow_grounding.extras.formats.export import Selection
 from tests.formats.data import draw, hostile, record
 
 SIZE = (64, 48)
@@ -325,6 +326,67 @@ def test_a_class_that_is_undecided_is_no_background(
     options = ("--format", format, "--partly-verified")
     assert command("export", run, "-o", tmp_path / "all", *options).code == 0
     assert len([*(tmp_path / "all/images").iterdir()]) == 4
+
+
+CAT = {"text": "a cat", "class": "cat", "status": "grounded", "instances": [{"bbox": [1, 2, 9, 9]}]}
+DOG = {
+    "text": "a dog",
+    "class": "dog",
+    "status": "grounded",
+    "instances": [{"bbox": [3, 4, 20, 20]}],
+}
+BY_ANN = {"verified": True, "reviewed_by": "ann"}
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("cat", "dog", "options"),
+    [
+        (CAT, {**DOG, "status": "ambiguous", "instances": []}, ()),
+        (CAT, {**DOG, "status": "none", "instances": [], **BY_ANN, "verified": False}, ()),
+        ({**CAT, **BY_ANN}, DOG, ("--verified-only",)),
+        ({**CAT, **BY_ANN}, DOG, ("--reviewed-only",)),
+    ],
+)
+def test_what_one_row_of_a_picture_leaves_open_holds_for_the_picture(
+    format: str, first: int, cat: Any, dog: Any, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = [record("two.jpg", (64, 48), [cat]), record("./two.jpg", (64, 48), [dog])]
+    if first:
+        rows.reverse()
+    rows.insert(1, record("other.jpg", (64, 48), [{**CAT, **BY_ANN}]))
+    run = results(tmp_path / "run", rows)
+    done = command("export", run, "-o", tmp_path / "out", "--format", format, *options)
+    assert done.code == 0, done.err
+    assert "(--partly-verified keeps them): 1\n" in done.err
+    assert [path.stem for path in (tmp_path / "out/images").rglob("*.jpg")] == ["other"]
+    # an iterator can't be read twice, and is no exception
+    exported = write(
+        iter(rows), format, str(tmp_path / "api"), folders=[str(run)], select=selection(*options)
+    )
+    assert exported.written["records"] == 1
+
+
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
+def test_what_nobody_looked_at_is_no_background(format: str, tmp_path: Path) -> None:
+    rows = [
+        record("part.jpg", (64, 48), [{**CAT, **BY_ANN}, DOG]),
+        record("whole.jpg", (64, 48), [{**CAT, **BY_ANN}, {**DOG, **BY_ANN}]),
+    ]
+    run = results(tmp_path / "run", rows)
+    how = ("--format", format, "--reviewed-only")
+    assert command("export", run, "-o", tmp_path / "out", *how).code == 0
+    assert [path.stem for path in (tmp_path / "out/images").iterdir()] == ["whole"]
+    assert command("export", run, "-o", tmp_path / "all", *how, "--partly-verified").code == 0
+    assert len([*(tmp_path / "all/images").iterdir()]) == 2
+
+
+def selection(*options: str) -> Selection:
+    """What the command's options ask for."""
+    return Selection(
+        verified_only="--verified-only" in options, reviewed_only="--reviewed-only" in options
+    )
 
 
 def test_a_background_picture_stays_one(tmp_path: Path) -> None:

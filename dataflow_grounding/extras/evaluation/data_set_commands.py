@@ -14,7 +14,7 @@ from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
-from dataflow_grounding.cli.arguments import together
+from dataflow_grounding.cli.arguments import say_what_is_not_reviewed, together
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import write_rows
@@ -84,6 +84,7 @@ def of_split(
     """Split RESULTS (a run's folder or a file of records) by picture; those that are nearly the
     same stay together.
     """
+    say_what_is_not_reviewed(results)
     summary = split(
         results,
         out,

@@ -89,7 +89,8 @@ def write(
     earlier export in the folder is replaced.
 
     Args:
-        records: Read once, one at a time.
+        records: Read one at a time; for detectors (`yolo`, `coco`, `kitti`) twice, so that an
+            iterator is taken into a list first.
         format: One of FORMATS, or the user's own as `module:Class`.
         path: A folder; or a file, where its ending is that of the format's data file.
         images: `copy` (into a folder, upright), `link`, or `reference`, the only choice for a file

@@ -15,10 +15,16 @@ import click
 from dataflow_grounding._util.errors import InputError, told_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
-from dataflow_grounding.cli.arguments import Range, answer, rarely_collect_garbage, together
+from dataflow_grounding.cli.arguments import (
+    Range,
+    answer,
+    rarely_collect_garbage,
+    say_what_is_not_reviewed,
+    together,
+)
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of, parts_of, split_of
 from dataflow_grounding.data.records import STATUSES, dump_text
-from dataflow_grounding.data.results_folder import image_folders_of, records_of
+from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.extras.formats import (
     FORMATS,
@@ -255,9 +261,7 @@ def export(
     """Write RESULTS (a run's folder, a file of records, a folder of `split`) in a format that a
     trainer reads; say what is lost in it.
     """
-    reviewed = os.path.join(results, "annotations.reviewed.jsonl")
-    if os.path.isdir(results) and os.path.exists(reviewed):
-        say(f"Note: this is as the run left it. To export what reviewers left, name {reviewed}.")
+    say_what_is_not_reviewed(results)
     split_folder = split_of(results)
     if split_folder:
         say(
@@ -267,7 +271,7 @@ def export(
     parts = parts_of(results)
     if takes(format, "class_list"):
         settings["class_list"] = _classes_of_all(results, parts)
-    records: Any = {name: records_of(path) for name, path in parts.items()} or records_of(results)
+    records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
     exported = _write(records, format, out, image_folders_of(results, image_root), settings)
     return _tell(exported, format, as_json, None)
 

@@ -46,6 +46,11 @@ Rows: TypeAlias = Iterable[Mapping[str, Any]]
 _FILE_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
 _WITHOUT_PHRASE = "pictures without a phrase to write"
+# why a picture is left out: a box that nobody has verified or looked at, a thing that a person says
+# is there, a class of which it couldn't be told
+_UNVERIFIED = "unverified"
+_MISSED_BOX = "missed"
+_UNDECIDED_CLASS = "undecided"
 _SECTION = "\n## "  # begins a format's part of training.md
 
 
@@ -91,8 +96,7 @@ class Selection:
         It isn't where it had boxes and none of them is left, either. An expression that loses no
         box is returned itself, another one as a copy.
         """
-        reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
-        if self.reviewed_only and not reviewer:
+        if self.reviewed_only and not reviewer_of(record, expression):
             return None
         if status_of(expression) not in self.statuses:
             return None
@@ -109,6 +113,11 @@ class Selection:
         if not kept:
             return None
         return {**expression, "instances": kept}
+
+
+def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any:
+    """Return the person who looked at an expression, or at all of its record; None without one."""
+    return expression.get("reviewed_by") or record.get("reviewed_by")
 
 
 def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
@@ -330,10 +339,13 @@ class _SampleMaker:
         self._changed_texts = 0  # captions and phrases
         self._unselected_phrases = 0
         self._rejected_boxes = 0
-        # pictures left out
+        # pictures left out, by why
         self._partly_verified = 0
         self._missing_boxes = 0
         self._undecided = 0
+        # by picture, why a detector would learn as background what may be a thing; counted when its
+        # first row comes
+        self._false_backgrounds: dict[str, str] = {}
         self._repeated_boxes = 0
         self._wrong_spans = 0
         self._doubtful_records = 0
@@ -345,8 +357,16 @@ class _SampleMaker:
         """Yield a sample of each record that the format can say something of.
 
         Its picture is put into the export. A record that raises RecordError is counted in
-        `left_out` and passed over.
+        `left_out` and passed over. For detectors `records` are read twice: what one row of a
+        picture leaves open holds for all of its rows.
         """
+        if self._format.detects and not self._select.partly_verified:
+            records = records if iter(records) is not records else list(records)
+            self._false_backgrounds = self._find_false_backgrounds(records)
+            counts = Counter(self._false_backgrounds.values())
+            self._partly_verified = counts[_UNVERIFIED]
+            self._missing_boxes = counts[_MISSED_BOX]
+            self._undecided = counts[_UNDECIDED_CLASS]
         for number, record in enumerate(records, 1):
             try:
                 sample = self._sample(record)
@@ -371,8 +391,8 @@ class _SampleMaker:
                 self._unselected_phrases
             ),
             "boxes that a reviewer rejected": self._rejected_boxes,
-            "pictures left out, as boxes that nobody has verified would be background there"
-            " (--partly-verified keeps them)": self._partly_verified,
+            "pictures left out, as boxes that nobody has verified or looked at would be background"
+            " there (--partly-verified keeps them)": self._partly_verified,
             "pictures left out, as a reviewer says that something is there, which has no box and"
             " would be background (--partly-verified keeps them)": self._missing_boxes,
             "pictures left out, as it is undecided whether a class is there, which would be"
@@ -399,7 +419,7 @@ class _SampleMaker:
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
         wanted = self._wanted(record, expressions)
-        if self._teaches_false_background(record, expressions):
+        if self._false_backgrounds and self._pictures.name_of(record) in self._false_backgrounds:
             return None
         may_be_empty = carries.empty and self._is_empty(record, expressions)
         if not wanted and not may_be_empty:
@@ -429,34 +449,51 @@ class _SampleMaker:
                 phrases.append(phrase)
         return phrases
 
-    def _teaches_false_background(
+    def _find_false_backgrounds(self, records: Rows) -> dict[str, str]:
+        """Return the pictures of which a detector would learn as background what may be a thing.
+
+        Detectors learn as background whatever has no box. Why is one of the words above. What is
+        wrong with a record is told when it is written.
+        """
+        # one that counts for itself alone
+        reader = _SampleMaker(self._format, self._pictures, self._select, Exported(""))
+        reasons: dict[str, str] = {}
+        for record in records:
+            try:
+                caption = str(record.get("cleaned_caption") or record.get("caption") or "")
+                expressions = reader._expressions(record, caption)
+                name = self._pictures.name_of(record)
+            except RecordError:
+                continue
+            why = self._why_false_background(record, expressions)
+            if why:
+                reasons.setdefault(name, why)
+        return reasons
+
+    def _why_false_background(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """Return why a detector would learn a thing as background; empty where it wouldn't."""
+        if self._leaves_out_boxes(record, expressions):
+            return _UNVERIFIED
+        if record.get(MISSED) or any(map(is_missed, expressions)):
+            return _MISSED_BOX
+        return _UNDECIDED_CLASS if _has_undecided_class(expressions) else ""
+
+    def _leaves_out_boxes(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        """Whether a detector would learn as background what may be a thing; it is counted, if so.
-
-        Detectors learn as background whatever has no box. Of other formats, and with
-        `partly_verified`, it is always False.
-        """
-        if not self._format.detects or self._select.partly_verified:
-            return False
-        if self._makes_background(expressions):
-            self._partly_verified += 1
-        elif bool(record.get(MISSED)) or any(map(is_missed, expressions)):
-            self._missing_boxes += 1
-        elif _has_undecided_class(expressions):
-            self._undecided += 1
-        else:
-            return False
-        return True
-
-    def _makes_background(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether `verified_only` would leave out a box that nobody has found wrong."""
-        if not self._select.verified_only:
+        """Whether boxes are left out that nobody found wrong, as nobody found them right."""
+        if not self._select.verified_only and not self._select.reviewed_only:
             return False
         for expression in expressions:
             not_wrong = not_rejected(expression) or []
-            verified = verified_boxes(expression, not_wrong) or ()
-            if len(verified) < len(not_wrong):
+            wanted = not_wrong
+            if self._select.verified_only:
+                wanted = verified_boxes(expression, not_wrong) or []
+            if self._select.reviewed_only and not reviewer_of(record, expression):
+                wanted = []
+            if len(wanted) < len(not_wrong):
                 return True
         return False
 

@@ -127,6 +127,13 @@ class ExportPictures:
             )
         return Picture(name, header.size)
 
+    def name_of(self, record: Mapping[str, object]) -> str:
+        """Return a record's path of its picture, the same however it is written.
+
+        Raises RecordError where it states none.
+        """
+        return self._canonical(path_of(record))
+
     def _canonical(self, path: str) -> str:
         """Return a picture's path so that `a.jpg`, `./a.jpg` and its absolute path are one.
 

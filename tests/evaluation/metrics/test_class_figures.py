@@ -145,8 +145,16 @@ def test_a_class_that_is_open_in_an_image_is_not_judged_there() -> None:
         [expression] = record["expressions"]
         expression |= {"verified": verdict, "reviewed_by": "ann"}
     predicted = [of_classes(1, cat=[(LEFT, 0.9)]), of_classes(2, cat=[(FAR, 0.8)])]
-    cat = evaluate(predicted, gold).to_json()["classes"]["cat"]
+    figures = evaluate(predicted, gold).to_json()
+    cat = figures["classes"]["cat"]
     assert (cat["gold_boxes"], cat["boxes"], cat["precision"], cat["ap"]) == (1, 1, 1, 1)
+    [note] = [note for note in figures["notes"] if "not judged" in note]
+    assert "1 phrase with a box that a reviewer rejected" in note
+    assert "Precision looks better than it is" in note
+    gold[1]["expressions"][0].update(instances=[], status="none", verified=True)  # it was mended
+    figures = evaluate(predicted, gold).to_json()
+    assert figures["classes"]["cat"]["precision"] == 0.5
+    assert not any("not judged" in note for note in figures["notes"])
 
 
 def test_classes_by_hand() -> None:

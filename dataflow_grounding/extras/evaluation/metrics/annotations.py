@@ -52,6 +52,8 @@ class Annotations:
         states_spans: Whether any phrase states where it stands in its caption.
         states_classes: Whether any phrase states its class.
         rejected: How many boxes were left out, as a reviewer rejected them.
+        not_mended: How many phrases have a box that a reviewer rejected, and aren't settled: as
+            gold they are open.
     """
 
     def __init__(self, name: str = "what was given", *, on_disk: bool = False) -> None:
@@ -61,6 +63,7 @@ class Annotations:
         self.states_spans = False
         self.states_classes = False
         self.rejected = 0
+        self.not_mended = 0
         self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
         self._only_settled = False  # whether phrases that no person found right are given as open
 
@@ -73,6 +76,9 @@ class Annotations:
             self.reviewed |= any(item.get("reviewed_by") for item in judged)
             self.states_spans |= bool(phrase.get("char_span"))
             self.states_classes |= isinstance(phrase.get("class"), str)
+            kept = not_rejected(phrase) or []
+            if len(kept) < len(phrase["instances"]) and not is_settled(phrase):
+                self.not_mended += 1
 
     def settled(self) -> "Annotations":
         """Return the same records, in which a phrase that no person found right is open.

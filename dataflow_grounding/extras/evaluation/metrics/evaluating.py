@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.geometry import area
 from dataflow_grounding.extras.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.extras.evaluation.metrics._classes import ClassFigures, mean_ap
@@ -189,6 +190,12 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         )
     if not len(curve):
         notes.append(_NO_SCORES)
+    if truth.reviewed and truth.not_mended:
+        notes.append(
+            f"not judged in {truth.name}: {counted(truth.not_mended, 'phrase')} with a box that a"
+            " reviewer rejected, as nobody drew the right one. Precision looks better than it is:"
+            " mend them in the review, or take the share of wrong boxes that `certify` states"
+        )
     if answers.rejected:
         notes.append(
             f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
