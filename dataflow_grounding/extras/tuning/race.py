@@ -135,6 +135,10 @@ class Race:
         """Take the score of a way's answer about a picture, from 0 to 1."""
         self.scores[way][picture] = score
 
+    def drop(self, way: str, why: str) -> None:
+        """Take a way out of the race that can't be asked in; never the default."""
+        self.left[way] = why
+
     def mean(self, way: str) -> float | None:
         """Mean score of a way on the pictures that it was asked about; None where there is none."""
         scores = self.scores[way]
@@ -195,6 +199,11 @@ class Race:
         self._drop_hopeless()
         self._drop_too_many()
         self.round = self._next_round()
+
+    def end(self, why: str) -> None:
+        """End the race before its round was told, as where it took more than was allowed."""
+        self.ended = why
+        self.round = None
 
     def _drop_beaten(self) -> None:
         """Drop the ways that are clearly worse than the leader; the default stays beside it."""
