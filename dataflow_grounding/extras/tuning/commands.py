@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -48,6 +49,11 @@ _LEAST_REQUESTS = 16
     metavar="N",
     help="Most pictures of the gold, drawn by lot.",
 )
+@click.option(
+    "--definitions",
+    is_flag=True,
+    help="Also define classes from errors on half of the pictures; kept if the others say so.",
+)
 @click.option("--estimate", "only_estimate", is_flag=True, help="Say what it costs; send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 @overrides_argument
@@ -59,6 +65,7 @@ def of_tune(
     candidates: str | None,
     max_requests: int,
     pictures: int,
+    definitions: bool,
     only_estimate: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -70,14 +77,22 @@ def of_tune(
     spec's own way stays unless another is shown to be better. A second call sends nothing.
     """
     from dataflow_grounding.extras.tuning.page import (
+        definition_lines,
         page_of,
         table_lines,
         tuned_yaml,
         verdict_of,
     )
-    from dataflow_grounding.extras.tuning.trying import PIPELINE, document_of, most_usd, raced
+    from dataflow_grounding.extras.tuning.trying import (
+        PIPELINE,
+        defined,
+        document_of,
+        most_usd,
+        raced,
+    )
 
     tuning = _tuning(spec, overrides, gold, folder, candidates, max_requests, pictures)
+    tuning = replace(tuning, definitions=definitions)
     tuning.lay_out()
     plan = tuning.plan()
     bound = {
@@ -95,17 +110,19 @@ def of_tune(
             say("Nothing was sent.", err=False)
         return
     race = raced(tuning)
-    document = document_of(tuning, race)
+    document = document_of(tuning, race, defined(tuning, race) if definitions else None)
     path = within(folder, "tuning.json")
     write_text(path, dump_text(document, 1) + "\n")
     page = within(folder, "tuning.html")
     write_text(page, page_of(document))
     tuned = within(folder, "tuned.yaml")
-    write_text(tuned, tuned_yaml(document, tuning.ways[race.winner], PIPELINE))
+    write_text(tuned, tuned_yaml(document, PIPELINE))
     if as_json:
         say_json(document)
     else:
         say("\n".join(in_columns(list(table_lines(document)))), err=False)
+        for line in in_columns(list(definition_lines(document))):
+            say(line, err=False)
         say(verdict_of(document), err=False)
     say(f"{tuned} has what was chosen; page: {page}")
     say(f"next: dataflowgrounding generate -e {spec} -e {tuned}")

@@ -74,13 +74,57 @@ def page_of(document: Mapping[str, Any]) -> str:
         verdict=_safe(verdict_of(document)),
         table=table,
         keys="\n".join(keys),
+        definitions=_definitions_section(document),
         version=_safe(document["version"]),
     )
 
 
-def tuned_yaml(document: Mapping[str, Any], chosen: Candidate, block: str) -> str:
+DEFINITION_HEADS = ("definition", "before", "after", "95 %", "chance", "")
+
+
+def definition_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of the table of definitions, the heads first; nothing without any."""
+    definitions = document["definitions"]
+    if not definitions or not definitions["classes"]:
+        return
+    yield ["class", *DEFINITION_HEADS]
+    for label, proposal in definitions["classes"].items():
+        low, high = proposal["interval"]
+        yield [
+            label,
+            proposal["definition"],
+            f"{proposal['before']:.3f}",
+            f"{proposal['after']:.3f}",
+            f"{low:+.3f} to {high:+.3f}",
+            f"{proposal['chance']:.0%}",
+            "kept" if proposal["kept"] else "not kept",
+        ]
+
+
+def _definitions_section(document: Mapping[str, Any]) -> str:
+    """Return what was proposed for classes as HTML; empty where nothing was."""
+    definitions = document["definitions"]
+    if not definitions:
+        return ""
+    lines = list(definition_lines(document))
+    note = definitions["ended"] or "F1 on pictures that the definition was not made of"
+    heading = f"<h2>Definitions</h2><p>{_safe(note)}</p>"
+    if not lines:
+        return f"<section>{heading}<p>No class had enough errors to learn from.</p></section>"
+    head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in lines[0])
+    rows = []
+    for name, text, *cells in lines[1:]:
+        figures = "".join(f"<td>{_safe(cell)}</td>" for cell in cells)
+        texts = f'<th scope="row">{_safe(name)}</th><td class="text">{_safe(text)}</td>'
+        rows.append(f"<tr>{texts}{figures}</tr>")
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<section>{heading}<div class="wide">{table}</div></section>'
+
+
+def tuned_yaml(document: Mapping[str, Any], block: str) -> str:
     """Return `tuned.yaml`, which goes over the spec: what was chosen, and why, as a comment."""
     why = blotted_message(verdict_of(document))
+    chosen = Candidate(document["chosen"], document["keys"])
     lines = [
         f"# {' '.join(why.split())}",
         "# dataflowgrounding generate -e SPEC -e this file",

@@ -1,16 +1,18 @@
 """Asking in each way, in rounds, with every reply kept: a second call sends nothing."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import (
     BudgetExceeded,
     EndpointRefused,
     NothingDone,
+    RecordError,
     SuspectBoxes,
 )
 from dataflow_grounding._util.files import portable, within
@@ -19,13 +21,23 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import read_records, write_text
+from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.tuning.candidates import DEFAULT, Candidate
+from dataflow_grounding.extras.tuning.defining import (
+    MOST_CLASSES,
+    ClassErrors,
+    errors_of,
+    judged,
+    row_of,
+    scores_of,
+)
 from dataflow_grounding.extras.tuning.gold import GoldPicture, score_of
 from dataflow_grounding.extras.tuning.race import Race
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.operators import DefinitionWriter
 from dataflow_grounding.spec import Spec
 
 PIPELINE = "image_grounding"
@@ -46,6 +58,9 @@ class Tuning:
         candidates: The ways to try beside the spec's own.
         folder: Where everything is written; a second call goes on there.
         max_requests: How many requests may be sent in all, those of earlier calls among them.
+        definitions: Whether definitions of classes are written anew, for which some of the
+            requests are set aside.
+        own: The spec's own way.
     """
 
     spec_paths: Sequence[str]
@@ -54,6 +69,7 @@ class Tuning:
     candidates: Sequence[Candidate]
     folder: str
     max_requests: int = 160
+    definitions: bool = False
     own: Candidate = field(default_factory=lambda: Candidate(DEFAULT, {}))
 
     @cached_property
@@ -101,7 +117,11 @@ class Tuning:
 
     def sent(self, way: Candidate) -> int:
         """Return how many requests a way has been answered, by all calls."""
-        return sum(step["requests"] for step in self.paid(way))
+        return sum(int(step["requests"]) for step in self.paid(way))
+
+    def sent_in_all(self) -> int:
+        """Return how many requests all ways have been answered, by all calls."""
+        return sum(self.sent(way) for way in self.ways.values())
 
     def paid(self, way: Candidate) -> list[dict[str, Any]]:
         """Return what a way's replies cost, by step."""
@@ -168,11 +188,15 @@ def raced(tuning: Tuning) -> Race:
     goes on.
     """
     plan = tuning.plan()
+    set_aside = 0
+    if tuning.definitions:
+        held_out = len(tuning.pictures) - len(tuning.pictures) // 2
+        set_aside = math.ceil(plan["costs"][tuning.own.name] * held_out) + MOST_CLASSES
     race = Race(
         tuning.own.name,
         [way.name for way in tuning.candidates],
         pictures=len(tuning.pictures),
-        max_requests=tuning.max_requests,
+        max_requests=max(tuning.max_requests - set_aside, 0),
         costs=plan["costs"],
     )
     while race.round:
@@ -200,8 +224,8 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
             race.drop(name, plan["refused"][name])
             continue
         way = tuning.ways[name]
-        others = sum(tuning.sent(other) for other in tuning.ways.values())
-        run = tuning.run_of(way, pictures[-1] + 1, max(tuning.max_requests - others, 0))
+        left = max(race.max_requests - tuning.sent_in_all(), 0)
+        run = tuning.run_of(way, pictures[-1] + 1, left)
         try:
             run.execute()
         except NothingDone:
@@ -232,7 +256,154 @@ def _answers_of(run: SpecRun) -> dict[str, dict[str, Any]]:
     return {str(record["image_id"]): record for record in read_records(path)}
 
 
-def document_of(tuning: Tuning, race: Race) -> dict[str, Any]:
+def defined(tuning: Tuning, race: Race) -> dict[str, Any]:
+    """Have definitions written from errors on half of the pictures, and judge them on the others.
+
+    Returns:
+        Under `classes` each class with the definition that was proposed, whether it is `kept`, and
+        the comparison that says so; `keys`, the spec keys of those kept; `requests` and `cost_usd`
+        of what was asked besides the race; `ended`, why it ended early, or null.
+    """
+    told: dict[str, Any] = {"classes": {}, "keys": {}, "ended": None}
+    winner = tuning.ways[race.winner]
+    half = len(tuning.pictures) // 2
+    shown, held_out = tuning.pictures[:half], tuning.pictures[half:]
+    trial = replace(tuning, pictures=held_out, candidates=[], own=winner)
+    trial = replace(trial, folder=within(tuning.folder, "definitions"))
+    trial.lay_out()
+    try:
+        run = tuning.run_of(winner, len(tuning.pictures), _left(tuning, trial))
+        run.execute()
+        before = _answers_of(run)
+        written = _proposals(tuning, trial, errors_of(shown, before), run)
+        if written:
+            way = Candidate("definitions", {**winner.keys, **_keys_of(run.spec, written)})
+            trial = replace(trial, own=way)
+            trial.lay_out()
+            second = trial.run_of(way, len(held_out), _left(tuning, trial))
+            second.execute()
+            after = _answers_of(second)
+            told["classes"] = _judged_classes(written, held_out, half, before, after)
+    except BudgetExceeded:
+        told["ended"] = "the budget of requests was spent"
+    except NothingDone:
+        told["ended"] = "no reply could be used"
+    kept = {
+        label: (proposal["phrases"], proposal["definition"])
+        for label, proposal in told["classes"].items()
+        if proposal["kept"]
+    }
+    told["keys"] = _keys_of(tuning.spec_of(winner), kept) if kept else {}
+    steps = [*_paid_in(trial), *(trial.paid(trial.own) if told["classes"] else [])]
+    costs = [step["cost_usd"] for step in steps]
+    told["requests"] = sum(step["requests"] for step in steps)
+    told["cost_usd"] = None if None in costs else round(sum(costs), 6)
+    return told
+
+
+Proposals: TypeAlias = dict[str, tuple[list[str], str]]
+"""Class → its phrases, and what counts as it."""
+
+
+def _left(tuning: Tuning, trial: Tuning) -> int:
+    """Return how many requests may still be sent."""
+    sent = tuning.sent_in_all()
+    sent += sum(int(step["requests"]) for step in _paid_in(trial))
+    if trial.own is not tuning.ways.get(trial.own.name):
+        sent += trial.sent(trial.own)
+    return max(tuning.max_requests - sent, 0)
+
+
+def _paid_in(trial: Tuning) -> list[dict[str, Any]]:
+    """Return what definitions cost to be written."""
+    return paid_by_step(trial.folder, trial.run_of(trial.own, 1).options.prices)
+
+
+def _proposals(
+    tuning: Tuning, trial: Tuning, classes: Sequence[ClassErrors], run: SpecRun
+) -> Proposals:
+    """Have the model define the classes that it got wrong; those that it can't are left out.
+
+    Raises BudgetExceeded.
+    """
+    if not classes:
+        return {}
+    stated = run.job.definitions()
+    rows = []
+    for errors in classes:
+        former = next((stated[phrase] for phrase in errors.phrases if phrase in stated), "")
+        rows.append(row_of(errors, within(trial.folder, "sheets"), former))
+    options = RunOptions(
+        progress=False,
+        replies=within(trial.folder, ".ckpt/replies.jsonl"),
+        max_requests=_left(tuning, trial),
+    )
+    os.makedirs(within(trial.folder, ".ckpt"), exist_ok=True)
+    token = current_options.set(options)
+    try:
+        written = DefinitionWriter(run.serving)(rows)
+    except RecordError:  # none of the replies could be used
+        return {}
+    finally:
+        current_options.reset(token)
+    proposals: Proposals = {}
+    for record in written:
+        definition = record.get("definition")
+        if isinstance(definition, str):
+            # a reference would be filled in where the spec is read
+            safe = definition.replace("${", "$ {")
+            proposals[record["class"]] = (record["phrases"], safe)
+    return proposals
+
+
+def _keys_of(spec: Spec, proposals: Proposals) -> dict[str, Any]:
+    """Return the spec keys that state definitions: of the class, or of each of its phrases."""
+    data = spec.block.data.model_dump()
+    classes = data.get("classes")
+    of_classes: dict[str, Any] = {}
+    of_phrases: dict[str, str] = {}
+    for label, (phrases, definition) in proposals.items():
+        if isinstance(classes, dict) and isinstance(classes.get(label), dict):
+            of_classes[label] = {"definition": definition}
+        else:
+            of_phrases.update(dict.fromkeys(phrases, definition))
+    keys: dict[str, Any] = {}
+    if of_classes:
+        keys["data.classes"] = of_classes
+    if of_phrases:
+        keys["data.glossary"] = of_phrases
+    return keys
+
+
+def _judged_classes(
+    written: Proposals,
+    held_out: Sequence[GoldPicture],
+    first: int,
+    before: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return each class with its proposal, and whether it holds on the held-out pictures."""
+    told = {}
+    for label, (phrases, definition) in written.items():
+        was = {n - first: score for n, score in scores_of(label, held_out, before, first)}
+        now = dict(scores_of(label, held_out, after))
+        judgement = judged(was, now)
+        told[label] = {
+            "phrases": phrases,
+            "definition": definition,
+            "kept": judgement.kept,
+            "pictures": judgement.compared.pictures,
+            "before": round(judgement.before, 4),
+            "after": round(judgement.after, 4),
+            "interval": [round(end, 4) for end in judgement.compared.interval],
+            "chance": round(judgement.chance, 4),
+        }
+    return told
+
+
+def document_of(
+    tuning: Tuning, race: Race, definitions: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what `tuning.json` holds: each way's figures, what it took, and which is the best."""
     ways = {}
     for name, way in tuning.ways.items():
@@ -253,7 +424,8 @@ def document_of(tuning: Tuning, race: Race) -> dict[str, Any]:
             "requests": sum(step["requests"] for step in steps),
             "cost_usd": None if None in costs else round(sum(costs), 6),
         }
-    all_costs = [of_way["cost_usd"] for of_way in ways.values()]
+    spent = [*ways.values(), *([definitions] if definitions else [])]
+    all_costs = [part["cost_usd"] for part in spent]
     run = tuning.run_of(tuning.own, 1)
     return {
         "tuning": 1,
@@ -262,9 +434,11 @@ def document_of(tuning: Tuning, race: Race) -> dict[str, Any]:
         "pictures": len(tuning.pictures),
         "phrases": sum(len(picture.phrases) for picture in tuning.pictures),
         "max_requests": tuning.max_requests,
-        "requests": sum(of_way["requests"] for of_way in ways.values()),
+        "requests": sum(part["requests"] for part in spent),
         "cost_usd": None if None in all_costs else round(sum(all_costs), 6),
         "ended": race.ended,
         "chosen": race.winner,
+        "keys": {**tuning.ways[race.winner].keys, **(definitions or {}).get("keys", {})},
         "ways": ways,
+        "definitions": definitions,
     }
