@@ -43,8 +43,14 @@ class AskingModel(ErringModel):
         ease = RHO**0.5 * shared + (1 - RHO) ** 0.5 * own
         if ease < NormalDist().inv_cdf(share):
             return meant
-        others = scene.others(meant)
-        return [] if meant else others[:1]
+        return [] if meant else [self._anywhere(phrase, scene)]
+
+    def _anywhere(self, phrase: dict[str, Any], scene: Scene) -> Bbox:
+        """A box that nothing is in particular, another one for each phrase."""
+        chance = self._chance("anywhere", scene.name, phrase["text"])
+        width, height = scene.size
+        x1, y1 = chance.uniform(0, 0.7 * width), chance.uniform(0, 0.7 * height)
+        return x1, y1, x1 + 0.2 * width, y1 + chance.uniform(0.1, 0.3) * height
 
 
 def _normal(*question: Any) -> float:

@@ -22,7 +22,7 @@ LEAST_ERRORS = 3
 """Of a class with fewer on the shown pictures, nothing is to be learned."""
 KEPT = {"false": 6, "missed": 5, "right": 5}
 """So many crops of each kind a sheet has."""
-RULES = Rules(replaces_at=0.95)
+RULES = Rules(replaces_at=0.88)
 """A proposal has to be better with this chance."""
 _TILE = 256  # px of a crop's longer side in the sheet
 _GAP = 32  # px between crops, where their numbers stand
