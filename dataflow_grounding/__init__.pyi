@@ -22,6 +22,7 @@ from .operators import CaptionGenerator as CaptionGenerator
 from .operators import CaptionGrounder as CaptionGrounder
 from .operators import ContradictionFinder as ContradictionFinder
 from .operators import CropJudge as CropJudge
+from .operators import DefinitionWriter as DefinitionWriter
 from .operators import DoubleChecker as DoubleChecker
 from .operators import ExpressionExtractor as ExpressionExtractor
 from .operators import Merger as Merger

@@ -1,0 +1,215 @@
+"""Definitions of classes, written from errors on some pictures and judged on others.
+
+The model sees crops of what it got wrong on the pictures that are shown, and proposes what counts
+as a class. A proposal is kept only where a paired comparison on the held-out pictures says so.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataflow_grounding._util.files import portable
+from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.extras.tuning.gold import GoldPicture, boxes_by_text, f1_of
+from dataflow_grounding.extras.tuning.race import Comparison, Race, Rules
+from dataflow_grounding.images.files import decode
+
+MOST_CLASSES = 6
+"""So many classes are defined anew, those with the most errors."""
+LEAST_ERRORS = 3
+"""Of a class with fewer on the shown pictures, nothing is to be learned."""
+KEPT = {"false": 6, "missed": 5, "right": 5}
+"""So many crops of each kind a sheet has."""
+RULES = Rules(replaces_at=0.88)
+"""A proposal has to be better with this chance."""
+_TILE = 256  # px of a crop's longer side in the sheet
+_GAP = 32  # px between crops, where their numbers stand
+_MARGIN = 0.25  # of the box's longer side, shown around it
+_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box to be shown, and what it is: `error` as DefinitionWriter has it."""
+
+    path: str
+    bbox: Bbox
+    error: str
+    shows: str = ""
+
+
+@dataclass
+class ClassErrors:
+    """What went wrong with a class on some pictures."""
+
+    label: str
+    phrases: dict[str, None] = field(default_factory=dict)
+    crops: dict[str, list[Crop]] = field(default_factory=lambda: {error: [] for error in KEPT})
+
+    @property
+    def count(self) -> int:
+        """How many errors there are."""
+        return len(self.crops["false"]) + len(self.crops["missed"])
+
+    def shown(self) -> list[Crop]:
+        """The crops of the sheet, in the order of their numbers."""
+        return [crop for error, most in KEPT.items() for crop in self.crops[error][:most]]
+
+
+def errors_of(
+    pictures: Sequence[GoldPicture], answers: Mapping[str, Mapping[str, Any]], first: int = 0
+) -> list[ClassErrors]:
+    """Return the classes with enough errors to learn from, those with the most first.
+
+    Args:
+        pictures: Pictures with gold.
+        answers: What a run left of each, by its number as text.
+        first: The number of the first picture.
+    """
+    by_class: dict[str, ClassErrors] = {}
+    for number, picture in enumerate(pictures, first):
+        answered = boxes_by_text(answers.get(str(number), {"expressions": []}))
+        for phrase in picture.phrases:
+            errors = by_class.setdefault(phrase.label, ClassErrors(phrase.label))
+            errors.phrases[phrase.text] = None
+            boxes = answered.get(phrase.text, [])
+            matched = match_boxes(boxes, phrase.boxes)
+            right = {place for place, _ in matched.values()}
+            for place, bbox in enumerate(boxes):
+                if place in right:
+                    errors.crops["right"].append(Crop(picture.path, bbox, "right"))
+                else:
+                    shows = _what_is_at(bbox, picture, phrase.label)
+                    errors.crops["false"].append(Crop(picture.path, bbox, "false", shows))
+            for place, bbox in enumerate(phrase.boxes):
+                if place not in matched:
+                    errors.crops["missed"].append(Crop(picture.path, bbox, "missed"))
+    worth = [errors for errors in by_class.values() if errors.count >= LEAST_ERRORS]
+    worth.sort(key=lambda errors: (-errors.count, errors.label))
+    return worth[:MOST_CLASSES]
+
+
+def _what_is_at(bbox: Bbox, picture: GoldPicture, label: str) -> str:
+    """Return the class of another thing that the gold has where a false box is, or ""."""
+    for phrase in picture.phrases:
+        if phrase.label != label and match_boxes([bbox], phrase.boxes):
+            return phrase.label
+    return ""
+
+
+def row_of(errors: ClassErrors, folder: str, definition: str = "") -> dict[str, Any]:
+    """Draw the sheet of a class into a folder, and return DefinitionWriter's record.
+
+    Raises ImageBroken, ImageMissing.
+    """
+    crops = errors.shown()
+    name = portable(errors.label).replace("/", "_")[:60]
+    path = os.path.join(folder, f"{name}.png")
+    draw_sheet(crops, path)
+    told = []
+    for number, crop in enumerate(crops, 1):
+        item: dict[str, Any] = {"id": number, "error": crop.error}
+        if crop.shows:
+            item["is"] = crop.shows
+        told.append(item)
+    row = {
+        "image_path": path,
+        "class": errors.label,
+        "phrases": list(errors.phrases),
+        "crops": told,
+    }
+    if definition:
+        row["definition"] = definition
+    return row
+
+
+def draw_sheet(crops: Sequence[Crop], path: str) -> None:
+    """Draw numbered crops side by side, each in a tile of its own, as a PNG."""
+    import PIL.Image
+    from PIL import ImageDraw, ImageFont
+
+    step = _TILE + _GAP
+    columns = min(_COLUMNS, len(crops))
+    rows = -(-len(crops) // columns)
+    sheet = PIL.Image.new("RGB", (_GAP + columns * step, _GAP + rows * step), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(20)
+    for place, crop in enumerate(crops):
+        row, column = divmod(place, columns)
+        left, top = _GAP + column * step, _GAP + row * step
+        picture = decode(crop.path)
+        x1, y1, x2, y2 = crop.bbox
+        margin = max(_MARGIN * max(x2 - x1, y2 - y1), 8)
+        region = (
+            max(round(x1 - margin), 0),
+            max(round(y1 - margin), 0),
+            min(round(x2 + margin), picture.width),
+            min(round(y2 + margin), picture.height),
+        )
+        if region[0] >= region[2] or region[1] >= region[3]:
+            continue
+        tile = picture.crop(region)
+        scale = _TILE / max(tile.size)
+        size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
+        sheet.paste(tile.resize(size), (left, top))
+        pen.text((left, top - 26), str(place + 1), fill="black", font=font)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    sheet.save(path)
+
+
+def scores_of(
+    label: str,
+    pictures: Sequence[GoldPicture],
+    answers: Mapping[str, Mapping[str, Any]],
+    first: int = 0,
+) -> Iterator[tuple[int, float]]:
+    """Yield the number of each picture that a class is asked about in, and its F1 there."""
+    for number, picture in enumerate(pictures, first):
+        phrases = [phrase for phrase in picture.phrases if phrase.label == label]
+        if not phrases:
+            continue
+        answered = boxes_by_text(answers.get(str(number), {"expressions": []}))
+        scores = [f1_of(answered.get(phrase.text, []), phrase.boxes) for phrase in phrases]
+        yield number, sum(scores) / len(scores)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a proposal is kept, and the paired comparison that says so."""
+
+    kept: bool
+    before: float
+    after: float
+    chance: float
+    compared: Comparison
+
+
+def judged(before: Mapping[int, float], after: Mapping[int, float]) -> Judgement:
+    """Compare a class's F1 with a proposal and without it, on pictures that it was not made of.
+
+    Args:
+        before: Number of a picture → F1 of the class without the proposal.
+        after: The same with it.
+
+    Example:
+        >>> without = {number: 0.5 for number in range(12)}
+        >>> judged(without, {number: 0.9 for number in range(12)}).kept
+        True
+        >>> judged(without, {number: 0.4 for number in range(12)}).kept
+        False
+    """
+    race = Race("before", ["after"], pictures=max(len(before), 1), rules=RULES)
+    for number, score in before.items():
+        race.tell("before", number, score)
+    for number, score in after.items():
+        race.tell("after", number, score)
+    compared = race.compare("after", "before")
+    return Judgement(
+        race.winner == "after",
+        race.mean("before") or 0.0,
+        race.mean("after") or 0.0,
+        race.chance("after"),
+        compared,
+    )

@@ -1,0 +1,444 @@
+"""Asking in each way, in rounds, with every reply kept: a second call sends nothing."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+from dataflow_grounding._util.errors import (
+    BudgetExceeded,
+    EndpointRefused,
+    NothingDone,
+    RecordError,
+    SuspectBoxes,
+)
+from dataflow_grounding._util.files import portable, within
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import dump_line, dump_text, read_object
+from dataflow_grounding.data.rows import read_records, write_text
+from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.extras.tuning.candidates import DEFAULT, Candidate
+from dataflow_grounding.extras.tuning.defining import (
+    MOST_CLASSES,
+    ClassErrors,
+    errors_of,
+    judged,
+    row_of,
+    scores_of,
+)
+from dataflow_grounding.extras.tuning.gold import GoldPicture, score_of
+from dataflow_grounding.extras.tuning.race import Race
+from dataflow_grounding.jobs.costs import paid_by_step
+from dataflow_grounding.jobs.estimating import estimate
+from dataflow_grounding.jobs.registry import load_spec
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.operators import DefinitionWriter
+from dataflow_grounding.spec import Spec
+
+PIPELINE = "image_grounding"
+"""The pipeline whose grounding is tuned."""
+_STEPS = ("step_0_expression_extraction", "step_0_class_list")
+"""Where grounding finds its phrases: those of captions, and those of `data.classes`."""
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is to be found out, and where.
+
+    Args:
+        spec_paths: The spec's files.
+        overrides: `key=value`, over the files.
+        pictures: The pictures with gold.
+        candidates: The ways to try beside the spec's own.
+        folder: Where everything is written; a second call goes on there.
+        max_requests: How many requests may be sent in all, those of earlier calls among them.
+        definitions: Whether definitions of classes are written anew, for which some of the
+            requests are set aside.
+        own: The spec's own way.
+    """
+
+    spec_paths: Sequence[str]
+    overrides: Sequence[str]
+    pictures: Sequence[GoldPicture]
+    candidates: Sequence[Candidate]
+    folder: str
+    max_requests: int = 160
+    definitions: bool = False
+    own: Candidate = field(default_factory=lambda: Candidate(DEFAULT, {}))
+
+    @cached_property
+    def ways(self) -> dict[str, Candidate]:
+        """All ways by name, the spec's own first."""
+        return {way.name: way for way in (self.own, *self.candidates)}
+
+    def spec_of(self, way: Candidate) -> Spec:
+        """Return the spec of a way, which asks about the gold's phrases.
+
+        Raises SpecError where it has a key or value that specs don't have.
+        """
+        rows = within(self.folder, "pictures.jsonl")
+        overrides = [
+            *self.overrides,
+            *way.overrides(PIPELINE),
+            f"results_dir={within(self.folder, _folder_of(way))}",
+            f"{PIPELINE}.data.input_jsonl={rows}",
+            f"{PIPELINE}.data.columns={{}}",
+            f"{PIPELINE}.data.proposals=''",
+            f"{PIPELINE}.workflow.steps=['1']",
+            f"{PIPELINE}.workflow.fuse=false",
+            f"{PIPELINE}.workflow.negatives=0",
+        ]
+        return load_spec(self.spec_paths, overrides)
+
+    def lay_out(self) -> None:
+        """Write what is asked where each way's grounding step reads it."""
+        lines = [picture.row(number) for number, picture in enumerate(self.pictures)]
+        text = "".join(map(dump_line, lines))
+        paths = [within(self.folder, "pictures.jsonl")]
+        for way in self.ways.values():
+            for step in _STEPS:
+                paths.append(within(self.folder, f"{_folder_of(way)}/{step}/annotations.jsonl"))
+        for path in paths:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_text(path, text)
+
+    def run_of(self, way: Candidate, pictures: int, max_requests: int | None = None) -> SpecRun:
+        """Return the run of a way over the first pictures, which sends no more than that.
+
+        `max_requests` counts what earlier calls have sent for this way, too.
+        """
+        return SpecRun(self.spec_of(way), pilot=pictures, progress=False, max_requests=max_requests)
+
+    def sent(self, way: Candidate) -> int:
+        """Return how many requests a way has been answered, by all calls."""
+        return sum(int(step["requests"]) for step in self.paid(way))
+
+    def sent_in_all(self) -> int:
+        """Return how many requests all ways have been answered, by all calls."""
+        return sum(self.sent(way) for way in self.ways.values())
+
+    def paid(self, way: Candidate) -> list[dict[str, Any]]:
+        """Return what a way's replies cost, by step."""
+        folder = within(self.folder, _folder_of(way))
+        run = self.run_of(way, 1)
+        return paid_by_step(folder, run.options.prices)
+
+    def plan(self) -> dict[str, Any]:
+        """Return what the race is to take from each way, as it was estimated at the first call.
+
+        `costs` are requests a picture, `refused` the ways that the endpoint didn't take, with why.
+        The same plan makes the same race, whatever is stored by now.
+        """
+        path = within(self.folder, _PLAN)
+        known = self._digest()
+        stored = read_object(path) if os.path.exists(path) else {}
+        if stored.get("of") == known and isinstance(stored.get("costs"), dict):
+            return stored
+        costs: dict[str, float] = {}
+        usd: dict[str, float | None] = {}
+        for name, way in self.ways.items():
+            figures = estimate(self.run_of(way, len(self.pictures)))
+            requests = figures["requests"] + figures["stored"]
+            costs[name] = max(requests / len(self.pictures), 0.01)
+            usd[name] = None
+            if figures["cost_usd"] is not None and figures["requests"]:
+                usd[name] = figures["cost_usd"] / figures["requests"]
+        plan = {"of": known, "costs": costs, "usd_a_request": usd, "refused": {}}
+        self.keep(plan)
+        return plan
+
+    def keep(self, plan: Mapping[str, Any]) -> None:
+        """Write the plan, which the next call goes by."""
+        write_text(within(self.folder, _PLAN), dump_text(plan, 1) + "\n")
+
+    def _digest(self) -> str:
+        """Return what tells this plan from others: pictures, gold, ways, and the model."""
+        digest = sha256()
+        for number, picture in enumerate(self.pictures):
+            digest.update(dump_line(picture.row(number)).encode())
+        for way in self.ways.values():
+            digest.update(dump_text({way.name: dict(way.keys)}).encode())
+        digest.update(self.run_of(self.own, 1).serving.model.encode())
+        return digest.hexdigest()
+
+
+def _folder_of(way: Candidate) -> str:
+    """Return the folder of a way, within that of all; the same keys have the same one."""
+    digest = sha256(dump_text(dict(way.keys)).encode()).hexdigest()[:8]
+    name = portable(way.name).replace("/", "_").replace(" ", "_").replace("=", "_")
+    return f"tries/{name[:40]}-{digest}"
+
+
+def most_usd(plan: Mapping[str, Any], max_requests: int) -> float | None:
+    """Return the most that so many requests may cost; None where a way has no known price."""
+    prices = list(plan["usd_a_request"].values())
+    return None if None in prices else max(prices) * max_requests
+
+
+def raced(tuning: Tuning) -> Race:
+    """Ask in rounds until the race is over, and return it.
+
+    Raises what a run of the spec's own way does; replies that came are kept, and the next call
+    goes on.
+    """
+    plan = tuning.plan()
+    set_aside = 0
+    if tuning.definitions:
+        held_out = len(tuning.pictures) - len(tuning.pictures) // 2
+        set_aside = math.ceil(plan["costs"][tuning.own.name] * held_out) + MOST_CLASSES
+    race = Race(
+        tuning.own.name,
+        [way.name for way in tuning.candidates],
+        pictures=len(tuning.pictures),
+        max_requests=max(tuning.max_requests - set_aside, 0),
+        costs=plan["costs"],
+    )
+    while race.round:
+        pictures = race.round.pictures
+        say(f"pictures {pictures[0] + 1} to {pictures[-1] + 1}: {', '.join(race.round.ways)}")
+        try:
+            _ask_round(tuning, race, plan)
+        except BudgetExceeded:
+            race.end("the budget of requests was spent")
+            break
+        race.judge()
+    return race
+
+
+def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
+    """Ask all ways about the round's pictures; a way that the endpoint doesn't take leaves.
+
+    Raises BudgetExceeded where more requests were needed than estimated.
+    """
+    assert race.round is not None
+    pictures = race.round.pictures
+    scores: dict[str, dict[int, float]] = {}
+    for name in race.round.ways:
+        if name in plan["refused"]:  # by an earlier call, in this round
+            race.drop(name, plan["refused"][name])
+            continue
+        way = tuning.ways[name]
+        left = max(race.max_requests - tuning.sent_in_all(), 0)
+        run = tuning.run_of(way, pictures[-1] + 1, left)
+        try:
+            run.execute()
+        except NothingDone:
+            pass  # none of its replies could be used: each is worth nothing
+        except (EndpointRefused, SuspectBoxes) as stopped:
+            if name == tuning.own.name:
+                raise
+            why = blotted_message(str(stopped)).splitlines()[0]
+            plan["refused"][name] = why
+            tuning.keep(plan)
+            race.drop(name, why)
+            continue
+        answers = _answers_of(run)
+        scores[name] = {
+            number: score_of(tuning.pictures[number], answers.get(str(number)))
+            for number in pictures
+        }
+    for name, of_way in scores.items():
+        for number, score in of_way.items():
+            race.tell(name, number, score)
+
+
+def _answers_of(run: SpecRun) -> dict[str, dict[str, Any]]:
+    """Return the records that a run left, by the picture's number."""
+    path = run.steps[-1].storage.output_path
+    if not os.path.exists(path):
+        return {}
+    return {str(record["image_id"]): record for record in read_records(path)}
+
+
+def defined(tuning: Tuning, race: Race) -> dict[str, Any]:
+    """Have definitions written from errors on half of the pictures, and judge them on the others.
+
+    Returns:
+        Under `classes` each class with the definition that was proposed, whether it is `kept`, and
+        the comparison that says so; `keys`, the spec keys of those kept; `requests` and `cost_usd`
+        of what was asked besides the race; `ended`, why it ended early, or null.
+    """
+    told: dict[str, Any] = {"classes": {}, "keys": {}, "ended": None}
+    winner = tuning.ways[race.winner]
+    half = len(tuning.pictures) // 2
+    shown, held_out = tuning.pictures[:half], tuning.pictures[half:]
+    trial = replace(tuning, pictures=held_out, candidates=[], own=winner)
+    trial = replace(trial, folder=within(tuning.folder, "definitions"))
+    trial.lay_out()
+    try:
+        run = tuning.run_of(winner, len(tuning.pictures), _left(tuning, trial))
+        run.execute()
+        before = _answers_of(run)
+        written = _proposals(tuning, trial, errors_of(shown, before), run)
+        if written:
+            way = Candidate("definitions", {**winner.keys, **_keys_of(run.spec, written)})
+            trial = replace(trial, own=way)
+            trial.lay_out()
+            second = trial.run_of(way, len(held_out), _left(tuning, trial))
+            second.execute()
+            after = _answers_of(second)
+            told["classes"] = _judged_classes(written, held_out, half, before, after)
+    except BudgetExceeded:
+        told["ended"] = "the budget of requests was spent"
+    except NothingDone:
+        told["ended"] = "no reply could be used"
+    kept = {
+        label: (proposal["phrases"], proposal["definition"])
+        for label, proposal in told["classes"].items()
+        if proposal["kept"]
+    }
+    told["keys"] = _keys_of(tuning.spec_of(winner), kept) if kept else {}
+    steps = [*_paid_in(trial), *(trial.paid(trial.own) if told["classes"] else [])]
+    costs = [step["cost_usd"] for step in steps]
+    told["requests"] = sum(step["requests"] for step in steps)
+    told["cost_usd"] = None if None in costs else round(sum(costs), 6)
+    return told
+
+
+Proposals: TypeAlias = dict[str, tuple[list[str], str]]
+"""Class → its phrases, and what counts as it."""
+
+
+def _left(tuning: Tuning, trial: Tuning) -> int:
+    """Return how many requests may still be sent."""
+    sent = tuning.sent_in_all()
+    sent += sum(int(step["requests"]) for step in _paid_in(trial))
+    if trial.own is not tuning.ways.get(trial.own.name):
+        sent += trial.sent(trial.own)
+    return max(tuning.max_requests - sent, 0)
+
+
+def _paid_in(trial: Tuning) -> list[dict[str, Any]]:
+    """Return what definitions cost to be written."""
+    return paid_by_step(trial.folder, trial.run_of(trial.own, 1).options.prices)
+
+
+def _proposals(
+    tuning: Tuning, trial: Tuning, classes: Sequence[ClassErrors], run: SpecRun
+) -> Proposals:
+    """Have the model define the classes that it got wrong; those that it can't are left out.
+
+    Raises BudgetExceeded.
+    """
+    if not classes:
+        return {}
+    stated = run.job.definitions()
+    rows = []
+    for errors in classes:
+        former = next((stated[phrase] for phrase in errors.phrases if phrase in stated), "")
+        rows.append(row_of(errors, within(trial.folder, "sheets"), former))
+    options = RunOptions(
+        progress=False,
+        replies=within(trial.folder, ".ckpt/replies.jsonl"),
+        max_requests=_left(tuning, trial),
+    )
+    os.makedirs(within(trial.folder, ".ckpt"), exist_ok=True)
+    token = current_options.set(options)
+    try:
+        written = DefinitionWriter(run.serving)(rows)
+    except RecordError:  # none of the replies could be used
+        return {}
+    finally:
+        current_options.reset(token)
+    proposals: Proposals = {}
+    for record in written:
+        definition = record.get("definition")
+        if isinstance(definition, str):
+            # a reference would be filled in where the spec is read
+            safe = definition.replace("${", "$ {")
+            proposals[record["class"]] = (record["phrases"], safe)
+    return proposals
+
+
+def _keys_of(spec: Spec, proposals: Proposals) -> dict[str, Any]:
+    """Return the spec keys that state definitions: of the class, or of each of its phrases."""
+    data = spec.block.data.model_dump()
+    classes = data.get("classes")
+    of_classes: dict[str, Any] = {}
+    of_phrases: dict[str, str] = {}
+    for label, (phrases, definition) in proposals.items():
+        if isinstance(classes, dict) and isinstance(classes.get(label), dict):
+            of_classes[label] = {"definition": definition}
+        else:
+            of_phrases.update(dict.fromkeys(phrases, definition))
+    keys: dict[str, Any] = {}
+    if of_classes:
+        keys["data.classes"] = of_classes
+    if of_phrases:
+        keys["data.glossary"] = of_phrases
+    return keys
+
+
+def _judged_classes(
+    written: Proposals,
+    held_out: Sequence[GoldPicture],
+    first: int,
+    before: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return each class with its proposal, and whether it holds on the held-out pictures."""
+    told = {}
+    for label, (phrases, definition) in written.items():
+        was = {n - first: score for n, score in scores_of(label, held_out, before, first)}
+        now = dict(scores_of(label, held_out, after))
+        judgement = judged(was, now)
+        told[label] = {
+            "phrases": phrases,
+            "definition": definition,
+            "kept": judgement.kept,
+            "pictures": judgement.compared.pictures,
+            "before": round(judgement.before, 4),
+            "after": round(judgement.after, 4),
+            "interval": [round(end, 4) for end in judgement.compared.interval],
+            "chance": round(judgement.chance, 4),
+        }
+    return told
+
+
+def document_of(
+    tuning: Tuning, race: Race, definitions: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what `tuning.json` holds: each way's figures, what it took, and which is the best."""
+    ways = {}
+    for name, way in tuning.ways.items():
+        beside = race.compare(name, race.default)
+        steps = tuning.paid(way)
+        costs = [step["cost_usd"] for step in steps]
+        is_default = name == race.default
+        compared = not is_default and beside.pictures > 0
+        mean = race.mean(name)
+        ways[name] = {
+            "set": dict(way.keys),
+            "pictures": len(race.scores[name]),
+            "score": None if mean is None else round(mean, 4),
+            "gain": round(beside.gain, 4) if compared else None,
+            "interval": [round(end, 4) for end in beside.interval] if compared else None,
+            "chance": round(race.chance(name), 4) if compared else None,
+            "left": race.left.get(name),
+            "requests": sum(step["requests"] for step in steps),
+            "cost_usd": None if None in costs else round(sum(costs), 6),
+        }
+    spent = [*ways.values(), *([definitions] if definitions else [])]
+    all_costs = [part["cost_usd"] for part in spent]
+    run = tuning.run_of(tuning.own, 1)
+    return {
+        "tuning": 1,
+        "version": __version__,
+        "model": run.serving.model,
+        "pictures": len(tuning.pictures),
+        "phrases": sum(len(picture.phrases) for picture in tuning.pictures),
+        "max_requests": tuning.max_requests,
+        "requests": sum(part["requests"] for part in spent),
+        "cost_usd": None if None in all_costs else round(sum(all_costs), 6),
+        "ended": race.ended,
+        "chosen": race.winner,
+        "keys": {**tuning.ways[race.winner].keys, **(definitions or {}).get("keys", {})},
+        "ways": ways,
+        "definitions": definitions,
+    }
