@@ -228,3 +228,21 @@ def test_too_few_pictures_and_no_gold_are_told_in_a_line(here: Path, gold: Gold)
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
     return (json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_shipped_ways_that_the_model_is_not_asked_in_are_passed_over(here: Path) -> None:
+    model = AskingModel({"": 0.6})
+    with LoopbackServer(model, key=KEY, keep_bodies=True) as server:
+        spec = spec_at(here, server)
+        done = command(["tune", spec, "--gold", "gold.jsonl", "--estimate", "--json"])
+        assert done.code == 0, done
+        assert server.received == 0
+    ways = done.summary["ways"]
+    assert {"JSON in words", "lines", "a list for each phrase"} < set(ways)
+    assert "no thinking" not in ways
+    assert "not tried: no thinking (how" in done.err
+    (here / "ways.yaml").write_text("- {name: mine, set: {vlm.asking: no_thinking}}")
+    with LoopbackServer(model, key=KEY) as server:
+        done = tune(spec_at(here, server))
+    assert done.code == 2
+    assert done.err.startswith("Error: ways.yaml, mine: how ")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from dataflow_grounding._util.terminal import answers_alone, counted, in_columns
 from dataflow_grounding.cli.arguments import overrides_argument
 from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.data.rows import write_text
+
+if TYPE_CHECKING:
+    from dataflow_grounding.extras.tuning.trying import Tuning
 
 _LEAST_REQUESTS = 16
 
@@ -94,6 +97,7 @@ def of_tune(
     tuning = _tuning(spec, overrides, gold, folder, candidates, max_requests, pictures)
     tuning = replace(tuning, definitions=definitions)
     tuning.lay_out()
+    tuning = _suited(tuning, candidates)
     plan = tuning.plan()
     bound = {
         "pictures": len(tuning.pictures),
@@ -168,9 +172,29 @@ def _tuning(
             tuning.spec_of(way)
         except SpecError as error:
             where = candidates or "the shipped ways"
-            first = str(error).splitlines()[0]
-            raise SpecError(f"{where}, {way.name}: {first}") from None
+            raise SpecError(f"{where}, {way.name}: {_first_line(error)}") from None
     return tuning
+
+
+def _suited(tuning: "Tuning", candidates: str | None) -> "Tuning":
+    """Return what is tried without the shipped ways that the model can't be asked in.
+
+    Raises SpecError where such a way is of the user's own file.
+    """
+    suited = []
+    for way in tuning.candidates:
+        try:
+            tuning.run_of(way, 1)
+            suited.append(way)
+        except SpecError as error:
+            if candidates:
+                raise SpecError(f"{candidates}, {way.name}: {_first_line(error)}") from None
+            say(f"not tried: {way.name} ({_first_line(error)})")
+    return replace(tuning, candidates=suited)
+
+
+def _first_line(error: SpecError) -> str:
+    return str(error).splitlines()[0]
 
 
 def _reviewed_in(results_dir: str) -> str:
