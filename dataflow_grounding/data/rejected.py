@@ -50,19 +50,33 @@ def is_missed(expression: Mapping[str, Any]) -> bool:
     return is_absent and _is_rejected(expression)
 
 
-def twins_rejected(expressions: Sequence[Any]) -> list[Any]:
-    """Return a record's expressions, where boxes equal to a rejected one are rejected with it.
+_Thing: TypeAlias = tuple[str, tuple[float, ...]]
+"""What is equal of two boxes of one thing: the phrase without case, and the numbers."""
 
-    Several rows of a caption may hold a phrase twice, with one box; a person who rejects it once
-    means both. Phrases are compared without case. What a person judged for itself stays.
-    """
-    verdicts: dict[_Thing, dict[str, Any]] = {}
+Rejections: TypeAlias = dict[_Thing, dict[str, Any]]
+"""The verdict on each box that a person rejected."""
+
+
+def rejections_in(expressions: Sequence[Any]) -> Rejections:
+    """Return the boxes of a record's expressions that a person rejected."""
+    verdicts: Rejections = {}
     for expression in filter(_has_boxes, expressions):
         for box in expression.get("instances") or ():
             verdict_of = box if "verified" in box else expression
             if verdict_of.get("verified") is False and _reviewer(expression, box):
                 reviewer = _reviewer(expression, box)
                 verdicts[_thing(expression, box)] = {"verified": False, "reviewed_by": reviewer}
+    return verdicts
+
+
+def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
+    """Return a record's expressions, where boxes equal to a rejected one are rejected with it.
+
+    Several rows of a caption may hold a phrase twice, with one box; a person who rejects it once
+    means both. Phrases are compared without case. What a person judged for itself stays. `others`
+    are the rejections in further rows of the picture.
+    """
+    verdicts = {**(others or {}), **rejections_in(expressions)}
     if not verdicts:
         return list(expressions)
     judged = []
@@ -76,10 +90,6 @@ def twins_rejected(expressions: Sequence[Any]) -> list[Any]:
             expression = {**expression, "instances": boxes}
         judged.append(expression)
     return judged
-
-
-_Thing: TypeAlias = tuple[str, tuple[float, ...]]
-"""What is equal of two boxes of one thing: the phrase without case, and the numbers."""
 
 
 def _thing(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _Thing:

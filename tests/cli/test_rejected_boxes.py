@@ -153,6 +153,29 @@ def test_a_thing_that_a_reviewer_says_is_there_becomes_no_background(
     assert len([*(tmp_path / "vl").rglob("*.png")]) == 4
 
 
+@pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_is_rejected_in_one_row_is_so_in_the_pictures_others(
+    tmp_path: Path, format: str, first: int
+) -> None:
+    pictures(tmp_path, "a")
+    rejected = {"text": "a cat", "status": "grounded", "instances": [box(WRONG, False)]}
+    rejected |= {"verified": False, "reviewed_by": "ann"}
+    again = {"text": "A cat", "status": "grounded", "instances": [{"bbox": WRONG}, {"bbox": RIGHT}]}
+    rows = [
+        {"image_path": "a.png", "width": 100, "height": 100, "expressions": [expression]}
+        for expression in ([rejected, again], [again, rejected])[first]
+    ]
+    source = tmp_path / "r.jsonl"
+    source.write_text("".join(map(dump_line, rows)))
+    how = ("--format", format, "--image-root", tmp_path)
+    done("export", source, *how, "-o", tmp_path / "out")
+    done("import", tmp_path / "out", "--format", format, "-o", tmp_path / "back")
+    [row] = [json.loads(line) for line in (tmp_path / "back/annotations.jsonl").open()]
+    [left] = [b["bbox"] for e in row["expressions"] for b in e["instances"]]
+    assert left == pytest.approx(RIGHT, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("twin", "is_left"),
     [

@@ -368,6 +368,16 @@ def test_what_one_row_of_a_picture_leaves_open_holds_for_the_picture(
     assert exported.written["records"] == 1
 
 
+@pytest.mark.parametrize("option", ["--verified-only", "--reviewed-only"])
+def test_the_twin_of_a_verified_box_leaves_no_picture_out(option: str, tmp_path: Path) -> None:
+    rows = [record("a.jpg", (64, 48), [{**CAT, **BY_ANN}, {**CAT, "text": "A  cat"}])]
+    run = results(tmp_path / "run", rows)
+    done = command("export", run, "-o", tmp_path / "out", "--format", "coco", option)
+    assert done.code == 0, done.err
+    [annotation] = json.loads((tmp_path / "out/annotations.json").read_text())["annotations"]
+    assert annotation["bbox"] == [1, 2, 8, 7]
+
+
 @pytest.mark.parametrize("format", ["yolo", "coco", "kitti"])
 def test_what_nobody_looked_at_is_no_background(format: str, tmp_path: Path) -> None:
     rows = [

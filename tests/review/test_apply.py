@@ -173,6 +173,33 @@ def test_what_a_reviewer_added_takes_the_place_of_no_other(tmp_path: Path) -> No
     assert what_stands(folder) == [("a dog", "A", None), ("a dog", "B", True)]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("Dog", "dog"), ("necktie", "necktie"), ("a tie", "necktie"), ("zebra", None)],
+)
+@pytest.mark.parametrize("is_new", [False, True])
+def test_other_words_are_of_another_class(
+    tmp_path: Path, words: str, expected: str | None, is_new: bool
+) -> None:
+    folder = write(
+        tmp_path,
+        phrase("cat", "A", **{"class": "cat"}),
+        phrase("dog", **{"class": "dog"}),
+        phrase("a tie", **{"class": "necktie"}),
+    )
+    after = {**judged("A"), "text": words, "char_span": None}
+    if is_new:
+        after["instances"] = [{"bbox": BOXES["B"], "from": None}]
+        decided(folder, "", {}, "add", changes=[{"fresh": True, "version": "", "after": after}])
+    else:
+        assert not decided(folder, "a#0", after, "phrase")["error"]
+    rows = applied(folder)
+    changed = rows[-1] if is_new else rows[0]
+    assert changed["text"] == words
+    assert changed.get("class") == expected
+    assert [row["class"] for row in rows[1:3]] == ["dog", "necktie"]
+
+
 def test_a_box_that_is_moved_keeps_what_is_not_of_its_numbers(tmp_path: Path) -> None:
     own = {"track_id": 7, "label": "pet", "bbox_id": "b7"}
     folder = write(

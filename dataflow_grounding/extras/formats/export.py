@@ -22,7 +22,14 @@ from dataflow_grounding.data.records import (
     is_score,
     read_annotations,
 )
-from dataflow_grounding.data.rejected import MISSED, is_missed, not_rejected, twins_rejected
+from dataflow_grounding.data.rejected import (
+    MISSED,
+    Rejections,
+    is_missed,
+    not_rejected,
+    rejections_in,
+    twins_rejected,
+)
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.extras.formats.base import (
     EXACT,
@@ -346,6 +353,8 @@ class _SampleMaker:
         # by picture, why a detector would learn as background what may be a thing; counted when its
         # first row comes
         self._false_backgrounds: dict[str, str] = {}
+        # by picture, for detectors: what a person rejected in any of its rows
+        self._rejections: dict[str, Rejections] = {}
         self._repeated_boxes = 0
         self._wrong_spans = 0
         self._doubtful_records = 0
@@ -360,9 +369,9 @@ class _SampleMaker:
         `left_out` and passed over. For detectors `records` are read twice: what one row of a
         picture leaves open holds for all of its rows.
         """
-        if self._format.detects and not self._select.partly_verified:
+        if self._format.detects:
             records = records if iter(records) is not records else list(records)
-            self._false_backgrounds = self._find_false_backgrounds(records)
+            self._look_over(records)
             counts = Counter(self._false_backgrounds.values())
             self._partly_verified = counts[_UNVERIFIED]
             self._missing_boxes = counts[_MISSED_BOX]
@@ -449,15 +458,15 @@ class _SampleMaker:
                 phrases.append(phrase)
         return phrases
 
-    def _find_false_backgrounds(self, records: Rows) -> dict[str, str]:
-        """Return the pictures of which a detector would learn as background what may be a thing.
+    def _look_over(self, records: Rows) -> None:
+        """Note what a row says of its picture that holds for the picture's other rows, too.
 
-        Detectors learn as background whatever has no box. Why is one of the words above. What is
-        wrong with a record is told when it is written.
+        That is what a person rejected, and why a detector would learn as background what may be a
+        thing, as it learns whatever has no box. What is wrong with a record is told when it is
+        written.
         """
         # one that counts for itself alone
         reader = _SampleMaker(self._format, self._pictures, self._select, Exported(""))
-        reasons: dict[str, str] = {}
         for record in records:
             try:
                 caption = str(record.get("cleaned_caption") or record.get("caption") or "")
@@ -465,10 +474,12 @@ class _SampleMaker:
                 name = self._pictures.name_of(record)
             except RecordError:
                 continue
+            rejections = rejections_in(expressions)
+            if rejections:
+                self._rejections.setdefault(name, {}).update(rejections)
             why = self._why_false_background(record, expressions)
-            if why:
-                reasons.setdefault(name, why)
-        return reasons
+            if why and not self._select.partly_verified:
+                self._false_backgrounds.setdefault(name, why)
 
     def _why_false_background(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -486,16 +497,17 @@ class _SampleMaker:
         """Whether boxes are left out that nobody found wrong, as nobody found them right."""
         if not self._select.verified_only and not self._select.reviewed_only:
             return False
+        not_wrong: set[tuple[str, tuple[float, ...]]] = set()
+        wanted: set[tuple[str, tuple[float, ...]]] = set()
         for expression in expressions:
-            not_wrong = not_rejected(expression) or []
-            wanted = not_wrong
+            thing = class_key(str(expression["text"]))  # equal boxes of one phrase are one
+            boxes = not_rejected(expression) or []
+            not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
             if self._select.verified_only:
-                wanted = verified_boxes(expression, not_wrong) or []
-            if self._select.reviewed_only and not reviewer_of(record, expression):
-                wanted = []
-            if len(wanted) < len(not_wrong):
-                return True
-        return False
+                boxes = verified_boxes(expression, boxes) or []
+            if not self._select.reviewed_only or reviewer_of(record, expression):
+                wanted.update((thing, tuple(box["bbox"])) for box in boxes)
+        return wanted < not_wrong
 
     def _is_empty(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -543,7 +555,12 @@ class _SampleMaker:
                     box["score"] = None
                     self._exported.lost["scores that aren't numbers from 0 to 1"] += 1
         self._set_spans(expressions, caption)
-        return expressions if self._select.keep_rejected else twins_rejected(expressions)
+        if self._select.keep_rejected:
+            return expressions
+        others = None
+        if self._rejections:
+            others = self._rejections.get(self._pictures.name_of(record))
+        return twins_rejected(expressions, others)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
         """Set `char_span` of expressions in place, to where the phrase is found in the caption.

@@ -490,6 +490,7 @@ def reviewed_expression(
         after.update(_text_and_spans(record, id, given))
     if after.get("text") != old.get("text"):
         _drop_stale_columns(after, old)
+        _set_class_of_text(after, others)
     _check_verdict(id, given)
     items = given.get("instances")
     status = given.get("status")
@@ -517,6 +518,20 @@ def _drop_stale_columns(after: Expression, old: Expression) -> None:
     for name in _TEXT_COLUMNS:
         if name in after and after[name] == old.get(name):
             del after[name]
+
+
+def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
+    """Set the class of an expression with other words, as the record's others of these words say.
+
+    Where none does, it has none: that of its old words would be a wrong label.
+    """
+    words = class_key(after["text"])
+    after.pop("class", None)
+    for other in others.values():
+        name = other.get("class")
+        if isinstance(name, str) and words in (class_key(str(other.get("text"))), class_key(name)):
+            after["class"] = name
+            return
 
 
 def _box_before(

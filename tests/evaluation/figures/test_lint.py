@@ -280,6 +280,24 @@ def test_a_box_that_stands_twice_is_mended_whatever_its_area(tmp_path: Path) -> 
     assert [row["expressions"][0]["instances"] for row in rows] == [[own[1]] for own in given]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_equal_boxes_the_one_that_a_person_judged_stays(tmp_path: Path, turned: bool) -> None:
+    box = {"bbox": [1, 2, 30, 40], "score": 0.9}
+    right = {**box, "score": 0.1, "verified": True, "reviewed_by": "ann"}
+    wrong = {**right, "verified": False}
+    cases = [([box, wrong], wrong), ([box, right], right), ([wrong, right], right)]
+    rows = []
+    for boxes, _ in cases:
+        given = boxes[::-1] if turned else boxes
+        rows.append(changed(lambda _, one, given=given: one.update(instances=given)))
+    data = lines(tmp_path / "a.jsonl", *rows)
+    out = tmp_path / "b.jsonl"
+    assert lint(data, "--no-pictures", "--select", "DG104", "--fix", "-o", out).code == 0
+    fixed = map(json.loads, out.read_text(encoding="utf-8").splitlines())
+    kept = [row["expressions"][0]["instances"] for row in fixed]
+    assert kept == [[stays] for _, stays in cases]
+
+
 def test_a_file_with_a_line_that_can_not_be_read_is_not_fixed(tmp_path: Path) -> None:
     data = lines(tmp_path / "a.jsonl", good(), '{"image_path": "b.jpg", "score": NaN}')
     done = lint(data, "--no-pictures", "--fix", "-o", tmp_path / "b.jsonl")

@@ -396,11 +396,35 @@ def _in_expression(
         mends["DG201"] = partial(change, **columns)
         mends["DG202"] = mends["DG201"]
     if wrong["DG104"] and all(is_score(instance["score"]) for instance in boxes):
-        mends["DG104"] = partial(change, instances=without_duplicates(boxes, 1.0))
+        mends["DG104"] = partial(change, instances=_each_once(expression))
     where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where, mends.get(rule))
+
+
+def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return an expression's boxes, of equal ones the one that says most.
+
+    What a person found right goes before what one found wrong, that before what nobody judged, and
+    of these the best score comes first.
+    """
+
+    def weight(box: Mapping[str, Any]) -> tuple[int, float]:
+        score = box.get("score")
+        rank = -1.0 if score is None else float(score)
+        verdict = box.get("verified", expression.get("verified"))
+        is_judged = box.get("reviewed_by") or expression.get("reviewed_by")
+        if not is_judged or not isinstance(verdict, bool):
+            return 0, rank
+        return (2 if verdict else 1), rank
+
+    best: dict[tuple[float, ...], dict[str, Any]] = {}
+    for box in expression["instances"]:
+        corners = tuple(box["bbox"])
+        if corners not in best or weight(box) > weight(best[corners]):
+            best[corners] = box
+    return list(best.values())
 
 
 def _change(expressions: list[Any], index: int, **columns: Any) -> None:
