@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks.bench_set import draw
 from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
+from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
 from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 
@@ -243,3 +244,33 @@ def test_each_row_is_what_its_replies_come_to(path: Path) -> None:
     for name in ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc", "il_mcc"):
         value = f"{ways['plain']['figures']['all'][name]['value']:.3f}"
         assert f" {value.replace('0.', '.', 1)} (" in line, name
+
+
+# --- forms
+
+
+@pytest.mark.slow
+def test_forms_are_ways_whose_figures_are_made_again(here: Path) -> None:
+    model = Heeding(BenchModel(Planted()))
+    with LoopbackServer(model, key=KEY) as server:
+        ways = "plain,json,lines,json_lists"
+        done = bench(server, "--ways", ways, "--pictures", "2", "--json")
+        assert done.code == 0, done
+    figures = {way: row["figures"]["all"] for way, row in done.summary["ways"].items()}
+    assert set(figures) == set(ways.split(","))
+    assert len({json.dumps(value) for value in figures.values()}) == 1  # the model is the same
+    again = command(["bench", "--rescore", "bench_results/bench.json"])
+    assert again.code == 0, again
+
+
+def test_a_form_in_the_spec_is_told_to_be_a_way(here: Path) -> None:
+    (here / "spec.yaml").write_text("""
+results_dir: results
+autolabel_type: image_grounding
+image_grounding:
+  vlm: {backend: openai, asking: lines, openai: {base_url: "http://127.0.0.1:9/v1", model_name: m}}
+  data: {input_jsonl: a.jsonl}
+""")
+    done = command(["bench", "-e", "spec.yaml"])
+    assert done.code == 2
+    assert "name the form in --ways" in done.err

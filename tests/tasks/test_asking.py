@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.places.workplace import Workplace, command
+from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding import GeminiServing, OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding.extras.testing import (
@@ -25,43 +26,6 @@ FORMS = ["auto", "json", "lines", "lists", "json_lists", "bbox_2d", "box_2d", "b
 ROW = {"image_path": "square.png", "expressions": ["the red square", "a dog"]}
 URL = "http://127.0.0.1:9/v1"
 BOX = [375, 333, 625, 667]
-
-
-class Heeding:
-    """Answers of another, put only in the form that a request's words ask for.
-
-    It has none of the library's own tables: it looks at the prompt as a model does.
-    """
-
-    reads = EchoAnswers.reads
-
-    def __init__(self) -> None:
-        self.usual = EchoAnswers("xyxy_1000")
-        self.formats: list[Any] = []
-
-    def __call__(self, request: ReceivedRequest) -> Any:
-        reply = self.usual(request)
-        if request.task != "phrase_grounding":
-            return reply
-        self.formats.append(request.settings.get("response_format"))
-        labels = {phrase["id"]: phrase["text"] for phrase in request.input["phrases"]}
-        objects = reply["objects"]
-        [usual_key] = {name for name in objects[0] if name not in ("id", "label", "score")}
-        if "without JSON" in request.text:
-            lines = [f"{item['id']}. {labels[item['id']]}: {item[usual_key]}" for item in objects]
-            return "\n".join(lines)
-        _, _, after = request.text.partition('under the key "')
-        key = after.partition('"')[0]
-        if "[[n, n, n, n]]" in request.text:
-            boxes: dict[int, list[Any]] = {number: [] for number in labels}
-            for item in objects:
-                boxes[item["id"]].append(item[usual_key])
-            listed = [{"id": n, "label": labels[n], key: boxes[n]} for n in labels]
-            return json.dumps({"objects": listed})
-        renamed = []
-        for item in objects:
-            renamed.append({key if n == usual_key else n: value for n, value in item.items()})
-        return json.dumps({"objects": renamed})
 
 
 @pytest.fixture(autouse=True)

@@ -58,6 +58,12 @@ class Bench:
 
         Raises SpecError for an endpoint that can answer none.
         """
+        if self.vlm.asking != "auto":
+            # a bench.json says of each way how it asked, so that its figures can be made again
+            raise SpecError(
+                "bench asks in a form as a way of its own: leave out vlm.asking, and"
+                " name the form in --ways"
+            )
         gold = self.gold()
         is_any = False
         for way in self.ways:

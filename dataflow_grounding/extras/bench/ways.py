@@ -85,6 +85,45 @@ class FastCheck(Plain):
         self.operators = [PhraseGrounder(serving), BoxChecker(serving)]
 
 
+class InJson(Plain):
+    """The same JSON, which the prompt's words ask for alone."""
+
+    about = "no schema: JSON by the prompt's words alone"
+    form: ClassVar[str] = "json"
+
+    def __init__(self, storage: FileStorage, serving: Serving) -> None:
+        self.storage = storage
+        self.operators = [PhraseGrounder(serving).with_words(asking=self.form)]
+
+
+class InLines(InJson):
+    """A line of text for each box."""
+
+    about = "a line of text for each box"
+    form = "lines"
+
+
+class InLists(InJson):
+    """One object for each phrase, with all of its boxes."""
+
+    about = "JSON by words, with one list of boxes for each phrase"
+    form = "json_lists"
+
+
+class WithoutThinking(InJson):
+    """As plain, by a model that is told not to think first."""
+
+    about = "the model is told not to think first"
+    form = "no_thinking"
+
+
+class InJsonWithoutThinking(InJson):
+    """No schema and no thinking."""
+
+    about = "JSON by words, and no thinking"
+    form = "json_no_thinking"
+
+
 class Spans(Pipeline):
     """The referring expressions of each caption; no boxes."""
 
@@ -110,6 +149,11 @@ WAYS: dict[str, type[Plain] | type[Spans]] = {
     "check": Check,
     "check_fast": FastCheck,
     "spans": Spans,
+    "json": InJson,
+    "lines": InLines,
+    "json_lists": InLists,
+    "no_thinking": WithoutThinking,
+    "json_no_thinking": InJsonWithoutThinking,
 }
 """What `--ways` may name."""
 USUAL = ("plain", "samples", "zoom", "check", "spans")
