@@ -1,6 +1,6 @@
 """How fast errors fall as review and `tune` take turns.
 
-    python -m benchmarks.tuning_loop [--seed 0]
+    python -m benchmarks.tuning_loop [--seeds 3]
 
 A model misses a quarter of the things unless it is told to look for every instance, and takes pink
 things for red ones and cyan ones for blue ones unless a definition keeps them out. 80 pictures with
@@ -14,7 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +126,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        told = turns(Path(folder), arguments.seed)
+    by_turn: dict[int, list[Turn]] = {mended: [] for mended in MENDED}
+    for seed in range(arguments.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            for turn in turns(Path(folder), seed):
+                by_turn[turn.mended].append(turn)
+    print(f"mean of {arguments.seeds} models of this kind")
     print(f"{'mended':>6} {'tune':>6} {'generate':>8} {'F1':>6} {'to mend a picture':>18}")
-    for turn in told:
-        print(
-            f"{turn.mended:6d} {turn.tuning:6d} {turn.generating:8d} {turn.f1:6.3f}"
-            f" {turn.to_mend:18.2f}"
+    for mended, told in by_turn.items():
+        figures = [astuple(turn)[1:] for turn in told]
+        tuning, generating, f1, to_mend = (
+            sum(column) / len(told) for column in zip(*figures, strict=True)
         )
+        print(f"{mended:6d} {tuning:6.0f} {generating:8.0f} {f1:6.3f} {to_mend:18.2f}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from benchmarks.places.workplace import Done, Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.confusing_model import ConfusingModel, Habits
 from dataflow_grounding import DefinitionWriter
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving import OpenAIServing
 
 Gold = list[dict[str, Any]]
@@ -121,6 +121,17 @@ def test_budget_holds_with_definitions(here: Path) -> None:
         done = tune(spec_at(here, server), "--max-requests", "50")
         assert done.code == 0, done
         assert server.count() <= 50
+
+
+def test_retries_of_definitions_count_for_the_budget(here: Path) -> None:
+    garbled = on(faults.says("I would rather not."), task="class_definition")
+    model = ConfusingModel(Habits(TAKEN, missed=0.8))
+    with LoopbackServer(model, faults=[garbled], keep_bodies=True) as server:
+        done = tune(spec_at(here, server), "--max-requests", "44")
+        assert done.code == 0, done
+        assert server.count() <= 44
+        assert any(request.task == "class_definition" for request in server.requests)
+    assert done.summary["keys"] == {}
 
 
 WRONG = {
