@@ -90,6 +90,7 @@ class Tuning:
             f"{PIPELINE}.data.input_jsonl={rows}",
             f"{PIPELINE}.data.columns={{}}",
             f"{PIPELINE}.data.proposals=''",
+            f"{PIPELINE}.data.split=''",
             f"{PIPELINE}.workflow.steps=['1']",
             f"{PIPELINE}.workflow.fuse=false",
             f"{PIPELINE}.workflow.negatives=0",
