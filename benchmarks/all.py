@@ -90,6 +90,8 @@ FIGURES = (
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "contradictions"),
     Measured("better_boxes", "cascade"),
+    Measured("tuning", "tuning"),
+    Measured("loop", "tuning_loop"),
     Measured("certificate", "certificate"),
     Measured("side_by_side", "side_by_side"),
     Measured("embedded", "embedded_photos"),

@@ -38,7 +38,7 @@ USUAL = "7 of 10 are good"
 WRITERS = {
     USUAL: Writer(),
     "all are good": Writer(good=1.0, harmful=0.0),
-    "3 of 10 are harmful": Writer(good=0.4, harmful=0.3),
+    "4 of 10 are good": Writer(good=0.4, harmful=0.3),
     "none is good": Writer(good=0.0, harmful=0.5),
 }
 SAME = 1e-9  # accuracies that differ by less are one

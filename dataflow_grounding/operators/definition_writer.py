@@ -15,7 +15,7 @@ ERRORS = ("false", "missed", "right")
 
 @OPERATOR_REGISTRY.register()
 class DefinitionWriter(Operator):
-    """Writes what counts as a class, from crops of its false, missed and right boxes.
+    """Writes a class's definition from crops of its errors.
 
     A record is a class: `image_path` is a sheet of numbered crops, `crops` says what each of them
     is: `{"id": 1, "error": "false", "is": "bowl"}`. `phrases` and a former `definition` may be

@@ -14,7 +14,7 @@ from benchmarks.places.workplace import Done, Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.confusing_model import ConfusingModel, Habits
 from dataflow_grounding import DefinitionWriter
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 from dataflow_grounding.serving import OpenAIServing
 
 Gold = list[dict[str, Any]]
@@ -72,7 +72,8 @@ def test_confused_classes_are_defined_and_nothing_is_sent_twice(here: Path) -> N
     tuned = yaml.safe_load((here / "tuning/tuned.yaml").read_text())["image_grounding"]
     assert tuned["data"]["glossary"]["the red box"] == "Things that are red, not pink."
     assert "Things that are red, not pink." in (here / "tuning/tuning.html").read_text()
-    with Image.open(here / "tuning/definitions/sheets/red.png") as sheet:
+    [drawn] = (here / "tuning/definitions/sheets").glob("red-*.png")
+    with Image.open(drawn) as sheet:
         assert sheet.width > 500
 
 
@@ -121,6 +122,17 @@ def test_budget_holds_with_definitions(here: Path) -> None:
         done = tune(spec_at(here, server), "--max-requests", "50")
         assert done.code == 0, done
         assert server.count() <= 50
+
+
+def test_retries_of_definitions_count_for_the_budget(here: Path) -> None:
+    garbled = on(faults.says("I would rather not."), task="class_definition")
+    model = ConfusingModel(Habits(TAKEN, missed=0.8))
+    with LoopbackServer(model, faults=[garbled], keep_bodies=True) as server:
+        done = tune(spec_at(here, server), "--max-requests", "44")
+        assert done.code == 0, done
+        assert server.count() <= 44
+        assert any(request.task == "class_definition" for request in server.requests)
+    assert done.summary["keys"] == {}
 
 
 WRONG = {

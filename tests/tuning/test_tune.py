@@ -186,6 +186,37 @@ def test_reviewed_results_are_gold_without_a_word(here: Path, gold: Gold) -> Non
     assert "not looked at" not in phrases
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data.columns": {"image": "file_name"}},
+        {"data.split": "train"},
+        {"data.classes": {"red": {"phrases": ["the red box"]}}},
+        {"workflow.fuse": True},
+        {"workflow.steps": ["0"]},
+        {"workflow.negatives": 3},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_input_of_the_spec_makes_no_difference(here: Path, settings: dict[str, Any]) -> None:
+    with served({"": 0.3, "LOUDLY": 0.9, "SOFTLY": 0.3}) as server:
+        done = tune(spec_at(here, server, **settings), "--json")
+        assert done.code == 0, done
+        assert {request.task for request in server.requests} == {"phrase_grounding"}
+    assert done.summary["chosen"] == "loudly"
+
+
+def test_shipped_ways_are_of_the_backend_that_is_asked(here: Path) -> None:
+    with served({"": 0.5}) as server:
+        arguments = ["--gold", "gold.jsonl", "--estimate", "--json"]
+        ours = command(["tune", spec_at(here, server), *arguments])
+        gemini = {"vlm.backend": "gemini", "vlm.gemini": {"api_key": KEY, "model": "gemini-flash"}}
+        theirs = command(["tune", spec_at(here, server, **gemini), *arguments])
+    assert (ours.code, theirs.code) == (0, 0), (ours, theirs)
+    assert len(ours.summary["ways"]) == len(set(ours.summary["ways"])) > 4
+    assert ours.summary["ways"] == theirs.summary["ways"]
+
+
 REFUSED = {
     "no YAML": ("a: [", "ways.yaml is not YAML"),
     "no list": ("a: 1", "write a list of ways"),

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import absolute, joined
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "candidates.yaml")
 DEFAULT = "as it is"
@@ -105,7 +106,7 @@ def _candidate(row: Any, where: str, folder: str) -> Candidate:
         raise SpecError(f"{where} ({name}): set holds something that is no plain value") from None
     prompts = keys.get("prompts.dir")
     if isinstance(prompts, str) and prompts:
-        keys = {**keys, "prompts.dir": os.path.abspath(os.path.join(folder, prompts))}
+        keys = {**keys, "prompts.dir": absolute(joined(folder, prompts))}
     return Candidate(name.strip(), keys, backend)
 
 

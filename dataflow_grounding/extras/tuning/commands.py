@@ -215,7 +215,7 @@ def _bound_in_words(bound: Mapping[str, Any], run: Any) -> str:
     usd = bound["max_usd"]
     cost = "no known price" if usd is None else f"at most {usd:.4f} USD"
     pictures = counted(bound["pictures"], "picture")
-    ways = counted(len(bound["ways"]), "way")
+    ways = f"{len(bound['ways'])} ways"
     text = (
         f"{ways} of asking {run.who}, {pictures} with gold: at most"
         f" {bound['max_requests']:,} requests, {cost}."

@@ -7,9 +7,10 @@ as a class. A proposal is kept only where a paired comparison on the held-out pi
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
-from dataflow_grounding._util.files import portable
+from dataflow_grounding._util.files import portable, within
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.extras.tuning.gold import GoldPicture, boxes_by_text, f1_of
@@ -106,7 +107,8 @@ def row_of(errors: ClassErrors, folder: str, definition: str = "") -> dict[str, 
     """
     crops = errors.shown()
     name = portable(errors.label).replace("/", "_")[:60]
-    path = os.path.join(folder, f"{name}.png")
+    digest = sha256(errors.label.encode(errors="replace")).hexdigest()[:8]  # two may be one name
+    path = within(folder, f"{name}-{digest}.png")
     draw_sheet(crops, path)
     told = []
     for number, crop in enumerate(crops, 1):

@@ -46,7 +46,12 @@ def verdict_of(document: Mapping[str, Any]) -> str:
         what = "The spec's own way stays: no other was shown to be better"
     else:
         what = f"{chosen}: {100 * way['gain']:+.1f} points of F1 against the spec's own way"
-    return f"{what}. The race ended as {document['ended']}."
+    told = f"{what}. The race ended as {document['ended']}."
+    classes = (document["definitions"] or {}).get("classes", {})
+    kept = [label for label, proposal in classes.items() if proposal["kept"]]
+    if kept:
+        told += f" Definitions are kept of {', '.join(kept)}."
+    return told
 
 
 def page_of(document: Mapping[str, Any]) -> str:
@@ -111,7 +116,9 @@ def _definitions_section(document: Mapping[str, Any]) -> str:
     heading = f"<h2>Definitions</h2><p>{_safe(note)}</p>"
     if not lines:
         return f"<section>{heading}<p>No class had enough errors to learn from.</p></section>"
-    head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in lines[0])
+    label, words, *others = [_safe(text) for text in lines[0]]
+    head = f'<th scope="col">{label}</th><th scope="col" class="text">{words}</th>'
+    head += "".join(f'<th scope="col">{text}</th>' for text in others)
     rows = []
     for name, text, *cells in lines[1:]:
         figures = "".join(f"<td>{_safe(cell)}</td>" for cell in cells)

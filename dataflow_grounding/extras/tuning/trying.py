@@ -31,7 +31,7 @@ from dataflow_grounding.extras.tuning.defining import (
     row_of,
     scores_of,
 )
-from dataflow_grounding.extras.tuning.gold import GoldPicture, score_of
+from dataflow_grounding.extras.tuning.gold import LEAST, GoldPicture, score_of
 from dataflow_grounding.extras.tuning.race import Race
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
@@ -90,6 +90,7 @@ class Tuning:
             f"{PIPELINE}.data.input_jsonl={rows}",
             f"{PIPELINE}.data.columns={{}}",
             f"{PIPELINE}.data.proposals=''",
+            f"{PIPELINE}.data.split=''",
             f"{PIPELINE}.workflow.steps=['1']",
             f"{PIPELINE}.workflow.fuse=false",
             f"{PIPELINE}.workflow.negatives=0",
@@ -266,13 +267,16 @@ def defined(tuning: Tuning, race: Race) -> dict[str, Any]:
     """
     told: dict[str, Any] = {"classes": {}, "keys": {}, "ended": None}
     winner = tuning.ways[race.winner]
-    half = len(tuning.pictures) // 2
-    shown, held_out = tuning.pictures[:half], tuning.pictures[half:]
+    count = _affordable(tuning, race)
+    half = count // 2
+    shown, held_out = tuning.pictures[:half], tuning.pictures[half:count]
     trial = replace(tuning, pictures=held_out, candidates=[], own=winner)
     trial = replace(trial, folder=within(tuning.folder, "definitions"))
     trial.lay_out()
     try:
-        run = tuning.run_of(winner, len(tuning.pictures), _left(tuning, trial))
+        if count < LEAST:
+            raise BudgetExceeded("too few requests are left")
+        run = tuning.run_of(winner, count, _left(tuning, trial))
         run.execute()
         before = _answers_of(run)
         written = _proposals(tuning, trial, errors_of(shown, before), run)
@@ -299,6 +303,18 @@ def defined(tuning: Tuning, race: Race) -> dict[str, Any]:
     told["requests"] = sum(step["requests"] for step in steps)
     told["cost_usd"] = None if None in costs else round(sum(costs), 6)
     return told
+
+
+def _affordable(tuning: Tuning, race: Race) -> int:
+    """Return on how many pictures definitions can be written and judged with what the race left.
+
+    The winner is asked about those that it hasn't seen, and about half of all once more. It goes
+    by the plan, so that it comes to the same whatever is stored by now.
+    """
+    cost = tuning.plan()["costs"][race.winner]
+    seen = len(race.scores[race.winner])
+    spare = tuning.max_requests - race.requests - MOST_CLASSES
+    return min(len(tuning.pictures), int((spare + seen * cost) / (1.5 * cost) + 1e-9))
 
 
 Proposals: TypeAlias = dict[str, tuple[list[str], str]]
