@@ -368,6 +368,36 @@ def test_what_one_row_of_a_picture_leaves_open_holds_for_the_picture(
     assert exported.written["records"] == 1
 
 
+@pytest.mark.parametrize("format", ["cvat", "coco", "yolo"])
+def test_a_class_called_object_comes_in_again(format: str, tmp_path: Path) -> None:
+    rows = [record("a.jpg", (64, 48), [{**CAT, "text": "object", "class": "object"}, DOG])]
+    run = results(tmp_path / "run", rows)
+    assert command("export", run, "-o", tmp_path / "out", "--format", format).code == 0
+    done = command("import", tmp_path / "out", "--format", format, "-o", tmp_path / "back")
+    assert done.code == 0, done.err
+    [row] = lines(tmp_path / "back/annotations.jsonl")
+    assert {e["text"]: e["instances"][0]["bbox"] for e in row["expressions"]} == {
+        "object": pytest.approx([1, 2, 9, 9], abs=0.01),
+        ("dog" if format == "yolo" else "a dog"): pytest.approx([3, 4, 20, 20], abs=0.01),
+    }
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cat", "cat"), ("object", None)])
+def test_the_only_category_is_a_class(name: str, expected: str | None, tmp_path: Path) -> None:
+    draw(tmp_path, [record("a.jpg", (64, 48), [])])
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
+        "categories": [{"id": 7, "name": name}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 8, 9]}],
+    }
+    (tmp_path / "gold.json").write_text(json.dumps(coco))
+    done = command("import", tmp_path / "gold.json", "--format", "coco", "-o", tmp_path / "back")
+    assert done.code == 0, done.err
+    [row] = lines(tmp_path / "back/annotations.jsonl")
+    assert [e.get("class") for e in row["expressions"]] == [expected]
+    assert (tmp_path / "back/classes.txt").exists() is (expected is not None)
+
+
 @pytest.mark.parametrize("option", ["--verified-only", "--reviewed-only"])
 def test_the_twin_of_a_verified_box_leaves_no_picture_out(option: str, tmp_path: Path) -> None:
     rows = [record("a.jpg", (64, 48), [{**CAT, **BY_ANN}, {**CAT, "text": "A  cat"}])]

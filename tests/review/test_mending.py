@@ -144,6 +144,31 @@ def test_what_is_rejected_to_mend_or_mine_is_found_again(
     assert shown(ann, "mend") == []
 
 
+def test_what_was_drawn_in_place_of_a_box_and_rejected_is_to_mend(
+    results: Path, serve: Any
+) -> None:
+    server = serve(results)
+
+    def decide(*boxes: tuple[list[int], int | None, bool]) -> None:
+        row = server.ask("record/0")["expressions"][0]
+        instances = [{"bbox": box, "from": n, "verified": right} for box, n, right in boxes]
+        after = {"status": "grounded", "instances": instances}
+        change = {"id": row["id"], "version": row["version"], "after": after}
+        assert not server.decide(change)["error"]
+
+    def shown(show: str) -> list[tuple[str, int | None]]:
+        return named(server.ask(f"next?mode=single&most=9&show={show}"))
+
+    decide(([10, 20, 30, 40], 0, True))
+    assert shown("rejected") == shown("mend") == []
+    decide(([10, 20, 30, 40], 0, False))
+    assert shown("rejected") == shown("mend") == [("A red mug", 0)]
+    decide(([10, 20, 30, 40], 0, False), ([50, 20, 70, 40], None, True))
+    assert shown("mend") == []
+    decide(([10, 20, 30, 40], 0, False), ([50, 20, 70, 40], 1, False))
+    assert shown("mend") == [("A red mug", 0)], "what was added is wrong, too"
+
+
 def test_a_phrase_without_a_box_that_was_missed_is_to_mend(results: Path, serve: Any) -> None:
     server = serve(results)
     judge(server, 0, 2)

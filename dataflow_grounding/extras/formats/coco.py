@@ -117,14 +117,14 @@ class CocoFile:
     def category_names(self) -> list[str]:
         """Return the names of categories in the order of their ids, if these are numbers.
 
-        Empty where there is no more than one name: then it tells nothing apart.
+        Empty where the only one is the word that an export without classes has for everything.
         """
         ids = list(self._category_names)
         if all(own_id.isdecimal() for own_id in ids):
             ids.sort(key=int)
         names = [self._category_names[own_id] for own_id in ids]
         names = [name for name in dict.fromkeys(names) if name.strip()]
-        return names if len(names) > 1 else []
+        return [] if names == [ONE] else names
 
     def left_out(self) -> Counter[str]:
         """Return how many annotations are CROWDS, and how many STRAYS, of an image not listed."""

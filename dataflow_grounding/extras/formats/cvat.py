@@ -185,7 +185,7 @@ def _expression(
 ) -> dict[str, Any]:
     """Return the expression of a phrase with these attributes and boxes. Raises BrokenRow."""
     span = [int(facts[key]) for key in ("start", "end") if key in facts]
-    if text in (_BOX, _NO_BOX):
+    if "phrase" not in facts and text in (_BOX, _NO_BOX):
         raise BrokenRow(f"what is labelled {text!r} has no phrase")
     status = facts.get("status")
     if status is not None and status not in _BOXLESS_STATUSES:

@@ -523,22 +523,29 @@ class Queue:
         return is_wanted and not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
-        """Return whether a reviewer found an item wrong, and it is there still, as it was."""
+        """Return whether a reviewer found an item wrong, or what was drawn in its place."""
         outcome = self._outcome_of(item)
-        reviewed = _as_left(item, outcome) if outcome else None
-        return reviewed is not None and reviewer_verdict(reviewed) is False
+        if outcome is None or outcome.after is None:
+            return False
+        if item.box is None:
+            return reviewer_verdict(outcome.after) is False
+        index = outcome.index_after(item.box)
+        return index is not None and reviewer_verdict(outcome.after["instances"][index]) is False
 
     def _is_to_mend(self, item: Item) -> bool:
         """Return whether an item is rejected and a person has yet to draw the right box.
 
-        A box has yet to be drawn while the phrase has more rejected boxes than added ones.
+        A box has yet to be drawn while the phrase has more rejected boxes than added ones that
+        nobody rejected.
         """
         outcome = self._outcome_of(item)
         if outcome is None or outcome.after is None or not self._is_rejected(item):
             return False
         boxes = outcome.after["instances"]
+        added = outcome.added_boxes()
+        good = sum(reviewer_verdict(box) is not False for box in added)
         rejected = sum(reviewer_verdict(box) is False for box in boxes)
-        return item.box is None or rejected > len(outcome.added_boxes())
+        return item.box is None or rejected - (len(added) - good) > good
 
     def _outcome_of(self, item: Item) -> Outcome | None:
         """Return how reviewers left an item's phrase; None where none did.
