@@ -59,7 +59,7 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
         title=_safe(f"Certificate of {os.path.basename(os.path.abspath(results))}"),
         model=_safe(run.get("model") or "a model that run.json doesn't name"),
         when=_safe(certificate.get("when", "")),
-        verdict=_verdict(certificate["target"]),
+        verdict=_verdict(certificate["target"], certificate["boxes"]),
         sentence=_safe(certificate["sentence"]),
         sections="\n".join(sections),
         results=_safe(results),
@@ -79,14 +79,21 @@ def _safe(value: Any) -> str:
     return page_text(blotted_message(str(value)))
 
 
-def _verdict(target: Mapping[str, Any] | None) -> str:
+def verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
+    """Return in words whether the target is met by the figure of the boxes, and why."""
+    _, high = widened_bounds(boxes)
+    verdict = "accepted" if target["accepted"] else "not accepted"
+    most = f"{100 * target['max_error']:g}%"
+    return f"{verdict}: up to {high:.1f}% of boxes may be wrong, {most} are allowed"
+
+
+def _verdict(target: Mapping[str, Any] | None, boxes: Mapping[str, Any]) -> str:
     """Return whether the target is met, as a line of the page; empty without one."""
     if not target:
         return ""
-    most = f"at most {100 * target['max_error']:g}% of boxes wrong"
-    if target["accepted"]:
-        return f'<p class="verdict good">Accepted: {_safe(most)}</p>'
-    return f'<p class="verdict bad">Not accepted: {_safe(most)}</p>'
+    look = "good" if target["accepted"] else "bad"
+    text = verdict_of(target, boxes)
+    return f'<p class="verdict {look}">{_safe(text[0].upper() + text[1:])}</p>'
 
 
 def _row(name: str, figure: Mapping[str, Any], of: int | None) -> list[str]:

@@ -16,7 +16,11 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_text, path_of, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.extras.review._certificate_page import certificate_page, widened_bounds
+from dataflow_grounding.extras.review._certificate_page import (
+    certificate_page,
+    verdict_of,
+    widened_bounds,
+)
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
 from dataflow_grounding.extras.review._record_view import path_of_picture
 from dataflow_grounding.extras.review._sampling import (
@@ -359,8 +363,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     if gold:
         text += "; reviewers wrong on " + _in_percent(gold, f" of {gold['looked_at']} gold items")
     if target:
-        verdict = "accepted" if target["accepted"] else "not accepted"
-        text += f"; {verdict}: at most {100 * target['max_error']:g}%"
+        text += f"; {verdict_of(target, boxes)}"
     return text
 
 
