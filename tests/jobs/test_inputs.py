@@ -289,6 +289,16 @@ def test_a_column_in_the_way_keeps_its_values(place: Workplace) -> None:
     assert (record["caption"], record["original_caption"]) == (TEXTS[0], "short")
 
 
+def test_one_picture_is_an_input_of_one(place: Workplace) -> None:
+    with LoopbackServer() as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        done = place.run(**{"data.input_jsonl": "pictures/red.jpg", "data.classes": ["cup"]})
+    assert done.code == 0, done
+    [record] = place.annotations()
+    assert record["image_path"].endswith("red.jpg")
+    assert [e["text"] for e in record["expressions"]] == ["cup"]
+
+
 @pytest.mark.parametrize("pattern", ["pictures", "pictures/**/*.jpg"])
 def test_pictures_alone_are_captioned_first(place: Workplace, pattern: str) -> None:
     # whose pictures are not taken for the user's

@@ -51,6 +51,9 @@ def find_input(path: str, split: str, results_dir: str) -> Input | None:
         return _of_folder(path, split, results_dir)
     if glob.has_magic(path) and not path_kind:
         return _of_glob(path, results_dir)
+    if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
+        folder, name = os.path.split(path)
+        return _of_pictures(path, folder or ".", [name], "", "")
     if path_kind == "file":
         return _special_file(path, (os.path.dirname(path) or ".", "."))
     return None
