@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import in_columns
-from dataflow_grounding.boxes.geometry import area, box_of
+from dataflow_grounding.boxes.geometry import Bbox, area, box_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_negative
 
@@ -86,6 +86,7 @@ class ClassTable:
     def add(self, picture: str, expressions: Sequence[Any]) -> None:
         """Count the expressions of a row of a picture; such as are no objects state no class."""
         digest = 0
+        counted: set[tuple[int, tuple[float, ...]]] = set()  # equal boxes of a class are one
         for expression in expressions:
             if isinstance(expression, Mapping) and is_negative(expression):
                 continue  # it was made up, and states no class
@@ -98,10 +99,12 @@ class ClassTable:
                 digest = _digest_of(picture)
             counts = self._counts_of(name)
             state = 0
-            for side in _sides(expression):
-                counts.boxes += 1
-                counts.sides += side
+            for bbox in _boxes_in(expression):
                 state = _BOXED
+                if (counts.number, bbox) not in counted:
+                    counted.add((counts.number, bbox))
+                    counts.boxes += 1
+                    counts.sides += float(area(bbox) ** 0.5)
             self._see(digest, counts, state or _state_of(expression))
 
     def add_table(self, part: "ClassTable") -> None:
@@ -167,14 +170,14 @@ def _state_of(expression: Mapping[str, Any]) -> int:
     return _UNDECIDED if status in ("ambiguous", "unsupported") else 0
 
 
-def _sides(expression: Mapping[str, Any]) -> Iterator[float]:
-    """√area of each box of an expression."""
+def _boxes_in(expression: Mapping[str, Any]) -> Iterator[Bbox]:
+    """Each box of an expression; what is none is left out."""
     instances = expression.get("instances")
     if not isinstance(instances, list):
         return
     for instance in instances:
         if isinstance(instance, dict) and is_box(instance.get("bbox")):
-            yield float(area(box_of(instance["bbox"])) ** 0.5)
+            yield box_of(instance["bbox"])
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:

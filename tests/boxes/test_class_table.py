@@ -52,6 +52,16 @@ def test_every_picture_that_was_asked_about_counts_in_one_column(tmp_path: Path)
     assert (row["pictures"], row["none"], row["undecided"]) == (1, 1, 2)
 
 
+def test_a_box_of_several_phrases_of_a_class_counts_once(tmp_path: Path) -> None:
+    box, other = [0, 0, 10, 10], [20, 0, 40, 20]
+    row = [expression("cup", box), {**expression("cup", box, other), "text": "a mug"}]
+    [counts] = classes_of(tmp_path, [("a.png", row), ("b.png", [expression("cup", box)])])
+    assert (counts["boxes"], counts["pictures"]) == (3, 2)
+    # two classes may have one box
+    both = [expression("cup", box), expression("dish", box)]
+    assert [row["boxes"] for row in classes_of(tmp_path, [("a.png", both)])] == [1, 1]
+
+
 @pytest.mark.parametrize(("without", "is_shown"), [(0, True), (4, True), (5, False)])
 def test_the_table_is_there_where_most_state_their_class(
     tmp_path: Path, without: int, is_shown: bool

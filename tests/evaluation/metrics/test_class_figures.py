@@ -157,6 +157,16 @@ def test_a_class_that_is_open_in_an_image_is_not_judged_there() -> None:
     assert not any("not judged" in note for note in figures["notes"])
 
 
+def test_a_box_of_several_phrases_of_a_class_counts_once() -> None:
+    gold = [of_classes(1, cat=[LEFT, RIGHT])]
+    predicted = [of_classes(1, cat=[(LEFT, 0.4), (RIGHT, 0.8)])]
+    kitten = {**predicted[0]["expressions"][0], "text": "a kitten"}
+    kitten["instances"] = [{**box, "score": 0.9} for box in kitten["instances"][:1]]
+    predicted[0]["expressions"].append(kitten)
+    cat = evaluate(predicted, gold).to_json()["classes"]["cat"]
+    assert (cat["boxes"], cat["precision"], cat["recall"], cat["ap"]) == (2, 1, 1, 1)
+
+
 def test_classes_by_hand() -> None:
     gold = [of_classes(1, cat=[LEFT, RIGHT]), of_classes(2, dog=[LEFT])]
     predicted = [

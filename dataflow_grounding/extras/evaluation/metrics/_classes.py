@@ -114,8 +114,11 @@ class ClassFigures:
             if boxes.is_open:
                 counts.add(self._image, 0, 0, 0)
                 continue
-            gold = {"instances": boxes.gold, "status": "grounded" if boxes.gold else "none"}
-            found = {"instances": boxes.found}
+            gold = {
+                "instances": _each_once(boxes.gold),
+                "status": "grounded" if boxes.gold else "none",
+            }
+            found = {"instances": _each_once(boxes.found)}
             columns, _ = phrase_columns(gold, found, self._rules)
             counts.add(self._image, columns["precision"], columns["boxes"], columns["gold_boxes"])
             counts.precision.add(gold, found, self._image)
@@ -162,6 +165,20 @@ class ClassFigures:
             figures["intervals"] = intervals
             rows[counts.name] = figures
         return rows
+
+
+def _each_once(boxes: Sequence[Row]) -> list[Row]:
+    """Return boxes, of equal ones that with the highest score.
+
+    Several phrases of a class may have the same box; a detector's export writes it once.
+    """
+    best: dict[tuple[float, ...], Row] = {}
+    for box in boxes:
+        corners = tuple(box["bbox"])
+        score = box.get("score") or 0.0
+        if corners not in best or score > (best[corners].get("score") or 0.0):
+            best[corners] = box
+    return list(best.values())
 
 
 def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:
