@@ -154,8 +154,11 @@ def test_workers_that_are_done_end_with_a_driver_that_never_hears_of_it(
         until(lambda: server.count(200) >= 2, driver)
         workers = workers_of(driver)
         driver.send_signal(signal.SIGSTOP)
-        until(lambda: server.count(200) == 12)
-        time.sleep(2.0)  # its last report goes unanswered for one
+        # a worker that had no rows yet gets none any more: so many answers may not come
+        answers = -1
+        while answers < server.count(200):
+            answers = server.count(200)
+            time.sleep(2.0)  # the last report goes unanswered for one
         driver.kill()
         ended(driver)
         until(lambda: not any(map(lives, workers)))
