@@ -493,8 +493,12 @@ def test_filters_stand_in_the_address_and_hold_after_a_reload(folder: Path, show
     assert page.locator("article h2").all_inner_texts() == ["b"]
     assert page.get_by_label("Head noun").input_value() == "cat"
     assert page.locator("#show-none").is_checked()
-    page.get_by_role("link", name="Show all").click()
+    page.get_by_role("link", name="Clear filters").click()
     page.locator("article").nth(2).wait_for()
+    page.get_by_role("link", name="Grid").click()
+    page.wait_for_url("**#view=grid")
+    page.locator("[role=status]", has_text="Images 1 to").wait_for()
+    assert page.get_by_role("link", name="Clear filters").count() == 0
 
 
 def test_without_scripts_the_page_says_what_it_is_and_counts(folder: Path, browser: Any) -> None:

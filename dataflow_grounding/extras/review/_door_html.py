@@ -201,7 +201,9 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>')
     if len(rows) > _MOST_ROWS:
         lines.append(f'<tr><th scope="row">… ({len(rows):,})</th></tr>')
-    table = f'<table aria-label="{page_text(title)}"><tr>{heads}</tr>{"".join(lines)}</table>'
+    label = page_text(title)
+    body = f"<tr>{heads}</tr>{''.join(lines)}"
+    table = f'<table class="classes" aria-label="{label}">{body}</table>'
     return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{table}</figure>\n'
 
 

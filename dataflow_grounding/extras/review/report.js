@@ -43,6 +43,7 @@ const reportPage = (() => {
   const asked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   const addressOf = (state) =>
     `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
+  const isFiltered = (state) => Object.entries(state).some(([name, value]) => value && name !== "view" && name !== "page");
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
   // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
@@ -212,7 +213,7 @@ const reportPage = (() => {
     part(".note").replaceChildren(`${phrases ? "Boxes" : "Images"} ` +
       `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
-      Object.keys(state).length ? node("a", { href: "#" }, "Show all") : "");
+      isFiltered(state) ? node("a", { href: addressOf({ view: state.view }) }, "Clear filters") : "");
     const ways = [["Pictures", ""], ["Grid", "grid"], ["Phrases side by side", "phrases"]];
     part(".views").replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
