@@ -1,6 +1,7 @@
-"""Pictures given in memory, as files while the process runs.
+"""Pictures that are given in memory, kept as files while the process runs (`as_path`).
 
-They are bytes of image files, PIL images or NumPy arrays.
+They are bytes of image files, PIL images or NumPy arrays. A file is named after a digest of its
+content, so that equal pictures are one file.
 """
 
 import atexit
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 _EXACT = ("1", "L", "LA", "RGB", "RGBA", "I;16")  # modes whose pixels a PNG holds as they are
-_folders: dict[int, str] = {}  # by process: a fork has its parent's variables
+# The folder of the files, by process id: a forked process has its parent's variables.
+_folders: dict[int, str] = {}
 
 
 def is_picture(value: Any) -> bool:
-    """Whether a value can be a picture, other than by its path as a text."""
+    """Whether a value can be a picture; a path that is a text doesn't count, as any text might."""
     loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
     return (
         loaded
@@ -35,11 +37,17 @@ def is_picture(value: Any) -> bool:
 
 
 def as_path(given: Any, name: str) -> str:
-    """The path of a picture: the one given, or that of a file with the picture.
+    """Return the path of a picture, which is written to a file if it is given in memory.
 
-    That is called by a digest of its content. Errors call the picture `name`.
+    Args:
+        given: A path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what the
+            library `datasets` stores for a picture.
+        name: What errors call the picture, such as its column.
 
-    Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy, StorageFailed.
+    Raises:
+        BrokenRow: It is no picture.
+        ImageBroken: It can't be read.
+        MachineBusy, StorageFailed: The machine is at fault.
     """
     if _is_stored(given):
         given = given.get("bytes") or given.get("path")
@@ -57,7 +65,7 @@ def as_path(given: Any, name: str) -> str:
             picture = _from_pillow(given, name)
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
-        picture.info = {}  # what a picture holds besides its pixels
+        picture.info = {}  # metadata, which shouldn't be in the file
         return _kept(
             f"{digest.hexdigest()[:32]}.png",
             lambda path: picture.save(path, "PNG", compress_level=1),
@@ -71,20 +79,23 @@ def as_path(given: Any, name: str) -> str:
 
 
 def id_of(path: str) -> str:
-    """What the picture's ids are made of: its path, or the digest of one from memory."""
+    """Return what a picture's ids are made of: its path, or the file's name for one from memory."""
     return os.path.basename(path) if os.path.dirname(path) in _folders.values() else path
 
 
 def _is_stored(value: Any) -> bool:
-    """Whether it is what the library `datasets` stores for a picture."""
+    """Whether a value is what the library `datasets` stores for a picture: `{bytes, path}`."""
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    """Whether it is an object of a class of a module, which is not imported for that."""
-    # a module that another thread is importing may lack it yet
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(value, kind)
+    """Whether a value is an object of the class `name` of a module.
+
+    The module isn't imported for that: without it there are no such objects.
+    """
+    # A module that another thread is importing may lack the class yet.
+    class_ = getattr(sys.modules.get(module), name, None)
+    return isinstance(class_, type) and isinstance(value, class_)
 
 
 def _from_array(array: Any, name: str) -> "PillowImage":
@@ -137,10 +148,10 @@ def _from_pillow(given: Any, name: str) -> "PillowImage":
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:
-    """The file of that name in this process's folder, written if it is not there yet."""
+    """Return the path of a file in this process's folder; `write` makes it if it isn't there."""
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
-        # each thread writes its own, and the last to be through puts the same bytes in place
+        # Each thread writes a file of its own. The last to finish puts the same bytes in place.
         part = Path(f"{path}.{threading.get_ident()}")
         write(part)
         os.replace(part, path)
@@ -148,7 +159,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    """This process's folder, made when it is first asked for."""
+    """Return this process's folder, which is made at the first call, and removed at exit."""
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")
@@ -158,5 +169,6 @@ def _folder() -> str:
 
 
 def _remove(folder: str, process: int) -> None:
+    """Remove a folder, but not in a forked process, which inherits its parent's exit handlers."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
