@@ -310,8 +310,10 @@ def _ratio(
 
     Boxes of one phrase are alike and say little more than one of them does: their mean counts.
     """
-    means = []
+    total = 0.0
     for indices in of_phrases:
-        ratios = [likelihoods[index] - as_asked[index] for index in indices]
-        means.append(sum(ratios) / len(ratios))
-    return sum(means)
+        ratio = 0.0
+        for index in indices:
+            ratio += likelihoods[index] - as_asked[index]
+        total += ratio / len(indices)
+    return total
