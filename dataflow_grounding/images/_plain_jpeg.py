@@ -18,8 +18,8 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what decoders r
 _QUANTIZATION = 0xDB
 _OTHERS = (0xC4, 0xDD, 0xFE)  # tables of codes, restart interval, a comment
 _SCAN = 0xDA
-# What programs write of their own: JFIF, and APP3 to APP12. APP1 may hold EXIF and XMP, APP2 further
-# pictures, APP13 a program's own resources, and APP14 other colours.
+# What programs write of their own: JFIF, and APP3 to APP12. APP1 may hold EXIF and XMP, APP2
+# further pictures, APP13 a program's own resources, and APP14 other colours.
 _JFIF = 0xE0
 _APPLICATIONS = range(0xE3, 0xED)
 _LEAST_JFIF = 14  # bytes behind its length: name, version, density, size of a thumbnail
@@ -58,27 +58,28 @@ def plain_header(data: bytes) -> PlainHeader | None:
         if len(head) < 4 or head[0] != 0xFF:
             return None
         marker = head[1]
-        length = head[2] << 8 | head[3]
-        if length < 2 or offset + 2 + length > len(data):
+        end = offset + 2 + (head[2] << 8 | head[3])
+        if end < offset + 4 or end > len(data):
             return None
         if marker == _SCAN:
             return None if size is None else PlainHeader(*size, offset)
-        if marker in _FRAMES:
-            if size is not None:
-                return None
-            size = _size_in(data[offset + 4 : offset + 2 + length])
+        if marker in _FRAMES and size is None:
+            size = _size_in(data[offset + 4 : end])
             if size is None:
                 return None
-        elif marker == _QUANTIZATION:
-            if not _are_tables(data[offset + 4 : offset + 2 + length]):
-                return None
-        elif marker == _JFIF:
-            if length - 2 < _LEAST_JFIF:
-                return None
-        elif marker not in _OTHERS and marker not in _APPLICATIONS:
+        elif not _is_harmless(marker, data[offset + 4 : end]):
             return None
-        offset += 2 + length
+        offset = end
     return None
+
+
+def _is_harmless(marker: int, segment: bytes) -> bool:
+    """Return whether a segment, whole and of a kind known here, leaves alone what is shown."""
+    if marker == _QUANTIZATION:
+        return _are_tables(segment)
+    if marker == _JFIF:
+        return len(segment) >= _LEAST_JFIF
+    return marker in _OTHERS or marker in _APPLICATIONS
 
 
 def _size_in(frame: bytes) -> tuple[int, int] | None:

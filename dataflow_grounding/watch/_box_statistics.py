@@ -192,10 +192,13 @@ class BoxStatistics:
             self._things.setdefault(thing, ThingStatistics()).add(box)
             self._expected.pop(thing, None)
 
-    def log_likelihood(self, box: BoxShape, expected: Figures) -> float:
+    def log_likelihood(
+        self, box: tuple[float, float, float, float, float, int], expected: Figures
+    ) -> float:
         """The logarithm of a box's density over its four figures, but for a constant.
 
-        A slip may have any box, so that one strange box never says more than a few others.
+        A slip may have any box, so that one strange box never says more than a few others. `box` is
+        a BoxShape, or a tuple of the same figures.
         """
         x, y, size, shape, beyond, turned = box
         usual = expected.log_density(x, y, size, shape) + LOG_USUAL

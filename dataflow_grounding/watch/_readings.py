@@ -116,6 +116,16 @@ class Reading:
 
     def of(self, box: SeenBox, sent: Sent) -> Meaning:
         """What a box means in a picture."""
+        corners, shape, log_scale = self.figures_of(box, sent)
+        return Meaning(corners, BoxShape(*shape), log_scale)
+
+    def figures_of(
+        self, box: SeenBox, sent: Sent
+    ) -> tuple[Bbox, tuple[float, float, float, float, float, int], float]:
+        """The same as plain tuples, in the order of Meaning and BoxShape.
+
+        Each box of each reply is read in some six formats, so that the objects would be costly.
+        """
         width, height, part_across, part_down, log_area, log_part, log_aspect = self._view(sent)
         numbers, order, _ = box
         order = order or self.format.order
@@ -137,7 +147,7 @@ class Reading:
         beyond = 0.0
         if left < 0 or top < 0 or right > 1 or bottom > 1:
             beyond = max(-left, -top, right - 1, bottom - 1)
-        shape = BoxShape(
+        shape = (
             (left + right) / 2 / part_across,
             (top + bottom) / 2 / part_down,
             size - log_part,
@@ -145,7 +155,7 @@ class Reading:
             beyond,
             turned,
         )
-        return Meaning((left, top, right, bottom), shape, -2 * log_area - 2 * size)
+        return (left, top, right, bottom), shape, -2 * log_area - 2 * size
 
     def may_hold(self, largest: float, sent: Sent) -> bool:
         """Whether the largest of all numbers is within the format's range, or nearly."""
