@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import SpecError
@@ -345,7 +346,7 @@ class BoxFormat:
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
-        across, down = self._axes(original, sent)
+        across, down = _axes(self.frame, original, sent or original)
         x1, y1, x2, y2 = to_xyxy(numbers, self.order)
         return (
             self._to_pixels_on(across, x1),
@@ -369,7 +370,7 @@ class BoxFormat:
         """
         if self.scale == "grid_32":
             return list(fractions_to_cells(bbox, original))
-        across, down = self._axes(original, sent)
+        across, down = _axes(self.frame, original, sent or original)
         x1, y1, x2, y2 = bbox
         left = self._from_pixels_on(across, x1)
         top = self._from_pixels_on(down, y1)
@@ -385,14 +386,6 @@ class BoxFormat:
         if decimals == 0:
             return [int(round(number, 0)) for number in numbers]
         return [round(number, decimals) for number in numbers]
-
-    def _axes(self, original: Size, sent: Size | None) -> tuple["_Axis", "_Axis"]:
-        """Return how x, and how y, of the frame and of the original image belong together."""
-        canvas = frame_of(self.frame, sent or original)
-        return (
-            _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
-            _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
-        )
 
     def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
         """Return where an edge lies in pixels of the original, from its number in this format."""
@@ -441,3 +434,13 @@ class _Axis(NamedTuple):
     start: float
     image_side: float
     original: int
+
+
+@lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size
+def _axes(frame: str, original: Size, sent: Size) -> tuple[_Axis, _Axis]:
+    """The axes x and y of a frame, for a picture sent in the size `sent`."""
+    canvas = frame_of(frame, sent)
+    return (
+        _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
+        _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
+    )

@@ -57,6 +57,8 @@ def iou(a: Bbox, b: Bbox) -> float:
 
 def ordered(bbox: Bbox) -> Bbox:
     """Return the box with its corners sorted, so that x1 <= x2 and y1 <= y2."""
+    if bbox[0] <= bbox[2] and bbox[1] <= bbox[3]:
+        return bbox
     return (
         min(bbox[0], bbox[2]),
         min(bbox[1], bbox[3]),
@@ -72,6 +74,8 @@ def clamp(bbox: Bbox, size: Size) -> Bbox:
     """
     x1, y1, x2, y2 = bbox
     width, height = size
+    if 0 <= x1 <= width and 0 <= y1 <= height and 0 <= x2 <= width and 0 <= y2 <= height:
+        return x1, y1, x2, y2
     return (
         min(max(x1, 0.0), width),
         min(max(y1, 0.0), height),
@@ -129,7 +133,7 @@ def without_duplicates(
         >>> without_duplicates(nearly, 0.9)
         [{'bbox': [0, 0, 100, 99], 'score': 0.8}]
     """
-    if merge_iou is None:
+    if merge_iou is None or len(instances) < 2:
         return list(instances)
     boxes = [box_of(instance["bbox"]) for instance in instances]
     scores = [_score_of(instance) for instance in instances]

@@ -129,8 +129,7 @@ class Evidence:
         ratios: dict[str, float] = {}
         for name, reading in self._others.items():
             if boxes and reading.may_hold(largest, sent):
-                read_so = [reading.of(box, sent) for box in boxes]
-                likelihoods = self._likelihoods(read_so, expected)
+                likelihoods = self._likelihoods_in(reading, boxes, sent, expected)
                 ratios[name] = _ratio(of_phrases, likelihoods, as_asked)
         unknown = _ratio(of_phrases, anywhere, as_asked)
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
@@ -142,6 +141,16 @@ class Evidence:
         for meaning, figures in zip(meanings, expected, strict=True):
             of_box = self._statistics.log_likelihood(meaning.box, figures)
             likelihoods.append(of_box + meaning.log_scale)
+        return likelihoods
+
+    def _likelihoods_in(
+        self, reading: Reading, boxes: Sequence[SeenBox], sent: Sent, expected: Sequence[Figures]
+    ) -> list[float]:
+        """How likely each box's numbers are in another format than the one asked for."""
+        likelihoods = []
+        for box, figures in zip(boxes, expected, strict=True):
+            _, shape, log_scale = reading.figures_of(box, sent)
+            likelihoods.append(self._statistics.log_likelihood(shape, figures) + log_scale)
         return likelihoods
 
     def is_doubtful(self, reply: JudgedReply) -> bool:
@@ -310,8 +319,10 @@ def _ratio(
 
     Boxes of one phrase are alike and say little more than one of them does: their mean counts.
     """
-    means = []
+    total = 0.0
     for indices in of_phrases:
-        ratios = [likelihoods[index] - as_asked[index] for index in indices]
-        means.append(sum(ratios) / len(ratios))
-    return sum(means)
+        ratio = 0.0
+        for index in indices:
+            ratio += likelihoods[index] - as_asked[index]
+        total += ratio / len(indices)
+    return total

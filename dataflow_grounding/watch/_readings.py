@@ -10,6 +10,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.watch._box_statistics import LEAST_SIDE, BoxShape
 
+LONGEST_SIDE = 1e6  # in parts of the picture's: hostile numbers may be any
 ALIKE = {999: 1000, 1024: 1000}  # scales that a reply's numbers don't tell from another
 TRANSPOSED: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
 
@@ -71,19 +72,64 @@ class Meaning(NamedTuple):
     log_scale: float
 
 
+class View(NamedTuple):
+    """A picture as the numbers of one format see it, worked out once for all boxes in it.
+
+    Attributes:
+        width, height: The numbers that stand for the whole sides.
+        across, down: As of `Sent`.
+        log_area: The logarithm of width times height.
+        log_part: Half the logarithm of the part of the area that isn't padding.
+        log_aspect: The logarithm of width to height of what the numbers refer to, in pixels.
+    """
+
+    width: float
+    height: float
+    across: float
+    down: float
+    log_area: float
+    log_part: float
+    log_aspect: float
+
+
 class Reading:
     """One format in which a reply's numbers may be read."""
 
     def __init__(self, box_format: BoxFormat) -> None:
         self.format = box_format
         self.name = box_format.name
-        self._limits = lru_cache(maxsize=4096)(box_format.limits)
-        self._aspect = lru_cache(maxsize=4096)(self._log_aspect)
+        # a run's pictures have few sizes, and every box of every reply is read in six formats
+        self._view = lru_cache(maxsize=4096)(self._view_of)
+
+    def _view_of(self, sent: Sent) -> View:
+        width, height = self.format.limits(sent.size)
+        canvas = frame_of(self.format.frame, sent.size)
+        return View(
+            width,
+            height,
+            sent.across,
+            sent.down,
+            math.log(width * height),
+            math.log(sent.across * sent.down) / 2,
+            math.log(canvas.width / canvas.height),
+        )
 
     def of(self, box: SeenBox, sent: Sent) -> Meaning:
         """What a box means in a picture."""
-        width, height = self._limits(sent.size)
-        x1, y1, x2, y2 = to_xyxy(box.numbers, box.order or self.format.order)
+        corners, shape, log_scale = self.figures_of(box, sent)
+        return Meaning(corners, BoxShape(*shape), log_scale)
+
+    def figures_of(
+        self, box: SeenBox, sent: Sent
+    ) -> tuple[Bbox, tuple[float, float, float, float, float, int], float]:
+        """The same as plain tuples, in the order of Meaning and BoxShape.
+
+        Each box of each reply is read in some six formats, so that the objects would be costly.
+        """
+        width, height, part_across, part_down, log_area, log_part, log_aspect = self._view(sent)
+        numbers, order, _ = box
+        order = order or self.format.order
+        x1, y1, x2, y2 = numbers if order == "xyxy" else to_xyxy(numbers, order)
         turned = 0
         if x1 > x2:
             x1, x2 = x2, x1
@@ -95,26 +141,35 @@ class Reading:
         right = x2 / width
         top = y1 / height
         bottom = y2 / height
-        across = math.log(min(max(right - left, LEAST_SIDE), 1e6))
-        down = math.log(min(max(bottom - top, LEAST_SIDE), 1e6))
+        across = _log_side(right - left)
+        down = _log_side(bottom - top)
         size = (across + down) / 2
-        shape = BoxShape(
-            (left + right) / 2 / sent.across,
-            (top + bottom) / 2 / sent.down,
-            size - math.log(sent.across * sent.down) / 2,
-            across - down + self._aspect(sent.size),
-            max(-left, -top, right - 1, bottom - 1, 0.0),
+        beyond = 0.0
+        if left < 0 or top < 0 or right > 1 or bottom > 1:
+            beyond = max(-left, -top, right - 1, bottom - 1)
+        shape = (
+            (left + right) / 2 / part_across,
+            (top + bottom) / 2 / part_down,
+            size - log_part,
+            across - down + log_aspect,
+            beyond,
             turned,
         )
-        return Meaning((left, top, right, bottom), shape, -2 * math.log(width * height) - 2 * size)
+        return (left, top, right, bottom), shape, -2 * log_area - 2 * size
 
     def may_hold(self, largest: float, sent: Sent) -> bool:
         """Whether the largest of all numbers is within the format's range, or nearly."""
-        return largest <= 1.13 * max(self._limits(sent.size))
+        view = self._view(sent)
+        return largest <= 1.13 * max(view.width, view.height)
 
-    def _log_aspect(self, sent: Size) -> float:
-        canvas = frame_of(self.format.frame, sent)
-        return math.log(canvas.width / canvas.height)
+
+def _log_side(side: float) -> float:
+    """The logarithm of a side in parts of the picture's, within bounds that floats bear."""
+    if side < LEAST_SIDE:
+        side = LEAST_SIDE
+    elif side > LONGEST_SIDE:
+        side = LONGEST_SIDE
+    return math.log(side)
 
 
 def other_readings(asked: BoxFormat) -> list[Reading]:
