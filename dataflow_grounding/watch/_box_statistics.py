@@ -1,4 +1,12 @@
-"""What a run's boxes look like, in all and for each thing, and so how likely a further box is."""
+"""What a run's boxes look like, in all and for each thing, and so how likely a further box is.
+
+A box is described by four figures: where its middle is, how large it is and how wide to high. Each
+is taken to be normal, independently of the others. What is expected of it is the posterior
+predictive of a normal distribution with a normal-inverse-gamma prior (K. Murphy, Conjugate Bayesian
+analysis of the Gaussian distribution, 2007, section 3), approximated by a normal one. The prior of
+all boxes is what pictures in general have; the prior of a thing's boxes is what all boxes have. A
+share of boxes are slips, which may be anything: a mixture of two densities.
+"""
 
 import math
 from typing import NamedTuple
@@ -83,18 +91,22 @@ class Moments:
         self.squares = 0.0
 
     def add(self, value: float) -> None:
-        """Take in one more."""
+        """Add a value (Welford's algorithm)."""
         self.count += 1
         step = value - self.mean
         self.mean += step / self.count
         self.squares += step * (value - self.mean)
 
     def after(self, before: Expected, before_boxes: float, least: float) -> Expected:
-        """What to expect of the next value: what was expected before, and what was seen since.
+        """Return what to expect of the next value, given the values so far.
 
-        The posterior of a normal distribution with a normal-inverse-gamma prior (K. Murphy,
-        Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 3), its deviation
-        never below `least`. What was expected before counts as `before_boxes` boxes.
+        It is the posterior predictive of a normal distribution with a normal-inverse-gamma prior;
+        see the module.
+
+        Args:
+            before: What was expected before any of these values: the prior.
+            before_boxes: How many values the prior counts as.
+            least: The least standard deviation that is returned.
         """
         boxes = before_boxes + self.count
         mean = (before_boxes * before.mean + self.count * self.mean) / boxes
@@ -116,7 +128,7 @@ class ThingStatistics:
         self.shape = Moments()
 
     def add(self, box: BoxShape) -> None:
-        """Take in one more box."""
+        """Add a box."""
         self.x.add(box.x)
         self.y.add(box.y)
         self.size.add(box.size)
@@ -124,7 +136,7 @@ class ThingStatistics:
 
 
 class Figures:
-    """What is expected of a box's four figures, each independently of the others."""
+    """What is expected of a box's four figures (see BoxShape), each independently of the others."""
 
     __slots__ = (
         "_at_most",
@@ -143,7 +155,7 @@ class Figures:
         self.y = y
         self.size = size
         self.shape = shape
-        # Taken once: a density is asked for ten times as often as something is learnt.
+        # These are worked out once: a density is asked for ten times as often as a box is learnt.
         self._per_x = 1 / x.deviation
         self._per_y = 1 / y.deviation
         self._per_size = 1 / size.deviation
@@ -151,7 +163,10 @@ class Figures:
         self._at_most = -math.log(x.deviation * y.deviation * size.deviation * shape.deviation)
 
     def log_density(self, x: float, y: float, size: float, shape: float) -> float:
-        """The logarithm of the density of a box with these figures, but for a constant."""
+        """Return the logarithm of the density of a box with these figures.
+
+        The constant of the normal distribution, which all densities share, is left out.
+        """
         x = (x - self.x.mean) * self._per_x
         y = (y - self.y.mean) * self._per_y
         size = (size - self.size.mean) * self._per_size
@@ -160,7 +175,8 @@ class Figures:
 
 
 ANYTHING = Figures(ANY_X, ANY_Y, ANY_SIZE, ANY_SHAPE)
-# Anywhere, of any size and shape: as in all pictures, spread by two fifths more.
+# A slip may be anywhere, of any size and shape: the deviations are larger by two fifths than those
+# of pictures in general.
 SLIP = Figures(
     Expected(ANY_X.mean, 1.4 * ANY_X.deviation, 0.0),
     Expected(ANY_Y.mean, 1.4 * ANY_Y.deviation, 0.0),
@@ -181,7 +197,7 @@ class BoxStatistics:
         self._expected: dict[str, Figures] = {}
 
     def learn(self, box: BoxShape, thing: str) -> None:
-        """Take in one box of a thing, by the word for it."""
+        """Add a box of a thing, which is given by the word for it."""
         self._turned += box.turned
         self._axes += 2
         if box.beyond > OUTSIDE:
@@ -195,15 +211,21 @@ class BoxStatistics:
     def log_likelihood(
         self, box: tuple[float, float, float, float, float, int], expected: Figures
     ) -> float:
-        """The logarithm of a box's density over its four figures, but for a constant.
+        """Return the logarithm of a box's density over its four figures, but for a constant.
 
-        A slip may have any box, so that one strange box never says more than a few others. `box` is
-        a BoxShape, or a tuple of the same figures.
+        It is a mixture of what is expected and of slips, which may be anything, so that one strange
+        box never says more than a few others. Reaching out of the picture, and ending before it
+        begins, cost extra.
+
+        Args:
+            box: A BoxShape, or a tuple of the same figures.
+            expected: What is expected of a box of its thing.
         """
         x, y, size, shape, beyond, turned = box
         usual = expected.log_density(x, y, size, shape) + LOG_USUAL
         slip = SLIP.log_density(x, y, size, shape) + LOG_SLIP
-        # The logarithm of both densities' sum, so taken that neither is too small for a float.
+        # The logarithm of the sum of both densities, without the exponential of a large number,
+        # which might be too small for a float.
         if usual > slip:
             total = usual + math.log(1.0 + math.exp(slip - usual))
         else:
@@ -215,11 +237,18 @@ class BoxStatistics:
         return total
 
     def log_likelihood_anywhere(self, box: BoxShape) -> float:
-        """The same in a format that nobody knows: a box may be anywhere, out of the picture too."""
+        """Return the same for a format that nobody knows, in which a box may be anywhere.
+
+        Reaching out of the picture costs nothing there.
+        """
         return SLIP.log_density(box.x, box.y, box.size, box.shape) + LOG_UNEXPLAINED
 
     def expected_of(self, thing: str) -> Figures:
-        """What is expected of a box of a thing, by the word for it."""
+        """Return what is expected of a box of a thing, which is given by the word for it.
+
+        It follows from the boxes of the thing so far and, as their prior, from all boxes; for some
+        things, the prior of the shape is their usual one.
+        """
         known = self._expected.get(thing)
         if known is not None:
             return known
@@ -247,13 +276,13 @@ class BoxStatistics:
 def _figures_after(
     seen: ThingStatistics, before: Figures, before_boxes: float, shape_before: Expected
 ) -> Figures:
-    """What to expect after the boxes that were seen.
+    """Return what to expect of a box's figures, given the boxes that were seen.
 
     Args:
-        seen: The boxes since.
-        before: What was expected before them, but for the shape.
-        before_boxes: As how many boxes that counts.
-        shape_before: What was expected of the shape.
+        seen: The boxes that were seen.
+        before: What was expected of position and size before them.
+        before_boxes: How many boxes that, and `shape_before`, count as.
+        shape_before: What was expected of the shape before them.
     """
     return Figures(
         seen.x.after(before.x, before_boxes, LEAST_DEVIATION.x),
