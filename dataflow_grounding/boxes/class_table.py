@@ -55,7 +55,7 @@ class ClassCounts:
         return round(self.sides / self.boxes, 1) if self.boxes else None
 
     def to_json(self) -> dict[str, Any]:
-        """The row of the table, as `stats --json` and `run.json` have it."""
+        """Return the row of the table, as `stats --json` and `run.json` have it."""
         return {
             "class": self.name,
             "pictures": self.pictures,

@@ -438,7 +438,7 @@ class _Axis(NamedTuple):
 
 @lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size
 def _axes(frame: str, original: Size, sent: Size) -> tuple[_Axis, _Axis]:
-    """The axes x and y of a frame, for a picture sent in the size `sent`."""
+    """Return how x, and how y, of the frame and of the original image belong together."""
     canvas = frame_of(frame, sent)
     return (
         _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),

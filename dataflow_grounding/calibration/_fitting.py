@@ -118,7 +118,7 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     best = scores.best()
     scores.check_found(best)
     scores.check_one_format(best)
-    result = scores.result(best)
+    result = scores.fit_of(best)
     measured = measure_seen_sizes(pictures, result.format.order, result.format.frame)
     check_x_and_y_agree(measured, None if result.format.scale == "px" else result.format.frame)
     if isinstance(result.format.scale, int):
@@ -134,7 +134,7 @@ def fit_as(order: Order, scale: Scale, frame: str, pictures: Sequence[ProbedPict
     name = f"{order}_{scale}" if frame == "sent" else f"{order}_{scale}@{frame}"
     scores = Scores(pictures, [find_box_format(name, "")])
     scores.check_found(0)  # the number of the only format
-    return scores.result(0)
+    return scores.fit_of(0)
 
 
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
@@ -323,7 +323,7 @@ class Scores:
             # Parts of the side are plainer than a size that is measured for each picture.
             if self._is_in_pixels(k) and not self._is_in_pixels(best):
                 continue
-            if self.same(k, best) or (margin and losses[k] - losses[best] < margin):
+            if self.are_same(k, best) or (margin and losses[k] - losses[best] < margin):
                 as_good.append(k)
         return self._by_far_edge(as_good)
 
@@ -341,7 +341,7 @@ class Scores:
             return first
         pair = []
         for k in as_good:
-            if self.formats[k].scale in NEARLY_EQUAL and self.same(k, first):
+            if self.formats[k].scale in NEARLY_EQUAL and self.are_same(k, first):
                 pair.append(k)
         if len(pair) < 2:
             return first
@@ -359,13 +359,13 @@ class Scores:
                 return k
         return first
 
-    def same(self, a: int, b: int) -> bool:
+    def are_same(self, a: int, b: int) -> bool:
         """Whether formats a and b mean the same boxes, for the rectangles that b finds."""
         is_found = self.worst[b] <= NEAR
         apart = np.abs(self.boxes[a] - self.boxes[b])[is_found] / self.sides[is_found]
         return not apart.size or float(apart.max()) <= SAME
 
-    def holds(self, a: int, b: int) -> bool:
+    def fits_wherever(self, a: int, b: int) -> bool:
         """Whether format a, in pixels, fits wherever format b, in parts of the side, does.
 
         It does if order and frame are the same, as its sizes are fitted to each picture. It is no
@@ -421,7 +421,7 @@ class Scores:
         noise = self.noise(best)
         rivals = []
         for k in range(len(self.formats)):
-            if not self.same(k, best) and not self.holds(k, best):
+            if not self.are_same(k, best) and not self.fits_wherever(k, best):
                 rivals.append(k)
         if not rivals:  # as where every answer has special tokens, which are read one way alone
             return
@@ -466,7 +466,7 @@ class Scores:
             )
         )
 
-    def result(self, best: int) -> Fit:
+    def fit_of(self, best: int) -> Fit:
         """Return how well format `best` fits, and the boxes of all answers read in it."""
         boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
         for row, bbox in zip(self.rows, self.boxes[best].tolist(), strict=True):

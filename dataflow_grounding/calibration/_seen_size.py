@@ -98,13 +98,13 @@ class SeenSize:
         return math.hypot(*self.error) / 2
 
     def scale_gaps(self, expected: Expected) -> list[Gap]:
-        """How far the scales are from those expected, as a share of them."""
+        """Return how far the scales of x and y are from those expected, as a share of these."""
         across = Gap(self.scale[0] / expected.scale[0] - 1, self.error[0])
         down = Gap(self.scale[1] / expected.scale[1] - 1, self.error[1])
         return [across, down]
 
     def shift_gaps(self, expected: Expected) -> list[Gap]:
-        """How far the shifts are from those expected, as shares of the side."""
+        """Return how far the shifts of x and y are from those expected, as shares of the side."""
         across = Gap(self.shift[0] - expected.shift[0], self.shift_error[0])
         down = Gap(self.shift[1] - expected.shift[1], self.shift_error[1])
         return [across, down]

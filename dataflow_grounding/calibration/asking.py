@@ -138,7 +138,7 @@ def calibrate_elongated(
     start: RunStart,
     own: OwnPictures,
     usual: float | None,
-    found: Calibration | None,
+    earlier: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
     """Find out whether the run's elongated pictures need padding.
 
@@ -148,10 +148,10 @@ def calibrate_elongated(
         start: As for `calibrate`.
         own: The run's pictures, with the elongated sizes that are to be tried.
         usual: How far off boxes usually are, as a share of the side; None where that isn't known.
-        found: The calibration that says the same of other elongated sizes; None without one.
+        earlier: The calibration that says the same of other elongated sizes; None without one.
 
     Returns:
-        The calibration `found` with these sizes added, or a new one; None where nothing was
+        The `earlier` calibration with these sizes added, or a new one; None where nothing was
         answered and there was none. Then counts of requests and tokens.
 
     Raises:
@@ -168,13 +168,13 @@ def calibrate_elongated(
             verdicts.append(await try_paddings(asker.ask, asked, known, max_side, usual))
         return verdicts
 
-    calibration = found
+    calibration = earlier
     for verdict, pictures in run_blocking(lambda: asker.closing(ask_all())):
         if verdict is None:
             say("Nothing was answered: they are sent as they are.")
             continue
         if calibration is None:
-            fit = Scores(pictures, [known]).result(0)  # however badly it fits
+            fit = Scores(pictures, [known]).fit_of(0)  # however badly it fits
             calibration = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
         calibration = calibration.with_shape(verdict.size, verdict.aspect, verdict.off)
         if verdict.off is None:

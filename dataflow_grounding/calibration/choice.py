@@ -401,7 +401,7 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
 
 
 def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
-    """The choices of all who ask this serving, by what was asked for.
+    """Return the choices of all who ask this serving, by what was asked for.
 
     The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
     that is sent to another process takes them along.

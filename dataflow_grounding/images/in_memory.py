@@ -36,11 +36,11 @@ def is_picture(value: Any) -> bool:
     )
 
 
-def as_path(given: Any, name: str) -> str:
+def as_path(value: Any, name: str) -> str:
     """Return the path of a picture, which is written to a file if it is given in memory.
 
     Args:
-        given: A path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what the
+        value: A path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what the
             library `datasets` stores for a picture.
         name: What errors call the picture, such as its column.
 
@@ -49,20 +49,20 @@ def as_path(given: Any, name: str) -> str:
         ImageBroken: It can't be read.
         MachineBusy, StorageFailed: The machine is at fault.
     """
-    if _is_stored(given):
-        given = given.get("bytes") or given.get("path")
-    if isinstance(given, (str, os.PathLike)):
-        return os.fsdecode(given)
+    if _is_stored(value):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, (str, os.PathLike)):
+        return os.fsdecode(value)
     try:
-        if isinstance(given, (bytes, bytearray, memoryview)):
-            data = bytes(given)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            data = bytes(value)
             facts = parse_facts(data, f"{name} of {len(data):,} bytes")
             ending = facts.media_type.partition("/")[2]
             return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
-        if _is_a(given, "ndarray", "numpy"):
-            picture = _from_array(given, name)
+        if _is_a(value, "ndarray", "numpy"):
+            picture = _from_array(value, name)
         else:
-            picture = _from_pillow(given, name)
+            picture = _from_pillow(value, name)
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
         picture.info = {}  # metadata, which shouldn't be in the file
@@ -74,7 +74,7 @@ def as_path(given: Any, name: str) -> str:
         raise
     except Exception as error:  # Pillow raises all kinds
         why = " ".join(str(error).split())
-        broken = ImageBroken(f"{name}: this {type(given).__name__} can't be read: {why}")
+        broken = ImageBroken(f"{name}: this {type(value).__name__} can't be read: {why}")
         raise machine_fault(error) or broken from None
 
 
@@ -120,28 +120,28 @@ def _from_array(array: Any, name: str) -> "PillowImage":
     return PIL.Image.fromarray(array)
 
 
-def _from_pillow(given: Any, name: str) -> "PillowImage":
+def _from_pillow(value: Any, name: str) -> "PillowImage":
     """Return a Pillow image upright, in a mode that PNG can hold.
 
     Raises BrokenRow, which names the row's column as `name`, for what is no such image.
     """
-    if not _is_a(given, "Image", "PIL.Image"):
+    if not _is_a(value, "Image", "PIL.Image"):
         wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
         raise BrokenRow(
-            f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}"
+            f"{name} should be {wanted}, not {'None' if value is None else type(value).__name__}"
         )
     import PIL.ImageOps
 
-    given.load()
-    if not all(given.size):
-        raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
-    if given.mode in ("F", "I"):
-        numbers = "floating-point numbers" if given.mode == "F" else "32-bit numbers"
+    value.load()
+    if not all(value.size):
+        raise BrokenRow(f"{name}: a PIL image of {value.width}×{value.height} pixels is empty")
+    if value.mode in ("F", "I"):
+        numbers = "floating-point numbers" if value.mode == "F" else "32-bit numbers"
         raise BrokenRow(
             f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it"
             " to RGB"
         )
-    upright = PIL.ImageOps.exif_transpose(given)
+    upright = PIL.ImageOps.exif_transpose(value)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
     return upright if upright.mode in _EXACT else upright.convert("RGB")

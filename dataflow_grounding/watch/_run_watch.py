@@ -56,11 +56,11 @@ class RunWatch(BoxWatch):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Everything else belongs to a run, which stays in one process.
-        told = {"suspicion": self.suspicion, "poor": self.poor}
-        return BoxWatch, (self.on_suspect, self.every), told
+        state = {"suspicion": self.suspicion, "poor": self.poor}
+        return BoxWatch, (self.on_suspect, self.every), state
 
     def _at_rest(self) -> State:
-        """The state while no probe picture is on its way and nothing speaks against the boxes."""
+        """Return the state without a probe picture on its way, or anything against the boxes."""
         if not self._probing.possible:
             return State.BLIND
         return State.TRUSTED if self._probing.begun else State.UNPROBED
@@ -74,7 +74,7 @@ class RunWatch(BoxWatch):
         if self.state is State.SUSPECT:
             return await ask(request.put_so(of=self._probing.of))
         self._check_stopped()
-        if self._probing.meets(ask, image.sent_size):
+        if self._probing.add_picture(ask, image.sent_size):
             await self._ready(ask)
         shown = image.shown_size
         sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
@@ -363,9 +363,9 @@ class RunWatch(BoxWatch):
             SuspectBoxes: The watch isn't set to warn only.
         """
         self.suspicion = what
-        kept = self._probing.lost()
+        what_became = self._probing.forget_format()
         if self.on_suspect == "stop":
-            self._stop_message = f"{what}. {kept}"
+            self._stop_message = f"{what}. {what_became}"
             self._enter(State.STOPPED)
             raise SuspectBoxes(self._stop_message)
         self._enter(State.SUSPECT)

@@ -146,7 +146,7 @@ def crops_question(
 Question: TypeAlias = Literal["verdicts", "crops"]
 _QUESTIONS = {"verdicts": verdicts_question, "crops": crops_question}
 
-_told: dict[str, tuple[float, str]] = {}
+_results: dict[str, tuple[float, str]] = {}
 """For records in memory: when a judge was tested last in this process, and why it isn't obeyed.
 
 The time is that of the monotonic clock, in seconds; the reason is "" for a judge that is obeyed. A
@@ -189,8 +189,8 @@ class JudgeWatch:
         """
         if self.every is None or not serving.takes_probes:
             return self
-        told = _told if start.folder is None else {}
-        return _Testing(self.question, self.every, serving, box_format, told)
+        results = _results if start.folder is None else {}
+        return _Testing(self.question, self.every, serving, box_format, results)
 
     async def why_not(self, ask: Ask, place: int) -> str:
         """Return why the judge isn't obeyed for a record; "" where it is.
@@ -207,13 +207,13 @@ class _Testing(JudgeWatch):
     """The tests of one run. Replies to them are stored, and read again, as any others.
 
     Attributes:
-        told: The results so far, as in `_told`.
+        results: The results so far, as in `_results`.
         warned: The reasons that the user was told; there is at most one in a run.
     """
 
     serving: Serving | None = None
     box_format: BoxFormat | None = None
-    told: dict[str, tuple[float, str]] = field(default_factory=dict)
+    results: dict[str, tuple[float, str]] = field(default_factory=dict)
     warned: list[str] = field(default_factory=list)
 
     async def why_not(self, ask: Ask, place: int) -> str:
@@ -225,11 +225,11 @@ class _Testing(JudgeWatch):
         block = place // self.every
         # The user's wording belongs to the key: in other words a judge may judge otherwise.
         key = f"{self._key(block)} {getattr(ask, 'wording', None)!r}"
-        tested_at, known_reason = self.told.get(key, (-math.inf, ""))
+        tested_at, known_reason = self.results.get(key, (-math.inf, ""))
         if time.monotonic() - tested_at < FRESH:
             return known_reason
         reason = await self._test(ask, block)
-        self.told[key] = (time.monotonic(), reason)
+        self.results[key] = (time.monotonic(), reason)
         return reason
 
     def _key(self, block: int) -> str:

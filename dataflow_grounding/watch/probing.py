@@ -136,7 +136,7 @@ class Probing:
         whose = json.dumps(endpoint, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
         self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
-        # `lost` gives `known` new evidence. This run, which ends then, keeps its own.
+        # `forget_format` gives `known` new evidence. This run, which ends then, keeps its own.
         self.evidence = self.known.evidence
         self._start: RunStart | None = start  # None once the sizes of its pictures were taken
         self._vouching: Vouching | None = None  # from the first record on
@@ -179,7 +179,7 @@ class Probing:
 
     # What the run does
 
-    def meets(self, ask: Ask, size: Size) -> bool:
+    def add_picture(self, ask: Ask, size: Size) -> bool:
         """Count a picture that is asked about.
 
         Args:
@@ -356,7 +356,7 @@ class Probing:
         if self._trusting and self._vouching is not None:
             self._vouching.doubt()
 
-    def lost(self) -> str:
+    def forget_format(self) -> str:
         """Forget what is known of the format, as boxes come in another one.
 
         The next call starts over. Returns a sentence on what happens to the answers that no check
