@@ -389,34 +389,54 @@ async def try_paddings(
         The verdict, None where nothing was answered, and the pictures that were asked for.
     """
     pictures: list[ProbedPicture] = []
-    off_with: dict[float | None, float] = {}  # by aspect: how far off boxes are, of the side
+    error_by_aspect = await _try_each_padding(ask, size, known, max_side, usual, pictures)
+    if not error_by_aspect or all(picture.refused for picture in pictures):
+        return None, pictures
+    best = min(error_by_aspect, key=lambda aspect: error_by_aspect[aspect])
+    if error_by_aspect[best] >= BETTER * error_by_aspect[None]:
+        best = None  # padding costs resolution: it has to be clearly better
+    error = error_by_aspect[best]
+    if error <= FAR:
+        return PaddingVerdict(size, best, None), pictures
+    if usual is None:
+        [picture] = await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
+        pictures.append(picture)
+        usual = median_error(picture, known)
+    if error > WORSE * usual:
+        return PaddingVerdict(size, best, error), pictures
+    return PaddingVerdict(size, best, None), pictures
+
+
+async def _try_each_padding(
+    ask: AskProbes,
+    size: Size,
+    known: BoxFormat,
+    max_side: int,
+    usual: float | None,
+    pictures: list[ProbedPicture],
+) -> dict[float | None, float]:
+    """Ask for pictures with ever more padding, until boxes are right or too few are answered.
+
+    The arguments are those of `try_paddings`; each picture is added to `pictures`. Returns how far
+    off boxes are with each aspect that was tried, as a share of the side; None is no padding.
+    """
+    error_by_aspect: dict[float | None, float] = {}
     drawn = legible(size, max_side)
     for aspect in PADDINGS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         padded = Probe(limits.padded(drawn), probe_of(drawn).boxes, drawn)
         [picture] = await ask([padded], known)
         pictures.append(picture)
-        if len(picture.answers) < LEAST_ANSWERED * picture.asked and not picture.refused:
+        is_answered = len(picture.answers) >= LEAST_ANSWERED * picture.asked
+        if not is_answered and not picture.refused:
             break
-        off = max(median_error(picture, known), steady_error(picture, known))
-        off_with[aspect] = off
-        is_as_usual = off <= WORSE * max(usual or 0, USUAL)
-        if is_as_usual or (aspect and off <= FAR):
+        error = max(median_error(picture, known), steady_error(picture, known))
+        error_by_aspect[aspect] = error
+        is_as_usual = error <= WORSE * max(usual or 0, USUAL)
+        is_padded_and_usable = aspect is not None and error <= FAR
+        if is_as_usual or is_padded_and_usable:
             break
-    if not off_with or all(picture.refused for picture in pictures):
-        return None, pictures
-    best = min(off_with, key=lambda aspect: off_with[aspect])
-    if off_with[best] >= BETTER * off_with[None]:
-        best = None  # padding costs resolution: it has to be clearly better
-    if off_with[best] <= FAR:
-        return PaddingVerdict(size, best, None), pictures
-    if usual is None:
-        [picture] = await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
-        pictures.append(picture)
-        usual = median_error(picture, known)
-    if off_with[best] > WORSE * usual:
-        return PaddingVerdict(size, best, off_with[best]), pictures
-    return PaddingVerdict(size, best, None), pictures
+    return error_by_aspect
 
 
 def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:

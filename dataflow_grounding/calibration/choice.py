@@ -229,9 +229,8 @@ class FormatChoice:
             if off is not None:
                 on_poor(
                     f"boxes of {self._serving.model} in pictures as elongated as"
-                    f" {size_text(size)} are off"
-                    f" by {off:.0%} of the side, padded or not: leave such pictures out, or cut"
-                    " them into shorter ones"
+                    f" {size_text(size)} are off by {off:.0%} of the side, padded or not: leave"
+                    " such pictures out, or cut them into shorter ones"
                 )
 
     def _try_uncovered_sizes(

@@ -243,8 +243,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
     if len(names) == 1 and other_delimiters:
         raise InputError(
             f"{path} has {other_delimiters.pop()!r} between its columns: save it with commas, or"
-            " as .tsv with"
-            " tabs"
+            " as .tsv with tabs"
         )
     names = [text_of(name) for name in names]
     for name, count in Counter(names).items():
