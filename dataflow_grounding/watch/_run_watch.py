@@ -7,6 +7,7 @@ judged, checks the endpoint where that is due, and reports boxes that are in ano
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes, UnreadableReply
@@ -19,7 +20,6 @@ from dataflow_grounding.watch import _findings as findings
 from dataflow_grounding.watch._evidence import SURELY
 from dataflow_grounding.watch._readings import Sent
 from dataflow_grounding.watch._second_reply import JudgedReply
-from dataflow_grounding.watch._state import State
 from dataflow_grounding.watch._taken_replies import TakenReplies, TakenReply
 from dataflow_grounding.watch._unvouched import Unvouched
 from dataflow_grounding.watch._watched_question import WatchedQuestion
@@ -27,6 +27,22 @@ from dataflow_grounding.watch.box_watch import BoxWatch
 from dataflow_grounding.watch.probing import Probing
 
 T = TypeVar("T")
+
+
+class State(Enum):
+    """What the watch of a run knows, and what may be sent meanwhile.
+
+    docs/calibration.md draws how one state leads to another.
+    """
+
+    UNPROBED = "nothing is known yet: nothing is sent before a probe picture is answered"
+    TRUSTED = "boxes are in the format, as far as known"
+    PROBING = "a probe picture is on its way, and requests go on"
+    HOLDING = "a probe picture is on its way, and nothing else is sent before it is answered"
+    BLIND = "there are no probe pictures, or they tell nothing: the replies alone are judged"
+    SUSPECT = "boxes are in another format, and the run goes on with a warning"
+    STOPPED = "boxes are in another format, and nothing more is sent"
+    ENDED = "the run has ended: requests pass unwatched"
 
 
 class RunWatch(BoxWatch):
