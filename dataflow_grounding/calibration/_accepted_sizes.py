@@ -7,6 +7,7 @@ limit. Pictures are then asked for again within that limit.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
@@ -23,6 +24,7 @@ from dataflow_grounding.images.image import SizeLimits
 
 NEAR = 0.02  # two sizes whose sides differ by no more than this share count as the same
 BEYOND = 1.02  # how many times the most that was answered a refused picture has to have
+MOST_REFUSALS = 2  # of one size, after which it is not asked for again
 ELONGATED = 2  # the aspect (longer side over shorter) from which on it may be why one is refused
 MODERATE = 3  # the aspect to which elongated pictures are padded
 
@@ -66,6 +68,7 @@ class AcceptedSizes:
         self._own_areas = [math.prod(reduced_to(size, max_side)) for size in own]
         self._first_refused: list[ProbedPicture] = []
         self._doubted: set[Size] = set()
+        self._refusals = Counter[Size]()
 
     @property
     def is_narrowed(self) -> bool:
@@ -87,8 +90,10 @@ class AcceptedSizes:
 
         Raises:
             NothingAnswered: Neither the first pictures nor a small one were answered.
-            NoFit: No limit explains why a picture is refused, for the second time.
+            NoFit: No limit explains why a picture is refused, for the second time; or it is refused
+                again, though a limit was set by it.
         """
+        self._refusals.update(picture.size for picture in refused)
         if not answered and self._first_refused:
             raise NothingAnswered(self._first_refused[0].refused)
         if not answered and refused:
@@ -100,6 +105,11 @@ class AcceptedSizes:
         self._first_refused = []
         self._explain(refused, answered)
         again = dict.fromkeys(self.fitted(picture.size) for picture in refused)
+        # Limits that leave a refused size as it is would have it asked for without end.
+        for picture in refused:
+            if picture.size in again and self._refusals[picture.size] >= MOST_REFUSALS:
+                size = size_text(picture.size)
+                raise NoFit(f"{size} px is refused whatever limits are tried: {picture.refused}")
         return [size for size in again if not is_near(size, answered)]
 
     def _explain(self, refused: Sequence[ProbedPicture], answered: Sequence[Size]) -> None:

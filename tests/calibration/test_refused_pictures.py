@@ -108,6 +108,29 @@ def test_a_size_that_no_limit_explains_is_asked_for_twice_at_the_most(workplace:
     assert "padded to squares" in done.err
 
 
+@pytest.mark.parametrize("largest", [600_000, 1_500_000, 10**9])
+def test_refusals_of_wide_and_of_large_pictures_come_to_an_end(
+    workplace: Workplace, largest: int
+) -> None:
+    """Aspects above 1.7 are refused, which no limit that is tried says, and large ones as well:
+    the same few sizes were asked for without end.
+    """
+
+    def is_refused(size: Size) -> bool:
+        return max(size) > 1.7 * min(size) or math.prod(size) > largest
+
+    fault = on(faults.bad_request("no"), where=too_much(is_refused), task="phrase_grounding")
+    model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
+    with LoopbackServer(model, faults=[fault]) as server:
+        done = generate(workplace, server)
+        sizes = Counter(r.image_sizes for r in server.requests if r.status_sent == 400)
+        assert max(sizes.values()) <= 3
+        assert len(server.requests) < 60
+    assert done.code in (0, 2, 4), done
+    if done.code:
+        assert "vlm.box_format" in done.err
+
+
 def test_where_squares_are_refused_too_the_first_reason_is_told(workplace: Workplace) -> None:
     model = ProbeModel("xyxy_px", noise=0.003, outliers=0)
     some = on(
