@@ -30,9 +30,9 @@ def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict
     counts: dict[str, int] = {}  # by kind of picture
     selected = []
     for record in records:
-        kind = record["kind"]
-        counts[kind] = counts.get(kind, 0) + 1
-        if counts[kind] <= pictures:
+        picture_kind = record["kind"]
+        counts[picture_kind] = counts.get(picture_kind, 0) + 1
+        if counts[picture_kind] <= pictures:
             selected.append(record)
     return selected
 
