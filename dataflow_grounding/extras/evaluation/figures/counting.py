@@ -192,7 +192,7 @@ class FigureCounts:
     def _count_pictures(self) -> dict[str, int | None]:
         """Return the figures about pictures: how many there are, and how many are alike.
 
-        A figure is None for what wasn't looked at. `named` is set to the pictures that are alike, by
+        A figure is None for what wasn't looked at. `named` is set to the pictures that are alike by
         figure, and the phrases of each picture are added to the counts.
         """
         names: list[str] = []
