@@ -17,8 +17,8 @@ from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.extras.testing.answers import (
     IMAGES,
     agreed,
+    answer_to_probe,
     described,
-    rectangles,
     unknown_task,
 )
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
@@ -119,7 +119,7 @@ class GoldAnswers:
         self._claimed.add(id(record))
 
     def _ground(self, request: ReceivedRequest) -> dict[str, Any]:
-        probe = rectangles(request, self.box_format)
+        probe = answer_to_probe(request, self.box_format)
         if probe is not None:
             return probe
         phrases = request.input["phrases"]

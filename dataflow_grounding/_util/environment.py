@@ -1,21 +1,32 @@
 """What the environment says, and the `.env` files that add to it; where the cache is.
 
-A `.env` file lies in a folder and gives settings, mostly keys.
+A `.env` file lies in a folder and gives settings, mostly keys. The folder may be a stranger's. So
+such a file can set little, and a key from elsewhere never goes to an address that it names.
 """
 
 import io
 import os
 import re
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from dataflow_grounding._util.errors import SpecError, told_as
 from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding._util.terminal import say
 
-_told: set[str] = set()
-_set_by: dict[str, tuple[str, str]] = {}
-"""Names of the environment that a `.env` file has set, each with the value and the file."""
+_told: set[str] = set()  # files and lines of which the user was warned: each once
+
+
+class _SetByFile(NamedTuple):
+    """What a `.env` file has set a variable to, and the file's path."""
+
+    value: str
+    file: str
+
+
+_set_by: dict[str, _SetByFile] = {}
+"""Names of the environment that a `.env` file has set."""
 
 _SETTABLE = re.compile(
     r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
@@ -50,7 +61,7 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 
 
 def _add_settings(path: str) -> None:
-    """Add what one file may set and the environment doesn't; the rest is told once."""
+    """Add what one file may set and the environment doesn't; warn once of what it may not set."""
     file = os.path.realpath(path)
     passed_over = []
     for name, (value, line) in _settings(path).items():
@@ -64,7 +75,7 @@ def _add_settings(path: str) -> None:
                 f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its value"
             )
         os.environ[name] = value
-        _set_by[name] = (value, file)
+        _set_by[name] = _SetByFile(value, file)
     if passed_over and file not in _told:
         _told.add(file)
         say(
@@ -75,35 +86,35 @@ def _add_settings(path: str) -> None:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """The variable of a `.env` file that names an address, and the file; None where none does.
+    """Return the variable of a `.env` file that names an address, and the file; None for none.
 
     It names the address by its host, by parts of it between dots, or by its port.
     """
     parts = urlsplit(address)
-    host = parts.netloc
-    name_of_host = f".{parts.hostname}."
+    host_and_port = parts.netloc
+    dotted_host = f".{parts.hostname}."
     for name in _set_by:
         file = _file_of(name)
         value = os.environ.get(name, "")
         if value.isdecimal():
-            is_part = host.endswith(f":{value}")
+            is_part = host_and_port.endswith(f":{value}")
         else:
-            is_part = bool(value) and f".{value.strip('.').lower()}." in name_of_host
-        if file and host and (host in value or is_part):
+            is_part = bool(value) and f".{value.strip('.').lower()}." in dotted_host
+        if file and host_and_port and (host_and_port in value or is_part):
             return name, file
     return None
 
 
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
-    """Raises SpecError where a `.env` file names the address and the key is from elsewhere.
+    """Raise SpecError where a `.env` file names the address and the key is from elsewhere.
 
     The key may stand in a header; elsewhere is the environment or a spec. A stranger's file would
     otherwise have the user's own key sent to its address.
     """
-    named = names_address(address)
-    if named is None:
+    variable_and_file = names_address(address)
+    if variable_and_file is None:
         return
-    variable, file = named
+    variable, file = variable_and_file
     of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in of_file]
     secret = _of_the_environment(texts) or _of_the_spec(key, headers, texts, of_file)
@@ -116,7 +127,7 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
 
 
 def _of_the_environment(texts: list[str]) -> str:
-    """The variable of the environment whose key is in the texts, in words; empty for none."""
+    """Return in words which variable's key is in the texts; empty for none."""
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -133,7 +144,7 @@ def _of_the_environment(texts: list[str]) -> str:
 def _of_the_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
 ) -> str:
-    """What a spec or a script states that is no key of the file, in words; empty for nothing."""
+    """Return in words what secret of a spec or a script is no key of the file; empty for none."""
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
@@ -144,20 +155,23 @@ def _of_the_spec(
 
 
 def _file_of(name: str) -> str:
-    """The `.env` file that has set what a variable holds; empty where none did."""
-    value, file = _set_by.get(name, ("", ""))
-    return file if os.environ.get(name) == value else ""
+    """Return the `.env` file that has set what a variable holds now; empty where none did."""
+    setting = _set_by.get(name)
+    if setting is None or os.environ.get(name) != setting.value:
+        return ""
+    return setting.file
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
     """Return the values that the file sets and their lines, by name.
 
-    A line that sets nothing is told once, not what it holds.
+    The user is warned once of a line that sets nothing, without what it holds: it may be a key.
     """
     from dotenv.parser import parse_stream
 
     settings: dict[str, tuple[str, int]] = {}
     for binding in parse_stream(io.StringIO(_text_of(path))):
+        # A binding begins with the empty lines above it, which don't count for its line.
         text = binding.original.string
         line = binding.original.line + text.count("\n", 0, -len(text.lstrip()))
         if binding.error:

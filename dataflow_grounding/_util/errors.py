@@ -1,7 +1,8 @@
 """Every exception of the package, in one tree.
 
-Each message is one line that says what is wrong and what to do. At the end, what the system's own
-errors mean: files, memory or threads that run out, disks full or not answering.
+Each message is one line that says what is wrong and what to do. A RecordError is about one record,
+and the others go on; a RunStopped ends the run. The functions at the end turn errors of the system
+into ours: files, memory or threads that run out, disks that are full or don't answer.
 """
 
 import errno
@@ -17,7 +18,7 @@ class GroundingError(Exception):
     Its text is meant for a user, and made fit to be shown.
     """
 
-    _lines = True  # whether its text may have several
+    _lines = True  # whether its text may have several lines
 
     def __init_subclass__(cls, **attributes: str | bool | int) -> None:
         for name, value in attributes.items():
@@ -61,7 +62,7 @@ class MissingExtra(GroundingError):
 class RecordError(GroundingError):
     """One record can't be done; the others go on.
 
-    `kind` is for scripts; `passing`: a later run may do it.
+    `kind` is for scripts; `passing` says that a later run may do it.
     """
 
     _lines = False
@@ -239,11 +240,11 @@ NO_MEMORY = "it takes more memory than there is"
 
 
 class told_as(AbstractContextManager[None]):
-    """Raises an error of ours, of class `kind`, where files, a store or memory fail.
+    """Raise an error of ours, of class `kind`, where files, a store or memory fail in the block.
 
-    It says `what` could not be done, and why; with `again`, also what to do. Each reply that is
-    stored and each row that is written is within one: a class is entered three times as fast as a
-    generator.
+    The error says `what` could not be done, and why; with `again`, also to run the same again. Each
+    reply that is stored and each row that is written is within such a block: a class is entered
+    three times as fast as a generator.
     """
 
     __slots__ = ("_again", "_kind", "_what")
@@ -269,7 +270,7 @@ class told_as(AbstractContextManager[None]):
 
 @contextmanager
 def needs_extra(what: str, extra: str) -> Iterator[None]:
-    """Raises MissingExtra where an import fails: `what` needs the optional part `extra`."""
+    """Raise MissingExtra where an import in the block fails: `what` needs the part `extra`."""
     try:
         yield
     except ImportError:
@@ -277,7 +278,10 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
 
 
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
-    """Why an image file can't be read: it isn't there, or the machine can't get at it now."""
+    """Return why an image file can't be read: it isn't there, or the machine is short of something.
+
+    The latter may pass, and is tried again by a later run.
+    """
     message = f"can't read {quoted(path)}: {getattr(error, 'strerror', None) or error}"
     if isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY):
         return MachineBusy(message)
@@ -285,7 +289,7 @@ def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """What an exception out of a decoder or an operator says of the machine.
+    """Return what an exception of a decoder or an operator says of the machine, as our error.
 
     None where it is about what was worked on.
     """

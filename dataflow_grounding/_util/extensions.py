@@ -14,7 +14,7 @@ from dataflow_grounding._util.errors import SpecError
 
 @cache
 def extension(group: str, name: str) -> Any:
-    """What an entry point stands for; None where no installed package has it, or its room is gone.
+    """Return what an entry point stands for, imported now; None where nobody has one of that name.
 
     Args:
         group: The group's last part, such as `servings`.
@@ -30,16 +30,16 @@ def extension(group: str, name: str) -> Any:
         try:
             return point.load()
         except ModuleNotFoundError as error:
-            # a room that was taken away, or one that this one needs
+            # Rooms of extras may be taken away: this one, or one that it needs.
             if not (error.name or "").startswith("dataflow_grounding.extras"):
                 raise
     return None
 
 
 def required(group: str, name: str, what: str) -> Any:
-    """The same for what can't be done without. Raises SpecError where it isn't there.
+    """Return what an entry point stands for. Raises SpecError where nobody has one of that name.
 
-    `what` needs it, as people call that: `--engine ray`.
+    `what` is who needs it, in the error's words: `--engine ray`.
     """
     part = extension(group, name)
     if part is None:
@@ -51,5 +51,5 @@ def required(group: str, name: str, what: str) -> Any:
 
 
 def names_of(group: str) -> list[str]:
-    """The names of a group's entry points, in order."""
+    """Return the names of a group's entry points, in order."""
     return sorted({point.name for point in entry_points(group=f"dataflow_grounding.{group}")})

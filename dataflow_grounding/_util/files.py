@@ -48,7 +48,7 @@ def within(folder: str, name: object, of: str = "") -> str:
 
 
 def portable(name: str) -> str:
-    """A name that `within` takes, for a file that is called after something of a user's.
+    """Return a name that `within` takes, for a file that is called after something of a user's.
 
     It has `_` for what `within` or Windows refuses, and before what Windows keeps for its devices.
 
@@ -62,7 +62,7 @@ def portable(name: str) -> str:
 
 
 def _portable_part(part: str) -> str:
-    """One folder's or file's name of a path; the folder above is `_`, so that nothing leads out."""
+    """Return a folder's or file's name as any system takes it; `..` is `_`, and leads nowhere."""
     if part in ("", os.curdir):
         return part
     if part == os.pardir:
@@ -82,9 +82,9 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
 
 
 def locked_file(path: str) -> IO[str]:
-    """A file to be written that no other process writes meanwhile, where there are locks.
+    """Open a new file to be written that no other process writes meanwhile.
 
-    Not every file system has them. Raises OSError.
+    It is locked where the file system has locks; not every one has. Raises OSError.
     """
     import fcntl
 
@@ -93,14 +93,15 @@ def locked_file(path: str) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError(errno.EBUSY, "another process is writing it", path) from None
-        except OSError:  # no locks here: whose file it is in the end, `commit` finds out
-            pass
+        except OSError:
+            pass  # there are no locks here: whose file it is in the end, `commit` finds out
 
     with suppress(FileNotFoundError):
-        if stat.S_ISREG(os.lstat(path).st_mode):  # of a run that was killed, or of one at work
-            with open(path, encoding="utf-8") as left:
-                lock(left)
-                if not is_at(left, path):
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            # The file is of a run that was killed, or of one at work: the latter holds the lock.
+            with open(path, encoding="utf-8") as leftover:
+                lock(leftover)
+                if not is_at(leftover, path):
                     raise OSError(errno.EBUSY, "another process is writing it", path)
                 os.unlink(path)
     file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
@@ -109,7 +110,7 @@ def locked_file(path: str) -> IO[str]:
 
 
 def is_at(file: IO[str], path: str) -> bool:
-    """Whether an open file is still the one of its name."""
+    """Return whether an open file is still the one at its path, and no other was put there."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     return False
@@ -131,10 +132,10 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """A file that is put at `path` when the block ends, whole.
+    """Yield a file that is put at `path` when the block ends, whole.
 
-    Where the block fails, it isn't put there, and nothing is left of it. Where this is not `alone`,
-    others may write it meanwhile. Raises OSError.
+    Where the block fails, it isn't put there, and nothing is left of it. Without `alone`, others
+    may write a file for the same path meanwhile: the last one stays. Raises OSError.
     """
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)

@@ -1,6 +1,7 @@
 """Texts for another process, with the name of a key's variable in place of the key.
 
-That process has an environment of its own.
+That process, perhaps on another machine, has an environment of its own, from which it puts the key
+back in.
 """
 
 import os
@@ -16,7 +17,7 @@ _REFERENCE = re.compile("\0(\\w+)\0")
 
 
 def key_variables() -> dict[str, str]:
-    """What the environment has in keys, by variable."""
+    """Return the keys that the environment holds, by variable."""
     return {
         name: text
         for name, text in os.environ.items()
@@ -25,24 +26,24 @@ def key_variables() -> dict[str, str]:
 
 
 def with_names(value: Any) -> Any:
-    """Lists, tuples and dicts with `text_with_names` for each text in them.
+    """Return lists, tuples and dicts with `text_with_names` of each text in them, at any depth.
 
     Anything else stays as it is.
     """
     keys = key_variables()
 
-    def named(value: Any) -> Any:
+    def replaced(value: Any) -> Any:
         if type(value) is dict:
-            return {name: named(item) for name, item in value.items()}
+            return {name: replaced(item) for name, item in value.items()}
         if type(value) in (list, tuple):
-            return type(value)(map(named, value))
+            return type(value)(map(replaced, value))
         return text_with_names(value, keys) if type(value) is str else value
 
-    return named(value)
+    return replaced(value)
 
 
 def with_keys(value: Any) -> Any:
-    """What `with_names` was given. Raises SpecError where this process lacks a key."""
+    """Return what `with_names` was given. Raises SpecError where this process lacks a key."""
     if type(value) is dict:
         return {name: with_keys(item) for name, item in value.items()}
     if type(value) in (list, tuple):
@@ -51,13 +52,14 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """The text with the name of its variable for each of the `keys`.
+    """Return a text with the name of its variable in place of each of the `keys`.
 
     Raises SpecError for a key that no variable holds.
     """
     for name, key in keys.items():
-        if len(key) >= 4 and (key == text or (len(key) >= 12 and key in text)):
-            # a short one may be a word
+        # Within a text, a short key may be a word.
+        is_whole_text = key == text
+        if len(key) >= 4 and (is_whole_text or (len(key) >= 12 and key in text)):
             text = text.replace(key, f"\0{name}\0")
     if blotted(text) != text:
         where = "set it in a variable such as DF_API_KEY, here and there"
@@ -68,7 +70,7 @@ def text_with_names(text: str, keys: Mapping[str, str]) -> str:
 
 
 def text_with_keys(text: str) -> str:
-    """The text with the keys for their names. Raises SpecError where this process lacks one."""
+    """Return a text with keys in place of their names. Raises SpecError for one missing here."""
     return _REFERENCE.sub(lambda reference: _key(reference[1]), text)
 
 

@@ -23,7 +23,7 @@ async def load_aside(module: str) -> None:
 
 
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
-    """A regular expression that is compiled when one of its methods is first used.
+    """Return a regular expression that is compiled when one of its methods is first used.
 
     `text` may be a function that returns it. The replies' readers have two hundred, of which a
     reply that comes as asked takes ten.
@@ -32,6 +32,8 @@ def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[st
 
 
 class _LazyPattern:
+    """Stands for a pattern, which is compiled at the first use of one of its attributes."""
+
     def __init__(self, text: str | Callable[[], str], flags: int) -> None:
         self._text = text
         self._flags = flags

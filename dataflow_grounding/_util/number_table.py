@@ -1,4 +1,7 @@
-"""A map from 64-bit keys to numbers that takes 16 to 50 bytes an entry; a dict takes over 120."""
+"""A map from 64-bit keys to numbers that takes 16 to 50 bytes an entry; a dict takes over 120.
+
+A run remembers where each of millions of replies stands in its log.
+"""
 
 from array import array
 from collections.abc import Iterator
@@ -7,14 +10,18 @@ _ALL_BITS = 2**64 - 1
 
 
 class NumberTable:
-    """Open addressing in two flat arrays. Keys are taken modulo 2**64; 0 counts as 1."""
+    """A hash table of keys and numbers, each in a flat array.
+
+    A key is at the slot of its low bits, or at the next one that was free (open addressing). Keys
+    are taken modulo 2**64. As a key of 0 marks a free slot, 0 counts as 1.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._resize(1024)
 
     def get(self, key: int) -> int | None:
-        """The number of `key`, or None."""
+        """Return the number of `key`; None where it has none."""
         slot = self._slot(key & _ALL_BITS or 1)
         return self._values[slot] if self._keys[slot] else None
 
@@ -26,28 +33,37 @@ class NumberTable:
             self.count += 1
             self._keys[slot] = key
         self._values[slot] = value
-        if self.count * 3 > self._mask * 2:
-            keys, values = self._keys, self._values
-            self._resize((self._mask + 1) * 2)
-            for known, number in zip(keys, values, strict=True):
-                if known:
-                    slot = self._slot(known)
-                    self._keys[slot], self._values[slot] = known, number
+        if self.count * 3 > self._mask * 2:  # two thirds full: search would become slow
+            self._grow()
+
+    def _grow(self) -> None:
+        """Make the table twice as large, and put all entries where they belong there."""
+        old_keys = self._keys
+        old_values = self._values
+        self._resize((self._mask + 1) * 2)
+        for key, value in zip(old_keys, old_values, strict=True):
+            if key:
+                slot = self._slot(key)
+                self._keys[slot] = key
+                self._values[slot] = value
 
     def items(self) -> Iterator[tuple[int, int]]:
-        """All keys, as they are kept, with their numbers, in no order."""
+        """Yield all keys, as they are kept, with their numbers, in no order."""
         for key, number in zip(self._keys, self._values, strict=True):
             if key:
                 yield key, number
 
     def _slot(self, key: int) -> int:
-        keys, mask = self._keys, self._mask
+        """Return the slot that has the key, else the free one where it belongs."""
+        keys = self._keys
+        mask = self._mask
         slot = key & mask
         while keys[slot] and keys[slot] != key:
             slot = (slot + 1) & mask
         return slot
 
     def _resize(self, size: int) -> None:
+        """Begin with empty arrays of a size that is a power of two."""
         self._mask = size - 1
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))

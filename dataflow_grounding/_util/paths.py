@@ -19,13 +19,14 @@ STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """The schemes of stores that rows may name, and the extra that opens each."""
 
 _ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
-_OWN = re.compile(
+# The bucket or repository of an address, which `..` doesn't lead out of.
+_BUCKET_OR_REPOSITORY = re.compile(
     r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE
 )
 
 
 def is_elsewhere(path: object) -> bool:
-    """Whether a path is an address that fsspec is to open.
+    """Return whether a path is an address that fsspec is to open.
 
     Those of the web and of this machine's files are not.
     """
@@ -33,20 +34,20 @@ def is_elsewhere(path: object) -> bool:
 
 
 def scheme_of(path: str) -> str:
-    """The scheme of an address that fsspec is to open, in lower case.
+    """Return the scheme of an address that fsspec is to open, in lower case.
 
-    Empty for a path of this machine.
+    It is empty for a path of this machine.
     """
     return path.partition("://")[0].lower() if is_elsewhere(path) else ""
 
 
 def is_web(value: object) -> bool:
-    """Whether a value is the http(s) address of something."""
+    """Return whether a value is an http(s) address."""
     return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Whether a row, or another file of data, may name this path.
+    """Return whether a row, or another file of data, may name this path.
 
     It may be a file of this machine, a store of the extras, or an address of the same scheme as one
     of `folders`, which the user named. fsspec knows some forty further schemes, and to open one is
@@ -57,27 +58,29 @@ def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
 
 
 def has_scheme(path: str) -> bool:
-    """Whether a path begins as an address does, also one that is misspelt (`s3:/bucket`)."""
+    """Return whether a path begins as an address does, also one that is misspelt (`s3:/bucket`)."""
     return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
 
 
 def plain_path(path: str) -> str:
-    """The path that an address `file://…` names; any other as it is."""
+    """Return the path that an address `file://…` names; any other path or address as it is."""
     return path[7:] if path[:7].lower() == "file://" else path
 
 
 def is_absolute(path: str) -> bool:
-    """Whether a path names its place by itself, whatever the folder."""
+    """Return whether a path names its place by itself, whatever the folder."""
     return os.path.isabs(plain_path(path)) or is_elsewhere(path)
 
 
 def absolute(path: str) -> str:
-    """A path from the root of this machine, or an address."""
+    """Return a path from the root of this machine; an address as it is."""
     return path if is_elsewhere(path) else os.path.abspath(plain_path(path))
 
 
 def joined(folder: str, path: str) -> str:
-    """A path in a folder, which may be an address: no `..` leads out of its bucket or repository.
+    """Return a path in a folder, which may be an address.
+
+    No `..` leads out of the bucket or repository of an address.
 
     Example:
         >>> above = "../../../b.jpg"
@@ -89,13 +92,13 @@ def joined(folder: str, path: str) -> str:
         return path
     if not is_elsewhere(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
-    end = cast("re.Match[str]", _OWN.match(folder)).end()
+    end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
     within = posixpath.normpath(f"/{folder[end:]}/{path}").lstrip("/")
     return f"{folder[:end]}/{within}"
 
 
 class State(NamedTuple):
-    """What tells a file from an earlier one of its name."""
+    """What tells a file from an earlier one of the same name."""
 
     size: int
     """In bytes."""
@@ -106,7 +109,7 @@ class State(NamedTuple):
 
 
 def stores(address: str) -> ModuleType:
-    """What opens addresses: the extension `stores: addresses`. Raises InputError without one."""
+    """Return what opens addresses, the extension `stores: addresses`. Raises InputError without."""
     module = extension("stores", "addresses")
     if not isinstance(module, ModuleType):
         what = "no part for addresses elsewhere is installed: install dataflow-grounding again"
@@ -115,7 +118,7 @@ def stores(address: str) -> ModuleType:
 
 
 def look(path: str) -> State:
-    """The state of a file or folder, here or elsewhere.
+    """Return the state of a file or folder, here or elsewhere.
 
     Raises OSError, InputError, MissingExtra.
     """
@@ -132,7 +135,7 @@ def look(path: str) -> State:
 
 
 def state_of(path: str) -> list[int] | None:
-    """What changes when a file is written to or replaced; None for a pipe, and without a file.
+    """Return numbers that change when a file is written to or replaced; None for a pipe or no file.
 
     Raises MissingExtra.
     """
@@ -146,7 +149,7 @@ def state_of(path: str) -> list[int] | None:
 
 
 def kind_of(path: str) -> str:
-    """`file`, `folder`, `pipe`; empty where nothing is.
+    """Return `file`, `folder` or `pipe`; empty where nothing is.
 
     Raises InputError where a store doesn't tell, MissingExtra.
     """
@@ -157,7 +160,7 @@ def kind_of(path: str) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file to read, here or elsewhere, asked for again where it comes late.
+    """Open a file to read, here or elsewhere; what a store doesn't send is asked for again.
 
     Raises what `look` does; reading it may raise anything.
     """
@@ -167,7 +170,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """The files under a folder elsewhere, or those that match a pattern, relative to it.
+    """Return the files under a folder elsewhere, or those that match a pattern, relative to it.
 
     Raises InputError.
     """
@@ -175,13 +178,13 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def fetched(address: str, size: int) -> bytes:
-    """The first `size` bytes of a file elsewhere. Raises OSError, InputError, MissingExtra."""
+    """Return a file's first `size` bytes, elsewhere. Raises OSError, InputError, MissingExtra."""
     return cast("bytes", stores(address).fetched(address, size))
 
 
 @contextmanager
 def system_errors(path: str) -> Iterator[None]:
-    """What any library raises of a file elsewhere, as the OSError of a file of this machine."""
+    """Raise what a library raises of a file elsewhere as the OSError of a file of this machine."""
     if not is_elsewhere(path):
         yield
         return
@@ -190,7 +193,7 @@ def system_errors(path: str) -> Iterator[None]:
 
 
 def bare_address(endpoint: str) -> str:
-    """An address without user name, password and query, in which keys are found."""
+    """Return an address without user name, password and query, which may hold keys."""
     from urllib.parse import urlsplit, urlunsplit
 
     try:

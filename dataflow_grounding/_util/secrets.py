@@ -1,7 +1,8 @@
 """Keys and passwords: what the process knows of them, and texts without them.
 
-Whoever is given a secret calls `learn`; text from outside passes `blotted` or the like before it is
-written or printed.
+Whoever is given a secret calls `learn`. Text from outside passes `blotted` or the like before it is
+written or printed: known secrets are replaced by `***`. A secret that may be a word of a caption
+("secret" itself, say) would blot innocent text; so it is blotted only out of error texts.
 """
 
 import base64
@@ -39,9 +40,9 @@ _learning = threading.Lock()
 
 
 def learn(*values: object) -> None:
-    """Remember keys and tokens of four characters or more.
+    """Remember keys and tokens of four characters or more, to be blotted out of texts.
 
-    Word-like ones only blot an endpoint's error texts.
+    Those that look like words are blotted only out of an endpoint's error texts.
     """
     for value in values:
         if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
@@ -51,8 +52,8 @@ def learn(*values: object) -> None:
 def _learn_forms(secret: str) -> None:
     """Remember a secret in each way that it may be written."""
     shape = "odd" if is_no_word(secret) else "word"
-    if secret in _forms.get(shape, ()):  # as the token that goes with each request
-        return
+    if secret in _forms.get(shape, ()):
+        return  # the token that goes with each request is learnt again with each
     in_json = json.dumps(secret)[1:-1]
     forms = {
         secret,
@@ -61,13 +62,13 @@ def _learn_forms(secret: str) -> None:
         repr(secret)[1:-1],
         quote(secret, safe=""),
     }
-    with _learning:  # else what another thread learns meanwhile would be lost
+    with _learning:  # without the lock, what another thread learns meanwhile would be lost
         known = _forms.get(shape, ())
         _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
 
 
 def learned() -> list[str]:
-    """All that is remembered, for another process of this machine."""
+    """Return all that is remembered, for another process of this machine."""
     all_forms: list[str] = []
     for forms in list(_forms.values()):  # a copy: another thread may learn meanwhile
         all_forms += forms
@@ -80,9 +81,10 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """What headers hold in secrets.
+    """Yield the secrets in headers.
 
-    Of a header whose name says so, that is its value; of others, what is long and no word.
+    Of a header whose name says that it holds one, that is its value; of others, what is long and
+    no word.
     """
     for name, value in headers.items():
         if not isinstance(value, str):
@@ -98,7 +100,7 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """The texts of JSON at any depth, each with whether a secret's name stands over it."""
+    """Yield the texts of JSON at any depth, each with whether a secret's name stands over it."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from texts_in(item, secret or names_secret(str(name)))
@@ -122,7 +124,7 @@ def learn_fields(value: Any, secret: bool = False) -> None:
 
 
 def learn_address(url: str) -> str:
-    """The address as it may be shown, without what it holds in secrets, which are remembered."""
+    """Remember the secrets in an address, and return the address without them, to be shown."""
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
@@ -135,7 +137,7 @@ def learn_address(url: str) -> str:
 def learn_proxies() -> None:
     """Remember the passwords of the proxies that the environment names.
 
-    They are remembered also as a proxy is told them.
+    They are remembered, too, in the form in which a header takes them to a proxy.
     """
     from urllib.request import getproxies
 
@@ -155,7 +157,7 @@ def _learn_user(host: str) -> None:
 
 
 def _keys_in(text: str) -> list[str]:
-    """What has the shape of a key, in a place where none is expected."""
+    """Return what has the shape of a key in a text where none is expected."""
     return [key for key in _KEY_SHAPE.findall(text) if len(key) >= 12 and re.search("[0-9]", key)]
 
 
@@ -180,7 +182,7 @@ def _is_secret_parameter(name: str) -> bool:
 
 
 def is_no_word(value: str) -> bool:
-    """Whether a secret is so odd or long that it can't be a word of a caption or a path."""
+    """Return whether a secret is so odd or long that it can't be a word of a caption or a path."""
     if _KEY_SHAPE.fullmatch(value) or (len(value) >= 20 and " " not in value):
         return True
     if not re.search("[A-Za-z]", value):
@@ -192,18 +194,19 @@ def is_no_word(value: str) -> bool:
 
 
 def _without(shape: str, text: str) -> str:
+    """Return a text without the known secrets of a shape: "odd" or "word"."""
     for form in _forms.get(shape, ()):
         text = text.replace(form, BLOT)
     return text
 
 
 def blotted(text: str) -> str:
-    """`text`, which may be a record's own data, without the secrets that can't be words."""
+    """Return a text, which may be a record's own data, without the secrets that can't be words."""
     return _without("odd", text) if text else text
 
 
 def blotted_message(text: str) -> str:
-    """A text for people without secrets, and without the passwords and keys of addresses in it."""
+    """Return a text for people without secrets, and without passwords and keys in its addresses."""
     text = _without("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
@@ -212,27 +215,33 @@ def blotted_message(text: str) -> str:
 
 
 def _blotted_parameter(parameter: re.Match[str]) -> str:
-    """`name=value` of an address, its value blotted out where it is a secret."""
+    """Return `name=value` of an address, the value blotted out where it is a secret."""
     name = parameter[1]
     return f"{name}={BLOT}" if _is_secret_parameter(name) else parameter[0]
 
 
 def excerpt(text: str, most: int = 300) -> str:
-    """The beginning of what an endpoint or a library said, on one line, without any secret."""
+    """Return the beginning of what an endpoint or a library said, in one line, without secrets."""
     line = _without("word", blotted_message(" ".join(text.split())))
-    return line[:most]  # only now: half a key would not be recognised
+    return line[:most]  # it is cut last: half a key would not be recognised
 
 
 def words_of(error: BaseException) -> str:
-    """What an error says, in a line without secrets."""
+    """Return what an error says, in a line without secrets."""
     return excerpt(f"{error}", 200) or type(error).__name__
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Settings as they may be written: secrets are blotted out, but for references to variables.
+    """Return settings as they may be written: secrets blotted out, references to variables kept.
 
-    Of `ours`, `api_key` and `extra_headers` are secret; in `extra_body`, Gemini's `extra`, and the
-    `settings` of a user's own pipeline or serving, the names tell. A reference is `${oc.env:KEY}`.
+    A reference is `${oc.env:KEY}`.
+
+    Args:
+        value: Settings as JSON.
+        secret: Whether all of it is secret.
+        ours: Whether the names are those of our specs, of which `api_key` and `extra_headers` are
+            secret. In `extra_body`, Gemini's `extra` and `settings` names are somebody else's: what
+            they say decides.
     """
     if isinstance(value, Mapping):
         inside = {}

@@ -16,7 +16,7 @@ _ARGUMENTS = {
 
 
 def setting(key: str, value: str | None = None) -> str:
-    """A setting as messages call it.
+    """Return a setting as messages call it.
 
     Args:
         key: As a spec has it: `vlm.box_format`.

@@ -7,7 +7,7 @@ from typing import Any
 
 @cache
 def load_table(package: str, name: str) -> Any:
-    """What a YAML file of a package holds, the same object each time."""
+    """Return what a YAML file of a package holds, the same object each time."""
     import yaml
 
     text = files(package).joinpath(name).read_text("utf-8")

@@ -1,4 +1,8 @@
-"""The one way to the terminal: without secrets, and without a terminal's commands."""
+"""The one way to the terminal: without secrets, and without a terminal's commands.
+
+`say` prints for people, on standard error. `say_json` and `say(…, err=False)` print answers, on
+standard output. A live line on how far work is stays the last one.
+"""
 
 import json
 import os
@@ -12,8 +16,8 @@ from typing import Any, TextIO
 
 from dataflow_grounding._util.secrets import blotted, blotted_message
 
-# C0 (but tab and newline), DEL, C1, marks that turn a line's direction, line separators, halves of
-# surrogate pairs.
+# Characters that command a terminal, or confuse its reader: C0 (but tab and newline), DEL, C1,
+# marks that turn a line's direction, line separators, halves of surrogate pairs.
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -22,9 +26,9 @@ _answers: TextIO | None = None
 
 @contextmanager
 def answers_alone() -> Iterator[None]:
-    """Standard output has nothing but what is said here.
+    """Keep standard output to what is said by this module while the block runs.
 
-    What other code prints, the user's, goes to standard error.
+    What other code prints, the user's own, goes to standard error.
     """
     global _answers
     _answers = sys.stdout
@@ -44,9 +48,9 @@ No text of JSON holds such a list, as its line ends are written otherwise.
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """`text` as people may see it: secrets blotted out, `\\x1b` for an escape.
+    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape.
 
-    Its `lines` may stay, or are made one.
+    Its lines stay; without `lines`, they are made one.
     """
     text = blotted_message(text)
     if text.isprintable():
@@ -57,7 +61,7 @@ def shown(text: str, lines: bool = True) -> str:
 
 
 def quoted(path: str) -> str:
-    """A path between quotes, as it is typed: `repr` would double its backslashes."""
+    """Return a path between quotes, as it is typed: `repr` would double its backslashes."""
     return repr(path).replace("\\\\", "\\")
 
 
@@ -79,7 +83,7 @@ def say_json(value: Any, indent: int | None = None) -> None:
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 record`, `1,200 replies`."""
+    """Return a number with its noun in the right form: `1 record`, `1,200 replies`."""
     if number == 1:
         return f"{number:,} {thing}"
     if thing.endswith("y"):
@@ -90,7 +94,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The rows of a table as lines: the first column from the left, others from the right."""
+    """Yield the rows of a table as lines: the first column aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *numbers in rows:
         cells = [name.ljust(widths[0])]
@@ -100,7 +104,10 @@ def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def counted_items(what: str, items: list[str]) -> list[str]:
-    """One line that says how many there are and shows the first; none where there are none."""
+    """Return a list of one line that says how many items there are and shows the first three.
+
+    It is empty where there are no items.
+    """
     if not items:
         return []
     first = "; ".join(items[:3])
@@ -109,10 +116,10 @@ def counted_items(what: str, items: list[str]) -> list[str]:
     return [f"{what}: {len(items)} ({first})"]
 
 
-LINE_EVERY = 10.0  # seconds between two lines on how far work is
-LIVE_EVERY = 0.25  # and between changes of a live one
+LINE_EVERY = 10.0  # seconds between two lines that say how far work is
+LIVE_EVERY = 0.25  # seconds between changes of a live line
 
-_live: "list[LiveLine]" = []
+_live: "list[LiveLine]" = []  # the one that is shown, if any
 
 
 class LiveLine:
@@ -123,21 +130,22 @@ class LiveLine:
 
     @classmethod
     def on_terminal(cls) -> "LiveLine | None":
-        """One, where standard error is a terminal that can write over a line."""
+        """Return a live line where standard error is a terminal that can write over one."""
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Write over it with as many of `parts` as the terminal has room for.
+        """Show the title and as many of the `parts` as the terminal has room for.
 
-        The title is the first to be left out, where it leaves no room for the `needed` parts.
+        The title is left out first, where it leaves no room for the first `needed` parts.
         """
         _live[:] = [self]
         columns = 80
         with suppress(OSError):
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         text = f"{shown(title, lines=False)} {parts[0]}"
-        needs = sum(len(part) + 2 for part in parts[1:needed])
-        if _width(text) + needs >= columns:  # the last column stays free: some terminals wrap there
+        width_of_needed = sum(len(part) + 2 for part in parts[1:needed])
+        # The last column stays free: some terminals wrap there.
+        if _width(text) + width_of_needed >= columns:
             text = parts[0][: columns - 1]
         for part in parts[1:]:
             if _width(text) + len(part) + 2 >= columns:
@@ -146,12 +154,12 @@ class LiveLine:
         self.write(text)
 
     def end(self) -> None:
-        """Take it away."""
+        """Take the line away."""
         _live.clear()
         self.write("")
 
     def write(self, text: str) -> None:
-        """Write over it; an empty text makes room for what is said."""
+        """Write over the line; an empty text makes room for what is said."""
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
@@ -160,7 +168,7 @@ class LiveLine:
 def telling(
     title: str, total: int | None = None, silent: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Tells how many records long work has done.
+    """Say how many records long work has done, while the block runs.
 
     On a terminal that is a live line, elsewhere a line every ten seconds.
 
@@ -170,21 +178,21 @@ def telling(
         silent: Whether to say nothing at all.
 
     Yields:
-        What is to be called with the number of records that are done, as often as one likes.
+        A function to be called with the number of records that are done, as often as one likes.
     """
     if silent or sys.stderr is None:
         yield lambda done: None
         return
     live = LiveLine.on_terminal()
     interval = LIVE_EVERY if live else LINE_EVERY
-    told_at = time.monotonic()
+    last_said = time.monotonic()
 
     def tell(done: int) -> None:
-        nonlocal told_at
+        nonlocal last_said
         now = time.monotonic()
-        if now - told_at < interval:
+        if now - last_said < interval:
             return
-        told_at = now
+        last_said = now
         progress = f"{done:,} records" if total is None else f"{done:,}/{total:,} records"
         if live:
             live.show(f"{title}:", [progress])
@@ -199,7 +207,7 @@ def telling(
 
 
 def _width(text: str) -> int:
-    """How many of a terminal's columns a text takes."""
+    """Return how many of a terminal's columns a text takes: East Asian characters take two."""
     if text.isascii():
         return len(text)
     columns = 0

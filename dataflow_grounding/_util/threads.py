@@ -1,4 +1,7 @@
-"""Threads that wait for stores, so that nobody else has to."""
+"""Threads that wait for stores (s3://, gs://, hf://), so that nobody else has to.
+
+A process has one pool of them, made when it is first needed.
+"""
 
 import asyncio
 import atexit
@@ -17,19 +20,19 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 LEAVING = "leaving Ray"
-"""The name of a thread that ends the connection to a cluster.
+"""The name of the thread that ends the connection to a Ray cluster.
 
-Without an answer it may never be through.
+Where the cluster doesn't answer, the thread never ends: the process then leaves without it.
 """
 THREADS = 64
-THREAD_BYTES = 2**27  # of addresses that Linux sets aside for a thread's stack and its allocator
+THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's stack and allocator
 
 
 @cache
 def _threads(process: int) -> ThreadPool:
-    """The threads of a process that wait for stores.
+    """Return the pool of threads of a process, by its id: a forked process makes its own.
 
-    A store may take its time: Python doesn't wait for them at its end.
+    A store may take its time: Python doesn't wait for these threads at its end.
     """
     try:
         pool = ThreadPool(_most_threads())
@@ -38,15 +41,15 @@ def _threads(process: int) -> ThreadPool:
             "this machine can't start a thread: give it more memory (ulimit -v) or tasks"
             " (ulimit -u)"
         ) from None
-    atexit.register(pool.terminate)  # else it may complain when it is cleared away
+    atexit.register(pool.terminate)  # a pool that is only cleared away may complain
     return pool
 
 
 def _most_threads() -> int:
-    """How many threads this machine lets a process have.
+    """Return how many threads this machine lets a process have, at most `THREADS`.
 
-    Where memory is limited to so many bytes of addresses, as by `ulimit -v`, that is as many as
-    have room in a half.
+    Where the address space is limited, as by `ulimit -v`, that is as many as have room in half of
+    it.
     """
     with suppress(ImportError):  # Windows has no such limits
         import resource
@@ -58,12 +61,15 @@ def _most_threads() -> int:
 
 
 def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
-    """What `work`, which waits for stores, returns for each item. Raises what it raises."""
+    """Return what `work`, which waits for stores, returns for each item, done by threads.
+
+    Raises what it raises.
+    """
     return _threads(os.getpid()).map(work, items, 1)
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """What work that waits for stores returns, done by a thread.
+    """Return what work that waits for stores returns, done by one of the pool's threads.
 
     The event loop's own threads are too few for that.
     """
@@ -75,9 +81,9 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool]
 ) -> Iterator[T]:
-    """What `work` returns for each item, in order.
+    """Yield what `work` returns for each item, in order.
 
-    Where it `waits` for stores, threads do some at a time.
+    A batch in which an item `waits` for stores is done by threads, another one in this thread.
     """
     remaining = iter(items)
     while batch := list(islice(remaining, 4 * THREADS)):

@@ -17,11 +17,11 @@ from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 
-_MANY = 5  # more options that two commands share are told once
-# options that are told once, for all commands
+_MANY = 5  # where two commands share more options, the second one refers to the first
+# Options that the page explains once for all commands.
 _ELSEWHERE = {"--json", "--image-root", "--no-pictures"}
 _USUAL_COLUMNS = "image=image_path, expressions -> output=expressions"
-# what operators take that is told once for all of them, or of the spec's `vlm`
+# Arguments of operators that the page explains once for all of them, or with the spec's `vlm`.
 _SHARED = (
     "self",
     "on_suspect_boxes",
@@ -53,8 +53,8 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    """A line for each command: its arguments, its options and what it does."""
-    told: dict[str, set[str]] = {}
+    """Yield a line for each command: its arguments, its options and what it does."""
+    options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
     for name, purpose in COMMANDS.items():
         command = cli.get_command(here, name)
         arguments = []
@@ -64,30 +64,30 @@ def _commands(here: click.Context) -> Iterator[str]:
                 arguments.append(parameter.make_metavar(click.Context(command)))
             elif isinstance(parameter, click.Option) and _ELSEWHERE.isdisjoint(parameter.opts):
                 options.append(min(parameter.opts, key=len))
-        for earlier_command, known in told.items():
-            if len(known.intersection(options)) > _MANY:
-                options = [option for option in options if option not in known]
+        for earlier_command, earlier_options in options_of.items():
+            if len(earlier_options.intersection(options)) > _MANY:
+                options = [option for option in options if option not in earlier_options]
                 options.append(f"(those of {earlier_command})")
-        told[name] = set(options)
+        options_of[name] = set(options)
         yield f"- {' '.join([name, *arguments, *options])}: {purpose}"
 
 
 def _spec_keys() -> list[str]:
-    """The shipped specs, the second and third only where they differ from those before."""
+    """Return the lines of the shipped specs; of the second and third those that the first lacks."""
     lines: list[str] = []
     seen = set[str]()
     for name in JOBS:
         text = files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        stated = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        lines += [line for line in stated if line not in seen]
-        # These heads stay above what differs below them.
+        keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        lines += [line for line in keys if line not in seen]
+        # The heads of blocks are repeated: they stand above what differs below them.
         heads = ("workflow", "data", name)
-        seen.update(line for line in stated if line.strip().rstrip(":") not in heads)
+        seen.update(line for line in keys if line.strip().rstrip(":") not in heads)
     return lines
 
 
 def _operators() -> Iterator[str]:
-    """A line for each shipped operator: its settings, its columns and what it does."""
+    """Yield a line for each shipped operator: its settings, its columns and what it does."""
     for name, cls in OPERATOR_REGISTRY:
         if not cls.__module__.startswith("dataflow_grounding.operators"):
             continue
@@ -106,7 +106,7 @@ def _operators() -> Iterator[str]:
 
 
 def _columns(column_of: Mapping[str, str]) -> str:
-    """`role=column` of each; the role alone where its column is called so."""
+    """Return `role=column` of each; the role alone where its column has the same name."""
     columns = []
     for role, column in column_of.items():
         columns.append(role if role == column else f"{role}={column}")

@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """`-e SPEC`, which may be given several times; `what` says what the spec is for.
+    """Return the option `-e SPEC`, which may be given several times; `what` says what it is for.
 
     The answer stays alone on standard output: a spec may name code that prints.
     """
@@ -33,9 +33,9 @@ spec_option = spec_option_for("The spec, a YAML file")
 
 
 def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """Complete a key for the shell: those of the given spec that begin so.
+    """Return the spec keys that begin as `begun`, for a shell that completes them.
 
-    Without one they are those of every pipeline.
+    They are keys of the pipelines that the command's specs name; without a spec, of every pipeline.
     """
     from dataflow_grounding.jobs.registry import JOBS
     from dataflow_grounding.spec.problems import keys_of
@@ -51,10 +51,13 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> li
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    """The shipped pipelines that specs name, or have blocks of; no code of the user's is run."""
+    """Return the shipped pipelines that specs name; if they name none, those they have blocks of.
+
+    No code of the user's is run.
+    """
     import yaml
 
-    named = None
+    autolabel_type = None
     blocks: dict[str, None] = {}
     for path in paths:
         try:
@@ -63,11 +66,11 @@ def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
         if isinstance(spec, dict):
-            named = spec.get("autolabel_type", named)
+            autolabel_type = spec.get("autolabel_type", autolabel_type)
             blocks.update(dict.fromkeys(name for name in spec if name in shipped))
-    if named is None:
+    if autolabel_type is None:
         return list(blocks)
-    return [name for name in shipped if name == named]
+    return [name for name in shipped if name == autolabel_type]
 
 
 overrides_argument = click.argument(
@@ -84,9 +87,9 @@ def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Refuse a path that a picture, made of `image`, can't be written to.
+    """Raise SpecError where a picture, made of `image`, can't be written to a path.
 
-    Raises SpecError, before anything is paid for.
+    So that is found before anything is paid for.
     """
     from PIL import Image
 
@@ -113,14 +116,14 @@ def rarely_collect_garbage() -> None:
 
 
 def say_what_is_not_reviewed(results: str) -> None:
-    """Say where a results folder has a reviewed file beside the one that is taken."""
+    """Say that a results folder has a reviewed file, too, where the run's own file is taken."""
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
     if os.path.isdir(results) and os.path.exists(reviewed):
         say(f"Note: this is as the run left it. To take what reviewers left, name {reviewed}.")
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Options that several commands take, as one decorator."""
+    """Return several options as one decorator, for commands that take all of them."""
 
     def with_options(command: F) -> F:
         # As decorators are put on: the last first.
@@ -147,7 +150,7 @@ class FailedLimit:
     share: float = 0.0
 
     def allows(self, summary: Summary) -> bool:
-        """Whether no more have failed."""
+        """Return whether no more have failed."""
         if self.number is not None:
             return summary.failed <= self.number
         return summary.failed <= self.share * summary.records

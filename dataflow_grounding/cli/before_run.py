@@ -66,7 +66,7 @@ def of_estimate(
 
 
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
-    """What `estimate` says, for people."""
+    """Yield the lines of `estimate`, for people."""
     yield from _table(figures)
     records = counted(figures["records"], "record")
     stored = counted(figures["stored"], "reply")
@@ -94,7 +94,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:
-    """The estimate of each step and of all, in columns."""
+    """Yield the estimate of each step and of all, in columns."""
     rows = [["step", "requests", "input", "cached", "output", "USD"]]
     for step in [*figures["steps"], {"step": "total", **figures}]:
         counts = [step["requests"], *step["tokens"].values()]

@@ -69,7 +69,7 @@ def doctor(
 
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
-    """What `doctor` says, for people."""
+    """Yield the lines of `doctor`, for people."""
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
     yield from _of_endpoints(findings)
     environment = findings["environment"]
@@ -87,7 +87,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
-    """What `doctor` says of the endpoint, and of each where there are several."""
+    """Yield what `doctor` says of the endpoint, and of each where there are several."""
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         way = unused_keys()
@@ -102,6 +102,7 @@ def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
+    """Yield what `doctor` says of one endpoint."""
     for name in _OF_ENDPOINT:
         if name in endpoint:
             yield f"{name.replace('_', ' ')}: {endpoint[name]}"
@@ -162,7 +163,7 @@ def of_calibrate(
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    """What is to be calibrated: a spec's, an endpoint of options, or that of the environment.
+    """Return what is to be calibrated: a spec's endpoint, one of options, or the environment's.
 
     Raises SpecError where there is none, or nothing to find out.
     """
@@ -199,6 +200,7 @@ def _serving(
 
 
 def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
+    """Draw the boxes that were answered into the probe pictures, if a path is given for that."""
     if path:
         from dataflow_grounding.calibration.probes import plot
 

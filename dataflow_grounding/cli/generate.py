@@ -137,7 +137,7 @@ def generate(
     if as_json:
         say_json(summary.to_json())
     else:
-        _tell(run, summary, in_pilot=pilot is not None)
+        _say_what_was_done(run, summary, in_pilot=pilot is not None)
     limit: FailedLimit | None = options["max_failed"]
     if limit is not None and summary.done and limit.allows(summary):
         return 0
@@ -153,7 +153,10 @@ def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
 
 
 def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
-    """Run it. Raises RunStopped, of which programs are told in JSON."""
+    """Run the spec, and return what was done.
+
+    Raises RunStopped; with `as_json`, it is printed first as JSON.
+    """
     # What the start has made stays: Python needn't look through it for cycles, not even at the end.
     gc.freeze()
     try:
@@ -164,8 +167,8 @@ def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
         raise
 
 
-def _tell(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
-    """What was done, and what can be done now."""
+def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
+    """Say what was done, and what can be done now."""
     say(str(summary))
     if summary.done and in_pilot:
         say(_advice(run))
@@ -176,7 +179,7 @@ def _tell(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
 
 
 def _engine(spec: Spec, options: dict[str, Any]) -> MakeRun:
-    """What takes the rows through the steps.
+    """Return what takes the rows through the steps: in this process, in several, or on Ray.
 
     Raises SpecError for options that don't go together.
     """
@@ -191,7 +194,7 @@ def _engine(spec: Spec, options: dict[str, Any]) -> MakeRun:
 
 
 def _check_together(spec: Spec, options: dict[str, Any]) -> None:
-    """Raises SpecError for options that don't go together."""
+    """Raise SpecError for options that don't go together."""
     on_ray = options["engine"] == "ray"
     is_shard = options["shard"] is not None
     has_processes = options["processes"] is not None
@@ -208,9 +211,9 @@ def _check_together(spec: Spec, options: dict[str, Any]) -> None:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    """Write the page, unless it is there already.
+    """Write the report's page, unless it is there already.
 
-    What keeps it from being written fails no run.
+    Where it can't be written, the run counts all the same.
     """
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
@@ -252,7 +255,7 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
-    """What can be done now, a line each."""
+    """Return what can be done now, a line each."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = []
     if summary.report:

@@ -64,7 +64,7 @@ def command(
 
 
 def _cache_of(image: str) -> str | None:
-    """The file of replies about this image; None where there can't be one."""
+    """Return the file that keeps replies about this image; None where none can be written."""
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)

@@ -128,6 +128,7 @@ def _users_commands() -> list[str]:
 
 
 def _command_in(module_name: str, name: str) -> click.Command:
+    """Import a module, and return the command of this name that stands in it."""
     module = importlib.import_module(module_name)
     for value in vars(module).values():
         if isinstance(value, click.Command) and value.name == name:
@@ -164,7 +165,7 @@ def main() -> None:
             copy_context().run(_run)
     except SystemExit as leave:
         if any(thread.name == LEAVING for thread in threading.enumerate()):
-            # Ray's library breaks down in Python's end
+            # A thread still waits for Ray. Ray's library would break down while Python ends.
             sys.stdout.flush()
             os._exit(leave.code if isinstance(leave.code, int) else 0)
         raise
@@ -174,7 +175,7 @@ def main() -> None:
 def as_command() -> Iterator[None]:
     """Let a script end as the command line does.
 
-    Ctrl-C and a GroundingError are told in a line; `--debug` shows where.
+    After Ctrl-C or a GroundingError a line says what happened; `--debug` shows where.
 
     Raises:
         SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another
@@ -205,6 +206,7 @@ def _run() -> None:
     """Run the command line, and end the process with its exit code: 2 for what the user can mend,
     70 for a defect of ours.
     """
+    # Messages call settings as a spec has them (vlm.box_format), not as Python does (box_format=).
     speaks_of_specs.set(True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -224,8 +226,11 @@ def _run() -> None:
         sys.exit(70)
 
 
-class _Sink(io.FileIO):
-    """What can't be written is dropped; the first reason is kept."""
+class _FailSafeFile(io.FileIO):
+    """A file to which writing never raises: what can't be written is dropped.
+
+    `failed` is the first error.
+    """
 
     failed: OSError | None = None
 
@@ -245,20 +250,22 @@ class _Sink(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    """Makes printing safe.
+    """Make printing in the block safe.
 
-    Exits with 130 where output couldn't be written; a reader that went away is fine.
+    Output that can't be written raises nothing in the block; at its end the process exits with 130.
+    A reader that went away, such as `head`, is fine.
     """
-    if sys.stdout is not sys.__stdout__:  # a caller's own
+    if sys.stdout is not sys.__stdout__:  # a caller has put its own stream there
         yield
         return
     _replace_closed_streams()
     streams: list[Any] = [sys.stdout, sys.stderr]
-    sinks = [_Sink(os.dup(stream.fileno()), "w") for stream in streams]
-    # what user code starts prints there, not into the answer
+    sinks = [_FailSafeFile(os.dup(stream.fileno()), "w") for stream in streams]
+    # Programs that user code starts inherit descriptor 1: what they print goes to standard error,
+    # not into the answer.
     os.dup2(streams[1].fileno(), streams[0].fileno())
-    sys.stdout = _over(sinks[0], streams[0])
-    sys.stderr = _over(sinks[1], streams[1])
+    sys.stdout = _text_into(sinks[0], streams[0])
+    sys.stderr = _text_into(sinks[1], streams[1])
     try:
         yield
     except SystemExit as leave:
@@ -271,17 +278,17 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _replace_closed_streams() -> None:
-    """Have standard streams that were closed read and write nothing.
+    """Open the null device for standard streams that were closed.
 
-    Else the next file that is opened would be one of them, and take what others print.
+    Else the next file that is opened would get the number of one of them, and what others print.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
-def _over(sink: _Sink, stream: Any) -> TextIO:
-    """The stream's text into the sink; what can't be encoded is written escaped."""
+def _text_into(sink: _FailSafeFile, stream: Any) -> TextIO:
+    """Return a text stream like `stream` that writes into the sink, unencodable text escaped."""
     errors = "backslashreplace" if stream.errors == "strict" else stream.errors
     return io.TextIOWrapper(
         io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering

@@ -41,9 +41,9 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
     spec; files that you delete are asked in the shipped words.
     """
     texts = {os.path.join(folder, f"{name}.txt"): ejected(name) for name in names or prompt_names()}
-    there = [path for path in texts if os.path.lexists(path)]
-    if there and not force:
-        raise InputError(f"{there[0]} is there already: add --force, or name another folder")
+    existing = [path for path in texts if os.path.lexists(path)]
+    if existing and not force:
+        raise InputError(f"{existing[0]} is there already: add --force, or name another folder")
     with told_as(GroundingError, f"can't write into {folder}"):
         os.makedirs(folder, exist_ok=True)
     for path, text in texts.items():
@@ -53,7 +53,7 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
 
 
 def _use_of(name: str) -> str:
-    """What a prompt is for, in words."""
+    """Return what a prompt is for: the operators that ask it, or the system message it is."""
     if name in SYSTEM_PROMPTS:
         about = "no image" if name == "system_text_only" else "an image"
         return f"the system message of every question about {about}"

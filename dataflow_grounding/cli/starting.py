@@ -45,7 +45,7 @@ def init(folder: str, force: bool) -> None:
         counts += f", {kept} kept"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
-    # Not so with pipx or uv, whose Python has this package and isn't on the path.
+    # With pipx or uv, the Python that has this package isn't the one on the path.
     on_path = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)
     python = "python" if on_path else shlex.quote(sys.executable)
     say(f"{counts}. Next:\n  {python} {shlex.quote(script)}", err=False)
@@ -53,15 +53,15 @@ def init(folder: str, force: bool) -> None:
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
-    """Each file, and its name in a new working folder; what's in `init_template` goes to the top.
+    """Yield the path of each file, and its name in a new working folder.
 
-    Raises InputError.
+    Files of `init_template` go to the top of that. Raises InputError where a folder isn't there.
     """
     package = Path(__file__).parents[1]
     for folder in ("api_pipelines", "example_data", "init_template"):
-        # installed from a wheel, or in a repository
-        places = (package / "_shipped" / folder, package.parent / folder)
-        top = next(filter(Path.is_dir, places), None)
+        # The first is where a wheel has them, the second where the repository has.
+        candidates = (package / "_shipped" / folder, package.parent / folder)
+        top = next(filter(Path.is_dir, candidates), None)
         if top is None:
             raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
         for source in sorted(top.rglob("*"), key=lambda path: (path.parent, path.name)):
@@ -84,7 +84,7 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     """Write DIR/NAME.yaml for each pipeline, or only for NAME; DIR is the current folder unless
     given.
     """
-    folder, names = _read(arguments)
+    folder, names = _folder_and_pipelines(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}
     for path in paths.values():
         if os.path.exists(path):
@@ -107,8 +107,11 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
 
 
-def _read(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    """The folder to write into, and the pipelines whose specs are wanted. Raises SpecError."""
+def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
+    """Return the folder to write into, and the pipelines whose specs are wanted.
+
+    Raises SpecError for arguments of another name or value.
+    """
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:
         name, _, value = argument.partition("=")

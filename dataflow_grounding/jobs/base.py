@@ -1,6 +1,7 @@
-"""What a spec's run needs to know of its pipeline.
+"""`SpecJob`: what a spec's run needs to know of its pipeline.
 
-Its steps, its input, and what it leaves besides the step files.
+That is its steps, its input, the words of its questions, and what it leaves besides the files of
+its steps. Each pipeline that a spec can name has a subclass.
 """
 
 import os
@@ -31,7 +32,7 @@ It reads `step.storage.output_path` and writes beside it.
 """
 
 OUTPUT_FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both": "legacy"}
-"""The extension that writes each; `jsonl` is the name of `unified` in TAO's code."""
+"""`workflow.output_format` → the extension that writes it. TAO's code calls `unified` `jsonl`."""
 
 
 class SpecJob:
@@ -42,19 +43,23 @@ class SpecJob:
 
     name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
     block: ClassVar[type[PipelineBlock]]  # the keys of that block
-    # operator's name → what to ask of its file after a pilot
+    # Operator's name → what a person should ask of its file after a pilot.
     questions: ClassVar[Mapping[str, str]] = {}
 
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
     pilot: int | None = None  # only the first so many rows
-    empty_columns: Sequence[str] = ()  # of those that `columns` found, which hold empty lists
+    empty_columns: Sequence[
+        str
+    ] = ()  # of the columns that `columns` returned, those of empty lists
     # the box format that the model is asked for; None for a pipeline without boxes
     box_format: FormatChoice | None
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
         self.spec, self.serving = spec, serving
-        self.servings = [serving]  # with those that answer single steps in its place
+        # The spec's serving, then those that answer single steps in its place: in the order of the
+        # block's `vlms`.
+        self.servings = [serving]
         self._writers = writers_of(spec.block.workflow.output_format, spec.folders)
 
     @property
@@ -63,24 +68,24 @@ class SpecJob:
         return self.name
 
     def definitions(self) -> dict[str, str]:
-        """What counts as the terms and phrases that the spec defines."""
+        """Return the terms and phrases that the spec defines, with what counts as each."""
         return {}
 
     def put_in_words(self) -> None:
-        """Have every step put its questions in the words that the spec states.
+        """Give every step's operator the prompts, guidance and definitions that the spec states.
 
-        What a step's operator was given by `with_words` goes before. Raises SpecError.
+        What an operator was given by `with_words` goes before. Raises SpecError.
         """
         block = self.spec.block
         prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
-        stated = Wording(prompts, block.workflow.guidance, self.definitions())
+        of_spec = Wording(prompts, block.workflow.guidance, self.definitions())
         forms = self._forms_of_asking()
         for operator in self.operators:
             own = operator.wording or Wording()
             wording = Wording(
-                {**stated.prompts, **own.prompts},
-                own.guidance or stated.guidance,
-                {**stated.definitions, **own.definitions},
+                {**of_spec.prompts, **own.prompts},
+                own.guidance or of_spec.guidance,
+                {**of_spec.definitions, **own.definitions},
                 own.asking or forms.get(id(operator.serving)),
             )
             check_can_think(operator.serving, wording.asking)
@@ -88,9 +93,9 @@ class SpecJob:
                 operator.wording = wording
 
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
-        """The forms in which servings are asked for boxes, by the servings' identities.
+        """Return the forms in which servings are asked for boxes, by `id()` of the serving.
 
-        Those that are asked as ever have none.
+        Servings that are asked in the usual form, `vlm.asking: auto`, have none.
         """
         forms = {}
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
@@ -106,16 +111,16 @@ class SpecJob:
 
     @property
     def operators(self) -> list[Operator]:
-        """The operators of the steps, without other libraries', which say nothing of themselves."""
+        """The steps' operators that are ours; other libraries' say nothing of themselves."""
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
 
     @property
     def reads(self) -> str:
-        """What the run begins from, for people."""
+        """The path of what the run reads first, as it is shown to people."""
         return self.steps[0].storage.input_path
 
     def obstacles(self) -> list[str]:
-        """What prevents the servings from sending, one sentence each."""
+        """Return what prevents the servings from sending, one sentence each."""
         texts: list[str] = []
         for serving in self.servings:
             texts += serving.obstacles()
@@ -130,13 +135,13 @@ class SpecJob:
         yield from read_rows(self.steps[0].storage.input_path)
 
     def where(self, row: Row) -> str:
-        """Where a row stands, for people: the line in the user's own file."""
+        """Return where a row stands, for people: the line in the user's own file."""
         return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:
-        """The columns of the first step's rows.
+        """Return the columns of the first step's rows; note in `empty_columns` which are empty.
 
-        Raises InputError, also where it can be told which column is meant.
+        Raises InputError, also where a column is missing that another one seems to stand for.
         """
         self.prepare()
         source = Source(self.steps)
@@ -145,38 +150,41 @@ class SpecJob:
         return columns
 
     def needs(self) -> list[str]:
-        """What servings and operators lack, or what is good to know of them, one line each."""
+        """Return what servings and operators lack, or what is good to know of them, in lines."""
         lines: list[str] = []
         for serving in self.servings:
-            lines += needed(serving)
+            lines += needs_of(serving)
         for operator in self.operators:
-            lines += needed(operator)
+            lines += needs_of(operator)
         return list(dict.fromkeys(lines))
 
     def remarks(self) -> list[str]:
-        """What is good to know of words and input before a run, one line each."""
-        heedless: set[str] = set()
+        """Return what is good to know of words and input before a run, line by line."""
+        ignoring_models: set[str] = set()
         for operator in self.operators:
             if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
-                heedless.add(operator.serving.model)
+                ignoring_models.add(operator.serving.model)
         return [
             f"{model} reads no prompts, guidance or definitions: they change nothing of its answers"
-            for model in sorted(heedless)
+            for model in sorted(ignoring_models)
         ]
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says besides what it says of every pipeline."""
-        suspects = []
+        """Return what `run.json` says besides what it says of every pipeline.
+
+        That is the first suspicion of an operator that watches its boxes; null where all are fine.
+        """
+        suspicions = []
         for operator in self.operators:
-            facts = told(operator)
+            facts = facts_of(operator)
             if "suspect_boxes" in facts:
-                suspects.append(facts["suspect_boxes"])
-        if not suspects:
+                suspicions.append(facts["suspect_boxes"])
+        if not suspicions:
             return {}
-        return {"suspect_boxes": next(filter(None, suspects), None)}
+        return {"suspect_boxes": next(filter(None, suspicions), None)}
 
     def finish(self) -> None:
-        """Leave what the output format has besides step files. Raises SpecError, StorageFailed."""
+        """Write what the output format has besides step files. Raises SpecError, StorageFailed."""
         failed = (
             f"workflow.output_format {self.spec.block.workflow.output_format} failed; the"
             " annotations are written"
@@ -189,8 +197,11 @@ class SpecJob:
 
 
 def in_folders(steps: list[Step]) -> list[Step]:
-    """The steps, each writing into a folder of `results_dir` that is named for it."""
-    names = tuple(f"step_{place}_{step.operator.name}" for place, step in enumerate(steps))
+    """Return the steps, each writing into a folder of `results_dir` that is named for it.
+
+    Raises SpecError for an operator whose name can't be one of a folder.
+    """
+    names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
         name = step.operator.name
         if "/" in name or not _names_a_file(f"step_{name}"):  # a backslash, a line break
@@ -204,6 +215,7 @@ def in_folders(steps: list[Step]) -> list[Step]:
 
 
 def _names_a_file(name: str) -> bool:
+    """Return whether a file of this name would stay in its folder."""
     try:
         return bool(within(".", name))
     except InputError:
@@ -217,10 +229,10 @@ def _bring_up_to_date(annotations: str) -> None:
         write_reviewed(annotations)
 
 
-def recalled(steps: list[Step]) -> FormatChoice | None:
-    """The box format that the steps' operators ask for; None without boxes.
+def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
+    """Let the steps' operators take up the box formats that their results folder remembers.
 
-    It is the one that their results folder remembers.
+    Returns the first operator's; None where no operator asks for boxes.
     """
     first: FormatChoice | None = None
     for step in steps:
@@ -232,23 +244,25 @@ def recalled(steps: list[Step]) -> FormatChoice | None:
     return first
 
 
-def chosen(steps: list[Step], names: list[str]) -> list[Step]:
-    """The steps that the spec asks for, in order. Raises SpecError for a name that no step has."""
-    known = [str(place) for place in range(len(steps))]
-    wrong = [name for name in names if name not in known]
-    if wrong or not names:
-        raise SpecError(f"workflow.steps {names}: the steps are {', '.join(known)}")
-    return [step for place, step in enumerate(steps) if str(place) in names]
+def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
+    """Return the steps with these numbers, in order. Raises SpecError for one that isn't there."""
+    known = [str(number) for number in range(len(steps))]
+    unknown = [number for number in numbers if number not in known]
+    if unknown or not numbers:
+        raise SpecError(f"workflow.steps {numbers}: the steps are {', '.join(known)}")
+    return [step for number, step in enumerate(steps) if str(number) in numbers]
 
 
 def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
-    """The writers of the format that a spec names, a user's own as `module:function`.
+    """Return the writers of the format that a spec names; a user's own is `module:function`.
 
     Raises SpecError.
     """
     key = "workflow.output_format"
-    without_legacy = extension("outputs", "unified")  # nothing to remove where nothing writes it
-    writers = [without_legacy] if without_legacy else []
+    # The writer of `unified` removes what an earlier run in a legacy format has left. Where it
+    # isn't installed, no run has left any.
+    unified_writer = extension("outputs", "unified")
+    writers = [unified_writer] if unified_writer else []
     if name not in OUTPUT_FORMATS:
         writer = named(name, key, OUTPUT_FORMATS, folders)
         if not callable(writer):
@@ -259,20 +273,20 @@ def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
     return tuple(writers)
 
 
-def told(what: Operator | Serving) -> dict[str, Any]:
-    """The `facts()` of an operator or a serving, whoever wrote it.
+def facts_of(part: Operator | Serving) -> dict[str, Any]:
+    """Return the `facts()` of an operator or a serving, which may be a user's own.
 
-    Where they can't be had, `error` says why.
+    Where that raises, `error` says what.
     """
     try:
-        return what.facts()
+        return part.facts()
     except (Exception, SystemExit) as error:
         return {"error": described(error)}
 
 
-def needed(what: Operator | Serving) -> list[str]:
-    """The `needs()` of an operator or a serving, whoever wrote it."""
+def needs_of(part: Operator | Serving) -> list[str]:
+    """Return the `needs()` of an operator or a serving, which may be a user's own and raise."""
     try:
-        return what.needs()
+        return part.needs()
     except (Exception, SystemExit) as error:
-        return [f"needs() of {type(what).__name__} raised {described(error)}"]
+        return [f"needs() of {type(part).__name__} raised {described(error)}"]

@@ -37,17 +37,23 @@ SMALL_DISK = 100 * 2**20
 
 @dataclass
 class Findings:
-    """`problems` should be fixed before a run; `remarks` are good to know."""
+    """What was found out about a run.
+
+    Attributes:
+        problems: What should be fixed before a run, line by line.
+        remarks: What is good to know, line by line.
+        records: How many were looked over.
+        asks: Model and address of who would be asked.
+    """
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     records: int = 0
     asks: str = ""
-    """Model and address of who would be asked."""
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """What an error within says becomes problems, but for lines that are told already."""
+        """Turn an error that the block raises into problems; lines that are there stay single."""
         try:
             yield
         except GroundingError as error:
@@ -55,7 +61,7 @@ class Findings:
 
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
-    """All that is wrong with a spec and what it names."""
+    """Return all that is wrong with a spec and with what it names."""
     findings = Findings()
     run: SpecRun | None = None
     with findings.taking():
@@ -71,7 +77,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 
 def _check_run(run: SpecRun, findings: Findings) -> None:
-    """Find what the run would meet."""
+    """Find what the run would meet: columns, folders, servings, limits and every row."""
     with findings.taking():
         columns = run.job.columns()
         check_plan(run.steps, columns, run.job.empty_columns)
@@ -97,39 +103,42 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 
 @contextmanager
 def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
-    """Take away what is made within of the input, in folders that weren't there.
+    """Delete at the block's end what was made in it of the input, in folders that weren't there.
 
     A folder with a `.ckpt` would pass for that of a run. What was fetched from the web stays, so
     that it is fetched once.
     """
     results = run.spec.results_dir
     checkpoints = run.steps[0].storage.checkpoint_folder
-    folders = [checkpoints, os.path.join(results, "pictures")]
-    made = [folder for folder in folders if not os.path.exists(folder)]
+    inner = [checkpoints, os.path.join(results, "pictures")]
+    missing_inner = [folder for folder in inner if not os.path.exists(folder)]
     outer = [results, *_missing_parents(results)]
-    new = [folder for folder in outer if not os.path.exists(folder)]
+    missing_outer = [folder for folder in outer if not os.path.exists(folder)]
     try:
         yield
     finally:
-        _take_away(run, made, new)
+        _delete_made(run, missing_inner, missing_outer)
 
 
-def _take_away(run: SpecRun, made: Sequence[str], outer: Sequence[str]) -> None:
-    """Delete the folders that a check has `made`, and those around them that are then empty."""
+def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> None:
+    """Delete folders that a check has made: `inner` ones whole, `outer` ones if they are empty.
+
+    Nothing is deleted where a run has begun there meanwhile, or pictures were fetched.
+    """
     checkpoints = run.steps[0].storage.checkpoint_folder
     lock = os.path.join(checkpoints, "lock")
     is_a_runs = os.path.exists(lock) or os.path.exists(store_path(checkpoints))
     if is_a_runs or getattr(run.block.data, "fetches", False):
         return
-    for folder in made:
+    for folder in inner:
         shutil.rmtree(folder, ignore_errors=True)
     for folder in outer:
-        with suppress(OSError):  # not empty, or not there
+        with suppress(OSError):  # it isn't empty, or isn't there
             os.rmdir(folder)
 
 
 def _missing_parents(folder: str) -> Iterator[str]:
-    """The folders above one that aren't there, the nearest first."""
+    """Yield the folders above one that aren't there, the nearest first."""
     parent = os.path.dirname(os.path.abspath(folder))
     while not os.path.exists(parent):
         yield parent
@@ -137,9 +146,9 @@ def _missing_parents(folder: str) -> Iterator[str]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    """The spec's run, with the embedded grounder where its model can't be used.
+    """Return the spec's run, with the embedded grounder where its model can't be used.
 
-    Raises GroundingError.
+    So the input is looked over even where the model's settings are wrong. Raises GroundingError.
     """
     with findings.taking():
         run = SpecRun(spec)
@@ -152,7 +161,7 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    """Whether the results can be written, here and, where they go elsewhere, there."""
+    """Find whether the results can be written, here and, where they go elsewhere, there."""
     if is_mirrored(folder):
         with findings.taking():
             mirrors(folder).check_writable(folder)
@@ -172,12 +181,12 @@ def _check_folder(folder: str, findings: Findings) -> None:
 
 
 class _RowCheck:
-    """Looks rows over, one after the other, and remembers those that others repeat."""
+    """Looks rows over, one after the other, and notes those that repeat an earlier one."""
 
     def __init__(self, step: Step) -> None:
         self.source = Source([step])
         self.folders: Counter[str] = Counter()  # how many images were found in each
-        self.repeated: list[str] = []
+        self.repeated: list[str] = []  # which line repeats which, in words
         self._step = step
         self._reads = step.operator.reads()
         self._texts = set(self._reads.values()) - {self.source.image_key}
@@ -185,7 +194,10 @@ class _RowCheck:
         self._lines_of_questions: dict[int, int] = {}
 
     def check(self, row: Row) -> str | None:
-        """What is wrong with a row, though it can be read. Raises RecordError where it can't."""
+        """Return what is wrong with a row that can be read; None where nothing is.
+
+        Raises RecordError where it can't be read, or its image can't.
+        """
         record = self.source.record(row)
         check_seed(record)
         if self._has_image(record):
@@ -210,14 +222,14 @@ class _RowCheck:
         self.folders[_folder_of(record, image_key)] += 1
         open_image(record, image_key)
         path = os.path.realpath(find_image(record, image_key).path)
-        # a hash alone, as there may be a million rows
+        # Only a hash is kept, as there may be a million rows.
         question = hash(repr([path, *map(record.get, self._texts)]))
         first_line = self._lines_of_questions.setdefault(question, line)
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
     def _check_id(self, image_id: str, row: Row) -> str | None:
-        """What is wrong with an id that an earlier row has, if this row states it."""
+        """Return what is wrong with an id that an earlier row has, if this row states it."""
         first_line = self._lines_of_ids.get(image_id)
         if first_line is None:
             self._lines_of_ids[image_id] = row.line
@@ -227,7 +239,7 @@ class _RowCheck:
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
-    """Look over every row and the header of its image, and tell what there is to know of them."""
+    """Look over every row and the header of its image, and note what there is to know of them."""
     check = _RowCheck(run.steps[0])
     for row in run.job.rows():
         findings.records += 1
@@ -239,15 +251,15 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
         if problem is not None:
             findings.problems.append(f"{where}: {problem}")
     findings.remarks += run.job.remarks()
-    again = "rows repeat the picture and text of an earlier row, and are paid for once"
-    findings.remarks += counted_items(again, check.repeated)
+    repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
+    findings.remarks += counted_items(repeats, check.repeated)
     for folder, count in check.folders.items():
         if folder:
             findings.remarks.append(f"{counted(count, 'image')} found in {folder}")
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    """The folder in which a relative path's image was found; "" for an absolute path."""
+    """Return the folder in which a relative path's image was found; "" for an absolute path."""
     named = str(record.get(image_key))
     path = find_image(record, image_key).path
     if is_absolute(named):

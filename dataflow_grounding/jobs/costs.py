@@ -1,4 +1,8 @@
-"""What was paid for a results folder, by step, from the stores of replies."""
+"""What was paid for a results folder, by step, from the stores of replies.
+
+Each stored reply has its tokens, its model and its step. Prices are those of the spec, else the
+published ones of the model.
+"""
 
 import os
 from collections import defaultdict
@@ -18,15 +22,16 @@ from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.serving.base import FLEX
 
 PARTS = ("retries", "samples", "checks")
+"""Of a step's replies, those that are counted apart, too."""
 
 FREE = Prices(0, 0)
 
 
 @dataclass
 class Amount:
-    """Requests, tokens and USD, which are NaN with any that has no price.
+    """Requests, tokens (`input`, `cached` of these, `output`) and USD.
 
-    Fractions come from what was measured.
+    USD are NaN where any part of the amount has no price. An estimate may have fractions.
     """
 
     requests: float = 0.0
@@ -61,7 +66,7 @@ class Amount:
 
 
 def costs_of(folder: str) -> dict[str, Any]:
-    """What the replies of all runs in `folder` cost at the prices in its run.json.
+    """Return what the replies of all runs in `folder` cost at the prices in its run.json.
 
     Raises InputError where there are none.
     """
@@ -81,9 +86,10 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(
     folder: str, prices: Prices | None, others: Mapping[str, Prices | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Each step's replies, tokens and USD; of it `retries`, `samples` and `checks`.
+    """Return each step's replies, tokens and USD; of these `retries`, `samples` and `checks`.
 
-    Where the tier `flex` has served some, they are told as `flex`. What got no reply is not in it.
+    Replies that the service tier `flex` has served are counted as `flex`, too. Requests that got no
+    reply are not in it.
 
     Args:
         folder: The results folder.
@@ -95,8 +101,8 @@ def paid_by_step(
     for path in stores_of(folder):
         for line in read_lines(path):
             is_check = line.get("task") == CHECK
-            if is_check and "reply" not in line:  # what is said of other lines
-                continue
+            if is_check and "reply" not in line:
+                continue  # a verdict on other lines, which cost nothing
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
             reply = _paid_for(line, others.get(str(line.get("model")), prices))
             bill["all"] += reply
@@ -110,14 +116,14 @@ def paid_by_step(
                 bill[FLEX] += reply
     steps = []
     for step, bill in sorted(bills.items()):
-        of_tier = [FLEX] if FLEX in bill else []
-        parts = {part: bill[part].to_json() for part in [*PARTS, *of_tier]}
+        names = [*PARTS, FLEX] if FLEX in bill else list(PARTS)
+        parts = {name: bill[name].to_json() for name in names}
         steps.append({"step": step, **bill["all"].to_json(), **parts})
     return steps
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    """What a stored reply cost, at the given prices or else at the published ones of its model."""
+    """Return what a stored reply cost, at these prices or else at those published for its model."""
     usage = usage_of(line)
     price = prices
     if line.get("free"):
@@ -136,13 +142,13 @@ def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
     """
     further = run.get("further_models")
     prices_of: dict[str, Prices | None] = {}
-    for other in [run.get("judge"), *(further if isinstance(further, list) else [])]:
-        if not isinstance(other, dict) or not isinstance(other.get("model"), str):
+    for entry in [run.get("judge"), *(further if isinstance(further, list) else [])]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             continue
         prices: Prices | None = None
         with suppress(TypeError, AttributeError, SpecError):
-            prices = Prices(**other["prices"])
-        prices_of[other["model"]] = prices
+            prices = Prices(**entry["prices"])
+        prices_of[entry["model"]] = prices
     return prices_of
 
 

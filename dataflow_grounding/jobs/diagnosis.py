@@ -48,9 +48,9 @@ NAMES = (
 
 
 def installation() -> dict[str, Any]:
-    """Versions, extras (None: not installed), and which names the environment has.
+    """Return versions, extras (None: not installed), and which names the environment has.
 
-    Never their values.
+    The names' values, which may be keys, are not among it.
     """
     return {
         "version": __version__,
@@ -61,7 +61,7 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
-    """What keeps the spec's endpoint from being asked, or, with `send`, how it answered.
+    """Return what keeps the spec's endpoint from being asked, or, with `send`, how it answered.
 
     It is asked about a small picture.
     """
@@ -77,10 +77,13 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
-    """The same of a serving; what keeps the `others` from being asked keeps it, too."""
+    """Return what keeps a serving from being asked, or, with `send`, how it answered.
+
+    What keeps one of the `others` from being asked keeps the serving from it, too.
+    """
     obstacles: list[str] = []
-    for asked in (serving, *others):
-        obstacles += asked.obstacles()
+    for checked in (serving, *others):
+        obstacles += checked.obstacles()
     facts = {
         "endpoint": serving.endpoint,
         "model": serving.model,
@@ -91,18 +94,18 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
         return facts
     parts = serving.endpoints()
     if len(parts) == 1:
-        return {**facts, **_asked(serving)}
+        return {**facts, **_ask_about_square(serving)}
     answers = []
     problems: list[str] = []
     for part, weight in parts:
-        answer = {"endpoint": part.endpoint, "weight": weight, **_asked(part)}
+        answer = {"endpoint": part.endpoint, "weight": weight, **_ask_about_square(part)}
         answers.append(answer)
         problems += answer.get("problems", ())
     return {**facts, "endpoints": answers, "problems": problems}
 
 
-def _asked(serving: Serving) -> dict[str, Any]:
-    """How a serving answers a small picture, or the `problems` that it has with it."""
+def _ask_about_square(serving: Serving) -> dict[str, Any]:
+    """Ask a serving about a small picture; return how it answers, or its `problems`."""
     from PIL import Image as Pillow
 
     with tempfile.TemporaryDirectory() as folder:

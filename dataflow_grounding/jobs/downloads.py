@@ -1,4 +1,9 @@
-"""Pictures at http(s) addresses, each fetched once into the results folder."""
+"""Pictures at http(s) addresses, each fetched once into the results folder.
+
+Addresses come from rows, which may be a stranger's. So this machine's own network is out of reach:
+a host is connected to only if all IP addresses that its name stands for are public, or if the user
+has named it.
+"""
 
 import asyncio
 import os
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
     import aiohttp
     import yarl
 
-# of one picture from an address
+# The most for one picture.
 MAX_BYTES = 64 * 2**20
 SECONDS = 60
 REDIRECTS = 5
@@ -29,16 +34,17 @@ AT_ONCE = 16  # pictures that are fetched at a time
 _PRIVATE = (
     "it is an address of this machine or of a private network, which data.allow_hosts does not name"
 )
-_NAT64 = IPv6Network("64:ff9b::/96")  # IPv4 addresses, in their last 32 bits
-_GLOBAL = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")  # these stand for the IPv4 address in their last 32 bits
+_GLOBAL = IPv6Network("2000::/3")  # all IPv6 addresses that may be public
 
 Address = IPv4Address | IPv6Address
 
 
 def is_public(address: Address) -> bool:
-    """Whether an IP address is one of the open internet.
+    """Return whether an IP address is one of the open internet.
 
-    It is neither this machine's, nor of a network behind the router.
+    Others are this machine's, or of a network behind the router. An IPv6 address that stands for an
+    IPv4 one is judged by that.
     """
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_multicast
@@ -79,7 +85,11 @@ class Downloads:
             self._read_index()
 
     def _read_index(self) -> None:
-        """Read which address gave which picture; of a path that isn't ours nothing is believed."""
+        """Read which address gave which picture.
+
+        The file may be a stranger's: lines whose path is outside of the pictures' folder are left
+        out.
+        """
         ours = re.compile(rf"{FOLDER}/[^/]+")
         for row in read_rows(self._index):
             if row.data is not None:
@@ -88,7 +98,11 @@ class Downloads:
                     self._known[str(row.data.get("url"))] = path
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
-        """Of each address the picture's path, relative to `results_dir`, or why there is none."""
+        """Fetch pictures that aren't here yet.
+
+        Returns for each address its picture's path, relative to `results_dir`, or why there is
+        none.
+        """
         wanted = dict.fromkeys(addresses)
         new = [url for url in wanted if not self._is_there(url)]
         results: dict[str, str | BrokenRow] = {}
@@ -101,7 +115,7 @@ class Downloads:
         return {url: results.get(url) or self._known[url] for url in wanted}
 
     def _is_there(self, url: str) -> bool:
-        """Whether the address was fetched already, and its picture still is where it was put."""
+        """Return whether an address was fetched, and its picture still is where it was put."""
         if url not in self._known:
             return False
         return os.path.exists(within(self._results_dir, self._known[url]))
@@ -125,16 +139,17 @@ class Downloads:
         allowed = self._allowed
         is_named = self._is_named
 
-        class Guarded(aiohttp.ThreadedResolver):
+        class GuardedResolver(aiohttp.ThreadedResolver):
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> Any:
-                hosts = await super().resolve(host, port, family)
+                addresses = await super().resolve(host, port, family)
                 if is_named(host, port):
-                    return hosts
-                if not all(allowed(ip_address(each["host"])) for each in hosts):
+                    return addresses
+                # aiohttp connects to these very addresses: none is looked up a second time.
+                if not all(allowed(ip_address(address["host"])) for address in addresses):
                     raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
-                return hosts
+                return addresses
 
         headers = {
             "User-Agent": "dataflow-grounding",
@@ -144,7 +159,7 @@ class Downloads:
         async with aiohttp.ClientSession(
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(resolver=Guarded()),
+            connector=aiohttp.TCPConnector(resolver=GuardedResolver()),
             timeout=aiohttp.ClientTimeout(total=SECONDS),
             auto_decompress=False,
         ) as session:
@@ -173,13 +188,16 @@ class Downloads:
         return BrokenRow(f"no picture from {shown_address(url)}: {why}")
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
-        """The picture at an address. Raises BrokenRow, and all that aiohttp raises."""
+        """Return the bytes at an address. Raises BrokenRow, and all that aiohttp raises.
+
+        Redirects are followed here, so that each of their addresses is checked.
+        """
         no_picture = f"no picture from {shown_address(url)}"
-        at = url
+        present_url = url
         for _ in range(REDIRECTS + 1):
-            async with session.get(self._checked(at), allow_redirects=False) as response:
+            async with session.get(self._checked(present_url), allow_redirects=False) as response:
                 if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
-                    at = urljoin(at, response.headers["Location"])
+                    present_url = urljoin(present_url, response.headers["Location"])
                     continue
                 if response.status != 200:
                     raise BrokenRow(f"{no_picture}: it answered {response.status}")
@@ -192,18 +210,18 @@ class Downloads:
         raise BrokenRow(f"{no_picture}: more than {REDIRECTS} redirects")
 
     def _is_named(self, host: str, port: int | None) -> bool:
-        """Whether the user has named a host, with this port or with none."""
+        """Return whether the user has named a host, with this port or with none."""
         host = f"[{host}]" if ":" in host else host.lower()
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        """The address as it will be connected to; a name in it is checked when it is looked up.
+        """Return the address to be connected to, if it may be. Raises BrokenRow where it may not.
 
-        Raises BrokenRow.
+        A host's name is checked later, by the resolver that looks it up.
         """
         import yarl
 
-        parsed = yarl.URL(url)  # read once, so that what is checked is what is asked
+        parsed = yarl.URL(url)  # parsed once, so that what is checked is what is asked
         host = parsed.host or ""
         if parsed.scheme not in ("http", "https"):
             raise BrokenRow(f"{shown_address(url)} is not an http or https address")
@@ -223,7 +241,7 @@ class Downloads:
 
 
 def shown_address(url: str) -> str:
-    """An address without what may be secret in it."""
+    """Return an address as it may be shown: without user, password and query."""
     try:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]

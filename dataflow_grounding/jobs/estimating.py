@@ -1,6 +1,8 @@
 """What a run will send and cost, before it sends anything.
 
-Its steps are put to work on the data, with made-up replies.
+The run's own operators are put to work on its data. In place of the endpoint a stand-in answers:
+with the reply that is stored, else with one that is made up, and it counts the tokens of both. What
+stored replies have cost corrects what is guessed for those to come.
 """
 
 import itertools
@@ -38,9 +40,9 @@ from dataflow_grounding.tasks.request import ReadReply
 from dataflow_grounding.watch.probing import checks_for
 
 T = TypeVar("T")
-TRIED = 20  # records that show what steps ask
+TRIED = 20  # first records that are worked through to see what steps ask
 ALL_UP_TO = 2000
-"""So many records are all looked at; of more, the first and some of the others, so many in all."""
+"""Up to so many records, all are looked at; of more, the first and some others, so many in all."""
 HEAD = 300
 """How many first records are looked at, as a pilot would; the others are evenly spread."""
 
@@ -49,40 +51,50 @@ HEAD = 300
 class StepEstimate:
     """One step: what it is guessed to send, and how such guesses compare with what is stored.
 
-    `measured` is what the replies cost that are stored, `guessed` what would have been guessed of
-    them.
+    Attributes:
+        label: The step's.
+        to_send: What it is guessed to send still.
+        measured: What the replies that are stored have cost.
+        guessed: What would have been guessed for these.
+        done: Records for which it sends nothing more.
+        coming: Records of which not even is known what it will read, as earlier steps have still to
+            be asked.
     """
 
     label: str
     to_send: Amount = field(default_factory=Amount)
     measured: Amount = field(default_factory=Amount)
     guessed: Amount = field(default_factory=Amount)
-    done: int = 0  # records that went through it
-    coming: float = 0.0  # records of which not even what it will read is known
+    done: int = 0
+    coming: float = 0.0
 
     def expected(self) -> Amount:
-        """What is still to be sent, corrected by what was measured."""
+        """Return what is still to be sent, corrected by what was measured."""
         to_send = self.to_send
         measured = self.measured
         guessed = self.guessed
         if not measured.requests:
             return to_send
-        if not guessed.requests:  # a step for what no guess foresees, as small boxes: by the record
+        if not guessed.requests:
+            # No guess foresees what the step asks about, such as small boxes: it is reckoned by the
+            # record.
             return to_send + measured * (self.coming / max(self.done, 1))
-        times = measured.requests / guessed.requests
+        request_factor = measured.requests / guessed.requests
         if not measured.input or not guessed.input:  # the endpoint counts no tokens
-            return to_send * times
-        output_times = measured.output / guessed.output if guessed.output else times
+            return to_send * request_factor
+        output_factor = request_factor
+        if guessed.output:
+            output_factor = measured.output / guessed.output
         input_tokens = to_send.input * measured.input / guessed.input
         return Amount(
-            requests=to_send.requests * times,
+            requests=to_send.requests * request_factor,
             input=input_tokens,
             cached=input_tokens * measured.cached / measured.input,
-            output=to_send.output * output_times,
+            output=to_send.output * output_factor,
         )
 
 
-class _Guessing(Serving):
+class _StandIn(Serving):
     """Stands for the real serving: counts what would be sent, and makes up the reply."""
 
     def __init__(
@@ -104,21 +116,25 @@ class _Guessing(Serving):
         self._seen = seen  # pictures that were sent before, by any step
 
     def identity(self) -> dict[str, Any]:
-        return self._identity  # the real serving's: stored replies are found by it
+        return self._identity  # it is the real serving's, by which stored replies are found
 
     def identity_there(self) -> dict[str, Any]:
         return self._identity_there
 
     def _count(self, request: Request[Any], reply: str, rules: TokenRules) -> None:
-        """Add a request's tokens; one that begins as an earlier one did is cached to that point."""
+        """Add a request's tokens to what was counted.
+
+        System message and pictures, with which it begins, count as cached where an earlier request
+        had the same pictures.
+        """
         beginning = rules.text(request.system)
         beginning += sum(rules.image(image.sent_size) for image in request.images)
         pictures = "/".join(image.sent_digest for image in request.images)
         if pictures in self._seen and beginning >= rules.least_cached:
             self.counted.cached += beginning
         self._seen.add(pictures)
-        said = "".join(turn.text for turn in request.turns)
-        self.counted.input += beginning + rules.text(request.text) + rules.text(said)
+        earlier_turns = "".join(turn.text for turn in request.turns)
+        self.counted.input += beginning + rules.text(request.text) + rules.text(earlier_turns)
         self.counted.output += rules.text(reply)
 
     async def answer(self, request: Request[Any]) -> Reply:
@@ -130,9 +146,9 @@ class _Guessing(Serving):
             self._count(request, text, self._rules)
         try:
             request.read(text)
-        except Exception:  # a reader of the user's own, that wants more than the schema says
+        except Exception:  # a user's own reader may want more than the schema says
             self.unreadable.add(request.task)
-            return Reply("", refusal="a reply can't be made up")  # not asked again
+            return Reply("", refusal="a reply can't be made up")  # a refusal is not asked again
         return Reply(text)
 
 
@@ -145,11 +161,11 @@ class _StepReplies(KeyedLog):
     def __init__(self, stored: KeyedLog | None) -> None:
         super().__init__("")
         self._stored = stored
-        self.asked: set[str] = set()  # keys, of replies that are stored or not
-        self.used: dict[str, Usage] = {}  # what the stored replies cost that were asked for, by key
+        self.asked: set[str] = set()  # keys of all replies that were asked for
+        self.used: dict[str, Usage] = {}  # by key, the tokens of those that are stored
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """The reply put here, or the last stored one."""
+        """Return the reply put here, or the last stored one; None where there is none."""
         self.asked.add(key)
         line = super().get(key)
         if line is not None or self._stored is None:
@@ -160,7 +176,7 @@ class _StepReplies(KeyedLog):
         return line
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """The reply put here, or the stored ones."""
+        """Return the reply put here, or all stored ones."""
         lines = super().every(key)
         if lines or self._stored is None:
             return lines
@@ -176,7 +192,7 @@ class _StepReplies(KeyedLog):
         return self._stored is not None and (len(self._stored) > 0 or self._stored.has_earlier)
 
     def cost(self) -> Amount:
-        """What the stored replies cost that were asked for, in requests and tokens."""
+        """Return what the stored replies that were asked for have cost, in requests and tokens."""
         amounts = [Amount(1, *usage.as_list()) for usage in self.used.values()]
         return sum(amounts, Amount())
 
@@ -189,9 +205,9 @@ class _GuessAsk(StepAsk):
 
 
 class _ReadOnce(Generic[T]):
-    """A request's `read` that remembers what the last text said.
+    """A request's `read` that remembers what it returned for the last text.
 
-    What can't be read is read again.
+    A text that can't be read is read again, so that it raises again.
     """
 
     def __init__(self, read: Callable[[str], ReadReply[T]]) -> None:
@@ -211,10 +227,14 @@ class _StepOnRecord(NamedTuple):
     measured: Amount
 
 
-class _Pass:
-    """The steps at work on records, each step with its own counts.
+class _Trial:
+    """The steps at work on records with stand-ins for their servings.
 
-    `replies` are those that are there, `images` what is known of the pictures.
+    Args:
+        run: The run whose steps these are.
+        rules: How the endpoint counts tokens; None counts none.
+        replies: Those that are stored; None makes all of them up.
+        images: What is known of the pictures.
     """
 
     def __init__(
@@ -228,21 +248,23 @@ class _Pass:
         self._replies = replies
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
         seen: set[str] = set()
-        self.servings: list[_Guessing] = []
+        self.servings: list[_StandIn] = []
         for step in run.steps:
             real_serving = step.operator.serving or run.serving
             own_rules = rules if real_serving is run.serving else _token_rules(real_serving)
-            self.servings.append(_Guessing(real_serving, box_format, own_rules, seen))
-        options = replace(run.options, force_reprocess=False)  # then there are no stored replies
+            self.servings.append(_StandIn(real_serving, box_format, own_rules, seen))
+        # A run that processes anew is given no stored replies, rather than told to pass them over.
+        options = replace(run.options, force_reprocess=False)
         budget = Budget(None, None, None)
         self._askings = [Asking(serving, options, budget) for serving in self.servings]
         self._memo = ImageMemo(images, keeps=False)
-        self._rows: set[frozenset[str]] = set()  # as what the first step asks of them
+        self._known_rows: set[frozenset[str]] = set()  # by the keys of what the first step asks
 
     async def take(self, record: Record) -> list[_StepOnRecord]:
-        """Take a record through all steps: what each would send, and what of it is stored.
+        """Take a record through all steps; return for each what it would send and what is stored.
 
-        A row that asks what an earlier one did costs nothing.
+        A row that asks the same as an earlier one costs nothing. A step behind one that fails sends
+        nothing.
         """
         results: list[_StepOnRecord] = []
         failed = False
@@ -259,13 +281,13 @@ class _Pass:
                 record = record.updated(update or {})
             results.append(_StepOnRecord(serving.counted, store.cost()))
         asked_first = frozenset(stores[0].asked)
-        if asked_first and asked_first in self._rows:
+        if asked_first and asked_first in self._known_rows:
             return [_StepOnRecord(Amount(), Amount()) for _ in results]
-        self._rows.add(asked_first)
+        self._known_rows.add(asked_first)
         return results
 
     def unanswerable(self) -> list[str]:
-        """What the steps have asked that their servings can't answer, one line each."""
+        """Return what the steps have asked that their servings can't answer, one line each."""
         lines = []
         for step, serving in zip(self._steps, self.servings, strict=True):
             for task in sorted(serving.unanswerable):
@@ -274,7 +296,7 @@ class _Pass:
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """What steps ask the servings that these can't answer, one line each.
+    """Return what steps ask that their servings can't answer, one line each.
 
     Shipped operators state their tasks. What one of the user's own asks is found out by the first
     records, with made-up replies.
@@ -286,9 +308,9 @@ def unanswerable(run: SpecRun) -> list[str]:
         return []
     if all(_is_shipped(step) for step in steps):
         return _stated_unanswerable(steps)
-    trial = _Pass(run, None, None)
+    trial = _Trial(run, None, None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
-    run_blocking(lambda: _worked_through(run, records, trial, None))
+    run_blocking(lambda: _estimate_steps(run, records, trial, None))
     return trial.unanswerable()
 
 
@@ -297,7 +319,7 @@ def _is_shipped(step: Step) -> bool:
 
 
 def _stated_unanswerable(steps: Sequence[Step]) -> list[str]:
-    """What steps of shipped operators state that they ask and their servings can't answer."""
+    """Return the tasks of shipped operators that their servings can't answer, one line each."""
     lines = []
     for step in steps:
         operator = step.operator
@@ -317,31 +339,37 @@ def _cannot_answer(step: Step, task: str, model: str) -> str:
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """What a run will send and cost, as one JSON object.
+    """Return what a run will send and cost, as one JSON object.
 
-    The total is under `requests`, `tokens`, `cost_usd`. `records` are in the input, `looked_at` of
-    them were reckoned with: worked through with made-up replies. What is stored already costs
-    nothing more. `not_guessed`: tasks whose replies could not be made up; what is asked because of
-    them is not in it.
+    What is stored already costs nothing more. Among its members:
+
+    - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
+    - `records`: how many the input has; `looked_at` of them were worked through.
+    - `stored`: how many replies are stored.
+    - `not_guessed`: tasks whose replies could not be made up. What would be asked because of such
+      replies is not counted.
+
+    Raises SpecError for steps that can't be estimated, or that ask what nobody can answer.
     """
     for step in run.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
     rules = _token_rules(run.serving)
-    anew = run.options.force_reprocess
+    asks_anew = run.options.force_reprocess
     folder = run.steps[0].storage.checkpoint_folder
     with (
-        closing(KeyedLog("")) if anew else readable_replies(folder) as replies,
+        closing(KeyedLog("")) if asks_anew else readable_replies(folder) as replies,
         closing(log_of(folder)) as images,
     ):
-        stored = _answers_in(replies)
-        real = _Pass(run, rules, replies, images)
-        guess = _Pass(run, rules, None, images) if stored else None
+        stored = _count_answers(replies)
+        with_stored = _Trial(run, rules, replies, images)
+        # What would have been guessed without stored replies is compared with what these cost.
+        without_stored = _Trial(run, rules, None, images) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
-        steps = run_blocking(lambda: _worked_through(run, records, real, guess))
-    wrong = real.unanswerable()
-    if wrong:
-        raise SpecError("\n".join(wrong))
+        steps = run_blocking(lambda: _estimate_steps(run, records, with_stored, without_stored))
+    unanswerable_lines = with_stored.unanswerable()
+    if unanswerable_lines:
+        raise SpecError("\n".join(unanswerable_lines))
     _add_checks(run.steps, steps)
     _add_tests(run.steps, steps, records)
     expected = [
@@ -349,7 +377,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         for step, estimated in zip(run.steps, steps, strict=True)
     ]
     unreadable: set[str] = set()
-    for serving in real.servings:
+    for serving in with_stored.servings:
         unreadable |= serving.unreadable
     return {
         "pipeline": run.spec.autolabel_type,
@@ -372,33 +400,33 @@ def estimate(run: SpecRun) -> dict[str, Any]:
 
 
 def _token_rules(serving: Serving) -> TokenRules | None:
-    """How an endpoint counts tokens; None for what runs on this machine, which counts none."""
+    """Return how an endpoint counts tokens; None for a model on this machine, which counts none."""
     if not serving.endpoint.startswith(("http://", "https://")):
         return None
     return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
 
 
 def _image_rule(rules: TokenRules | None) -> str | None:
-    """Whether it is published how the model counts images; None where nothing is counted."""
+    """Return "published" or "assumed": how the model counts images; None where nothing counts."""
     if rules is None:
         return None
     return "published" if rules.known else "assumed"
 
 
 def _prices_of(step: Step, run: SpecRun) -> Prices | None:
-    """What the tokens cost of whoever answers a step."""
+    """Return the prices of whoever answers a step; None where they aren't known."""
     serving = step.operator.serving or run.serving
     return run.judges_prices.get(serving.model, run.options.prices)
 
 
 def _tier_of(step: Step, run: SpecRun) -> str:
-    """The service tier that a step asks for."""
+    """Return the service tier that a step asks for; empty for the usual one."""
     serving = step.operator.serving or run.serving
     return serving.service_tier
 
 
 def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
-    """An amount with its cost, where a service tier serves all of it."""
+    """Return an amount with its cost in USD at these prices, if a service tier serves all of it."""
     cost = nan
     if prices:
         tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
@@ -406,35 +434,43 @@ def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
     return replace(amount, cost_usd=cost)
 
 
-async def _worked_through(
-    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
+async def _estimate_steps(
+    run: SpecRun, records: int, with_stored: _Trial, without_stored: _Trial | None
 ) -> list[StepEstimate]:
-    """What each step sends for all records."""
+    """Work some of the records through the steps, and return each step's estimate for all.
+
+    Args:
+        run: The run.
+        records: How many records there are.
+        with_stored: The trial that finds the stored replies.
+        without_stored: The trial that makes all replies up; None where none are stored.
+    """
     source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
-    for row, times in _chosen(itertools.islice(run.job.rows(), records), records):
+    for row, stands_for in _sample(itertools.islice(run.job.rows(), records), records):
         try:
             record = source.record(row)
         except RecordError:
             continue
-        guessed = await guess.take(record.updated({})) if guess else []
-        sent_before = 0.0  # requests of the steps before
-        for number, (to_send, measured) in enumerate(await real.take(record)):
+        guessed = await without_stored.take(record.updated({})) if without_stored else []
+        sent_before = 0.0  # requests that earlier steps would send for this record
+        for number, (to_send, measured) in enumerate(await with_stored.take(record)):
             step = steps[number]
-            step.to_send += to_send * times
+            step.to_send += to_send * stands_for
             if sent_before:
-                step.coming += times
+                step.coming += stands_for
             elif not to_send.requests:
                 step.done += 1
             sent_before += to_send.requests
+            # Only records that a step is through with compare a guess with what it came to.
             if measured.requests and not to_send.requests:
                 step.measured += measured
                 step.guessed += guessed[number].to_send
     return steps
 
 
-def _answers_in(replies: KeyedLog) -> int:
-    """How many replies answer a record's question, in all logs; checks' replies answer none."""
+def _count_answers(replies: KeyedLog) -> int:
+    """Return how many replies answer a record's question, in all logs; those to checks don't."""
     count = 0
     for log in (replies, *replies.others):
         lines = read_lines(log.path, 0, log.end)
@@ -444,11 +480,11 @@ def _answers_in(replies: KeyedLog) -> int:
 
 
 def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
-    """Add the checks of the box format, each much like a request.
+    """Add the checks of the box format, each of which costs about what a request of its step does.
 
-    The steps that watch their boxes do them together.
+    A check comes after so many requests of all steps that watch their boxes, taken together.
     """
-    watched = 0.0  # requests
+    watched = 0.0  # requests of the steps so far
     for step, estimated in zip(steps, estimates, strict=True):
         serving = step.operator.serving
         every = _check_every(step)
@@ -463,7 +499,7 @@ def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
 
 
 def _add_tests(steps: list[Step], estimates: list[StepEstimate], records: int) -> None:
-    """Add the tests of judges, each much like a request."""
+    """Add the tests of judges, each of which costs about what a request of its step does."""
     for step, estimated in zip(steps, estimates, strict=True):
         requests = estimated.to_send.requests
         operator = step.operator
@@ -486,8 +522,11 @@ def _check_every(step: Step) -> int | None:
     return operator.facts().get("check_every")
 
 
-def _chosen(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
-    """The rows to look at, and for how many each stands."""
+def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
+    """Yield the rows to look at, each with how many rows it stands for.
+
+    Of a large input these are its head, and others that are evenly spread.
+    """
     if total <= ALL_UP_TO:
         for row in itertools.islice(rows, total):
             yield row, 1.0

@@ -1,4 +1,7 @@
-"""Replies such as a model might give, made up from the request: what an estimate reckons with."""
+"""Replies such as a model might give, made up from the request: what an estimate reckons with.
+
+Only their length counts, and that they can be read, so that the next step has something to ask.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +22,16 @@ _ABOUT = {
 
 
 class _List(NamedTuple):
-    """A reply that lists, under `name`, an item for each of what is `asked` in the request."""
+    """A reply that is a list with an item for each item of a list in the request's input.
+
+    Attributes:
+        name: The key of the reply's list.
+        input_name: The key of the request's.
+        item_for: Makes an item of the reply from one of the request.
+    """
 
     name: str
-    asked: str
+    input_name: str
     item_for: Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -56,14 +65,14 @@ _LISTS = {
 
 
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
-    """A reply to a request of any task, about as long as a model's.
+    """Return a reply to a request of any task, about as long as a model's.
 
-    Where the request's schema says enough, it fits it.
+    A task that isn't known here is answered by the request's schema.
     """
     if request.task in _LISTS:
-        answer = _LISTS[request.task]
-        items = [answer.item_for(item) for item in request.input[answer.asked]]
-        reply: Any = {answer.name: items}
+        listing = _LISTS[request.task]
+        items = [listing.item_for(item) for item in request.input[listing.input_name]]
+        reply: Any = {listing.name: items}
     elif request.task == "expression_extraction":
         reply = _expressions(str(request.input["caption"]))
     elif request.task == "box_check":
@@ -84,7 +93,7 @@ def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
 
 
 def _fitting(schema: Mapping[str, Any]) -> Any:
-    """A value that a JSON schema allows."""
+    """Return a value that a JSON schema allows."""
     if schema.get("enum"):
         return schema["enum"][0]
     json_type = schema.get("type")
@@ -99,11 +108,12 @@ def _fitting(schema: Mapping[str, Any]) -> Any:
 
 
 def _expressions(caption: str) -> Any:
-    """The caption's noun phrases; where none can be told, so many pieces as there may be."""
+    """Return the caption's noun phrases; where none can be told, as many pieces as there may be."""
     extract = extension("phrases", "embedded")
     reply: dict[str, Any] = extract(caption) if extract else {"expressions": []}
     if not reply["expressions"]:
-        # another language, or no sentence: a phrase for three words, or for six characters
+        # In another language, or in what is no sentence, a phrase is reckoned for three words; for
+        # six characters where words aren't parted by blanks.
         words = caption.split()
         pieces = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
         if len(words) < len(caption) / 12:
@@ -113,7 +123,7 @@ def _expressions(caption: str) -> Any:
 
 
 def _all_right(request: Request[Any]) -> Any:
-    """A check that finds every phrase's thing there, and every box right."""
+    """Return a check that finds every phrase's thing there, and every box right."""
     boxes = request.input["boxes"]
     presences = []
     for phrase in request.input["phrases"]:
@@ -124,7 +134,7 @@ def _all_right(request: Request[Any]) -> Any:
 
 
 def _negatives(request: Request[Any]) -> Any:
-    """As many changed phrases as are asked for."""
+    """Return as many changed phrases as are asked for."""
     phrases = request.input["phrases"]
     negatives = []
     for number in range(request.input["count"]):
@@ -138,7 +148,7 @@ def _negatives(request: Request[Any]) -> Any:
 def _objects(
     request: Request[Any], phrases: Sequence[Mapping[str, Any]], box_format: BoxFormat
 ) -> Any:
-    """A box for each phrase, the same for all: it is its length that counts."""
+    """Return a box for each phrase, the same for all: only its length counts."""
     size = request.images[0].sent_size
     width, height = size
     box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)

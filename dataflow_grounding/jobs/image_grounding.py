@@ -219,9 +219,10 @@ class ImageGroundingJob(RowsJob):
         ).steps()
 
     def _other_serving(self, vlm: VlmBlock | None, key: str) -> Serving | None:
-        """The serving of a model besides the first, which stands under `vlm.KEY`; None without one.
+        """Return the serving of a model besides the first, and add it to `servings`.
 
-        Raises SpecError that names the key.
+        The model stands under `vlm.KEY`; without one it is None. Raises SpecError that names the
+        key.
         """
         if vlm is None:
             return None
@@ -234,7 +235,11 @@ class ImageGroundingJob(RowsJob):
         return serving
 
     def _phrases_of_other_images(self) -> list[str]:
-        """Those of the first captions; none where a list of classes is looked for in every one."""
+        """Return the phrases of the input's first captions.
+
+        There are none where a list of classes is looked for in every image, nor where the input has
+        no captions or can be read only once.
+        """
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         source = self._input
@@ -272,11 +277,14 @@ class ImageGroundingJob(RowsJob):
         return {**super().definitions(), **definitions_of(self._stated_classes())}
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """The steps that look at the boxes again go with the one that finds them."""
+        """Return the numbers of the steps that the spec asks for.
+
+        With step 1, which finds boxes, all steps behind it are wanted that look at them again.
+        """
         names = super().wanted(steps)
         workflow = self.spec.block.workflow
         assert isinstance(workflow, GroundingWorkflow)
-        if workflow.fuse:  # one step is both
+        if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
             return [str(number) for number in range(len(steps))]
         if str(GROUND) not in names:
             return names

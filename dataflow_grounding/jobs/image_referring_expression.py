@@ -16,7 +16,7 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
+from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats, select_steps
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.operators import NegativePhraser
@@ -96,26 +96,26 @@ class ImageReferringExpressionJob(SpecJob):
         names = list(block.workflow.steps)
         if not block.workflow.force_reprocess:
             names = _with_caption(names, all_steps)
-        if str(CHECK) in names:  # those that make negatives up go with it
+        if str(CHECK) in names:  # the steps that make negatives up go with the check
             names += [str(number) for number in range(CHECK + 1, len(all_steps))]
-        self.steps = chosen(all_steps, names)
-        self.box_format = recalled(all_steps)
+        self.steps = select_steps(all_steps, names)
+        self.box_format = recall_box_formats(all_steps)
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
-        if not os.path.exists(storage.checkpoint_folder):  # with one, the folder is ours
+        if not os.path.exists(storage.checkpoint_folder):  # a folder with one is a run's of ours
             outputs = [step.storage.output_path for step in all_steps]
             self._labels.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
         self._numbers = [step.storage.operator_step for step in self.steps]
         without_regions = self._numbers in ([CAPTION], [CHECK])
-        made = _made(all_steps, self._numbers)
+        made = _made_by_steps(all_steps, self._numbers)
         self._seeds: Seeds = self._labels.find_seeds(self._data, made, without_regions)
         self.inputs = self._seeds.files
         for path in self.inputs:
             refuse_to_overwrite(path, [self._seed_file])
         self._report: dict[str, Any] = {}
-        self._chain(all_steps)
+        self._connect(all_steps)
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
         if block.workflow.negatives:
-            self._tell_of_other_images()
+            self._offer_types_of_other_images()
 
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
@@ -131,8 +131,8 @@ class ImageReferringExpressionJob(SpecJob):
             storage, self.serving, reground_serving=reground_serving, **settings
         )
 
-    def _chain(self, all_steps: list[Step]) -> None:
-        """Let each step read what the one before it in this run writes, the first what there is.
+    def _connect(self, all_steps: list[Step]) -> None:
+        """Let each step read what the step before it in this run writes, the first what is there.
 
         Raises InputError.
         """
@@ -143,17 +143,18 @@ class ImageReferringExpressionJob(SpecJob):
             step.storage.reads = os.path.relpath(path, self.spec.results_dir)
             path = step.storage.output_path
 
-    def _tell_of_other_images(self) -> None:
-        """Let the step that makes negatives up know what there is in other images."""
+    def _offer_types_of_other_images(self) -> None:
+        """Give the step that makes negatives up the types of regions that images have."""
         types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
         for step in self.steps:
             if isinstance(step.operator, NegativePhraser):
                 step.operator.phrases = tuple(types)
 
     def _first_input(self, all_steps: list[Step]) -> str:
-        """What the first step reads: the seeds, or the file of the step before, as each has it.
+        """Return what the first step reads: the seeds, or the file of the step before.
 
-        Raises InputError where neither has what the steps of this run need.
+        It is the first of these that has what the steps of this run need. Raises InputError where
+        neither has it.
         """
         number = self._numbers[0]
         if number == 0:
@@ -177,9 +178,13 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _prefers_seeds(self, number: int, before: str) -> bool:
-        """Whether the seeds are looked at before the file of the step before."""
+        """Return whether the seeds are preferred to the file that the step before wrote.
+
+        They are where they may be newer, or that file isn't there. Step 1 needs no more than
+        images, so it takes that file wherever there is one.
+        """
         was_made = os.path.exists(before)
-        if number == CAPTION:  # a caption needs no more than the image
+        if number == CAPTION:
             return not was_made
         annotations = self._data.input_annotations_jsonl
         if not annotations:
@@ -187,9 +192,10 @@ class ImageReferringExpressionJob(SpecJob):
         return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
 
     def _holds(self, path: str) -> bool:
-        """Whether a file, or the seeds, have what the steps of this run need and don't make.
+        """Return whether a file, or the seeds, have what the steps of this run need and don't make.
 
-        That is told by the first records.
+        The check needs expressions; the merger needs regions with a description, and captions
+        unless this run makes them. Only the first records are looked at.
         """
         records = self._readable_records(path)
         if self._numbers[0] == CHECK:
@@ -200,13 +206,13 @@ class ImageReferringExpressionJob(SpecJob):
         with_regions = list(itertools.islice(records, LOOKED_AT))
         makes_captions = CAPTION in self._numbers
         for record in with_regions:
-            captioned = makes_captions or "cleaned_caption" in record
-            if not (captioned and _described(record)):
+            has_caption = makes_captions or "cleaned_caption" in record
+            if not has_caption or not _has_description(record):
                 return False
         return bool(with_regions)
 
     def _readable_records(self, path: str) -> Iterator[dict[str, Any]]:
-        """The records of a file, or of the seeds, that have an image."""
+        """Yield the records of a file, or of the seeds, that have an image."""
         if path == self._seed_file:
             records = self._seeds.records()
         else:
@@ -247,7 +253,7 @@ class ImageReferringExpressionJob(SpecJob):
 
 
 class _Lacks(NamedTuple):
-    """What a step needs and doesn't find, and the steps that make it."""
+    """What a step needs, and the steps that make it, for the message where it isn't there."""
 
     number: int
     needs: str
@@ -261,37 +267,43 @@ _LACKS = {
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
-    """With step 0 also step 1 if it was run before.
+    """Return the steps' names; beside step 0 also step 1, if step 1 was run before without it.
 
-    Its replies are stored, and its file lacks what step 0 adds.
+    Step 1's file then lacks what step 0 adds. Its replies are stored, so it costs nothing.
     """
     describe, caption = all_steps[0], all_steps[CAPTION]
     if "0" not in names or "1" in names:
         return names
-    if _made_without(caption.storage.output_path, describe.label):
+    if _was_made_without(caption.storage.output_path, describe.label):
         return [*names, "1"]
     return names
 
 
-def _made(all_steps: list[Step], numbers: list[int]) -> Made:
-    """What the steps of these numbers make of given annotations, and the steps after them later."""
+def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
+    """Return the columns that steps make anew of given annotations, and these steps' labels.
+
+    The steps are those of this run, and those that may be run after them later.
+    """
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:
-        if step.storage.operator_step < CHECK:  # those from it on change what is there
+        if step.storage.operator_step < CHECK:  # later steps only change columns that are there
             columns.update(step.operator.writes().values())
     return Made(sorted(columns - {"regions"}), [step.label for step in steps])
 
 
-def _described(record: dict[str, Any]) -> bool:
-    """Whether any region has a description."""
+def _has_description(record: dict[str, Any]) -> bool:
+    """Return whether any region has a description."""
     return any(
         isinstance(region, dict) and region.get("description") for region in record["regions"]
     )
 
 
-def _made_without(path: str, label: str) -> bool:
-    """Whether a step's file is there, and its records did not go through the step of this label."""
+def _was_made_without(path: str, label: str) -> bool:
+    """Return whether a step's file is there whose records did not go through another step.
+
+    `label` is that other step's.
+    """
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)
         if first is None:

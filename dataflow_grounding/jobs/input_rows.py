@@ -1,6 +1,7 @@
 """The user's rows as records have them: columns renamed, pictures that are no files made files.
 
-Which column is which is told by the names that people use and by what the values look like.
+Which column stands for what is guessed by the names that people use, and by what the values look
+like.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,9 +26,14 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 
 
 def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """The row with the columns of `sources` (name wanted → name that it has) renamed.
+    """Return a row with columns renamed.
 
-    A column that stands in the way of a new name keeps its values, as `original_` and its name.
+    Args:
+        row: The user's row.
+        sources: Name that is wanted → name of the column that the row has. One column may stand for
+            several names.
+
+    A column that has a name which another one gets keeps its values, as `original_` and its name.
 
     Example:
         >>> columns = {"image_path": "file_name", "caption": "text"}
@@ -40,8 +46,8 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
     for column, value in row.items():
         names = [name for name, source in sources.items() if source == column]
         if not names:
-            is_in_the_way = sources.get(column) in row
-            names = [f"original_{column}" if is_in_the_way else column]
+            gives_way = sources.get(column) in row
+            names = [f"original_{column}" if gives_way else column]
         for name in names:
             new_row[name] = value
     return new_row
@@ -54,8 +60,7 @@ def record_rows(
     results_dir: str,
     fetch: Fetch | None,
 ) -> Iterator[Row]:
-    """The rows as the record has them, a few at a time; those that can't be had come with their
-    error.
+    """Yield the rows as records have them. Rows whose picture can't be fetched come with the error.
 
     Args:
         rows: As an input gives them.
@@ -83,7 +88,7 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 def _with_file(
     row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
 ) -> Row:
-    """The row with the path of its picture's file, which is made where there is none."""
+    """Return the row with the path of its picture's file, which is made where there is none."""
     if row.data is None:
         return row
     picture = row.data.get(image)
@@ -94,37 +99,48 @@ def _with_file(
         if isinstance(result, BrokenRow):
             return Row(row.line, None, result)
         picture = result
+    # A picture as Hugging Face's data sets hold it.
     if isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}:
         if picture.get("path"):
             origin = {"image_file": picture["path"]}
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes):
         picture = put_picture(picture, results_dir)
-    data = {**origin, **row.data}
+    data = {**origin, **row.data}  # columns that the user has go before ours
     if image in row.data:
         data[image] = picture
     return Row(row.line, plain_row(data))
 
 
-def guessed(role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()) -> str | None:
-    """The column of `rows` that most likely is the one for `role`; None where none looks like it.
+def guess_column(
+    role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()
+) -> str | None:
+    """Return the column that most likely is the one for a role; None where none looks like it.
+
+    Most of its values have to look right. Of several columns, the one with the likeliest name is
+    returned; of captions without such a name, the longest.
+
+    Args:
+        role: "image", "caption" or "bbox"; for any other it is None.
+        rows: The first rows.
+        taken: Columns that stand for another role.
 
     Example:
         >>> rows = [{"id": 7, "file_name": "a.jpg", "text": "A cat on a rug."}]
-        >>> guessed("image", rows), guessed("caption", rows), guessed("bbox", rows)
-        ('file_name', 'text', None)
+        >>> [guess_column(role, rows) for role in ("image", "caption", "bbox")]
+        ['file_name', 'text', None]
     """
     if role not in LOOKS:
         return None
     likely = []
     for name in dict.fromkeys(chain.from_iterable(rows)):
         values = [row[name] for row in rows if row.get(name) not in (None, "")]
-        alike = sum(map(LOOKS[role], values))
-        if name not in taken and alike > len(values) / 2:
+        looking_right = sum(map(LOOKS[role], values))
+        if name not in taken and looking_right > len(values) / 2:
             likely.append(name)
 
     def rank(name: str) -> tuple[int, int]:
-        """Columns by what people call them, captions then by their length, the longest first."""
+        """Return a sort key: columns by what people call them, then the longest captions first."""
         lower = name.lower()
         names = NAMES[role]
         by_name = names.index(lower) if lower in names else len(names)

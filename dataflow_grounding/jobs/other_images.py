@@ -1,4 +1,7 @@
-"""Phrases of a job's other images, as far as its input says them: for `workflow.negatives`."""
+"""Phrases of a job's other images, as far as its input says them: for `workflow.negatives`.
+
+A phrase of another image, of which it is asked in this one, is likely to be absent.
+"""
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -8,15 +11,17 @@ from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.classes import class_key
 
-LOOKED_AT = 300  # first rows; with more of them the phrases of the earlier ones would change
+# Only so many first rows count, so that more rows don't change what the earlier ones are asked.
+LOOKED_AT = 300
 MOST_PHRASES = 500
 MOST_CHARACTERS = 60  # of a phrase that may be any image's; longer ones tell of one image
 
 
 def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
-    """The noun phrases of the first captions, each once; none where nothing can tell them.
+    """Return the noun phrases of the first captions, each once.
 
-    What is no text, or in another language than English, has none.
+    There are none where nothing is installed that finds them, in what is no text, and in other
+    languages than English.
     """
     extract = extension("phrases", "embedded")
     if extract is None:
@@ -25,7 +30,7 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
     for caption in islice(captions, LOOKED_AT):
         if isinstance(caption, str):
             texts += [phrase["text"] for phrase in extract(caption)["expressions"]]
-    return different(texts)
+    return distinct_phrases(texts)
 
 
 def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -33,11 +38,11 @@ def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
     types = []
     for record in islice(records, LOOKED_AT):
         types += types_of(record)
-    return different(types)
+    return distinct_phrases(types)
 
 
-def different(texts: Iterable[Any]) -> list[str]:
-    """The texts that may be phrases, each once, whether in capitals or not."""
+def distinct_phrases(texts: Iterable[Any]) -> list[str]:
+    """Return the texts that may be phrases; those that differ in capitals alone count as one."""
     by_key: dict[str, str] = {}
     for text in texts:
         if isinstance(text, str) and text.strip() and len(text) <= MOST_CHARACTERS:

@@ -45,7 +45,7 @@ JOBS = _Jobs()
 
 
 def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
-    """The job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`.
+    """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`.
 
     Raises SpecError.
     """
@@ -72,7 +72,7 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
 
 
 def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
-    """The job that runs a pipeline of the user's own."""
+    """Return the job that runs a pipeline of the user's own: a class made for it."""
     from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 
     attributes = {
@@ -99,12 +99,12 @@ def load_spec(
 def look_into_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> tuple[Spec | None, list[str]]:
-    """A spec and everything wrong with it, one line each, as `read_spec` tells it.
+    """Return a spec and everything wrong with it, one line each, as `read_spec` does.
 
-    Without `whole`, `data` and `results_dir` may be missing, as its model alone will be asked.
+    Without `whole`, `data` and `results_dir` may be missing: only the spec's model will be asked.
     Raises SpecError.
     """
-    # with OmegaConf, which only reading takes
+    # This loads OmegaConf, which nothing but reading a spec needs.
     from dataflow_grounding.spec.loading import read_spec
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:

@@ -22,8 +22,8 @@ from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
 from dataflow_grounding.images.picture_folder import FOLDER
-from dataflow_grounding.jobs.base import SpecJob, chosen, in_folders, recalled
-from dataflow_grounding.jobs.input_rows import guessed, record_rows
+from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats, select_steps
+from dataflow_grounding.jobs.input_rows import guess_column, record_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
@@ -53,8 +53,8 @@ class RowsJob(SpecJob):
         all_steps = in_folders(self.make_steps(storage))
         for step in all_steps:
             _watch_as_stated(step.operator, spec.block.vlm)
-        numbered_steps = chosen(all_steps, self.wanted(all_steps))
-        self.box_format = recalled(all_steps)
+        numbered_steps = select_steps(all_steps, self.wanted(all_steps))
+        self.box_format = recall_box_formats(all_steps)
         self._first = numbered_steps[0]
         self._from_input = self._first.storage.operator_step == 0
         self._check_input()
@@ -64,14 +64,18 @@ class RowsJob(SpecJob):
         _refuse_gaps(numbered_steps)
 
     def find_input(self) -> Input:
-        """What `data.input_jsonl` names. Raises InputError, MissingExtra."""
+        """Return the input that `data.input_jsonl` names. Raises InputError, MissingExtra."""
         return find_input(self._data.input_jsonl, self._data.split, self.spec.results_dir)
 
     def _find_storage(self) -> ResultsStorage:
-        """The storage of the first step: the user's file as it is, or rows made of it."""
+        """Return the storage of the first step: of the user's file, or of rows made of it.
+
+        Rows are made where the file is no plain JSONL, its columns have other names, or its
+        pictures are fetched.
+        """
         data = self._data
         folders = (data.image_root,) if data.image_root else self._input.folders
-        self._made: str | None = None  # the file of the rows of our own
+        self._made: str | None = None  # the path of the rows that we make
         if not self._input.plain or data.columns or data.fetches:
             self._made = os.path.join(self.spec.results_dir, ".ckpt", "input.jsonl")
             folders = (*folders, self.spec.results_dir)
@@ -95,7 +99,7 @@ class RowsJob(SpecJob):
             )
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """All steps of the pipeline as the spec states it, on `storage`."""
+        """Return all steps of the pipeline as the spec states it, on `storage`."""
         raise NotImplementedError
 
     @property
@@ -103,7 +107,7 @@ class RowsJob(SpecJob):
         return self._input.path if self._from_input else super().reads
 
     def definitions(self) -> dict[str, str]:
-        """What counts as the terms of `data.glossary`."""
+        """Return the terms of `data.glossary`, with what counts as each."""
         return dict(self._data.glossary)
 
     def remarks(self) -> list[str]:
@@ -111,13 +115,14 @@ class RowsJob(SpecJob):
         return [*super().remarks(), *of_input]
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """The numbers of those of all `steps` that the spec asks for."""
+        """Return the numbers of those of all `steps` that the spec asks for, as texts."""
         return self.spec.block.workflow.steps
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        """The step that comes before the first, where that needs captions and there are none.
+        """Return the step that writes captions, where the first step needs some and there are none.
 
-        Raises SpecError.
+        It is a list with this step, or an empty one. Raises SpecError where the model can't write
+        captions.
         """
         if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
@@ -134,8 +139,7 @@ class RowsJob(SpecJob):
         storage.steps = (CAPTIONS,)
         assert isinstance(self._first.storage, ResultsStorage)
         self._first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
-        # here, as few runs need it
-        from dataflow_grounding.operators import CaptionGenerator
+        from dataflow_grounding.operators import CaptionGenerator  # few runs need it
 
         captioner = CaptionGenerator(self.serving).bound(
             input_image_key=self._roles["image"],
@@ -168,16 +172,18 @@ class RowsJob(SpecJob):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        """The record's column → the user's, by the format and by `data.columns`.
+        """Return which of the user's columns stands for which of the record's, by the latter.
 
-        Raises InputError, SpecError.
+        The input's format says it, and `data.columns`. Raises InputError, SpecError.
         """
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         for role, column in self._data.columns.items():
             key = f"{self._data_key}.columns.{role}"
             if role not in self._roles:
-                raise SpecError(f"{key} is not one of {', '.join(self._roles)}{self._meant(role)}")
+                raise SpecError(
+                    f"{key} is not one of {', '.join(self._roles)}{self._hint_at_role(role)}"
+                )
             if columns and column not in columns:
                 hint = nearest(column, columns) or f"; it has {', '.join(columns)}"
                 raise InputError(f"{key}: {self._input.path} has no column {column!r}{hint}")
@@ -190,8 +196,11 @@ class RowsJob(SpecJob):
         self._look_for_addresses(rows, sources)
         return sources
 
-    def _meant(self, name: str) -> str:
-        """Which role has this name as its column: `image_path` for `image`; empty for none."""
+    def _hint_at_role(self, name: str) -> str:
+        """Return a hint for a column's name where a role is wanted: `image_path` for `image`.
+
+        It is empty where no role has such a column.
+        """
         for role, column in self._roles.items():
             if column == name:
                 return f": write {role}, whose column is {name}"
@@ -215,7 +224,7 @@ class RowsJob(SpecJob):
                 missing[role] = column
         candidates: dict[str, str] = {}  # role → the user's column that may stand for it
         for role in missing:
-            candidate = guessed(role, rows, taken)
+            candidate = guess_column(role, rows, taken)
             if candidate is not None:
                 candidates[role] = candidate
                 taken.append(candidate)
@@ -250,24 +259,26 @@ class RowsJob(SpecJob):
             )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        """Write the rows, each in its line of the user's file, unless they are there."""
+        """Write the rows, each in its line of the user's file, unless they are there.
+
+        Beside them stands what they were made of, by which the next run tells that they still hold.
+        """
         state_path = os.path.join(os.path.dirname(path), "input.json")
-        known: list[Any] | None = None  # what the rows depend on, where that can be told
+        made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say
         if self._input.files:
             states = [state_of(file) for file in self._input.files]
-            known = [__version__, self._data.model_dump(), sources, *states]
+            made_of = [__version__, self._data.model_dump(), sources, *states]
         before = unsealed(read_object(state_path)) or {}
         if (
-            known is not None
-            and before.get("known") == known
+            made_of is not None
+            and before.get("known") == made_of
             and before.get("made") == self._state(path)
             and before["pilot"] in (None, self.pilot)
         ):
             return
         fetch = None
         if self._data.fetches:
-            # here, as few runs fetch pictures
-            from dataflow_grounding.jobs.downloads import Downloads
+            from dataflow_grounding.jobs.downloads import Downloads  # few runs fetch pictures
 
             data = self._data
             fetch = Downloads(
@@ -277,13 +288,13 @@ class RowsJob(SpecJob):
         rows = islice(self._input.read(), self.pilot)
         image = self._roles["image"]
         broken = _write(path, record_rows(rows, sources, image, self.spec.results_dir, fetch))
-        if broken and fetch:  # what could not be fetched is tried again
-            return
-        made = {"known": known, "pilot": self.pilot, "made": self._state(path)}
-        write_text(state_path, json.dumps(sealed(as_json(made))) + "\n")
+        if broken and fetch:
+            return  # without a state, the next run tries again what could not be fetched
+        state = {"known": made_of, "pilot": self.pilot, "made": self._state(path)}
+        write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
-        """Return the state of the rows, and whether their pictures are there."""
+        """Return the state of the file of rows, and whether their pictures' folder is there."""
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 
@@ -296,7 +307,10 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    """Write the rows, with empty lines where the user's file has none; how many are broken."""
+    """Write the rows, and return how many are broken.
+
+    Each stands in the line that it has in the user's file: others are left empty.
+    """
     broken = 0
     last_line = 0
     with told_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
@@ -311,7 +325,7 @@ def _write(path: str, rows: Iterator[Row]) -> int:
 
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Let an operator watch its boxes as the spec states it, in what the spec states of that."""
+    """Set how an operator watches its boxes, as far as the spec states it."""
     states_checks = "check_every" in vlm.model_fields_set
     judge_watch = getattr(operator, "judge_watch", None)
     if judge_watch is not None and states_checks:

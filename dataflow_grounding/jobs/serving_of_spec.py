@@ -62,7 +62,7 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """The serving of `vlm.backend`."""
+    """Return the serving of `vlm.backend`. Raises SpecError."""
     if vlm.backend not in WITH_TIERS and (vlm.service_tier or vlm.ordinary_tier_after is not None):
         raise SpecError(
             f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
@@ -93,7 +93,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 
 
 def _embedded(backend: str) -> Serving:
-    """The grounder that needs no model; for `auto`, it says why it is used."""
+    """Return the grounder that needs no model; for `auto`, it will say why it is used."""
     serving_class = required("servings", "embedded", f"vlm.backend {backend} without an endpoint")
     notice = ""
     if backend == "auto":
@@ -104,7 +104,7 @@ def _embedded(backend: str) -> Serving:
 
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """A serving of the user's, made as `Class(**settings)`. Raises SpecError."""
+    """Return a serving of the user's, made as `Class(**settings)`. Raises SpecError."""
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."])
     learn_fields(vlm.settings)
@@ -126,7 +126,7 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
 def _openai(
     vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str], tier: Mapping[str, Any]
 ) -> Serving:
-    """An OpenAI-compatible endpoint, by our own client or by OpenAI's.
+    """Return an OpenAI-compatible endpoint, by our own client or by OpenAI's.
 
     `tier` has the settings of the service tier.
     """
@@ -156,7 +156,10 @@ def _openai(
 
 
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """One serving of several endpoints with the same model, each with its own address and key."""
+    """Return one serving of several endpoints with the same model.
+
+    Each endpoint has an address of its own, and its own key or the common one.
+    """
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():
         raise SpecError(
@@ -169,6 +172,6 @@ def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence
             "base_url": endpoint.base_url,
             "api_key": endpoint.api_key or block.api_key,
         }
-        alone = vlm.model_copy(update={"openai": block.model_copy(update=own)})
-        parts.append(_backend(alone, workflow, folders))
+        vlm_of_part = vlm.model_copy(update={"openai": block.model_copy(update=own)})
+        parts.append(_backend(vlm_of_part, workflow, folders))
     return servings.SeveralEndpoints(parts, [endpoint.weight for endpoint in block.endpoints])

@@ -31,7 +31,7 @@ from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.jobs.base import told
+from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
 from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -59,24 +59,28 @@ def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
 
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
-    """The run options that the spec states; `command` has those of the command line."""
+    """Return the run options that the spec states; `command` has those of the command line.
+
+    An option of the command line goes before the spec's unless it is None.
+    """
     prices = vlm.prices and Prices(**vlm.prices.model_dump())
-    stated = workflow.model_dump(
+    of_spec = workflow.model_dump(
         include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__
     )
-    by_command = {name: value for name, value in command.items() if value is not None}
-    shared_limits = current_options.get().shared_limits  # of whoever has this process run a spec
-    return RunOptions(**{**stated, "prices": prices, **by_command}, shared_limits=shared_limits)
+    of_command = {name: value for name, value in command.items() if value is not None}
+    # Whoever has this process run a spec, a `leasing` block, may limit what it sends.
+    shared_limits = current_options.get().shared_limits
+    return RunOptions(**{**of_spec, "prices": prices, **of_command}, shared_limits=shared_limits)
 
 
 def _in_working_folder(spec: Spec, shard: Shard | None) -> Spec:
-    """The spec with a results folder of this machine, also for one that is elsewhere."""
+    """Return the spec with a results folder of this machine in place of one that is elsewhere."""
     part = "" if shard is None else shard.folder("")
     return spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
 
 
 def _bring_earlier_results(results_dir: str) -> None:
-    """Bring what an earlier run tells this one, where the results folder is elsewhere."""
+    """Bring the files that an earlier run left for this one, where the folder is elsewhere."""
     run_json = os.path.join(results_dir, RUN_JSON)
     box_format = os.path.join(results_dir, f"{CKPT}/{RUN_FILE}")
     present(run_json, box_format, anew=True)
@@ -90,9 +94,9 @@ class _Pricing(NamedTuple):
 
 
 def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
-    """The prices that the spec states, or else the published ones; a model on this machine is free.
+    """Return the prices that the spec states, else the published ones of the serving's model.
 
-    A local model is free even where the spec states prices: nobody bills it.
+    A model on this machine is free even where the spec states prices: nobody bills it.
     """
     if serving.free:
         return _Pricing(FREE, "it runs on this machine")
@@ -106,7 +110,7 @@ def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
 
 
 def _tier_in_words(prices: Prices, serving: Serving) -> str:
-    """What is to be said of the prices of the tier that a serving asks for, behind their source."""
+    """Return what is said, behind a price's source, of the service tier that is asked for."""
     tier = serving.service_tier
     if not tier:
         return ""
@@ -164,7 +168,10 @@ class SpecRun:
         return prices
 
     def _find_addresses_before(self) -> list[str]:
-        """Return where earlier runs of the results folder asked the model, the last first."""
+        """Return the addresses at which earlier runs of the folder asked the model, the last first.
+
+        The present address is not among them.
+        """
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         earlier = before.get("endpoints_before")
         named = [before.get("endpoint"), *(earlier if isinstance(earlier, list) else [])]
@@ -173,20 +180,23 @@ class SpecRun:
         return list(dict.fromkeys(others))[:MOST_ADDRESSES]
 
     def _take_over_replies(self) -> None:
-        """Find what an earlier version has stored by the address at which it asked the model."""
+        """Let the serving find replies that an earlier version of this package has stored.
+
+        Such a version had the endpoint's address in a reply's key; by now the model's name will do.
+        """
         serving = self.serving
-        there = serving.identity_there()
-        if there == serving.identity():
+        identity_there = serving.identity_there()
+        if identity_there == serving.identity():
             return
         identities = list(serving.other_identities)
         for address in self._addresses_before:
             is_several = " + " in address
             endpoint = "several endpoints" if is_several else address
-            identities.append({**there, "endpoint": endpoint})
+            identities.append({**identity_there, "endpoint": endpoint})
         serving.other_identities = identities
 
     def _refuse_to_begin_late(self) -> None:
-        """Raises SpecError for a shard that begins with a step's file.
+        """Raise SpecError for a shard that begins with a step's file instead of the input.
 
         Such a file doesn't tell which rows of the input it was made of.
         """
@@ -194,15 +204,15 @@ class SpecRun:
             return
         path = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
         top_folder = path.split(os.sep)[0]
-        outside = top_folder == os.pardir
-        made_of_input = top_folder == CKPT
-        not_in_a_folder = os.path.basename(path) == top_folder
-        if not (outside or made_of_input or not_in_a_folder):
+        is_outside = top_folder == os.pardir
+        is_made_of_input = top_folder == CKPT
+        is_in_no_folder = os.path.basename(path) == top_folder
+        if not (is_outside or is_made_of_input or is_in_no_folder):
             way = "name the steps before in workflow.steps, too: what they were answered is kept"
             raise SpecError(f"a shard begins with the input, not with {path}: {way}")
 
     def _refuse_to_write_over_others_files(self) -> None:
-        """Raises InputError where a file that the run writes is its input, or not of our making."""
+        """Raise InputError where a file that the run writes is its input, or not of our making."""
         first = self.steps[0].storage
         written = [self.annotations_path]
         written += [step.storage.output_path for step in self.steps]
@@ -213,14 +223,21 @@ class SpecRun:
         refuse_foreign(first.checkpoint_folder, written)
 
     def execute(self, run: MakeRun = Run) -> Summary:
-        """Run it; leaves `annotations.jsonl` and `run.json`, the latter also of a stopped run.
+        """Run the spec, and return what was done.
 
-        `run` makes what takes the rows through the steps.
+        It leaves `annotations.jsonl` and `run.json`; a run that is stopped leaves the latter.
+
+        Args:
+            run: Makes what takes the rows through the steps: in this process, others, or on Ray.
+
+        Raises:
+            SpecError: The servings can't be asked.
+            RunStopped: The run could not be finished; what was paid for is stored.
         """
         obstacles = self.job.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
-        self._keep_a_models_results()
+        self._refuse_to_replace_a_models_results()
         folder = self.steps[0].storage.checkpoint_folder
         summary: Summary | None = None
         with at_work(folder):
@@ -234,12 +251,12 @@ class SpecRun:
                 return summary
             except RunStopped as stopped:
                 with suppress(InputError):
-                    # what stopped the run is told, not that run.json has no room either
+                    # The user is told what stopped the run, not that run.json has no room either.
                     self._write_run_json(summary, stopped, started)
                 raise
 
-    def _keep_a_models_results(self) -> None:
-        """Raises SpecError where `auto` fell back to no model, in a folder with results of one."""
+    def _refuse_to_replace_a_models_results(self) -> None:
+        """Raise SpecError where `auto` fell back to no model, in a folder with results of one."""
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON)).get("model")
         if self.block.vlm.backend == "auto" and before not in (None, self.serving.model):
             way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
@@ -249,9 +266,10 @@ class SpecRun:
             )
 
     def _copy_last(self, summary: Summary) -> None:
-        """Make `annotations.jsonl` of the last step's file, and name the results as people know it.
+        """Copy the last step's file to `annotations.jsonl`, and put the results' addresses into the
+        summary.
 
-        The last file that is there: an operator from elsewhere may write none.
+        It is the last file that is there: an operator from another library may write none.
         """
         target = self.annotations_path
         if summary.done:
@@ -262,7 +280,7 @@ class SpecRun:
         summary.failures_file = address_of(summary.failures_file)
 
     def plan(self) -> dict[str, Any]:
-        """What would run, for `--dry-run`."""
+        """Return what would run, for `--dry-run`."""
         return {
             "pipeline": self.spec.autolabel_type,
             "model": self.serving.model,
@@ -277,7 +295,7 @@ class SpecRun:
         }
 
     def describe(self) -> str:
-        """The plan in words."""
+        """Return the plan in words, a line for each part."""
         plan = self.plan()
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
@@ -299,12 +317,16 @@ class SpecRun:
         return " and ".join(dict.fromkeys(names))
 
     def remarks(self) -> list[str]:
-        """What is good to know of who is asked before a run, one line each."""
+        """Return what is good to know of who is asked before a run, one line each.
+
+        That is a warning where another endpoint was asked before under a name, such as "default",
+        that may be any model's.
+        """
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         model = self.serving.model
-        is_moved = before.get("endpoint") not in (None, self.serving.endpoint)
-        is_anyone = model.lower() in ANY_MODEL and not self.block.vlm.openai.name
-        if is_moved and is_anyone and before.get("model") == model:
+        has_moved = before.get("endpoint") not in (None, self.serving.endpoint)
+        may_be_any_model = model.lower() in ANY_MODEL and not self.block.vlm.openai.name
+        if has_moved and may_be_any_model and before.get("model") == model:
             return [
                 f"replies of {before['endpoint']} count for {self.serving.endpoint}, too, as both"
                 f" call their model {model!r}: where these are two models, give this one a name in"
@@ -319,7 +341,10 @@ class SpecRun:
 
     @property
     def _format_asked(self) -> dict[str, str | None]:
-        """The box format and how it is known; no name while it isn't, neither without boxes."""
+        """The box format's name and how it is known.
+
+        The name is None as long as it isn't known; both are where no boxes are asked for.
+        """
         choice = self.box_format
         if choice is None:
             return {"name": None, "from": None}
@@ -349,17 +374,17 @@ class SpecRun:
     def _write_run_json(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> None:
-        """Write `run.json`, unless it already says the same.
+        """Write `run.json`, unless it says the same already.
 
-        Of a run with nothing to do it keeps what the earlier one did.
+        Where this run had nothing to do, the file keeps what the earlier run did.
         """
         path = os.path.join(self.spec.results_dir, RUN_JSON)
         before: dict[str, Any] = {}
         if summary is not None and summary.already_complete:
             before = read_object(path)
-        if before.get("state") == "finished":  # else that run was killed before it came to this
+        if before.get("state") == "finished":
             run = before | {"spec": self._stated()}
-        else:
+        else:  # also after a run that was killed before it wrote this file
             run = self._facts(summary, stopped, started)
         text = json.dumps(masked(run), indent=1, ensure_ascii=False, default=str)
         if json.loads(text) != before:
@@ -368,7 +393,7 @@ class SpecRun:
     def _facts(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> dict[str, Any]:
-        """What `run.json` says, its keys in the order in which they are written."""
+        """Return what `run.json` says, its keys in the order in which they are written."""
         facts: dict[str, Any] = {
             "state": "stopped" if summary is None else "finished",
             "stopped_by": str(stopped) if stopped else None,
@@ -384,15 +409,15 @@ class SpecRun:
         for model, prices in self.judges_prices.items():
             others.append({"model": model, "prices": prices and vars(prices)})
         if others:
-            facts["judge"] = others[0]  # or the second model, where that alone is another one
+            facts["judge"] = others[0]  # or the second model, where the judge is the first one
         if len(others) > 1:
             facts["further_models"] = others[1:]
         facts |= self.job.facts()
-        facts["serving"] = told(self.serving)
+        facts["serving"] = facts_of(self.serving)
         if summary is not None and summary.takes:
             facts["serving"].setdefault("takes", summary.takes)
         facts["operators"] = {
-            step.label: told(step.operator)
+            step.label: facts_of(step.operator)
             for step in self.steps
             if isinstance(step.operator, Operator)
         }
@@ -404,7 +429,7 @@ class SpecRun:
         facts["sustained_concurrency"] = sum(share.level for share in shares)
         facts["summary"] = summary.to_json() if summary else stopped and stopped.summary
         facts["prices"] = self.prices_from
-        # not of a stopped run: stores may be large, and a stop should be quick
+        # A stopped run has none: stores may be large, and a stop should be quick.
         facts["steps"] = summary and paid_by_step(
             self.spec.results_dir, self.options.prices, self.judges_prices
         )
@@ -412,12 +437,12 @@ class SpecRun:
         return facts
 
     def _stated(self) -> dict[str, Any]:
-        """The spec as it stands, beginning with the keys that every `run.json` has."""
+        """Return the spec as it stands, beginning with the keys that every `run.json` has."""
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
 
 
 def _in_utc(seconds: float) -> str:
-    """A time as `2024-05-31T08:15:00.123Z`."""
+    """Return a time, in seconds since 1970, as `2024-05-31T08:15:00.123Z`."""
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole_seconds}.{int(seconds * 1000) % 1000:03}Z"

@@ -42,7 +42,7 @@ class UserJob(RowsJob):
         return self.pipeline_class.name
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """The pipeline's steps.
+        """Return the pipeline's steps.
 
         Raises SpecError for settings that the class doesn't take, and for what its code raises.
         """
@@ -54,17 +54,16 @@ class UserJob(RowsJob):
         make: Callable[..., Pipeline] = self.pipeline_class
         with in_one_line(key):
             pipeline = make(storage, self.serving, **block.settings)
-            storage.reset()  # which it may have stepped through: compile() does
+            storage.reset()  # the class may have gone through its steps already, by compile()
             steps = pipeline.steps()
         numbers = [
             step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
         ]
         if not steps or numbers != list(range(len(steps))):
-            how = (
-                "forward() should run each operator on a step() of its own of the storage that the"
-                " class is given"
+            raise SpecError(
+                f"{key}: forward() should run each operator on a step() of its own of the storage"
+                " that the class is given"
             )
-            raise SpecError(f"{key}: {how}")
         return steps
 
     def wanted(self, steps: list[Step]) -> list[str]:
@@ -72,17 +71,18 @@ class UserJob(RowsJob):
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    """Raises SpecError for a class that can't be made as `pipeline(storage, serving, **settings)`.
+    """Raise SpecError for a class that can't be made as `pipeline(storage, serving, **settings)`.
 
     `key` is that of the settings in the spec.
     """
-    made = (
+    how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"
     )
     if pipeline.__init__ is object.__init__:
         raise SpecError(
-            f"{made}: write def __init__(self, storage, serving), which keeps both for forward()"
+            f"{how_it_is_made}: write def __init__(self, storage, serving), which keeps both for"
+            " forward()"
         )
     signature = inspect.signature(pipeline.__init__)
     names: list[str] = []
@@ -101,4 +101,4 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
             raise SpecError(
                 f"{key}.{unknown[0]} is not a setting of {pipeline.__name__}{hint}"
             ) from None
-        raise SpecError(f"{made}: {error}") from None
+        raise SpecError(f"{how_it_is_made}: {error}") from None

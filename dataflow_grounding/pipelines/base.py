@@ -52,7 +52,7 @@ class Pipeline:
         return excerpt(f"{type(self).__name__}({storage!r}: {operators})")
 
     def _operator_names(self) -> list[str]:
-        """The classes of what can be run, among the attributes and in lists of them."""
+        """Return the class names of what can be run, among the attributes and in lists of them."""
         values: list[Any] = []
         for value in vars(self).values():
             if isinstance(value, (list, tuple)):
@@ -62,7 +62,7 @@ class Pipeline:
         return [type(value).__name__ for value in values if callable(getattr(value, "run", None))]
 
     def __getstate__(self) -> dict[str, Any]:
-        # a copy has its own
+        # A copy makes a `forward` of its own, in `__new__`.
         return {name: value for name, value in vars(self).items() if name != "forward"}
 
     def forward(self) -> Any:
@@ -84,7 +84,8 @@ class Pipeline:
             first = segment[0]
             path = first.storage.input_path
             is_read_now = path not in written and not isinstance(first.operator, WholeFile)
-            # a file that an earlier step writes, or a pipe, is looked at in its turn
+            # A file that an earlier step writes is looked at when that step is through; so is a
+            # pipe, which can be read only once.
             if is_read_now and kind_of(path) != "pipe":
                 source = Source(segment)
                 columns = source.columns()
@@ -94,26 +95,28 @@ class Pipeline:
         return steps
 
     def steps(self) -> list[Step]:
-        """The steps that `forward()` calls, none of them run."""
+        """Return the steps that `forward()` calls, none of them run."""
         steps: list[Step] = []
         with holding(recorded_steps, steps):
             self._call_operators()
         return steps
 
     def _call_operators(self) -> None:
-        """Runs `forward()` as written, however often it ran before.
+        """Run `forward()` as written, however often it ran before.
 
-        Operators from elsewhere tell of their steps while it runs.
+        While it runs, wrappers stand in place of the operators of other libraries: they take part
+        in the run as steps.
         """
-        outside = self._operators_from_elsewhere()
+        foreign = self._foreign_operators()
         try:
             for value in vars(self).values():
                 if isinstance(value, FileStorage):
                     value.reset()
-            for name, operator in outside.items():
-                vars(self)[name] = _FromElsewhere(operator)
+            for name, operator in foreign.items():
+                vars(self)[name] = _ForeignOperator(operator)
             type(self).forward(self)
         except AttributeError as error:
+            # The commonest mistake has a message of its own: a pipeline without a storage.
             storage = vars(self).get("storage")
             is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
             if not is_of_storage or callable(getattr(storage, "step", None)):
@@ -126,17 +129,17 @@ class Pipeline:
                 " self.storage = FileStorage('captions.jsonl', './cache')"
             ) from None
         finally:
-            vars(self).update(outside)
+            vars(self).update(foreign)
 
-    def _operators_from_elsewhere(self) -> dict[str, Any]:
-        """The attributes that can be run and are none of this package's."""
-        outside = {}
+    def _foreign_operators(self) -> dict[str, Any]:
+        """Return the attributes that can be run and are of other libraries."""
+        foreign = {}
         for name, value in vars(self).items():
             if isinstance(value, (Operator, Pipeline, type)):
                 continue
             if callable(getattr(value, "run", None)):
-                outside[name] = value
-        return outside
+                foreign[name] = value
+        return foreign
 
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls, as `forward(…)` of an object does too.
@@ -168,7 +171,7 @@ class Pipeline:
         return self._run_step_by_step(options)
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
-        """Have each step run where `forward()` calls it; what all of them did together."""
+        """Have each step run where `forward()` calls it; return what all of them did together."""
         ahead: list[plan.Annotator] = [
             value for value in vars(self).values() if isinstance(value, Operator)
         ]
@@ -214,16 +217,17 @@ class Pipeline:
         return execute(self.compile(), options or current_options.get(), self.name, run=run)
 
 
-class _FromElsewhere:
-    """Stands for an operator from elsewhere while `forward()` is called."""
+class _ForeignOperator:
+    """Stands for an operator of another library while `forward()` is called."""
 
     def __init__(self, operator: Any) -> None:
         self._operator = operator
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Works through the storage's step, whose file is then the result.
+        """Let the operator work on the file of the storage's step, as one step of the run.
 
-        While compiling, the step is only noted.
+        While the pipeline is compiled, the step is only noted, and the column is returned that the
+        call says the operator writes.
         """
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
@@ -239,9 +243,10 @@ class _FromElsewhere:
             return work()
         from dataflow_grounding.engine.execute import as_part_of_the_run, published
 
-        with as_part_of_the_run(step, current_options.get(), pipeline.budget) as beside:
+        # What our servings are asked by the operator is counted in `sent`, as the step's.
+        with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
             returned = work()
-        summary = published(step, beside)
+        summary = published(step, sent)
         if summary:
             pipeline.summaries.append(summary)
         return returned
@@ -251,7 +256,7 @@ class _FromElsewhere:
 
 
 def _storage_in(arguments: list[Any]) -> FileStorage | None:
-    """The first storage among a call's arguments."""
+    """Return the first storage among a call's arguments; None where there is none."""
     for argument in arguments:
         if isinstance(argument, FileStorage):
             return argument
@@ -259,7 +264,7 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(keys: dict[str, Any]) -> Any:
-    """The column that a call says its operator writes, as `output_key=…`; empty for none."""
+    """Return the column that a call says its operator writes, as `output_key=…`; empty for none."""
     for name, value in keys.items():
         if name.startswith("output"):
             return value

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a pipeline imports its own operators alone
     from dataflow_grounding.operators.double_checker import Method
     from dataflow_grounding.operators.region_captioner import CaptionMarks
 
-RENAMED = (
+RENAMABLE = (
     "image_with_bbox",
     "type",
     "normalized_bbox",
@@ -107,7 +107,7 @@ class ImageGroundingPipeline(Pipeline):
             step.run(self.storage.step(), input_image_key="image_path")
 
     def _in_two_steps(self) -> None:
-        """The expressions, or the phrases that are listed; then their boxes."""
+        """Find the expressions of captions, or take the listed phrases; then find their boxes."""
         if self.lister is not None:
             self.lister.run(self.storage.step(), input_image_key="image_path")
         else:
@@ -128,7 +128,10 @@ def _negating(
     other_images: Sequence[str],
     boxes: dict[str, Any],
 ) -> list[Operator]:
-    """The steps of `negatives`: phrases made up, where they would be, both answers about them."""
+    """Return the steps of `negatives`.
+
+    They make phrases up, ask where these would be, have a judge look, and decide by both answers.
+    """
     if not count:
         return []
     return [
@@ -142,7 +145,10 @@ def _negating(
 def _checking(
     serving: Serving, judge: Serving, is_fast: bool, boxes: dict[str, Any]
 ) -> list[Operator]:
-    """The steps of `check`: verdicts, what lacks, the judge's word on crops, what doesn't fit."""
+    """Return the steps of `check`.
+
+    They judge boxes, ask for what lacks, judge the boxes' crops, and mend what doesn't fit.
+    """
     if is_fast:
         return [steps.BoxChecker(judge)]
     return [
@@ -261,10 +267,10 @@ class ImageRegionCaptionPipeline(Pipeline):
         self.storage = storage
         self.columns = dict(output_columns or {})
         for name in self.columns:
-            if name not in RENAMED:
+            if name not in RENAMABLE:
                 raise SpecError(
-                    f"workflow.output_columns: {name!r} is not one of {', '.join(RENAMED)}"
-                    f"{nearest(name, RENAMED)}"
+                    f"workflow.output_columns: {name!r} is not one of {', '.join(RENAMABLE)}"
+                    f"{nearest(name, RENAMABLE)}"
                 )
         self.marker = steps.RegionMarker(
             output_dir, max_boxes, serving=serving, marks=marks, **proposing

@@ -175,7 +175,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def forget() -> None:
-    elsewhere._hub.cache_clear()
+    elsewhere._hub_file_system.cache_clear()
     for kept in (images.kept_facts, images.kept_files, images.seen_files):
         kept.clear()
 

@@ -27,13 +27,14 @@ def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict
         raise InputError(f"can't read {path}: {why}: install dataflow-grounding again") from None
     if pictures is None:
         return records
-    of_kind: dict[str, int] = {}
-    chosen = []
+    counts: dict[str, int] = {}  # by kind of picture
+    selected = []
     for record in records:
-        of_kind[record["kind"]] = of_kind.get(record["kind"], 0) + 1
-        if of_kind[record["kind"]] <= pictures:
-            chosen.append(record)
-    return chosen
+        picture_kind = record["kind"]
+        counts[picture_kind] = counts.get(picture_kind, 0) + 1
+        if counts[picture_kind] <= pictures:
+            selected.append(record)
+    return selected
 
 
 def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -45,7 +46,8 @@ def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return a row of each picture with its phrases, and nothing of what is right.
 
-    They are in alphabetical order, as true ones stand before false ones in the gold.
+    They are in alphabetical order: in the gold, true ones stand before false ones, which would be a
+    hint.
     """
     rows = captions(gold)
     for row, record in zip(rows, gold, strict=True):

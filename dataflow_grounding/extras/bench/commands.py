@@ -72,15 +72,15 @@ def of_bench(
     """
     if rescore is not None:
         return _rescored(rescore, as_json)
-    from dataflow_grounding.extras.bench.running import estimated, measured, write_document
+    from dataflow_grounding.extras.bench.running import estimate_bench, measure, write_document
     from dataflow_grounding.extras.bench.scoring import scored
 
     bench = _bench(spec_paths, overrides, folder, ways, pictures)
     if only_estimate:
-        figures = estimated(bench)
+        figures = estimate_bench(bench)
         answer(as_json, figures, _estimate_lines(figures))
         return 0
-    document = scored(measured(bench))
+    document = scored(measure(bench))
     path = os.path.join(folder, _FILE)
     write_document(document, path)
     page = os.path.join(folder, "bench.html")

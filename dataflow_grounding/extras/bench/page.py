@@ -61,7 +61,7 @@ def _names_in(document: Mapping[str, Any]) -> list[str]:
 
 
 def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return a figure and its interval; "-" where there is none."""
+    """Return a figure and its interval as texts; "-" and nothing where there is no figure."""
     if figure is None or figure["value"] is None:
         return "-", ""
     interval = figure["interval"]

@@ -1,4 +1,8 @@
-"""Asking an endpoint in each way, and keeping what it replied."""
+"""Asking an endpoint in each way, and keeping what it replied.
+
+Each way is a pipeline that runs on the set's pictures in a folder of its own. What is written down
+is what a recording holds: all replies, and whose they are. The figures are made of that alone.
+"""
 
 import os
 import time
@@ -25,7 +29,7 @@ from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
 
 VERSION = 1
-"""Of the form of `bench.json`."""
+"""The version of `bench.json`'s form."""
 _KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
 
 
@@ -59,7 +63,7 @@ class Bench:
         Raises SpecError for an endpoint that can answer none.
         """
         if self.vlm.asking != "auto":
-            # a bench.json says of each way how it asked, so that its figures can be made again
+            # The ways of a bench.json say how it was asked, so that its figures can be made again.
             raise SpecError(
                 "bench asks in a form as a way of its own: leave out vlm.asking, and"
                 " name the form in --ways"
@@ -96,7 +100,7 @@ class Bench:
         )
 
 
-def estimated(bench: Bench) -> dict[str, Any]:
+def estimate_bench(bench: Bench) -> dict[str, Any]:
     """Return what each way would send and cost, and all together; nothing is sent."""
     ways = {way: estimate(run) for way, run in bench.runs()}
     costs = [figures["cost_usd"] for figures in ways.values()]
@@ -107,7 +111,7 @@ def estimated(bench: Bench) -> dict[str, Any]:
     }
 
 
-def measured(bench: Bench) -> dict[str, Any]:
+def measure(bench: Bench) -> dict[str, Any]:
     """Ask in each way, and return what `bench.json` holds, but for its figures.
 
     Raises what a run does; replies that came are kept, and the next call goes on.
@@ -151,9 +155,9 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
     serving = run.serving
     identity = serving.identity()
     box_format = run.box_format.format.name if run.box_format else serving.box_format
-    there = masked(serving.identity_there())
-    there["endpoint"] = bare_address(str(there["endpoint"]))
-    recording: dict[str, Any] = {"recorded": there, "box_format": box_format}
+    shown_identity = masked(serving.identity_there())
+    shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
+    recording: dict[str, Any] = {"recorded": shown_identity, "box_format": box_format}
     if "endpoint" not in identity:
         recording["keyed_by_endpoint"] = False
     if not serving.is_vlm:

@@ -21,7 +21,7 @@ from dataflow_grounding.serving.recorded import RecordedServing
 
 OF_BOXES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "miou", "n_acc", "il_mcc", "gprec_f1")
 OF_SPANS = ("span_exact_f1", "span_overlap_f1")
-"""What is told of a way, by the names that `eval` has for it."""
+"""The figures of a way, of boxes and of spans, by the names that `eval` has for them."""
 _OF_KINDS = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc")
 _DIGITS = 4
 _FOLDERS_OF_STEPS = "cache"
@@ -31,7 +31,7 @@ def scored(document: Mapping[str, Any], set_folder: str = bench_set.FOLDER) -> d
     """Return the document with the `figures` that its replies come to.
 
     Args:
-        document: What `measured` returned, or a `bench.json` that was read.
+        document: What `measure` returned, or a `bench.json` that was read.
         set_folder: The set that was asked about.
 
     Raises:
@@ -87,8 +87,8 @@ def _records_of(
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
         rows = os.path.join(folder, "questions.jsonl")
-        asked = WAYS[way].rows_of([_with_whole_path(record, set_folder) for record in gold])
-        write_text(rows, "".join(map(dump_line, asked)))
+        questions = WAYS[way].rows_of([_with_whole_path(record, set_folder) for record in gold])
+        write_text(rows, "".join(map(dump_line, questions)))
         storage = FileStorage(rows, os.path.join(folder, _FOLDERS_OF_STEPS), "bench")
         pipeline = WAYS[way](storage, serving)
         with _in_silence():
@@ -100,12 +100,13 @@ def _records_of(
 
 
 def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, Any]:
+    """Return a gold record whose picture's path begins with the set's folder."""
     return {**record, "image_path": within(set_folder, record["image_path"])}
 
 
 @contextlib.contextmanager
 def _in_silence() -> Iterator[None]:
-    """Show no progress meanwhile: what is read again takes seconds."""
+    """Let runs in the block show no progress: replies that are only read again take seconds."""
     token = current_options.set(RunOptions(progress=False))
     try:
         yield
@@ -114,7 +115,7 @@ def _in_silence() -> Iterator[None]:
 
 
 def _playing_back(of_way: Mapping[str, Any], path: str) -> RecordedServing:
-    """Return a serving that answers with the way's replies. Raises InputError."""
+    """Return a serving that answers with a way's replies, by way of a file. Raises InputError."""
     lines = [of_way["recording"], *of_way["replies"]]
     write_text(path, "".join(map(dump_line, lines)))
     serving = RecordedServing(path)
@@ -136,17 +137,19 @@ def _figures(
     """Return a way's figures with their intervals, of all pictures and of each kind."""
     answered = [_by_id(record) for record in records]
     right = [_by_id(record) for record in gold]
-    paths = {record["image_path"] for record in answered}
+    answered_paths = {record["image_path"] for record in answered}
     for record in right:
-        if record["image_path"] not in paths:  # it failed: nothing is said of it
+        if record["image_path"] not in answered_paths:
+            # The picture failed: no phrase of it was found.
             answered.append({"image_path": record["image_path"], "expressions": []})
     if issubclass(WAYS[way], Spans):
-        return {"all": _told(answered, [_of_caption(record) for record in right], OF_SPANS)}
+        in_captions = [_with_caption_phrases(record) for record in right]
+        return {"all": _evaluated(answered, in_captions, OF_SPANS)}
     kinds: dict[str, Any] = {}
     for kind in dict.fromkeys(record["kind"] for record in gold):
         of_kind = [record for record in right if record["kind"] == kind]
-        kinds[kind] = _told(answered, of_kind, _OF_KINDS)
-    return {"all": _told(answered, right, OF_BOXES), "kinds": kinds}
+        kinds[kind] = _evaluated(answered, of_kind, _OF_KINDS)
+    return {"all": _evaluated(answered, right, OF_BOXES), "kinds": kinds}
 
 
 def _by_id(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,23 +157,23 @@ def _by_id(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "image_path": f"{record['image_id']}.jpg"}
 
 
-def _of_caption(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the gold record without the phrases that don't stand in its caption."""
+def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a gold record with only the phrases that stand in its caption."""
     placed = [expression for expression in record["expressions"] if expression["char_span"]]
     return {**record, "expressions": placed}
 
 
-def _told(
+def _evaluated(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> dict[str, Any]:
     """Return the figures of these names, each with its 95 % interval, and the number of phrases."""
     evaluation = evaluate(list(answered), list(gold)).to_json()
-    told: dict[str, Any] = {"phrases": evaluation["expressions"]}
+    figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:
         value = evaluation.get(name)
         interval = evaluation["intervals"].get(name)
-        told[name] = {
+        figures[name] = {
             "value": None if value is None else round(value, _DIGITS),
             "interval": None if interval is None else [round(end, _DIGITS) for end in interval],
         }
-    return told
+    return figures

@@ -14,7 +14,7 @@ HELPFUL = "You are a helpful assistant."
 PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _NO_VIDEOS = "only pictures are read: give a video's frames as pictures"
 _NO_AUDIO = "only pictures are read"
-WHY = {
+WHY_NOT = {
     "model": "a serving asks the model that it was made with",
     "json_schema": "an answer is a text; say in the prompt how it should be written",
     "video_inputs": _NO_VIDEOS,
@@ -79,7 +79,7 @@ class ServingForDataFlow:
         _refuse(
             video_inputs=video_inputs,
             audio_inputs=audio_inputs,
-            json_schema=json_schema and [json_schema],
+            json_schema=json_schema and [json_schema],  # one for all inputs
         )
         paths = [text for text in user_inputs if _names_picture(text)]
         if image_inputs is not None or not paths:
@@ -164,21 +164,27 @@ class ServingForDataFlow:
         records = []
         for number, row in enumerate(rows):
             records.append(Record({**row, "image": pictures[number] if pictures else None}))
-        for record in records:  # one that fails is the failure of all, so before anything is paid
+        # A record that fails is the failure of the whole call: it is found before anything is paid.
+        for record in records:
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]
 
 
 def _names_picture(text: str) -> bool:
-    """Whether a text is the path of a file, or ends as that of a picture does."""
+    """Return whether a text is the path of a file, or ends as that of a picture does."""
     return text.lower().endswith(PICTURE_ENDINGS) or os.path.isfile(text)
 
 
 def _refuse(**arguments: Sequence[Any] | None) -> None:
-    """Raise SpecError for the first of these arguments that holds anything."""
-    for name, values in arguments.items():
-        if any(value is not None and value != [] for value in values or []):
-            raise SpecError(f"{name} is not supported: {WHY[name]}")
+    """Raise SpecError for the first of these arguments in which anything is given.
+
+    Each is a list with an entry for each input. An entry that is None or an empty list means that
+    nothing is given for that input, a list that is None that nothing is given at all.
+    """
+    for name, entries in arguments.items():
+        for entry in entries or []:
+            if entry is not None and entry != []:
+                raise SpecError(f"{name} is not supported: {WHY_NOT[name]}")
 
 
 class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):

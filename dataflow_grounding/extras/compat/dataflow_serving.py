@@ -1,4 +1,8 @@
-"""A serving of DataFlow's behind our operators."""
+"""A serving of DataFlow's behind our operators.
+
+DataFlow's servings are called by one of three methods, which take pictures as files and return
+texts. `DataFlowServing` makes such calls of our requests.
+"""
 
 import asyncio
 import base64
@@ -33,11 +37,13 @@ class DataFlowServing(Serving):
     image_limits = ImageLimits(media_types=("image/jpeg", "image/png"))
 
     def __init__(self, serving: Any, *, box_format: str = "auto") -> None:
+        """Wrap a serving. Raises SpecError where it has none of the methods that are called."""
         method = next((name for name in METHODS if callable(getattr(serving, name, None))), None)
         if method is None:
             raise SpecError(
                 f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
             )
+        # Keys that are learnt are blotted out of whatever is shown.
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
         self._method = method
@@ -78,7 +84,7 @@ class DataFlowServing(Serving):
         return text
 
     def _error_of(self, error: Exception) -> Exception:
-        """The error that ours raises where the other serving raises this one."""
+        """Return the error that our own servings raise in place of one of the other serving's."""
         name = type(error).__name__
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
@@ -87,13 +93,11 @@ class DataFlowServing(Serving):
         return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        """What the other serving's method gives for a request: a list of texts, if all is well."""
+        """Return what the other serving gives for a request: if all is well, a list of one text."""
         if self._method == MESSAGES:
-            # Its servings of endpoints read role and content, those of local models from and value,
-            # marks included.
-            turns = [_turn(message) for message in request.messages]
-            ask = self._serving.generate_from_input_messages
-            return ask(
+            turns = [_turn_in_both_spellings(message) for message in request.messages]
+            generate = self._serving.generate_from_input_messages
+            return generate(
                 conversations=[turns],
                 image_list=[paths] if paths else None,
                 system_prompt=request.system,
@@ -105,14 +109,22 @@ class DataFlowServing(Serving):
         return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
 
 
-def _turn(message: Turn) -> dict[str, str]:
+def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
+    """Return a message as a turn of DataFlow's.
+
+    Its servings of endpoints read `role` and `content`; those of local models read `from` and
+    `value`, in which `<image>` stands for each picture.
+    """
     marked = "<image>" * len(message.images) + message.text
     speaker = "human" if message.role == "user" else "gpt"
     return {"role": message.role, "content": message.text, "from": speaker, "value": marked}
 
 
 def _as_file(image: Image, folder: str, number: int) -> str:
-    """The picture as sent, as a file whose name ends in .jpg or .png."""
+    """Return the path of a file with the picture as it is sent, whose name ends in .jpg or .png.
+
+    That is the picture's own file where that is sent as it is, else a new one in the folder.
+    """
     ending = ".jpg"
     if image.as_is:
         ending = _ENDINGS.get(image.facts.media_type, "")

@@ -1,6 +1,6 @@
-"""DataFlow's operators under their names.
+"""DataFlow's operators under their names: `PromptedVQAGenerator` and `ImageBboxGenerator`.
 
-They are `PromptedVQAGenerator`, and RegionMarker as `ImageBboxGenerator`.
+The latter is our RegionMarker. Both take the arguments that DataFlow's own take.
 """
 
 import asyncio
@@ -114,28 +114,36 @@ class PromptedVQAGenerator(Operator):
             columns = {"conversation": input_conversation_key}
         if input_image_key:
             columns["image"] = input_image_key
-        here = copy.copy(self)
-        here.optional_keys = ()  # type: ignore[misc]
-        here.input_keys = columns  # type: ignore[misc]
-        return super(PromptedVQAGenerator, here).run(storage, output_answer_key=output_answer_key)
+        # A copy has the columns of this run, so that they don't outlast it.
+        with_columns = copy.copy(self)
+        with_columns.optional_keys = ()  # type: ignore[misc]
+        with_columns.input_keys = columns  # type: ignore[misc]
+        return super(PromptedVQAGenerator, with_columns).run(
+            storage, output_answer_key=output_answer_key
+        )
 
     def lacking(self, there: Collection[str]) -> list[str]:
-        """The prompt, where there are no conversations either."""
-        asked = [role for role in self.reads() if role != "image"]
-        return [] if any(getattr(self.keys, role) in there for role in asked) else asked[-1:]
+        """Return the prompt's role where neither its column nor the conversation's is there."""
+        roles_with_text = [role for role in self.reads() if role != "image"]
+        if any(getattr(self.keys, role) in there for role in roles_with_text):
+            return []
+        return roles_with_text[-1:]
 
     def settings(self) -> None:
-        """None: by pictures in lists a finished run isn't recognized; its rows are read again."""
+        """Return None, which says that a finished run can't be recognized by its settings.
+
+        Pictures in lists are not among them. Its rows are read again, and replies are stored.
+        """
 
     def look_over(self, record: Record) -> None:
         """Raises RecordError for what asks nothing, and for pictures that aren't there."""
-        self._turns(record)
+        self._prompt_and_earlier_turns(record)
         for row, key in self._each_picture(record):
             find_image(row, key)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the answer; null, and no request, where there is no region to ask about."""
-        prompt, earlier = self._turns(record)
+        prompt, earlier = self._prompt_and_earlier_turns(record)
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
@@ -144,9 +152,9 @@ class PromptedVQAGenerator(Operator):
         pictures = await asyncio.to_thread(
             lambda: tuple(open_image(row, key, limits) for row, key in rows_and_keys)
         )
-        asked: dict[str, Any] = {"prompt": prompt}
+        request_input: dict[str, Any] = {"prompt": prompt}
         if earlier:
-            asked["conversation"] = earlier
+            request_input["conversation"] = earlier
         prompt_name = "prompted_conversation"
         if len(pictures) == 1 and not earlier:
             prompt_name = "prompted_vqa"
@@ -154,11 +162,11 @@ class PromptedVQAGenerator(Operator):
         words = {"pictures": about, "system_prompt": self.system_prompt}
         request = Request(
             task="prompted_vqa",
-            input=asked,
+            input=request_input,
             images=pictures,
             instructions=filled(load_prompt(prompt_name), words),
             schema=object_of(answer=STRING),
-            read=_read,
+            read=_read_answer,
             text_only=not pictures,
             words=words,
             prompt_name=prompt_name,
@@ -166,14 +174,14 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        """The request with the earlier turns as turns, where the serving takes them so.
+        """Return the request with the earlier turns as chat turns, where the serving takes these.
 
-        A conversation in which user and assistant don't take turns stays data: few endpoints take
-        one.
+        Else it has them as data, in its input. So has a conversation in which user and assistant
+        don't alternate: few endpoints take one.
         """
         roles = [turn["role"] for turn in earlier]
-        in_turn = ["user", "assistant"] * (len(roles) // 2)
-        if not roles or roles != in_turn or not self.serving.takes_turns:
+        alternating = ["user", "assistant"] * (len(roles) // 2)
+        if not roles or roles != alternating or not self.serving.takes_turns:
             return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         turns[0] = replace(turns[0], images=request.images)
@@ -181,11 +189,14 @@ class PromptedVQAGenerator(Operator):
             request,
             input={"prompt": request.input["prompt"]},
             turns=tuple(turns),
-            formerly=request,
+            formerly=request,  # a reply that was stored for the request with data still counts
         )
 
-    def _turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        """The prompt, and the turns before it. Raises BrokenRow."""
+    def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
+        """Return the prompt of a row, and the turns before it. Raises BrokenRow.
+
+        A row's prompt goes before its conversation, whose prompt is the last turn.
+        """
         columns = self.keys.by_role
         key = columns.get("conversation")
         if "prompt" in columns and (key is None or record.get(key) is None):
@@ -193,7 +204,7 @@ class PromptedVQAGenerator(Operator):
         conversation = record.get(str(key))
         turns = []
         if isinstance(conversation, list):
-            turns = [_turn(turn) for turn in conversation]
+            turns = [_as_role_and_content(turn) for turn in conversation]
         if not turns or not all(turns):
             wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
             raise BrokenRow(f"column {key!r} should be {wanted}")
@@ -207,19 +218,22 @@ class PromptedVQAGenerator(Operator):
         return last["content"], earlier
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
-        """The record with each of its pictures alone, and that picture's column."""
+        """Return for each picture of a record a copy that has this one alone, and its column.
+
+        That is how pictures are opened: by a record with one path in a column.
+        """
         key = self.keys.by_role.get("image", "")
         cell = record.get(key)
         paths = cell if isinstance(cell, list) else [cell]
-        each = []
+        records_and_keys = []
         for path in paths:
             if path is not None and path != "":
-                each.append((record.updated({key: path}), key))
-        return each
+                records_and_keys.append((record.updated({key: path}), key))
+        return records_and_keys
 
 
-def _turn(turn: Any) -> dict[str, str]:
-    """A turn as endpoints know it; an empty one for anything else."""
+def _as_role_and_content(turn: Any) -> dict[str, str]:
+    """Return a turn of either spelling as endpoints know it; empty for what is no turn."""
     if not isinstance(turn, Mapping):
         return {}
     text = turn.get("value", turn.get("content"))
@@ -229,18 +243,21 @@ def _turn(turn: Any) -> dict[str, str]:
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
 
 
-def _read(reply: str) -> tuple[str, list[Note]]:
-    """The answer in the object asked for.
+def _read_answer(reply: str) -> tuple[str, list[Note]]:
+    """Return the answer in the object that was asked for.
 
-    Any other reply is a text, or an object that the prompt asked for.
+    Any other reply is the answer as a whole: a text in the model's own words, or an object that the
+    user's prompt asked for. Raises UnreadableReply for an empty answer.
     """
     try:
         data, notes = read_object(reply, required="answer")
     except UnreadableReply as error:
+        # An object that was cut off is no answer; prose that was cut off is one.
         if isinstance(error, TruncatedReply) and reply.lstrip().startswith(("{", "```")):
             raise
         data = {}
         notes = []
+    # The note "wrapped" says that a bare list came, without the object around it.
     if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
         data = {"answer": reply}
         notes = [Note("own_words", "the reply is not the object that was asked for")]
@@ -287,24 +304,24 @@ class ImageBboxGenerator(RegionMarker):
         input_bbox_key: str = "bbox",
         **keys: str,
     ) -> str:
-        """Work through the rows; returns the column with the pictures' paths.
+        """Work through the rows; return the name of the column with the pictures' paths.
 
-        `keys` are RegionMarker's others.
+        `keys` are RegionMarker's other columns.
         """
-        between = _Between(FileStorage.like(storage), self.cfg)
-        here = copy.copy(self)
-        here.output_dir = between.cache_path
-        return super(ImageBboxGenerator, here).run(
-            between, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
+        step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
+        with_folder = copy.copy(self)
+        with_folder.output_dir = step_storage.cache_path
+        return super(ImageBboxGenerator, with_folder).run(
+            step_storage, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
         )
 
 
-class _Between(FileStorage):
-    """A storage's step, with other files to read from and write to."""
+class _StepWithOtherFiles(FileStorage):
+    """A storage's step that reads and writes the files of a config where these are named."""
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
         self.__dict__.update(vars(storage))
-        # images are looked for beside it
+        # Images are looked for beside this file.
         self.first_entry_file_name = config.input_jsonl_path or storage.input_path
         self._writes = config.output_jsonl_path or storage.output_path
 

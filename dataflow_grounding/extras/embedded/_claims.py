@@ -7,6 +7,7 @@ liked" claims nothing. Words that aren't known claim nothing.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded.noun_phrases import (
@@ -15,11 +16,26 @@ from dataflow_grounding.extras.embedded.noun_phrases import (
     tokenize,
 )
 
-_READ_CHARACTERS = 300
+
+class Superlative(NamedTuple):
+    """A measure of a box (area, width, height), and whether the most or the least is claimed."""
+
+    measure: str
+    is_most: bool
+
+
+class Rank(NamedTuple):
+    """Which one a thing is, counted from 1; -1 for the last one. Counting begins at a side."""
+
+    number: int
+    side: str
+
+
+_MOST_CHARACTERS = 300
 _COLORS = {**words.CHROMATIC, **words.ACHROMATIC}
 _COLOR_WORDS = frozenset(_COLORS) | words.OTHER_COLORS | words.MANY_COLORED
 _COUNTS = {**words.NUMBERS, "both": 2}
-_RANKS = {
+_ORDINALS = {
     "first": 1,
     "1st": 1,
     "second": 2,
@@ -31,15 +47,15 @@ _RANKS = {
     "fifth": 5,
     "5th": 5,
 }
-# Superlatives: of what figure of a box, and whether it is the most or the least of it.
+
 _SUPERLATIVES = {
-    "largest": ("area", True),
-    "biggest": ("area", True),
-    "smallest": ("area", False),
-    "tiniest": ("area", False),
-    "tallest": ("height", True),
-    "widest": ("width", True),
-    "narrowest": ("width", False),
+    "largest": Superlative("area", True),
+    "biggest": Superlative("area", True),
+    "smallest": Superlative("area", False),
+    "tiniest": Superlative("area", False),
+    "tallest": Superlative("height", True),
+    "widest": Superlative("width", True),
+    "narrowest": Superlative("width", False),
 }
 _OUTERMOST = {
     "leftmost": "left",
@@ -52,7 +68,8 @@ _OUTERMOST = {
     "bottommost": "bottom",
     "lowest": "bottom",
 }
-_CHOOSING = frozenset(_SUPERLATIVES) | frozenset(_OUTERMOST) | frozenset(_RANKS)
+# Words that select one thing of several.
+_SELECTING = frozenset(_SUPERLATIVES) | frozenset(_OUTERMOST) | frozenset(_ORDINALS)
 _ARTICLES = words.ARTICLES - {"both"}
 _SIDES = {
     "left": "left",
@@ -64,19 +81,20 @@ _SIDES = {
     "bottom": "bottom",
     "lower": "bottom",
 }
-_CHOOSING_ALONE = frozenset(_SUPERLATIVES) | frozenset(_OUTERMOST) | frozenset(_SIDES)
-_KNOWN_BEFORE = _CHOOSING | frozenset(_COUNTS) | {"last"}
-_DIRECTION = r"(?:the )?(?:far |very |extreme )?(left|right|top|bottom)"
+# Such words that claim something without any word behind the noun.
+_SELECTING_ALONE = frozenset(_SUPERLATIVES) | frozenset(_OUTERMOST) | frozenset(_SIDES)
+_KNOWN_BEFORE = _SELECTING | frozenset(_COUNTS) | {"last"}
+_DIRECTION = r"(?:the )?(?:far |very |extreme )?(?P<side>left|right|top|bottom)"
 _PICTURE = r"(?: of the (?:picture|image|photo|photograph|frame|scene))?"
 _AT_A_SIDE = re.compile(
-    rf"(?:(?:that|which) (?:is|are) )?(not )?(?:on|at|in|to|near) (?:the )?"
-    rf"(far |very |extreme )?(left|right|top|bottom|upper|lower)"
+    rf"(?:(?:that|which) (?:is|are) )?(?P<negation>not )?(?:on|at|in|to|near) (?:the )?"
+    rf"(?P<far>far |very |extreme )?(?P<side>left|right|top|bottom|upper|lower)"
     rf"(?:-hand)?(?: (?:side|half|part|edge|end))?{_PICTURE}"
 )
 _RANK_BEHIND = re.compile(
-    rf"(?:that is )?(?:the )?({'|'.join(_RANKS)}|last) (?:one )?from {_DIRECTION}"
+    rf"(?:that is )?(?:the )?(?P<ordinal>{'|'.join(_ORDINALS)}|last) (?:one )?from {_DIRECTION}"
 )
-_FROM = re.compile(rf"(?:from|counting from|counted from) {_DIRECTION}")
+_FROM_SIDE = re.compile(rf"(?:from|counting from|counted from) {_DIRECTION}")
 _NOT_COLORED = re.compile(rf"(?:that|which) (?:is not|isn't|are not|aren't) ({'|'.join(_COLORS)})")
 _ALSO_NOT_COLORED = re.compile(rf"not (?:a )?({'|'.join(_COLORS)})(?: one)?")
 _RELATIONS = {
@@ -116,8 +134,8 @@ class Claims:
         color, not_color: The colour that it has, or hasn't.
         side, not_side: The side of the picture that it is on, or isn't: left, right, top, bottom.
         outermost: The side than which no other is further out; of things of the same noun.
-        superlative: A figure of a box (area, width, height), and whether it is the most.
-        rank: Which one it is, counted from a side, from 1; -1 for the last one.
+        superlative: Of which measure it has the most or the least.
+        rank: Which one it is, counted from a side.
         relation: Where it is beside another thing.
         without: The singular of what isn't in its box.
     """
@@ -130,14 +148,14 @@ class Claims:
     side: str | None = None
     not_side: str | None = None
     outermost: str | None = None
-    superlative: tuple[str, bool] | None = None
-    rank: tuple[int, str] | None = None
+    superlative: Superlative | None = None
+    rank: Rank | None = None
     relation: Relation | None = None
     without: str | None = None
 
 
 _CLAIMING_WORDS = sorted(
-    {*_COUNTS, *_SUPERLATIVES, *_OUTERMOST, *_RANKS, *_SIDES, "last", "not", "without"}
+    {*_COUNTS, *_SUPERLATIVES, *_OUTERMOST, *_ORDINALS, *_SIDES, "last", "not", "without"}
     | {"isn't", "aren't", "above", "below", "beneath"}
 )
 _CLAIMING = re.compile(rf"\b(?:{'|'.join(_CLAIMING_WORDS)}|\d)", re.IGNORECASE)
@@ -145,9 +163,10 @@ _CLAIMING_COLORS = re.compile(rf"\b(?:{'|'.join(_COLORS)})\b", re.IGNORECASE)
 
 
 def may_claim(text: str, *, colors: bool) -> bool:
-    """Whether a phrase has a word by which it can claim something; `colors` too, where asked.
+    """Return whether a phrase has a word by which it can claim something.
 
-    It costs a fiftieth of reading the phrase, and most phrases claim nothing.
+    With `colors`, a colour is such a word too. This test costs a fiftieth of reading the phrase,
+    and most phrases claim nothing.
     """
     if _CLAIMING.search(text):
         return True
@@ -163,48 +182,49 @@ def read_claims(text: str) -> Claims | None:
     Example:
         >>> claims = read_claims("the second cup from the left")
         >>> claims.thing, claims.rank
-        ('cup', (2, 'left'))
+        ('cup', Rank(number=2, side='left'))
         >>> read_claims("two dogs").count
         2
     """
-    if len(text) > _READ_CHARACTERS:
+    if len(text) > _MOST_CHARACTERS:
         return None
     tokens = tokenize(text)
     while tokens and tokens[-1] in (".", ",", "!", ";"):
         tokens.pop()
     if any(token.endswith(("'s", "s'")) for token in tokens):
         return None  # what somebody's thing is can't be seen
-    # Words that choose are adjectives, though the list of adjectives lacks most of them.
-    plain = ["big" if token in _CHOOSING else token for token in tokens]
-    read = read_noun_phrase(plain, 0, is_label=True)
-    if read is None:
+    # Selecting words are adjectives, though the list of adjectives lacks most of them: "big" stands
+    # for them while the noun is looked for.
+    readable = ["big" if token in _SELECTING else token for token in tokens]
+    phrase = read_noun_phrase(readable, 0, is_label=True)
+    if phrase is None:
         return None
-    thing = words.singular(tokens[read.head])
-    if thing in words.NOT_OBJECTS or thing in _CHOOSING:
+    thing = words.singular(tokens[phrase.head])
+    if thing in words.NOT_OBJECTS or thing in _SELECTING:
         return None
-    before = [token for token in tokens[read.start : read.head] if token not in _ARTICLES]
-    behind = " ".join(tokens[read.head + 1 :])
-    if read.head > read.start and _is_compound(tokens, read):
-        # "cup holder": the first noun says what kind it is
+    before = [token for token in tokens[phrase.start : phrase.head] if token not in _ARTICLES]
+    behind = " ".join(tokens[phrase.head + 1 :])
+    if phrase.head > phrase.start and _is_compound(tokens, phrase):
+        # "cup holder": the first noun says what kind it is.
         before = [token for token in before if not words.is_known_noun(token)]
-        thing = f"{tokens[read.head - 1]} {thing}"
-    return _claims(thing, words.is_plural(tokens[read.head]), before, behind)
+        thing = f"{tokens[phrase.head - 1]} {thing}"
+    return _claims(thing, words.is_plural(tokens[phrase.head]), before, behind)
 
 
-def _is_compound(tokens: Sequence[str], read: NounPhrase) -> bool:
-    """Whether the noun's kind is said by a noun before it: "traffic light"."""
-    word = tokens[read.head - 1]
-    is_other = word in _COLOR_WORDS or word in words.SIZES or word in words.POSITIONS
-    return words.is_known_noun(word) and not is_other and word not in words.ADJECTIVES
+def _is_compound(tokens: Sequence[str], phrase: NounPhrase) -> bool:
+    """Return whether the noun's kind is said by a noun before it: "traffic light"."""
+    word = tokens[phrase.head - 1]
+    is_describing = word in _COLOR_WORDS or word in words.SIZES or word in words.POSITIONS
+    return words.is_known_noun(word) and not is_describing and word not in words.ADJECTIVES
 
 
 def _claims(thing: str, is_plural: bool, before: list[str], behind: str) -> Claims:
     """Return the claims of a noun with the words before and behind it."""
-    tail = _read_tail(behind, _rank_of(before))
-    others = [word for word in before if word not in _KNOWN_BEFORE and not word.isdecimal()]
+    tail = _read_tail(behind, _ordinal_of(before))
+    unknown = [word for word in before if word not in _KNOWN_BEFORE and not word.isdecimal()]
     claims = Claims(
         thing,
-        is_bare=not others and tail.is_read,
+        is_bare=not unknown and tail.is_read,
         count=_count_of(before, thing, is_plural, behind),
         color=_color_of(before, thing),
         not_color=tail.not_color,
@@ -215,21 +235,24 @@ def _claims(thing: str, is_plural: bool, before: list[str], behind: str) -> Clai
         relation=tail.relation,
         without=tail.without,
     )
-    choosing = [word for word in before if word in _CHOOSING_ALONE]
-    if behind or len(choosing) != 1:
+    selecting = [word for word in before if word in _SELECTING_ALONE]
+    if behind or len(selecting) != 1:
         return claims  # "the left arm of the chair": who knows whose left
-    word = choosing[0]
+    word = selecting[0]
     if word in _SUPERLATIVES:
         return replace(claims, superlative=_SUPERLATIVES[word])
     if thing.split()[-1] in words.OF_AN_OWNER:
-        return claims
+        return claims  # "the left shoe": left is its owner's, not the picture's
     if word in _OUTERMOST:
         return replace(claims, outermost=_OUTERMOST[word])
     return replace(claims, side=_SIDES[word])
 
 
 def _color_of(before: Sequence[str], thing: str) -> str | None:
-    """Return the one plain colour before a noun; None for none, several, and a name with one."""
+    """Return the one plain colour before a noun; None for no colour and for several.
+
+    None also for "red wine", which is a name, and "red-haired", which isn't the thing's colour.
+    """
     if thing in words.NAMED_BY_COLOR or any("-" in word for word in before):
         return None
     color_words = [word for word in before if word in _COLOR_WORDS]
@@ -237,11 +260,11 @@ def _color_of(before: Sequence[str], thing: str) -> str | None:
     return colors.pop() if len(colors) == 1 else None
 
 
-def _rank_of(before: Sequence[str]) -> int | None:
-    """Return the ordinal before a noun; -1 for the last one."""
+def _ordinal_of(before: Sequence[str]) -> int | None:
+    """Return the ordinal before a noun as a number; -1 for "last"."""
     for word in before:
-        if word in _RANKS:
-            return _RANKS[word]
+        if word in _ORDINALS:
+            return _ORDINALS[word]
         if word == "last":
             return -1
     return None
@@ -269,39 +292,41 @@ class _Tail:
     side: str | None = None
     not_side: str | None = None
     outermost: str | None = None
-    rank: tuple[int, str] | None = None
+    rank: Rank | None = None
     relation: Relation | None = None
     without: str | None = None
 
 
-def _read_tail(behind: str, rank: int | None) -> _Tail:
+def _read_tail(behind: str, ordinal: int | None) -> _Tail:
     """Return what the words behind a noun claim.
 
     Args:
         behind: The words, in lower case, single blanks between them.
-        rank: The ordinal before the noun, which "from the left" belongs to.
+        ordinal: The number before the noun, which "from the left" belongs to; -1 for "last".
     """
     if not behind:
         return _Tail(is_read=True)
-    from_side = _FROM.fullmatch(behind)
-    if from_side and rank is not None:
-        return _Tail(is_read=True, rank=(rank, from_side[1]))
-    ranked = _RANK_BEHIND.fullmatch(behind)
-    if ranked:
-        return _Tail(is_read=True, rank=(_RANKS.get(ranked[1], -1), ranked[2]))
-    if rank is not None:
-        return _Tail()
+    from_side = _FROM_SIDE.fullmatch(behind)
+    if from_side and ordinal is not None:
+        return _Tail(is_read=True, rank=Rank(ordinal, from_side["side"]))
+    rank = _RANK_BEHIND.fullmatch(behind)
+    if rank:
+        number = _ORDINALS.get(rank["ordinal"], -1)
+        return _Tail(is_read=True, rank=Rank(number, rank["side"]))
+    if ordinal is not None:
+        return _Tail()  # the ordinal may be counted from anywhere
     at_side = _AT_A_SIDE.fullmatch(behind)
     if at_side:
-        side = _SIDES[at_side[3]]
-        if at_side[1]:
+        side = _SIDES[at_side["side"]]
+        if at_side["negation"]:
             return _Tail(is_read=True, not_side=side)
-        return _Tail(is_read=True, outermost=side if at_side[2] else None, side=side)
-    colored = _NOT_COLORED.fullmatch(behind) or _ALSO_NOT_COLORED.fullmatch(behind)
-    if colored:
-        return _Tail(not_color=_COLORS[colored[1]])
+        # "on the far left" means that nothing of its kind is further out.
+        return _Tail(is_read=True, outermost=side if at_side["far"] else None, side=side)
+    not_colored = _NOT_COLORED.fullmatch(behind) or _ALSO_NOT_COLORED.fullmatch(behind)
+    if not_colored:
+        return _Tail(not_color=_COLORS[not_colored[1]])
     if behind.startswith("without "):
-        return _Tail(without=_thing_of(behind.removeprefix("without ")))
+        return _Tail(without=_noun_alone(behind.removeprefix("without ")))
     return _Tail(relation=_relation_of(behind))
 
 
@@ -312,14 +337,14 @@ def _relation_of(behind: str) -> Relation | None:
     for relation, side in _RELATIONS.items():
         if behind.startswith(f"{relation} "):
             anchor = behind.removeprefix(f"{relation} ")
-            return Relation(side, anchor) if _thing_of(anchor) else None
+            return Relation(side, anchor) if _noun_alone(anchor) else None
     return None
 
 
-def _thing_of(text: str) -> str | None:
-    """Return the singular of a phrase's noun, where there is nothing behind it."""
+def _noun_alone(text: str) -> str | None:
+    """Return the singular of a phrase's noun; None where words stand behind the noun."""
     tokens = text.split()
-    read = read_noun_phrase(tokens, 0, is_label=True)
-    if read is None or read.head + 1 != len(tokens):
+    phrase = read_noun_phrase(tokens, 0, is_label=True)
+    if phrase is None or phrase.head + 1 != len(tokens):
         return None
-    return words.singular(tokens[read.head])
+    return words.singular(tokens[phrase.head])

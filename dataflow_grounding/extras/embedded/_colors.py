@@ -1,10 +1,13 @@
 """Colour terms in CIE LCh, and the regions of a colour, of sky and of plants.
 
-A colour's regions are those that several strictnesses of its reading agree on.
+A colour term is a range of hue, chroma and lightness (`color_bounds` in words.yaml). A region is
+believed where looser and stricter ranges give the same box: its border then doesn't depend on where
+the range ends.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,13 +18,23 @@ from dataflow_grounding.extras.embedded._picture import Array, Box, Candidate, P
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6
-_AGREEMENT = 0.75  # IoU
+_STEADY_IOU = 0.75  # of a region's boxes by a looser and a stricter reading of its colour
 _MIN_CONTRAST = 24.0  # ΔE (CIE 1976)
-_MIN_CLEAR_SIDES = 0.8  # of the band around a region
+_MIN_CLEAR_BAND = 0.8  # of the pixels in the band around a region
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
-# Strictnesses from loose to strict: degrees taken off each end of the hue, factor on the least
-# chroma.
-_STRICTNESSES = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
+
+
+class _Strictness(NamedTuple):
+    """How a colour term is read: degrees off each end of its hues, factor on its least chroma."""
+
+    inset: float
+    factor: float
+
+
+_LOOSE = _Strictness(-3.0, 0.85)
+_MEDIUM = _Strictness(0.0, 1.0)
+_STRICT = _Strictness(1.5, 1.15)
+
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
@@ -29,24 +42,23 @@ GREENERY_SCORE = 0.7
 _SKY_AREA = 0.05
 _SKY_WIDTH = 0.75
 _CLEAR_SKY_WIDTH = 0.6
-_SKY_BLUE = (4.0, 70.0)  # the mean of its -b*: no sky is of paint's blue
-_SKY_SPREAD = 15.0  # the standard deviation of its -b*
-# ΔL + Δa + Δb between the rows above and below one: more than a sky's own gradient has
-_HORIZON = 16.0
-# of a face's area: how much of a region must be below its chin at a side to say that it reaches
-# there
-_BESIDE = 0.05
+_SKY_BLUE = (4.0, 70.0)  # least and most mean of its -b*: no sky is of paint's blue
+_SKY_SPREAD = 15.0  # the most that the standard deviation of its -b* may be
+# The least change |ΔL*| + |Δa*| + |Δb*| over 16 rows at a horizon: a sky's own gradient has less.
+_HORIZON_CHANGE = 16.0
+# In parts of a face's area: so much of a region must be below the chin at a side of it.
+_LEAST_BELOW_CHIN = 0.05
 _GREENERY_AREA = 0.05
-_FINE = 40.0  # variance of gray within 5 px that all plants have
-# coarseness of the texture, in L*: that of a lawn is at most, that of leaves at least
-_LAWN = 1.8
-_LEAVES = 2.0
+_LEAST_FINE_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more
+# Coarseness of the texture, in L*.
+_MOST_LAWN_COARSENESS = 1.8
+_LEAST_LEAF_COARSENESS = 2.0
 
 
 def color_mask(
     term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
-    """Where the colour term holds: bool, shaped as each of the three arrays.
+    """Return where the colour term holds: bool, shaped as each of the three arrays.
 
     Args:
         term: The colour term.
@@ -55,18 +67,21 @@ def color_mask(
         factor: On the term's least chroma.
     """
     lightness, chroma, hue = lch
-    (least_hue, most_hue), (palest, purest), (darkest, lightest) = words.COLOR_BOUNDS[term]
+    hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]
+    palest, purest = chroma_bounds
+    darkest, lightest = lightness_bounds
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
-    low = least_hue + inset
-    high = most_hue - inset
+    low = hue_bounds[0] + inset
+    high = hue_bounds[1] - inset
     holds = (
         (chroma >= palest * factor)
         & (chroma <= purest)
         & (lightness >= darkest)
         & (lightness <= lightest)
     )
+    # Hues that pass through 0 are bounded by more than 360 degrees.
     holds &= ((hue >= low) & (hue <= high)) | (hue <= high - 360)
     if term in ("blue", "purple"):
         # In Lab, deep blues and light purples share a hue; they differ in chroma for their
@@ -77,9 +92,11 @@ def color_mask(
 
 
 def color_matches(term: str, lab: Array) -> bool:
-    """Whether one L*a*b* colour, that of a flat fill, may be called by the term."""
+    """Return whether one L*a*b* colour, that of a flat fill, may be called by the term."""
     lightness, a, b = map(float, lab)
-    lch = np.array([lightness, np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360], np.float32)
+    chroma = np.hypot(a, b)
+    hue = np.degrees(np.arctan2(b, a)) % 360
+    lch = np.array([lightness, chroma, hue], np.float32)
     if term in words.CHROMATIC:
         return bool(color_mask(term, lch, inset=-2.0, factor=0.9))
     return bool(color_mask(term, lch))
@@ -89,7 +106,9 @@ def color_matches(term: str, lab: Array) -> bool:
 class ColorRegion(Candidate):
     """A region of one colour.
 
-    It is steady when a looser and a stricter reading give its box too and it stands out.
+    ``labels`` are those of its pixels in the label image of its colour. It is steady when a looser
+    and a stricter reading of the colour give nearly the same box, and it stands out from what is
+    around it.
     """
 
     labels: tuple[int, ...]
@@ -100,54 +119,59 @@ class ColorRegion(Candidate):
 class ColorRegions:
     """The regions of a colour, largest first.
 
-    ``whole`` is the largest with the pieces near it, ``total`` the size of all with all specks.
+    ``whole`` is the largest with the pieces near it, ``total`` the number of the reduced copy's
+    pixels that have the colour, specks included.
     """
 
-    found: list[ColorRegion]
+    regions: list[ColorRegion]
     whole: ColorRegion | None
     total: float
 
 
 def find_regions(picture: Picture, term: str) -> ColorRegions:
-    """The regions of a chromatic colour term with at least 3% of the largest one's size.
+    """Return the regions of a chromatic colour term with at least 3% of the largest one's size.
 
-    Sizes are in reduced pixels.
+    The colour is read three times, loosely to strictly: what has a clear border then keeps its box.
+    Sizes are in pixels of the reduced copy.
     """
-    read = []
-    for inset, factor in _STRICTNESSES:
-        mask = color_mask(term, picture.lch, inset=inset, factor=factor)
-        read.append(_components(mask, picture))
-    (_, loose), (labels, medium), (_, strict) = read
+    _, loose = _regions_of_mask(_mask(term, picture, _LOOSE), picture)
+    labels, medium = _regions_of_mask(_mask(term, picture, _MEDIUM), picture)
+    _, strict = _regions_of_mask(_mask(term, picture, _STRICT), picture)
 
-    def checked(
+    def with_steadiness(
         region: ColorRegion, looser: list[ColorRegion], stricter: list[ColorRegion]
     ) -> ColorRegion:
         is_steady = (
-            _has_alike(region, looser)
-            and _has_alike(region, stricter)
+            _has_same_box(region, looser)
+            and _has_same_box(region, stricter)
             and _stands_out(picture, np.isin(labels, region.labels), region.bbox)
         )
         return replace(region, is_steady=is_steady)
 
-    found = []
+    regions = []
     whole: ColorRegion | None = None
     if medium:
         for region in medium:
             if region.size >= 0.03 * medium[0].size:
-                found.append(checked(region, loose, strict))
-        looser_wholes = [_grown(loose, picture)] if loose else []
-        stricter_wholes = [_grown(strict, picture)] if strict else []
-        whole = checked(_grown(medium, picture), looser_wholes, stricter_wholes)
-    return ColorRegions(found, whole, float(np.count_nonzero(labels)))
+                regions.append(with_steadiness(region, loose, strict))
+        looser_wholes = [_joined_to_largest(loose, picture)] if loose else []
+        stricter_wholes = [_joined_to_largest(strict, picture)] if strict else []
+        medium_whole = _joined_to_largest(medium, picture)
+        whole = with_steadiness(medium_whole, looser_wholes, stricter_wholes)
+    return ColorRegions(regions, whole, float(np.count_nonzero(labels)))
 
 
-def _has_alike(region: ColorRegion, others: list[ColorRegion]) -> bool:
-    """Whether one of the others has nearly the region's box."""
-    return any(iou(region.bbox, alike.bbox) >= _AGREEMENT for alike in others)
+def _mask(term: str, picture: Picture, strictness: _Strictness) -> Array:
+    return color_mask(term, picture.lch, inset=strictness.inset, factor=strictness.factor)
 
 
-def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
-    """The largest region with all that lie near it, one after the other.
+def _has_same_box(region: ColorRegion, candidates: list[ColorRegion]) -> bool:
+    """Return whether one of the candidates has nearly the region's box."""
+    return any(iou(region.bbox, candidate.bbox) >= _STEADY_IOU for candidate in candidates)
+
+
+def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
+    """Return the largest region joined with all that lie near it or near what was joined before.
 
     Near is what lies within 3% of the picture's long side.
     """
@@ -172,16 +196,20 @@ def _grown(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
 
 
 def _gap(first: Box, second: Box) -> float:
-    """How far two boxes lie apart along the axis on which they are further apart."""
+    """Return how far two boxes lie apart on the axis on which they are further apart.
+
+    The unit is a pixel; where they overlap on both axes, the gap is negative.
+    """
     across = max(first[0] - second[2], second[0] - first[2])
     down = max(first[1] - second[3], second[1] - first[3])
     return max(across, down)
 
 
-def _components(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
-    """The label image of a mask with small holes filled, and its regions, largest first.
+def _regions_of_mask(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
+    """Return the label image of a mask with small holes filled, and its regions, largest first.
 
-    The regions are those that are more than specks.
+    In the label image the pixels of each region have the region's label, others 0. Specks have a
+    label but are no regions.
     """
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
     closed = cv2.morphologyEx(
@@ -199,9 +227,15 @@ def _components(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]
 
 
 def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
-    """Whether the band around a region differs from its mean in L*a*b*.
+    """Return whether the band around a region has another colour, as a whole and nearly everywhere.
 
-    It should differ as a whole and nearly everywhere.
+    The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
+    that is itself of many colours doesn't stand out.
+
+    Args:
+        picture: Where the colours are read, in L*a*b*.
+        region: True where the region is; shaped as the reduced copy.
+        box: The region's box in pixels of the reduced copy.
     """
     band = max(4, round(0.02 * max(picture.width, picture.height)))
     x1 = max(0, int(box[0]) - 2 * band)
@@ -210,24 +244,26 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     y2 = int(box[3]) + 2 * band
     inside = region[y1:y2, x1:x2].astype(np.uint8)
     lab = picture.lab[y1:y2, x1:x2]
-    near = cv2.dilate(inside, np.ones((5, 5), np.uint8))
-    around = cv2.dilate(inside, np.ones((2 * band + 1, 2 * band + 1), np.uint8)) - near
-    mean = lab[inside > 0].mean(axis=0)
-    band_lab = lab[around > 0]
-    if not around.any() or lab[inside > 0].std(axis=0).max() > _MAX_SPREAD:
+    with_edge = cv2.dilate(inside, np.ones((5, 5), np.uint8))
+    with_band = cv2.dilate(inside, np.ones((2 * band + 1, 2 * band + 1), np.uint8))
+    is_band = with_band - with_edge
+    region_lab = lab[inside > 0]
+    region_mean = region_lab.mean(axis=0)
+    if not is_band.any() or region_lab.std(axis=0).max() > _MAX_SPREAD:
         return False
-    contrast = np.linalg.norm(band_lab.mean(axis=0) - mean)
-    clear = (np.linalg.norm(band_lab - mean, axis=1) >= 0.8 * _MIN_CONTRAST).mean()
-    return bool(contrast >= _MIN_CONTRAST and clear >= _MIN_CLEAR_SIDES)
+    band_lab = lab[is_band > 0]
+    contrast = np.linalg.norm(band_lab.mean(axis=0) - region_mean)
+    differs = np.linalg.norm(band_lab - region_mean, axis=1) >= 0.8 * _MIN_CONTRAST
+    return bool(contrast >= _MIN_CONTRAST and differs.mean() >= _MIN_CLEAR_BAND)
 
 
 def find_sky(
     picture: Picture, color: str | None, faces: Callable[[], Iterable[Candidate]]
 ) -> list[Candidate]:
-    """The smooth bluish area along the top, down to a horizon, if of the stated colour.
+    """Return the smooth bluish area along the top, down to a horizon, if of the stated colour.
 
-    A gray one may be a wall. So may a blue one be that is behind somebody: `faces` looks for what
-    may be a face, and is called when all else speaks for a sky.
+    A gray area may be a wall. So may a blue one be that is behind somebody: `faces` looks for what
+    may be a face, and is called only when all else speaks for a sky.
     """
     if picture.area < 32 * 32:
         return []
@@ -240,11 +276,14 @@ def find_sky(
     mean = lab.mean(axis=0)
     # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down
     # beside a person.
-    is_clear = mean[2] < -15 and mean[0] > 40 and not region[round(0.6 * picture.height) :].any()
-    least_width = _CLEAR_SKY_WIDTH if is_clear else _SKY_WIDTH
+    is_bright_blue = mean[2] < -15 and mean[0] > 40
+    is_high = not region[round(0.6 * picture.height) :].any()
+    least_width = _CLEAR_SKY_WIDTH if is_bright_blue and is_high else _SKY_WIDTH
     is_wide = region[0].mean() >= least_width
     is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
-    if not (is_wide and is_blue and (color in (None, "blue") or color_matches(color, mean))):
+    if not is_wide or not is_blue:
+        return []
+    if color not in (None, "blue") and not color_matches(color, mean):
         return []
     if any(_is_wall_behind(face.bbox, region) for face in faces()):
         return []
@@ -252,21 +291,25 @@ def find_sky(
 
 
 def _is_wall_behind(face: Box, region: Array) -> bool:
-    """Whether a region reaches so far down beside a face that it is no sky.
+    """Return whether a region reaches so far down beside a face that it is no sky.
 
     It reaches below the chin at both sides, or at one down to the picture's lower edge. A sky ends
-    above the chin at one side at least. Not behind somebody who is seen from below, over a low
-    horizon: but nothing tells that from a wall over a floor, and a wrong box is worse than none.
+    above the chin at one side at least. A sky behind somebody who is seen from below, over a low
+    horizon, doesn't end there: but nothing tells that from a wall over a floor, and a wrong box is
+    worse than none.
     """
     x1, y1, x2, y2 = map(round, face)
-    least = _BESIDE * (x2 - x1) * (y2 - y1)
+    least = _LEAST_BELOW_CHIN * (x2 - x1) * (y2 - y1)
     below_chin = (region[y2:, :x1], region[y2:, x2:])
     sides = [side for side in below_chin if side.sum() >= least]
     return len(sides) == 2 or any(side[-1].any() for side in sides)
 
 
 def _smooth_from_top(picture: Picture) -> Array:
-    """Where the picture is smooth, bluish or pale, and hangs together with its upper edge."""
+    """Return where the picture is smooth, bluish or pale, and connected to its upper edge.
+
+    uint8 (h, w) of the reduced copy: 1 there, 0 elsewhere.
+    """
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
     slope = cv2.magnitude(
@@ -275,37 +318,40 @@ def _smooth_from_top(picture: Picture) -> Array:
     is_blue = (hue > 215) & (hue < 312) & (chroma > 6)
     colored = is_blue | (lightness > 65) & (chroma < 12)
     even = ((slope < 8.0) & colored).astype(np.uint8)
-    # What hangs on to the sky through a narrow gap is not sky.
+    # Opening parts from the sky what is connected to it by a narrow gap only: that is no sky.
     smooth = cv2.morphologyEx(even, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    # Wires, poles and branches don't part a sky.
+    # Closing joins what wires, poles and branches part.
     side = max(5, round(0.03 * picture.width) | 1)
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
     _, labels = cv2.connectedComponents(joined, connectivity=4)
+    # Parts that take at least a tenth of the first row are kept.
     parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
-    region = np.isin(labels, parts[widths >= 0.1 * picture.width]).astype(np.uint8) & smooth
+    wide_parts = parts[widths >= 0.1 * picture.width]
+    region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
     region[_horizon(picture, region > 0) :] = 0
     return region
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    """The first row at which the region changes all along, as from sky to sea.
+    """Return the first row at which the region's colour changes all along, as from sky to sea.
 
-    The picture's height where none does.
+    It is the picture's height where there is no such row. A row is judged by the rows 8 above and
+    8 below it, where both are in the region.
     """
     step = 8
     for row in range(step, picture.height - step):
-        both = region[row - step] & region[row + step]
-        if both.sum() >= 0.15 * picture.width:
-            change = np.median(
-                picture.lab[row + step][both] - picture.lab[row - step][both], axis=0
-            )
-            if np.abs(change).sum() > _HORIZON:
+        in_both_rows = region[row - step] & region[row + step]
+        if in_both_rows.sum() >= 0.15 * picture.width:
+            above = picture.lab[row - step][in_both_rows]
+            below = picture.lab[row + step][in_both_rows]
+            change = np.median(below - above, axis=0)
+            if np.abs(change).sum() > _HORIZON_CHANGE:
                 return row
     return picture.height
 
 
 def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
-    """The green regions that look like a "lawn", like "leaves", or like either.
+    """Return the green regions that look like a "lawn", like "leaves", or ("greenery") like either.
 
     Each has at least 5% of the picture's area.
     """
@@ -314,21 +360,24 @@ def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
     mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
-    found: list[Candidate] = []
+    regions: list[Candidate] = []
     for label, (x, y, w, h, size) in enumerate(stats[1:count], start=1):
         if size < _GREENERY_AREA * picture.area:
             continue
-        is_lawn, is_leafy = _textures(picture, labels == label)
-        is_lawn = is_lawn and y > 0 and w >= picture.width / 2
+        texture = _plant_texture(picture, labels == label)
+        # A lawn is wide and doesn't reach up to the picture's upper edge.
+        is_lawn = texture == "lawn" and y > 0 and w >= picture.width / 2
+        is_leafy = texture == "leaves"
         if (is_lawn and kind != "leaves") or (is_leafy and kind != "lawn"):
             region = Candidate(box_of(x, y, w, h), float(size), GREENERY_SCORE, "region")
-            found = _joined(found, region)
-    return found
+            regions = _with_joined(regions, region)
+    return regions
 
 
-def _joined(regions: list[Candidate], region: Candidate) -> list[Candidate]:
-    """The regions and one more: those whose boxes meet its box are not apart from it."""
-    apart, meeting = [], []
+def _with_joined(regions: list[Candidate], region: Candidate) -> list[Candidate]:
+    """Return the regions and one more, which is joined with those whose boxes meet its own."""
+    apart = []
+    meeting = []
     for earlier in regions:
         if area(intersection(earlier.bbox, region.bbox)):
             meeting.append(earlier)
@@ -339,23 +388,26 @@ def _joined(regions: list[Candidate], region: Candidate) -> list[Candidate]:
     return [*apart, replace(region, bbox=around(boxes), size=size)]
 
 
-def _textures(picture: Picture, region: Array) -> tuple[bool, bool]:
-    """Whether a green region looks like a lawn, and whether like leaves.
+def _plant_texture(picture: Picture, region: Array) -> str | None:
+    """Return whether a green region looks like a "lawn", like "leaves", or like neither (None).
 
-    A cloth is even or shaded, a fur many-hued: these are neither.
+    A lawn is fine-grained, leaves are coarse. A cloth is even, or shaded: its lightness spreads
+    more than its texture explains. A fur is of many hues. ``region`` is True where the region is.
     """
     lightness, _, hue = picture.lch
-    coarse = np.abs(
-        cv2.GaussianBlur(lightness, (0, 0), 1.5) - cv2.GaussianBlur(lightness, (0, 0), 6.0)
-    )
+    blurred_a_little = cv2.GaussianBlur(lightness, (0, 0), 1.5)
+    blurred_much = cv2.GaussianBlur(lightness, (0, 0), 6.0)
+    coarse_detail = np.abs(blurred_a_little - blurred_much)
     gray = picture.gray.astype(np.float32)
-    variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
-    fine = float(np.median(variance[region]))
-    coarseness = float(np.median(coarse[region]))
-    spread = float(lightness[region].std())
-    low, middle, high = np.percentile(hue[region], [10, 50, 90])
-    if fine < _FINE or high - low > 30 or middle > 140:
-        return False, False
-    is_lawn = coarseness <= _LAWN and coarseness >= 0.14 * spread
-    is_leafy = coarseness >= _LEAVES and coarseness >= 0.18 * spread and high - low > 5
-    return is_lawn, is_leafy
+    fine_detail = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2  # local variance
+    fineness = float(np.median(fine_detail[region]))
+    coarseness = float(np.median(coarse_detail[region]))
+    lightness_spread = float(lightness[region].std())
+    low_hue, median_hue, high_hue = np.percentile(hue[region], [10, 50, 90])
+    hue_spread = high_hue - low_hue
+    if fineness < _LEAST_FINE_TEXTURE or hue_spread > 30 or median_hue > 140:
+        return None
+    if coarseness <= _MOST_LAWN_COARSENESS and coarseness >= 0.14 * lightness_spread:
+        return "lawn"
+    is_coarse = coarseness >= _LEAST_LEAF_COARSENESS and coarseness >= 0.18 * lightness_spread
+    return "leaves" if is_coarse and hue_spread > 5 else None

@@ -1,6 +1,7 @@
-"""Descriptions of given regions, and the answers to the tasks about them.
+"""Descriptions of the regions that a request has, and the answers to the tasks about them.
 
-All come from the regions' labels, boxes and colours.
+All come from the regions' labels, boxes and colours. A description is tried out before it is given:
+it is read again as a phrase, and it must mean this region and no other one.
 """
 
 import itertools
@@ -13,18 +14,18 @@ from typing import Any
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._phrases import (
     Phrase,
-    beside,
-    center,
-    choose,
-    lies,
+    is_at,
+    on_side_of,
     parse_phrase,
+    relative_center,
+    select_meant,
 )
 from dataflow_grounding.extras.embedded._picture import Array, Picture
 from dataflow_grounding.extras.embedded.noun_phrases import tokenize
 from dataflow_grounding.extras.embedded.regions import Thing, plural_of, read_things, with_article
 
-_ENDS = ("leftmost", "rightmost", "topmost", "lowest")
-_PLACES = (
+_OUTERMOST_WORDS = ("leftmost", "rightmost", "topmost", "lowest")
+_POSITION_PHRASES = (
     "",
     "on the left",
     "on the right",
@@ -36,10 +37,10 @@ _PLACES = (
     "in the bottom left corner",
     "in the bottom right corner",
 )
-# How far to a side, in parts of it, a thing's middle must lie to be called there; further for a
-# corner.
-_AT_A_SIDE = 0.42
-_IN_A_CORNER = 0.36
+# How far a thing's middle may be from a side to be called there, in parts of the picture's width or
+# height. It must be nearer to both sides for a corner.
+_MOST_FROM_SIDE = 0.42
+_MOST_FROM_CORNER_SIDE = 0.36
 _SIDES = ("left", "right", "top", "bottom", "middle")
 _MOST_ANCHORS = 8
 # The only words whose meaning is tested here: with any other, a phrase says more than can be
@@ -62,47 +63,58 @@ class Meaning:
     clear: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Noun:
+    """The kind of thing that a noun names, and the word that stands for the noun when parsed."""
+
+    kind: str
+    stand_in: str
+
+
 class Descriptions:
-    """Describes the things of one picture, by the rules by which the grounder chooses."""
+    """Describes the things of one picture, by the rules by which the grounder selects."""
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = list(things)
         self.picture = picture
-        # what a kind is called → the kind, and a word that stands for it
-        self._forms: dict[str, tuple[str, str]] = {}
+        # Labels may be any words, so phrases are parsed with "thing" or "things" in their place.
+        self._nouns: dict[str, _Noun] = {}
         for kind in sorted({thing.kind for thing in things}):
-            self._forms |= {plural_of(kind): (kind, "things"), kind: (kind, "thing")}
-        longest_first = sorted(self._forms, key=len, reverse=True)
-        forms = "|".join(re.escape(form) for form in longest_first)
-        if not forms:
-            forms = "(?!)"  # matches nothing
+            self._nouns[plural_of(kind)] = _Noun(kind, "things")
+            self._nouns[kind] = _Noun(kind, "thing")
+        longest_first = sorted(self._nouns, key=len, reverse=True)
+        any_noun = "|".join(re.escape(noun) for noun in longest_first)
+        if not any_noun:
+            any_noun = "(?!)"  # matches nothing
         # Of two in a row the first one describes the second: "the orange orange".
-        self._noun = re.compile(rf"\b(?:{forms})\b(?!\s+(?:{forms})\b)")
+        self._noun_pattern = re.compile(rf"\b(?:{any_noun})\b(?!\s+(?:{any_noun})\b)")
         self.meaning = cache(self._meaning)
 
     def _meaning(self, text: str) -> Meaning | None:
-        """What a phrase means among the things; None when not all of it is understood."""
-        kinds = [self._forms[noun][0] for noun in self._noun.findall(text.lower())]
-        plain = self._noun.sub(lambda match: self._forms[match.group()][1], text.lower())
+        """Return what a phrase means among the things; None when not all of it is understood."""
+        kinds = [self._nouns[noun].kind for noun in self._noun_pattern.findall(text.lower())]
+        plain = self._noun_pattern.sub(
+            lambda match: self._nouns[match.group()].stand_in, text.lower()
+        )
         if not all(token in _TESTED or token.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
         phrases = [phrase]
-        if phrase.relation:
-            phrases.append(phrase.relation[1])
+        if phrase.relation is not None:
+            phrases.append(phrase.relation.anchor)
         if len(kinds) != len(phrases) or not all(map(_is_understood, phrases)):
             return None
         candidates = self._candidates(phrase, kinds[0])
         if phrase.relation is not None:
-            side, anchor = phrase.relation
-            anchors = choose(self._candidates(anchor, kinds[1]), anchor, self.picture)
+            anchor = phrase.relation.anchor
+            anchors = select_meant(self._candidates(anchor, kinds[1]), anchor, self.picture)
             if anchors is None or len(anchors) != 1:
                 return None
-            candidates = beside(candidates, side, anchors[0].bbox)
-        chosen = choose(candidates, phrase, self.picture)
-        if chosen is None:
+            candidates = on_side_of(candidates, phrase.relation.side, anchors[0].bbox)
+        selected = select_meant(candidates, phrase, self.picture)
+        if selected is None:
             return Meaning(tuple(_ids(candidates)), clear=False)
-        return Meaning(tuple(_ids(chosen)))
+        return Meaning(tuple(_ids(selected)))
 
     def _candidates(self, phrase: Phrase, kind: str) -> list[Thing]:
         """The things of a kind that have a phrase's colour."""
@@ -128,12 +140,18 @@ class Descriptions:
         return None
 
     def _phrases(self, thing: Thing) -> Iterator[str]:
-        """Phrases that may mean a thing, the shortest first."""
+        """Yield phrases that may mean a thing, the shortest first.
+
+        Those that name another thing beside it come last.
+        """
         colors = ["", thing.color] if thing.color else [""]
-        positions = [where for where in (*_PLACES, *_ENDS) if self._lies(thing, where)]
-        sets = itertools.product(positions, ("", "small", "large"), colors)
-        for position, size, color in sorted(sets, key=_length):
-            if position in _ENDS:
+        positions = []
+        for position in (*_POSITION_PHRASES, *_OUTERMOST_WORDS):
+            if self._is_at(thing, position):
+                positions.append(position)
+        property_sets = itertools.product(positions, ("", "small", "large"), colors)
+        for position, size, color in sorted(property_sets, key=_length):
+            if position in _OUTERMOST_WORDS:
                 yield _joined("the", position, size, color, thing.kind)
             else:
                 yield _joined("the", size, color, thing.kind, position)
@@ -142,16 +160,21 @@ class Descriptions:
                 for side in ("to the left of", "to the right of", "above", "below"):
                     yield _joined("the", color, thing.kind, side, anchor)
 
-    def _lies(self, thing: Thing, position: str) -> bool:
-        """Whether a thing lies where the words say, not only further there than the others."""
-        far = _IN_A_CORNER if "corner" in position else _AT_A_SIDE
+    def _is_at(self, thing: Thing, position: str) -> bool:
+        """Return whether a thing lies where a position phrase says: at each side that it names.
+
+        To be further there than the other things is not enough. A phrase that names no side, such
+        as "leftmost", holds of all things: whether it means this one is tried out later.
+        """
+        most_distance = _MOST_FROM_CORNER_SIDE if "corner" in position else _MOST_FROM_SIDE
         sides = [word for word in position.split() if word in _SIDES]
-        return all(lies(thing.bbox, side, self.picture, far) for side in sides)
+        return all(is_at(thing.bbox, side, self.picture, most_distance) for side in sides)
 
     def _anchors(self, thing: Thing) -> Iterator[str]:
-        """Phrases that mean one of the other things each, the nearest first.
+        """Yield for each other thing the phrase that means it alone, the nearest thing first.
 
-        They name its type, and its colour if need be.
+        The phrases name its kind, and its colour if need be. Things without such a phrase are left
+        out.
         """
         for anchor in sorted(self.things, key=lambda anchor: _distance(thing, anchor)):
             if anchor == thing:
@@ -163,16 +186,17 @@ class Descriptions:
                     break
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Each kind of thing, counted, and which they are, many first.
+        """Return each kind of thing, counted, with the ids of its things; large groups first.
 
-        "two red cars": by colour, if the colours of all are clear.
+        Things of a kind are told apart by colour ("two red cars", "a blue car") if the colours of
+        all of that kind are clear.
         """
-        by_name: dict[tuple[str, str], list[Thing]] = {}
+        by_color_and_kind: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
-            colors = [alike.color for alike in self.things if alike.kind == thing.kind]
-            color = thing.color if all(colors) else ""
-            by_name.setdefault((color, thing.kind), []).append(thing)
-        ranked = sorted(by_name.items(), key=_rank)
+            colors_of_kind = [alike.color for alike in self.things if alike.kind == thing.kind]
+            color = thing.color if all(colors_of_kind) else ""
+            by_color_and_kind.setdefault((color, thing.kind), []).append(thing)
+        ranked = sorted(by_color_and_kind.items(), key=_rank)
         groups = []
         for (color, kind), things in ranked:
             groups.append((_counted(len(things), color, kind), _ids(things)))
@@ -196,16 +220,20 @@ def _is_understood(phrase: Phrase) -> bool:
 
 
 def _length(properties: tuple[str, str, str]) -> tuple[int, bool]:
-    """What phrases are sorted by: how many of position, size and colour they name, corners last."""
+    """Return a sort key for position, size and colour: those that name fewer first, corners last.
+
+    A property that isn't named is empty.
+    """
     position, _, _ = properties
-    empty = properties.count("")
-    return len(properties) - empty, "corner" in position
+    named = [value for value in properties if value]
+    return len(named), "corner" in position
 
 
 def _rank(group: tuple[tuple[str, str], list[Thing]]) -> tuple[int, float, tuple[str, str]]:
-    """What groups of things are sorted by: many first, then large ones, then their names."""
-    name, things = group
-    return -len(things), -sum(thing.size for thing in things), name
+    """Return a sort key for groups of things: many first, then large ones, then by name."""
+    color_and_kind, things = group
+    total_size = sum(thing.size for thing in things)
+    return -len(things), -total_size, color_and_kind
 
 
 def _joined(*parts: str) -> str:
@@ -231,97 +259,111 @@ def _distance(first: Thing, second: Thing) -> float:
     return across + down
 
 
-def answer_about_regions(task: str, image: Array, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The reply to a task about regions.
+def answer_about_regions(
+    task: str, image: Array, request_input: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the reply to a task about regions, shaped as its schema says.
 
-    ``image`` is uint8 (H, W, 3), BGR, upright, ``given`` the request's input.
+    ``image`` is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
-    seen = Descriptions(read_things(picture, given.get("regions") or []), picture)
+    regions = request_input.get("regions") or []
+    descriptions = Descriptions(read_things(picture, regions), picture)
     match task:
         case "region_expression":
-            types = {region["id"]: region.get("type") or "" for region in given["regions"]}
-            regions = [_described(seen, thing, types[thing.id]) for thing in seen.things]
-            return {"regions": regions}
+            labels = {region["id"]: region.get("type") or "" for region in request_input["regions"]}
+            described = []
+            for thing in descriptions.things:
+                described.append(_described(descriptions, thing, labels[thing.id]))
+            return {"regions": described}
         case "image_caption":
-            return {"caption": seen.caption()}
+            return {"caption": descriptions.caption()}
         case "grounding_expression":
-            return {"expressions": _merged(seen)}
+            return {"expressions": _unambiguous_expressions(descriptions)}
         case "double_check":
             checks = []
-            for expression in given["expressions"]:
+            for expression in request_input["expressions"]:
                 text = str(expression["text"])
-                checks.append(_checked(seen, expression["id"], text, expression["region_ids"]))
+                region_ids = expression["region_ids"]
+                checks.append(_check(descriptions, expression["id"], text, region_ids))
             return {"checks": checks}
         case _:
             captions = []
-            for thing in seen.things:
-                captions.append({"id": thing.id, "text": _plain_caption(seen, thing)})
+            for thing in descriptions.things:
+                captions.append({"id": thing.id, "text": _plain_caption(descriptions, thing)})
             return {"captions": captions}
 
 
-def _described(seen: Descriptions, thing: Thing, label: str) -> dict[str, Any]:
+def _described(descriptions: Descriptions, thing: Thing, label: str) -> dict[str, Any]:
     """A region with its colour and the shortest phrase that means it."""
-    text = seen.shortest(thing)
+    text = descriptions.shortest(thing)
     if text is None:
         # What nothing tells from others is called one of them: "a red car".
         text = with_article(_joined(thing.color, thing.kind))
     return {"id": thing.id, "type": label, "color": thing.color, "description": text}
 
 
-def _plain_caption(seen: Descriptions, thing: Thing) -> str:
+def _plain_caption(descriptions: Descriptions, thing: Thing) -> str:
     """Colour, size and place of a region without a label; and a remark that this is all."""
-    share = thing.size / seen.picture.area
+    share = thing.size / descriptions.picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
     if share > 0.98:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
-    x, y = center(thing.bbox, seen.picture)
-    position = _joined(_third(y, "top", "bottom"), _third(x, "left", "right")) or "middle"
+    x, y = relative_center(thing.bbox, descriptions.picture)
+    row = _word_for_third(y, "top", "bottom")
+    column = _word_for_third(x, "left", "right")
+    position = _joined(row, column) or "middle"
     return (
         f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {position}. "
         "(Colour, size and place only: the embedded grounder can't tell what it is.)"
     )
 
 
-def _third(share: float, first: str, last: str) -> str:
-    """The word for the first or the last third of a side; none for the one between."""
+def _word_for_third(share: float, first: str, last: str) -> str:
+    """Return the word for the first or the last third of a side; empty for the middle third."""
     if share < 1 / 3:
         return first
     return last if share > 2 / 3 else ""
 
 
-def _merged(seen: Descriptions) -> list[dict[str, Any]]:
-    """The expressions that mean regions of a picture.
+def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
+    """Return expressions that mean just the regions that they are given with.
 
     One for each group that can be counted, and one for each thing that can be told from all others.
     """
     expressions = []
-    for text, ids in seen.groups():
-        if len(ids) > 1 and seen.means(text, ids):
+    for text, ids in descriptions.groups():
+        if len(ids) > 1 and descriptions.means(text, ids):
             expressions.append({"text": text, "region_ids": ids})
-    for thing in seen.things:
-        shortest = seen.shortest(thing)
+    for thing in descriptions.things:
+        shortest = descriptions.shortest(thing)
         if shortest is not None:
             expressions.append({"text": shortest, "region_ids": [thing.id]})
     return expressions
 
 
-def _checked(seen: Descriptions, number: int, text: str, ids: Sequence[int]) -> dict[str, Any]:
-    """Whether an expression means the regions it is said to, and if not, what would be right."""
-    check = {"id": number, "text": text, "region_ids": list(ids), "reason": ""}
-    meaning = seen.meaning(text)
+def _check(
+    descriptions: Descriptions, expression_id: int, text: str, region_ids: Sequence[int]
+) -> dict[str, Any]:
+    """Return whether an expression means these regions; if not, a correction and the reason.
+
+    The correction is in ``region_ids`` where the words mean other regions, else in ``text`` where
+    other words mean this region.
+    """
+    check = {"id": expression_id, "text": text, "region_ids": list(region_ids), "reason": ""}
+    meaning = descriptions.meaning(text)
     if meaning is None:
         return {**check, "matches": None, "reason": "not all words are understood"}
-    if seen.means(text, ids):
+    if descriptions.means(text, region_ids):
         return {**check, "matches": True}
     meant = list(meaning.ids)
-    if meant and (meaning.clear or len(ids) == 1):
+    if meant and (meaning.clear or len(region_ids) == 1):
         reason = "it means other regions" if meaning.clear else f"it fits {len(meant)} regions"
         return {**check, "matches": False, "region_ids": meant, "reason": reason}
-    better: str | None = None
-    for thing in seen.things:
-        if [thing.id] == list(ids):
-            better = seen.shortest(thing)
+    better_text: str | None = None
+    for thing in descriptions.things:
+        if [thing.id] == list(region_ids):
+            better_text = descriptions.shortest(thing)
             break
     reason = "it is not clear" if meant else "it fits no region"
-    return {**check, "matches": False, "text": better or text, "reason": reason}
+    return {**check, "matches": False, "text": better_text or text, "reason": reason}

@@ -1,4 +1,11 @@
-"""Grounding the phrases of one caption by what OpenCV alone can see."""
+"""Grounding the phrases of one caption by what OpenCV alone can see.
+
+For each phrase a finder is picked by its noun: a detector (faces, people, cats, plates), the sky,
+plants, drawn shapes, or the regions of a colour. The other words of the phrase then select among
+the candidates that the finder returns. Where the words don't tell which one is meant, or what is
+seen may be something else, the phrase is called ambiguous or unsupported: no box is better than a
+wrong one.
+"""
 
 import functools
 import itertools
@@ -7,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import area, intersection, iou
-from dataflow_grounding.extras.embedded import _cascades as cascades
+from dataflow_grounding.extras.embedded import _detectors as detectors
 from dataflow_grounding.extras.embedded import _shapes as shapes
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._colors import (
@@ -17,312 +24,374 @@ from dataflow_grounding.extras.embedded._colors import (
     find_regions,
     find_sky,
 )
-from dataflow_grounding.extras.embedded._phrases import Phrase, beside, choose, parse_phrase
+from dataflow_grounding.extras.embedded._phrases import (
+    Phrase,
+    on_side_of,
+    parse_phrase,
+    select_meant,
+)
 from dataflow_grounding.extras.embedded._picture import Array, Candidate, Picture
 from dataflow_grounding.extras.embedded._shapes import find_shapes, select_shapes
 from dataflow_grounding.extras.embedded.regions import with_article
 
-_LEAST_COLORED = 0.025  # of the picture: less may be a part of anything
-_MOST_COLORED = 0.65
-_SAME = 0.8  # IoU of two boxes of one thing
-_RIVAL = 0.2  # of the largest region's size: what could be meant as well
-_NEARLY_ALL = 0.95  # of a colour: what is in one place then is one thing, in pieces or not
-_FEW_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
+_LEAST_REGION_SHARE = 0.025  # of the picture's area: a smaller region may be a part of anything
+_LEAST_PLAIN_SHARE = 0.001  # the same, of round things and of a mere "thing"
+_MOST_BOX_SHARE = 0.65  # of the picture's area: a larger box is that of a background
+_SAME_THING_IOU = 0.8
+_RIVAL_SHARE = 0.2  # of the largest region's size: a region as large could be meant as well
+_WHOLE_SHARE = 0.95  # of a colour: what has so much of it is one thing, in pieces or not
+_MOST_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
 
 
 class _Undecided(Exception):
     """A phrase gets no box: its status, "ambiguous" or "unsupported", and why."""
 
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
 
-class _Sight:
-    """What was seen in one picture, each kind looked for at most once."""
+
+class _Scene:
+    """One picture and what is in it. Each thing is looked for when it is first asked for."""
 
     def __init__(self, picture: Picture) -> None:
         self.picture = picture
         self.shapes = functools.cache(lambda: find_shapes(picture))
-        self.seen = functools.cache(lambda kind: cascades.find(kind, picture))
-        self.regions = functools.cache(lambda term: find_regions(picture, term))
-        self.sky = functools.cache(
-            lambda color: find_sky(picture, color, lambda: itertools.chain(*self.seen("face")))
-        )
+        self.detections = functools.cache(lambda kind: detectors.detect(kind, picture))
+        self.color_regions = functools.cache(lambda term: find_regions(picture, term))
+        self.sky = functools.cache(lambda color: find_sky(picture, color, self._possible_faces))
+
+    def _possible_faces(self) -> list[Candidate]:
+        faces = self.detections("face")
+        return [*faces.clear, *faces.doubtful]
 
 
-_Finder = Callable[[Phrase, _Sight], Sequence[Candidate]]
+_Finder = Callable[[Phrase, _Scene], Sequence[Candidate]]
 
 
 def ground_phrases(
     image: Array, phrases: Sequence[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Boxes for the phrases of one image.
+    """Return boxes for the phrases of one image.
 
-    ``image`` is uint8 (H, W, 3), BGR, upright; ``phrases`` are ``{"id": int, "text": str}``.
-    Returns ``objects`` (``id``, ``label``, ``bbox`` in whole pixels x1, y1, x2, y2 of ``image``,
-    ``score``, ``evidence``) and ``statuses`` (``id``, ``status`` "ambiguous" or "unsupported",
-    ``reason``). A phrase in neither was looked for and not found. Scores are constants set by hand,
-    one for each kind of evidence: they are not probabilities. Deterministic.
+    Args:
+        image: uint8 (H, W, 3), BGR, upright.
+        phrases: Each is ``{"id": int, "text": str}``.
+
+    Returns:
+        ``objects``: each with ``id`` and ``label`` of its phrase, ``bbox`` in whole pixels x1, y1,
+        x2, y2 of ``image``, ``score`` and ``evidence``. Scores are constants set by hand, one for
+        each kind of evidence: they are not probabilities.
+        ``statuses``: the phrases of which it can't be told whether or where they are, each with
+        ``id``, ``status`` ("ambiguous" or "unsupported") and ``reason``.
+        A phrase in neither was looked for and not found. Equal arguments give equal answers.
     """
-    sight = _Sight(Picture(image))
-    grounded: dict[int, Sequence[Candidate]] = {}
-    undecided: dict[int, tuple[str, str]] = {}
+    scene = _Scene(Picture(image))
     labels = {int(phrase["id"]): str(phrase["text"]) for phrase in phrases}
-    read = {key: parse_phrase(label) for key, label in labels.items()}
-    for key, phrase in read.items():
+    parsed_phrases = {phrase_id: parse_phrase(label) for phrase_id, label in labels.items()}
+    grounded: dict[int, Sequence[Candidate]] = {}
+    undecided: dict[int, _Undecided] = {}
+    for phrase_id, phrase in parsed_phrases.items():
         try:
-            grounded[key] = _look_for(phrase, sight)
+            grounded[phrase_id] = _ground(phrase, scene)
         except _Undecided as error:
-            undecided[key] = error.args
-    for key in _claimed_twice(grounded, read):
-        undecided[key] = ("ambiguous", "two different things are named for the same place")
-        del grounded[key]
+            undecided[phrase_id] = error
+    for phrase_id in _conflicting_guesses(grounded, parsed_phrases):
+        undecided[phrase_id] = _Undecided(
+            "ambiguous", "two different things are named for the same place"
+        )
+        del grounded[phrase_id]
     objects = []
-    for key, candidates in grounded.items():
+    for phrase_id, candidates in grounded.items():
         for candidate in candidates:
             objects.append(
                 {
-                    "id": key,
-                    "label": labels[key],
-                    "bbox": sight.picture.to_full(candidate.bbox),
+                    "id": phrase_id,
+                    "label": labels[phrase_id],
+                    "bbox": scene.picture.to_full(candidate.bbox),
                     "score": candidate.score,
                     "evidence": candidate.evidence,
                 }
             )
     statuses = []
-    for key, (status, why) in sorted(undecided.items()):
-        statuses.append({"id": key, "status": status, "reason": why})
+    for phrase_id in sorted(undecided):
+        why = undecided[phrase_id]
+        statuses.append({"id": phrase_id, "status": why.status, "reason": why.reason})
     return {"objects": objects, "statuses": statuses}
 
 
-def _claimed_twice(grounded: dict[int, Sequence[Candidate]], read: dict[int, Phrase]) -> set[int]:
-    """Phrases with different heads whose guessed boxes are the same: at least one is wrong."""
-    guessed = []
-    for key, candidates in grounded.items():
+def _conflicting_guesses(
+    grounded: dict[int, Sequence[Candidate]], phrases: dict[int, Phrase]
+) -> set[int]:
+    """Return the ids of phrases with different nouns that were given the same box by a guess.
+
+    At least one of two such phrases has a wrong box, and nothing tells which.
+    """
+    guessed_boxes = []
+    for phrase_id, candidates in grounded.items():
         for candidate in candidates:
             if candidate.evidence != "seen":
-                guessed.append((key, candidate.bbox))
-    twice: set[int] = set()
-    for (first, first_box), (second, second_box) in itertools.combinations(guessed, 2):
-        heads = {read[first].head, read[second].head}
-        may_be_one_thing = len(heads) == 1 or (heads <= words.PEOPLE and heads & words.ANYONE)
-        if not may_be_one_thing and iou(first_box, second_box) > _SAME:
-            twice.update((first, second))
-    return twice
+                guessed_boxes.append((phrase_id, candidate.bbox))
+    conflicting: set[int] = set()
+    for (first_id, first_box), (second_id, second_box) in itertools.combinations(guessed_boxes, 2):
+        heads = {phrases[first_id].head, phrases[second_id].head}
+        # "the astronaut" and "a person" may well be one.
+        may_be_one_person = heads <= words.PEOPLE and heads & words.ANYONE
+        may_be_one_thing = len(heads) == 1 or may_be_one_person
+        if not may_be_one_thing and iou(first_box, second_box) > _SAME_THING_IOU:
+            conflicting.update((first_id, second_id))
+    return conflicting
 
 
-def _look_for(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    """What a phrase means in the picture. Raises _Undecided."""
+def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    """Return what a phrase means in the picture; empty where that isn't there.
+
+    Raises _Undecided.
+    """
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
-    finder = _finder(phrase)
-    if phrase.unread and not (finder is _people and len(sight.seen("face")[0]) == 1):
+    finder = _finder_for(phrase)
+    if phrase.unread:
         # Of a person who is alone, what they wear or do need not be understood.
-        raise _Undecided("unsupported", "not all words are understood")
-    candidates = finder(phrase, sight)
+        is_only_person = finder is _find_people and len(scene.detections("face").clear) == 1
+        if not is_only_person:
+            raise _Undecided("unsupported", "not all words are understood")
+    candidates = finder(phrase, scene)
     if candidates and phrase.relation is not None:
-        side, anchor = phrase.relation
-        anchors = _look_for(anchor, sight)
+        anchor = phrase.relation.anchor
+        anchors = _ground(anchor, scene)
         if len(anchors) != 1:
             raise _Undecided("ambiguous", f"{anchor.head!r} is not clear")
-        candidates = beside(candidates, side, anchors[0].bbox)
-    if not candidates or finder in (_sky, _greenery):
+        candidates = on_side_of(candidates, phrase.relation.side, anchors[0].bbox)
+    if not candidates or finder in (_find_sky, _find_greenery):
         return candidates
-    return _chosen(candidates, phrase, sight)
+    return _select(candidates, phrase, scene)
 
 
-def _chosen(candidates: Sequence[Candidate], phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    """Those of the candidates that a phrase means. Raises _Undecided where that can't be told."""
-    chosen = choose(candidates, phrase, sight.picture)
-    chooses = phrase.count is not None or phrase.size is not None or phrase.positions
-    if chosen is None and phrase.is_plural and len(candidates) == 1 and not chooses:
-        return candidates  # the name of a class in the plural; the one that is there is meant, too
-    if chosen is None:
-        count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
-        raise _Undecided("ambiguous", f"{count}, and the words don't tell which")
-    return chosen
+def _select(candidates: Sequence[Candidate], phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    """Return the candidates that a phrase means. Raises _Undecided where that can't be told."""
+    selected = select_meant(candidates, phrase, scene.picture)
+    if selected is not None:
+        return selected
+    has_selecting_words = phrase.count is not None or phrase.size is not None or phrase.positions
+    if phrase.is_plural and len(candidates) == 1 and not has_selecting_words:
+        # The name of a class in the plural: the only one that is there is meant, too.
+        return candidates
+    count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
+    raise _Undecided("ambiguous", f"{count}, and the words don't tell which")
 
 
-def _finder(phrase: Phrase) -> _Finder:
-    """What looks for the things that a phrase names. Raises _Undecided where nothing does."""
+def _finder_for(phrase: Phrase) -> _Finder:
+    """Return what looks for the things that a phrase names. Raises _Undecided if nothing does."""
     kind = words.KINDS.get(phrase.head)
+    # Only "plants" are looked for, as all that is leafy; a single plant can't be told apart.
     if kind is not None and (kind != "leaves" or phrase.is_plural):
-        return _FINDERS.get(kind, _seen)
+        return _FINDERS.get(kind, _find_by_detector)
     if phrase.head in words.SHAPES:
-        return _shape
+        return _find_drawn_shapes
     if phrase.color in words.CHROMATIC and phrase.head in words.ONE_COLORED:
-        return _colored
+        return _find_colored
     raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for")
 
 
-def _seen(phrase: Phrase, sight: _Sight, kind: str = "") -> list[Candidate]:
+def _find_by_detector(phrase: Phrase, scene: _Scene, kind: str = "") -> list[Candidate]:
+    """Return what the detectors of a kind see; by default of the kind that the phrase names.
+
+    Raises _Undecided for a phrase with a colour, and where some of what is seen is doubtful.
+    """
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
-    clear, doubtful = sight.seen(kind or words.KINDS[phrase.head])
-    if doubtful:
+    detections = scene.detections(kind or words.KINDS[phrase.head])
+    if detections.doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
-    return clear
+    return detections.clear
 
 
-def _people(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+def _find_people(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     """Return the people that a phrase may mean: bodies, and the owners of faces without one.
 
     Raises _Undecided where nobody is seen.
     """
-    faces = _seen(phrase, sight, "face")
-    bodies = _seen(phrase, sight, "body")
+    faces = _find_by_detector(phrase, scene, "face")
+    bodies = _find_by_detector(phrase, scene, "body")
     if not faces and not bodies:
         raise _Undecided(
             "unsupported",
             "people are found by a frontal face or from head to foot, and none was seen",
         )
-    without_body = []
+    faces_without_body = []
     for face in faces:
         if not any(area(intersection(face.bbox, body.bbox)) for body in bodies):
-            without_body.append(face)
-    return bodies + cascades.owners_of("face", without_body, sight.picture)
+            faces_without_body.append(face)
+    return bodies + detectors.guess_owners("face", faces_without_body, scene.picture)
 
 
-def _cats(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    faces = _seen(phrase, sight, "cat face")
+def _find_cats(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    """Return a guessed box for each cat whose face is seen. Raises _Undecided where none is."""
+    faces = _find_by_detector(phrase, scene, "cat face")
     if not faces:
         raise _Undecided("unsupported", "cats are found by a frontal face, and none was seen")
-    return cascades.owners_of("cat face", faces, sight.picture)
+    return detectors.guess_owners("cat face", faces, scene.picture)
 
 
-def _eyes(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    faces = _seen(phrase, sight, "face")
+def _find_eyes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    """Return the eyes of the one face that is seen. Raises _Undecided for none and several."""
+    faces = _find_by_detector(phrase, scene, "face")
     if len(faces) != 1:
         raise _Undecided(
             "unsupported", "eyes are found in a frontal face, and not just one was seen"
         )
-    return cascades.find_eyes(faces[0], sight.picture)
+    return detectors.find_eyes(faces[0], scene.picture)
 
 
-def _sky(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
-    return sight.sky(phrase.color)
+def _find_sky(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    return scene.sky(phrase.color)
 
 
-def _greenery(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+def _find_greenery(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    """Return the regions of plants. Raises _Undecided for single plants and other colours."""
     if phrase.color not in (None, "green"):
         raise _Undecided("unsupported", "only green plants can be looked for")
     if phrase.count is not None or phrase.positions or phrase.size is not None:
         raise _Undecided("unsupported", "single plants can't be told apart")
-    return find_greenery(sight.picture, words.KINDS[phrase.head])
+    return find_greenery(scene.picture, words.KINDS[phrase.head])
 
 
+# The finder of each kind of the word lists; kinds not named here have a detector of their own.
 _FINDERS: dict[str, _Finder] = {
-    "person": _people,
-    "cat": _cats,
-    "eyes": _eyes,
-    "sky": _sky,
-    "greenery": _greenery,
-    "lawn": _greenery,
-    "leaves": _greenery,
+    "person": _find_people,
+    "cat": _find_cats,
+    "eyes": _find_eyes,
+    "sky": _find_sky,
+    "greenery": _find_greenery,
+    "lawn": _find_greenery,
+    "leaves": _find_greenery,
 }
 
 
-def _shape(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     """Return the drawn shapes that a phrase such as "a green triangle" means; none without any.
 
-    What is only nearly of that shape counts if it is the one thing of its colour.
+    Where nothing is of that shape, the one that people confuse with it counts ("circle" for an
+    ellipse), if all that has the colour is of it.
 
     Raises _Undecided where it can't be told.
     """
     name = words.SHAPES[phrase.head]
     color = phrase.color
-    fitting = select_shapes(sight.shapes(), name, color)
+    fitting = select_shapes(scene.shapes(), name, color)
     least_fit = shapes.CLEAR_FIT if color is None else shapes.COLORED_FIT
     if any(shape.fit < least_fit for shape in fitting):
         # In a photo, some smooth patch always looks a bit like a circle.
         raise _Undecided("ambiguous", f"what is there is only like a {name}")
     if fitting or color not in words.CHROMATIC:
         return fitting
-    of_color = sight.regions(color).found
-    if not of_color:
+    color_regions = scene.color_regions(color).regions
+    if not color_regions:
         return []
-    loose = select_shapes(sight.shapes(), words.LOOSE_SHAPES.get(name, ""), color)
+    confusable = select_shapes(scene.shapes(), words.LOOSE_SHAPES.get(name, ""), color)
     if name in ("circle", "square"):
-        # an ellipse or a rectangle may pass for one when it isn't long
-        loose = [shape for shape in loose if 0.6 <= _ratio(shape) <= 1 / 0.6]
-    if not loose or len(of_color) > len(loose):
+        # An ellipse or a rectangle may pass for one when it isn't long.
+        confusable = [shape for shape in confusable if 0.6 <= _aspect_ratio(shape) <= 1 / 0.6]
+    if not confusable or len(color_regions) > len(confusable):
         raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
-    return [replace(shape, score=shapes.LOOSE_SHAPE_SCORE) for shape in loose]
+    return [replace(shape, score=shapes.LOOSE_SHAPE_SCORE) for shape in confusable]
 
 
-def _ratio(candidate: Candidate) -> float:
+def _aspect_ratio(candidate: Candidate) -> float:
+    """Return the width of a candidate's box over its height."""
     x1, y1, x2, y2 = candidate.bbox
     return (x2 - x1) / (y2 - y1)
 
 
-def _colored(phrase: Phrase, sight: _Sight) -> Sequence[Candidate]:
+def _find_colored(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     """Return the regions of a phrase's colour that it may mean; the noun itself is not looked for.
 
-    Of round things only discs count. Raises _Undecided where several regions could be meant, or one
-    has no clear border.
+    Of round things only discs count. Raises _Undecided where the colour may be that of something
+    else, or where a region has no clear border.
     """
-    regions = sight.regions(phrase.color or "")
-    if not regions.found:
+    of_color = scene.color_regions(phrase.color or "")
+    if not of_color.regions:
         return []
     if phrase.head in words.ROUND:
-        # A disc fills pi / 4 of its box.
-        discs = []
-        for region in regions.found:
-            filled = region.size / area(region.bbox)
-            if 0.85 <= _ratio(region) <= 1.18 and 0.7 <= filled <= 0.86:
-                discs.append(region)
+        discs = [region for region in of_color.regions if _is_disc(region)]
         if not discs:
             raise _Undecided("ambiguous", f"something {phrase.color} is there, but nothing round")
-        chosen = _with_rivals(discs)
-        accounted_for = regions.found
+        meant = _with_rivals(discs)
+        accounted_for = of_color.regions
     else:
-        chosen = _whole_or_rivals(phrase, regions)
-        accounted_for = chosen
-    if not all(region.is_steady for region in chosen):
+        meant = _whole_or_rivals(phrase, of_color)
+        accounted_for = meant
+    if not all(region.is_steady for region in meant):
         raise _Undecided("ambiguous", "the colour's region has no clear border")
-    elsewhere = regions.total - sum(region.size for region in accounted_for)
-    doubt = next(_doubts(phrase, chosen[0], elsewhere, sight), None)
+    elsewhere = of_color.total - sum(region.size for region in accounted_for)
+    doubt = next(_doubts_about_color(phrase, meant[0], elsewhere, scene), None)
     if doubt is not None:
         raise _Undecided("ambiguous", doubt)
-    return chosen
+    return meant
 
 
-def _doubts(phrase: Phrase, largest: ColorRegion, elsewhere: float, sight: _Sight) -> Iterator[str]:
-    """Why the largest region, with so much of its colour in other places, may not be the thing."""
-    picture = sight.picture
-    extent = area(largest.bbox)
-    if elsewhere > _FEW_ELSEWHERE * largest.size:
+def _is_disc(region: ColorRegion) -> bool:
+    """Return whether a region is about as wide as high and fills about pi / 4 of its box."""
+    filled_share = region.size / area(region.bbox)
+    return 0.85 <= _aspect_ratio(region) <= 1.18 and 0.7 <= filled_share <= 0.86
+
+
+def _doubts_about_color(
+    phrase: Phrase, largest: ColorRegion, elsewhere: float, scene: _Scene
+) -> Iterator[str]:
+    """Yield the reasons for which a region of the right colour may not be the thing that is named.
+
+    Args:
+        phrase: It names the colour and the thing.
+        largest: The largest region of that colour.
+        elsewhere: How many pixels of the reduced copy have the colour outside of the regions.
+        scene: The picture.
+    """
+    picture = scene.picture
+    box_area = area(largest.bbox)
+    if elsewhere > _MOST_ELSEWHERE * largest.size:
         yield "the colour is in other places too"
-    least = 0.001 if phrase.head in words.ROUND | words.ANYTHING else _LEAST_COLORED
-    if largest.size < least * picture.area:
+    is_plain = phrase.head in words.ROUND | words.ANYTHING
+    least_share = _LEAST_PLAIN_SHARE if is_plain else _LEAST_REGION_SHARE
+    if largest.size < least_share * picture.area:
         yield "the colour's region is too small to tell"
     x1, y1, x2, y2 = largest.bbox
-    ends = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
-    is_cut_off = ends.count(True) >= 2  # by two of the picture's edges
-    if largest.size < 0.3 * extent or is_cut_off or extent > _MOST_COLORED * picture.area:
+    touched_edges = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
+    is_cut_off = touched_edges.count(True) >= 2
+    is_sparse = largest.size < 0.3 * box_area
+    if is_sparse or is_cut_off or box_area > _MOST_BOX_SHARE * picture.area:
         yield "the colour is spread over the picture"
-    scene: list[Candidate] = []
+    background: list[Candidate] = []
     if phrase.color == "green":
-        scene = find_greenery(picture)
+        background = find_greenery(picture)
     elif phrase.color in ("blue", "cyan"):
-        scene = sight.sky(phrase.color)
-    if any(iou(part.bbox, largest.bbox) > 0.3 for part in scene):
+        background = scene.sky(phrase.color)
+    if any(iou(part.bbox, largest.bbox) > 0.3 for part in background):
         yield "the colour may be that of the sky or of plants"
     if phrase.head in words.FIGURES:
-        return
-    if any(iou(shape.bbox, largest.bbox) > _SAME for shape in sight.shapes()):
+        return  # a sign or a box may well look like a plain figure
+    if any(iou(shape.bbox, largest.bbox) > _SAME_THING_IOU for shape in scene.shapes()):
         yield f"the {phrase.color} region is a plain figure, not {with_article(phrase.head)}"
 
 
 def _with_rivals(regions: list[ColorRegion]) -> list[ColorRegion]:
-    """The largest region, which is the first, and others that could be meant as well."""
-    least = _RIVAL * regions[0].size
-    return [region for region in regions if region.is_steady or region.size >= least]
+    """Return those of a colour's regions, largest first, that could be meant.
+
+    These are the largest, all that are steady, and all that are large beside the largest.
+    """
+    least_size = _RIVAL_SHARE * regions[0].size
+    return [region for region in regions if region.is_steady or region.size >= least_size]
 
 
-def _whole_or_rivals(phrase: Phrase, regions: ColorRegions) -> list[ColorRegion]:
-    """The largest region with its pieces joined, or all regions that could be meant."""
-    chosen = _with_rivals(regions.found)
-    whole = regions.whole
-    if whole is None or phrase.is_plural or sum(region.size for region in chosen) > whole.size:
-        return chosen
-    if any(rival.is_steady for rival in chosen[1:]) and whole.size < _NEARLY_ALL * regions.total:
-        return chosen
+def _whole_or_rivals(phrase: Phrase, of_color: ColorRegions) -> list[ColorRegion]:
+    """Return the largest region with its pieces joined, or all regions that could be meant."""
+    rivals = _with_rivals(of_color.regions)
+    whole = of_color.whole
+    if whole is None or phrase.is_plural or sum(region.size for region in rivals) > whole.size:
+        return rivals
+    has_steady_rival = any(rival.is_steady for rival in rivals[1:])
+    if has_steady_rival and whole.size < _WHOLE_SHARE * of_color.total:
+        return rivals
     return [whole]  # pieces of one thing, parted by what lies over it

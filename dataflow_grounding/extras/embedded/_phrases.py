@@ -1,39 +1,56 @@
-"""What a referring phrase asks for, and which of the things seen it means.
+"""Referring phrases: what their words ask for, and which of the candidates they mean.
 
-A phrase is read over the closed word lists.
+``parse_phrase`` reads a phrase by the closed word lists. ``select_meant`` takes from all the
+candidates of its noun those that its other words mean: by number, side, size and place. Where the
+words leave it open, it says so and never guesses.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.extras.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.extras.embedded.regions import Thing
 
-C = TypeVar("C", Candidate, Thing)
+# What is selected from: things seen by a detector, or regions that a request describes.
+Selectable = TypeVar("Selectable", Candidate, Thing)
 
-# of the picture's side: how far apart in place two candidates must be to tell them by it
+# In parts of the picture's side: a candidate must lie so much further out to be told by its place.
 _CLEAR_GAP = 0.06
-_CLEAR_RATIO = 1.3  # of areas: how much larger a candidate must be to be called the large one
-_READ_CHARACTERS = 400
+_CLEAR_RATIO = 1.3  # a candidate's area must be so many times another's to be told by its size
+_MOST_CHARACTERS = 400  # of a phrase that is read
 _COLORS = words.CHROMATIC | words.ACHROMATIC
 _COUNTS = {**words.NUMBERS, "both": 2, "couple": 2}
 _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
 
 
+class Relation(NamedTuple):
+    """A side ("left", "right", "above", "below") and the phrase for what it is a side of."""
+
+    side: str
+    anchor: "Phrase"
+
+
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase as read: what it names and by which words the right one is chosen.
+    """A phrase as read: what it names, and the words that select one of several.
 
-    ``head`` is the singular noun; ``count`` an exact number or None; ``refusal`` says why the
-    phrase can't be looked for, or is empty; ``relation`` is a side (``"left"``, ``"right"``,
-    ``"above"``, ``"below"``) and of what. ``is_bare`` is true of a singular without article, number
-    or any word that chooses: as names of classes are, of which there may be several. ``unread`` is
-    true when words stand in the phrase that choose between things in a way that is not understood.
+    Attributes:
+        head: The singular noun; empty where none was read.
+        is_plural: Whether the noun stands in the plural.
+        is_bare: Whether it is a singular without article, number or any selecting word: as names
+            of classes are, of which there may be several.
+        count: An exact number.
+        color: A colour term of the word lists.
+        positions: Where in the picture: "left", "right", "top", "bottom", "middle".
+        size: "small" or "large".
+        relation: Beside what it is.
+        unread: Whether words are left that may select in a way that is not understood.
+        refusal: Why the phrase can't be looked for; empty if it can.
     """
 
     head: str
@@ -43,64 +60,69 @@ class Phrase:
     color: str | None = None
     positions: frozenset[str] = frozenset()
     size: str | None = None
-    relation: "tuple[str, Phrase] | None" = None
+    relation: Relation | None = None
     unread: bool = False
     refusal: str = ""
 
 
 def parse_phrase(text: str) -> Phrase:
-    """Read one referring phrase.
+    """Return what one referring phrase asks for.
 
     It never raises, whatever the text: ``refusal`` says what is not understood.
     """
-    tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_READ_CHARACTERS]))
+    # "number plate" becomes "number-plate", which is one word of the lists.
+    tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_MOST_CHARACTERS]))
     while tokens and tokens[-1] in (".", ",", ";", "!", "?"):
         tokens.pop()
     if not words.NEGATIONS.isdisjoint(tokens):
         return Phrase("", refusal="negation is not understood")
-    if len(text) > _READ_CHARACTERS:
+    if len(text) > _MOST_CHARACTERS:
         return Phrase("", refusal="the phrase is too long")
-    read = read_noun_phrase(tokens, 0, is_label=True)
-    if read is None:
+    noun_phrase = read_noun_phrase(tokens, 0, is_label=True)
+    if noun_phrase is None:
         return Phrase("", refusal="no object is named")
-    return _phrase(tokens, read)
+    return _phrase(tokens, noun_phrase)
 
 
-def _phrase(tokens: list[str], read: NounPhrase) -> Phrase:
-    """What a noun phrase, whose tokens were found, says of the thing that it names."""
-    head = words.singular(tokens[read.head])
-    before_head = tokens[read.start : read.head]
+def _phrase(tokens: list[str], noun_phrase: NounPhrase) -> Phrase:
+    """Return what a noun phrase among the tokens, and the words behind it, ask for."""
+    head_token = tokens[noun_phrase.head]
+    head = words.singular(head_token)
+    before_head = tokens[noun_phrase.start : noun_phrase.head]
     modifiers = [word for word in before_head if word not in words.ARTICLES]
-    tail = tokens[read.end : read.tail]
-    relation, unread = _relation(tokens, read.tail)
-    colors = _terms(modifiers, _COLORS)
-    sizes = _terms(modifiers, words.SIZES)
-    positions = _terms(modifiers + tail, words.POSITIONS)
-    is_plural = words.is_plural(tokens[read.head])
+    position_words = tokens[noun_phrase.end : noun_phrase.position_end]
+    behind = tokens[noun_phrase.position_end :]
+    relation = _relation(behind)
+    colors = _meanings(modifiers, _COLORS)
+    sizes = _meanings(modifiers, words.SIZES)
+    positions = _meanings(modifiers + position_words, words.POSITIONS)
+    is_plural = words.is_plural(head_token)
     count = _count(before_head)
-    is_choosing = bool(count or sizes or positions or relation)
+    has_article = modifiers != before_head
+    has_selecting_words = bool(count or sizes or positions or relation)
+    compound = tokens[noun_phrase.head : noun_phrase.end]
     return Phrase(
         head=head,
         is_plural=is_plural,
-        is_bare=modifiers == before_head and not is_plural and not is_choosing,
+        is_bare=not has_article and not is_plural and not has_selecting_words,
         count=count,
         color=colors[0] if colors else None,
         positions=frozenset(positions),
         size=sizes[0] if sizes else None,
         relation=relation,
-        unread=unread,
-        refusal=_refusal(head, tokens[read.head : read.end], modifiers, tail),
+        unread=bool(behind) and relation is None,
+        refusal=_refusal(head, compound, modifiers, position_words),
     )
 
 
-def _terms(tokens: Sequence[str], terms: Mapping[str, str]) -> list[str]:
-    """The terms that those of the words mean that are in a list, in their order."""
-    return [terms[token] for token in tokens if token in terms]
+def _meanings(tokens: Sequence[str], term_of_word: Mapping[str, str]) -> list[str]:
+    """Return what the tokens mean by a word list, in their order; tokens not in it are left out."""
+    return [term_of_word[token] for token in tokens if token in term_of_word]
 
 
-def _count(determiners: list[str]) -> int | None:
-    """The first number among the words before a noun."""
-    for word in determiners:
+def _count(before_head: list[str]) -> int | None:
+    """Return the first number among the words before a noun."""
+    for word in before_head:
         if word.isdecimal():
             return int(word[:3])
         if word in _COUNTS:
@@ -108,20 +130,28 @@ def _count(determiners: list[str]) -> int | None:
     return None
 
 
-def _relation(tokens: list[str], at: int) -> tuple[tuple[str, Phrase] | None, bool]:
-    """The side and its anchor, and whether words are left that were not understood."""
+def _relation(behind: list[str]) -> Relation | None:
+    """Return beside what a thing is, by the words behind its noun: "left of the red ball".
+
+    None unless all of these words are understood.
+    """
     for text, side in words.RELATIONS.items():
-        pattern = text.split()
-        if tokens[at : at + len(pattern)] == pattern:
-            inner = read_noun_phrase(tokens, at + len(pattern), is_label=True)
-            # Only one step deep: the anchor's own relation is left unread.
-            if inner is not None and inner.tail == len(tokens):
-                return (side, _phrase(tokens, inner)), False
-    return None, at < len(tokens)
+        relation_words = text.split()
+        if behind[: len(relation_words)] == relation_words:
+            anchor = read_noun_phrase(behind, len(relation_words), is_label=True)
+            # Only one step deep: an anchor that has a relation of its own is left unread.
+            if anchor is not None and anchor.position_end == len(behind):
+                return Relation(side, _phrase(behind, anchor))
+    return None
 
 
-def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[str]) -> str:
-    """Why a phrase can't be looked for: the first reason that holds, or nothing."""
+def _refusal(
+    head: str, compound: list[str], modifiers: list[str], position_words: list[str]
+) -> str:
+    """Return the first reason for which a phrase can't be looked for; empty if it can.
+
+    ``compound`` is the noun with what stands behind it after "of": "cup of tea".
+    """
     if head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys():
         return "no object is named"
     if any(word.endswith(("'s", "s'")) for word in modifiers):
@@ -135,97 +165,123 @@ def _refusal(head: str, compound: list[str], modifiers: list[str], tail: list[st
     if not words.OTHER_COLORS.isdisjoint(modifiers):
         return "only plain colour words can be looked for"
     for word in modifiers:
-        if not _is_read(word):
+        if not _is_known_modifier(word):
             return f"{word!r} is not understood"
-    return _refusal_of_known(modifiers, tail)
+    return _refusal_of_known_words(modifiers, position_words)
 
 
-def _refusal_of_known(modifiers: list[str], tail: list[str]) -> str:
-    """Why words that are all known can't be looked for together, or nothing."""
-    if len(set(_terms(modifiers, _COLORS))) > 1:
+def _refusal_of_known_words(modifiers: list[str], position_words: list[str]) -> str:
+    """Return why words that are all known can't be looked for together; empty if they can."""
+    if len(set(_meanings(modifiers, _COLORS))) > 1:
         return "only one colour at a time can be looked for"
-    never = _terms(modifiers, words.NEVER)
-    if "animals" in never or "body parts" in never:
+    never_sought = _meanings(modifiers, words.NEVER)
+    if "animals" in never_sought or "body parts" in never_sought:
         return "animals and body parts can't be looked for"
-    if not words.DEPTHS.isdisjoint(modifiers + tail):
+    if not words.DEPTHS.isdisjoint(modifiers + position_words):
         return "depth can't be seen"
     if not words.ORDINALS.isdisjoint(modifiers):
         return "ordinal words are not understood"
     return ""
 
 
-def _is_read(word: str) -> bool:
-    """Whether a word before a noun is one that is known, a number or a comma."""
+def _is_known_modifier(word: str) -> bool:
+    """Return whether a word before a noun is one that is known, a number or a comma."""
     return words.is_known(word) or word.isdecimal() or word == ","
 
 
-def choose(candidates: Sequence[C], phrase: Phrase, picture: Picture) -> list[C] | None:
-    """The candidates that the phrase means, in reading order; None when its words don't tell which.
+def select_meant(
+    candidates: Sequence[Selectable], phrase: Phrase, picture: Picture
+) -> list[Selectable] | None:
+    """Return the candidates that a phrase means, from left to right.
 
-    One for a singular with an article, as many as an exact count, else all that its position words
-    leave; none on the wrong side.
+    "The left cup" means one, "two cups" two, "cups on the left" all that lie there. None says that
+    the words don't tell which are meant: "the cup" of three.
     """
+    at_positions = []
+    for candidate in candidates:
+        if all(is_at(candidate.bbox, position, picture) for position in phrase.positions):
+            at_positions.append(candidate)
     wanted = phrase.count
     if wanted is None and not phrase.is_plural and not phrase.is_bare:
         wanted = 1
-    left: Sequence[C] = [c for c in candidates if _lies_at_all(c.bbox, phrase.positions, picture)]
     if wanted is None:
+        # All are meant, by the bare name of a class or a plural, which means two at least.
         least = 1 if phrase.is_bare else 2
-        if len(left) < least or phrase.size is not None:
+        if len(at_positions) < least or phrase.size is not None:
             return None
-        return _in_order(left)
-    if len(left) < wanted < len(candidates):
-        left = candidates  # "the left one" of two that both lie on the right
-    if len(left) > wanted and phrase.size is not None:
-        left = _by_size(left, phrase.size, wanted)
-    if len(left) > wanted and phrase.positions:
-        left = _by_position(left, phrase.positions, wanted, picture)
-    if len(left) != wanted:
-        return None
-    return _in_order(left)
+        return _left_to_right(at_positions)
+    return _select_number(candidates, at_positions, wanted, phrase, picture)
 
 
-def _in_order(candidates: Sequence[C]) -> list[C]:
-    return sorted(candidates, key=lambda c: (c.bbox[0], c.bbox[1]))
+def _select_number(
+    candidates: Sequence[Selectable],
+    at_positions: Sequence[Selectable],
+    wanted: int,
+    phrase: Phrase,
+    picture: Picture,
+) -> list[Selectable] | None:
+    """Return exactly as many candidates as are wanted; None where it is open which.
 
-
-def beside(candidates: Sequence[C], side: str, anchor: Box) -> list[C]:
-    """The candidates that lie wholly on one side of the anchor.
-
-    Sides are "left", "right", "above" and "below".
+    ``at_positions`` are those of the candidates that lie where the phrase says.
     """
-    tests = {
-        "left": lambda box: box[2] <= anchor[0] + 1,
-        "right": lambda box: box[0] >= anchor[2] - 1,
-        "above": lambda box: box[3] <= anchor[1] + 1,
-        "below": lambda box: box[1] >= anchor[3] - 1,
-    }
-    return [c for c in candidates if tests[side](c.bbox)]
+    remaining = at_positions
+    if len(remaining) < wanted < len(candidates):
+        remaining = candidates  # "the left one" of two that both lie on the right
+    if len(remaining) > wanted and phrase.size is not None:
+        remaining = _narrow_by_size(remaining, phrase.size, wanted)
+    if len(remaining) > wanted and phrase.positions:
+        remaining = _narrow_by_position(remaining, phrase.positions, wanted, picture)
+    if len(remaining) != wanted:
+        return None
+    return _left_to_right(remaining)
 
 
-def center(box: Box, picture: Picture) -> tuple[float, float]:
-    """Where a box's middle lies, in parts of the picture's width and height."""
+def _left_to_right(candidates: Sequence[Selectable]) -> list[Selectable]:
+    return sorted(candidates, key=lambda candidate: (candidate.bbox[0], candidate.bbox[1]))
+
+
+def on_side_of(candidates: Sequence[Selectable], side: str, anchor: Box) -> list[Selectable]:
+    """Return the candidates that lie wholly on one side of the anchor's box.
+
+    Sides are "left", "right", "above" and "below". Boxes may overlap by one pixel.
+    """
+    anchor_x1, anchor_y1, anchor_x2, anchor_y2 = anchor
+    beside = []
+    for candidate in candidates:
+        x1, y1, x2, y2 = candidate.bbox
+        lies_at = {
+            "left": x2 <= anchor_x1 + 1,
+            "right": x1 >= anchor_x2 - 1,
+            "above": y2 <= anchor_y1 + 1,
+            "below": y1 >= anchor_y2 - 1,
+        }
+        if lies_at[side]:
+            beside.append(candidate)
+    return beside
+
+
+def relative_center(box: Box, picture: Picture) -> tuple[float, float]:
+    """Return x and y of a box's middle, in parts of the picture's width and height."""
     return (box[0] + box[2]) / 2 / picture.width, (box[1] + box[3]) / 2 / picture.height
 
 
-def lies(box: Box, position: str, picture: Picture, far: float = 0.5) -> bool:
-    """Whether a box lies in the middle, or at a side.
+def is_at(box: Box, position: str, picture: Picture, most_distance: float = 0.5) -> bool:
+    """Return whether a box lies at a side of the picture, or in its "middle".
 
-    At a side means that its middle is `far` from there at most, in parts of the picture.
+    At a side means that the box's middle is at most ``most_distance`` from there, in parts of the
+    picture's width or height.
     """
     if position == "middle":
-        return all(0.3 <= share <= 0.7 for share in center(box, picture))
-    return _distance(box, position, picture) <= far
+        return all(0.3 <= share <= 0.7 for share in relative_center(box, picture))
+    return _distance_from(position, box, picture) <= most_distance
 
 
-def _lies_at_all(box: Box, positions: frozenset[str], picture: Picture) -> bool:
-    """Whether a box lies at each of these positions."""
-    return all(lies(box, position, picture) for position in positions)
+def _distance_from(position: str, box: Box, picture: Picture) -> float:
+    """Return how far a box's middle is from a side of the picture, or from its "middle".
 
-
-def _distance(box: Box, position: str, picture: Picture) -> float:
-    """How far a box's middle lies from a side of the picture, or its middle, in parts of it."""
-    x, y = center(box, picture)
+    The unit is the picture's width or height.
+    """
+    x, y = relative_center(box, picture)
     return {
         "left": x,
         "right": 1 - x,
@@ -235,25 +291,33 @@ def _distance(box: Box, position: str, picture: Picture) -> float:
     }[position]
 
 
-def _by_size(candidates: Sequence[C], size: str, wanted: int) -> Sequence[C]:
-    """The largest or smallest candidates, where they are clearly so; else all."""
-    ordered = sorted(candidates, key=lambda c: c.size, reverse=size == "large")
+def _narrow_by_size(
+    candidates: Sequence[Selectable], size: str, wanted: int
+) -> Sequence[Selectable]:
+    """Return the ``wanted`` largest or smallest candidates; all, where that isn't clear."""
+    is_large = size == "large"
+    ordered = sorted(candidates, key=lambda candidate: candidate.size, reverse=is_large)
     last_in = ordered[wanted - 1].size
     first_out = ordered[wanted].size
-    if size == "large":
+    if is_large:
         is_clear = last_in >= _CLEAR_RATIO * first_out
     else:
         is_clear = first_out >= _CLEAR_RATIO * last_in
     return ordered[:wanted] if is_clear else candidates
 
 
-def _by_position(
-    candidates: Sequence[C], positions: frozenset[str], wanted: int, picture: Picture
-) -> Sequence[C]:
-    """The outermost candidates, where a clear gap parts them from the next; else all."""
+def _narrow_by_position(
+    candidates: Sequence[Selectable], positions: frozenset[str], wanted: int, picture: Picture
+) -> Sequence[Selectable]:
+    """Return the ``wanted`` outermost candidates; all, where no clear gap parts them from others.
 
-    def distance(candidate: C) -> float:
-        return sum(_distance(candidate.bbox, position, picture) for position in sorted(positions))
+    Of several positions ("top left") the distances are added.
+    """
+
+    def distance(candidate: Selectable) -> float:
+        return sum(
+            _distance_from(position, candidate.bbox, picture) for position in sorted(positions)
+        )
 
     ordered = sorted(candidates, key=distance)
     gap = distance(ordered[wanted]) - distance(ordered[wanted - 1])

@@ -1,4 +1,9 @@
-"""Evenly coloured geometric shapes, told by how well an ideal shape covers them."""
+"""Evenly coloured geometric shapes: circles, squares, triangles, stars and the like.
+
+A picture is cut into regions that are even in colour. Each is compared with ideal shapes that are
+fitted to it (an ellipse with its moments, the smallest rectangle and triangle around it), by
+intersection over union. Regions that no ideal shape covers well are no shapes.
+"""
 
 from dataclasses import dataclass
 
@@ -11,17 +16,17 @@ from dataflow_grounding.extras.embedded._picture import Array, Candidate, Pictur
 # Hand-set: outline and colour were both checked.
 SHAPE_SCORE = 0.9
 LOOSE_SHAPE_SCORE = 0.7
-# steps in B, G or R that end an even region
+# The step in B, G or R that ends an even region: the least (clean picture) and the most (grainy).
 _EDGE_IN_CLEAN = 12.0
 _EDGE_IN_GRAINY = 30.0
-_MIN_CONTRAST = 12.0
-# IoU with the ideal shape
+_MIN_CONTRAST = 12.0  # ΔE (CIE 1976) to what is around a shape
+# The least IoU with the ideal shape.
 _FIT = 0.93
 _SMALL_FIT = 0.88
 _MOST_SHAPES = 400
 _POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}
+# The least IoU with the ideal shape for a phrase with a colour word, and for one without.
 COLORED_FIT = 0.91
-# IoU with the ideal shape from which on a region needs no colour word to be believed
 CLEAR_FIT = 0.95
 
 
@@ -86,7 +91,7 @@ def _read_shape(
     filled = cv2.drawContours(np.zeros_like(part), [contour], -1, 1, cv2.FILLED)
     inner = cv2.dilate(filled, np.ones((9, 9), np.uint8))
     outer = cv2.dilate(filled, np.ones((17, 17), np.uint8))
-    ring = outer - inner
+    ring = outer - inner  # begins 4 px off the region, where no colours mix
     if not ring.any():
         return None
     contrast = float(np.linalg.norm(lab[ring > 0].mean(axis=0) - color))
@@ -104,25 +109,33 @@ def _read_shape(
 
 
 def _outline(mask: Array) -> Array:
+    """Return the contour of the largest part of a mask: (N, 1, 2), x and y in pixels."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return max(contours, key=cv2.contourArea)
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    """The region with its sharp corners, read from the picture: the median rounded them off."""
+    """Return a region with its sharp corners, which the median filter has rounded off.
+
+    A pixel near the region belongs to it if its colour is nearer to the region's than to that of
+    the ``ring`` around it. ``filled`` and ``ring`` are 1 where the region and the ring are.
+    """
     inside = bgr[filled > 0].mean(axis=0)
     outside = bgr[ring > 0].mean(axis=0)
-    across = inside - outside
-    share = (bgr - outside) @ across / max(float(across @ across), 1.0)
-    near = cv2.dilate(filled, np.ones((9, 9), np.uint8)) & (share > 0.5).astype(np.uint8)
+    difference = inside - outside
+    # 0 where a pixel has the ring's colour, 1 where it has the region's.
+    share = (bgr - outside) @ difference / max(float(difference @ difference), 1.0)
+    surroundings = cv2.dilate(filled, np.ones((9, 9), np.uint8))
+    near = surroundings & (share > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
     return np.asarray((labels == labels[filled > 0][0]).astype(np.uint8))
 
 
 def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
-    """The names of the ideal shape that covers the region best, and its IoU.
+    """Return the names of the ideal shape that covers the region best, and its IoU.
 
-    No name when none covers it well.
+    No name where none covers it well, that is by less than ``least_fit``. ``filled`` is 1 where the
+    region is, ``contour`` its outline.
     """
     area = float(filled.sum())
     hull = cv2.convexHull(contour)
@@ -161,17 +174,21 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
 
 
 def _equal_ellipse(filled: Array) -> tuple[float, Array]:
-    """The ellipse of the same second moments: ratio of its axes, and its outline as points."""
+    """Return the ellipse with a region's second moments: short over long axis, and its outline.
+
+    The outline is 72 points (x, y) in pixels. A region that is an ellipse has just this one.
+    """
     moments = cv2.moments(filled, binaryImage=True)
     total = max(moments["m00"], 1.0)
     center = (moments["m10"] / total, moments["m01"] / total)
     mixed = moments["mu11"]
     covariance = np.array([[moments["mu20"], mixed], [mixed, moments["mu02"]]]) / total
-    values, vectors = np.linalg.eigh(covariance)
-    axes = 2.0 * np.sqrt(np.maximum(values, 0.25))
-    turns = np.linspace(0.0, 2.0 * np.pi, 72, endpoint=False)
-    points = vectors @ (axes[:, None] * np.stack([np.cos(turns), np.sin(turns)]))
-    return float(axes[0] / axes[1]), (points.T + center).astype(np.float32)
+    variances, directions = np.linalg.eigh(covariance)  # the smaller first
+    semi_axes = 2.0 * np.sqrt(np.maximum(variances, 0.25))
+    angles = np.linspace(0.0, 2.0 * np.pi, 72, endpoint=False)
+    unit_circle = np.stack([np.cos(angles), np.sin(angles)])
+    outline = directions @ (semi_axes[:, None] * unit_circle)
+    return float(semi_axes[0] / semi_axes[1]), (outline.T + center).astype(np.float32)
 
 
 def _cover(filled: Array, outline: Array) -> float:
@@ -183,12 +200,13 @@ def _cover(filled: Array, outline: Array) -> float:
 
 
 def _stands_on_corner(corners: Array) -> bool:
-    """Whether four corners lie near the middles of their upright box's sides."""
+    """Return whether four corners lie near the middles of their upright box's sides."""
     x, y, w, h = cv2.boundingRect(corners)
     middles = np.array([(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)])
-    # a row for each corner, a column for each middle
+    # A row for each corner, a column for each middle, in parts of the box's width and height.
     gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)
-    return len(corners) == 4 and bool((gaps.min(axis=0) < 0.15).all())
+    nearest_gaps = gaps.min(axis=0)
+    return len(corners) == 4 and bool((nearest_gaps < 0.15).all())
 
 
 def _is_star(contour: Array, hull: Array) -> bool:
@@ -196,14 +214,16 @@ def _is_star(contour: Array, hull: Array) -> bool:
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
     if len(outline) < 8 or len(_corners(hull)) != 5:
         return False
+    # OpenCV wants the hull's points in one direction along the outline.
     indices = np.sort(cv2.convexHull(outline, returnPoints=False), axis=0)[::-1]
-    defects = cv2.convexityDefects(outline, indices)
-    if defects is None:
+    bays = cv2.convexityDefects(outline, indices)
+    if bays is None:
         return False
-    depths = defects[:, 0, 3] / 256.0
+    depths = bays[:, 0, 3] / 256.0  # in pixels; OpenCV counts in 1/256 px
     deep = depths[depths > 0.1 * np.sqrt(max(cv2.contourArea(hull), 1.0))]
     return len(deep) == 5 and bool(deep.min() > 0.5 * deep.max())
 
 
 def _corners(hull: Array) -> Array:
+    """Return the corners of a hull, small bends left out: (N, 1, 2), x and y in pixels."""
     return np.asarray(cv2.approxPolyDP(hull, 0.035 * cv2.arcLength(hull, True), True))

@@ -10,23 +10,31 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp, iou
+from dataflow_grounding.boxes.geometry import (
+    Bbox,
+    Size,
+    area,
+    box_of,
+    clamp,
+    intersection,
+    iou,
+)
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._claims import Claims, may_claim, read_claims
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.embedded._picture import Picture
 
-_SAME_BOX = 0.7  # IoU from which two boxes are of one thing
+_SAME_THING_IOU = 0.7  # IoU from which two boxes are of one thing
 _CLEARLY_LARGER = 1.5  # times the area, width or height
-_GAP = 0.03  # of the picture's side: less between two middles is no order
-# of the picture's side, from the side that is named: a middle further off is clearly not there
-_FAR_OFF = 0.62
-_AT_THE_SIDE = 0.3  # nearer to the side than that, a box is clearly there
+# In parts of the picture's width or height.
+_LEAST_GAP = 0.03  # two middles that are nearer to each other have no order
+_FAR_OFF = 0.62  # a middle that is further from a side is clearly not there
+_AT_THE_SIDE = 0.3  # a middle that is nearer to a side is clearly there
 # Shares of the pixels in the middle of a box.
 _HARDLY_ANY = 0.01
 _MOSTLY = 0.5
-_LEAST_SIDE = 8  # px of the reduced copy: in smaller boxes no colour is told
+_LEAST_COLORED_SIDE = 8  # px of the reduced copy: in smaller boxes no colour is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +51,11 @@ class Contradiction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """An expression whose words are understood: what it claims, and its boxes."""
+class _Phrase:
+    """An expression whose words are understood: what it claims, and its boxes.
+
+    Boxes are x1, y1, x2, y2 in pixels of the upright picture, as all boxes here.
+    """
 
     index: int
     text: str
@@ -75,16 +86,17 @@ def find_contradictions(
     colors = open_pixels is not None
     if not any(may_claim(expression["text"], colors=colors) for expression in expressions):
         return []
-    named = []
+    phrases = []
     for index, expression in enumerate(expressions):
         boxes = [box_of(instance["bbox"]) for instance in expression["instances"]]
         claims = read_claims(expression["text"]) if boxes else None
         if claims is not None:
-            named.append(_Named(index, expression["text"], claims, boxes))
-    see = None if open_pixels is None else cache(partial(_picture, open_pixels))
+            phrases.append(_Phrase(index, expression["text"], claims, boxes))
+    # The picture is opened once, and only if a phrase needs its colours.
+    open_picture = None if open_pixels is None else cache(partial(_picture, open_pixels))
     contradictions = []
-    for phrase in named:
-        reason = next(_reasons(phrase, named, size, see), None)
+    for phrase in phrases:
+        reason = next(_reasons(phrase, phrases, size, open_picture), None)
         if reason is not None:
             contradictions.append(Contradiction(phrase.index, reason))
     return contradictions
@@ -98,141 +110,161 @@ def _picture(open_pixels: Callable[[], Any]) -> "Picture":
 
 
 def _reasons(
-    phrase: _Named, named: Sequence[_Named], size: Size, see: "Callable[[], Picture] | None"
+    phrase: _Phrase,
+    all_phrases: Sequence[_Phrase],
+    size: Size,
+    open_picture: "Callable[[], Picture] | None",
 ) -> Iterator[str]:
     """Yield in words what of a phrase its boxes contradict, what costs least first."""
     claims = phrase.claims
     if claims.count is not None and claims.count != len(phrase.boxes):
         there = "1 box is" if len(phrase.boxes) == 1 else f"{len(phrase.boxes)} boxes are"
         yield f"{claims.count} are said, {there} there"
-    others = _others_of_the_thing(phrase, named)
-    yield from _of_sides(phrase, others, size)
+    rivals = _rivals_of(phrase, all_phrases)
+    yield from _wrong_side(phrase, rivals, size)
     if claims.is_bare and len(phrase.boxes) == 1:
-        yield from _of_rank(phrase, others, named, size)
-    yield from _of_extremes(phrase, others, size)
-    yield from _of_relation(phrase, named, size)
+        yield from _wrong_rank(phrase, rivals, all_phrases, size)
+    yield from _wrong_extreme(phrase, rivals, size)
+    yield from _wrong_relation(phrase, all_phrases, size)
     if claims.without is not None:
-        inside = _inside(phrase.boxes, _boxes_of(claims.without, named))
-        if inside:
+        denied_things = _boxes_of(claims.without, all_phrases)
+        if _smaller_things_inside(phrase.boxes, denied_things):
             yield f"a {claims.without} is in its box"
-    if see is not None:
-        yield from _of_color(phrase, size, see)
+    if open_picture is not None:
+        yield from _wrong_color(phrase, size, open_picture)
 
 
-def _others_of_the_thing(phrase: _Named, named: Sequence[_Named]) -> list[Bbox]:
-    """Return the boxes of other things of the same noun, each thing once."""
-    boxes: list[Bbox] = []
-    for box in _boxes_of(phrase.claims.thing, named):
-        if not _is_among(box, phrase.boxes) and not _is_among(box, boxes):
-            boxes.append(box)
+def _rivals_of(phrase: _Phrase, all_phrases: Sequence[_Phrase]) -> list[Bbox]:
+    """Return the boxes of other things with the same noun as a phrase, each thing once."""
+    rivals: list[Bbox] = []
+    for box in _boxes_of(phrase.claims.thing, all_phrases):
+        if not _is_among(box, phrase.boxes) and not _is_among(box, rivals):
+            rivals.append(box)
+    return rivals
+
+
+def _boxes_of(thing: str, phrases: Sequence[_Phrase]) -> list[Bbox]:
+    """Return the boxes of all phrases with this noun."""
+    boxes = []
+    for phrase in phrases:
+        if phrase.claims.thing == thing:
+            boxes.extend(phrase.boxes)
     return boxes
 
 
-def _boxes_of(thing: str, named: Sequence[_Named]) -> list[Bbox]:
-    """Return the boxes of all phrases with this noun."""
-    return [box for phrase in named if phrase.claims.thing == thing for box in phrase.boxes]
-
-
 def _is_among(box: Bbox, boxes: Sequence[Bbox]) -> bool:
-    """Whether a box is of the same thing as another one."""
-    return any(iou(box, other) >= _SAME_BOX for other in boxes)
+    """Return whether one of the boxes is of the same thing as a box."""
+    return any(iou(box, candidate) >= _SAME_THING_IOU for candidate in boxes)
 
 
-def _offset(box: Bbox, side: str, size: Size) -> float:
-    """Return how far a box's middle is from a side of the picture, in parts of the picture."""
+def _distance_from(side: str, box: Bbox, size: Size) -> float:
+    """Return how far a box's middle is from a side of the picture: 0 there, 1 across from it."""
     x = (box[0] + box[2]) / 2 / size[0]
     y = (box[1] + box[3]) / 2 / size[1]
     return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[side]
 
 
-def _of_sides(phrase: _Named, others: Sequence[Bbox], size: Size) -> Iterator[str]:
-    """Yield where a phrase names a side of the picture, and its boxes are across from there.
+def _wrong_side(phrase: _Phrase, rivals: Sequence[Bbox], size: Size) -> Iterator[str]:
+    """Yield a reason where a phrase names a side of the picture, and its boxes are across from it.
 
-    "The left one" of two that are both on the right is right: it is compared with the others.
+    "The left one" of two that are both on the right is right: it is compared with its rivals.
     """
     claims = phrase.claims
-    is_compared = claims.outermost is not None and bool(others)
-    if claims.side is not None and not is_compared:
+    is_compared_elsewhere = claims.outermost is not None and bool(rivals)
+    if claims.side is not None and not is_compared_elsewhere:
         side = claims.side
-        nearest = min(_offset(box, side, size) for box in phrase.boxes)
-        is_before_another = any(nearest + _GAP < _offset(other, side, size) for other in others)
-        is_behind_another = any(_offset(other, side, size) + _GAP < nearest for other in others)
-        if nearest > _FAR_OFF and (is_behind_another or not is_before_another):
+        nearest = min(_distance_from(side, box, size) for box in phrase.boxes)
+        rival_distances = [_distance_from(side, rival, size) for rival in rivals]
+        is_before_a_rival = any(nearest + _LEAST_GAP < distance for distance in rival_distances)
+        is_behind_a_rival = any(distance + _LEAST_GAP < nearest for distance in rival_distances)
+        if nearest > _FAR_OFF and (is_behind_a_rival or not is_before_a_rival):
             yield f"the {side} is said, and it is across from there"
     if claims.not_side is not None:
-        farthest = max(_offset(box, claims.not_side, size) for box in phrase.boxes)
+        farthest = max(_distance_from(claims.not_side, box, size) for box in phrase.boxes)
         if farthest < _AT_THE_SIDE:
             yield f"not the {claims.not_side} is said, and it is there"
 
 
-def _of_rank(
-    phrase: _Named, others: Sequence[Bbox], named: Sequence[_Named], size: Size
+def _wrong_rank(
+    phrase: _Phrase, rivals: Sequence[Bbox], all_phrases: Sequence[_Phrase], size: Size
 ) -> Iterator[str]:
-    """Yield where "the second from the left" has another rank among the things of its noun.
+    """Yield a reason where "the second from the left" has another rank among its rivals.
 
-    Too many before it are a contradiction always; too few only where a phrase names all of them.
+    Too many before it are a contradiction always. Too few are one only where the record is known to
+    name all of them: a thing that no phrase names may be missing.
     """
-    if phrase.claims.rank is None:
+    rank = phrase.claims.rank
+    if rank is None:
         return
-    rank, side = phrase.claims.rank
-    own = _offset(phrase.boxes[0], side, size)
-    offsets = [_offset(other, side, size) for other in others]
-    if any(abs(offset - own) < _GAP for offset in offsets):
-        return  # one above the other
-    before = sum(offset < own for offset in offsets)
-    behind = len(offsets) - before
-    if rank == -1:
+    own_distance = _distance_from(rank.side, phrase.boxes[0], size)
+    distances = [_distance_from(rank.side, rival, size) for rival in rivals]
+    if any(abs(distance - own_distance) < _LEAST_GAP for distance in distances):
+        return  # one above the other: they have no order
+    before = sum(distance < own_distance for distance in distances)
+    behind = len(distances) - before
+    if rank.number == -1:
         if behind:
-            yield f"the last from the {side} is said, and {behind} are behind it"
-    elif before > rank - 1 or (before < rank - 1 and _names_all(phrase, others, named)):
-        yield f"number {rank} from the {side} is said, and {before} are before it"
+            yield f"the last from the {rank.side} is said, and {behind} are behind it"
+        return
+    has_too_many = before > rank.number - 1
+    has_too_few = before < rank.number - 1 and _are_all_named(phrase, rivals, all_phrases)
+    if has_too_many or has_too_few:
+        yield f"number {rank.number} from the {rank.side} is said, and {before} are before it"
 
 
-def _names_all(phrase: _Named, others: Sequence[Bbox], named: Sequence[_Named]) -> bool:
-    """Whether a phrase with nothing but the noun, and a number perhaps, has all of its boxes."""
-    everything = [*phrase.boxes, *others]
-    for other in named:
-        claims = other.claims
-        is_plain = claims.is_bare and not (claims.rank or claims.superlative or claims.outermost)
-        if other is phrase or claims.thing != phrase.claims.thing or not is_plain or claims.side:
+def _are_all_named(phrase: _Phrase, rivals: Sequence[Bbox], all_phrases: Sequence[_Phrase]) -> bool:
+    """Return whether another phrase, such as "three cups", has the boxes of all its cups.
+
+    It must have nothing but the noun, and a number perhaps.
+    """
+    boxes_of_noun = [*phrase.boxes, *rivals]
+    for candidate in all_phrases:
+        claims = candidate.claims
+        if candidate is phrase or claims.thing != phrase.claims.thing:
             continue
-        if len(everything) > 1 and all(_is_among(box, other.boxes) for box in everything):
+        selects = claims.rank or claims.superlative or claims.outermost or claims.side
+        if not claims.is_bare or selects:
+            continue
+        if len(boxes_of_noun) > 1 and all(_is_among(box, candidate.boxes) for box in boxes_of_noun):
             return True
     return False
 
 
-def _of_extremes(phrase: _Named, others: Sequence[Bbox], size: Size) -> Iterator[str]:
-    """Yield where another thing of its noun is larger than "the largest", or further out."""
+def _wrong_extreme(phrase: _Phrase, rivals: Sequence[Bbox], size: Size) -> Iterator[str]:
+    """Yield a reason where a rival is larger than "the largest", or further out than "leftmost"."""
     claims = phrase.claims
-    if not claims.is_bare or not others:
+    if not claims.is_bare or not rivals:
         return
     if claims.superlative is not None:
-        figure, is_most = claims.superlative
-        own = [_figure(box, figure) for box in phrase.boxes]
-        figures = [_figure(box, figure) for box in others]
-        if is_most and max(figures) >= _CLEARLY_LARGER * max(own):
-            yield f"the most {figure} is said, and another has more"
-        if not is_most and _CLEARLY_LARGER * min(figures) <= min(own):
-            yield f"the least {figure} is said, and another has less"
+        measure = claims.superlative.measure
+        own_values = [_measure(box, measure) for box in phrase.boxes]
+        rival_values = [_measure(box, measure) for box in rivals]
+        if claims.superlative.is_most:
+            if max(rival_values) >= _CLEARLY_LARGER * max(own_values):
+                yield f"the most {measure} is said, and another has more"
+        elif _CLEARLY_LARGER * min(rival_values) <= min(own_values):
+            yield f"the least {measure} is said, and another has less"
     if claims.outermost is not None:
-        own_offset = min(_offset(box, claims.outermost, size) for box in phrase.boxes)
-        if min(_offset(box, claims.outermost, size) for box in others) + _GAP < own_offset:
-            yield f"the outermost on the {claims.outermost} is said, and another is further out"
+        side = claims.outermost
+        own_distance = min(_distance_from(side, box, size) for box in phrase.boxes)
+        rival_distance = min(_distance_from(side, box, size) for box in rivals)
+        if rival_distance + _LEAST_GAP < own_distance:
+            yield f"the outermost on the {side} is said, and another is further out"
 
 
-def _figure(box: Bbox, figure: str) -> float:
-    """Return the area, width or height of a box."""
-    if figure == "area":
+def _measure(box: Bbox, measure: str) -> float:
+    """Return the area, width or height of a box, in pixels."""
+    if measure == "area":
         return area(box)
-    return box[2] - box[0] if figure == "width" else box[3] - box[1]
+    return box[2] - box[0] if measure == "width" else box[3] - box[1]
 
 
-def _of_relation(phrase: _Named, named: Sequence[_Named], size: Size) -> Iterator[str]:
-    """Yield where a thing is across from the side that is said, from each thing that is meant."""
+def _wrong_relation(phrase: _Phrase, all_phrases: Sequence[_Phrase], size: Size) -> Iterator[str]:
+    """Yield a reason where a thing "left of the cup" is clearly on the right of every such cup."""
     relation = phrase.claims.relation
     if relation is None:
         return
-    anchors = _anchors(relation.anchor, phrase, named)
+    anchors = _anchor_boxes(relation.anchor, phrase, all_phrases)
     if not anchors:
         return
     for box in phrase.boxes:
@@ -242,89 +274,111 @@ def _of_relation(phrase: _Named, named: Sequence[_Named], size: Size) -> Iterato
     yield f"the {relation.side} of {relation.anchor!r} is said, and it is across from there"
 
 
-def _anchors(text: str, phrase: _Named, named: Sequence[_Named]) -> list[Bbox]:
-    """Return the boxes that an anchor may be: of the phrase itself, else of all with its noun."""
-    claims = read_claims(text)
+def _anchor_boxes(anchor: str, phrase: _Phrase, all_phrases: Sequence[_Phrase]) -> list[Bbox]:
+    """Return the boxes that the anchor of a phrase's relation may mean, the phrase's own left out.
+
+    The anchor is a phrase such as "the red cup". Phrases of the record with the same words are
+    taken; where there are none, all with the same noun.
+    """
+    claims = read_claims(anchor)
     if claims is None:
         return []
-    same = [other for other in named if _plain(other.text) == _plain(text)]
-    if not same:
-        same = [other for other in named if other.claims.thing == claims.thing]
-    boxes = [box for other in same if other is not phrase for box in other.boxes]
-    return [box for box in boxes if not _is_among(box, phrase.boxes)]
+    words_of_anchor = _without_articles(anchor)
+    named = [known for known in all_phrases if _without_articles(known.text) == words_of_anchor]
+    if not named:
+        named = [known for known in all_phrases if known.claims.thing == claims.thing]
+    boxes = []
+    for known in named:
+        if known is phrase:
+            continue
+        for box in known.boxes:
+            if not _is_among(box, phrase.boxes):
+                boxes.append(box)
+    return boxes
 
 
-def _plain(text: str) -> str:
-    """Return a phrase without case and articles, to be compared."""
+def _without_articles(text: str) -> str:
+    """Return a phrase in lower case and without articles, to be compared."""
     return " ".join(word for word in text.lower().split() if word not in words.ARTICLES)
 
 
 def _is_across(box: Bbox, anchor: Bbox, side: str, size: Size) -> bool:
-    """Whether a box is clearly across from the side of its anchor that is said.
+    """Return whether a box is clearly across from the side of its anchor that is said.
 
-    The two hardly overlap along the axis.
+    The two overlap by at most a quarter of the shorter one along the axis, and their middles are in
+    the wrong order.
     """
-    axis = 0 if side in ("left", "right") else 1
+    # "left of" is wrong where the anchor comes first from left to right, "right of" where the box
+    # does; likewise from top to bottom.
     first, second = (anchor, box) if side in ("left", "top") else (box, anchor)
-    overlap = first[axis + 2] - second[axis]
-    shorter = min(first[axis + 2] - first[axis], second[axis + 2] - second[axis])
-    distance = _offset(first, side, size) - _offset(second, side, size)
-    return overlap <= 0.25 * shorter and abs(distance) >= _GAP
+    is_horizontal = side in ("left", "right")
+    first_start, first_end = _extent(first, is_horizontal)
+    second_start, second_end = _extent(second, is_horizontal)
+    overlap = first_end - second_start
+    shorter = min(first_end - first_start, second_end - second_start)
+    distance = _distance_from(side, first, size) - _distance_from(side, second, size)
+    return overlap <= 0.25 * shorter and abs(distance) >= _LEAST_GAP
 
 
-def _inside(boxes: Sequence[Bbox], things: Sequence[Bbox]) -> list[Bbox]:
+def _extent(box: Bbox, is_horizontal: bool) -> tuple[float, float]:
+    """Return where a box starts and ends: from left to right, or from top to bottom."""
+    x1, y1, x2, y2 = box
+    return (x1, x2) if is_horizontal else (y1, y2)
+
+
+def _smaller_things_inside(boxes: Sequence[Bbox], things: Sequence[Bbox]) -> list[Bbox]:
     """Return the things that lie wholly, or nearly, in one of the boxes, and are smaller."""
     inside = []
     for thing in things:
         for box in boxes:
-            common = (
-                max(box[0], thing[0]),
-                max(box[1], thing[1]),
-                min(box[2], thing[2]),
-                min(box[3], thing[3]),
-            )
-            is_within = common[0] < common[2] and common[1] < common[3]
-            if is_within and area(common) >= 0.9 * area(thing) and area(thing) < 0.7 * area(box):
+            covered = area(intersection(box, thing))
+            is_inside = covered > 0 and covered >= 0.9 * area(thing)
+            if is_inside and area(thing) < 0.7 * area(box):
                 inside.append(thing)
                 break
     return inside
 
 
-def _of_color(phrase: _Named, size: Size, see: "Callable[[], Picture]") -> Iterator[str]:
-    """Yield where no box has the colour that is said, or each has the one that is denied."""
+def _wrong_color(
+    phrase: _Phrase, size: Size, open_picture: "Callable[[], Picture]"
+) -> Iterator[str]:
+    """Yield a reason where no box has the colour that is said, or each has the one denied."""
     claims = phrase.claims
     if claims.color is None and claims.not_color is None:
         return
     if claims.thing.split()[-1] not in words.ONE_COLORED | words.SHAPES.keys():
-        return  # of a thing of many colours, one is said
-    shares = []
+        return  # people name one colour of a thing that has many
+    shares_of_boxes = []
     for box in phrase.boxes:
-        of_box = _color_shares(box, size, see())
-        if of_box is None:
+        shares = _color_shares(box, size, open_picture())
+        if shares is None:
             return
-        shares.append(of_box)
+        shares_of_boxes.append(shares)
     if claims.color is not None:
-        seen = [_other_color(of_box, claims.color) for of_box in shares]
-        if all(seen):
-            yield f"{claims.color} is said, and its box is mostly {seen[0]}"
-    if claims.not_color is not None and all(
-        of_box[claims.not_color] >= _MOSTLY for of_box in shares
-    ):
-        yield f"not {claims.not_color} is said, and its box is"
+        seen_instead = [_color_instead(shares, claims.color) for shares in shares_of_boxes]
+        if all(seen_instead):
+            yield f"{claims.color} is said, and its box is mostly {seen_instead[0]}"
+    denied = claims.not_color
+    if denied is not None and all(shares[denied] >= _MOSTLY for shares in shares_of_boxes):
+        yield f"not {denied} is said, and its box is"
 
 
-def _other_color(shares: Mapping[str, float], said: str) -> str | None:
-    """Return the colour that a box has mostly, where it has hardly any of the one that is said."""
-    if shares[said] > _HARDLY_ANY:
+def _color_instead(shares: Mapping[str, float], claimed: str) -> str | None:
+    """Return the colour that a box mostly has, where that contradicts the one that is claimed.
+
+    None where the box has some of the claimed colour, no colour mostly, or one that people call by
+    the claimed name. ``shares`` has the part of the pixels that is of each colour.
+    """
+    if shares[claimed] > _HARDLY_ANY:
         return None
     color = max(shares, key=lambda term: shares[term])
-    if shares[color] < _MOSTLY or {color, said} in _ALIKE:
+    if shares[color] < _MOSTLY or {color, claimed} in _CONFUSABLE_COLORS:
         return None
     return color
 
 
-# Colours that people call each other: where one is seen, the other isn't contradicted.
-_ALIKE: tuple[set[str], ...] = (
+# Colours that people call by each other's name: where one is seen, the other isn't contradicted.
+_CONFUSABLE_COLORS: tuple[set[str], ...] = (
     {"red", "orange"},
     {"red", "pink"},
     {"red", "brown"},
@@ -350,7 +404,10 @@ _ALIKE: tuple[set[str], ...] = (
 
 
 def _color_shares(box: Bbox, size: Size, picture: "Picture") -> dict[str, float] | None:
-    """Return which part of the middle of a box has each colour; None where it is too small."""
+    """Return which part of the middle of a box has each colour; None where it is too small.
+
+    ``box`` and ``size`` are in pixels of the upright picture, which ``picture`` may have reduced.
+    """
     from dataflow_grounding.extras.embedded._colors import color_mask  # with OpenCV
 
     scale_x = picture.width / size[0]
@@ -362,7 +419,7 @@ def _color_shares(box: Bbox, size: Size, picture: "Picture") -> dict[str, float]
     right = round((inside[2] - 0.2 * width) * scale_x)
     top = round((inside[1] + 0.2 * height) * scale_y)
     bottom = round((inside[3] - 0.2 * height) * scale_y)
-    if right - left < _LEAST_SIDE or bottom - top < _LEAST_SIDE:
+    if right - left < _LEAST_COLORED_SIDE or bottom - top < _LEAST_COLORED_SIDE:
         return None
     lch = [channel[top:bottom, left:right] for channel in picture.lch]
     shares = {}

@@ -8,11 +8,13 @@ from typing import Any
 
 from dataflow_grounding.extras.embedded import words
 
-# Nobody says more in one phrase, and reading stays linear.
+# Nobody says more in one phrase, and reading takes time in proportion to the text's length.
 _MOST_DETERMINERS = 3
 _MOST_WORDS = 12
-_WHERE = words.DEPTHS | set(words.POSITIONS)
-_PLACING = words.PLACES.union(words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"])
+_POSITION_WORDS = words.DEPTHS | set(words.POSITIONS)
+_PLACING_WORDS = words.PLACES.union(
+    words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"]
+)
 # a bare plural may come after
 _BEFORE_PLURALS = words.PREPOSITIONS | words.VERBS | words.CONJUNCTIONS
 _MODIFIERS = words.ADJECTIVES.union(
@@ -27,7 +29,7 @@ _MODIFIERS = words.ADJECTIVES.union(
 )
 _TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
-_READ_CHARACTERS = 20_000
+_MOST_CHARACTERS = 20_000
 _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
 
@@ -35,15 +37,22 @@ _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 class NounPhrase:
     """The tokens that a noun phrase takes, by their indices.
 
-    It is ``[start, end)``, ``[end, tail)`` the position that follows it; ``chunk`` is where
-    articles and numbers end, ``head`` the noun.
+    Of "the two red cups on the left": "the" is at ``start``, "red" at ``chunk``, "cups" at
+    ``head``, "on" at ``end``, and ``position_end`` is behind "left".
+
+    Attributes:
+        start: Its first token.
+        chunk: The first token after articles and numbers.
+        head: Its noun.
+        end: The first token behind it.
+        position_end: The first token behind the position words that follow it; `end` without any.
     """
 
     start: int
     chunk: int
     head: int
     end: int
-    tail: int
+    position_end: int
 
 
 def tokenize(text: str) -> list[str]:
@@ -57,13 +66,13 @@ def tokenize(text: str) -> list[str]:
 def read_noun_phrase(
     tokens: Sequence[str], at: int, *, is_label: bool = False, is_inner: bool = False
 ) -> NounPhrase | None:
-    """The noun phrase that begins at ``tokens[at]``, or None.
+    """Return the noun phrase that begins at ``tokens[at]``; None if none begins there.
 
     Args:
         tokens: Those of a text.
         at: Where it begins.
-        is_label: Whether its noun may be an unknown word.
-        is_inner: Whether it stands after "of".
+        is_label: Whether its noun may be an unknown word, as in a label or a phrase of its own.
+        is_inner: Whether it stands behind "of" in another one.
     """
     chunk = at
     while chunk < at + _MOST_DETERMINERS and _token(tokens, chunk) in words.ARTICLES:
@@ -81,6 +90,7 @@ def read_noun_phrase(
     if takes_of and not is_inner and _token(tokens, end) == "of":
         inner = read_noun_phrase(tokens, end + 1, is_label=True, is_inner=True)
         if inner is not None:
+            # "a lot of cups" are cups; "a cup of tea" is a cup.
             if singular_head in words.QUANTITIES:
                 chunk = inner.chunk
                 head = inner.head
@@ -91,9 +101,9 @@ def read_noun_phrase(
 
 
 def read_position(tokens: Sequence[str], at: int) -> int:
-    """Where position words that begin at ``tokens[at]`` end; ``at`` if there are none.
+    """Return the index behind the position words that begin at ``tokens[at]``.
 
-    They are words like "in the top left corner".
+    They are words like "in the top left corner". Without any, it is ``at``.
     """
     if _token(tokens, at) not in ("on", "at", "in", "to", "near", "towards", "toward", "from"):
         return at
@@ -101,13 +111,14 @@ def read_position(tokens: Sequence[str], at: int) -> int:
     if _token(tokens, first) in ("the", "its"):
         first += 1
     end = first
-    while end < first + _MOST_WORDS and _token(tokens, end) in _PLACING:
+    while end < first + _MOST_WORDS and _token(tokens, end) in _PLACING_WORDS:
         end += 1
-    if _WHERE.isdisjoint(tokens[first:end]):
+    if _POSITION_WORDS.isdisjoint(tokens[first:end]):
         return at
     if _token(tokens, end) != "of":
         # "in the left lane": the position word belongs to a noun of its own.
         return at if words.is_known_noun(_token(tokens, end)) else end
+    # "in the corner of the image" is a position, "in the corner of the room" is not.
     of_what = end + 1
     if _token(tokens, of_what) in ("the", "this", "a"):
         of_what += 1
@@ -122,22 +133,30 @@ def _token(tokens: Sequence[str], at: int) -> str:
 def _first_noun(
     tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_plural: bool
 ) -> int | None:
-    """The index of the first noun after the adjectives that begin at ``start``."""
-    modified = may_be_unknown
+    """Return the index of the first noun after the adjectives that begin at ``start``.
+
+    Args:
+        tokens: Those of a text.
+        start: Where articles and numbers have ended.
+        may_be_unknown: Whether an article stood there, or the text is a label: then a noun must
+            come, even if it isn't in the lists.
+        may_be_plural: Whether a plural without an article may stand there.
+    """
+    modified = may_be_unknown  # whether the words so far ask for a noun
     for at in range(start, min(len(tokens), start + _MOST_WORDS)):
         word = tokens[at]
-        if at > start and _joins_adjectives(tokens, at):
+        if at > start and _is_between_adjectives(tokens, at):
             continue
-        if not _continues(tokens, at):
+        if not _may_belong(tokens, at):
             return None
         if _is_modifier(word):
             may_be_noun = may_be_unknown and word in ("orange", "square", "oval")
-            if may_be_noun and not _continues(tokens, at + 1):
+            if may_be_noun and not _may_belong(tokens, at + 1):
                 return at
             modified = True
-        elif not modified and may_be_plural and _describes_next(tokens, at):
+        elif not modified and may_be_plural and _is_unknown_before_noun(tokens, at):
             modified = True
-        elif _is_noun_here(tokens, at, modified, may_be_plural):
+        elif _is_noun_of_phrase(tokens, at, modified, may_be_plural):
             return at
         elif not modified:
             return None
@@ -145,16 +164,16 @@ def _first_noun(
 
 
 def _last_noun(tokens: Sequence[str], head: int, limit: int) -> int:
-    """The index of the last of several nouns in a row, before a limit."""
-    while head + 1 < limit and _continues(tokens, head + 1):
-        if not _extends(tokens[head], tokens[head + 1]):
+    """Return the index of the last of several nouns in a row ("traffic light"), before a limit."""
+    while head + 1 < limit and _may_belong(tokens, head + 1):
+        if not _is_second_noun(tokens[head], tokens[head + 1]):
             break
         head += 1
     return head
 
 
-def _extends(noun: str, word: str) -> bool:
-    """Whether the word after a noun is a noun too, as in "traffic light"."""
+def _is_second_noun(noun: str, word: str) -> bool:
+    """Return whether the word after a noun is a noun too, as in "traffic light"."""
     if _is_modifier(word) and word != "light":
         return False
     if word in words.VERBS:
@@ -167,8 +186,8 @@ def _extends(noun: str, word: str) -> bool:
     return not word.endswith(("s", "ing", "ed", "ly")) or word.endswith(("ss", "us", "is"))
 
 
-def _describes_next(tokens: Sequence[str], at: int) -> bool:
-    """Whether an unknown word stands before a known noun ("with curly-ish hair")."""
+def _is_unknown_before_noun(tokens: Sequence[str], at: int) -> bool:
+    """Return whether an unknown word stands before a known noun ("with curly-ish hair")."""
     word = tokens[at]
     after = _token(tokens, at + 1)
     return not words.is_known(word) and words.is_known_noun(after) and after not in words.VERBS
@@ -183,7 +202,7 @@ def _is_modifier(word: str) -> bool:
     return word.endswith("ed") or any(word.startswith(color + "-") for color in words.CHROMATIC)
 
 
-def _joins_adjectives(tokens: Sequence[str], at: int) -> bool:
+def _is_between_adjectives(tokens: Sequence[str], at: int) -> bool:
     """Whether a comma or "and" stands between two adjectives of one noun.
 
     So it does in "a big, red ball" and "black and white cat".
@@ -193,23 +212,28 @@ def _joins_adjectives(tokens: Sequence[str], at: int) -> bool:
         and _is_modifier(_token(tokens, at - 1))
         and _is_modifier(_token(tokens, at + 1))
         and not tokens[at - 1].isdecimal()
-        and _continues(tokens, at + 2)
+        and _may_belong(tokens, at + 2)
     )
 
 
-def _continues(tokens: Sequence[str], at: int) -> bool:
-    """Whether a word stands there that may still belong to a noun phrase."""
+def _may_belong(tokens: Sequence[str], at: int) -> bool:
+    """Return whether a word stands there that may still belong to a noun phrase."""
     word = _token(tokens, at)
     return word[:1].isalnum() and word not in words.STOPS and word not in words.ARTICLES
 
 
-def _is_noun_here(tokens: Sequence[str], at: int, modified: bool, may_be_plural: bool) -> bool:
-    """Whether a word is the noun of its phrase, by itself and by what stands before it."""
+def _is_noun_of_phrase(tokens: Sequence[str], at: int, modified: bool, may_be_plural: bool) -> bool:
+    """Return whether a word is the noun of its phrase.
+
+    ``modified`` says that an article or adjective stands before it, so that a noun must come;
+    ``may_be_plural`` that a plural without an article may stand there.
+    """
     word = tokens[at]
     is_known = words.is_known_noun(word)
     is_verb = word in words.VERBS
     if modified:
-        return is_known or not (word.endswith(("ing", "ed", "ly")) and _continues(tokens, at + 1))
+        is_rather_modifier = word.endswith(("ing", "ed", "ly")) and _may_belong(tokens, at + 1)
+        return is_known or not is_rather_modifier
     if is_known:
         return not is_verb or (words.is_plural(word) and may_be_plural)
     if word in words.NOT_OBJECTS:
@@ -220,7 +244,7 @@ def _is_noun_here(tokens: Sequence[str], at: int, modified: bool, may_be_plural:
 
 
 def extract_expressions(caption: str) -> dict[str, Any]:
-    """The referring expressions of an English caption, by word lists and rules (no model).
+    """Return the referring expressions of an English caption, by word lists and rules (no model).
 
     Returns ``{"cleaned_caption": str, "expressions": [{"text": str, "noun_chunk": str}, ...]}``.
     ``cleaned_caption`` is the caption in NFC with single spaces; each ``text`` is an exact part of
@@ -229,15 +253,17 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     in another language has no expressions.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
-    read = cleaned[:_READ_CHARACTERS]
-    tokens = tokenize(read)
+    beginning = cleaned[:_MOST_CHARACTERS]
+    tokens = tokenize(beginning)
     expressions: list[dict[str, str]] = []
-    if not _is_english(tokens, read):
+    if not _is_english(tokens, beginning):
         return {"cleaned_caption": cleaned, "expressions": expressions}
-    spans = [match.span() for match in _TOKEN.finditer(read)]
+    matches = list(_TOKEN.finditer(beginning))  # one for each token
     for phrase in _noun_phrases(tokens):
-        text = cleaned[spans[phrase.start][0] : spans[phrase.tail - 1][1]]
-        chunk = cleaned[spans[phrase.chunk][0] : spans[phrase.end - 1][1]]
+        start = matches[phrase.start].start()
+        text = cleaned[start : matches[phrase.position_end - 1].end()]
+        chunk_start = matches[phrase.chunk].start()
+        chunk = cleaned[chunk_start : matches[phrase.end - 1].end()]
         expressions.append({"text": text, "noun_chunk": chunk})
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
@@ -257,16 +283,21 @@ def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
             at = phrase.end
         else:
             yield phrase
-            at = phrase.tail
+            at = phrase.position_end
 
 
 def _is_english(tokens: list[str], text: str) -> bool:
-    """Whether a text is in Latin letters, many of its words known and few foreign."""
-    read = [token for token in tokens if token[0].isalpha()]
+    """Return whether a text is in Latin letters, many of its words known and few foreign.
+
+    At least half of the letters must be Latin and a third of the words known. English function
+    words must be twice as many as those of other languages; some are spelled alike ("die", "in").
+    """
+    text_words = [token for token in tokens if token[0].isalpha()]
     letters = sum(character.isalpha() for character in text)
     latin = sum(character.isalpha() and character < "\u0250" for character in text)
-    known = sum(words.is_known(word) for word in read)
-    foreign = sum(word in words.FOREIGN for word in read)
-    stops = sum(word in words.STOPS or word in words.ARTICLES for word in read)
-    is_latin = bool(read) and latin * 2 >= letters
-    return is_latin and known * 3 >= len(read) and foreign * 2 <= max(stops, 1)
+    known = sum(words.is_known(word) for word in text_words)
+    foreign = sum(word in words.FOREIGN for word in text_words)
+    english = sum(word in words.STOPS or word in words.ARTICLES for word in text_words)
+    is_latin = bool(text_words) and latin * 2 >= letters
+    is_known = known * 3 >= len(text_words)
+    return is_latin and is_known and foreign * 2 <= max(english, 1)

@@ -1,6 +1,7 @@
 """Regions as the embedded serving sees them.
 
-Those of a request, by label and colour, and those worth a look where it has none.
+``read_things`` takes those of a request, by label and colour. ``propose_regions`` finds boxes that
+are worth a look in a picture of which nothing is known.
 """
 
 import re
@@ -13,15 +14,15 @@ import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, iou
 from dataflow_grounding.extras.embedded import words
-from dataflow_grounding.extras.embedded._cascades import find
 from dataflow_grounding.extras.embedded._colors import color_mask, find_regions
+from dataflow_grounding.extras.embedded._detectors import detect
 from dataflow_grounding.extras.embedded._picture import Array, Box, Picture, box_of
 
-_DOMINANT = 0.5  # of the pixels looked at: less is no clear colour
-_SAME = 0.5  # IoU from which two boxes are one region
-# of the picture's area
-_LEAST = 0.005
-_MOST = 0.8
+_DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
+_SAME_REGION_IOU = 0.5
+# Of the picture's area: proposed boxes are neither smaller nor larger.
+_LEAST_SHARE = 0.005
+_MOST_SHARE = 0.8
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -44,16 +45,17 @@ class Thing:
 
 
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """The regions of a request.
+    """Return the regions of a request as things.
 
-    Each has ``id``, ``type``, perhaps ``color``, and a box in pixels of the picture as sent.
+    Each region has ``id``, ``type``, perhaps ``color``, and a box in pixels of the picture as sent,
+    under a key that is named after the box format.
     """
-    sx = picture.width / picture.full_width
-    sy = picture.height / picture.full_height
+    scale_x = picture.width / picture.full_width
+    scale_y = picture.height / picture.full_height
     things = []
     for region in regions:
         x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
-        bbox = (x1 * sx, y1 * sy, x2 * sx, y2 * sy)
+        bbox = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
         label = str(region.get("type") or "").replace("_", " ").lower()
         kind = " ".join(_WORD.findall(label)) or "thing"  # "Person_sitting" is "person sitting"
         color = _color(picture, bbox, kind, str(region.get("color") or ""))
@@ -61,16 +63,16 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
     return things
 
 
-def _color(picture: Picture, bbox: Box, kind: str, told: str) -> str:
-    """The colour that was told, if it is a term, else the one that is seen.
+def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
+    """Return the colour that the request names, if it is a term, else the one that is seen.
 
-    People are not called by a colour.
+    People are not called by a colour: theirs is empty.
     """
     if any(words.singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
-    told = told.strip().lower()
-    if told in words.COLOR_BOUNDS:
-        return told
+    requested = requested.strip().lower()
+    if requested in words.COLOR_BOUNDS:
+        return requested
     return dominant_color(picture, bbox)
 
 
@@ -110,35 +112,41 @@ def _plural(word: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """The colour term of at least half of the box's inner quarter; empty where none is.
+    """Return the colour term of at least half of a box's inner part; empty where none has that.
 
-    The inner quarter is mostly the thing.
+    The inner part leaves out a quarter at each side, where the background may be.
     """
     x1, y1, x2, y2 = bbox
-    left, right = _inner(x1, x2, picture.width)
-    top, bottom = _inner(y1, y2, picture.height)
+    left, right = _middle_half(x1, x2, picture.width)
+    top, bottom = _middle_half(y1, y2, picture.height)
     lch = [plane[top:bottom, left:right] for plane in picture.lch]
     shares = {term: float(color_mask(term, lch).mean()) for term in words.COLOR_BOUNDS}
     best = max(shares, key=lambda term: shares[term])
-    return best if shares[best] >= _DOMINANT else ""
+    return best if shares[best] >= _DOMINANT_SHARE else ""
 
 
-def _inner(low: float, high: float, length: int) -> tuple[int, int]:
-    quarter = (high - low) / 4
-    first = min(max(int(low + quarter), 0), length - 1)
-    return first, min(max(int(high - quarter) + 1, first + 1), length)
+def _middle_half(start: float, end: float, length: int) -> tuple[int, int]:
+    """Return the pixels [first, behind) in the middle half between two coordinates.
+
+    There is at least one, and all are inside a picture whose side has ``length`` pixels.
+    """
+    quarter = (end - start) / 4
+    first = min(max(int(start + quarter), 0), length - 1)
+    behind = min(max(int(end - quarter) + 1, first + 1), length)
+    return first, behind
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """The ``most`` largest boxes of what is worth a look, in reading order.
+    """Return the ``most`` largest boxes of what is worth a look, from top to bottom.
 
-    They are x1, y1, x2, y2 in pixels of ``image``, which is uint8 BGR, upright.
+    That is faces, regions of one colour, and what is surrounded by edges. The boxes are x1, y1,
+    x2, y2 in whole pixels of ``image``, which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
-    boxes = [face.bbox for face in find("face", picture)[0]]
+    boxes = [face.bbox for face in detect("face", picture).clear]
     for term in words.COLOR_BOUNDS:
         if term in words.CHROMATIC:
-            regions = find_regions(picture, term).found
+            regions = find_regions(picture, term).regions
             boxes += [region.bbox for region in regions if region.is_steady]
     edges = cv2.Canny(picture.smooth, 60, 160)
     closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
@@ -149,8 +157,8 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
             boxes.append(box_of(x, y, width, height))
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):
-        fits = _LEAST * picture.area <= area(box) <= _MOST * picture.area
-        if fits and all(iou(box, larger) < _SAME for larger in kept):
+        fits = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
+        if fits and all(iou(box, larger) < _SAME_REGION_IOU for larger in kept):
             kept.append(box)
-    in_order = sorted(kept[:most], key=lambda box: (box[1], box[0]))
-    return [picture.to_full(box) for box in in_order]
+    top_to_bottom = sorted(kept[:most], key=lambda box: (box[1], box[0]))
+    return [picture.to_full(box) for box in top_to_bottom]

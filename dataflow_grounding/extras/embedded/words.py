@@ -8,6 +8,7 @@ _LISTS: dict[str, Any] = load_table(__package__, "words.yaml")
 
 
 def _words(name: str) -> frozenset[str]:
+    """Return the words of a list of words.yaml."""
     return frozenset(_LISTS[name].split())
 
 
@@ -21,7 +22,10 @@ def _terms(name: str) -> dict[str, str]:
 
 
 def _inflected(stem: str) -> tuple[str, ...]:
-    """The forms of a verb, also some that it does not have."""
+    """Return the forms of a verb, among them some that it does not have ("runed").
+
+    They do no harm: nobody writes them.
+    """
     base = stem[:-1] if stem.endswith("e") else stem
     doubled = stem + stem[-1]
     if stem.endswith("y") and stem[-2] not in "aeou":

@@ -139,7 +139,7 @@ class _Conversations(Texts):
         return as_answer(phrase, fours, self.boxes)
 
     def training(self) -> str:
-        """Return what the README says of the questions."""
+        """Return the README's words on training: how the trained model is to be asked."""
         return (
             f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
             " is there."

@@ -235,7 +235,7 @@ def standing_expressions(
     standing: dict[str, Expression] = {}  # those of them that hold for this run
     for id, outcome in outcomes.items():
         if outcome.after:
-            reviewed[id] = _with_current_spans(record, outcome, current.get(id))
+            reviewed[id] = _brought_up_to_date(record, outcome, current.get(id))
             if _still_holds(reviewed[id], outcome.before, current.get(id)):
                 standing[id] = reviewed[id]
     rows: dict[str, Expression] = {}
@@ -354,15 +354,16 @@ def _least_iou(expression: Expression, reviewed: Expression) -> float:
     return least if least >= _SAME_BOX_IOU else 0.0
 
 
-def _with_current_spans(record: Record, outcome: Outcome, current: Expression | None) -> Expression:
-    """Return the expression as reviewers left it, with spans that fit the record's captions.
+def _brought_up_to_date(record: Record, outcome: Outcome, current: Expression | None) -> Expression:
+    """Return the expression as reviewers left it, brought up to date with the present record.
 
-    It is right where the right boxes were drawn beside rejected ones.
+    `current` is the same expression as the last run has it. Three things are brought up to date:
 
-    A later run may have written other captions. A span that the reviewer didn't change is taken
-    from `current`, the same expression in the record. Any other is kept if the text stands there,
-    else set to where the text stands, and to None if the caption has the text never or several
-    times.
+    - `verified` is True where right boxes were drawn beside the rejected ones.
+    - Spans fit the record's captions, which a later run may have written otherwise. One that the
+      reviewer didn't change is that of `current`. Any other is kept if the text stands there, else
+      set to where the text stands, and to None if the caption has the text never or several times.
+    - The class is that of `current`, unless the reviewer changed it.
     """
     expression = dict(outcome.after or {})
     if outcome.is_mended():
@@ -381,7 +382,6 @@ def _with_current_spans(record: Record, outcome: Outcome, current: Expression | 
             expression[name] = [start, start + len(text)] if is_clear else None
     is_renamed = expression.get("class") != before.get("class")
     if current and "class" in current and not is_renamed:
-        # no reviewer changed it: the class that the last run gives the phrase is meant
         expression["class"] = current["class"]
     return expression
 

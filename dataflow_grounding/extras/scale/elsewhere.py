@@ -1,6 +1,7 @@
 """Files elsewhere: what fsspec opens by its address (s3://, gs://, hf://).
 
-Its libraries find the credentials.
+The libraries behind fsspec find the credentials. Each raises errors of its own: they become here
+the OSErrors that a file on this machine would raise. What may pass is tried again.
 """
 
 import errno
@@ -13,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import IO, Any, TypeVar, cast
@@ -29,27 +30,27 @@ PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
 _PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
-_NUMBERS: tuple[tuple[type[Exception], int], ...] = (
+_ERRNO_OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
     (FileNotFoundError, errno.ENOENT),
     (FileExistsError, errno.EEXIST),
     (IsADirectoryError, errno.EISDIR),
     (PermissionError, errno.EACCES),
     (ValueError, errno.EINVAL),
 )
-"""Of errors of libraries, the system's numbers."""
+"""For errors that libraries raise, the errno that the system would give."""
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
-# as libraries call it, the best first
+# Names under which libraries tell the time of a file's last change, and a digest; the best first.
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
 _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def place_of(address: str) -> tuple[Any, str]:
-    """The file system, an fsspec one, of what an address names, and its path there.
+    """Return the fsspec file system that an address names, and the path in it.
 
     Raises InputError, MissingExtra.
     """
     scheme = scheme_of(address)
-    address = scheme + address[len(scheme) :]  # as libraries strip it
+    address = scheme + address[len(scheme) :]  # in lower case: libraries strip no other
     learn_address(address)
     if _PASSWORD.match(address):
         raise InputError(
@@ -64,15 +65,16 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    """What `place_of` returns. Raises whatever the scheme's library does."""
+    """Return what `place_of` returns. Raises whatever the scheme's library raises."""
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class
 
     s3_settings = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
-    s3_settings.setdefault("max_pool_connections", THREADS)  # else 10
+    s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, for more threads
     file_system = get_filesystem_class(scheme)
     if scheme == "hf":
-        system = _hub(file_system, time.monotonic() // 60)
+        system = _hub_file_system(file_system, time.monotonic() // 60)
+        # The Hub lists models without the prefix that addresses may have.
         as_listed = re.sub("^hf://models/", "hf://", address)
         return system, file_system._strip_protocol(as_listed)
     options = dict(file_system._get_kwargs_from_urls(address))
@@ -82,37 +84,48 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 
 @lru_cache(maxsize=1)
-def _hub(file_system: Callable[..., Any], minute: float) -> Any:
-    """The Hub, one for all threads and a `minute`.
+def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
+    """Return the file system of the Hugging Face Hub, one for all threads.
 
-    To tell of one file it lists a folder, and keeps that.
+    To tell the facts of one file, it lists the file's folder and keeps the listing. A new one is
+    made each minute, so that listings don't grow old: `minute` is only the key of the cache.
+
+    Args:
+        file_system: The library's class.
+        minute: The present one, as any number that changes each minute.
     """
     learn(os.environ.get("HF_TOKEN"))
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each of its retries
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = file_system(skip_instance_cache=True)
+    # The library's own method is replaced by one that threads go through one after the other: the
+    # first lists the folder, the others find the listing. Else each would list it for itself.
+    library_info = system.info
     lock = threading.RLock()
-    info = system.info
 
-    def info_in_turn(path: str, **options: Any) -> Any:
-        # else each thread lists the folder for itself
+    def info_from_one_listing(path: str, **options: Any) -> Any:
         with lock:
-            with suppress(FileNotFoundError):
-                return info(path, **options)
-            # a folder that isn't there is asked for once, too
-            system.dircache.setdefault(system._parent(path), [])
-            return info(path, **options)
+            try:
+                return library_info(path, **options)
+            except FileNotFoundError:
+                # The library keeps no listing of a folder that isn't there, and would ask for it
+                # for each file. An empty listing stands for it; from that the second call answers.
+                system.dircache.setdefault(system._parent(path), [])
+            return library_info(path, **options)
 
-    system.info = info_in_turn
+    system.info = info_from_one_listing
     return system
 
 
 @contextmanager
 def system_errors(address: str) -> Iterator[None]:
-    """What a library raises of a file elsewhere, as the OSError that one here would raise."""
+    """Raise what a library raises in the block as the OSError that a file here would raise.
+
+    `address` is the file's. Errors of this package and shortages of this machine stay as they are.
+    """
     try:
         yield
     except Exception as error:
-        # what this machine is short of is no fault of the store
+        # What this machine is short of is no fault of the store.
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
         if is_short or not is_elsewhere(address) or isinstance(error, GroundingError):
             raise
@@ -126,10 +139,11 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _number_of(error: Exception) -> int:
-    """The number that the system would give to what a library raised; EIO for what may pass."""
-    if "(repository not found)" in f"{error}":  # as huggingface_hub tells what one may not see
+    """Return the errno for what a library raised, as the system has it; EIO for what may pass."""
+    # huggingface_hub says this of what one may not see, too.
+    if "(repository not found)" in f"{error}":
         return errno.EACCES
-    for kind, number in _NUMBERS:
+    for kind, number in _ERRNO_OF_ERRORS:
         if isinstance(error, kind):
             return number
     if getattr(getattr(error, "response", None), "status_code", None) == 404:
@@ -138,8 +152,9 @@ def _number_of(error: Exception) -> int:
 
 
 def patiently(address: str, once: Callable[[], T]) -> T:
-    """What `once` returns, tried again where a store doesn't answer, or tears what it sends.
+    """Return what `once` returns; call it again where a store doesn't answer or breaks off.
 
+    That is up to four times, with pauses, unless a store takes longer than `PATIENCE` to fail.
     Raises OSError.
     """
     begun = time.monotonic()
@@ -150,36 +165,37 @@ def patiently(address: str, once: Callable[[], T]) -> T:
         except OSError as error:
             if error.errno != errno.EIO or time.monotonic() - begun >= PATIENCE:
                 raise
-        # not all at the same moment
+        # Many threads fail at the same moment: they don't come back at the same one.
         time.sleep(pause * random.uniform(0.75, 1.25))
     with system_errors(address):
         return once()
 
 
 def look(path: str) -> State:
-    """The state of a file or folder elsewhere. Raises OSError, InputError, MissingExtra."""
+    """Return the state of a file or folder elsewhere. Raises OSError, InputError, MissingExtra."""
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
     kind = "folder" if info.get("type") == "directory" else "file"
-    return State(info.get("size") or 0, int(_seconds_told(info) * 10**9), kind)
+    return State(info.get("size") or 0, int(_change_time(info) * 10**9), kind)
 
 
-def _seconds_told(info: dict[str, Any]) -> float:
-    """When a file elsewhere was changed, in seconds since 1970.
+def _change_time(info: dict[str, Any]) -> float:
+    """Return when a file elsewhere was changed, in seconds since 1970.
 
-    Where its library doesn't tell, it is a digest as a time of long ago: another for another file.
+    Where its library doesn't say, it is a number below 1 made of the file's digest: it changes when
+    the file does, which is all that the time is used for.
     """
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()
     if isinstance(changed, (int, float)):
         return changed
-    told = repr([info.get(name) for name in _DIGESTS]).encode()
-    return int.from_bytes(hashlib.sha256(told).digest()[:8], "little") / 2**64
+    digests = repr([info.get(name) for name in _DIGESTS]).encode()
+    return int.from_bytes(hashlib.sha256(digests).digest()[:8], "little") / 2**64
 
 
 def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
-    """The first value that is there under one of the names; None without any."""
+    """Return the first value that is there under one of the names; None without any."""
     for name in names:
         if info.get(name):
             return info[name]
@@ -187,14 +203,17 @@ def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
 
 
 def version_told(info: dict[str, Any]) -> str:
-    """What changes when a file elsewhere is replaced, of what its library tells of it."""
+    """Return a text that changes when a file elsewhere is replaced: its size, and digest or time.
+
+    `info` is what the file's library tells of it.
+    """
     version = _first_of(info, (*_DIGESTS, *_TIMES))
-    # some stores quote a digest, but not in listings
+    # Some stores put a digest into quotes, but not in listings.
     return f"{info.get('size')} {version}".replace('"', "")
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """The files under a folder elsewhere, or those that match a pattern, relative to it.
+    """Return the files under a folder elsewhere, or those that match a pattern, relative to it.
 
     Raises InputError.
     """
@@ -214,15 +233,16 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file elsewhere to read, asked for again where it comes late.
+    """Open a file elsewhere to read. What doesn't come, or comes short, is asked for again.
 
-    Raises as `look`, in reading anything.
+    Raises OSError, InputError, MissingExtra; reading may raise whatever the library raises.
     """
     system, name = place_of(path)
     file: Any = patiently(
         path, lambda: system.open(name, "rb", block_size=2**22, cache_type="readahead")
     )
     if hasattr(file, "cache"):
+        # The library's own reader of blocks is replaced by one that tries again.
         fetch = file.cache.fetcher
 
         def fetch_patiently(begin: int, end: int) -> bytes:
@@ -234,7 +254,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def fetched(address: str, size: int) -> bytes:
-    """The first `size` bytes of a file elsewhere. Raises OSError, InputError, MissingExtra."""
+    """Return a file's first `size` bytes. Raises OSError, InputError, MissingExtra."""
     system, name = place_of(address)
     if size == 0:
         return b""
@@ -242,6 +262,7 @@ def fetched(address: str, size: int) -> bytes:
 
 
 def _whole(data: bytes, size: int) -> bytes:
+    """Return the data if it has the size that was asked for. Raises OSError."""
     if len(data) != size:
         raise OSError(errno.EIO, f"{len(data):,} of {size:,} bytes came")
     return data

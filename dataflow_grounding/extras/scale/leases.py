@@ -1,6 +1,11 @@
 """One limit for many workers: an endpoint's places, a run's requests and USD, leased for a moment.
 
-What a worker may still use by what it was told counts as used, until it has said otherwise."""
+A place is one request in flight. `LeasePool` knows the limits of the whole run. Each worker has a
+`Lease`: a few times a second it reports what it has used and wants (`Report`), and the pool answers
+how far it may go (`Grant`). A grant runs out after 2 s, so that a worker that has lost the pool
+stops by itself. Until a worker reports otherwise, the pool counts as used all that it has granted:
+no limit is passed, whatever gets lost on the way.
+"""
 
 import math
 import threading
@@ -26,18 +31,19 @@ RENEW_SECONDS = 0.2
 REQUESTS = ("", "requests")
 USD = ("", "USD")
 Clock = Callable[[], float]
-# of requests sent by the grant of a tick: answered at full places, or refused
+# How many requests were answered (True) or refused (False), by the tick of the grant that let them
+# go. Only answers that came while all places were in use count.
 Outcomes = Counter[tuple[bool, int]]
 
 
 class Part(NamedTuple):
-    """A worker's part of a limit.
+    """A worker's part of a limit: of places, of requests or of USD.
 
     Attributes:
-        ceiling: How far it may go.
+        ceiling: How far it may go by its last grant.
         wanted: How much further than `used` it would go.
         used: How far it has gone. Of places, none are ever used up.
-        settled: What of that is settled.
+        settled: What of that is known for sure; the rest is reserved for requests in flight.
         unit: What the next request takes.
     """
 
@@ -48,13 +54,17 @@ class Part(NamedTuple):
     unit: float = 1.0
 
 
-def _gone(used: float) -> Part:
-    """That of one that is no more."""
+def _all_used(used: float) -> Part:
+    """Return the part of a worker that is gone: it may and wants no more than it has used."""
     return Part(used, 0.0, used, used)
 
 
 class Report(NamedTuple):
-    """A worker's `number`-th, with what came of requests to each endpoint since the last one."""
+    """A worker's `number`-th report.
+
+    It has the worker's part of each limit, and what came of requests to each endpoint since the
+    last report.
+    """
 
     worker: str
     number: int
@@ -63,9 +73,10 @@ class Report(NamedTuple):
 
 
 class UsedUp(NamedTuple):
-    """A limit that lets nothing more be sent: what is settled of it, what the next request takes.
+    """A limit that lets nothing more be sent.
 
-    The worker words it: it knows whether settings are called as in a spec or as in Python.
+    `settled` is what is used of its `total`, `unit` what the next request takes. The worker puts it
+    into words: it knows whether messages call settings as in a spec or as in Python.
     """
 
     key: Key
@@ -74,7 +85,7 @@ class UsedUp(NamedTuple):
     unit: float
 
     def why(self) -> str:
-        """Why the run stops."""
+        """Return in words why the run stops."""
         if self.key == USD:
             return no_usd_left(self.total, self.settled, self.unit)
         return no_request_left(int(self.total))
@@ -117,106 +128,121 @@ class LeasePool:
     ) -> None:
         self._limits: dict[Key, float | None] = {REQUESTS: max_requests, USD: budget_usd}
         self.levels: dict[Key, Level] = dict(levels or {})
-        used = {key: _gone(value) for key, value in zip((REQUESTS, USD), before, strict=True)}
-        self._last = {"": Report("", 0, used, {})}
-        self._until: dict[str, float] = {}
-        # requests and USD of each worker, as it told last
-        self._sent: dict[str, tuple[float, float]] = {}
-        self._heard: dict[Key, dict[str, Outcomes]] = {}  # what nothing was learnt from yet
+        # What was used before stands as a worker without a name, which is gone.
+        requests_before, usd_before = before
+        used_before = {REQUESTS: _all_used(requests_before), USD: _all_used(usd_before)}
+        self._last_reports = {"": Report("", 0, used_before, {})}
+        self._grants_end: dict[str, float] = {}  # by worker, on the clock
+        self._settled: dict[str, tuple[float, float]] = {}  # requests and USD, by worker
+        # Outcomes that nothing was learnt from yet, by endpoint and worker.
+        self._unlearnt: dict[Key, dict[str, Outcomes]] = {}
         self._now = now
         self._tick = 0
 
     def renew(self, report: Report) -> Grant:
-        """Take in what a worker reports; returns what it may do now.
+        """Take in what a worker reports, and return what it may do now.
 
         Call it from one thread at a time.
         """
         worker = report.worker
-        if worker in self._last and report.number <= self._last[worker].number:
-            return Grant()  # it came late, and the worker goes by another
+        if worker in self._last_reports and report.number <= self._last_reports[worker].number:
+            return Grant()  # the report came late: the worker goes by the answer to a newer one
         now = self._now()
-        self._last[worker] = report
-        self._until[worker] = now + LEASE_SECONDS
-        nothing = _gone(0.0)
+        self._last_reports[worker] = report
+        self._grants_end[worker] = now + LEASE_SECONDS
+        nothing = _all_used(0.0)
         requests = report.parts.get(REQUESTS, nothing).settled
         usd = report.parts.get(USD, nothing).settled
-        self._sent[worker] = requests, usd
-        self._give_up_silent(now)
+        self._settled[worker] = requests, usd
+        self._take_back_from_silent(now)
         self._tick += 1
         for key, outcomes in report.outcomes.items():
             self._learn(key, worker, outcomes)
         ceilings = {key: self._ceiling(key, worker) for key in report.parts}
-        # until the worker says that it has given back, it has what it had
+        # The worker may still go as far as before until it reports that it goes by the new ceiling.
         parts = {
             key: part._replace(ceiling=max(part.ceiling, ceilings[key]))
             for key, part in report.parts.items()
         }
-        self._last[worker] = report._replace(parts=parts)
+        self._last_reports[worker] = report._replace(parts=parts)
         return Grant(self._tick, LEASE_SECONDS, ceilings, self._used_up(report))
 
-    def _give_up_silent(self, now: float) -> None:
-        """Take the places of workers that have been silent; what they may have sent counts."""
-        silent = [worker for worker, until in self._until.items() if until <= now]
+    def _take_back_from_silent(self, now: float) -> None:
+        """Take back the places of workers whose grants have run out.
+
+        The requests and USD that they might have used by those grants count as used.
+        """
+        silent = [worker for worker, end in self._grants_end.items() if end <= now]
         for worker in silent:
-            del self._until[worker]
-            last = self._last[worker]
-            parts = {key: _gone(last.parts[key].ceiling) for key in self._limits}
-            self._last[worker] = last._replace(parts=parts)
+            del self._grants_end[worker]
+            last = self._last_reports[worker]
+            parts = {key: _all_used(last.parts[key].ceiling) for key in self._limits}
+            self._last_reports[worker] = last._replace(parts=parts)
 
-    def told(self) -> tuple[int, float]:
-        """Requests and USD of all workers, as each told last: also of those that were lost."""
-        requests = sum(of_worker for of_worker, _ in self._sent.values())
-        usd = sum(of_worker for _, of_worker in self._sent.values())
-        return int(requests), float(usd)
+    def reported_totals(self) -> tuple[int, float]:
+        """Return requests and USD of all workers by their last reports, lost workers' too."""
+        total_requests = 0.0
+        total_usd = 0.0
+        for requests, usd in self._settled.values():
+            total_requests += requests
+            total_usd += usd
+        return int(total_requests), float(total_usd)
 
-    def found(self) -> dict[Key, Found]:
-        """How many requests at once each endpoint takes, as is known by now."""
+    def known_levels(self) -> dict[Key, Found]:
+        """Return what is known by now of how many requests at once each endpoint takes."""
         return {key: level.found for key, level in self.levels.items()}
 
     def _parts(self, key: Key) -> dict[str, Part]:
-        """Each worker's part of a limit, as it told last."""
-        return {name: last.parts[key] for name, last in self._last.items() if key in last.parts}
+        """Return each worker's part of a limit, by its last report."""
+        parts = {}
+        for worker, last in self._last_reports.items():
+            if key in last.parts:
+                parts[worker] = last.parts[key]
+        return parts
 
     def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
         """Learn how many requests at once an endpoint takes from what came of a worker's.
 
-        From refusals it learns at once, from answers when all workers have reported and nothing was
-        refused.
+        From refusals it learns at once. Answers wait until this worker reports again: by then all
+        others have reported too.
         """
         level = self.levels.setdefault(key, Level(10**6))
-        heard = self._heard.setdefault(key, {})
+        unlearnt = self._unlearnt.setdefault(key, {})
         parts = self._parts(key).values()
         wanted = sum(part.wanted for part in parts)
         held = sum(part.ceiling for part in parts)
         for answered, tick in sorted(outcomes.elements()):
             if not answered:
                 level.refused(tick, int(held))
-        if worker in heard:  # by now all others are, too
-            for answered, tick in sorted(sum(heard.values(), Outcomes()).elements()):
+        if worker in unlearnt:
+            for answered, tick in sorted(sum(unlearnt.values(), Outcomes()).elements()):
+                # Where less is wanted than there are places, answers don't show that all of them
+                # can be in use.
                 if answered and wanted >= level.places:
-                    # else others have places that they don't need
                     level.answered(tick)
-            heard.clear()
-        heard[worker] = outcomes
+            unlearnt.clear()
+        unlearnt[worker] = outcomes
         level.number = self._tick
 
     def _ceiling(self, key: Key, worker: str) -> float:
-        """How far a worker may go: its share of what is left, as far as no other holds it yet."""
+        """Return how far a worker may go: its share of what is left, unless others hold it yet."""
         total = self._limits[key] if key in self._limits else self.levels[key].places
         if total is None:
             return math.inf
         parts = self._parts(key)
-        mine = parts[worker]
-        unit = mine.unit or 1.0
+        own = parts[worker]
+        unit = own.unit or 1.0
         held = {name: max(0.0, part.ceiling - part.used) for name, part in parts.items()}
         left = total - sum(part.used for part in parts.values())
-        free = left - sum(unused for name, unused in held.items() if name != worker)
+        held_by_others = sum(unused for name, unused in held.items() if name != worker)
+        free = left - held_by_others
         wanted = {name: math.ceil(part.wanted / unit) for name, part in parts.items()}
-        share = shares(int(left / unit), wanted, held)[worker]
-        return mine.used + unit * max(0, min(share, int(free / unit)))
+        # Shares are counted in requests, which take a unit each.
+        fair_share = shares(int(left / unit), wanted, held)[worker]
+        return own.used + unit * max(0, min(fair_share, int(free / unit)))
 
     def _used_up(self, report: Report) -> UsedUp | None:
-        """The first of the run's limits that lets nothing more be sent; None where none does."""
+        """Return the first of the run's limits that lets nothing more be sent; None if all do."""
         for key, total in self._limits.items():
             if total is None or key not in report.parts:
                 continue
@@ -228,9 +254,10 @@ class LeasePool:
 
 
 def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[str, int]:
-    """Share out `total` among those who want some of it.
+    """Share out `total` among those who want some of it, by name.
 
-    Nobody gets more than wanted, all others the same, and one more who hold most already.
+    Nobody gets more than is wanted, and all others get the same. Where that leaves a remainder,
+    those who hold most already get one more each, so that little changes hands.
 
     Example:
         >>> wanted, used = {"a": 1, "b": 7, "c": 7, "d": 7}, {"a": 0, "b": 0, "c": 4, "d": 3}
@@ -254,8 +281,11 @@ def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[s
 class Lease(SharedLimits):
     """A worker's side: what its process may do until it has to renew, and what came of it.
 
-    `together`: of several endpoints of one serving, the pool limits what is in flight to all of
-    them, too.
+    Args:
+        max_wait: Seconds without an answer after which the pool counts as lost.
+        now: The clock, in seconds.
+        together: Whether the pool also limits what is in flight to all endpoints of a serving
+            together.
     """
 
     def __init__(
@@ -267,72 +297,78 @@ class Lease(SharedLimits):
         self._number = 0  # of reports
         self._max_wait = max_wait
         self._now = now
-        self._may = Grant()
-        self._asked = now()  # when `_may` was asked for
+        self._grant = Grant()
+        self._grant_asked = now()  # when `_grant` was asked for
         self.lost = ""  # why the pool can't be reached any more
-        self.levels: dict[Key, _Leased] = {}
-        self._told = 0  # requests that the last report spoke of
-        self._worst = 0.0  # USD that the next request may take
+        self.levels: dict[Key, _LeasedLevel] = {}
+        self._reported_sent = 0  # requests that the last report spoke of
+        self._worst_usd = 0.0  # the most that the next request may cost
 
     @property
     def holds(self) -> bool:
-        """Whether it has not expired."""
-        return self._now() < self._asked + self._may.seconds
+        """Whether the last grant has not run out."""
+        return self._now() < self._grant_asked + self._grant.seconds
 
     def has_room(self, worst: float) -> bool:
-        """Whether one more may be sent now. Raises BudgetExceeded, RunStopped."""
+        """Return whether one more request, of at most `worst` USD, may be sent now.
+
+        Raises BudgetExceeded where none will be any more, RunStopped where the pool is lost.
+        """
         if self.lost:
             raise RunStopped(self.lost)
-        self._worst = worst or self._worst
+        self._worst_usd = worst or self._worst_usd
         usd = self.spent + self.reserved + worst
-        ceilings = self._may.ceilings
+        ceilings = self._grant.ceilings
         if self.holds and self.sent < ceilings[REQUESTS] and usd <= ceilings[USD]:
             return True
-        if self._may.used_up:
-            raise BudgetExceeded(self._may.used_up.why())
+        if self._grant.used_up:
+            raise BudgetExceeded(self._grant.used_up.why())
         return False
 
     def renew(self, call: Callable[[Report], Grant]) -> None:
-        """Tell the pool, and go by what it says; without an answer, by what it said last."""
+        """Report to the pool, and go by its grant; without an answer, by the last grant."""
         asked = self._now()
         try:
             grant = call(self._report())
-        except Exception as error:  # whatever the way to the pool is made of
-            if asked > self._asked + self._max_wait or isinstance(error, BrokenPipeError):
-                # nobody is there any more
+        except Exception as error:  # any kind: `call` may go over Ray, a pipe or the user's own way
+            waited_too_long = asked > self._grant_asked + self._max_wait
+            if waited_too_long or isinstance(error, BrokenPipeError):
                 self.lost = (
                     f"can't reach the pool of leases ({type(error).__name__}: {error}). Run it"
                     " again to go on"
                 )
         else:
             with self.lock:
-                self._may = grant
-                self._asked = asked
+                self._grant = grant
+                self._grant_asked = asked
                 self.lost = ""
         for key, level in list(self.levels.items()):
-            if key in self._may.ceilings:
-                level.granted = int(self._may.ceilings[key])
+            if key in self._grant.ceilings:
+                level.granted = int(self._grant.ceilings[key])
                 level.left = level.granted
-                level.number = self._may.tick
+                level.number = self._grant.tick
             level.limiter.let_in()
 
     def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
         """Renew a few times a second until it is `over`; then give back what is not used."""
         while not over.wait(RENEW_SECONDS if self._number else 0.0):
             self.renew(call)
-        self._may = Grant()
+        # The last report wants nothing and has no ceilings beyond what is used.
+        self._grant = Grant()
         self.levels = {}
-        self._told = self.sent
+        self._reported_sent = self.sent
         self.renew(call)
 
     def _report(self) -> Report:
-        """What the pool is to know: what is used and wanted of each limit, and what came of it."""
+        """Return for the pool what is used and wanted of each limit, and what came of requests."""
         with self.lock:
             levels = dict(self.levels)
-            ceilings = self._may.ceilings
-            wanted = 2 * (self.sent - self._told) + sum(level.places for level in levels.values())
+            ceilings = self._grant.ceilings
+            # Twice what was sent since the last report, so that a grant lasts beyond the next one.
+            sent_since = self.sent - self._reported_sent
+            wanted = 2 * sent_since + sum(level.places for level in levels.values())
             self._number += 1
-            self._told = self.sent
+            self._reported_sent = self.sent
             usd = self.spent + self.reserved
             most_requests = max(self.sent, ceilings.get(REQUESTS, 0.0))
             most_usd = max(usd, ceilings.get(USD, 0.0))
@@ -344,14 +380,15 @@ class Lease(SharedLimits):
                 outcomes[key] = level.outcomes
                 level.outcomes = Outcomes()
             parts[REQUESTS] = Part(most_requests, wanted, self.sent, self.sent)
-            parts[USD] = Part(most_usd, wanted * self._worst, usd, self.spent, self._worst)
+            wanted_usd = wanted * self._worst_usd
+            parts[USD] = Part(most_usd, wanted_usd, usd, self.spent, self._worst_usd)
             return Report(self._name, self._number, parts, outcomes)
 
 
-class _Leased(Level):
-    """An endpoint's in a worker: as many places as are leased.
+class _LeasedLevel(Level):
+    """The places of an endpoint in a worker's process: as many as are leased.
 
-    Counts what came of requests, for the next report.
+    It counts what came of requests, for the next report.
     """
 
     def __init__(self, most: int, lease: Lease) -> None:
@@ -365,15 +402,15 @@ class _Leased(Level):
     @property
     def places(self) -> int:
         if self._lease.lost:
-            return self.most  # who waits is let in, to be told
+            return self.most  # requests that wait are let in, to be told that the pool is lost
         return self.left if self._lease.holds else 0
 
     def send(self) -> int:
         return self.number  # the tick of the last grant
 
     def answered(self, number: int) -> None:
-        # a window for each grant: more answers, before the pool can move its level, say nothing
-        # more
+        # At most one answer for each granted place is reported by grant: the pool learns no more
+        # from further ones before it has granted anew.
         self.outcomes[True, number] = min(self.outcomes[True, number] + 1, max(1, self.granted))
 
     def refused(self, number: int, in_flight: int) -> None:
@@ -383,7 +420,10 @@ class _Leased(Level):
 
 
 class _LeasedLimiters(Limiters):
-    """Limiters with leased places; with places of their own for what is in this process."""
+    """Limiters with leased places.
+
+    A model in this process, whose endpoint is no address, has a limiter of its own.
+    """
 
     leased = True
 
@@ -395,7 +435,7 @@ class _LeasedLimiters(Limiters):
     def made(self, key: Key, most: int) -> Limiter:
         if "://" not in key[0]:
             return Limiter(Level(most))
-        level = _Leased(most, self._lease)
+        level = _LeasedLevel(most, self._lease)
         self._lease.levels[key] = level
         return level.limiter
 

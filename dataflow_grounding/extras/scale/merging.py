@@ -1,4 +1,9 @@
-"""The shards of a run put together: what one machine would have left, in the input's order."""
+"""The shards of a run put together: what one machine would have left, in the input's order.
+
+`merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
+until then nothing is changed. A shard's files may come from anywhere, so `run.json` is checked for
+values that no run leaves there before anything is computed with it.
+"""
 
 import json
 import os
@@ -31,13 +36,13 @@ from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 
 _STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
 MOST = 10**15
-"""Of anything that a run counts: no sum of such numbers is too large for a double."""
+"""The most of anything that a run counts: no sum of such numbers is too large for a double."""
 CLASSES = "classes"
 """Where a summary has its table of classes."""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
-_SAME = ("version", "model")
-_OWN = {  # keys of the spec that each shard may have its own of
+_SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
+_MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
     "client",
     "api_key",
     "base_url",
@@ -92,7 +97,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     run_path = os.path.join(results_dir, "run.json")
     with ExitStack() as locks:
         mirror = locks.enter_context(at_work(checkpoint))
-        folders = _folders(results_dir, _shards_there(results_dir, mirror), of)
+        folders = _folders(results_dir, _names_of_shards(results_dir, mirror), of)
         for folder in folders:  # no shard may begin meanwhile
             if mirror:
                 shard = os.path.relpath(folder, results_dir)
@@ -108,8 +113,8 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
             shard_files += paths
         present(*shard_files, *map(lines_path, shard_files), anew=True)
         _check(folders, runs)
-        _tell_replaced(folders, runs)
-        _refuse_older(present(run_path, anew=True), runs)
+        _warn_of_changed_pictures(folders, runs)
+        _refuse_to_replace_newer(present(run_path, anew=True), runs)
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
@@ -117,12 +122,12 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         written = joined(files, failures, failed, run["summary"]["done"])
         if written:
             copy_file(written[-1], annotations)
-        _tell_formats(run)
+        _say_which_formats_are_not_merged(run)
         write_text(run_path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
 
 
-def _tell_formats(run: dict[str, Any]) -> None:
+def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
     """Say which files beside the annotations are not put together."""
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
     for name in sorted(formats - {"unified", "jsonl"}):
@@ -132,10 +137,10 @@ def _tell_formats(run: dict[str, Any]) -> None:
         )
 
 
-def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
-    """What the shards' folders are called.
+def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
+    """Return the names of the shards' folders, such as "2-of-8".
 
-    Of shards elsewhere, it brings the files that say how their runs ended.
+    Of shards elsewhere, it also brings here the files that say how their runs ended.
     """
     if mirror is None:
         folders = Path(results_dir, FOLDER).glob("[!.]*-of-*")
@@ -150,9 +155,9 @@ def _shards_there(results_dir: str, mirror: Mirror | None) -> list[str]:
 
 
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
-    """The folders of all shards.
+    """Return the folders of all shards of a split into `of`; without `of`, of the only split.
 
-    Raises InputError where one is missing, or it can't be told which split is meant.
+    Raises InputError where one is missing, or there are several splits and none is named.
     """
     address = address_of(results_dir)
     counts = [name.partition("-of-")[2] for name in names]
@@ -177,9 +182,9 @@ def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
 
 
 def _run_of(folder: str) -> dict[str, Any]:
-    """What a shard's run.json says.
+    """Return what a shard's run.json says.
 
-    Raises InputError where it isn't finished, or names other files than steps'.
+    Raises InputError where the run isn't finished, or the file says what no run leaves there.
     """
     file = os.path.join(folder, "run.json")
     run = read_object(file)
@@ -188,7 +193,7 @@ def _run_of(folder: str) -> dict[str, Any]:
     if run.get("state") != "finished" or not is_complete or not run["shard"].get("files"):
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
-    if not _is_of_ours(run):
+    if not _has_only_known_kinds(run):
         raise InputError(
             f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
         )
@@ -205,10 +210,10 @@ def _run_of(folder: str) -> dict[str, Any]:
     return run
 
 
-def _is_of_ours(run: dict[str, Any]) -> bool:
-    """Whether what is reckoned with in a `run.json` is of the kinds that a run leaves.
+def _has_only_known_kinds(run: dict[str, Any]) -> bool:
+    """Return whether all that is computed with in a `run.json` has the kinds that a run leaves.
 
-    It may be a stranger's.
+    The file may be a stranger's.
     """
     summary = run["summary"]
     rows = run["shard"].get("rows_of_all")
@@ -245,7 +250,7 @@ def _is_class_table(rows: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """What a value of a summary is; empty for what no run leaves there."""
+    """Return what kind of value of a summary this is; empty for what no run leaves there."""
     if isinstance(value, bool) or value is None:
         return "word"
     if isinstance(value, (int, float)):
@@ -283,27 +288,29 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
     shown = [address_of(folder) for folder in folders]
     _check_kinds(shown, runs)
-    numbers = range(len(runs))
-    last = max(numbers, key=lambda at: (str(runs[at].get("started")), inputs[at].rows))
-    rows = inputs[last].rows
-    for number in numbers:
-        if inputs[number] != inputs[last]:
+    # The shard that was started last has seen the input as it is now.
+    indices = range(len(runs))
+    newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
+    rows = inputs[newest].rows
+    for index in indices:
+        if inputs[index] != inputs[newest]:
             raise InputError(
-                f"{shown[number]} has seen another version of the input ({inputs[number].rows}"
-                f" rows) than {shown[last]} ({rows} rows): run both again, then merge; or run the"
+                f"{shown[index]} has seen another version of the input ({inputs[index].rows}"
+                f" rows) than {shown[newest]} ({rows} rows): run both again, then merge; or run the"
                 " same without --shard, which asks nothing again"
             )
-        differing = _differing(runs[number], runs[0])
+        differing = _differing(runs[index], runs[0])
         if differing:
             raise InputError(
-                f"{shown[number]} was run with another {min(differing)} than {shown[0]}: run it"
+                f"{shown[index]} was run with another {min(differing)} than {shown[0]}: run it"
                 " again as the others were"
             )
-        _check_whole(folders[number], shown[number], runs[number])
-    own = sum(run["summary"]["images"] for run in runs)
-    if own != rows:
+        _check_whole(folders[index], shown[index], runs[index])
+    rows_of_shards = sum(run["summary"]["images"] for run in runs)
+    if rows_of_shards != rows:
         raise InputError(
-            f"the shards have {own} rows, the input {rows}: it changed meanwhile, so run all again"
+            f"the shards have {rows_of_shards} rows, the input {rows}: it changed meanwhile, so run"
+            " all again"
         )
 
 
@@ -312,11 +319,12 @@ def _check_whole(folder: str, shown: str, run: dict[str, Any]) -> None:
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
+    # The file of places beside a step's file has 8 bytes for each row.
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
     sizes = [bytes_of(file) for file in files]
-    # later steps have no more rows than earlier ones
+    # Later steps have no more rows than earlier ones.
     is_whole = rows_of_steps[-1] == done and rows_of_steps == sorted(rows_of_steps, reverse=True)
-    # earlier versions left neither sizes nor digests
+    # Earlier versions of this package left neither sizes nor digests.
     if is_whole and shard.get("bytes", sizes) == sizes:
         digests = shard.get("digests")
         if digests is None or digests == [digest_of(file) for file in files]:
@@ -328,8 +336,11 @@ def _check_whole(folder: str, shown: str, run: dict[str, Any]) -> None:
     )
 
 
-def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Warn where a shard's pictures are not those that it has seen, as far as they are here."""
+def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
+    """Warn where a shard's pictures are not those that its run has seen, as far as they are here.
+
+    Both are digests in a list: the first of the pictures' paths, the others of their contents.
+    """
     for folder, run in zip(folders, runs, strict=True):
         last_file = within(folder, run["shard"]["files"][-1])
         seen = run["shard"].get("pictures")
@@ -337,7 +348,7 @@ def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
         now = pictures_of(last_file, image_folders)
-        # the first digest is of where they are: pictures elsewhere, or moved, can't be compared
+        # Pictures that are elsewhere, or were moved, can't be compared.
         if now[:1] == seen[:1] and now != seen:
             say(
                 f"Warning: pictures of {address_of(folder)} are not those that it has seen: run"
@@ -345,10 +356,10 @@ def _tell_replaced(folders: list[str], runs: list[dict[str, Any]]) -> None:
             )
 
 
-def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where the `run.json` at the results' path is of a run that is to be kept.
+def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
+    """Raise InputError where the results' own `run.json` is of a run that should be kept.
 
-    It is where it began later, or had more rows.
+    That is a run which began after all shards, or which had more rows than they have.
     """
     run = read_object(path)
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
@@ -368,21 +379,21 @@ def _refuse_older(path: str, runs: list[dict[str, Any]]) -> None:
 
 
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
-    """Put pictures that the shards have unpacked from their input there.
+    """Put pictures that the shards have unpacked from their input into the results' folder.
 
-    They are links where the file system has them.
+    They are hard links where the file system has them, else copies.
     """
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
         for shard_folder in folders:
             folder = os.path.join(shard_folder, PICTURES)
-            there = {path.name for path in Path(target).glob("*")}
+            present_names = {path.name for path in Path(target).glob("*")}
             if mirror is not None:
                 shard = os.path.relpath(folder, mirror.root)
-                lacking = mirror.listed(shard).keys() - there
-                mirror.fetch(*[f"{shard}/{name}" for name in lacking])
+                missing = mirror.listed(shard).keys() - present_names
+                mirror.fetch(*[f"{shard}/{name}" for name in missing])
             for path in Path(folder).glob("*"):
-                if path.name in there or not path.is_file():
+                if path.name in present_names or not path.is_file():
                     continue
                 os.makedirs(target, exist_ok=True)
                 try:
@@ -392,7 +403,7 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
 
 
 def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
-    """The names of what a shard must have like the first one, and has not."""
+    """Return the names of what should be alike in all shards and differs from the first one."""
     stated = _stated(run)
     stated_first = _stated(first)
     names = stated.keys() | stated_first.keys()
@@ -400,38 +411,39 @@ def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
 
 
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
-    """What all shards must have alike, by name.
+    """Return what must be alike in all shards, by name: "image_grounding.vlm.model" and its like.
 
-    Paths are each machine's own, and so is what says how a run goes.
+    Paths are left out, which each machine has its own of, and so are keys that only say how a run
+    goes (`_MAY_DIFFER`).
     """
     stated: dict[str, Any] = {}
-    for name in _SAME:
+    for name in _SAME_IN_ALL:
         stated[name] = run.get(name)
     stated["box_format"] = (run.get("box_format") or {}).get("name")
     stated["steps"] = run["shard"]["files"]
     stated["code of an operator"] = run["shard"].get("code")
-    left = list(run["spec"].items())
-    while left:
-        key, value = left.pop()
+    pending = list(run["spec"].items())
+    while pending:
+        key, value = pending.pop()
         if isinstance(value, dict) and value:
             for name, inner in value.items():
-                left.append((f"{key}.{name}", inner))
+                pending.append((f"{key}.{name}", inner))
         elif not (isinstance(value, str) and is_absolute(value)):
             stated[key] = value
-    return {key: value for key, value in stated.items() if not _is_own(key)}
+    return {key: value for key, value in stated.items() if not _may_differ(key)}
 
 
-def _is_own(key: str) -> bool:
-    """Whether each shard may have its own of a key of the spec."""
-    # an operator's settings are the user's, whatever they are called
+def _may_differ(key: str) -> bool:
+    """Return whether a key of the spec may differ from shard to shard."""
+    # What is in an operator's `settings` is the user's, whatever it is called: it may not differ.
     names = key.partition(".settings.")[0].split(".")
-    return not _OWN.isdisjoint(names)
+    return not _MAY_DIFFER.isdisjoint(names)
 
 
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first run's `run.json` with what all did together.
+    """Return the `run.json` of all shards: the first one's, with the sums of what all did.
 
-    The results' folder stands in place of its own.
+    The results' folder stands in it in place of the first shard's own.
     """
     first = runs[0]
     summary: dict[str, Any] = {}
@@ -463,12 +475,12 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One table of classes of the shards' own, the most frequent first.
+    """Return one table of classes from those of the shards, the most frequent class first.
 
     A picture whose rows are in several shards counts in each of them.
     """
     by_name: dict[str, dict[str, Any]] = {}
-    sides: dict[str, float] = {}  # by class, their sum
+    sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
     for row in chain.from_iterable(tables):
         name = row["class"]
         counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
@@ -482,9 +494,10 @@ def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _sum(values: list[Any]) -> Any:
-    """Add up what the shards say: numbers and counts are summed, lists joined without repeats.
+    """Return one value for what the shards say under a name of their summaries.
 
-    Else it is the first value; and None with any None.
+    Numbers and tables of counts are summed, lists joined without repeats; of texts and of yes or no
+    the first is taken. It is None where any of them is.
     """
     first = values[0]
     if None in values:

@@ -1,4 +1,4 @@
-"""A results folder elsewhere (s3://, gs://, …), and the folder here that stands for it.
+"""A results folder elsewhere (s3://, gs://, …), and the folder on this machine that mirrors it.
 
 All is written here, on a disk, as for any other folder, and then sent where the address says:
 nothing that was paid for hangs on a network, and what can't be sent now is sent by the next
@@ -27,9 +27,11 @@ KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK = ".elsewhere.json"
 _SENT = ".elsewhere.sent.json"
-"""Of each file of the part that was sent or brought: its state here, and its version there."""
+"""A file in a mirror's root: for each path that was sent or brought, its state here (see
+`_util.paths.state_of`) and its version there (see `version_told`)."""
 _STATED = ("address", "part", "id")
-"""The part is a shard's folder, or "" for the whole; the id is of this folder here alone."""
+"""What the mark file says. The part is a shard's folder, or "" for the whole; the id is of this
+folder here alone."""
 
 
 class Mirror:
@@ -51,21 +53,21 @@ class Mirror:
         name = "/".join(filter(None, path))
         return within(self.root, name, self.address) if name else self.root
 
-    def ask(self, path: str, what: Callable[[Any, str], T]) -> T:
-        """What `what` returns of the file system, whose library tries again by itself, and a file.
+    def call(self, path: str, function: Callable[[Any, str], T]) -> T:
+        """Return what a function returns for the fsspec file system and the full path there.
 
-        Raises OSError.
+        The file system's library tries again by itself. Raises OSError.
         """
         with system_errors(self.address):
-            return what(self._system, f"{self._path}/{path}".rstrip("/"))
+            return function(self._system, f"{self._path}/{path}".rstrip("/"))
 
     def listed(self, folder: str, kind: str = "file") -> dict[str, dict[str, Any]]:
-        """The names of what is directly in a folder there, and what its store tells of each.
+        """Return what is directly in a folder there: names, and what the store tells of each.
 
-        Raises OSError.
+        `kind` is "file" or "directory". A folder that isn't there has nothing. Raises OSError.
         """
         try:
-            entries = self.ask(folder, lambda system, there: system.ls(there, detail=True))
+            entries = self.call(folder, lambda system, there: system.ls(there, detail=True))
         except FileNotFoundError:
             return {}
         listed: dict[str, dict[str, Any]] = {}
@@ -75,9 +77,9 @@ class Mirror:
         return listed
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
-        """The bytes of a file there between two places; none without a file. Raises OSError."""
+        """Return the bytes [start, end) of a file there; none without a file. Raises OSError."""
         try:
-            data = self.ask(
+            data = self.call(
                 path, lambda system, there: system.cat_file(there, start=start, end=end)
             )
         except FileNotFoundError:
@@ -85,19 +87,19 @@ class Mirror:
         return bytes(data)
 
     def write(self, path: str, data: bytes, mode: str = "overwrite") -> None:
-        """Make a file there, whole or not at all; with `create` only where there is none.
+        """Write a file there, whole or not at all; with mode "create" only where there is none.
 
         Raises OSError.
         """
         with suppress(FileExistsError):
-            self.ask(path, lambda system, there: system.pipe_file(there, data, mode=mode))
+            self.call(path, lambda system, there: system.pipe_file(there, data, mode=mode))
 
     def remove(self, path: str) -> None:
         """Remove a file there. Raises OSError."""
-        self.ask(path, lambda system, there: system.rm_file(there))
+        self.call(path, lambda system, there: system.rm_file(there))
 
     def fetch(self, *paths: str) -> None:
-        """Bring files. Of those that are not there, copies of other parts' are removed here.
+        """Bring files here. Copies of shards' files that are gone there are removed.
 
         Raises InputError.
         """
@@ -105,11 +107,12 @@ class Mirror:
             at_once(self._get, paths)
 
     def renew(self) -> None:
-        """Bring files of the part that others changed there.
+        """Bring those files of the part that others have changed there.
 
-        Those gone there will be sent again. Raises InputError.
+        Files that are gone there are forgotten as sent, so that `put` sends them again. Raises
+        InputError.
         """
-        own = self._own()
+        own = self._states_here()
         sent = read_object(self.here(_SENT))
         with told_as(InputError, f"can't read {self.address}", again=True):
             there = self._versions_there({os.path.dirname(path) for path in own})
@@ -123,7 +126,7 @@ class Mirror:
                 else:
                     changed.append(path)
             if any(path.endswith((".json", ".jsonl")) for path in changed):
-                # what a run left here is not what is there
+                # What a run left here as finished is not what is there any more.
                 Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
             self.fetch(*changed)
             for path in changed:
@@ -141,17 +144,18 @@ class Mirror:
         return versions
 
     def put(self, *endings: str) -> None:
-        """Send files of the part that have changed here, those that end so; `run.json` last.
+        """Send those files of the part that have changed here since they were sent or brought.
 
-        Raises StorageFailed.
+        With `endings` only those whose path ends in one of them. `run.json` is sent last. Raises
+        StorageFailed.
         """
         sent = read_object(self.here(_SENT))
         changed: dict[str, list[int]] = {}
-        for path, state in self._own().items():
+        for path, state in self._states_here().items():
             is_sent = path in sent and sent[path][0] == state
             if not is_sent and path.endswith(endings or ""):
                 changed[path] = state
-        # who finds it there finds all that it speaks of
+        # Whoever finds run.json there then finds all the files that it names.
         run_file = os.path.join(self.part, "run.json")
         versions = self.send(*[path for path in changed if path != run_file])
         if run_file in changed:
@@ -162,7 +166,7 @@ class Mirror:
             write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; returns what each is there then, as `version_told` says.
+        """Send files; return for each its version there, as `version_told` says.
 
         Raises StorageFailed.
         """
@@ -171,20 +175,23 @@ class Mirror:
         ):
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
-    def _own(self) -> dict[str, list[int]]:
-        """The files of the part that are sent, and what tells each from an earlier one."""
-        own: dict[str, list[int]] = {}
+    def _states_here(self) -> dict[str, list[int]]:
+        """Return the files of the part that are sent, each with what tells whether it changed.
+
+        The paths are from the root.
+        """
+        states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
             path_in_root = path.relative_to(self.root)
             if not self._is_to_be_sent(path_in_root):
                 continue
             state = state_of(str(path))
             if state:
-                own[str(path_in_root)] = state
-        return own
+                states[str(path_in_root)] = state
+        return states
 
     def _is_to_be_sent(self, path: Path) -> bool:
-        """Whether a file is the part's own; `path` is from the root."""
+        """Return whether a file belongs to the part and is sent; `path` is from the root."""
         if not self.part and path.parts[0] == "shards":
             return False
         if CKPT in path.parts:
@@ -192,15 +199,16 @@ class Mirror:
         return not path.name.endswith((_MARK, _SENT, ".part"))
 
     def _put(self, path: str) -> str:
-        self.ask(path, lambda system, there: system.put_file(self.here(path), there))
-        return version_told(self.ask(path, lambda system, there: system.info(there)))
+        """Send a file; return its version there."""
+        self.call(path, lambda system, there: system.put_file(self.here(path), there))
+        return version_told(self.call(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
         """Bring a file from the store; remove our copy of a shard's file that is gone there."""
         os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
             with whole_file(self.here(path), alone=False) as file:
-                self.ask(path, lambda system, there: system.get_file(there, file.name))
+                self.call(path, lambda system, there: system.get_file(there, file.name))
         except FileNotFoundError:
             if not self.part and path.startswith("shards/"):
                 Path(self.here(path)).unlink(missing_ok=True)
@@ -220,7 +228,12 @@ def working_folder(results: str, part: str = "") -> str:
 
 
 def stand_for(address: str, root: str, part: str = "") -> Mirror:
-    """Let a folder of this machine stand for an address, unless it does. Raises InputError."""
+    """Make a folder of this machine the mirror of an address, and return it.
+
+    A folder that is a mirror already stays one of its own address and part. Raises InputError where
+    the folder can't be written.
+    """
+    # `mirror_of` trusts a mark only in folders that this process has made mirrors.
     standing.add(os.path.abspath(root))
     mark = os.path.join(root, _MARK)
     with told_as(InputError, f"can't write in {root}", again=True):
@@ -233,21 +246,21 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
 
 
 def mirror_of(path: str) -> Mirror | None:
-    """The mirror that a path is in, if it is in one.
+    """Return the mirror that a path is in; None if it is in none.
 
-    A stranger's folder, which may say so too, is none.
+    A stranger's folder may have the mark of a mirror too: it is none.
     """
-    at = Path(os.path.abspath(path))
-    work = Path(os.path.abspath(mirrors_folder()))
-    for folder in (at, *at.parents):
-        is_known = folder.parent == work or str(folder) in standing
+    absolute = Path(os.path.abspath(path))
+    own_mirrors = Path(os.path.abspath(mirrors_folder()))
+    for folder in (absolute, *absolute.parents):
+        is_known = folder.parent == own_mirrors or str(folder) in standing
         if is_known and os.path.exists(folder / _MARK):
             return Mirror(str(folder))
     return None
 
 
 def address_of(path: str) -> str:
-    """What a path in a folder that stands for an address is called there; else the path."""
+    """Return what a path in a mirror is called elsewhere; a path in no mirror as it is."""
     mirror = mirror_of(path)
     if mirror is None:
         return path
@@ -270,7 +283,10 @@ def send_new(path: str, *endings: str) -> None:
 
 
 def check_writable(folder: str) -> None:
-    """Write what tells that a folder's address can be written, and remove it. Raises InputError."""
+    """Write and remove a small file, to see that a folder's address can be written.
+
+    Raises InputError where it can't.
+    """
     mirror = mirror_of(folder)
     if mirror is None:
         return

@@ -1,10 +1,12 @@
-"""Replies of a run whose folder is elsewhere.
+"""Replies of a run whose folder is elsewhere: those of other runs are brought, its own are sent.
 
-Others' come before it asks anything, its own are sent while it works.
+Replies that other machines have stored are brought before a run asks anything; the run's own are
+sent while it works.
 
-There, `.ckpt/replies/{writer}-{place}.jsonl` holds the lines of a writer's log from a place in it
-on. Here, the log of this folder is `.ckpt/replies.jsonl`, as in any, and
-`.ckpt/replies/{writer}.jsonl` those of others.
+A log of replies only grows, and a store can't append to a file. So a log is sent in parts: there,
+`.ckpt/replies/{writer}-{offset}.jsonl` holds the lines of a writer's log from an offset in bytes
+on. On this machine, this folder's own log is `.ckpt/replies.jsonl`, as in any folder, and the logs
+of other writers are `.ckpt/replies/{writer}.jsonl`.
 """
 
 import os
@@ -25,36 +27,42 @@ from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.extras.scale.mirror import KEPT, Mirror, mirror_of, stand_for
 
 ROLL_SECONDS = 10.0
-SAY_SECONDS = 10.0  # after which it is told what a run that is over waits for
-ROLL_BYTES = 64 * 2**20  # of a part, at the most
-CLOSED_BYTES = 4 * 2**20  # a part with less is sent again with what came since: so there are few
-_WAIT_SECONDS = 300.0  # at most, until it is tried again to send
+SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
+ROLL_BYTES = 64 * 2**20  # the most of a part
+# A part with fewer bytes is sent again, with what came since, so that there are few parts. A larger
+# one is closed, and the next part begins behind it.
+CLOSED_BYTES = 4 * 2**20
+_WAIT_SECONDS = 300.0  # the longest pause before sending is tried again
 _PART = re.compile(r"(.+)-(\d{15})\.jsonl")
 
 
 class Rolling:
-    """The replies of the folder that a mirror stands for."""
+    """The replies of a folder elsewhere, brought to and sent from its mirror on this machine."""
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
         self._folder = os.path.join(mirror.part, CKPT)
         self._log = mirror.here(self._folder, "replies.jsonl")
-        # Of the part that is written: all before `end` is there.
-        self._begin = 0
-        self._end = 0
+        # Offsets in bytes in the own log: where the part that is being sent begins, and how far the
+        # log has been sent.
+        self._part_begin = 0
+        self._sent_end = 0
 
     def bring(self) -> None:
-        """Bring all that is stored there. Raises InputError."""
+        """Bring all replies that are stored there. Raises InputError."""
         mirror = self._mirror
         with told_as(InputError, f"can't read {mirror.address}", again=True):
             logs = self._listed_logs()
             at_once(lambda log: self._bring(*log, logs[log]), logs)
         own_parts = logs[self._folder, mirror.id]
-        self._end = max((begin + size for begin, size in own_parts.items()), default=0)
-        self._begin = self._end
+        self._sent_end = max((begin + size for begin, size in own_parts.items()), default=0)
+        self._part_begin = self._sent_end
 
     def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
-        """The logs there, by folder and writer: where each part begins, and its size."""
+        """Return the logs there by folder and writer: for each part its offset and its size.
+
+        Logs of other shards count too, except those that can't have a row of this one.
+        """
         mirror = self._mirror
         logs: dict[tuple[str, str], dict[int, int]]
         logs = {(self._folder, writer): {} for writer in mirror.known}
@@ -74,9 +82,10 @@ class Rolling:
         return logs
 
     def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
-        """Add to a log here what there is more of it.
+        """Add to a log here what the store has more of it.
 
-        A part that a listing lacks is asked for by its name.
+        `parts` are the offsets and sizes that were listed. A listing may lack new parts: so in the
+        end the one that would come next is asked for by its name.
         """
         is_own = folder == self._folder and writer == self._mirror.id
         path = self._log if is_own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
@@ -84,32 +93,36 @@ class Rolling:
         with open(open_log(path), "ab") as log:
             while True:
                 end = log.tell()
-                holding = [begin for begin, size in parts.items() if begin <= end < begin + size]
-                begin = max(holding, default=end)
-                name = _name(folder, writer, begin)
+                with_next = [begin for begin, size in parts.items() if begin <= end < begin + size]
+                begin = max(with_next, default=end)
+                name = _part_name(folder, writer, begin)
                 more = self._mirror.read(name, end - begin, end - begin + CLOSED_BYTES)
                 if not more:
                     break
                 log.write(more)
 
     def roll(self) -> None:
-        """Send what the log has gained, in whole lines. Raises OSError."""
+        """Send what the own log has gained, in whole lines. Raises OSError."""
         with open(self._log, "rb") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # nothing is sent that this machine could still lose
             while True:
-                file.seek(self._begin)
+                file.seek(self._part_begin)
                 data = file.read(ROLL_BYTES)
                 data = data[: data.rfind(b"\n") + 1]
-                end = self._begin + len(data)
-                if end <= self._end:
+                end = self._part_begin + len(data)
+                if end <= self._sent_end:
                     break
-                self._mirror.write(_name(self._folder, self._mirror.id, self._begin), data)
-                self._end = end
+                name = _part_name(self._folder, self._mirror.id, self._part_begin)
+                self._mirror.write(name, data)
+                self._sent_end = end
                 if len(data) >= CLOSED_BYTES:
-                    self._begin = end
+                    self._part_begin = end
 
     def now_and_then(self, over: threading.Event) -> None:
-        """Send what came; while that fails, the run goes on."""
+        """Send what came every few seconds until it is `over`.
+
+        While that fails, the run goes on, and it is tried again after longer and longer pauses.
+        """
         wait = ROLL_SECONDS
         while not over.wait(wait):
             try:
@@ -125,16 +138,16 @@ class Rolling:
                 wait = min(2 * wait, _WAIT_SECONDS)
 
 
-def _name(folder: str, writer: str, begin: int) -> str:
-    """The file there of the part of a writer's log that begins at a place."""
+def _part_name(folder: str, writer: str, begin: int) -> str:
+    """Return the path there of the part of a writer's log that begins at an offset in bytes."""
     return within(os.path.join(folder, "replies"), f"{writer}-{begin:015}.jsonl")
 
 
 @contextmanager
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A folder with copies of these files of results elsewhere, and of all `replies`.
+    """Yield a temporary folder with copies of these files of results elsewhere.
 
-    Raises InputError.
+    With `replies`, all stored replies are there, too. Raises InputError.
     """
     with tempfile.TemporaryDirectory() as aside:
         mirror = stand_for(results, aside)
@@ -146,11 +159,11 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def at_work(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of what a checkpoint folder stands for.
+    """Hold the lock of the results elsewhere that a checkpoint folder mirrors; keep both in step.
 
-    What a run needs is brought, and what it leaves is sent, then or meanwhile. Yields the mirror;
-    None where the folder stands for nothing. Raises InputError before the run, StorageFailed after
-    it.
+    What a run needs is brought before the block. What it leaves is sent during the block and at its
+    end. Yields the mirror; None where the folder is in none. Raises InputError before the block,
+    StorageFailed at its end.
     """
     mirror = mirror_of(folder)
     if mirror is None:
@@ -162,9 +175,9 @@ def at_work(folder: str) -> Iterator[Mirror | None]:
 
 @contextmanager
 def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a folder elsewhere.
+    """Hold the lock of a part of a folder elsewhere, so that no other run works there.
 
-    Raises InputError, also for results that are not of a run.
+    Raises InputError where another run does, and where results stand there that no run has left.
     """
     place = f"{mirror.address}/{part}".rstrip("/")
     folder = os.path.join(part, CKPT)
@@ -182,7 +195,8 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     """Bring a folder from the store, send what changes in it now and then, and the rest at the end.
 
     After Ctrl-C nothing more is sent: the next run does that. Where the run itself was stopped,
-    only what tells of it is. Raises StorageFailed where the store doesn't take the results.
+    only replies and the `.json` files that say so are sent. Raises StorageFailed where the store
+    doesn't take the results.
     """
     say(
         f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to"
@@ -194,7 +208,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     kept = [os.path.join(folder, name) for name in KEPT]
     present(*kept)
     stopped: BaseException | None = None
-    unsent = False
+    was_interrupted = False
     waiting = (
         f"Waiting for {mirror.address} to take what comes of the run: all is kept in"
         f" {mirror.root}; Ctrl-C leaves it to the next run to send it"
@@ -208,21 +222,21 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
             finally:
                 late.start()
     except KeyboardInterrupt:
-        # nobody heeds it but who waits for the store: a run makes an Interrupted of it
-        unsent = True
+        # It comes from the wait for the store: a run makes an Interrupted of its own Ctrl-C.
+        was_interrupted = True
         raise
     except BaseException as why:
         stopped = why
         raise
     finally:
         try:
-            if not unsent:
+            if not was_interrupted:
                 endings = [] if stopped is None else [".json"]
                 _send_what_is_left(mirror, rolling, folder, *endings)
         except StorageFailed as error:
             if stopped is None:
                 raise
-            if str(error) != str(stopped):  # which is told
+            if str(error) != str(stopped):  # what stopped the run is said anyhow
                 say(f"Warning: {error}")
         finally:
             late.cancel()

@@ -1,4 +1,9 @@
-"""An input split into shards, and the files of all shards put together in the input's order."""
+"""An input split into shards, and the files of all shards put together in the input's order.
+
+A shard has the rows of the input that fall to it. Beside its rows stands a file of their places in
+the whole input, and beside each file of a step one of the places of its rows: by these, the files
+of all shards are merged.
+"""
 
 import heapq
 import json
@@ -21,26 +26,39 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.mirror import mirror_of
 
-PlacedLine: TypeAlias = tuple[int, str]  # where its row stood in the input, and a line of a file
+PlacedLine: TypeAlias = tuple[int, str]  # the place of a row in the whole input, and its line
 
 
-def split(source: Source, of: int, results_dir: str) -> dict[Shard, int]:
-    """Write each shard's rows into its folder; returns how many each has. Raises InputError."""
+def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
+    """Split an input into `count` shards: write each one's rows into its folder.
+
+    Where the results are elsewhere (s3://, ...), the files are sent there, too.
+
+    Returns:
+        The shards, and how many rows each has.
+
+    Raises:
+        InputError: The input can't be read.
+        StorageFailed: The files can't be written.
+    """
     columns = tuple(source.columns())
     shards: list[Shard] = []
-    for number in range(1, of + 1):
-        shard = Shard(number, of, "rows.jsonl", columns)
+    for number in range(1, count + 1):
+        shard = Shard(number, count, "rows.jsonl", columns)
         path = os.path.join(shard.folder(results_dir), ".ckpt", shard.rows)
         shards.append(shard._replace(rows=path))
-    with ExitStack() as undo, storing(results_dir):
-        writers = [undo.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
-        places = [array("q") for _ in shards]  # of each row, its line and its place
-        for number, row in source.split(of):
+    # Writers that were not committed leave nothing behind when they are closed.
+    with ExitStack() as open_writers, storing(results_dir):
+        writers = [open_writers.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
+        # By shard, for each of its rows its line in its file of the input, and its place in the
+        # whole input.
+        places = [array("q") for _ in shards]
+        for number, row in source.split(count):
             writers[number - 1].write_line(as_line(row))
             places[number - 1].extend((row.line, row.place))
-        for writer, own_places in zip(writers, places, strict=True):
+        for writer, places_of_shard in zip(writers, places, strict=True):
             writer.commit()
-            write_places(writer.path, own_places)
+            write_places(writer.path, places_of_shard)
     mirror = mirror_of(results_dir)
     if mirror is not None:
         paths: list[str] = []
@@ -62,6 +80,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         files[storage.output_path] = paths
         shard_files += paths
         failed = [part.failures_path for part in parts]  # all steps' are in one file
+    # Failures of steps that were not run this time stay in the file.
     kept = other_failures(summary.failures_file, {step.label for step in steps})
     present(*shard_files, *map(lines_path, shard_files), *failed, anew=True)
     joined(files, summary.failures_file, failed, summary.done, kept)
@@ -91,13 +110,13 @@ def joined(
         done: How many rows the last step should have.
         kept: Failures of an earlier file, which come behind the others.
     """
-    with ExitStack() as undo, storing(failures):
-        failures_writer = undo.enter_context(closing(RowWriter(failures)))
+    with ExitStack() as open_writers, storing(failures):
+        failures_writer = open_writers.enter_context(closing(RowWriter(failures)))
         for _, line in _in_order(map(_failed_lines, failed)):  # a row may have several
             failures_writer.write_line(line)
         writers: list[RowWriter] = []
         for target, paths in files.items():
-            writer = undo.enter_context(closing(RowWriter(target)))
+            writer = open_writers.enter_context(closing(RowWriter(target)))
             before = 0
             for place, line in _in_order(map(_step_lines, paths)):
                 if place <= before:
@@ -121,7 +140,7 @@ def joined(
 
 
 def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
-    """The lines of all shards in the input's order."""
+    """Yield the lines of all shards in the order of the whole input."""
     return heapq.merge(*parts, key=itemgetter(0))
 
 
@@ -132,7 +151,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
     """
     if not os.path.exists(lines_path(path)):  # no row got so far
         return
-    with _as_left(path) as file:
+    with _undamaged(path) as file:
         places = read_places(path)
         if any(place <= before for before, place in pairwise([0, *places])):
             raise ValueError("the places of its rows are not in order")
@@ -140,16 +159,17 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
 
 
 def _failed_lines(path: str) -> Iterator[PlacedLine]:
-    with _as_left(path) as file:
+    """Yield the lines of a shard's file of failures with the places of their rows."""
+    with _undamaged(path) as file:
         for line in file:
             yield json.loads(line)["line"], line
 
 
 @contextmanager
-def _as_left(path: str) -> Iterator[IO[str]]:
-    """A file of a shard.
+def _undamaged(path: str) -> Iterator[IO[str]]:
+    """Open a file of a shard to be read in the block.
 
-    Raises InputError where it is damaged, or has not as many lines as were written.
+    What shows in the block that the file is damaged, or lacks lines, is raised as InputError.
     """
     try:
         with open(path, encoding="utf-8", newline="\n") as file:

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection, free to break the protocol, as aiohttp.web is not."""
+"""One HTTP/1.1 connection that may break the protocol on purpose, which aiohttp.web doesn't let."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
@@ -43,9 +43,9 @@ async def read_request(
     client has left.
     """
     try:
-        raw = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
-        first, *lines = raw.decode("latin-1").split("\r\n")
-        method, target, version = first.split(" ")
+        head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
+        request_line, *lines = head.decode("latin-1").split("\r\n")
+        method, target, version = request_line.split(" ")
         headers = {}
         for line in lines:
             name, value = line.split(":", 1)

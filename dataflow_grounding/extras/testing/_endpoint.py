@@ -41,9 +41,17 @@ CACHE_WINDOW = 64
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and its reply's bytes, `wire`, to be sent after `delay` s.
+    """A request, and what is sent for it.
 
-    Those that are `served` fill the capacity.
+    Attributes:
+        request: As the server understood it.
+        dialect: The protocol that it came in.
+        fault: What goes wrong with the reply.
+        status: The reply's HTTP status.
+        wire: The reply's bytes, head and body.
+        delay: Seconds until they are sent.
+        counted: Whether it is a request to a model, not for the list of models.
+        served: Whether it takes a place of the server's capacity.
     """
 
     request: ReceivedRequest
@@ -90,10 +98,11 @@ class Endpoint:
             reads = getattr(self.answers, "reads", IMAGES)
         self._reads_bodies = reads != NOTHING
         self._reads_images = reads == IMAGES
-        self._beginnings: dict[int, int] = {}  # of prompts: which request had each one last
+        # By a hash of system message and pictures, the number of the last request that had them.
+        self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
-        """The reply to one request."""
+        """Return the reply to one request, and count the request."""
         dialect: Dialect = OPENAI
         if "/v1beta" in head.target or ":generateContent" in head.target:
             dialect = GEMINI
@@ -120,7 +129,10 @@ class Endpoint:
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        """Write the answer unless something else is sent, and give what goes wrong."""
+        """Return what goes wrong with a request; where an answer is sent all the same, write it.
+
+        A key that is wrong goes before the endpoint's capacity, this before rules and habits.
+        """
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
@@ -140,7 +152,7 @@ class Endpoint:
         return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        """The fault of the first rule that strikes, else what the model doesn't take."""
+        """Return the fault of the first rule that strikes, else of what the model doesn't take."""
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -177,7 +189,7 @@ class Endpoint:
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        """The bytes of a reply with the answer, as a fault changes it."""
+        """Return the bytes of a reply with the model's answer, as a fault changes it."""
         request = exchange.request
         answer = self.answers(request)
         if isinstance(answer, dict):
@@ -197,9 +209,10 @@ class Endpoint:
         return response(200, _dump(reply), headers=headers)
 
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
-        """A token for every four characters, a fixed number for an image.
+        """Return the tokens to bill: one for every four characters, a fixed number for an image.
 
-        A beginning seen lately is cached.
+        System message and pictures count as cached where one of the last `CACHE_WINDOW` requests
+        had the same.
         """
         output_tokens = len(answer.text) // 4
         if pictures is None:
@@ -213,7 +226,7 @@ class Endpoint:
         return Usage(input_tokens, beginning if is_cached else 0, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
-        """Word the fault as the dialect does; the key is repeated by a leaky endpoint only."""
+        """Write a fault's reply as the dialect does; a leaky endpoint repeats the key in it."""
         request = exchange.request
         fault = exchange.fault
         status = fault.status or 500

@@ -1,4 +1,10 @@
-"""Who answers behind the loopback server: a fixed text, made-up answers, or your function."""
+"""Who answers behind the loopback server: a fixed text, made-up answers, or your function.
+
+Made-up answers are valid replies to each task. They depend on nothing but the request, by digests
+in place of chance, so that the same request is answered alike each time. Pictures of which the
+right answer is known (probes of a box format, a judge's test) are answered rightly: a model that
+failed them would stop the run.
+"""
 
 import hashlib
 import json
@@ -15,7 +21,7 @@ from dataflow_grounding.watch.judge_watch import KnownPicture, crops_of, known_p
 
 Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
 
-# What answers look at.
+# What answers look at; an attribute `reads` says which. The server reads no more than that.
 NOTHING = "nothing"
 INPUT = "input"
 IMAGES = "images"
@@ -73,12 +79,12 @@ class EchoAnswers:
         self.box_format = box_format
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        """Answer by task."""
-        asked = request.input
-        regions = asked.get("regions", [])
+        """Return a made-up answer to the request's task. Raises BadRequest for an unknown task."""
+        task_input = request.input
+        regions = task_input.get("regions", [])
         match request.task:
             case "expression_extraction":
-                return extracted(" ".join(str(asked["caption"]).split()))
+                return extracted(" ".join(str(task_input["caption"]).split()))
             case "phrase_grounding" | "caption_grounding":
                 return self._grounded(request)
             case "region_expression":
@@ -88,28 +94,29 @@ class EchoAnswers:
             case "grounding_expression":
                 return {"expressions": [named(region) for region in regions]}
             case "double_check":
-                return {"checks": [agreed(expression) for expression in asked["expressions"]]}
+                return {"checks": [agreed(expression) for expression in task_input["expressions"]]}
             case "region_caption":
                 return {"captions": [captioned(region) for region in regions]}
             case "box_check":
-                return all_right(asked)
+                return judgement_of_boxes(task_input)
             case "crop_check":
-                return all_yes(asked)
+                return judgement_of_crops(task_input)
             case "missing_boxes":
                 return {"objects": []}
             case "negative_phrases":
-                return recolored(asked)
+                return recolored(task_input)
             case "prompted_vqa":
-                return {"answer": f"A {color_of(str(asked['prompt']))} scene."}
+                return {"answer": f"A {color_of(str(task_input['prompt']))} scene."}
             case _:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        """A box for each phrase; where a caption is asked about, also its phrases."""
+        """Return a box for each phrase; where a caption is asked about, also its phrases."""
         if request.task == "phrase_grounding":
-            drawn_rectangles = rectangles(request, self.box_format)
-            phrases = request.input["phrases"]
-            return drawn_rectangles or {"objects": self._objects(request, phrases)}
+            probe_answer = answer_to_probe(request, self.box_format)
+            if probe_answer is not None:
+                return probe_answer
+            return {"objects": self._objects(request, request.input["phrases"])}
         reply = extracted(" ".join(str(request.input["caption"]).split()))
         phrases = []
         for number, expression in enumerate(reply["expressions"], 1):
@@ -122,17 +129,18 @@ class EchoAnswers:
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        """A box inside the image for each phrase, an `id` and a `text`."""
+        """Return a box inside the image for each phrase, which has an `id` and a `text`."""
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
         for phrase in phrases:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
             width, height = size
-            x1 = drawn(seed, 0) % max(1, width // 2)
-            y1 = drawn(seed, 1) % max(1, height // 2)
-            x2 = x1 + 1 + drawn(seed, 2) % (width - x1)
-            y2 = y1 + 1 + drawn(seed, 3) % (height - y1)
+            # The upper left corner is in the upper left quarter, the other anywhere behind it.
+            x1 = number_from(seed, 0) % max(1, width // 2)
+            y1 = number_from(seed, 1) % max(1, height // 2)
+            x2 = x1 + 1 + number_from(seed, 2) % (width - x1)
+            y2 = y1 + 1 + number_from(seed, 3) % (height - y1)
             numbers = box_format.from_pixels((x1, y1, x2, y2), original=size, sent=size)
             objects.append(
                 {"id": phrase["id"], "label": phrase["text"], box_format.key: numbers, "score": 0.9}
@@ -147,24 +155,24 @@ def unknown_task(request: ReceivedRequest) -> BadRequest:
     )
 
 
-def drawn(seed: str, part: int) -> int:
-    """A number from 0 to 65,535 that depends on the seed only; `part` is 0 to 15."""
+def number_from(seed: str, part: int) -> int:
+    """Return a number from 0 to 65,535 that depends on the seed and `part` (0 to 15) only."""
     digest = hashlib.sha256(seed.encode()).digest()
     return int.from_bytes(digest[2 * part : 2 * part + 2], "big")
 
 
 def color_of(seed: str) -> str:
-    """A colour that depends on the seed only."""
-    return COLORS[drawn(seed, 0) % len(COLORS)]
+    """Return a colour that depends on the seed only."""
+    return COLORS[number_from(seed, 0) % len(COLORS)]
 
 
 def extracted(caption: str) -> dict[str, Any]:
-    """The caption with its capitalised and longer words as expressions."""
+    """Return the caption with its capitalised and longer words as expressions."""
     words = WORD.findall(caption)
-    telling = [word for word in words if word[0].isupper() or len(word) >= 4]
-    if not telling:
-        telling = words[:1]
-    expressions = [{"text": word, "noun_chunk": word} for word in telling[:MOST_WORDS]]
+    named_things = [word for word in words if word[0].isupper() or len(word) >= 4]
+    if not named_things:
+        named_things = words[:1]
+    expressions = [{"text": word, "noun_chunk": word} for word in named_things[:MOST_WORDS]]
     return {"cleaned_caption": caption, "expressions": expressions}
 
 
@@ -199,49 +207,64 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def all_right(given: dict[str, Any]) -> dict[str, Any]:
-    """A check that finds all boxes right, and of each phrase as many things as it has boxes. In a
-    judge's test, where colours are asked for that aren't there, it finds these wrong.
+def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return a judge's answer that finds all boxes right.
+
+    Of each phrase it sees as many things as the phrase has boxes. The test picture of a judge, in
+    which some boxes are drawn around things of other colours than named, is answered truly.
     """
-    tested = judges_test([phrase["text"] for phrase in given["phrases"]])
-    known = None if tested is None else tested.probe.boxes
-    presences, verdicts = [], []
-    for phrase in given["phrases"]:
-        count = sum(box["text"] == phrase["text"] for box in given["boxes"])
-        count = count if known is None else int(phrase["text"] in known)
+    phrases = task_input["phrases"]
+    test_picture = judge_test_picture([phrase["text"] for phrase in phrases])
+    presences = []
+    for phrase in phrases:
+        if test_picture is None:
+            count = sum(box["text"] == phrase["text"] for box in task_input["boxes"])
+        else:
+            count = int(phrase["text"] in test_picture.probe.boxes)
         presences.append({"id": phrase["id"], "there": count > 0, "count": count})
-    for box in given["boxes"]:
-        right = known is None or box["text"] in known
-        verdicts.append({"id": box["id"], "verdict": "right" if right else "other", "reason": ""})
+    verdicts = []
+    for box in task_input["boxes"]:
+        is_right = test_picture is None or box["text"] in test_picture.probe.boxes
+        # "other" says that the box is around another thing.
+        verdict = "right" if is_right else "other"
+        verdicts.append({"id": box["id"], "verdict": verdict, "reason": ""})
     return {"phrases": presences, "boxes": verdicts}
 
 
-def all_yes(given: dict[str, Any]) -> dict[str, Any]:
-    """A check that finds all crops right; in a judge's test, those that are."""
-    texts = [crop["text"] for crop in given["crops"]]
-    tested = judges_test(texts[: len(texts) // 2])
-    right = [True] * len(texts) if tested is None else crops_of(tested)[1]
+def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return a judge's answer that finds all crops right; in a judge's test, those that are."""
+    texts = [crop["text"] for crop in task_input["crops"]]
+    # The test asks about each phrase twice, first with the phrase's own box.
+    test_picture = judge_test_picture(texts[: len(texts) // 2])
+    are_right = [True] * len(texts)
+    if test_picture is not None:
+        are_right = crops_of(test_picture)[1]
     crops = []
-    for crop, is_right in zip(given["crops"], right, strict=True):
+    for crop, is_right in zip(task_input["crops"], are_right, strict=True):
         crops.append({"id": crop["id"], "answer": "yes" if is_right else "no"})
     return {"crops": crops}
 
 
-def recolored(given: dict[str, Any]) -> dict[str, Any]:
-    """Each phrase with another colour before its last word, as often as asked."""
+def recolored(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return as many negative phrases as are asked for.
+
+    They are the phrases in turn, each with another colour put before its last word.
+    """
+    phrases = task_input["phrases"]
     negatives = []
-    for number in range(given["count"]):
-        phrase = given["phrases"][number % len(given["phrases"])]
-        color = COLORS[number // len(given["phrases"]) % len(COLORS)]
+    for number in range(task_input["count"]):
+        phrase = phrases[number % len(phrases)]
+        color = COLORS[number // len(phrases) % len(COLORS)]
         *before, last = phrase["text"].split()
         text = " ".join([*before, color, last])
         negatives.append({"id": phrase["id"], "change": "attribute", "text": text})
     return {"negatives": negatives}
 
 
-def judges_test(texts: list[str]) -> KnownPicture | None:
-    """The picture of known answers that a judge is tested with, known by its phrases; None where
-    it isn't one.
+def judge_test_picture(texts: list[str]) -> KnownPicture | None:
+    """Return the picture with known answers that a judge is tested with; None for other phrases.
+
+    It is recognized by the texts of its phrases, in their order.
     """
     if not all(text.endswith(" rectangle") for text in texts):
         return None
@@ -250,9 +273,9 @@ def judges_test(texts: list[str]) -> KnownPicture | None:
 
 
 def probe_in(request: ReceivedRequest) -> Probe | None:
-    """The probe picture that a request shows.
+    """Return the probe picture that a request shows, with its right boxes; None for other requests.
 
-    It is known by its size and the order in which its rectangles are asked for.
+    It is recognized by its size and the order in which its rectangles are asked for.
     """
     if not asks_for_rectangles(request):
         return None
@@ -266,23 +289,23 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
-    """Whether a request shows a probe picture."""
+    """Return whether a request shows a probe picture, by its phrases: "red rectangle" and so on."""
     if request.task != "phrase_grounding":
         return False
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
 
 
-def rectangles(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """A right answer to a probe picture; None for other requests.
+def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
+    """Return the right answer to a probe picture; None for other requests.
 
-    It has no boxes for a padded one, whose size is unknown.
+    It has no boxes for a padded picture, of which it can't be told which probe it is.
     """
     probe = probe_in(request)
     if probe is None:
         return {"objects": []} if asks_for_rectangles(request) else None
-    known = find_box_format(box_format, request.model)
+    written_as = find_box_format(box_format, request.model)
     objects = []
     for phrase, bbox in zip(request.input["phrases"], probe.boxes.values(), strict=True):
-        numbers = known.from_pixels(bbox, original=probe.size)
-        objects.append({"id": phrase["id"], "label": phrase["text"], known.key: numbers})
+        numbers = written_as.from_pixels(bbox, original=probe.size)
+        objects.append({"id": phrase["id"], "label": phrase["text"], written_as.key: numbers})
     return {"objects": objects}

@@ -18,7 +18,7 @@ GEMINI_STATUS = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-# The service takes both alphabets; Google's own client writes the one for addresses.
+# Gemini takes both alphabets of base64; Google's own client writes the one for addresses.
 PLAIN_BASE64 = str.maketrans("-_", "+/")
 GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
@@ -45,10 +45,10 @@ class Answer:
     tier: str | None = None
 
 
-def _listed(value: Any, why: str) -> list[Any]:
-    """A list that is not empty. Raises BadRequest for anything else."""
+def _nonempty_list(value: Any, error: str) -> list[Any]:
+    """Return a value that is a list with items. Raises BadRequest with `error` for others."""
     if not (value and isinstance(value, list)):
-        raise BadRequest(why)
+        raise BadRequest(error)
     return value
 
 
@@ -58,15 +58,17 @@ class OpenAI:
     name = "openai"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request, whose model may stand in the path; returns its pictures in base64.
+        """Fill in the request from its body; return its pictures in base64.
 
-        Raises BadRequest.
+        The model may stand in the path (Azure) instead of the body. Raises BadRequest.
         """
         request.model = request.model or str(body.get("model") or "")
         request.settings = {
             key: value for key, value in body.items() if key not in ("messages", "model")
         }
-        messages = _listed(body.get("messages"), "'messages' must be a list that is not empty.")
+        messages = _nonempty_list(
+            body.get("messages"), "'messages' must be a list that is not empty."
+        )
         if not request.model:
             raise BadRequest("you must provide a model parameter")
         parts = list(_parts_of(messages))
@@ -139,8 +141,8 @@ class Gemini:
     name = "gemini"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request; returns its pictures in base64. Raises BadRequest."""
-        contents = _listed(
+        """Fill in the request from its body; return its pictures in base64. Raises BadRequest."""
+        contents = _nonempty_list(
             body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
         )
         request.settings = dict(body.get("generationConfig") or {})
@@ -227,7 +229,7 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each part of the messages with the role of who says it. Raises BadRequest."""
+    """Yield each part of the messages with the role of who says it. Raises BadRequest."""
     for message in messages:
         content = message.get("content")
         if isinstance(content, str):
@@ -239,6 +241,7 @@ def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _base64_in(url: str) -> str:
+    """Return what a data URL of a picture holds. Raises BadRequest for another URL."""
     head, mark, encoded = url.partition(";base64,")
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")

@@ -1,6 +1,7 @@
 """What can go wrong at an endpoint, and for which requests.
 
-Faults are values, rules say when they strike.
+A `Fault` is a value: what is sent in place of, or does to, the true answer. A rule, made by `on`,
+is a function that says which fault strikes a request, if any.
 """
 
 import random
@@ -130,8 +131,8 @@ def bad_request(
 
 def server_error(status: int = 500, retry_after: float | None = None) -> Fault:
     """500, 502, 503, 529 …, with an error as JSON."""
-    said = "The server had an error while processing your request."
-    return Fault(status, said, "server_error", retry_after=retry_after)
+    message = "The server had an error while processing your request."
+    return Fault(status, message, "server_error", retry_after=retry_after)
 
 
 def html_error(status: int = 502) -> Fault:
@@ -208,7 +209,7 @@ def on(
     times_each: int | None = None,
     seed: int = 0,
 ) -> FaultRule:
-    """A rule: `fault` for the requests that meet every condition given.
+    """Return a rule: `fault` for the requests that meet every condition stated.
 
     Args:
         fault: What goes wrong.
@@ -227,7 +228,7 @@ def on(
         >>> rules = [limited, on(faults.cut_body(), share=0.1)]
         >>> server = LoopbackServer(faults=rules)
     """
-    struck: Counter[str] = Counter()
+    strikes: Counter[str] = Counter()  # by question, where these are counted apart
 
     def rule(request: ReceivedRequest) -> Fault | None:
         if indexes is not None and request.index not in indexes:
@@ -240,25 +241,25 @@ def on(
             return None
         if random.Random(f"{seed}/{request.index}").random() >= share:
             return None
-        if times is not None and struck.total() >= times:
+        if times is not None and strikes.total() >= times:
             return None
         question = ""
         if times_each is not None:
             question = "/".join([request.text, *request.image_digests])
-            if struck[question] >= times_each:
+            if strikes[question] >= times_each:
                 return None
-        struck[question] += 1
+        strikes[question] += 1
         return fault
 
     return rule
 
 
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:
-    """The fault of the first rule that strikes."""
-    listed = tuple(rules)
+    """Return one rule for several, tried in order: the first that strikes says the fault."""
+    rules_in_order = tuple(rules)
 
     def first_rule(request: ReceivedRequest) -> Fault | None:
-        for rule in listed:
+        for rule in rules_in_order:
             fault = rule(request)
             if fault is not None:
                 return fault

@@ -1,4 +1,8 @@
-"""The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests."""
+"""The loopback model server: two protocols on 127.0.0.1, with faults on demand, for tests.
+
+`Endpoint` decides what is replied. Here are the sockets: how and when a reply's bytes leave, and
+the counts of what has left.
+"""
 
 import asyncio
 import threading
@@ -145,14 +149,15 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        """Send the reply as its fault has it; whether it left whole."""
+        """Send a reply, as far and as fast as its fault lets it; return whether it left whole."""
         request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
         left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
-                # before it leaves: whoever has the reply in hand must find it counted
+                # This is counted before the last bytes leave: whoever has the reply in hand must
+                # find it counted.
                 self._end(exchange)
                 self._count(exchange.status, 1)
                 request.status_sent = exchange.status
@@ -165,14 +170,14 @@ class LoopbackServer(Endpoint):
                 self.abandoned += 1
                 if request.status_sent is None:
                     self._end(exchange)
-                else:  # counted as sent, and then it did not leave whole
+                else:  # it was counted as sent, and then it did not leave whole
                     self._count(exchange.status, -1)
                     request.status_sent = None
                     request.time_sent = None
         return left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        """What is left to send of a reply once it is due.
+        """Wait until a reply is due, and return the bytes of it that are left to send then.
 
         That is all that its fault lets through, or the last drops of one that drips.
         """
@@ -183,7 +188,7 @@ class LoopbackServer(Endpoint):
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
         if fault.hang or fault.down_for is not None:
-            # until the client has left, or the connection is dropped
+            # Nothing comes until the client has left, or the connection is dropped.
             await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
         while True:
@@ -201,13 +206,13 @@ class LoopbackServer(Endpoint):
         return wire[stop:]
 
     def _end(self, exchange: Exchange) -> None:
-        """A request is in flight no more."""
+        """Count a request as no longer in flight."""
         if exchange.served:
             self.serving -= 1
         self.in_flight -= 1
 
     def _count(self, status: int, replies: int) -> None:
-        """So many more replies with this status have left whole."""
+        """Count so many more replies with this status as sent whole; -1 takes one back."""
         self.by_status[status] += replies
         if 200 <= status < 300:
             self.paid += replies

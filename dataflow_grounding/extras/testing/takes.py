@@ -41,14 +41,14 @@ class Takes:
     service_tiers: tuple[str, ...] | None = ("default", "flex")
 
     def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
-        """The answer with the tier that has served it, where one was asked for."""
-        asked = request.settings.get("service_tier")
-        if answer.tier is not None or asked is None or self.service_tiers is None:
+        """Return the answer with the tier that has served it, where a tier was asked for."""
+        asked_tier = request.settings.get("service_tier")
+        if answer.tier is not None or asked_tier is None or self.service_tiers is None:
             return answer
-        return replace(answer, tier=str(asked))
+        return replace(answer, tier=str(asked_tier))
 
     def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
-        """The 400 for this request, or None where it is taken."""
+        """Return the 400 for what this model doesn't take of a request; None where it takes all."""
         settings = request.settings
         if settings.get("stream"):
             return bad_request("This server does not stream.", "unsupported_value", "stream")
@@ -76,10 +76,10 @@ class Takes:
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
-        """The 400 for the format of the reply that is asked for, or None where it is taken."""
+        """Return the 400 for the format of the reply that is asked for; None where it is taken."""
         response_format = settings.get("response_format") or {}
         type_name = str(response_format.get("type", "text"))
-        if "responseMimeType" in settings:  # Gemini's settings count as these
+        if "responseMimeType" in settings:  # Gemini's settings, in OpenAI's terms
             has_schema = settings.keys() & {"responseSchema", "responseJsonSchema"}
             type_name = "json_schema" if has_schema else "json_object"
         if type_name == "text" or self.ignores_format:
@@ -90,16 +90,20 @@ class Takes:
         json_schema = response_format.get("json_schema") or {}
         if type_name != "json_schema" or not json_schema.get("strict"):
             return None
-        wrong = next(open_objects(json_schema.get("schema")), None)
-        if wrong is None:
+        problem = next(open_objects(json_schema.get("schema")), None)
+        if problem is None:
             return None
         name = json_schema.get("name")
-        message = f"Invalid schema for response_format '{name}': In context={wrong}."
+        message = f"Invalid schema for response_format '{name}': In context={problem}."
         return bad_request(message, "invalid_json_schema", "response_format")
 
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
-    """What a strict schema may not have: an open object, or a property that is not required."""
+    """Yield what a strict schema may not have, in OpenAI's words.
+
+    That is an object that allows further properties, or a property that is not required. `context`
+    is the path of keys to this part of the schema.
+    """
     if not isinstance(schema, dict):
         return
     properties = schema.get("properties")
@@ -114,7 +118,7 @@ def open_objects(schema: Any, *context: str) -> Iterator[str]:
             )
     yield from open_objects(schema.get("items"), *context, "items")
     for key in ("properties", "anyOf", "$defs"):
-        # beside schemas, names and values may look like them
+        # Only these members hold schemas: a name or a default value may look like one.
         parts = schema.get(key)
         if isinstance(parts, list):
             parts = dict(enumerate(parts))

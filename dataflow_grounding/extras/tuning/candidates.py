@@ -83,12 +83,12 @@ def read_candidates(path: str) -> list[Candidate]:
     candidates = []
     for number, row in enumerate(table, 1):
         candidates.append(_candidate(row, f"{path}, way {number}", os.path.dirname(path)))
-    _refuse_one_name(candidates, path)
+    _refuse_equal_names(candidates, path)
     return candidates
 
 
 def _candidate(row: Any, where: str, folder: str) -> Candidate:
-    """Return a row of the table. Raises SpecError, which begins with `where`."""
+    """Return the candidate in a row of the table. Raises SpecError, which begins with `where`."""
     if not isinstance(row, dict) or not row.keys() <= _KEYS:
         raise SpecError(f"{where}: should have name and set, and no keys but {sorted(_KEYS)}")
     name = row.get("name")
@@ -110,8 +110,11 @@ def _candidate(row: Any, where: str, folder: str) -> Candidate:
     return Candidate(name.strip(), keys, backend)
 
 
-def _refuse_one_name(candidates: Sequence[Candidate], path: str) -> None:
-    """Raise SpecError where two candidates of one backend have the same name."""
+def _refuse_equal_names(candidates: Sequence[Candidate], path: str) -> None:
+    """Raise SpecError where two candidates for the same backend have the same name.
+
+    A candidate without a backend is for any.
+    """
     seen = set()
     for candidate in candidates:
         for backend in {candidate.backend, ""}:

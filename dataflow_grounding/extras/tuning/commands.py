@@ -88,16 +88,16 @@ def of_tune(
     )
     from dataflow_grounding.extras.tuning.trying import (
         PIPELINE,
-        defined,
         document_of,
         most_usd,
-        raced,
+        run_race,
+        try_definitions,
     )
 
     tuning = _tuning(spec, overrides, gold, folder, candidates, max_requests, pictures)
     tuning = replace(tuning, definitions=definitions)
     tuning.lay_out()
-    tuning = _suited(tuning, candidates)
+    tuning = _without_unsuited_ways(tuning, candidates)
     plan = tuning.plan()
     bound = {
         "pictures": len(tuning.pictures),
@@ -113,8 +113,9 @@ def of_tune(
         else:
             say("Nothing was sent.", err=False)
         return
-    race = raced(tuning)
-    document = document_of(tuning, race, defined(tuning, race) if definitions else None)
+    race = run_race(tuning)
+    tried_definitions = try_definitions(tuning, race) if definitions else None
+    document = document_of(tuning, race, tried_definitions)
     path = within(folder, "tuning.json")
     write_text(path, dump_text(document, 1) + "\n")
     page = within(folder, "tuning.html")
@@ -176,10 +177,10 @@ def _tuning(
     return tuning
 
 
-def _suited(tuning: "Tuning", candidates: str | None) -> "Tuning":
-    """Return what is tried without the shipped ways that the model can't be asked in.
+def _without_unsuited_ways(tuning: "Tuning", candidates: str | None) -> "Tuning":
+    """Return a tuning without the ways that its model can't be asked in; they are named.
 
-    Raises SpecError where such a way is of the user's own file.
+    Raises SpecError where such a way is of the user's own file, `candidates`.
     """
     suited = []
     for way in tuning.candidates:
@@ -211,7 +212,7 @@ def _reviewed_in(results_dir: str) -> str:
 
 
 def _bound_in_words(bound: Mapping[str, Any], run: Any) -> str:
-    """Return what may be spent at most."""
+    """Return a sentence that says what may be spent at most."""
     usd = bound["max_usd"]
     cost = "no known price" if usd is None else f"at most {usd:.4f} USD"
     pictures = counted(bound["pictures"], "picture")

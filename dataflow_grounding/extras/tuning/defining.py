@@ -1,7 +1,8 @@
 """Definitions of classes, written from errors on some pictures and judged on others.
 
-The model sees crops of what it got wrong on the pictures that are shown, and proposes what counts
-as a class. A proposal is kept only where a paired comparison on the held-out pictures says so.
+The model is shown a sheet of crops of what it got wrong on some of the pictures, and proposes what
+counts as a class. A proposal is kept only where a paired comparison on the other pictures, the
+held-out ones, says so.
 """
 
 import os
@@ -20,9 +21,9 @@ from dataflow_grounding.images.files import decode
 MOST_CLASSES = 6
 """So many classes are defined anew, those with the most errors."""
 LEAST_ERRORS = 3
-"""Of a class with fewer on the shown pictures, nothing is to be learned."""
-KEPT = {"false": 6, "missed": 5, "right": 5}
-"""So many crops of each kind a sheet has."""
+"""Of a class with fewer errors on the shown pictures, nothing is to be learned."""
+MOST_CROPS = {"false": 6, "missed": 5, "right": 5}
+"""The most crops of each kind in a sheet: false boxes, missed things, and things found rightly."""
 RULES = Rules(replaces_at=0.88)
 """A proposal has to be better with this chance."""
 _TILE = 256  # px of a crop's longer side in the sheet
@@ -33,7 +34,14 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class Crop:
-    """A box to be shown, and what it is: `error` as DefinitionWriter has it."""
+    """A box to be shown.
+
+    Attributes:
+        path: The picture's.
+        bbox: In pixels of the picture.
+        error: "false", "missed" or "right", as DefinitionWriter has it.
+        shows: The class of another thing that is there, for a false box; else empty.
+    """
 
     path: str
     bbox: Bbox
@@ -43,11 +51,13 @@ class Crop:
 
 @dataclass
 class ClassErrors:
-    """What went wrong with a class on some pictures."""
+    """What went wrong with a class on some pictures: its phrases, and crops by kind of error."""
 
     label: str
     phrases: dict[str, None] = field(default_factory=dict)
-    crops: dict[str, list[Crop]] = field(default_factory=lambda: {error: [] for error in KEPT})
+    crops: dict[str, list[Crop]] = field(
+        default_factory=lambda: {error: [] for error in MOST_CROPS}
+    )
 
     @property
     def count(self) -> int:
@@ -55,8 +65,11 @@ class ClassErrors:
         return len(self.crops["false"]) + len(self.crops["missed"])
 
     def shown(self) -> list[Crop]:
-        """The crops of the sheet, in the order of their numbers."""
-        return [crop for error, most in KEPT.items() for crop in self.crops[error][:most]]
+        """Return the crops of the sheet, in the order of their numbers."""
+        crops = []
+        for error, most in MOST_CROPS.items():
+            crops.extend(self.crops[error][:most])
+        return crops
 
 
 def errors_of(
@@ -71,29 +84,29 @@ def errors_of(
     """
     by_class: dict[str, ClassErrors] = {}
     for number, picture in enumerate(pictures, first):
-        answered = boxes_by_text(answers.get(str(number), {"expressions": []}))
+        answered_boxes = boxes_by_text(answers.get(str(number), {"expressions": []}))
         for phrase in picture.phrases:
             errors = by_class.setdefault(phrase.label, ClassErrors(phrase.label))
             errors.phrases[phrase.text] = None
-            boxes = answered.get(phrase.text, [])
-            matched = match_boxes(boxes, phrase.boxes)
-            right = {place for place, _ in matched.values()}
-            for place, bbox in enumerate(boxes):
-                if place in right:
+            boxes = answered_boxes.get(phrase.text, [])
+            matches = match_boxes(boxes, phrase.boxes)  # by the index of the gold box
+            right_indices = {index for index, _ in matches.values()}
+            for index, bbox in enumerate(boxes):
+                if index in right_indices:
                     errors.crops["right"].append(Crop(picture.path, bbox, "right"))
                 else:
-                    shows = _what_is_at(bbox, picture, phrase.label)
+                    shows = _class_at(bbox, picture, phrase.label)
                     errors.crops["false"].append(Crop(picture.path, bbox, "false", shows))
-            for place, bbox in enumerate(phrase.boxes):
-                if place not in matched:
+            for index, bbox in enumerate(phrase.boxes):
+                if index not in matches:
                     errors.crops["missed"].append(Crop(picture.path, bbox, "missed"))
-    worth = [errors for errors in by_class.values() if errors.count >= LEAST_ERRORS]
-    worth.sort(key=lambda errors: (-errors.count, errors.label))
-    return worth[:MOST_CLASSES]
+    with_enough = [errors for errors in by_class.values() if errors.count >= LEAST_ERRORS]
+    with_enough.sort(key=lambda errors: (-errors.count, errors.label))
+    return with_enough[:MOST_CLASSES]
 
 
-def _what_is_at(bbox: Bbox, picture: GoldPicture, label: str) -> str:
-    """Return the class of another thing that the gold has where a false box is, or ""."""
+def _class_at(bbox: Bbox, picture: GoldPicture, label: str) -> str:
+    """Return the class of a thing other than `label` that the gold has at a box; "" for none."""
     for phrase in picture.phrases:
         if phrase.label != label and match_boxes([bbox], phrase.boxes):
             return phrase.label
@@ -107,20 +120,21 @@ def row_of(errors: ClassErrors, folder: str, definition: str = "") -> dict[str, 
     """
     crops = errors.shown()
     name = portable(errors.label).replace("/", "_")[:60]
-    digest = sha256(errors.label.encode(errors="replace")).hexdigest()[:8]  # two may be one name
+    # Two classes may come to the same portable name: the digest tells them apart.
+    digest = sha256(errors.label.encode(errors="replace")).hexdigest()[:8]
     path = within(folder, f"{name}-{digest}.png")
     draw_sheet(crops, path)
-    told = []
+    crop_items = []
     for number, crop in enumerate(crops, 1):
         item: dict[str, Any] = {"id": number, "error": crop.error}
         if crop.shows:
             item["is"] = crop.shows
-        told.append(item)
+        crop_items.append(item)
     row = {
         "image_path": path,
         "class": errors.label,
         "phrases": list(errors.phrases),
-        "crops": told,
+        "crops": crop_items,
     }
     if definition:
         row["definition"] = definition
@@ -138,9 +152,10 @@ def draw_sheet(crops: Sequence[Crop], path: str) -> None:
     sheet = PIL.Image.new("RGB", (_GAP + columns * step, _GAP + rows * step), "white")
     pen = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(20)
-    for place, crop in enumerate(crops):
-        row, column = divmod(place, columns)
-        left, top = _GAP + column * step, _GAP + row * step
+    for index, crop in enumerate(crops):
+        row, column = divmod(index, columns)
+        left = _GAP + column * step
+        top = _GAP + row * step
         picture = decode(crop.path)
         x1, y1, x2, y2 = crop.bbox
         margin = max(_MARGIN * max(x2 - x1, y2 - y1), 8)
@@ -151,12 +166,12 @@ def draw_sheet(crops: Sequence[Crop], path: str) -> None:
             min(round(y2 + margin), picture.height),
         )
         if region[0] >= region[2] or region[1] >= region[3]:
-            continue
+            continue  # the box lies outside of the picture: its number stays without a tile
         tile = picture.crop(region)
         scale = _TILE / max(tile.size)
         size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
         sheet.paste(tile.resize(size), (left, top))
-        pen.text((left, top - 26), str(place + 1), fill="black", font=font)
+        pen.text((left, top - 26), str(index + 1), fill="black", font=font)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     sheet.save(path)
 
@@ -172,14 +187,22 @@ def scores_of(
         phrases = [phrase for phrase in picture.phrases if phrase.label == label]
         if not phrases:
             continue
-        answered = boxes_by_text(answers.get(str(number), {"expressions": []}))
-        scores = [f1_of(answered.get(phrase.text, []), phrase.boxes) for phrase in phrases]
+        answered_boxes = boxes_by_text(answers.get(str(number), {"expressions": []}))
+        scores = [f1_of(answered_boxes.get(phrase.text, []), phrase.boxes) for phrase in phrases]
         yield number, sum(scores) / len(scores)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a proposal is kept, and the paired comparison that says so."""
+    """Whether a proposal is kept, and the paired comparison that says so.
+
+    Attributes:
+        kept: Whether it is.
+        before: Mean F1 of the class without the proposal.
+        after: Mean F1 with it.
+        chance: How likely the proposal is to be better, from 0 to 1.
+        compared: The comparison, picture by picture.
+    """
 
     kept: bool
     before: float

@@ -17,7 +17,7 @@ from dataflow_grounding.extras.evaluation.metrics import read_annotations
 from dataflow_grounding.extras.evaluation.metrics.annotations import as_gold, names_of
 
 LEAST = 8
-"""So few pictures tell nothing of a way of asking."""
+"""The least number of pictures: fewer tell nothing of a way of asking."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def gold_pictures(
         if not phrases:
             continue
         name, _ = names_of(record, f"{source}, record {number}")
-        path = _where(name, folders)
+        path = _find_picture(name, folders)
         if not path:
-            missing = missing or name
+            missing = missing or name  # the first one is named in the error
             continue
         caption = record.get("cleaned_caption") or record.get("caption") or ""
         by_path.setdefault(path, GoldPicture(path, caption, phrases))
@@ -106,8 +106,8 @@ def _phrases_of(record: Mapping[str, Any]) -> Iterator[Phrase]:
         yield Phrase(text, class_of(expression), boxes)
 
 
-def _where(name: str, folders: Sequence[str]) -> str:
-    """Return the path of a picture that is there, or ""."""
+def _find_picture(name: str, folders: Sequence[str]) -> str:
+    """Return the path of a picture in the first folder that has it; "" where none has."""
     for folder in folders:
         path = joined(folder, name)
         if os.path.isfile(path):
@@ -129,8 +129,10 @@ def score_of(picture: GoldPicture, record: Mapping[str, Any] | None) -> float:
     """
     if record is None:
         return 0.0
-    answered = boxes_by_text(record)
-    scores = [f1_of(answered.get(phrase.text, []), phrase.boxes) for phrase in picture.phrases]
+    answered_boxes = boxes_by_text(record)
+    scores = []
+    for phrase in picture.phrases:
+        scores.append(f1_of(answered_boxes.get(phrase.text, []), phrase.boxes))
     return sum(scores) / len(scores)
 
 
@@ -138,14 +140,14 @@ def boxes_by_text(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
     """Return each phrase's boxes in a record that a run left, without rejected ones."""
     boxes: dict[str, list[Bbox]] = {}
     for expression in record["expressions"]:
-        instances = not_rejected(expression) or []
+        instances = not_rejected(expression) or []  # None where all boxes were rejected
         for instance in instances:
             boxes.setdefault(expression["text"], []).append(box_of(instance["bbox"]))
     return boxes
 
 
-def f1_of(answered: Sequence[Bbox], wanted: Sequence[Bbox]) -> float:
-    """Return the F1 of boxes against those that are right, at IoU 0.5; 1 where both are none."""
-    if not answered and not wanted:
+def f1_of(answered: Sequence[Bbox], right: Sequence[Bbox]) -> float:
+    """Return the F1 of boxes against the right ones, at IoU 0.5; 1 where there are neither."""
+    if not answered and not right:
         return 1.0
-    return 2 * len(match_boxes(answered, wanted)) / (len(answered) + len(wanted))
+    return 2 * len(match_boxes(answered, right)) / (len(answered) + len(right))

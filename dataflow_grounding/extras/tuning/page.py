@@ -22,7 +22,7 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _cells(name: str, way: Mapping[str, Any], chosen: str) -> list[str]:
-    """Return what is told of a way, for the columns of HEADS."""
+    """Return the figures of a way as text, for the columns of HEADS."""
     interval = way["interval"]
     ends = "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
     remark = "chosen" if name == chosen else way["left"] or ""
@@ -46,12 +46,12 @@ def verdict_of(document: Mapping[str, Any]) -> str:
         what = "The spec's own way stays: no other was shown to be better"
     else:
         what = f"{chosen}: {100 * way['gain']:+.1f} points of F1 against the spec's own way"
-    told = f"{what}. The race ended as {document['ended']}."
+    sentence = f"{what}. The race ended as {document['ended']}."
     classes = (document["definitions"] or {}).get("classes", {})
     kept = [label for label, proposal in classes.items() if proposal["kept"]]
     if kept:
-        told += f" Definitions are kept of {', '.join(kept)}."
-    return told
+        sentence += f" Definitions are kept of {', '.join(kept)}."
+    return sentence
 
 
 def page_of(document: Mapping[str, Any]) -> str:
@@ -116,9 +116,9 @@ def _definitions_section(document: Mapping[str, Any]) -> str:
     heading = f"<h2>Definitions</h2><p>{_safe(note)}</p>"
     if not lines:
         return f"<section>{heading}<p>No class had enough errors to learn from.</p></section>"
-    label, words, *others = [_safe(text) for text in lines[0]]
-    head = f'<th scope="col">{label}</th><th scope="col" class="text">{words}</th>'
-    head += "".join(f'<th scope="col">{text}</th>' for text in others)
+    class_head, definition_head, *figure_heads = [_safe(text) for text in lines[0]]
+    head = f'<th scope="col">{class_head}</th><th scope="col" class="text">{definition_head}</th>'
+    head += "".join(f'<th scope="col">{text}</th>' for text in figure_heads)
     rows = []
     for name, text, *cells in lines[1:]:
         figures = "".join(f"<td>{_safe(cell)}</td>" for cell in cells)

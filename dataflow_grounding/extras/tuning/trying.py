@@ -1,4 +1,10 @@
-"""Asking in each way, in rounds, with every reply kept: a second call sends nothing."""
+"""Asking in each way, in rounds, with every reply kept: a second call sends nothing.
+
+A way of asking is a set of spec keys over the user's spec. Each way has a results folder of its own
+and is run as `generate` would run it, on the pictures of a round. `race` decides who goes on. What
+the race is to cost is written down at the first call: so the same race is run again by a second
+call, whatever is stored by then.
+"""
 
 import math
 import os
@@ -42,14 +48,14 @@ from dataflow_grounding.spec import Spec
 
 PIPELINE = "image_grounding"
 """The pipeline whose grounding is tuned."""
-_STEPS = ("step_0_expression_extraction", "step_0_class_list")
-"""Where grounding finds its phrases: those of captions, and those of `data.classes`."""
+_PHRASE_STEPS = ("step_0_expression_extraction", "step_0_class_list")
+"""Folders in which grounding finds its phrases: those of captions, and those of `data.classes`."""
 _PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is to be found out, and where.
+    """What is to be found out about ways of asking, and in which folder.
 
     Args:
         spec_paths: The spec's files.
@@ -60,7 +66,7 @@ class Tuning:
         max_requests: How many requests may be sent in all, those of earlier calls among them.
         definitions: Whether definitions of classes are written anew, for which some of the
             requests are set aside.
-        own: The spec's own way.
+        own: The spec's own way, which stays unless another is better.
     """
 
     spec_paths: Sequence[str]
@@ -98,12 +104,15 @@ class Tuning:
         return load_spec(self.spec_paths, overrides)
 
     def lay_out(self) -> None:
-        """Write what is asked where each way's grounding step reads it."""
+        """Write the phrases that are asked about where each way's grounding step reads them.
+
+        The step that would find phrases in captions is not run: they are those of the gold.
+        """
         lines = [picture.row(number) for number, picture in enumerate(self.pictures)]
         text = "".join(map(dump_line, lines))
         paths = [within(self.folder, "pictures.jsonl")]
         for way in self.ways.values():
-            for step in _STEPS:
+            for step in _PHRASE_STEPS:
                 paths.append(within(self.folder, f"{_folder_of(way)}/{step}/annotations.jsonl"))
         for path in paths:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -125,7 +134,7 @@ class Tuning:
         return sum(self.sent(way) for way in self.ways.values())
 
     def paid(self, way: Candidate) -> list[dict[str, Any]]:
-        """Return what a way's replies cost, by step."""
+        """Return the requests and costs of all replies that a way's folder has, by step."""
         folder = within(self.folder, _folder_of(way))
         run = self.run_of(way, 1)
         return paid_by_step(folder, run.options.prices)
@@ -137,24 +146,29 @@ class Tuning:
         The same plan makes the same race, whatever is stored by now.
         """
         path = within(self.folder, _PLAN)
-        known = self._digest()
+        digest = self._digest()
         stored = read_object(path) if os.path.exists(path) else {}
-        if stored.get("of") == known and isinstance(stored.get("costs"), dict):
+        if stored.get("of") == digest and isinstance(stored.get("costs"), dict):
             return stored
-        costs: dict[str, float] = {}
-        usd: dict[str, float | None] = {}
+        requests_a_picture: dict[str, float] = {}
+        usd_a_request: dict[str, float | None] = {}
         for name, way in self.ways.items():
             figures = estimate(self.run_of(way, len(self.pictures)))
             requests = figures["requests"] + figures["stored"]
-            costs[name] = max(requests / len(self.pictures), 0.01)
-            usd[name] = None
+            requests_a_picture[name] = max(requests / len(self.pictures), 0.01)
+            usd_a_request[name] = None
             if figures["cost_usd"] is not None and figures["requests"]:
-                usd[name] = figures["cost_usd"] / figures["requests"]
-        plan = {"of": known, "costs": costs, "usd_a_request": usd, "refused": {}}
-        self.keep(plan)
+                usd_a_request[name] = figures["cost_usd"] / figures["requests"]
+        plan = {
+            "of": digest,
+            "costs": requests_a_picture,
+            "usd_a_request": usd_a_request,
+            "refused": {},
+        }
+        self.store_plan(plan)
         return plan
 
-    def keep(self, plan: Mapping[str, Any]) -> None:
+    def store_plan(self, plan: Mapping[str, Any]) -> None:
         """Write the plan, which the next call goes by."""
         write_text(within(self.folder, _PLAN), dump_text(plan, 1) + "\n")
 
@@ -182,14 +196,14 @@ def most_usd(plan: Mapping[str, Any], max_requests: int) -> float | None:
     return None if None in prices else max(prices) * max_requests
 
 
-def raced(tuning: Tuning) -> Race:
+def run_race(tuning: Tuning) -> Race:
     """Ask in rounds until the race is over, and return it.
 
     Raises what a run of the spec's own way does; replies that came are kept, and the next call
     goes on.
     """
     plan = tuning.plan()
-    set_aside = 0
+    set_aside = 0  # requests: to ask about half of the pictures once more, and to write definitions
     if tuning.definitions:
         held_out = len(tuning.pictures) - len(tuning.pictures) // 2
         set_aside = math.ceil(plan["costs"][tuning.own.name] * held_out) + MOST_CLASSES
@@ -213,9 +227,10 @@ def raced(tuning: Tuning) -> Race:
 
 
 def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
-    """Ask all ways about the round's pictures; a way that the endpoint doesn't take leaves.
+    """Ask all ways about the round's pictures, and tell the race their scores.
 
-    Raises BudgetExceeded where more requests were needed than estimated.
+    A way that the endpoint doesn't take leaves the race. Raises BudgetExceeded where more requests
+    were needed than estimated: the race is told nothing of this round then.
     """
     assert race.round is not None
     pictures = race.round.pictures
@@ -236,7 +251,7 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
                 raise
             why = blotted_message(str(stopped)).splitlines()[0]
             plan["refused"][name] = why
-            tuning.keep(plan)
+            tuning.store_plan(plan)
             race.drop(name, why)
             continue
         answers = _answers_of(run)
@@ -244,8 +259,8 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
             number: score_of(tuning.pictures[number], answers.get(str(number)))
             for number in pictures
         }
-    for name, of_way in scores.items():
-        for number, score in of_way.items():
+    for name, scores_of_way in scores.items():
+        for number, score in scores_of_way.items():
             race.tell(name, number, score)
 
 
@@ -257,7 +272,7 @@ def _answers_of(run: SpecRun) -> dict[str, dict[str, Any]]:
     return {str(record["image_id"]): record for record in read_records(path)}
 
 
-def defined(tuning: Tuning, race: Race) -> dict[str, Any]:
+def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
     """Have definitions written from errors on half of the pictures, and judge them on the others.
 
     Returns:
@@ -265,73 +280,78 @@ def defined(tuning: Tuning, race: Race) -> dict[str, Any]:
         the comparison that says so; `keys`, the spec keys of those kept; `requests` and `cost_usd`
         of what was asked besides the race; `ended`, why it ended early, or null.
     """
-    told: dict[str, Any] = {"classes": {}, "keys": {}, "ended": None}
+    result: dict[str, Any] = {"classes": {}, "keys": {}, "ended": None}
     winner = tuning.ways[race.winner]
-    count = _affordable(tuning, race)
+    count = _affordable_pictures(tuning, race)
     half = count // 2
     shown, held_out = tuning.pictures[:half], tuning.pictures[half:count]
+    # The trial of definitions is a Tuning of its own folder, with one way.
     trial = replace(tuning, pictures=held_out, candidates=[], own=winner)
     trial = replace(trial, folder=within(tuning.folder, "definitions"))
     trial.lay_out()
     try:
         if count < LEAST:
             raise BudgetExceeded("too few requests are left")
-        run = tuning.run_of(winner, count, _left(tuning, trial))
+        run = tuning.run_of(winner, count, _requests_left(tuning, trial))
         run.execute()
         before = _answers_of(run)
-        written = _proposals(tuning, trial, errors_of(shown, before), run)
-        if written:
-            way = Candidate("definitions", {**winner.keys, **_keys_of(run.spec, written)})
+        proposals = _proposals(tuning, trial, errors_of(shown, before), run)
+        if proposals:
+            way = Candidate("definitions", {**winner.keys, **_keys_of(run.spec, proposals)})
             trial = replace(trial, own=way)
             trial.lay_out()
-            second = trial.run_of(way, len(held_out), _left(tuning, trial))
+            second = trial.run_of(way, len(held_out), _requests_left(tuning, trial))
             second.execute()
             after = _answers_of(second)
-            told["classes"] = _judged_classes(written, held_out, half, before, after)
+            result["classes"] = _judged_classes(proposals, held_out, half, before, after)
     except BudgetExceeded:
-        told["ended"] = "the budget of requests was spent"
+        result["ended"] = "the budget of requests was spent"
     except NothingDone:
-        told["ended"] = "no reply could be used"
+        result["ended"] = "no reply could be used"
     kept = {
         label: (proposal["phrases"], proposal["definition"])
-        for label, proposal in told["classes"].items()
+        for label, proposal in result["classes"].items()
         if proposal["kept"]
     }
-    told["keys"] = _keys_of(tuning.spec_of(winner), kept) if kept else {}
-    steps = [*_paid_in(trial), *(trial.paid(trial.own) if told["classes"] else [])]
+    result["keys"] = _keys_of(tuning.spec_of(winner), kept) if kept else {}
+    steps = _paid_for_writing(trial)
+    if result["classes"]:
+        steps = [*steps, *trial.paid(trial.own)]
     costs = [step["cost_usd"] for step in steps]
-    told["requests"] = sum(step["requests"] for step in steps)
-    told["cost_usd"] = None if None in costs else round(sum(costs), 6)
-    return told
+    result["requests"] = sum(step["requests"] for step in steps)
+    result["cost_usd"] = None if None in costs else round(sum(costs), 6)
+    return result
 
 
-def _affordable(tuning: Tuning, race: Race) -> int:
+def _affordable_pictures(tuning: Tuning, race: Race) -> int:
     """Return on how many pictures definitions can be written and judged with what the race left.
 
-    The winner is asked about those that it hasn't seen, and about half of all once more. It goes
-    by the plan, so that it comes to the same whatever is stored by now.
+    The winner is asked about those that it hasn't seen, and about half of all once more. The number
+    goes by the plan, so that it comes to the same whatever is stored by now.
     """
-    cost = tuning.plan()["costs"][race.winner]
+    cost = tuning.plan()["costs"][race.winner]  # requests a picture
     seen = len(race.scores[race.winner])
     spare = tuning.max_requests - race.requests - MOST_CLASSES
-    return min(len(tuning.pictures), int((spare + seen * cost) / (1.5 * cost) + 1e-9))
+    # n pictures take (n - seen) * cost, and n / 2 * cost for the second time.
+    affordable = (spare + seen * cost) / (1.5 * cost)
+    return min(len(tuning.pictures), int(affordable + 1e-9))
 
 
 Proposals: TypeAlias = dict[str, tuple[list[str], str]]
 """Class → its phrases, and what counts as it."""
 
 
-def _left(tuning: Tuning, trial: Tuning) -> int:
-    """Return how many requests may still be sent."""
+def _requests_left(tuning: Tuning, trial: Tuning) -> int:
+    """Return how many requests may still be sent, by what is stored of the race and the trial."""
     sent = tuning.sent_in_all()
-    sent += sum(int(step["requests"]) for step in _paid_in(trial))
+    sent += sum(int(step["requests"]) for step in _paid_for_writing(trial))
     if trial.own is not tuning.ways.get(trial.own.name):
         sent += trial.sent(trial.own)
     return max(tuning.max_requests - sent, 0)
 
 
-def _paid_in(trial: Tuning) -> list[dict[str, Any]]:
-    """Return what definitions cost to be written."""
+def _paid_for_writing(trial: Tuning) -> list[dict[str, Any]]:
+    """Return the requests and costs of definitions that were written, by step."""
     return paid_by_step(trial.folder, trial.run_of(trial.own, 1).options.prices)
 
 
@@ -344,29 +364,33 @@ def _proposals(
     """
     if not classes:
         return {}
-    stated = run.job.definitions()
+    spec_definitions = run.job.definitions()
     rows = []
     for errors in classes:
-        former = next((stated[phrase] for phrase in errors.phrases if phrase in stated), "")
+        former = ""
+        for phrase in errors.phrases:
+            if phrase in spec_definitions:
+                former = spec_definitions[phrase]
+                break
         rows.append(row_of(errors, within(trial.folder, "sheets"), former))
     options = RunOptions(
         progress=False,
         replies=within(trial.folder, ".ckpt/replies.jsonl"),
-        max_requests=_left(tuning, trial),
+        max_requests=_requests_left(tuning, trial),
     )
     os.makedirs(within(trial.folder, ".ckpt"), exist_ok=True)
     token = current_options.set(options)
     try:
-        written = DefinitionWriter(run.serving)(rows)
+        records = DefinitionWriter(run.serving)(rows)
     except RecordError:  # none of the replies could be used
         return {}
     finally:
         current_options.reset(token)
     proposals: Proposals = {}
-    for record in written:
+    for record in records:
         definition = record.get("definition")
         if isinstance(definition, str):
-            # a reference would be filled in where the spec is read
+            # What looks like a reference would be filled in where the spec is read.
             safe = definition.replace("${", "$ {")
             proposals[record["class"]] = (record["phrases"], safe)
     return proposals
@@ -392,19 +416,29 @@ def _keys_of(spec: Spec, proposals: Proposals) -> dict[str, Any]:
 
 
 def _judged_classes(
-    written: Proposals,
+    proposals: Proposals,
     held_out: Sequence[GoldPicture],
     first: int,
     before: Mapping[str, Mapping[str, Any]],
     after: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return each class with its proposal, and whether it holds on the held-out pictures."""
-    told = {}
-    for label, (phrases, definition) in written.items():
-        was = {n - first: score for n, score in scores_of(label, held_out, before, first)}
-        now = dict(scores_of(label, held_out, after))
-        judgement = judged(was, now)
-        told[label] = {
+    """Return each class with its proposal, and whether it holds on the held-out pictures.
+
+    Args:
+        proposals: What was proposed for each class.
+        held_out: The pictures that it is judged on.
+        first: The number of the first of these in `before`; in `after` it is 0.
+        before: What a run without the proposals left, by the picture's number as text.
+        after: What a run with them left.
+    """
+    classes = {}
+    for label, (phrases, definition) in proposals.items():
+        scores_before = {}
+        for number, score in scores_of(label, held_out, before, first):
+            scores_before[number - first] = score
+        scores_after = dict(scores_of(label, held_out, after))
+        judgement = judged(scores_before, scores_after)
+        classes[label] = {
             "phrases": phrases,
             "definition": definition,
             "kept": judgement.kept,
@@ -414,7 +448,7 @@ def _judged_classes(
             "interval": [round(end, 4) for end in judgement.compared.interval],
             "chance": round(judgement.chance, 4),
         }
-    return told
+    return classes
 
 
 def document_of(
@@ -423,19 +457,18 @@ def document_of(
     """Return what `tuning.json` holds: each way's figures, what it took, and which is the best."""
     ways = {}
     for name, way in tuning.ways.items():
-        beside = race.compare(name, race.default)
+        comparison = race.compare(name, race.default)
         steps = tuning.paid(way)
         costs = [step["cost_usd"] for step in steps]
-        is_default = name == race.default
-        compared = not is_default and beside.pictures > 0
+        is_compared = name != race.default and comparison.pictures > 0
         mean = race.mean(name)
         ways[name] = {
             "set": dict(way.keys),
             "pictures": len(race.scores[name]),
             "score": None if mean is None else round(mean, 4),
-            "gain": round(beside.gain, 4) if compared else None,
-            "interval": [round(end, 4) for end in beside.interval] if compared else None,
-            "chance": round(race.chance(name), 4) if compared else None,
+            "gain": round(comparison.gain, 4) if is_compared else None,
+            "interval": [round(end, 4) for end in comparison.interval] if is_compared else None,
+            "chance": round(race.chance(name), 4) if is_compared else None,
             "left": race.left.get(name),
             "requests": sum(step["requests"] for step in steps),
             "cost_usd": None if None in costs else round(sum(costs), 6),

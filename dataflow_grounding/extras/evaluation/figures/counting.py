@@ -166,7 +166,7 @@ class FigureCounts:
         words = counts["words"]
         heads = counts["heads"]
         numbers: dict[str, int | None] = {
-            **self._of_pictures(),
+            **self._count_pictures(),
             "known_test_images": len(self._pictures_tested),
             "types": len(words),
             "tokens": words.total(),
@@ -189,10 +189,11 @@ class FigureCounts:
         figures["classes"] = self._classes.rows()
         return figures
 
-    def _of_pictures(self) -> dict[str, int | None]:
-        """Count the pictures, and those that are alike; None for what wasn't looked at.
+    def _count_pictures(self) -> dict[str, int | None]:
+        """Return the figures about pictures: how many there are, and how many are alike.
 
-        Sets `named`, and adds the phrases of each picture to the counts.
+        A figure is None for what wasn't looked at. `named` is set to the pictures that are alike by
+        figure, and the phrases of each picture are added to the counts.
         """
         names: list[str] = []
         phrase_counts: list[int] = []
@@ -205,6 +206,7 @@ class FigureCounts:
             files = [short_digest(name) for name in names]
         else:
             files, unread = files_of(self._data_sets)
+        # `again` are pictures that a data set has twice, `leaks` those that several have.
         same = alike_in(self._data_sets, files, first_same(files))
         self.named = {"same_pictures": same.again, "leaks": same.leaks}
         if self._compare == "looks":

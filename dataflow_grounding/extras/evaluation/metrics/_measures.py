@@ -264,7 +264,10 @@ def _letters_of(spans: Iterable[Span]) -> set[int]:
 
 
 def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    """Count the spans that overlap, matched greedily one to one, the longest overlap first."""
+    """Return how many pairs of spans overlap, matched greedily one to one.
+
+    The pairs with the longest overlap are matched first.
+    """
     overlapping = []
     for gold_span in gold:
         for found_span in found:

@@ -1,6 +1,7 @@
-"""Objects as bytes for another process, without the keys in them.
+"""Objects as bytes for a process of another machine, without the API keys in them.
 
-These are taken from its own environment.
+In place of a key the name of the environment's variable is sent that holds it: each machine takes
+keys from its own environment.
 """
 
 import io
@@ -12,9 +13,9 @@ from dataflow_grounding._util.key_names import key_variables, text_with_keys, te
 
 
 def shipped(thing: Any) -> bytes:
-    """`thing` pickled, with the classes of `__main__`.
+    """Return an object as bytes: pickled, with the classes of `__main__`.
 
-    In its texts, a key's variable stands in place of the key.
+    In its texts, the name of a key's variable stands in place of the key.
 
     Raises:
         SpecError: For a key that no variable of the environment holds, and for what can't be
@@ -44,7 +45,7 @@ def shipped(thing: Any) -> bytes:
 
 
 def unshipped(data: bytes) -> Any:
-    """What was pickled. Raises SpecError where this machine lacks a key."""
+    """Return the object that `shipped` made bytes of. Raises SpecError for a key missing here."""
 
     class Unpickler(pickle.Unpickler):
         def persistent_load(self, reference: str) -> str:

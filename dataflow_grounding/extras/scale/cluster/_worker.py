@@ -1,4 +1,8 @@
-"""A worker: takes shards through the steps, one after the other, and never raises."""
+"""A worker: takes shards through the steps, one after the other, and never raises.
+
+It is made in another process, by Ray or by `process_worker`. What goes wrong is returned to the
+driver, which raises it there.
+"""
 
 import os
 import socket
@@ -32,7 +36,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.cluster._shipping import unshipped
 from dataflow_grounding.extras.scale.leases import Grant, Report, leasing
 
-TAKEN_SECONDS = 60.0  # for how long a worker that was lost may hold a shard's folder
+TAKEN_SECONDS = 60.0  # for so long a shard's folder may still be held by a worker that was lost
 
 
 class Work(NamedTuple):
@@ -53,22 +57,22 @@ class Work(NamedTuple):
     of_spec: bool
 
 
-class Wrong(NamedTuple):
-    """An error to be made where it is told.
+class WorkError(NamedTuple):
+    """An error by its class and text, to be raised by the driver.
 
-    One that is unpickled doesn't know whether it speaks of a spec.
+    An exception that was pickled itself would no longer know whether its text speaks of a spec.
     """
 
     kind: type[GroundingError]
     text: str
 
 
-class Done(NamedTuple):
+class ShardOutcome(NamedTuple):
     """What became of a shard; `wrong` is what kept it from being finished."""
 
     summary: Summary
     now: Now
-    wrong: Wrong | None
+    wrong: WorkError | None
 
 
 class Worker:
@@ -89,8 +93,8 @@ class Worker:
 
     def begin(
         self, work: bytes, version: str, folder: str = "", modules: Sequence[str] = ()
-    ) -> Wrong | None:
-        """Make ready for a shipped Work. Returns what is in the way.
+    ) -> WorkError | None:
+        """Make ready for a shipped Work, and return what keeps it from that.
 
         Args:
             work: The Work.
@@ -105,7 +109,7 @@ class Worker:
                 f"{here} has dataflow-grounding {__version__}, the driver {version}: install one on"
                 " both"
             )
-            return Wrong(InputError, what)
+            return WorkError(InputError, what)
         sys.path += [path for path in modules if path not in sys.path]
         try:
             if folder:
@@ -114,32 +118,35 @@ class Worker:
                 read_env_files()
             self._work: Work = unshipped(work)
         except Exception as error:
-            return Wrong(InputError, f"{here} can't take up the work: {_in_words(error).text}")
+            return WorkError(
+                InputError, f"{here} can't take up the work: {_as_work_error(error).text}"
+            )
         return None
 
-    def work_on(self, shard: Shard) -> Done:
+    def work_on(self, shard: Shard) -> ShardOutcome:
         """Take a shard's rows through the steps; what was answered before is not asked again."""
         self._run = None
         speaks_of_specs.set(self._work.of_spec)
         summary = Summary()
-        wrong: Wrong | None = None
+        wrong: WorkError | None = None
         try:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
         except Exception as error:
-            # not what one machine says of what is left
-            wrong = _in_words((self._run and self._run.stopped) or error)
+            # Why the run was stopped says more than what then failed.
+            wrong = _as_work_error((self._run and self._run.stopped) or error)
         now = self.now()
         if now is None or self._run is None:
-            # it was finished before, or could not begin
+            # The shard was finished by an earlier run, or could not begin.
             at_end = Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None)
-            return Done(summary, at_end, wrong)
+            return ShardOutcome(summary, at_end, wrong)
         self._run.summary.takes = self._takes()
-        return Done(self._run.summary, now, wrong)
+        return ShardOutcome(self._run.summary, now, wrong)
 
     def _takes(self) -> str:
-        """What the first serving that says so has found that its endpoint takes; else empty.
+        """Return what a serving has found out that its endpoint takes, in words; else empty.
 
-        It was found in this process: the driver's own serving has sent nothing.
+        The first serving that knows counts. It is found out in this process: the driver's own
+        serving has sent nothing.
         """
         for step in self._work.steps:
             serving = step.operator.serving
@@ -151,7 +158,7 @@ class Worker:
         return ""
 
     def now(self) -> Now | None:
-        """How far the shard is that is worked on."""
+        """Return how far the shard is that is worked on; None before its run has begun."""
         return self._run.now(0) if self._run and self._run.begun else None
 
     def interrupt(self) -> None:
@@ -192,10 +199,10 @@ class Worker:
         return self._run
 
 
-def _in_words(error: Exception) -> Wrong:
-    """What the driver makes of an error: a stopped run, or an input error."""
+def _as_work_error(error: Exception) -> WorkError:
+    """Return an error as the driver raises it: a stopped run, or an input error."""
     if not isinstance(error, GroundingError):
-        return Wrong(RunStopped, f"internal error: {type(error).__name__}: {error}")
+        return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")
     if isinstance(error, RunStopped):
-        return Wrong(type(error), str(error))
-    return Wrong(InputError, str(error))
+        return WorkError(type(error), str(error))
+    return WorkError(InputError, str(error))

@@ -1,8 +1,8 @@
 """A run by workers in other processes, as its driver sees it.
 
-The input is split, blocks are handed out, files put together.
-
-How workers are made and spoken to is a subclass's: on Ray, or as processes of this machine.
+The driver splits the input into blocks (each a shard), hands them out to workers one after the
+other, replaces workers that are lost, and puts the blocks' files together. How workers are started
+and spoken to is up to a subclass: on Ray, or as processes of this machine.
 """
 
 import asyncio
@@ -20,40 +20,41 @@ from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
-from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Wrong
-from dataflow_grounding.extras.scale.shard_files import join, split
+from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, WorkError
+from dataflow_grounding.extras.scale.shard_files import join, write_shards
 from dataflow_grounding.serving.base import Serving
 
 LOOK_SECONDS = 1.0
-# looks, of up to 2 s, in turn: a worker that is silent so long can't send anything any more
+# How many looks of up to 2 s each a worker may leave unanswered in a row. One that is silent for so
+# long can't send anything any more: its lease has run out.
 MOST_SILENCES = 30
-MOST_LOSSES = 10  # workers lost over one shard: then it is the shard
+MOST_LOSSES = 10  # workers that are lost over one shard: then the shard is at fault
 
 
 class WorkerLost(Exception):
     """A worker is gone, or can't be made; the text says how, as far as that is known."""
 
 
-class Hand(Protocol):
+class WorkerHandle(Protocol):
     """A worker, from its driver's side.
 
     What waits for an answer raises WorkerLost where none will come.
     """
 
-    async def begin(self, work: bytes) -> Wrong | None:
-        """Make it ready for shipped Work; what is in the way."""
+    async def begin(self, work: bytes) -> WorkError | None:
+        """Make the worker ready for shipped Work; return what keeps it from that."""
 
-    async def work_on(self, shard: Shard) -> Done:
-        """Have it take a shard's rows through the steps."""
+    async def work_on(self, shard: Shard) -> ShardOutcome:
+        """Have the worker take a shard's rows through the steps."""
 
     async def now(self) -> Now | None:
-        """How far its shard is."""
+        """Return how far the worker's shard is; None before it has begun."""
 
     def interrupt(self) -> None:
-        """Have it finish what is in flight, and no more."""
+        """Have the worker finish what is in flight, and no more."""
 
     def end(self) -> None:
-        """Make an end of it, whatever it is doing."""
+        """End the worker at once, whatever it is doing."""
 
 
 class DrivenRun(Run):
@@ -64,64 +65,66 @@ class DrivenRun(Run):
     """
 
     whose = "the run"
-    """Who loses workers, in messages."""
+    """In messages, who loses workers: "Ray", "this machine"."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         results = address_of(self.steps[0].storage.cache_path)
         work = Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
         self._shipped = self._ship(work)
-        # the workers' own grace ends before
+        # After an interrupt the driver waits a bit longer than its workers, which finish what is in
+        # flight.
         self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
-        self._shards: dict[Shard, int] = {}  # with rows, and how many
+        self._rows_of_shards: dict[Shard, int] = {}  # of all shards that have rows
         self._waiting: deque[Shard] = deque()
-        self._at_work: dict[Shard, Hand] = {}  # who works on it
-        self._nows: dict[Shard, Now] = {}
-        self._losses = Counter[Shard | None]()
-        # By workers that came to say what they did.
+        self._at_work: dict[Shard, WorkerHandle] = {}
+        self._progress_of_shards: dict[Shard, Now] = {}
+        self._losses = Counter[Shard | None]()  # of workers; None: before they had a shard
+        # What finished shards have sent and spent.
         self._sent = 0
         self._paid = 0.0
-        self._silences = Counter[Hand]()
-        self._started = False
+        self._silences = Counter[WorkerHandle]()  # looks in a row that were not answered
+        self._started = False  # whether any worker has begun
 
     @abstractmethod
     def _ship(self, work: Work) -> bytes:
-        """The work as workers are sent it. Raises SpecError."""
+        """Return the work as it is sent to workers. Raises SpecError."""
 
     @abstractmethod
-    async def _make_hand(self) -> Hand:
-        """A new worker. Raises WorkerLost."""
+    async def _start_worker(self) -> WorkerHandle:
+        """Start a worker. Raises WorkerLost."""
 
     @abstractmethod
-    async def _told_to_the_pool(self) -> tuple[int, float]:
-        """Requests and USD of all workers, lost ones too, as each told the pool of leases last."""
+    async def _totals_of_pool(self) -> tuple[int, float]:
+        """Return requests and USD of all workers as last reported, those of lost ones too."""
 
     @abstractmethod
-    async def _found_by_the_pool(self) -> dict[Key, Found]:
-        """How many requests at once each endpoint takes, as the pool of leases has found out."""
+    async def _levels_of_pool(self) -> dict[Key, Found]:
+        """Return how many requests at once each endpoint takes, as the pool has found out."""
 
     def _split(self, blocks: int) -> None:
         """Write each block's rows into its folder."""
-        shards = split(self.source, blocks, self.steps[0].storage.cache_path)
-        self._shards = {shard: rows for shard, rows in shards.items() if rows}
-        self._waiting.extend(self._shards)
+        shards = write_shards(self.source, blocks, self.steps[0].storage.cache_path)
+        self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
+        self._waiting.extend(self._rows_of_shards)
 
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
         """Have workers do all blocks while the `watches` go on."""
         try:
             async with self._helped_by(self._look(), *watches):
-                count = min(workers, len(self._shards))
+                count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:
             await self._count_the_lost()
             with suppress(Exception):  # the pool is lost
-                by_key = await asyncio.wait_for(self._found_by_the_pool(), LOOK_SECONDS)
+                # A next run in this process begins with what was found out about endpoints.
+                levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
                 for key, serving in self._endpoints().items():
-                    limiter_of(serving).resume(by_key[key])
+                    limiter_of(serving).resume(levels[key])
 
     def _join(self) -> None:
         """Put the blocks' files together."""
-        join(self.steps, list(self._shards), self.summary)
+        join(self.steps, list(self._rows_of_shards), self.summary)
 
     def _endpoints(self) -> dict[Key, Serving]:
         """Return the endpoints whose places the pool shares out."""
@@ -133,7 +136,7 @@ class DrivenRun(Run):
         return endpoints
 
     def _begun_level(self, key: Key, most: int) -> Level:
-        """A pool's, to begin with what is known of the endpoint."""
+        """Return a pool's level of an endpoint, which begins with what is known of it."""
         level = Level(most)
         level.resume(limiter_of(self._endpoints()[key]).found)
         return level
@@ -142,12 +145,12 @@ class DrivenRun(Run):
         """Begin nothing more; what is in flight may finish."""
         if self.stopped is None:
             self.stopped = why
-            for hand in self._at_work.values():
-                hand.interrupt()
-            self._leave()
+            for worker in self._at_work.values():
+                worker.interrupt()
+            self._cancel_idle()
 
-    def _leave(self) -> None:
-        """Wait for no more worker to begin where nobody is at work, and nobody should be."""
+    def _cancel_idle(self) -> None:
+        """Cancel workers that are only starting, once nobody is at work and no work is left."""
         if not self._at_work and (self.stopped or not self._waiting):
             self._workers.cancel()
 
@@ -155,18 +158,18 @@ class DrivenRun(Run):
         """Have a worker take shards until none is left; where it is lost, another in its place."""
         while self.stopped is None and self._waiting:
             shard: Shard | None = None
-            hand: Hand | None = None
+            worker: WorkerHandle | None = None
             try:
-                hand = await self._make_hand()
-                wrong = await hand.begin(self._shipped)
+                worker = await self._start_worker()
+                wrong = await worker.begin(self._shipped)
                 if wrong is not None:
                     raise wrong.kind(wrong.text)
                 self._started = True
                 self._losses[None] = 0
                 while self.stopped is None and self._waiting:
                     shard = self._waiting.popleft()
-                    self._at_work[shard] = hand
-                    self._take(shard, await hand.work_on(shard))
+                    self._at_work[shard] = worker
+                    self._settle(shard, await worker.work_on(shard))
             except WorkerLost as lost:
                 if shard is not None:
                     self._waiting.appendleft(shard)
@@ -181,29 +184,32 @@ class DrivenRun(Run):
             finally:
                 if shard is not None:
                     self._at_work.pop(shard, None)
-                if hand is not None:
-                    hand.end()
-        self._leave()
+                if worker is not None:
+                    worker.end()
+        self._cancel_idle()
 
-    def _take(self, shard: Shard, done: Done) -> None:
-        """Take what became of a shard. Raises the error that kept it from being finished."""
+    def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
+        """Count what became of a shard. Raises the error that kept it from being finished."""
         del self._at_work[shard]
-        self._nows[shard] = done.now
-        self.summary.add_part(done.summary)
-        self._sent += done.summary.requests["sent"]
-        self._paid += done.summary.cost_usd or 0.0
-        error = done.wrong and done.wrong.kind(done.wrong.text)
+        self._progress_of_shards[shard] = outcome.now
+        self.summary.add_part(outcome.summary)
+        self._sent += outcome.summary.requests["sent"]
+        self._paid += outcome.summary.cost_usd or 0.0
+        error = outcome.wrong and outcome.wrong.kind(outcome.wrong.text)
         if isinstance(error, RunStopped):
             self.stop(error)
         elif error is not None:
             raise error
 
     async def _count_the_lost(self) -> None:
-        """Add what lost workers have sent and spent, as far as they came to tell the pool."""
+        """Add to the summary what lost workers have sent and spent, as far as the pool knows it.
+
+        It is what the pool knows of all workers, less what finished shards have.
+        """
         if not self._losses.total():
             return
         with suppress(Exception):  # the pool is lost too
-            sent, usd = await asyncio.wait_for(self._told_to_the_pool(), LOOK_SECONDS)
+            sent, usd = await asyncio.wait_for(self._totals_of_pool(), LOOK_SECONDS)
             self.summary.requests["sent"] += max(0, sent - self._sent)
             if self.summary.cost_usd is not None:
                 self.summary.cost_usd += max(0.0, usd - self._paid)
@@ -213,26 +219,26 @@ class DrivenRun(Run):
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())
-            calls = [asyncio.wait_for(hand.now(), LOOK_SECONDS) for _, hand in asked]
+            calls = [asyncio.wait_for(worker.now(), LOOK_SECONDS) for _, worker in asked]
             nows = await asyncio.gather(*calls, return_exceptions=True)
-            for (shard, hand), now in zip(asked, nows, strict=True):
-                if self._at_work.get(shard) is not hand:
+            for (shard, worker), now in zip(asked, nows, strict=True):
+                if self._at_work.get(shard) is not worker:
                     continue
                 if isinstance(now, Now):
-                    self._nows[shard] = now
+                    self._progress_of_shards[shard] = now
                 if isinstance(now, asyncio.TimeoutError):
-                    self._silences[hand] += 1
+                    self._silences[worker] += 1
                 else:
-                    self._silences[hand] = 0
-                if self._silences[hand] >= MOST_SILENCES:
-                    hand.end()  # another one takes its place
+                    self._silences[worker] = 0
+                if self._silences[worker] >= MOST_SILENCES:
+                    worker.end()  # the driver then starts another one in its place
 
     def now(self, total: int | None) -> Now:
-        """How far all are together."""
+        """Return how far all shards are together: the sum of each of Now's numbers."""
         sums: list[Any] = [0] * len(Now._fields)
-        for of_shard in self._nows.values():
-            for place, value in enumerate(of_shard):
-                sums[place] += value or 0
+        for of_shard in self._progress_of_shards.values():
+            for field_number, value in enumerate(of_shard):
+                sums[field_number] += value or 0
         now = Now(*sums)
         cost_usd = now.cost_usd if self._budget.prices else None
-        return now._replace(total=sum(self._shards.values()), cost_usd=cost_usd)
+        return now._replace(total=sum(self._rows_of_shards.values()), cost_usd=cost_usd)

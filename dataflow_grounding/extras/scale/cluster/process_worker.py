@@ -19,11 +19,11 @@ from dataflow_grounding.extras.scale.cluster._worker import Worker
 from dataflow_grounding.extras.scale.cluster.link import HEAD_BYTES, framed, size_of
 from dataflow_grounding.extras.scale.leases import Grant, Report
 
-RENEW_SECONDS = 1.0  # for which a grant is waited for
+RENEW_SECONDS = 1.0  # the longest wait for a grant
 
 
 class Driver:
-    """The way to the driver, from its worker's side."""
+    """The driver, from its worker's side: what is sent to it, and what comes from it."""
 
     def __init__(self, commands: io.BufferedReader, answers: io.FileIO) -> None:
         self._commands = commands
@@ -49,20 +49,20 @@ class Driver:
         return message
 
     def granted(self, number: int, grant: Grant) -> None:
-        """The pool's answer to a report has come."""
+        """Hand the pool's answer to a report on to `renew`, which waits in another thread."""
         self._grants.put((number, grant))
 
     def renew(self, report: Report) -> Grant:
         """Take a report to the pool. Raises OSError, queue.Empty where no grant comes."""
         self._reports += 1
         self.send("renew", self._reports, report)
-        while True:  # those that come late are passed over
+        while True:  # grants for earlier reports, which come late, are passed over
             number, grant = self._grants.get(timeout=RENEW_SECONDS)
             if number == self._reports:
                 return grant
 
 
-class _Told(io.TextIOBase):
+class _LinesToDriver(io.TextIOBase):
     """Standard error and output of a worker.
 
     Whole lines go to the driver, which shows them above its progress.
@@ -97,16 +97,17 @@ class _Told(io.TextIOBase):
 
 def main() -> None:
     """Work for the process that has started this one, until it says no more."""
+    # What is loaded by now stays: the garbage collector need not look through it again and again.
     gc.set_threshold(10_000, 10, 10)
     gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver heeds it, and says what to do
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver heeds Ctrl-C, and says what to do
     driver = Driver(os.fdopen(os.dup(0), "rb"), io.FileIO(os.dup(1), "w"))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what programs that user code starts print is no message
-    told = _Told(driver)
-    sys.stdout = told
-    sys.stderr = told
+    lines = _LinesToDriver(driver)
+    sys.stdout = lines
+    sys.stderr = lines
     worker = Worker(driver.renew, together=True)
     calls: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=[driver, worker, calls], daemon=True).start()
@@ -124,7 +125,11 @@ def main() -> None:
 def _listen(
     driver: Driver, worker: Worker, calls: "queue.SimpleQueue[tuple[Any, ...] | None]"
 ) -> None:
-    """Heed at once what can be, also while the worker works; leave the rest to the main thread."""
+    """Read what the driver sends until it has gone.
+
+    Questions and signals are dealt with at once, also while the worker works. What takes long is
+    left to the main thread, as `calls`; None there says that the driver has gone.
+    """
     try:
         while True:
             message = driver.received()

@@ -31,8 +31,8 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.engine.limiter import Found, Key, Level
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Wrong
-from dataflow_grounding.extras.scale.cluster.driver import DrivenRun, Hand, WorkerLost
+from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, WorkError
+from dataflow_grounding.extras.scale.cluster.driver import DrivenRun, WorkerHandle, WorkerLost
 from dataflow_grounding.extras.scale.cluster.link import HEAD_BYTES, framed, size_of
 from dataflow_grounding.extras.scale.leases import LeasePool
 from dataflow_grounding.serving.base import Serving
@@ -51,8 +51,8 @@ class ProcessesRun(DrivenRun):
     def __init__(self, count: int, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._count = count
-        self._starting: list[asyncio.Task[_Process]] = []  # of all workers
-        self._shown = Counter[str]()
+        self._starting: list[asyncio.Task[_Process]] = []  # one for each worker that was started
+        self._shown = Counter[str]()  # how often each line was shown
 
     def _ship(self, work: Work) -> bytes:
         return pickled(work)
@@ -71,14 +71,14 @@ class ProcessesRun(DrivenRun):
             await self._take_through(self._count)
         finally:
             started = await asyncio.gather(*self._starting, return_exceptions=True)
-            endings = [hand.ended() for hand in started if isinstance(hand, _Process)]
+            endings = [worker.ended() for worker in started if isinstance(worker, _Process)]
             await asyncio.gather(*endings)
         self._join()
 
     def _begun_levels(self) -> dict[Key, Level]:
-        """Return the levels of the pool.
+        """Return the levels of the pool: of each endpoint, and of a serving's endpoints together.
 
-        They are those of each endpoint, and of all endpoints of a serving together.
+        The latter are for servings with several endpoints.
         """
         levels: dict[Key, Level] = {}
         most = Counter[Key]()
@@ -92,27 +92,27 @@ class ProcessesRun(DrivenRun):
             parts = [part for part, _ in serving.endpoints() if "://" in part.endpoint]
             if len(parts) > 1:
                 places = sum(levels[part.endpoint, part.model].places for part in parts)
-                gate = Level(serving.max_workers)
-                gate.resume(Found(places))
-                levels[serving.endpoint, serving.model] = gate
+                together = Level(serving.max_workers)
+                together.resume(Found(places))
+                levels[serving.endpoint, serving.model] = together
         return levels
 
-    async def _make_hand(self) -> Hand:
+    async def _start_worker(self) -> WorkerHandle:
         starting = asyncio.create_task(_Process.started(self._pool, self._show))
         self._starting.append(starting)
-        # cancelled in its midst, asyncio loses count of the process, and says so
+        # Cancelled while it starts a process, asyncio loses track of that, and prints a warning.
         return await asyncio.shield(starting)
 
-    async def _told_to_the_pool(self) -> tuple[int, float]:
-        return self._pool.told()
+    async def _totals_of_pool(self) -> tuple[int, float]:
+        return self._pool.reported_totals()
 
-    async def _found_by_the_pool(self) -> dict[Key, Found]:
-        return self._pool.found()
+    async def _levels_of_pool(self) -> dict[Key, Found]:
+        return self._pool.known_levels()
 
     def _show(self, line: str, times: int) -> None:
-        """Say what a worker has said by now so many times.
+        """Say a line that a worker has said by now so many times.
 
-        What all say, as of an endpoint, is told as one of them would.
+        A line that all workers say, as about an endpoint, is said as often as one of them says it.
         """
         if times > self._shown[line]:
             self._shown[line] = times
@@ -120,7 +120,7 @@ class ProcessesRun(DrivenRun):
 
 
 class _Process:
-    """A worker in a process of its own; see Hand."""
+    """A worker in a process of its own; see WorkerHandle."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, pool: LeasePool, show: Callable[[str, int], None]
@@ -136,10 +136,11 @@ class _Process:
 
     @classmethod
     async def started(cls, pool: LeasePool, show: Callable[[str, int], None]) -> "_Process":
-        """A new one. Raises WorkerLost where there is no room for it.
+        """Start a worker's process. Raises WorkerLost where the machine has no room for it.
 
-        It is in a session of its own: Ctrl-C, which a terminal sends to all processes, reaches the
-        driver alone. What it needs comes through a pipe: others can read a command line.
+        The process is in a session of its own: Ctrl-C, which a terminal sends to all processes of a
+        session, reaches the driver alone. Keys come through a pipe: other users of the machine can
+        read a command line.
         """
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from {__package__}.process_worker import"
@@ -151,18 +152,18 @@ class _Process:
                 sys.executable, "-c", code, stdin=pipe, stdout=pipe, start_new_session=True
             )
         except OSError as error:
-            await asyncio.sleep(0.5)  # it may pass
+            await asyncio.sleep(0.5)  # the shortage may pass before the driver tries again
             raise WorkerLost(f"no process can be started: {error.strerror or error}") from None
         made = cls(process, pool, show)
         made._send("secrets", *learned())
         return made
 
-    async def begin(self, work: bytes) -> Wrong | None:
-        wrong: Wrong | None = await self._answer("begin", work, __version__)
+    async def begin(self, work: bytes) -> WorkError | None:
+        wrong: WorkError | None = await self._answer("begin", work, __version__)
         return wrong
 
-    async def work_on(self, shard: Shard) -> Done:
-        done: Done = await self._answer("work_on", shard)
+    async def work_on(self, shard: Shard) -> ShardOutcome:
+        done: ShardOutcome = await self._answer("work_on", shard)
         return done
 
     async def now(self) -> Now | None:
@@ -175,7 +176,7 @@ class _Process:
     def end(self) -> None:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
-                # Process.kill would take its exit code from asyncio, which then warns
+                # Process.kill would take the exit code away from asyncio, which then warns.
                 os.kill(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> None:
@@ -205,7 +206,7 @@ class _Process:
             self._process.stdin.write(framed(message))
 
     def _answer(self, method: str, *arguments: Any) -> Awaitable[Any]:
-        """What a method of the worker returns."""
+        """Call a method of the worker; return a future of what it returns."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._lost:
             future.set_exception(WorkerLost(self._lost))
@@ -245,7 +246,10 @@ class _Process:
 
 
 def pickled(thing: Any) -> bytes:
-    """`thing` for another process of this machine. Raises SpecError for what can't be pickled."""
+    """Return an object as bytes for another process of this machine, keys included.
+
+    Raises SpecError for what can't be pickled.
+    """
     file = BytesIO()
     try:
         _Pickler(file).dump(thing)
@@ -258,8 +262,9 @@ def pickled(thing: Any) -> bytes:
 class _Pickler(pickle.Pickler):
     """Pickles what pickle does, and two things more.
 
-    These are servings with their keys, as no other reads the pipe, and a function whose name in its
-    module stands for an object that was made of it, as by a decorator.
+    These are servings with their keys, as nobody else reads the pipe, and functions under a
+    decorator such as `operator`: their name in the module stands for the object that the decorator
+    made, where pickle looks for the function itself.
     """
 
     def reducer_override(self, thing: Any) -> Any:
@@ -271,14 +276,14 @@ class _Pickler(pickle.Pickler):
         if isinstance(thing, Serving) and type(thing).__getstate__ is Serving.__getstate__:
             return copyreg.__newobj__, (type(thing),), thing.__dict__  # type: ignore[attr-defined]
         if isinstance(thing, FunctionType):
-            stands = vars(sys.modules.get(thing.__module__, object)).get(thing.__qualname__)
-            for name, value in getattr(stands, "__dict__", {}).items():
+            decorated = vars(sys.modules.get(thing.__module__, object)).get(thing.__qualname__)
+            for attribute, value in getattr(decorated, "__dict__", {}).items():
                 if value is thing:
-                    return _part_of, (thing.__module__, thing.__qualname__, name)
+                    return _attribute_of, (thing.__module__, thing.__qualname__, attribute)
         return NotImplemented
 
 
-def _part_of(module: str, name: str, part: str) -> Any:
-    """What an object of a module holds."""
+def _attribute_of(module: str, name: str, attribute: str) -> Any:
+    """Return an attribute of the object that has this name in a module."""
     __import__(module)
-    return vars(vars(sys.modules[module])[name])[part]
+    return vars(vars(sys.modules[module])[name])[attribute]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
 from dataflow_grounding._util.terminal import counted, say
@@ -24,25 +24,31 @@ from dataflow_grounding.engine.limiter import Found, Key
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.extras.scale.cluster._shipping import shipped
-from dataflow_grounding.extras.scale.cluster._worker import Done, Work, Worker, Wrong
-from dataflow_grounding.extras.scale.cluster.driver import LOOK_SECONDS, DrivenRun, Hand, WorkerLost
+from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, Worker, WorkError
+from dataflow_grounding.extras.scale.cluster.driver import (
+    LOOK_SECONDS,
+    DrivenRun,
+    WorkerHandle,
+    WorkerLost,
+)
 from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report
 from dataflow_grounding.serving.base import check_counts
 
-# shards: several for each worker, as long as not too many files are open at once
+# How many shards there are: several for each worker, but not too many files open at once.
 FEWEST = 8
-EACH = 4
+EACH = 4  # for each worker
 MOST = 256
-LEAVE_SECONDS = 30.0
-SAY_SECONDS = 8.0  # without any worker, until it is said
-START_SECONDS = 60.0  # between saying it again; a Ray of our own gives up after so long
-# without the head of the cluster, which some can start anew; after 60 its workers end themselves
+LEAVE_SECONDS = 30.0  # the longest wait for Ray to end the connection
+SAY_SECONDS = 8.0  # after so long without any worker, it is said
+START_SECONDS = 60.0  # until it is said again; a Ray of our own gives up after so long
+# How long the head of the cluster may be gone. Some clusters start it anew; after 60 s its workers
+# end themselves.
 HEAD_SECONDS = 30.0
-NO_LIMIT = 10**6  # of requests in flight to an endpoint: each worker has its own
-_SET = {
+NO_LIMIT = 10**6  # of requests in flight to an endpoint: each worker has a limit of its own
+_RAY_DEFAULTS = {  # of the environment
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # else Ray ends the driver without the head, with exit code 1
+    # By default Ray ends the driver soon after the head is gone, with exit code 1.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
 
@@ -74,13 +80,15 @@ class RayRun(DrivenRun):
 
         Limits and budget are leased by an actor on this node.
         """
-        with _connected(self._address, self._count) as (self._ray, self._own):
+        with _connected(self._address, self._count) as connection:
+            self._ray = connection.ray
+            self._is_own_cluster = connection.is_own
             self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
             self._split(max(FEWEST, self._count, min(EACH * self._count, MOST)))
-            near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-            # which no other node is lost with
-            here = near(self._ray.get_runtime_context().get_node_id(), soft=True)
-            pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=here)
+            # The pool is kept on the driver's own node: so it isn't lost with another one.
+            on_node = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+            on_this_node = on_node(self._ray.get_runtime_context().get_node_id(), soft=True)
+            pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=on_this_node)
             budget = self._budget
             before = (budget.sent, budget.spent)
             levels = {key: self._begun_level(key, NO_LIMIT) for key in self._endpoints()}
@@ -94,41 +102,44 @@ class RayRun(DrivenRun):
                     self._ray.kill(self._pool)
         self._join()
 
-    async def _make_hand(self) -> Hand:
+    async def _start_worker(self) -> WorkerHandle:
         """Start a worker on the cluster. Raises WorkerLost."""
         try:
-            # several calls at once: one works, the others tell how far it is
-            made = self._ray.remote(Worker).options(
+            # Several calls at once: one works, the others ask how far it is.
+            worker_class = self._ray.remote(Worker).options(
                 num_cpus=1, num_gpus=self._gpus, max_concurrency=4
             )
-            return _Actor(self._ray, made.remote(partial(_renewed, self._pool)))
+            return _Actor(self._ray, worker_class.remote(partial(_renewed, self._pool)))
         except self._ray.exceptions.RayError as lost:
             raise WorkerLost(_last_line(lost)) from None
 
-    async def _told_to_the_pool(self) -> tuple[int, float]:
-        told: tuple[int, float] = await self._pool.told.remote()
-        return told
+    async def _totals_of_pool(self) -> tuple[int, float]:
+        totals: tuple[int, float] = await self._pool.reported_totals.remote()
+        return totals
 
-    async def _found_by_the_pool(self) -> dict[Key, Found]:
-        levels: dict[Key, Found] = await self._pool.found.remote()
+    async def _levels_of_pool(self) -> dict[Key, Found]:
+        levels: dict[Key, Found] = await self._pool.known_levels.remote()
         return levels
 
     async def _watch_the_start(self) -> None:
-        """Say now and then that no worker has begun, and in the end give up."""
+        """Say now and then that no worker has begun; in the end stop the run with NoRoom."""
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
         wanted = f"{counted(self._count or 1, 'worker')} of 1 CPU{gpus} each"
-        most = START_SECONDS if self._own else max(START_SECONDS, self.options.max_wait)
+        seconds_left = START_SECONDS
+        if not self._is_own_cluster:
+            # Others may be at work on the cluster, and leave room later.
+            seconds_left = max(START_SECONDS, self.options.max_wait)
         for pause in chain([SAY_SECONDS, START_SECONDS - SAY_SECONDS], repeat(START_SECONDS)):
             await asyncio.sleep(pause)
-            most -= pause
-            if self._started or most <= 0:
+            seconds_left -= pause
+            if self._started or seconds_left <= 0:
                 break
             say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
         if not self._started:
             self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        """Stop where its head is gone, or the pool.
+        """Stop the run where the cluster's head is gone for `HEAD_SECONDS`, or the pool is.
 
         Without the head no worker can begin, without the pool none may send.
         """
@@ -147,25 +158,25 @@ class RayRun(DrivenRun):
                 await asyncio.wait_for(self._pool.__ray_ready__.remote(), LOOK_SECONDS)
             except self._ray.exceptions.RayActorError:
                 self.stop(RunStopped("Ray lost the pool of leases. The same command goes on"))
-            except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may come yet
+            except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may answer yet
                 pass
 
 
 class _Actor:
-    """A worker on Ray; see Hand."""
+    """A worker on Ray; see WorkerHandle."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray = ray
         self._actor = actor
 
-    async def begin(self, work: bytes) -> Wrong | None:
-        wrong: Wrong | None = await self._answer(
+    async def begin(self, work: bytes) -> WorkError | None:
+        wrong: WorkError | None = await self._answer(
             self._actor.begin.remote(work, __version__, os.getcwd(), _own_modules())
         )
         return wrong
 
-    async def work_on(self, shard: Shard) -> Done:
-        done: Done = await self._answer(self._actor.work_on.remote(shard))
+    async def work_on(self, shard: Shard) -> ShardOutcome:
+        done: ShardOutcome = await self._answer(self._actor.work_on.remote(shard))
         return done
 
     async def now(self) -> Now | None:
@@ -187,11 +198,15 @@ class _Actor:
 
 
 def _last_line(error: Exception) -> str:
+    """Return the last line of an error's text: Ray puts what happened there, below a traceback."""
     return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
 def _own_modules() -> list[str]:
-    """Where this process finds modules that aren't installed: beside a spec or a script."""
+    """Return the folders where this process finds modules that aren't installed.
+
+    These are modules of the user, beside a spec or a script.
+    """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
     own = []
@@ -203,9 +218,9 @@ def _own_modules() -> list[str]:
 
 
 def _renewed(pool: Any, report: Report) -> Grant:
-    """What the pool grants, asked by a worker.
+    """Hand a worker's report to the pool on Ray; return its grant.
 
-    Raises what keeps the pool from answering in a moment.
+    Raises whatever keeps the pool from answering within a second.
     """
     import ray
 
@@ -213,17 +228,26 @@ def _renewed(pool: Any, report: Report) -> Grant:
     return grant
 
 
-@contextmanager
-def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, bool]]:
-    """The module `ray`, with a cluster, and whether that is started here, to end with the block.
+class _Connection(NamedTuple):
+    """The module `ray`, connected to a cluster, and whether that is one that we have started."""
 
-    Raises InputError.
+    ray: Any
+    is_own: bool
+
+
+@contextmanager
+def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
+    """Connect to the cluster at an address; without one, start a local one. End both afterwards.
+
+    A connection that the process has already, in a notebook, say, is used and stays. Raises
+    InputError.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in _SET.items()})
+    for name, value in _RAY_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     import ray.util.scheduling_strategies
 
-    if ray.is_initialized():  # the user's own, in a notebook, say
-        yield ray, False
+    if ray.is_initialized():
+        yield _Connection(ray, is_own=False)
         return
     cpus = max(workers or 1, os.cpu_count() or 1)
     own = {
@@ -233,14 +257,14 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
         "object_store_memory": 100 * 2**20,
     }
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    inside = ray._private.worker
-    if hasattr(inside, "print_to_stdstream"):
-        # on standard output, of each worker that is lost
-        inside.print_to_stdstream = lambda *_, **__: None
+    worker_module = ray._private.worker
+    if hasattr(worker_module, "print_to_stdstream"):
+        # Ray would print to standard output for each worker that is lost.
+        worker_module.print_to_stdstream = lambda *_, **__: None
     cluster = {"address": address} if address else own
     try:
         host_and_port = re.search(r"([^/@]+):(\d+)$", address or "")
-        if host_and_port:  # Ray would try for minutes
+        if host_and_port:  # Ray would try for minutes to reach it
             host, port = host_and_port.groups()
             socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(log_to_driver=False, configure_logging=False, **cluster)
@@ -250,15 +274,15 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
             raise InputError(f"can't reach Ray at {address}: {why}") from None
         raise InputError(f"can't start Ray: {why}") from None
     try:
-        yield ray, address is None
+        yield _Connection(ray, is_own=address is None)
     finally:
         _leave_cluster(ray)
 
 
 def _leave_cluster(ray: Any) -> None:
-    """End the connection.
+    """End the connection, but wait no longer than `LEAVE_SECONDS` for that.
 
-    A head that doesn't answer, a machine that was cut off, say, keeps Ray waiting for ever.
+    A head that doesn't answer, of a machine that was cut off, say, keeps Ray waiting for ever.
     """
     leaving = threading.Thread(target=ray.shutdown, name=LEAVING, daemon=True)
     leaving.start()
@@ -268,7 +292,7 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    """Whether somebody listens at `host:port`."""
+    """Return whether somebody listens at `host:port`."""
     host, _, port = address.rpartition(":")
     with suppress(OSError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
@@ -280,7 +304,7 @@ async def _listens(address: str) -> bool:
 
 
 def _room(ray: Any) -> str:
-    """What the cluster has free, in words."""
+    """Return in words what the cluster has free: "Ray has 2 of 8 CPU free on 1 node"."""
     has = ray.cluster_resources()
     free = ray.available_resources()
     parts = []
