@@ -15,7 +15,6 @@ from typing import Any
 
 import PIL.Image
 import pytest
-from PIL import Image
 
 from benchmarks.places.workplace import Done
 from benchmarks.places.workplace import command as in_process
@@ -746,12 +745,12 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
 def test_an_import_names_pictures_that_would_share_a_label_file(tmp_path: Path) -> None:
     images = []
     for number, name in enumerate(("a.jpg", "a.png", "b.png")):
-        Image.new("RGB", (40, 30)).save(tmp_path / name)
+        PIL.Image.new("RGB", (40, 30)).save(tmp_path / name)
         images.append({"id": number, "file_name": name, "width": 40, "height": 30})
     boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 20, 20]}]
     data = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "coco.json").write_text(json.dumps(data))
-    done = command(
+    done = in_process(
         ["import", str(tmp_path / "coco.json"), "--format", "coco", "-o", str(tmp_path / "out")]
     )
     assert done.code == 0, done
