@@ -68,18 +68,22 @@ class PageClasses:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: list[str] = []
-        self._numbers: dict[str, int] = {}  # by class_key
+        self._numbers: dict[str, int] = {}  # by class_key, and by each spelling that has come
         for name in names:
             self.number_of(name)
 
     def number_of(self, name: str) -> int | None:
         """Return the number of a class, from 0; None for one beyond the first _MOST_CLASSES."""
+        # names come in one spelling nearly always: what `class_key` makes of it is looked up once
+        if name in self._numbers:
+            return self._numbers[name]
         key = class_key(name)
         if key not in self._numbers:
             if len(self.names) >= _MOST_CLASSES:
                 return None
             self._numbers[key] = len(self.names)
             self.names.append(name)
+        self._numbers[name] = self._numbers[key]
         return self._numbers[key]
 
     def color_of(self, name: str) -> int:
