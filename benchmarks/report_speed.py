@@ -1,7 +1,7 @@
 """The report of 20,000 pictures: seconds and memory to make it; in a browser, from disk, to open,
 turn and filter it.
 
-    python -m benchmarks.report_speed
+    python -m benchmarks.report_speed [--records 20000]
 
 Pictures are the example data's photos, 1280 by 960 pixels, JPEGs of some 140 KB each; each record
 has four phrases with five boxes. Fewer are made with small copies, and of photos from a camera
@@ -211,20 +211,20 @@ def made(what: str, folder: Path, count: int, most_ms: float, *options: str) -> 
     )
 
 
-def measure() -> list[Row]:
-    """The report of 20,000 pictures."""
+def measure(records: int) -> list[Row]:
+    """The report of so many pictures."""
     with workplace() as folder:
         many, few, camera = Path(folder, "many"), Path(folder, "few"), Path(folder, "camera")
-        results(many)
-        rows = [*made("pictures, shown themselves", many, COUNT, MOST_MS)]
+        results(many, SIZE, records)
+        rows = [*made("pictures, shown themselves", many, records, MOST_MS)]
         results(few, SIZE, COPIED)
         rows += made("pictures, with copies", few, COPIED, MOST_COPY_MS, "--copies")
         results(camera, CAMERA, COPIED)
         rows += made(f"photos of {CAMERA[0]} x {CAMERA[1]}", camera, COPIED, MOST_COPY_MS)
-        index = next(many.glob("report_files/*/index.js")).stat().st_size / (COUNT + 1)
+        index = next(many.glob("report_files/*/index.js")).stat().st_size / (records + 1)
         rows.append(Row("index, bytes a record", f"{index:.0f}", "≤ 200", index <= 200))
         return [*rows, *(in_browser(many / "report.html") if os.path.exists(CHROMIUM) else ())]
 
 
 if __name__ == "__main__":
-    show(measure)
+    show(measure, COUNT)

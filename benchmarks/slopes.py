@@ -11,14 +11,13 @@ are smaller.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import eval_cost, inputs
-from benchmarks.places.measuring import COMMAND, Row, Used, run, table, workplace
+from benchmarks.places.measuring import COMMAND, Row, Used, run, show, workplace
 from benchmarks.process import ServerProcess
 from benchmarks.report_speed import SIZE, photos
 from benchmarks.request_cost import REPLY, ours
@@ -108,8 +107,4 @@ def measure(most: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--records", type=int, default=MOST, help="The largest size, above 1,000.")
-    print(table(measure(parser.parse_args().records)))
+    show(measure, MOST)

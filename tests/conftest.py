@@ -51,4 +51,4 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr("dataflow_grounding.watch.probing._known", {})
-    monkeypatch.setattr("dataflow_grounding.watch.judge_watch._told", {})
+    monkeypatch.setattr("dataflow_grounding.watch.judge_watch._results", {})

@@ -147,10 +147,16 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-def show(measure: Callable[[], list[Row]]) -> None:
-    """The main of a benchmark: prints its table, or with --json its rows."""
+def show(measure: Callable[..., list[Row]], records: int | None = None) -> None:
+    """The main of a benchmark: prints its table, or with --json its rows.
+
+    With `records`, `measure` takes how many there are, which is so many without --records.
+    """
     parser = argparse.ArgumentParser(description=measure.__doc__)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
-    as_json = parser.parse_args().json
-    rows = measure()
+    if records is not None:
+        parser.add_argument("--records", type=int, default=records)
+    arguments = parser.parse_args()
+    as_json = arguments.json
+    rows = measure() if records is None else measure(arguments.records)
     print(json.dumps([asdict(row) for row in rows]) if as_json else table(rows))

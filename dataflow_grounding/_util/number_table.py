@@ -3,6 +3,8 @@
 from array import array
 from collections.abc import Iterator
 
+_ALL_BITS = 2**64 - 1
+
 
 class NumberTable:
     """Open addressing in two flat arrays. Keys are taken modulo 2**64; 0 counts as 1."""
@@ -13,12 +15,12 @@ class NumberTable:
 
     def get(self, key: int) -> int | None:
         """The number of `key`, or None."""
-        slot = self._slot(_bounded(key))
+        slot = self._slot(key & _ALL_BITS or 1)
         return self._values[slot] if self._keys[slot] else None
 
     def set(self, key: int, value: int) -> None:
         """Give `key` the number `value` (0 to 2**64 - 1)."""
-        key = _bounded(key)
+        key = key & _ALL_BITS or 1
         slot = self._slot(key)
         if not self._keys[slot]:
             self.count += 1
@@ -49,7 +51,3 @@ class NumberTable:
         self._mask = size - 1
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))
-
-
-def _bounded(key: int) -> int:
-    return key & 0xFFFFFFFFFFFFFFFF or 1

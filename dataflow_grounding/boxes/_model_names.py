@@ -1,6 +1,8 @@
-"""Model names: the family that a name is of.
+"""Model names: whether a name is of a family, such as "qwen2.5-vl".
 
-Routers' prefixes may stand before it, and sizes, dates and quantisation after it.
+Providers and routers write names in many ways: "openrouter/qwen/Qwen2.5-VL-7B-Instruct:free" is of
+that family. A router's path and prefixes may stand before the family's name; sizes, dates, versions
+and quantisation after it. Any other word makes it another model.
 """
 
 import re
@@ -14,7 +16,8 @@ _KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
 _PREFIXES = frozenset(_KNOWN["prefixes"].split())
 _VENDORS = frozenset(_KNOWN["vendors"].split())
 _SUFFIXES = frozenset(_KNOWN["suffixes"].split())
-# real names have up to three; a limit keeps "us.us.us.…" from taking time in its square
+# Real names have up to three prefixes. The limit keeps a hostile "us.us.us.…" from taking time that
+# grows with the square of its length.
 _MOST_PREFIXES = 5
 
 # One word after a family's name, with the signs before it. It must end where a word ends, so that
@@ -57,7 +60,7 @@ def is_of_family(model: str, family: str) -> bool:
 
 
 def _only_known_words(name: str, start: int) -> bool:
-    """Whether nothing that makes another model of it follows in `name` from `start` on."""
+    """Whether only sizes, dates and the like follow in `name` from `start` on, to its end."""
     word = _WORD.match(name, start)
     while word:
         start = word.end()
@@ -67,12 +70,18 @@ def _only_known_words(name: str, start: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pattern(family: str) -> re.Pattern[str]:
-    signs = [r"\d" if sign == "#" else re.escape(sign) for sign in squeezed(family)]
-    return re.compile(r"[-_.\s]*".join(signs) + r"(?![a-z\d])")
+    """Return the pattern of a family's name, with any signs between its letters.
+
+    The name has to end there: "gpt-5" doesn't match "gpt-50".
+    """
+    characters = []
+    for character in squeezed(family):
+        characters.append(r"\d" if character == "#" else re.escape(character))
+    return re.compile(r"[-_.\s]*".join(characters) + r"(?![a-z\d])")
 
 
 def _without_suffixes(model: str) -> str:
-    """The name without what a router was told behind a colon.
+    """Return a name in lower case, without what a router is told behind a colon.
 
     That may be :online, :fireworks-ai, or :2 for a second instance.
     """
@@ -80,7 +89,8 @@ def _without_suffixes(model: str) -> str:
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
     if len(parts) == 2 and len(path) > 1 and path[-2] in _VENDORS:
-        # nobody else's models are under a vendor's name
+        # The path names the vendor, who has no other model of the name: the word behind the colon
+        # may be any.
         return parts[0]
     while len(parts) > 1 and _is_suffix(parts[-1]):
         parts.pop()
@@ -88,11 +98,12 @@ def _without_suffixes(model: str) -> str:
 
 
 def _is_suffix(word: str) -> bool:
+    """Whether a word behind a colon says nothing of the model: a known one, or an instance."""
     return word in _SUFFIXES or (word.isdecimal() and len(word) <= 2)
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    """The name without its path, as it is, and then without each known prefix in front of it."""
+    """Yield the name without its path, and then without each known prefix, one after another."""
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

@@ -1,4 +1,10 @@
-"""How many pictures, boxes and absences a data set has of each of its classes."""
+"""How many pictures, boxes and absences a data set has of each of its classes: `ClassTable`.
+
+A picture may have several rows, which say different things of a class. It counts once for each
+class, by the strongest: a box, then "undecided", then "none". To know that for millions of pictures
+the table keeps two bits for each picture and class, packed into 64-bit numbers by the picture's
+digest.
+"""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +17,13 @@ from dataflow_grounding.boxes.geometry import Bbox, area, box_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_negative
 
-# What is known of a class in a picture: the highest of its phrases' counts, as one that is there
-# says more than another that isn't.
+# The states of a class in a picture. Of several expressions of the class, the one with the highest
+# state counts, as one that is there says more than another that isn't. 0 is "not looked for".
 _NONE = 1
 _UNDECIDED = 2
 _BOXED = 3
-_ALL_BITS = 3
-_BITS = 2
+_BITS = 2  # that a state takes
+_ALL_BITS = 3  # a mask of these
 _CLASSES_OF_A_TABLE = 64 // _BITS
 
 
@@ -25,9 +31,14 @@ _CLASSES_OF_A_TABLE = 64 // _BITS
 class ClassCounts:
     """What a data set has of one class.
 
-    `number` is the class's in its table. `pictures` are those with a box of it, `none` those in
-    which it was looked for and isn't, `undecided` those of which it couldn't be told; `sides` is
-    the sum of √area of its boxes, in pixels.
+    Attributes:
+        name: The class.
+        number: Its number in the table, from 0.
+        pictures: How many pictures have a box of it.
+        boxes: How many boxes there are.
+        none: How many pictures it was looked for in, and isn't there.
+        undecided: How many pictures it couldn't be told of.
+        sides: The sum of √area of its boxes, in pixels.
     """
 
     name: str
@@ -44,7 +55,7 @@ class ClassCounts:
         return round(self.sides / self.boxes, 1) if self.boxes else None
 
     def to_json(self) -> dict[str, Any]:
-        """The row of the table, as `stats --json` and `run.json` have it."""
+        """Return the row of the table, as `stats --json` and `run.json` have it."""
         return {
             "class": self.name,
             "pictures": self.pictures,
@@ -74,9 +85,9 @@ class ClassTable:
         self._by_key: dict[str, ClassCounts] = {}
         self._with_class = 0
         self._without_class = 0
-        # Of each 32 classes a table: picture's digest → what was seen of them there, two bits each.
-        # There may be millions of pictures.
-        self._seen: list[NumberTable] = []
+        # One table for each 32 classes: from a picture's digest to the states of these classes
+        # there, two bits each. There may be millions of pictures, so a dict would be too large.
+        self._states: list[NumberTable] = []
 
     @property
     def is_of_classes(self) -> bool:
@@ -84,12 +95,18 @@ class ClassTable:
         return self._with_class > self._without_class
 
     def add(self, picture: str, expressions: Sequence[Any]) -> None:
-        """Count the expressions of a row of a picture; such as are no objects state no class."""
+        """Count the expressions of one row.
+
+        Args:
+            picture: What tells the row's picture from others, such as its path.
+            expressions: The row's expressions; one that is no JSON object states no class.
+        """
         digest = 0
-        counted: set[tuple[int, tuple[float, ...]]] = set()  # equal boxes of a class are one
+        # The class's number and the box: equal boxes of a class in one row count once.
+        counted: set[tuple[int, tuple[float, ...]]] = set()
         for expression in expressions:
             if isinstance(expression, Mapping) and is_negative(expression):
-                continue  # it was made up, and states no class
+                continue  # a negative example was made up, and says nothing of a class
             name = expression.get("class") if isinstance(expression, Mapping) else None
             if not isinstance(name, str):
                 self._without_class += 1
@@ -105,65 +122,74 @@ class ClassTable:
                     counted.add((counts.number, bbox))
                     counts.boxes += 1
                     counts.sides += float(area(bbox) ** 0.5)
-            self._see(digest, counts, state or _state_of(expression))
+            self._raise_state(digest, counts, state or _state_of(expression))
 
     def add_table(self, part: "ClassTable") -> None:
-        """Take in the table of another part of the data set."""
+        """Add the counts of another part of the data set."""
         self._with_class += part._with_class
         self._without_class += part._without_class
-        by_number = {}
+        ours_by_their_number = {}
         for theirs in part._by_key.values():
             ours = self._counts_of(theirs.name)
             ours.boxes += theirs.boxes
             ours.sides += theirs.sides
-            by_number[theirs.number] = ours
-        for first, table in enumerate(part._seen):
+            ours_by_their_number[theirs.number] = ours
+        for table_number, table in enumerate(part._states):
+            first_class = table_number * _CLASSES_OF_A_TABLE
             for digest, states in table.items():
-                for place in range(_CLASSES_OF_A_TABLE):
-                    state = states >> (place * _BITS) & _ALL_BITS
+                for index in range(_CLASSES_OF_A_TABLE):
+                    state = states >> (index * _BITS) & _ALL_BITS
                     if state:
-                        self._see(digest, by_number[first * _CLASSES_OF_A_TABLE + place], state)
+                        ours = ours_by_their_number[first_class + index]
+                        self._raise_state(digest, ours, state)
 
     def _counts_of(self, name: str) -> ClassCounts:
-        """What was counted of a class, nothing yet for a new one."""
+        """Return the counts of a class, which are zero for a new one."""
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:
             counts = ClassCounts(" ".join(name.split()), len(self._by_key))
             self._by_key[key] = counts
             if counts.number % _CLASSES_OF_A_TABLE == 0:
-                self._seen.append(NumberTable())
+                self._states.append(NumberTable())
         return counts
 
-    def _see(self, digest: int, counts: ClassCounts, state: int) -> None:
-        """Note what was seen of a class in a picture, and count the picture anew."""
-        table = self._seen[counts.number // _CLASSES_OF_A_TABLE]
+    def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
+        """Set the state of a class in a picture if it is higher than before.
+
+        The picture then counts under its new state, and no longer under the former one.
+        """
+        table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
         states = table.get(digest) or 0
         before = states >> shift & _ALL_BITS
         if state <= before:
             return
-        table.set(digest, states & ~(_ALL_BITS << shift) | state << shift)
+        others = states & ~(_ALL_BITS << shift)
+        table.set(digest, others | state << shift)
         counts.pictures += int(state == _BOXED)
         counts.undecided += int(state == _UNDECIDED) - int(before == _UNDECIDED)
         counts.none += int(state == _NONE) - int(before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each class: the one with most boxes first; none where few state theirs."""
+        """Return a row for each class, the one with most boxes first.
+
+        There are none where no more than half of the expressions state a class.
+        """
         if not self.is_of_classes:
             return []
-        counts = sorted(self._by_key.values(), key=lambda each: (-each.boxes, each.name))
-        return [each.to_json() for each in counts]
+        most_boxes_first = sorted(self._by_key.values(), key=lambda each: (-each.boxes, each.name))
+        return [counts.to_json() for counts in most_boxes_first]
 
 
 def _digest_of(picture: str) -> int:
-    """64 bits that tell a picture, the same in every process."""
+    """Return 64 bits that tell a picture from others, the same in every process."""
     digest = hashlib.blake2b(picture.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 def _state_of(expression: Mapping[str, Any]) -> int:
-    """What an expression without a box says of its class; 0 where it was not looked for."""
+    """Return the state that an expression without a box gives its class; 0 for none."""
     status = expression.get("status")
     if status == "none":
         return _NONE
@@ -171,7 +197,7 @@ def _state_of(expression: Mapping[str, Any]) -> int:
 
 
 def _boxes_in(expression: Mapping[str, Any]) -> Iterator[Bbox]:
-    """Each box of an expression; what is none is left out."""
+    """Yield each box of an expression, in pixels; what can't be read as one is left out."""
     instances = expression.get("instances")
     if not isinstance(instances, list):
         return
@@ -181,16 +207,20 @@ def _boxes_in(expression: Mapping[str, Any]) -> Iterator[Bbox]:
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
-    """The table for a terminal, in columns: `most` classes, and how many there are."""
+    """Yield the lines of the table for a terminal, in columns.
+
+    `rows` are as ClassTable.rows returns them. Only the first `most` are shown; where there are
+    more, a last line has their number.
+    """
     if not rows:
         return
-    cells = [["class", "pictures", "boxes", "none", "undecided", "mean side, px"]]
+    table = [["class", "pictures", "boxes", "none", "undecided", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]
-        line = [row["class"]]
-        line += [f"{row[key]:,}" for key in ("pictures", "boxes", "none", "undecided")]
-        line.append("-" if side is None else f"{side:,.0f}")
-        cells.append(line)
-    yield from in_columns(cells)
+        cells = [row["class"]]
+        cells += [f"{row[key]:,}" for key in ("pictures", "boxes", "none", "undecided")]
+        cells.append("-" if side is None else f"{side:,.0f}")
+        table.append(cells)
+    yield from in_columns(table)
     if len(rows) > most:
         yield f"… ({len(rows):,} classes)"

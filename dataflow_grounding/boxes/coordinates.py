@@ -1,6 +1,9 @@
-"""Box formats: what a box's numbers mean to a model.
+"""Box formats: what a box's numbers mean to a model, and how they become pixels and back.
 
-They are translated exactly to pixels of the original image and back.
+Three pictures are told apart. The original is the user's image, whose pixels results are in. The
+picture as sent was resized or padded by us. The frame is the picture that the model's numbers refer
+to: a server may resize or pad what was sent once more, before the model sees it. A `BoxFormat`
+names the order of a box's four numbers, their scale and their frame.
 """
 
 import math
@@ -8,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import SpecError
@@ -40,9 +44,17 @@ _FRAME = re.compile(
 
 
 class Canvas(NamedTuple):
-    """The picture that a model's numbers refer to, and where in it the image lies.
+    """The picture that a model's numbers refer to, and where in it the picture as sent lies.
 
-    All in its own pixels.
+    All is in pixels of the former.
+
+    Attributes:
+        width: Its width.
+        height: Its height.
+        left: Where the picture as sent begins, from the left.
+        top: Where the picture as sent begins, from the top.
+        image_width: The width that the picture as sent has there, without padding.
+        image_height: The height that it has there.
     """
 
     width: float
@@ -80,6 +92,7 @@ def frame_of(frame: str, sent: Size) -> Canvas:
 
 
 def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
+    """Return a square with a picture in its middle, or in its top left corner."""
     width, height = sent
     side = max(sent)
     if in_the_middle:
@@ -88,7 +101,10 @@ def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:
-    """The size to which a picture is brought, by the name of a frame that holds no padding."""
+    """Return the size to which a picture is brought in a frame without padding.
+
+    `match` is that of the frame's name with _FRAME.
+    """
     if match["nearest"]:
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
     if match["factor"]:
@@ -105,7 +121,11 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
 
 
 def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
-    """Sides in multiples of `factor`, and an area of `low` to `high` square pixels."""
+    """Return the size that qwen-vl-utils' smart_resize brings a picture to.
+
+    Sides are the nearest multiples of `factor`. Where the area isn't from `low` to `high` square
+    pixels, the picture is resized to the nearer of both, with sides rounded so that it is.
+    """
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
     if width * height > high:
@@ -120,19 +140,25 @@ def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
 
 
 def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
-    """The longer side at most `edge` px, and where a `patch` has a size, so many of them."""
+    """Return the size of a picture that is reduced, never enlarged, to a longer side of `edge` px.
 
-    def reduced_to(long: int) -> Size:
+    Where a `patch` isn't 0, the picture is reduced further, until it takes no more than `patches`
+    squares of `patch` px.
+    """
+
+    def reduced_to(longer_side: int) -> Size:
         width, height = sent
-        scaled_width = max(1, round(width * long / max(sent)))
-        return scaled_width, max(1, round(height * long / max(sent)))
+        scaled_width = max(1, round(width * longer_side / max(sent)))
+        return scaled_width, max(1, round(height * longer_side / max(sent)))
 
-    def takes_too_many(long: int) -> bool:
-        width, height = reduced_to(long)
+    def takes_too_many(longer_side: int) -> bool:
+        width, height = reduced_to(longer_side)
         return math.ceil(width / patch) * math.ceil(height / patch) > patches
 
     longest = max(1, min(edge, max(sent)))
     if patch and takes_too_many(longest):
+        # Sides from 1 on are tried. The position of the first that takes too many, counted from
+        # 0, is the side before it.
         longest = max(1, bisect_left(range(1, longest), True, key=takes_too_many))
     return reduced_to(longest)
 
@@ -165,14 +191,16 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 
 
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the box between two of 32 x 32 cells in parts of the sides, as Kosmos-2 does.
+    """Return the box from one of 32 x 32 cells to another, as x1, y1, x2, y2 in parts of the sides.
 
-    Raises ValueError unless there are two.
+    Cells are numbered from 0, row by row. The box is read as Kosmos-2 does. Raises ValueError
+    unless there are two.
     """
     first, last = cells
     row1, column1 = divmod(int(first), GRID)
     row2, column2 = divmod(int(last), GRID)
-    # From middle to middle, but a box in one row or column is all of it.
+    # A box reaches from the middle of one cell to that of the other. Within one row or column it
+    # covers both cells whole, as it would have no area otherwise.
     inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
     return (
         (column1 + inset) / GRID,
@@ -198,7 +226,7 @@ def fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
 
 
 def _cell(number: int) -> int:
-    """The cell of a row or column that is nearest."""
+    """Return the number of the nearest row or column that there is, from 0 to 31."""
     return min(max(number, 0), GRID - 1)
 
 
@@ -206,12 +234,22 @@ def _cell(number: int) -> int:
 class BoxFormat:
     """One box convention.
 
-    `key` names a box in JSON. `order` is that of the four numbers. `scale` says what stands for the
-    whole side: `px` (the side in pixels), a number, or `grid_32` (two cell numbers of a 32 x 32
-    grid instead of four). `offset` is added to a number before it is divided by `scale`; `bins`
-    says that the highest number is `scale - 1`. `frame` is the picture that the numbers refer to
-    (see `frame_of`); it matters only for `px` and padded frames, as fractions survive a resize.
-    `verified` is false for a convention that nobody has confirmed for the model.
+    Attributes:
+        name: The format's name, as in `vlm.box_format`.
+        key: The key of a box in JSON.
+        order: The order of the four numbers.
+        scale: What stands for the whole side: `px` (the side in pixels), a number, or `grid_32`
+            (two cell numbers of a 32 x 32 grid instead of four numbers).
+        frame: The picture that the numbers refer to (see `frame_of`). It matters only for `px` and
+            for padded frames, as parts of the side survive a resize.
+        offset: What is added to a number before it is divided by `scale`.
+        bins: Whether the highest number is `scale - 1`.
+        words: What else a prompt says to such a model.
+        verified: False for a convention that nobody has confirmed for the model.
+        boxes: False for models that draw no boxes; `key` is then what they answer with.
+        models: How the names of its models begin.
+        source: Where the convention is stated or shown.
+        date: When that was read.
     """
 
     name: str
@@ -270,9 +308,9 @@ class BoxFormat:
 
     @property
     def _decimals(self) -> int:
-        """How many a model writes.
+        """How many decimals a model writes: 4 for fractions, 2 for per cent.
 
-        4 for fractions, 2 for per cent, none for more than a hundred steps.
+        There are none where the scale has more than a hundred steps, or is no number.
         """
         if not isinstance(self.scale, int) or self.scale > 100:
             return 0
@@ -294,13 +332,21 @@ class BoxFormat:
     ) -> Bbox:
         """Return the box that `numbers` mean, in pixels of the upright original.
 
-        As float x1, y1, x2, y2, neither sorted nor clamped. Sizes are (width, height); `sent`
-        defaults to `original`. Raises ValueError without 4 numbers (2 for a grid).
+        Args:
+            numbers: Four numbers in this format (two for a grid).
+            original: Width and height of the original image in pixels.
+            sent: Width and height of the picture as sent; None for those of the original.
+
+        Returns:
+            x1, y1, x2, y2, neither sorted nor cut at the image's edges.
+
+        Raises:
+            ValueError: There are more or fewer numbers.
         """
         if self.scale == "grid_32":
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
-        across, down = self._axes(original, sent)
+        across, down = _axes(self.frame, original, sent or original)
         x1, y1, x2, y2 = to_xyxy(numbers, self.order)
         return (
             self._to_pixels_on(across, x1),
@@ -312,14 +358,19 @@ class BoxFormat:
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
     ) -> list[float | int]:
-        """Return the numbers for a box given as xyxy pixels of the original upright image.
+        """Return the numbers that mean a box, in this format.
 
-        Rounded as a model would write them (whole numbers; with decimals for scales up to 100) and
-        kept inside the range, unless `rounded` is false. A grid has whole cells either way.
+        Args:
+            bbox: x1, y1, x2, y2 in pixels of the upright original image.
+            original: Width and height of the original image in pixels.
+            sent: Width and height of the picture as sent; None for those of the original.
+            rounded: Round the numbers as a model would write them (whole numbers; with decimals
+                for scales up to 100), and keep them inside the range. A grid has whole cells either
+                way.
         """
         if self.scale == "grid_32":
             return list(fractions_to_cells(bbox, original))
-        across, down = self._axes(original, sent)
+        across, down = _axes(self.frame, original, sent or original)
         x1, y1, x2, y2 = bbox
         left = self._from_pixels_on(across, x1)
         top = self._from_pixels_on(down, y1)
@@ -336,22 +387,19 @@ class BoxFormat:
             return [int(round(number, 0)) for number in numbers]
         return [round(number, decimals) for number in numbers]
 
-    def _axes(self, original: Size, sent: Size | None) -> tuple["_Axis", "_Axis"]:
-        canvas = frame_of(self.frame, sent or original)
-        return (
-            _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
-            _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
-        )
-
     def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
-        if not isinstance(self.scale, int):  # pixels
+        """Return where an edge lies in pixels of the original, from its number in this format."""
+        if not isinstance(self.scale, int):  # pixels of the frame
             return (number + self.offset - axis.start) * axis.original / axis.image_side
         if axis.image_side == axis.side:
+            # Without padding, parts of the frame are parts of the original. Going by the frame's
+            # pixels would come to the same, but for the last digit.
             return (number + self.offset) * axis.original / self.scale
         on_frame = (number + self.offset) * axis.side / self.scale
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
+        """Return an edge's number in this format, from where it lies in pixels of the original."""
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset
@@ -359,7 +407,10 @@ class BoxFormat:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    """Two edges rounded and kept from 0 to `most`, one unit apart at least."""
+    """Round a box's two edges along one axis, and keep them from 0 to `most`.
+
+    They are one unit of the last decimal apart at least.
+    """
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
@@ -374,11 +425,22 @@ class _Axis(NamedTuple):
 
     Attributes:
         side: The frame's side, in its own pixels.
-        start: Where the image begins on it; `image_side`: how long the image is there.
-        original: How long it is in its own pixels.
+        start: Where the image begins on it, in the same.
+        image_side: How long the image is there, in the same.
+        original: How long the image is in pixels of the original.
     """
 
     side: float
     start: float
     image_side: float
     original: int
+
+
+@lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size
+def _axes(frame: str, original: Size, sent: Size) -> tuple[_Axis, _Axis]:
+    """Return how x, and how y, of the frame and of the original image belong together."""
+    canvas = frame_of(frame, sent)
+    return (
+        _Axis(canvas.width, canvas.left, canvas.image_width, original[0]),
+        _Axis(canvas.height, canvas.top, canvas.image_height, original[1]),
+    )

@@ -1,6 +1,8 @@
-"""Which box format a model writes.
+"""Which box format a model writes, by its name or by that of the format.
 
-By the contract table, the user's own rows, and the words of `vlm.box_format`.
+The formats are the rows of box_formats.yaml (the contract table, one row for each family of
+models), rows of the user's own, and plain names such as `xyxy_1000` or `xyxy_px@smart_resize_28`:
+an order, a scale and perhaps a frame.
 """
 
 import difflib
@@ -10,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.settings import setting
@@ -47,7 +49,9 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
             f" {model!r}; state a format instead"
         )
     named = dict(known_formats())
-    for own in reversed(_own_formats(rows)):  # of two with one name, the first counts
+    # The user's rows go before the table's. Of two with one name, the first counts, so it is set
+    # last.
+    for own in reversed(_own_formats(rows)):
         named[own.name.lower()] = own
     if wanted == "auto":
         return _usable(_by_model_name(model, rows))
@@ -64,7 +68,10 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
 
 
 def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
-    """The confirmed format of a model's name. Raises SpecError for a mere candidate, too."""
+    """Return the confirmed format of a model's name.
+
+    Raises SpecError where the name tells nothing, or only a candidate that nobody has confirmed.
+    """
     known = format_of_model(model, rows)
     if known is not None and known.verified:
         return known
@@ -79,7 +86,7 @@ def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
 
 
 def _usable(known: BoxFormat) -> BoxFormat:
-    """The format, if it is one of boxes. Raises SpecError."""
+    """Return the format if it is one of boxes. Raises SpecError for one of points."""
     if not known.boxes:
         raise SpecError(
             f"models of the family {known.name!r} answer with {known.key}s, not boxes: use another"
@@ -89,7 +96,10 @@ def _usable(known: BoxFormat) -> BoxFormat:
 
 
 def _unknown(name: str, named: Sequence[str]) -> SpecError:
-    """Return the error that there is no such format, and which one may be meant."""
+    """Return the error that there is no format `name`, with the nearest known name if there is one.
+
+    `named` are the names of the table's and the user's formats.
+    """
     plain = [f"{order}_{scale}" for order, scale in product(ORDERS, SCALES)]
     known = [*named, *plain, "auto", "calibrated"]
     close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
@@ -108,35 +118,48 @@ def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFo
     for a bad row.
     """
     names = bare_names(model)
-    own: list[tuple[str, BoxFormat]] = []
-    for row in _own_formats(rows):
-        for pattern in map(squeezed, row.models):
+    of_own_rows: list[_Match] = []
+    for own in _own_formats(rows):
+        for pattern in map(squeezed, own.models):
             if fnmatch.filter(names, pattern):
-                own.append((pattern, row))
-    if own:
-        return _of_longest_name(own)
-    of_table: list[tuple[str, BoxFormat]] = []
+                of_own_rows.append(_Match(pattern, own))
+    if of_own_rows:
+        return _longest(of_own_rows)
+    of_table: list[_Match] = []
     for family in known_formats().values():
         for name in family.models:
             if is_of_family(model, name):
-                of_table.append((squeezed(name), family))
-    return _of_longest_name(of_table) if of_table else None
+                of_table.append(_Match(squeezed(name), family))
+    return _longest(of_table) if of_table else None
 
 
-def _of_longest_name(matches: Sequence[tuple[str, BoxFormat]]) -> BoxFormat:
-    """The format whose name is the longest: "gpt-5.2" is none of the "gpt-5"."""
-    return max(matches, key=lambda match: len(match[0]))[1]
+class _Match(NamedTuple):
+    """A name or pattern of a row that a model's name falls under, and the row's format."""
+
+    name: str
+    format: BoxFormat
+
+
+def _longest(matches: Sequence[_Match]) -> BoxFormat:
+    """Return the format of the longest name: gpt-5.2 falls under "gpt-5.2" before "gpt-5"."""
+    longest = max(matches, key=lambda match: len(match.name))
+    return longest.format
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
+    """Return the formats that the user's rows state, in their order. Raises SpecError."""
     formats = []
     for number, row in enumerate(rows, start=1):
-        formats.append(_format_from_row(str(row.get("name", f"row {number}")), row))
+        name = str(row.get("name", f"row {number}"))
+        formats.append(_format_from_row(name, row))
     return formats
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
-    """The format that a row of the table, or of the user's, states. Raises SpecError."""
+    """Return the format that a row of the table, or one of the user's, states.
+
+    What the row leaves out has its default. Raises SpecError for a value that can't be meant.
+    """
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
@@ -151,7 +174,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         values["offset"] = float(row.get("offset", 0.0))
         values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))
         known = BoxFormat(**values)
-        frame_of(known.frame, (1, 1))
+        frame_of(known.frame, (1, 1))  # raises where the frame isn't known
         return known
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"box format {name!r}: {error}") from None

@@ -1,4 +1,7 @@
-"""Boxes as numbers: `(x1, y1, x2, y2)` in pixels, the origin at the image's top left corner."""
+"""Arithmetic of boxes: `(x1, y1, x2, y2)` in pixels, the origin at the image's top left corner.
+
+x grows to the right and y downwards; sizes are (width, height).
+"""
 
 import math
 from bisect import bisect_left, bisect_right, insort
@@ -8,12 +11,13 @@ from typing import Any, TypeAlias
 Bbox: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
 
-# from here on two boxes look like one; of two things in a crowd they hardly ever come so close
+# Boxes with this IoU or more look like one. Those of two things, even in a crowd, hardly ever come
+# so close.
 MERGE_IOU = 0.9
 
 
 def box_of(numbers: Sequence[float]) -> Bbox:
-    """Return four numbers as a box."""
+    """Return four numbers as a box. Raises ValueError for any other count."""
     x1, y1, x2, y2 = numbers
     return x1, y1, x2, y2
 
@@ -53,6 +57,8 @@ def iou(a: Bbox, b: Bbox) -> float:
 
 def ordered(bbox: Bbox) -> Bbox:
     """Return the box with its corners sorted, so that x1 <= x2 and y1 <= y2."""
+    if bbox[0] <= bbox[2] and bbox[1] <= bbox[3]:
+        return bbox
     return (
         min(bbox[0], bbox[2]),
         min(bbox[1], bbox[3]),
@@ -68,6 +74,8 @@ def clamp(bbox: Bbox, size: Size) -> Bbox:
     """
     x1, y1, x2, y2 = bbox
     width, height = size
+    if 0 <= x1 <= width and 0 <= y1 <= height and 0 <= x2 <= width and 0 <= y2 <= height:
+        return x1, y1, x2, y2
     return (
         min(max(x1, 0.0), width),
         min(max(y1, 0.0), height),
@@ -99,6 +107,7 @@ def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
 
 
 def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
+    """Round a box's two edges along one axis to whole pixels, from 0 to `length`, 1 px apart."""
     if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
     first = min(max(math.floor(low + 0.5), 0), length - 1)
@@ -108,13 +117,13 @@ def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
 def without_duplicates(
     instances: Sequence[dict[str, Any]], merge_iou: float | None
 ) -> list[dict[str, Any]]:
-    """Return a phrase's instances in their order, each thing once.
+    """Return a phrase's instances in their order, each thing once (non-maximum suppression).
 
-    Of those that overlap or are equal, the one with the best score stays.
+    Of those that are equal, or overlap by `merge_iou`, the one with the best score stays.
 
     Args:
-        instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; the first of
-            equal scores stays.
+        instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; of equal scores
+            the first stays.
         merge_iou: The IoU from which two boxes are one; None keeps them all.
 
     Example:
@@ -124,30 +133,31 @@ def without_duplicates(
         >>> without_duplicates(nearly, 0.9)
         [{'bbox': [0, 0, 100, 99], 'score': 0.8}]
     """
-    if merge_iou is None:
+    if merge_iou is None or len(instances) < 2:
         return list(instances)
     boxes = [box_of(instance["bbox"]) for instance in instances]
     scores = [_score_of(instance) for instance in instances]
-    best_first = sorted(range(len(boxes)), key=lambda number: -scores[number])
-    kept: list[tuple[float, int]] = []  # left edge and number, sorted
-    for number in best_first:
-        left, _, right, _ = boxes[number]
-        # Boxes that overlap so much begin near each other. Without this, a thousand boxes are half
-        # a million pairs.
+    best_first = sorted(range(len(boxes)), key=lambda index: -scores[index])
+    kept: list[tuple[float, int]] = []  # left edge and index of the boxes kept, sorted
+    for index in best_first:
+        left, _, right, _ = boxes[index]
+        # Boxes that overlap so much have left edges near each other, so only those are compared:
+        # without this, a thousand boxes are half a million pairs.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         first = bisect_left(kept, (left - reach, -1))
         last = bisect_right(kept, (left + reach, math.inf))
         near = [boxes[better] for _, better in kept[first:last]]
-        if not any(_is_same(boxes[number], box, merge_iou) for box in near):
-            insort(kept, (left, number))
-    return [instances[number] for number in sorted(number for _, number in kept)]
+        if not any(_is_same(boxes[index], box, merge_iou) for box in near):
+            insort(kept, (left, index))
+    return [instances[index] for index in sorted(index for _, index in kept)]
 
 
 def _score_of(instance: dict[str, Any]) -> float:
-    """An instance's score; less than any for one without."""
+    """Return an instance's score; -1, less than any score, for one without."""
     score = instance.get("score")
     return -1.0 if score is None else float(score)
 
 
 def _is_same(a: Bbox, b: Bbox, merge_iou: float) -> bool:
+    """Whether two boxes are one: equal, also if they have no area, or overlapping so much."""
     return a == b or iou(a, b) >= merge_iou

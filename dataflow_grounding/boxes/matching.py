@@ -1,4 +1,7 @@
-"""Which box is which: the one place that judges whether two boxes mean the same thing."""
+"""Matching two lists of boxes: the one place that judges whether two boxes mean the same thing.
+
+Boxes are paired one to one, greedily by falling IoU (intersection over union).
+"""
 
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -13,42 +16,54 @@ SAME = 0.5  # IoU from which two boxes mean the same thing
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, tuple[int, float]]:
-    """Which of `found` is which of `wanted`, one to one.
+    """Match found boxes to wanted ones, one to one.
 
-    Place in `wanted` → (place in `found`, IoU ≥ `threshold`). Made by falling IoU, of equal ones
-    the first. With `most`, as many pairs as can be (augmenting paths, Kuhn 1955).
+    Pairs are made by falling IoU; of equal ones the first wanted box, then the first found one,
+    comes first.
+
+    Args:
+        found: Boxes as (x1, y1, x2, y2).
+        wanted: Boxes in the same coordinates.
+        threshold: The least IoU of a pair, in [0, 1].
+        most: Make as many pairs as possible, by augmenting paths (Kuhn 1955): a pair may be undone
+            if both its boxes find other partners.
+
+    Returns:
+        For each wanted box that has a partner, by its index and in that order: the index of the
+        found box, and their IoU.
     """
-    overlaps: list[list[float]] = []
+    overlaps: list[list[float]] = []  # [wanted][found]
     near: list[list[int]] = []  # for each wanted box, those found that overlap it, best first
+    # Pairs are (-IoU, wanted, found), so that sorting puts the largest IoU first.
     pairs: list[tuple[float, int, int]] = []
-    for want, wanted_box in enumerate(wanted):
+    for wanted_index, wanted_box in enumerate(wanted):
         row = [iou(found_box, wanted_box) for found_box in found]
-        own_pairs = []
-        for which, overlap in enumerate(row):
+        pairs_here = []
+        for found_index, overlap in enumerate(row):
             if overlap >= threshold:
-                own_pairs.append((-overlap, want, which))
-        own_pairs.sort()
+                pairs_here.append((-overlap, wanted_index, found_index))
+        pairs_here.sort()
         overlaps.append(row)
-        near.append([which for _, _, which in own_pairs])
-        pairs += own_pairs
+        near.append([found_index for _, _, found_index in pairs_here])
+        pairs += pairs_here
     pairs.sort()
-    partner = first_free((which, want) for _, want, which in pairs)
+    wanted_of = first_free((found_index, wanted_index) for _, wanted_index, found_index in pairs)
     if most:
-        _add_more(partner, near)
+        _add_more(wanted_of, near)
     matched: dict[int, tuple[int, float]] = {}
-    for which, want in sorted(partner.items(), key=lambda pair: pair[1]):
-        matched[want] = (which, overlaps[want][which])
+    for found_index, wanted_index in sorted(wanted_of.items(), key=lambda pair: pair[1]):
+        matched[wanted_index] = (found_index, overlaps[wanted_index][found_index])
     return matched
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
-    """Pair greedily, one to one: keep each pair of which no side is in a pair kept before.
+    """Pair greedily, one to one: keep each pair of which neither side is in one kept before.
 
     Args:
-        pairs: The preferred ones first.
+        pairs: Pairs (a, b), the preferred ones first.
 
     Returns:
-        The second side of each pair that is kept, by its first.
+        For each pair that is kept, b under a.
     """
     partner: dict[A, B] = {}
     taken: set[B] = set()
@@ -59,29 +74,38 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
     return partner
 
 
-def _add_more(partner: dict[int, int], near: Sequence[Sequence[int]]) -> None:
-    """Give a box to those left over, where others can move to another box for it."""
+def _add_more(wanted_of: dict[int, int], near: Sequence[Sequence[int]]) -> None:
+    """Add as many pairs to a matching as possible, by augmenting paths.
 
-    def find_box(want: int, tried: set[int]) -> bool:
-        for which in near[want]:
-            if which not in tried:
-                tried.add(which)
-                if which not in partner or find_box(partner[which], tried):
-                    partner[which] = want
+    A wanted box without a partner takes one that overlaps it, if that is free or its present
+    partner can take another in the same way.
+
+    Args:
+        wanted_of: The matching, the wanted box's index by the found one's; it is changed.
+        near: For each wanted box the indices of the found ones that overlap it, best first.
+    """
+
+    def find_partner(wanted_index: int, tried: set[int]) -> bool:
+        for found_index in near[wanted_index]:
+            if found_index not in tried:
+                tried.add(found_index)
+                is_free = found_index not in wanted_of
+                if is_free or find_partner(wanted_of[found_index], tried):
+                    wanted_of[found_index] = wanted_index
                     return True
         return False
 
-    left_over = set(range(len(near))) - set(partner.values())
-    for want in sorted(left_over):
-        find_box(want, set())
+    unmatched = set(range(len(near))) - set(wanted_of.values())
+    for wanted_index in sorted(unmatched):
+        find_partner(wanted_index, set())
 
 
-def agreement(one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float:
-    """Mean IoU of two answers' boxes, matched one to one by falling IoU.
+def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
+    """Return the mean IoU of two answers' boxes, matched one to one by falling IoU, in [0, 1].
 
-    A box without a partner counts 0.
+    A box without a partner counts 0. The answers' instances each have a `bbox`.
     """
-    boxes = [box_of(instance["bbox"]) for instance in one]
-    other_boxes = [box_of(instance["bbox"]) for instance in other]
-    matched = match_boxes(other_boxes, boxes, 0.0)
-    return sum(overlap for _, overlap in matched.values()) / max(len(one), len(other), 1)
+    boxes = [box_of(instance["bbox"]) for instance in first]
+    second_boxes = [box_of(instance["bbox"]) for instance in second]
+    matched = match_boxes(second_boxes, boxes, 0.0)
+    return sum(overlap for _, overlap in matched.values()) / max(len(first), len(second), 1)

@@ -1,6 +1,8 @@
-"""Boxes as rows state them.
+"""Boxes that rows of the input bring along.
 
-Regions, and which expressions stand on which; and the user's own boxes, `[x, y, width, height]`.
+There are two kinds. Regions are `{"bbox": [x1, y1, x2, y2], "type": …}`, in a list; expressions
+name the regions that they stand on. Given boxes are the user's own, `[x, y, width, height]`, which
+are looked through for mistakes (`read_given_boxes`). All are in pixels of the image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +14,10 @@ from dataflow_grounding.boxes.coordinates import to_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.data.records import Record, is_box, is_number
 
-# column that says why the files that a record was made from can't be read
+# The column of a record that says why the files that it was made from can't be read.
 SEED_ERROR = "seed_error"
-# how far out of the image a box measured loosely may reach, as a share of the longer side
+# How far a box may reach out of the image and count as measured loosely, as a share of the longer
+# side.
 SLACK = 0.02
 REASONS = {
     "not_numbers": "is not four numbers",
@@ -33,9 +36,18 @@ def check_seed(record: Record) -> None:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """The regions: `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and `type`.
+    """Return the regions in a record's column.
 
-    Raises BrokenRow.
+    Args:
+        record: A row of the input.
+        key: The column.
+
+    Returns:
+        Each region as given, with a `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and a
+        `type`, "" if it states none.
+
+    Raises:
+        BrokenRow: The column is no list, or a region has no box with an area.
     """
     check_seed(record)
     value = record.get(key)
@@ -60,7 +72,7 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
-    """The types that a record's regions state; a region that can't be read states none.
+    """Return the types that a record's regions state; a region that can't be read states none.
 
     Example:
         >>> types_of({"regions": [{"type": "car"}, {"type": None}, 7]})
@@ -71,9 +83,9 @@ def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
         return []
     types = []
     for region in regions:
-        kind = region.get("type") if isinstance(region, Mapping) else None
-        if isinstance(kind, str) and kind.strip():
-            types.append(kind)
+        type_name = region.get("type") if isinstance(region, Mapping) else None
+        if isinstance(type_name, str) and type_name.strip():
+            types.append(type_name)
     return types
 
 
@@ -83,9 +95,14 @@ def instances_on(
     expression_id: str,
     known: int | None = None,
 ) -> list[dict[str, Any]]:
-    """An instance for each region at `places` (from 0), numbers as given.
+    """Return an instance of an expression for each of some regions.
 
-    The first `known` regions (None: all) are named.
+    Args:
+        places: The indices of the regions, from 0.
+        regions: All regions of the record.
+        expression_id: The expression's id, with which the instances' ids begin.
+        known: How many of the regions, from the first on, the record itself has: instances name
+            these by `region_id`, from 1. None for all.
     """
     instances = []
     for number, place in enumerate(places):
@@ -103,33 +120,35 @@ def instances_on(
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """The places (from 0) of the regions with the very boxes of the instances.
+    """Return the indices (from 0) of the regions that have the very boxes of the instances.
 
-    None when an instance has none.
+    Each is there once. None where some instance's box isn't that of any region.
     """
     boxes = [list(region["bbox"]) for region in regions]
     places = []
     for instance in instances:
         bbox = list(instance["bbox"])
-        same = [place for place, box in enumerate(boxes) if box == bbox]
-        if not same:
+        with_this_box = [index for index, box in enumerate(boxes) if box == bbox]
+        if not with_this_box:
             return None
-        # Of regions with one box, the one that is named.
-        stated = instance.get("region_id")
-        if isinstance(stated, int) and stated - 1 in same:
-            places.append(stated - 1)
+        # Several regions may have one box: the one that the instance names goes before the first.
+        region_id = instance.get("region_id")
+        if isinstance(region_id, int) and region_id - 1 in with_this_box:
+            places.append(region_id - 1)
         else:
-            places.append(same[0])
+            places.append(with_this_box[0])
     return list(dict.fromkeys(places))
 
 
 @dataclass
 class GivenBoxes:
-    """The boxes of a row.
+    """The user's own boxes of a row, looked through.
 
     Attributes:
-        boxes: Those that can be used: place in the row (from 0) and pixels, xyxy, inside the image.
-        problems: Place, box and kind (a key of REASONS) of the others, with the reason in words.
+        boxes: The boxes that can be used: index in the row (from 0), and x1, y1, x2, y2 in pixels,
+            inside the image.
+        problems: The other boxes, as objects with index (`box`), the box as given (`bbox`), a key
+            of REASONS (`kind`) and the reason in words (`reason`).
         cut: How many of `boxes` reached out of the image by more than the slack and were cut at its
             edge.
     """
@@ -139,21 +158,28 @@ class GivenBoxes:
     cut: int = 0
 
     def report(self) -> str:
-        """All problems in one line."""
-        told = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
-        more = len(self.problems) - len(told)
+        """Return all problems in one line, five of them in words."""
+        parts = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
+        more = len(self.problems) - len(parts)
         if more:
-            told.append(f"and {more} more")
-        return "; ".join(told)
+            parts.append(f"and {more} more")
+        return "; ".join(parts)
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """The boxes in a column, for an image of `size`; None where the row has none.
+    """Read the user's own boxes in a column, `[x, y, width, height]` in pixels.
 
-    One box may stand without its list. Where some fit only as `[x1, y1, x2, y2]`, and all do, the
-    row is taken to mean that, and no box is used.
+    Where some box fits the image only if it is read as `[x1, y1, x2, y2]`, and all boxes can be
+    read so, the whole row is taken to mean that by mistake, and no box of it is used.
+
+    Args:
+        value: The column's value: a list of boxes, or one box without a list.
+        size: Width and height of the image in pixels.
+
+    Returns:
+        The boxes that can be used and those that can't; None where the row has none.
     """
-    items = _listed(value)
+    items = _as_list(value)
     if not items:
         return None
     given = GivenBoxes()
@@ -163,14 +189,14 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
             given.problems.append({"box": number, "bbox": item, "kind": problem, "reason": reason})
             continue
         corners = to_xyxy(item, "xywh")
-        given.boxes.append((number, _tidy(clamp(corners, size))))
+        given.boxes.append((number, _with_whole_numbers(clamp(corners, size))))
         if not _is_within(corners, size):
             given.cut += 1
     return given
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    """The boxes of a column's value, which may be one box without its list."""
+def _as_list(value: Any) -> Sequence[Any]:
+    """Return a column's value as a list of boxes; it may be one box without a list, or nothing."""
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -182,31 +208,34 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
-    """What is wrong with each, by its key in REASONS; None for what can be used.
+    """Return what is wrong with each box, as a key of REASONS; None for one that can be used.
 
-    Whether they are corners is decided for the row as a whole.
+    Whether boxes are corners by mistake (`xyxy`) is decided for the row as a whole.
     """
-    problems = [_unreadable(item) or _wrong(item, size) for item in items]
+    problems = [_unreadable(item) or _problem_of(item, size) for item in items]
     readable = []
     for item, problem in zip(items, problems, strict=True):
         if problem not in _UNREADABLE:
             readable.append(item)
-    is_of_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
+    are_all_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
     decided: list[str | None] = []
     for problem in problems:
-        if is_of_corners and problem not in _UNREADABLE:
+        if are_all_corners and problem not in _UNREADABLE:
             decided.append("xyxy")
         elif problem == "xyxy":
-            # Each on its own: one that reaches out, in a row of others that can't be corners, is
-            # cut.
+            # Others in the row can't be corners, so this one is x, y, width and height as well,
+            # and only reaches out of the image: it is cut.
             decided.append(None)
         else:
             decided.append(problem)
     return decided
 
 
-def _wrong(item: Sequence[float], size: Size) -> str | None:
-    """What is wrong with four numbers, as x, y, width and height."""
+def _problem_of(item: Sequence[float], size: Size) -> str | None:
+    """Return what is wrong with one box, read as x, y, width and height, as a key of REASONS.
+
+    None for nothing. `xyxy` says that it fits the image only as corners.
+    """
     if min(item[2:]) <= 0:
         return "no_area"
     corners = to_xyxy(item, "xywh")
@@ -221,7 +250,7 @@ def _wrong(item: Sequence[float], size: Size) -> str | None:
 
 
 def _unreadable(item: Any) -> str | None:
-    """Why an item isn't four numbers; None if it is."""
+    """Return why an item isn't four finite numbers, as a key of REASONS; None if it is."""
     if not (isinstance(item, (list, tuple)) and len(item) == 4):
         return "not_numbers"
     if any(number is None for number in item):  # what NaN becomes in a table
@@ -235,7 +264,7 @@ def _unreadable(item: Any) -> str | None:
 
 
 def _names_no_number(item: Sequence[Any]) -> bool:
-    """Whether NaN or infinity stands among the four as a word."""
+    """Whether NaN or infinity stands among the four as a text."""
     words = [part.strip().lower() for part in item if isinstance(part, str)]
     return any(word in _NOT_FINITE for word in words)
 
@@ -245,26 +274,27 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:
-    """Whether a box is inside of the image, or nearly."""
+    """Whether x1, y1, x2, y2 are inside of the image, or reach out by no more than SLACK."""
     slack = SLACK * max(size)
     x1, y1, x2, y2 = corners
     return x1 >= -slack and y1 >= -slack and x2 <= size[0] + slack and y2 <= size[1] + slack
 
 
 def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
+    """Whether four numbers, read as x1, y1, x2, y2, are a box with an area in the image."""
     return item[0] < item[2] and item[1] < item[3] and _is_within(item, size)
 
 
-def _tidy(bbox: Bbox) -> Bbox:
-    """The box with whole numbers as such."""
+def _with_whole_numbers(bbox: Bbox) -> Bbox:
+    """Return a box with an int for each number that is whole: 3 for 3.0."""
     x1, y1, x2, y2 = [int(edge) if float(edge).is_integer() else edge for edge in bbox]
     return x1, y1, x2, y2
 
 
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
-    """Return the largest of the boxes, at most `most`, in the row's order.
+    """Return the `most` largest of the boxes, all for None, in the row's order.
 
-    Of equal ones the earlier comes first.
+    Of equally large ones the earlier goes first. Boxes come with their index in the row.
     """
     if most is None or len(boxes) <= most:
         return list(boxes)
@@ -273,5 +303,5 @@ def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[i
 
 
 def normalized(bbox: Bbox, size: Size) -> list[float]:
-    """`[x1, y1, x2, y2]` as parts of the image's sides, 3 decimals."""
+    """Return `[x1, y1, x2, y2]` in parts of the image's sides, with 3 decimals."""
     return [round(edge / side, 3) for edge, side in zip(bbox, (*size, *size), strict=True)]

@@ -1,4 +1,7 @@
-"""Seeds: the records with regions that a pipeline begins with, whatever they are read from."""
+"""Seeds: the records with regions that a pipeline begins with, whatever they are read from.
+
+`Seeds` is the base class; there is one of label files, and one of annotations.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -12,23 +15,37 @@ UNREAD = "labels that can't be read are left out"
 
 
 class Made(NamedTuple):
-    """What the steps make anew of given annotations, now or later."""
+    """What a pipeline's steps make anew of annotations that it begins with, now or later.
+
+    Attributes:
+        columns: The columns that are made anew.
+        labels: The names of the steps, as `pipeline_steps` has them.
+    """
 
     columns: list[str]
-    labels: list[str]  # of the steps, as `pipeline_steps` has them
+    labels: list[str]
 
 
 class Seeds(ABC):
-    """Seed records of some `origin`, as people call it.
+    """The records with regions that a pipeline begins with.
 
-    `files` are the user's own, `folders` those of the images. `found` has what was found on the
-    way, in words, and where; `without` is what there is no box in, if there is none.
+    Args:
+        origin: Where they come from, as people call it.
+        files: The user's files that they are read from.
+        folders: The folders of the images.
+        boxless: Whether the steps can do without any box.
+        without: Words for a message that no image has a box.
+
+    Attributes:
+        found: What was found on the way, in words, and where. It is complete once all `records`
+            were read.
+        shown: How many places a report lists of each finding.
+        reading: A version number. It is raised where the same files give other records, so that
+            seeds that were written before are written anew.
     """
 
     found: dict[str, list[str]]
-    shown = 20  # places that a report lists
-    # Changes where the same files give other records: seeds that were written before are then
-    # written anew.
+    shown = 20
     reading = 4
 
     def __init__(
@@ -42,42 +59,43 @@ class Seeds(ABC):
         self._forget()
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """One record per image or row; one that can't be had as a whole says why, and fails.
+        """Yield one record per image or row; one that can't be read says why, and fails later.
 
         Raises:
-            InputError: At the end, if there was no box at all and the steps need some. Records that
-                fail for another reason tell that.
+            InputError: At the end, if there was no box at all and the steps need some. It isn't
+                raised where any record failed, as its own reason is then told.
         """
         self._forget()
-        may_go_on = self._boxless
+        has_use = self._boxless
         count = 0
         for record in self._records():
             count += 1
             fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
             if fails or record.get("regions"):
-                may_go_on = True
+                has_use = True
             yield record
-        if count and not may_go_on:
+        if count and not has_use:
             why = "; ".join([self._without, *self.found.get(UNREAD, [])[:1]])
             raise InputError(f"none of the {count} images has a box: {why}")
 
     @abstractmethod
     def _forget(self) -> None:
-        """Sets `found` to what is known before any record is made."""
+        """Set `found` to what is known before any record is read."""
 
     @abstractmethod
-    def _records(self) -> Iterator[dict[str, Any]]: ...
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """Yield the records, and add to `found` on the way."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A digest of all that the records depend on."""
+        """Return a digest of all that the records depend on."""
 
     @abstractmethod
     def report(self) -> dict[str, Any]:
-        """Counts, and the first of what was found."""
+        """Return counts, and the first `shown` places of each finding, as JSON."""
 
     def remarks(self) -> list[str]:
-        """The same in words."""
+        """Return what was found while the records were read, in words: a few lines for each."""
         lines: list[str] = []
         for what, items in self.found.items():
             lines += counted_items(what, items)

@@ -1,6 +1,8 @@
 """What to ask a model, answer by answer, until its box format is known.
 
-And how to send it elongated pictures.
+`Deciding` asks about ever more probe pictures until one format is left that explains the answers.
+`holds_at` tries a format that is known already in one more size, and `try_paddings` finds out how
+to send elongated pictures.
 """
 
 import asyncio
@@ -15,21 +17,27 @@ from typing import NamedTuple
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat, Order, frame_of
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._canvas import on_canvas, one_order
-from dataflow_grounding.calibration._covering import UNTOUCHED, Covering
+from dataflow_grounding.calibration._accepted_sizes import (
+    MODERATE,
+    AcceptedSizes,
+    elongated_extremes,
+    is_elongated,
+    is_near,
+)
 from dataflow_grounding.calibration._fitting import Fit, first_guess, fit, fit_as
-from dataflow_grounding.calibration._seen import (
+from dataflow_grounding.calibration._seen_size import (
     ONCE_OFF,
     Expected,
     SeenSize,
-    check_whole,
+    check_scale_spans_sides,
     constant_side,
-    measured_in,
-    seen,
+    measure_seen_size,
+    measure_seen_sizes,
     sent_sizes,
     sizes_in_words,
 )
-from dataflow_grounding.calibration._taken import MODERATE, Taken, elongated, is_elongated, is_near
+from dataflow_grounding.calibration._square_pictures import find_pixel_order, measure_on_squares
+from dataflow_grounding.calibration._untouched_sizes import UNTOUCHED, UntouchedSizes
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_alike, uncovered
 from dataflow_grounding.calibration.checking import judge
 from dataflow_grounding.calibration.probes import (
@@ -41,31 +49,32 @@ from dataflow_grounding.calibration.probes import (
     PicturesDisagree,
     Probe,
     ProbedPicture,
-    by,
     legible,
     probe_of,
     reduced_to,
+    size_text,
 )
 from dataflow_grounding.images.image import SizeLimits
 
-PADDINGS = (None, MODERATE, 2)  # elongated pictures as they are, and padded to these aspects
-WORSE = 2.0  # how much worse than usual boxes have to be to try padding
-BETTER = 0.6  # how much better they have to be with padding
-# of the side: boxes that are further off than this, and than WORSE times the usual, are of no use
+# Elongated pictures are tried unpadded first, then padded to these aspects (longer over shorter).
+PADDINGS = (None, MODERATE, 2)
+WORSE = 2.0  # boxes more than so many times as far off as usual are a reason to try padding
+BETTER = 0.6  # padding is worth it if it brings the error down to this share, or lower
+# Boxes further off than this share of the side, and than WORSE times the usual, are of no use.
 FAR = 0.05
-USUAL = 0.01  # boxes are at least this far off in any picture
-# share of the rectangles of an elongated picture: fewer say nothing about where boxes are
+USUAL = 0.01  # share of the side that boxes are taken to be off in any picture
+# Share of an elongated picture's rectangles that have to be answered to say anything about it.
 LEAST_ANSWERED = 1 / 4
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The format, and what it rests on.
+    """The format that was found out, and what it rests on.
 
     Attributes:
         fit: The format that fits.
         pictures: The pictures that speak for it.
-        limits: Those within which pixels are the sent picture's.
+        limits: The sizes for which the format holds; None for all.
     """
 
     fit: Fit
@@ -74,9 +83,9 @@ class Decision:
 
 
 class Deciding:
-    """One model's case.
+    """Finds out one model's box format, by asking about probe pictures.
 
-    What takes long to reckon is done by a thread: the event loop may have other things to do.
+    Long computations run in a thread, as the event loop may have other things to do.
 
     Args:
         ask: Puts probe pictures to the model.
@@ -93,29 +102,35 @@ class Deciding:
         self.own = own
         self.most_own = most_own
         self.pictures: list[ProbedPicture] = []
-        self.taken = Taken(max_side, own)
+        self.accepted = AcceptedSizes(max_side, own)
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """The format that fits.
+        """Find out the format that fits; squares of one size are the last resort.
 
-        The first picture is asked for in the `stated` one, the others as its answer suggests.
-        Raises NoFit.
+        Args:
+            stated: The format that the first question asks for. The others ask for the one that the
+                first answer suggests.
+
+        Raises:
+            NoFit: No format fits.
         """
         try:
-            return await self._decided(stated)
+            return await self._decide_by_sizes(stated)
         except NoFit as error:
             unclear = error
-        order = one_order(self.pictures)
+        # A model that counts pixels of an unknown size answers in one order all the same.
+        order = find_pixel_order(self.pictures)
         if order is None:
             raise unclear
-        return await self._as_squares(order, unclear)
+        return await self._decide_by_squares(order, unclear)
 
-    async def _decided(self, stated: BoxFormat) -> Decision:
+    async def _decide_by_sizes(self, stated: BoxFormat) -> Decision:
         """Ask about ever more sizes and shapes of probe pictures until they tell one format.
 
-        The common sizes come first. Other shapes are asked for only where what fitted so far would
-        read them otherwise, and those of the run's own pictures where it can't be told without.
-        `stated` is the format that the prompts ask for.
+        The three common sizes come first. Where a format with padding fits these, other shapes have
+        to fit, too. A model that counts pixels is then asked about sizes until limits are proved
+        (`_decide_pixels`); one that counts parts of the side, about the shapes of the run's own
+        pictures. `stated` is the format that the first question asks for. Raises NoFit.
         """
         first, *further_sizes = [reduced_to(size, self.max_side) for size in SIZES]
         await self._ask_for([first], stated)
@@ -128,28 +143,31 @@ class Deciding:
             await self._ask_for([reduced_to(size, self.max_side) for size in OTHER_SHAPES], stated)
             best = await self._fit(stated)
         if best.format.scale == "px":
-            return await self._in_pixels(best.format)
+            return await self._decide_pixels(best.format)
         further = self._further_shapes(best.format)
         if further:
             await self._ask_further(further, stated)
             best = await self._fit(stated)
-        if not self.taken.narrowed:
+        if not self.accepted.is_narrowed:
             return Decision(best, self.pictures)
+        # Some picture was refused, so the run's pictures are sent within limits. The commonest
+        # size has to be accepted within them.
         if self.own:
             await self._ask_for([self._legible(self.own[0])], stated)
-        return Decision(best, self.pictures, self.taken.limits)
+        return Decision(best, self.pictures, self.accepted.limits)
 
     async def _fit(self, stated: BoxFormat) -> Fit:
+        """Fit one format to all pictures so far, the `stated` one if several fit. Raises NoFit."""
         return await asyncio.to_thread(fit, self.pictures, stated)
 
     def _legible(self, size: Size) -> Size:
-        """The size, as large as it may be sent, and not too small to see anything in it."""
+        """Return a size reduced to the longest side, or enlarged so that rectangles are seen."""
         return legible(reduced_to(size, self.max_side), self.max_side)
 
     async def _ask_further(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for further shapes.
+        """Ask for further shapes in the format `asked`, and keep the pictures that were answered.
 
-        Those that are refused, or left without rectangles, say nothing.
+        Pictures that are refused, or come back without boxes, are dropped, and the user is told.
         """
         before = len(self.pictures)
         with suppress(NoFit):  # no limit explains what is refused: such sizes stay untried
@@ -162,7 +180,7 @@ class Deciding:
             else:
                 answered.append(picture)
         if unanswered:
-            sizes_in_words = ", ".join(by(picture.sent) for picture in unanswered)
+            sizes_in_words = ", ".join(size_text(picture.sent) for picture in unanswered)
             say(
                 f"The rectangles in pictures of {sizes_in_words} px were not answered: boxes in"
                 " such pictures are not known."
@@ -170,97 +188,119 @@ class Deciding:
         self.pictures = self.pictures[:before] + answered
 
     def _further_shapes(self, known: BoxFormat) -> list[Size]:
-        """Shapes to ask for where a model counts parts of the side.
+        """Return further sizes to ask for where a model counts parts of the side.
 
-        Those are the run's own that none of the pictures stands for, or the usual ones. How
-        elongated pictures are to be sent is found out by `verdict_on`.
+        These are the run's own sizes that no picture so far stands for or, if the run's are not
+        known, the usual ones. Elongated ones are left out: `try_paddings` finds out how these are
+        to be sent.
         """
         sizes = self.own
         if not sizes and known.frame == "sent":
             sizes = USUAL_SHAPES
-        drawn = [self._legible(size) for size in sizes]
-        moderate = [size for size in drawn if not is_elongated(size)]
+        legible_sizes = [self._legible(size) for size in sizes]
+        moderate = [size for size in legible_sizes if not is_elongated(size)]
         return uncovered(moderate, sent_sizes(self.pictures), is_alike, self.most_own)
 
-    async def _as_squares(self, order: Order, unclear: NoFit) -> Decision:
-        """Decide for a model that counts pixels, though in no sizes those of the picture as sent.
+    async def _decide_by_squares(self, order: Order, unclear: NoFit) -> Decision:
+        """Decide for a model that counts pixels, but in no size those of the picture as sent.
 
-        Raises `unclear` where squares of one size don't help.
+        Pictures are then all sent as squares of one size. Raises `unclear`, the error that brought
+        this about, where squares don't help either.
         """
         try:
-            frame, pictures, limits = await on_canvas(self.ask, order, self.max_side, self.taken)
+            frame, pictures, limits = await measure_on_squares(
+                self.ask, order, self.max_side, self.accepted
+            )
         except NoFit as error:
             raise unclear from error
         self.pictures = pictures
         return Decision(fit_as(order, "px", frame, pictures), pictures, limits)
 
-    async def _in_pixels(self, known: BoxFormat) -> Decision:
-        """Return the limits within which a model's pixels are those of the sent picture."""
-        measured = measured_in(self.pictures, known.order, known.frame)
+    async def _decide_pixels(self, known: BoxFormat) -> Decision:
+        """Decide for a model whose numbers look like pixels, by finding limits of size.
+
+        The decision's limits are those within which its pixels are those of the picture as sent.
+        Raises NoFit.
+        """
+        measured = measure_seen_sizes(self.pictures, known.order, known.frame)
         constant = constant_side(measured, known.frame)
         if constant is not None and constant.frame != "sent":
-            # squares show as much to a server that pads to them itself
+            # `decide` then tries squares, which a server that pads to squares leaves as they are.
             raise NoFit(
                 "the side of the squares that pictures are padded to is not known"
                 f" ({sizes_in_words(measured)})"
             )
         if constant is not None:
-            return await self._in_parts(known)
+            return await self._decide_parts(known)
         try:
-            covering = Covering(self.max_side, self.taken, self.own, self.most_own)
-            limits, frame = await self._covered(known, covering)
+            untouched = UntouchedSizes(self.max_side, self.accepted, self.own, self.most_own)
+            limits, frame = await self._prove_limits(known, untouched)
         except NoFit:
-            if not elongated(self.own):
+            if not elongated_extremes(self.own):
                 raise
             # Elongated pictures may be what is wrong: they can be padded.
-            limits, frame = await self._covered_without_elongated(known)
+            limits, frame = await self._prove_limits_without_elongated(known)
         inside = [picture for picture in self.pictures if limits.allows(picture.sent)]
         return Decision(fit_as(known.order, "px", frame, inside), inside, limits)
 
-    async def _covered_without_elongated(self, known: BoxFormat) -> tuple[SizeLimits, str]:
+    async def _prove_limits_without_elongated(self, known: BoxFormat) -> tuple[SizeLimits, str]:
+        """Find limits as `_prove_limits` does, with elongated pictures padded to MODERATE.
+
+        Elongated pictures that were asked for before are forgotten.
+        """
         self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
         padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
         own = [padding.padded(size) for size in self.own]
-        covering = Covering(self.max_side, self.taken, own, self.most_own, MODERATE)
-        return await self._covered(known, covering)
+        untouched = UntouchedSizes(self.max_side, self.accepted, own, self.most_own, MODERATE)
+        return await self._prove_limits(known, untouched)
 
-    async def _covered(self, known: BoxFormat, covering: Covering) -> tuple[SizeLimits, str]:
-        """What the further pictures prove, as Covering.covered. Raises NoFit."""
+    async def _prove_limits(
+        self, known: BoxFormat, untouched: UntouchedSizes
+    ) -> tuple[SizeLimits, str]:
+        """Ask for further sizes until limits are proved; see UntouchedSizes.proven_limits.
+
+        Returns the limits and the frame. Raises NoFit.
+        """
 
         def measured() -> list[SeenSize]:
-            return measured_in(self.pictures, known.order, known.frame)
+            return measure_seen_sizes(self.pictures, known.order, known.frame)
 
         while True:
-            sizes = await asyncio.to_thread(lambda: covering.next_sizes(measured()))
+            sizes = await asyncio.to_thread(lambda: untouched.next_sizes(measured()))
             if not sizes:
-                return covering.covered(measured(), known.frame)
+                return untouched.proven_limits(measured(), known.frame)
             await self._ask_for(sizes, known)
 
-    async def _in_parts(self, known: BoxFormat) -> Decision:
+    async def _decide_parts(self, known: BoxFormat) -> Decision:
         """Decide for a model that writes one number for the whole side of any picture.
 
-        Raises NoFit unless further pictures say so too.
+        They looked like pixels, as the size at which each picture is seen is measured freely. The
+        number may be any, such as 512. Raises NoFit unless further sizes and shapes show the same.
         """
-        covering = Covering(self.max_side, self.taken, self.own, self.most_own)
-        await self._ask_for([*covering.next_sizes([]), *OTHER_SHAPES], known)
-        measured = measured_in(self.pictures, known.order, known.frame)
+        untouched = UntouchedSizes(self.max_side, self.accepted, self.own, self.most_own)
+        await self._ask_for([*untouched.next_sizes([]), *OTHER_SHAPES], known)
+        measured = measure_seen_sizes(self.pictures, known.order, known.frame)
         constant = constant_side(measured, known.frame)
         if constant is None or constant.frame != "sent":
             raise PicturesDisagree(
                 "the pictures disagree: some are counted in pixels, some in parts of the side"
             )
-        smallest = min(map(math.prod, sent_sizes(measured)))
-        named = fit_as(known.order, constant.number, constant.frame, self.pictures)
-        check_whole(measured, named.format)
-        return Decision(named, self.pictures, replace(covering.shaped, min_pixels=smallest))
+        smallest_area = min(map(math.prod, sent_sizes(measured)))
+        fitting = fit_as(known.order, constant.number, constant.frame, self.pictures)
+        check_scale_spans_sides(measured, fitting.format)
+        # The scale is known by measuring alone: it holds for sizes like those that were measured.
+        limits = replace(untouched.shape_limits, min_pixels=smallest_area)
+        return Decision(fitting, self.pictures, limits)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for pictures of these sizes, and of others where some are refused.
+        """Ask for pictures of these sizes in the format `asked`, and add them to `pictures`.
 
-        Raises NothingAnswered, NoFit.
+        Sizes that the endpoint was seen to refuse are asked for as it accepts them, and so are
+        those that it refuses now. Raises NothingAnswered, NoFit.
         """
         sent = sent_sizes(self.pictures)
-        fitted = dict.fromkeys(map(self.taken.fitted, sizes))
+        fitted = dict.fromkeys(map(self.accepted.fitted, sizes))
+        # A size that had to be changed tells nothing new if it is near one that was asked for.
         sizes = [size for size in fitted if size in sizes or not is_near(size, sent)]
         while sizes:
             # A second picture of one size has its rectangles elsewhere.
@@ -272,14 +312,15 @@ class Deciding:
                     refused.append(picture)
                 else:
                     self.pictures.append(picture)
-            sizes = self.taken.instead(refused, sent_sizes(self.pictures))
+            sizes = self.accepted.replacements_for(refused, sent_sizes(self.pictures))
 
 
 async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
     """Whether boxes in a picture of this size are where the format says; None if it can't be told.
 
-    The rectangles have to be found before the scale is measured: it looks the same with x and y
-    swapped.
+    One picture where they are is enough; where the first isn't such, a second one is asked for.
+    The rectangles have to be found, and then their scale and shift have to be right as well, which
+    is the finer test; alone, it would take x and y swapped for right.
     """
     for layout in (0, 1):
         [picture] = await ask([probe_of(size, layout)], known)
@@ -288,7 +329,7 @@ async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
             return None
         if verdict.kind == "misses":
             continue
-        measured = _seen_in(picture, known)
+        measured = _measure_in_format(picture, known)
         if measured is None:
             return None
         within = UNTOUCHED if known.scale == "px" else ONCE_OFF
@@ -297,14 +338,17 @@ async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
     return False
 
 
-def _seen_in(picture: ProbedPicture, known: BoxFormat) -> SeenSize | None:
-    """A picture's size as numbers in this format count it; only padding moves the first edge."""
+def _measure_in_format(picture: ProbedPicture, known: BoxFormat) -> SeenSize | None:
+    """Measure how large a model saw a picture that was answered in this format; None if it can't.
+
+    Of the frames only those with padding matter: they move the picture's first edge.
+    """
     frame = known.frame if known.frame.startswith("pad_square") else "sent"
-    return seen(picture, known.order, frame)
+    return measure_seen_size(picture, known.order, frame)
 
 
 def _expected(known: BoxFormat, sent: Size) -> Expected:
-    """How many of the format's numbers should stand for a pixel of a picture sent in this size."""
+    """Return how many of the format's numbers should stand for a pixel of a picture as sent."""
     canvas = frame_of(known.frame, sent)
     if known.scale == "px":
         return Expected((canvas.image_width / sent[0], canvas.image_height / sent[1]))
@@ -316,8 +360,8 @@ class PaddingVerdict(NamedTuple):
 
     Attributes:
         size: Width and height in pixels.
-        aspect: The aspect to pad to; None for no padding.
-        off: Where that is no use: how far off boxes still are, as a share of the side.
+        aspect: The aspect (longer over shorter side) to pad to; None for no padding.
+        off: How far off boxes are even so, as a share of the side; None where they are usable.
     """
 
     size: Size
@@ -325,55 +369,86 @@ class PaddingVerdict(NamedTuple):
     off: float | None
 
 
-async def verdict_on(
+async def try_paddings(
     ask: AskProbes, size: Size, known: BoxFormat, max_side: int, usual: float | None
 ) -> tuple[PaddingVerdict | None, list[ProbedPicture]]:
-    """Ask for a picture of this size, padded ever more while that may help.
+    """Find out whether elongated pictures of this size should be padded, and how much.
 
-    The `known` format counts parts of the side. `usual` is how far boxes are off otherwise; None
-    to find out. No verdict where nothing is answered. A picture too narrow to draw rectangles in
-    is enlarged. Returns the pictures, too.
+    A picture is asked for unpadded, then with each of PADDINGS, until boxes are right. Padding is
+    preferred only where it makes boxes clearly better.
+
+    Args:
+        ask: Puts probe pictures to the model.
+        size: Width and height in pixels; a picture too narrow to draw rectangles in is enlarged.
+        known: The model's format, which counts parts of the side.
+        max_side: The longest side that may be sent, in pixels.
+        usual: How far off boxes are in pictures of usual shapes, as a share of the side; None to
+            find out, if it matters, by one picture more.
+
+    Returns:
+        The verdict, None where nothing was answered, and the pictures that were asked for.
     """
     pictures: list[ProbedPicture] = []
-    off_with: dict[float | None, float] = {}
+    error_by_aspect = await _try_each_padding(ask, size, known, max_side, usual, pictures)
+    if not error_by_aspect or all(picture.refused for picture in pictures):
+        return None, pictures
+    best = min(error_by_aspect, key=lambda aspect: error_by_aspect[aspect])
+    if error_by_aspect[best] >= BETTER * error_by_aspect[None]:
+        best = None  # padding costs resolution: it has to be clearly better
+    error = error_by_aspect[best]
+    if error <= FAR:
+        return PaddingVerdict(size, best, None), pictures
+    if usual is None:
+        [picture] = await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
+        pictures.append(picture)
+        usual = median_error(picture, known)
+    if error > WORSE * usual:
+        return PaddingVerdict(size, best, error), pictures
+    return PaddingVerdict(size, best, None), pictures
+
+
+async def _try_each_padding(
+    ask: AskProbes,
+    size: Size,
+    known: BoxFormat,
+    max_side: int,
+    usual: float | None,
+    pictures: list[ProbedPicture],
+) -> dict[float | None, float]:
+    """Ask for pictures with ever more padding, until boxes are right or too few are answered.
+
+    The arguments are those of `try_paddings`; each picture is added to `pictures`. Returns how far
+    off boxes are with each aspect that was tried, as a share of the side; None is no padding.
+    """
+    error_by_aspect: dict[float | None, float] = {}
     drawn = legible(size, max_side)
     for aspect in PADDINGS:
         limits = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         padded = Probe(limits.padded(drawn), probe_of(drawn).boxes, drawn)
         [picture] = await ask([padded], known)
         pictures.append(picture)
-        if len(picture.answers) < LEAST_ANSWERED * picture.asked and not picture.refused:
+        is_answered = len(picture.answers) >= LEAST_ANSWERED * picture.asked
+        if not is_answered and not picture.refused:
             break
-        off = max(median_error(picture, known), steady_error(picture, known))
-        off_with[aspect] = off
-        if off <= WORSE * max(usual or 0, USUAL) or (aspect and off <= FAR):
+        error = max(median_error(picture, known), steady_error(picture, known))
+        error_by_aspect[aspect] = error
+        is_as_usual = error <= WORSE * max(usual or 0, USUAL)
+        is_padded_and_usable = aspect is not None and error <= FAR
+        if is_as_usual or is_padded_and_usable:
             break
-    if not off_with or all(picture.refused for picture in pictures):
-        return None, pictures
-    best = min(off_with, key=lambda aspect: off_with[aspect])
-    if off_with[best] >= BETTER * off_with[None]:
-        best = None
-    if off_with[best] <= FAR:
-        return PaddingVerdict(size, best, None), pictures
-    if usual is None:
-        [picture] = await ask([probe_of(reduced_to(SIZES[0], max_side))], known)
-        pictures.append(picture)
-        usual = median_error(picture, known)
-    if off_with[best] > WORSE * usual:
-        return PaddingVerdict(size, best, off_with[best]), pictures
-    return PaddingVerdict(size, best, None), pictures
+    return error_by_aspect
 
 
 def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:
-    """How far all boxes of a picture are scaled or shifted together; 0 if that may be noise.
+    """Return how far all boxes of a picture are scaled or shifted together, as a share of the side.
 
-    As a share of the side. A server that pads pictures to multiples moves the boxes of long ones
-    by more than those of others. Pictures that this package padded are not looked at: they have
-    other sides.
+    It is 0 if that may be noise. A server that pads pictures to multiples moves the boxes of long
+    ones by more than those of others. For pictures that this package padded it is 0, too: their
+    sides are others than those of what is drawn.
     """
     if picture.probe.drawn is not None and picture.probe.drawn != picture.probe.size:
         return 0.0
-    measured = _seen_in(picture, known)
+    measured = _measure_in_format(picture, known)
     if measured is None:
         return 0.0
     expected = _expected(known, picture.sent)
@@ -384,9 +459,10 @@ def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:
 
 
 def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
-    """The worst edge of the median rectangle, as a share of the side of what is drawn.
+    """Return how far off the worst edge of a rectangle is, for the median rectangle of a picture.
 
-    Rectangles that did not come back are off by the whole side.
+    It is a share of the side of what is drawn, without padding. Rectangles that weren't answered
+    count as off by the whole side.
     """
     sides = (picture.probe.drawn or picture.size) * 2
     worst = []

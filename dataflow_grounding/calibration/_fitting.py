@@ -1,6 +1,14 @@
-"""Which box format fits a model's answers.
+"""Which box format fits a model's answers to probe pictures.
 
-Every order, scale and frame is scored on rectangles whose places are known.
+Every candidate, an order with a scale and a frame, is scored by reading all answers in it and
+comparing them with the true rectangles. The loss is the negative log-likelihood of the edges'
+errors, normal with one standard deviation for all, where each answer costs a bounded amount so that
+an outlier doesn't decide. The format with the smallest loss is named only if it finds most of the
+rectangles (`check_found`) and no other one fits nearly as well (`check_one_format`).
+
+Formats in pixels are special. For them the size at which the model saw each picture is measured
+from the answers, and so they fit wherever another format does. They pay FREE for each picture, and
+give way to a format in parts of the side that is good everywhere.
 """
 
 from collections.abc import Sequence
@@ -13,13 +21,19 @@ import numpy as np
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Order, Scale, to_xyxy
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Bbox, box_of, ordered
-from dataflow_grounding.calibration._seen import Array, check_even, check_whole, measured_in, seen
+from dataflow_grounding.calibration._seen_size import (
+    Array,
+    check_scale_spans_sides,
+    check_x_and_y_agree,
+    measure_seen_size,
+    measure_seen_sizes,
+)
 from dataflow_grounding.calibration.probes import (
     NoFit,
     PicturesDisagree,
     ProbeBox,
     ProbedPicture,
-    by,
+    size_text,
 )
 
 MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of the side
@@ -29,16 +43,18 @@ NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of
 SAME = 0.003  # formats whose boxes differ by no more than this share of the side count as one
 SURE = 6.0  # log-likelihood ratio by which the best format has to beat others
 DISAGREE = 15.0  # the same in one picture alone
-# rectangles that the best format misses and one other explains: too many for an accident
+# If another format explains this many rectangles that the best one misses, it is no accident.
 SECOND = 3
 FIRST_NOISE = 0.03  # the noise that is assumed before any format has shown its own
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
-MOST_SQUARES = 18.0  # what an answer costs at the most: as much as one three deviations off
-# no format in pixels is mistaken for one in parts of the side whose median rectangle is this near
+MOST_SQUARES = 18.0  # the most an answer costs: four edges three standard deviations off, 4 * 9 / 2
+# A format in parts of the side whose median rectangle is within this share of the side is preferred
+# to one in pixels, ...
 GOOD = 0.03
-# the same in each picture, where chance weighs more: what fits two shapes may not fit a third
+# ... if it is within this in each picture, too: what fits two shapes may not fit a third.
 GOOD_IN_ONE = 0.045
-# what a picture has to gain in log-likelihood for scales of its own: fewer assumptions win
+# The log-likelihood that a picture has to gain to be read in scales of its own (pixels): the format
+# with fewer assumptions wins.
 FREE = 5.0
 PADDED = ("pad_square", "pad_square_corner")
 NEARLY_EQUAL = (999, 1000)  # scales that only numbers at the far edge tell apart
@@ -75,9 +91,9 @@ class Row(NamedTuple):
 
 @lru_cache(maxsize=1)
 def candidates() -> tuple[BoxFormat, ...]:
-    """Every order with every scale and padding that gives other boxes.
+    """Return the formats that are tried: every order with every scale, unpadded and padded.
 
-    In pixels, each picture's size is measured.
+    Formats that mean the same boxes are left out.
     """
     plain = []
     for scale in (1000, "px", *SCALES):
@@ -93,34 +109,39 @@ def candidates() -> tuple[BoxFormat, ...]:
 
 
 def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
-    """The one format in which all pictures were answered.
+    """Find the one format in which all pictures were answered.
 
-    Of formats that fit equally well, it is the one that was `stated`. Raises NoFit.
+    Of formats that mean the same boxes, it is the one that was `stated`, in which boxes were asked
+    for. Raises NoFit where no format fits, or several do.
     """
     scores = _scores_of_all_formats(pictures, stated)
     best = scores.best()
     scores.check_found(best)
     scores.check_one_format(best)
-    result = scores.result(best)
-    measured = measured_in(pictures, result.format.order, result.format.frame)
-    check_even(measured, None if result.format.scale == "px" else result.format.frame)
+    result = scores.fit_of(best)
+    measured = measure_seen_sizes(pictures, result.format.order, result.format.frame)
+    check_x_and_y_agree(measured, None if result.format.scale == "px" else result.format.frame)
     if isinstance(result.format.scale, int):
-        check_whole(measured, result.format)
+        check_scale_spans_sides(measured, result.format)
     return result
 
 
 def fit_as(order: Order, scale: Scale, frame: str, pictures: Sequence[ProbedPicture]) -> Fit:
-    """How well this plain format fits. Raises NoFit when it hardly does."""
+    """Return how well the format of this order, scale and frame fits.
+
+    Raises NoFit where it finds too few rectangles.
+    """
     name = f"{order}_{scale}" if frame == "sent" else f"{order}_{scale}@{frame}"
     scores = Scores(pictures, [find_box_format(name, "")])
-    scores.check_found(0)
-    return scores.result(0)
+    scores.check_found(0)  # the number of the only format
+    return scores.fit_of(0)
 
 
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
-    """The plainest format that one picture suggests, for wording the next questions.
+    """Return the format that the first picture suggests, for wording the next questions.
 
-    Raises NoFit.
+    Of formats that fit about as well, it is the first: the `stated` one, if it is among them.
+    Raises NoFit where none finds a third of the rectangles.
     """
     scores = _scores_of_all_formats([picture], stated)
     best = scores.best()
@@ -129,10 +150,10 @@ def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
 
 
 def _scores_of_all_formats(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> "Scores":
-    """The scores of every format in question.
+    """Score every format in question.
 
-    Those that special tokens name come first, then the one that was `stated`: of formats that mean
-    the same boxes, the first is taken.
+    Formats of families whose special tokens came back are first, then the one that was `stated`,
+    then all candidates. The order matters: of formats that mean the same boxes, the first is taken.
     """
     formats: dict[str, BoxFormat] = {}
     for picture in pictures:
@@ -150,14 +171,18 @@ def _scores_of_all_formats(pictures: Sequence[ProbedPicture], stated: BoxFormat)
 class Scores:
     """How far each answer is off when it is read in each of these formats.
 
+    Methods take and return formats by their number in `formats`; such a number is called k.
+
     Attributes:
-        pictures, formats: What is scored; formats go by their number, `k`.
+        pictures: The pictures that were asked about.
+        formats: The formats in which their answers are read.
         rows: The answers that can be read, of all pictures.
-        picture_of: The picture's number for each row.
-        asked, sides: For each row, the true box, and the sides along which its four edges lie.
-        boxes: `boxes[k, row]`, the answer read in format k: sorted corners in pixels.
-        errors: `errors[k, row]`, how far its four edges are off, as shares of the side.
-        worst: `worst[k, row]`, how far the worst of them is off.
+        picture_of: The picture's number for each row, shape (rows,).
+        asked: The true box of each row in pixels of the picture as drawn, shape (rows, 4).
+        sides: The side along which each of its edges lies, in pixels: width, height, width, height.
+        boxes: `boxes[k, row]` is the answer read in format k: sorted corners in the same pixels.
+        errors: `errors[k, row]` is how far its four edges are off, as shares of the side.
+        worst: `worst[k, row]` is the largest of these four, without its sign.
     """
 
     def __init__(
@@ -189,7 +214,12 @@ class Scores:
         self.worst = np.abs(self.errors).max(axis=2)
 
     def _boxes_in(self, candidate: BoxFormat, measured: bool) -> Array:
-        """The answers as sorted corners in pixels, as the reader would read this format."""
+        """Read all answers in a format, as the reader of replies would.
+
+        An answer's own family (special tokens) or order goes before the format's. With `measured`,
+        pixels are those of the size at which the model saw the picture. Returns sorted corners in
+        pixels of the picture as drawn, shape (rows, 4).
+        """
         corners = replace(candidate, order="xyxy")
         scales = [_scales(candidate, picture, measured) for picture in self.pictures]
         boxes = []
@@ -208,12 +238,21 @@ class Scores:
         return np.array(boxes, dtype=float).reshape(-1, 4)
 
     def _is_in_pixels(self, k: int) -> bool:
+        """Whether format k counts pixels."""
         return self.formats[k].scale == "px"
 
     def losses(self, noise: float, rows: Any = slice(None)) -> Array:
-        """Each format's negative log-likelihood, of all rows or of some.
+        """Return each format's negative log-likelihood, of all rows or of some.
 
-        The cost of an answer is bounded, so that one wild answer doesn't decide.
+        Edges' errors are taken to be normal. The cost of an answer is bounded, so that one wild
+        answer doesn't decide. Formats in pixels pay for the scales that are fitted to each picture.
+
+        Args:
+            noise: The standard deviation of an edge, as a share of the side.
+            rows: An index into the rows: a slice, or a mask of booleans.
+
+        Returns:
+            The losses, shape (formats,); constants that all formats share are left out.
         """
         squares = (self.errors[:, rows] ** 2).sum(axis=2) / (2 * noise**2)
         total: Array = np.minimum(squares, MOST_SQUARES).sum(axis=1)
@@ -222,7 +261,11 @@ class Scores:
         return total + np.array(penalties)
 
     def best(self) -> int:
-        """The format with the smallest loss, under the noise that it leaves itself."""
+        """Return the format with the smallest loss, under the noise that it leaves itself.
+
+        Noise and best format depend on each other, so they are found in turns. Raises NoFit without
+        any answer.
+        """
         if not self.rows:
             raise NoFit(self.message("no box that could be read came back"))
         best = int(self.losses(FIRST_NOISE).argmin())
@@ -233,9 +276,10 @@ class Scores:
         return self.plainest(best)
 
     def _good_in_parts(self, in_pixels: int) -> int:
-        """The best format in parts of the side that is good everywhere; else the one in pixels.
+        """Return the best format in parts of the side that is good in all pictures and in each.
 
-        Sizes of their own may only absorb what the model is off by everywhere.
+        Without such, it is the given format `in_pixels`. That one may have a smaller loss only
+        because its sizes, fitted to each picture, absorb a little by which the model always errs.
         """
         median = np.median(self.worst, axis=1)
         median_in = self._medians_by_picture()
@@ -248,42 +292,56 @@ class Scores:
         return min(good, key=lambda k: median[k], default=in_pixels)
 
     def _medians_by_picture(self) -> Array:
-        """How far off the median rectangle's worst edge is, for each picture and format."""
+        """Return how far off the median rectangle's worst edge is, for each picture and format.
+
+        Pictures without answers have no row, so a row's number isn't the picture's.
+        """
         medians = []
         for picture in set(self.picture_of.tolist()):
             medians.append(np.median(self.worst[:, self.picture_of == picture], axis=1))
         return np.stack(medians)
 
     def noise(self, k: int) -> float:
-        """The standard deviation of the edges that a format finds, as a share of the side."""
+        """Return the standard deviation of edges in format k, as a share of the side.
+
+        It is estimated robustly, from the median absolute error of the rectangles that are found:
+        1.4826 times that is the standard deviation of normal errors.
+        """
         errors = self.errors[k][self.worst[k] <= NEAR]
         if not len(errors):
             return FIRST_NOISE
         return max(LEAST_NOISE, 1.4826 * float(np.median(np.abs(errors))))
 
     def plainest(self, best: int, margin: float = 0.0) -> int:
-        """The first format that gives the same boxes or, with a margin, fits nearly as well."""
+        """Return the first format that gives the same boxes as the best one.
+
+        With a `margin`, formats whose loss is larger by less than that count as well.
+        """
         losses = self.losses(self.noise(best))
         as_good = []
         for k in range(len(self.formats)):
             # Parts of the side are plainer than a size that is measured for each picture.
             if self._is_in_pixels(k) and not self._is_in_pixels(best):
                 continue
-            if self.same(k, best) or (margin and losses[k] - losses[best] < margin):
+            if self.are_same(k, best) or (margin and losses[k] - losses[best] < margin):
                 as_good.append(k)
         return self._by_far_edge(as_good)
 
     def _by_far_edge(self, as_good: Sequence[int]) -> int:
-        """The first; of formats to 999 and to 1000, the one that numbers at the far edge fit.
+        """Return the first of equally good formats, or its twin with 999 in place of 1000.
 
-        These are a thousandth apart, so that nothing else tells them from each other.
+        The scales 999 and 1000 are a thousandth apart. Only numbers at the far edge, where models
+        write the scale itself, tell one from the other.
+
+        Args:
+            as_good: The formats, the preferred one first.
         """
         first = as_good[0]
         if self.formats[first].scale not in NEARLY_EQUAL:
             return first
         pair = []
         for k in as_good:
-            if self.formats[k].scale in NEARLY_EQUAL and self.same(k, first):
+            if self.formats[k].scale in NEARLY_EQUAL and self.are_same(k, first):
                 pair.append(k)
         if len(pair) < 2:
             return first
@@ -293,36 +351,44 @@ class Scores:
             if len(row.answer.numbers) == 4:
                 corners.append(to_xyxy(row.answer.numbers, row.answer.order or order))
         edges = np.array(corners)
-        far = edges[(edges > 998) & (edges < 1001)]
-        scale = 999 if len(far) > 1 and np.median(far) < 999.3 else 1000
+        at_far_edge = edges[(edges > 998) & (edges < 1001)]
+        is_999 = len(at_far_edge) > 1 and np.median(at_far_edge) < 999.3
+        scale = 999 if is_999 else 1000
         for k in pair:
             if self.formats[k].scale == scale:
                 return k
         return first
 
-    def same(self, a: int, b: int) -> bool:
-        """Whether two formats mean the same boxes, as far as these pictures tell."""
-        counted = self.worst[b] <= NEAR
-        apart = np.abs(self.boxes[a] - self.boxes[b])[counted] / self.sides[counted]
+    def are_same(self, a: int, b: int) -> bool:
+        """Whether formats a and b mean the same boxes, for the rectangles that b finds."""
+        is_found = self.worst[b] <= NEAR
+        apart = np.abs(self.boxes[a] - self.boxes[b])[is_found] / self.sides[is_found]
         return not apart.size or float(apart.max()) <= SAME
 
-    def holds(self, a: int, b: int) -> bool:
-        """Whether format a is format b with free scales.
+    def fits_wherever(self, a: int, b: int) -> bool:
+        """Whether format a, in pixels, fits wherever format b, in parts of the side, does.
 
-        Such a one fits wherever b does, also where the picture is padded at the right and below.
+        It does if order and frame are the same, as its sizes are fitted to each picture. It is no
+        rival of b then.
         """
-        free = self.formats[a]
-        plain = self.formats[b]
-        if free.scale != "px" or plain.scale == "px" or free.order != plain.order:
+        in_pixels = self.formats[a]
+        in_parts = self.formats[b]
+        if in_pixels.scale != "px" or in_parts.scale == "px":
             return False
-        if plain.frame == "pad_square_corner" and free.frame == "sent":
-            return True
-        return plain.frame == free.frame
+        if in_pixels.order != in_parts.order:
+            return False
+        if in_parts.frame == "pad_square_corner" and in_pixels.frame == "sent":
+            return True  # padding at the right and below doesn't move a pixel
+        return in_parts.frame == in_pixels.frame
 
     def check_found(self, best: int, least: float = MIN_FOUND) -> None:
-        """Raises NoFit when too few rectangles were found, or they are too far off.
+        """Raises NoFit when a format finds too few rectangles, or they are too far off.
 
-        Too few may be in all, `least` being the share of them, or in one picture.
+        There may be too few in all pictures together, or in one.
+
+        Args:
+            best: The format's number.
+            least: The share of all rectangles that has to be found.
         """
         name = self.formats[best].name
         is_found = self.worst[best] <= NEAR
@@ -337,7 +403,7 @@ class Scores:
                 raise PicturesDisagree(
                     self.message(
                         f"the pictures disagree: {name} fits the other pictures, but {here} of"
-                        f" {picture.asked} rectangles of the {by(picture.size)} picture"
+                        f" {picture.asked} rectangles of the {size_text(picture.size)} picture"
                     )
                 )
         off = float(np.median(self.worst[best][is_found]))
@@ -346,17 +412,18 @@ class Scores:
             raise NoFit(self.message(why))
 
     def check_one_format(self, best: int) -> None:
-        """Raises NoFit when another format speaks against the best one.
+        """Raises NoFit when another format, a rival, speaks against the best one.
 
-        It does where it fits about as well, fits one picture better, or explains several of the
-        rectangles that the best one misses.
+        A rival does where it fits about as well, fits one picture clearly better, or explains
+        several of the rectangles that the best one misses. Formats that mean the same boxes as the
+        best one are no rivals, nor are those in pixels that fit wherever it does.
         """
         noise = self.noise(best)
         rivals = []
         for k in range(len(self.formats)):
-            if not self.same(k, best) and not self.holds(k, best):
+            if not self.are_same(k, best) and not self.fits_wherever(k, best):
                 rivals.append(k)
-        if not rivals:  # special tokens settle all
+        if not rivals:  # as where every answer has special tokens, which are read one way alone
             return
         name = self.formats[best].name
         losses = self.losses(noise)
@@ -365,25 +432,27 @@ class Scores:
                 rival = self.formats[k].name
                 raise NoFit(self.message(f"{name} and {rival} fit about as well"))
         for number, picture in enumerate(self.pictures):
-            here = self.losses(noise, self.picture_of == number)
-            closest = rivals[int(here[rivals].argmin())]
-            if here[best] - here[closest] > DISAGREE:
+            losses_here = self.losses(noise, self.picture_of == number)
+            closest = rivals[int(losses_here[rivals].argmin())]
+            if losses_here[best] - losses_here[closest] > DISAGREE:
                 rival = self.formats[closest].name
-                why = f"{rival} fits the {by(picture.size)} picture, {name} the others"
+                why = f"{rival} fits the {size_text(picture.size)} picture, {name} the others"
                 raise PicturesDisagree(self.message(f"the pictures disagree: {why}"))
         self._check_left_over(best, rivals)
 
     def _check_left_over(self, best: int, rivals: Sequence[int]) -> None:
         """Raises NoFit when another format explains several of the rectangles that the best misses.
 
-        The few that are in pixels are tried in pixels as sent, too: no size is measured from them.
+        A few answers in pixels don't show in `rivals`, whose sizes are measured from all answers.
+        So pixels of the picture as sent are tried besides.
         """
         as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]
         boxes_as_sent = np.stack([self._boxes_in(known, False) for known in as_sent])
+        # First the rivals, then pixels as sent in each order; [format, row, edge].
         boxes = np.concatenate([self.boxes[rivals], boxes_as_sent])
         worst = (np.abs(boxes - self.asked) / self.sides).max(axis=2)
         missed = self.worst[best] > NEAR
-        explained = (worst <= NEAR / 2)[:, missed].sum(axis=1)
+        explained = (worst <= NEAR / 2)[:, missed].sum(axis=1)  # rectangles for each format
         # Pixels as sent are no second format for a model that counts pixels of another size.
         counted = explained[: len(rivals)] if self._is_in_pixels(best) else explained
         if counted.max() < SECOND:
@@ -397,8 +466,8 @@ class Scores:
             )
         )
 
-    def result(self, best: int) -> Fit:
-        """How well a format fits, and its boxes."""
+    def fit_of(self, best: int) -> Fit:
+        """Return how well format `best` fits, and the boxes of all answers read in it."""
         boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
         for row, bbox in zip(self.rows, self.boxes[best].tolist(), strict=True):
             boxes[row.picture].append((row.answer.phrase, box_of(bbox)))
@@ -419,10 +488,10 @@ class Scores:
         )
 
     def message(self, why: str) -> str:
-        """Why no format can be named, and what came back for each picture."""
+        """Return an error's message: why no format can be named, and what came back for each."""
         parts = []
         for picture in self.pictures:
-            part = f"{by(picture.size)}: {len(picture.answers)} of {picture.asked} boxes"
+            part = f"{size_text(picture.size)}: {len(picture.answers)} of {picture.asked} boxes"
             numbers: list[float] = []
             for answer in picture.answers:
                 numbers.extend(answer.numbers)
@@ -435,11 +504,14 @@ class Scores:
 
 
 def _scales(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float]:
-    """What numbers along x and y are divided by before they are read.
+    """Return what numbers along x and along y are divided by before they are read in a format.
 
-    If `measured`, those for a pixel as sent that the answers suggest.
+    That is 1, but for a format in pixels, if `measured`, it is how many of the model's pixels there
+    are for a pixel as sent. Infinity, where that can't be measured, makes all boxes wrong.
     """
     if candidate.scale != "px" or not measured:
         return 1.0, 1.0
-    size = seen(picture, candidate.order, candidate.frame)
-    return size.scale if size is not None else (np.inf, np.inf)
+    size = measure_seen_size(picture, candidate.order, candidate.frame)
+    if size is None:
+        return np.inf, np.inf
+    return size.scale

@@ -1,6 +1,9 @@
-"""To which multiples a server brings the sides of pictures that no other limit touches.
+"""To which multiples of pixels a server rounds the sides of pictures, before a model sees them.
 
-Answers seldom settle that: what is found is which roundings are still plausible.
+Vision encoders cut pictures into patches, so that servers bring sides to multiples of a patch.
+Answers about pictures seldom settle to which. So every rounding in use, and others that might be,
+is compared with the sizes in which pictures were seen, by chi-squared; those that are not clearly
+worse than the best remain plausible. The pictures looked at are those that no other limit reduces.
 """
 
 import math
@@ -12,19 +15,19 @@ from typing import NamedTuple
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._seen import SYSTEMATIC, Expected, SeenSize, is_by_chance
+from dataflow_grounding.calibration._seen_size import SYSTEMATIC, Expected, SeenSize, is_by_chance
 
 # Patches of vision encoders, one or several of them: what is in use, and what might be.
 FACTORS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 30, 32, 36, 40, 42, 48, 56, 60, 64)
 WAYS: dict[str, Callable[[float], int]] = {"nearest": round, "down": math.floor, "up": math.ceil}
-# chi-squared by which a rounding has to be worse than the best to be out of the question
+# A rounding is out of the question if its chi-squared is larger than the best one's by this much.
 SURE = 16.0
 SURE_OF_COMMON = 30.0  # the same for those that most servers have: none, 28 and 32
-MOST_OF_ONE = 100.0  # chi-squared that one figure may add
-# a line that has to go through 0 is steeper where numbers start later: mean over mean square of 0
-# to 1
+MOST_OF_ONE = 100.0  # one figure adds no more to chi-squared, so that one outlier doesn't decide
+# The least-squares line through 0 over x from 0 to 1 is steeper by this for each unit that the
+# numbers start above 0: the mean of x over the mean of its square, 1/2 over 1/3.
 STEEPER = 1.5
-DRAWS = 60  # pairs of sizes, of which the most discerning is taken
+DRAWS = 60  # pairs of sizes that are drawn; the most discerning is taken
 
 
 class Rounding(NamedTuple):
@@ -43,22 +46,26 @@ class Rounding(NamedTuple):
 
     @property
     def frame(self) -> str | None:
-        """The frame's name in a box format; None where there is none for it."""
+        """The frame's name in a box format; None where no box format has such a frame."""
         if self.factor == 1:
             return "sent"
-        return f"round_{self.factor}" if self.way == "nearest" and not self.centered else None
+        if self.way == "nearest" and not self.centered:
+            return f"round_{self.factor}"
+        return None
 
     def expected(self, sent: Size) -> Expected:
-        """How a picture of this size should be seen.
+        """Return the scales and shifts that should be measured in a picture sent in this size.
 
-        That is the line that SeenSize has through a picture's first edge.
+        A SeenSize's scale is that of a line through 0, also where the picture begins later, in the
+        middle of a larger one: the line is then steeper, and its shift, which is given in parts of
+        the side as that line has it, smaller.
         """
         x = self._rounded(sent[0]) / sent[0]
         y = self._rounded(sent[1]) / sent[1]
         if not self.centered:
             return Expected((x, y))
-        scale = min(x, y)
-        # where the picture begins, as a share of its side
+        scale = min(x, y)  # the picture keeps its shape and fills one of the two sides
+        # How wide the padding on the left, and on the top, is, as a share of the picture's side.
         left = (x / scale - 1) / 2
         top = (y / scale - 1) / 2
         steeper_x = 1 + STEEPER * left
@@ -68,6 +75,7 @@ class Rounding(NamedTuple):
         )
 
     def _rounded(self, side: int) -> int:
+        """Return a side in pixels, brought to a multiple; one multiple at the least."""
         return max(self.factor, WAYS[self.way](side / self.factor) * self.factor)
 
 
@@ -75,6 +83,7 @@ COMMON = (Rounding(), Rounding(28), Rounding(32))
 
 
 def _all_roundings() -> list[Rounding]:
+    """Return no rounding first, then each of FACTORS in each of WAYS, stretched and centered."""
     roundings = [Rounding()]
     for centered in (False, True):
         for factor in FACTORS:
@@ -86,9 +95,10 @@ ROUNDINGS = tuple(_all_roundings())
 
 
 def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
-    """The roundings that these pictures don't rule out, the best first; perhaps none.
+    """Return the roundings that these pictures don't rule out, those that fit best first.
 
-    No other limit touches the pictures.
+    None are plausible where even the best one fits worse than chance explains. The pictures should
+    be such as no other limit reduces.
     """
     costs: dict[Rounding, float] = {}
     for rounding in ROUNDINGS:
@@ -98,13 +108,14 @@ def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
         return []
     plausible = []
     for rounding, cost in costs.items():
-        if cost - best < (SURE_OF_COMMON if rounding in COMMON else SURE):
+        margin = SURE_OF_COMMON if rounding in COMMON else SURE
+        if cost - best < margin:
             plausible.append(rounding)
     return sorted(plausible, key=lambda rounding: costs[rounding])
 
 
 def _cost(rounding: Rounding, picture: SeenSize) -> float:
-    """How badly a rounding explains a picture: chi-squared of both sides' scales and shifts."""
+    """Return how badly a rounding explains a picture: chi-squared of two scales and two shifts."""
     expected = rounding.expected(picture.sent)
     gaps = picture.scale_gaps(expected) + picture.shift_gaps(expected)
     return sum(min(gap.chi_squared(SYSTEMATIC), MOST_OF_ONE) for gap in gaps)
@@ -112,9 +123,19 @@ def _cost(rounding: Rounding, picture: SeenSize) -> float:
 
 @lru_cache(maxsize=64)
 def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int) -> list[Size]:
-    """Two sizes on whose sides these roundings differ the most.
+    """Return two sizes in which these roundings, and the common ones, can best be told apart.
 
-    They have little more than `min_pixels` square pixels; one is wide, one is tall.
+    Pairs of sizes are drawn at random, and the pair is taken in which the two most alike roundings
+    differ the most.
+
+    Args:
+        min_pixels: The least area; the sizes have 1.05 to 1.4 times as many square pixels, as
+            rounding shows most in small pictures.
+        roundings: What is to be told apart.
+        seed: What the sizes are drawn from.
+
+    Returns:
+        A wide size and a tall one.
     """
     draw = random.Random(seed)
     compared = list(dict.fromkeys([*roundings, *COMMON]))
@@ -132,16 +153,22 @@ def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int
 
 
 def _drawn_size(draw: random.Random, min_pixels: int) -> Size:
+    """Draw a wide size, width first, with little more than `min_pixels` square pixels."""
     area = min_pixels * draw.uniform(1.05, 1.4)
     shape = draw.uniform(0.4, 1.0)
     return round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
 
 
 def _least_apart(roundings: Sequence[Rounding], sizes: Sequence[Size]) -> float:
-    """How far apart the two most alike of the roundings are, in pictures of these sizes."""
-    views = []
+    """Return how far apart the two most alike of the roundings are, in pictures of these sizes.
+
+    That is the squared distance between the scales and shifts that they let expect.
+    """
+    expected = []
     for rounding in roundings:
-        views.append([np.ravel(rounding.expected(size)) for size in sizes])
-    table = np.array(views).reshape(len(roundings), -1)
-    apart = ((table[:, None] - table[None]) ** 2).sum(axis=2)
-    return float(apart[np.triu_indices(len(roundings), 1)].min())
+        expected.append([np.ravel(rounding.expected(size)) for size in sizes])
+    # One row for each rounding: two scales and two shifts for each size.
+    table = np.array(expected).reshape(len(roundings), -1)
+    distances = ((table[:, None] - table[None]) ** 2).sum(axis=2)
+    each_pair_once = np.triu_indices(len(roundings), 1)  # above the diagonal
+    return float(distances[each_pair_once].min())

@@ -1,6 +1,7 @@
-"""Which sizes of pictures stand for others.
+"""Which picture sizes stand for others, so that not every size has to be tried.
 
-Where boxes are right in one, they are in those that are alike.
+Where a model's boxes are right in one size, they are taken to be right in sizes alike. How alike
+depends on what its numbers count: see `is_alike` for parts of the side, `is_covered` for pixels.
 """
 
 import math
@@ -10,12 +11,12 @@ from typing import TypeAlias
 from dataflow_grounding.boxes.coordinates import Scale
 from dataflow_grounding.boxes.geometry import Size
 
-# of a side, by which a size may differ from one that was measured to be taken for the same
+# how far the ratio of two sides, areas or aspects may be from 1 for them to count as the same
 COVERED = 0.1
-ALIKE = 3  # by how many times its area may, where numbers count parts of the side
-MOST_OWN = 8  # probe pictures in a run's own sizes
-EVEN_MORE = 24  # the same for a large run
-FOR_EACH = 60  # pictures of a run, one probe picture more
+ALIKE = 3  # how many times as large one area may be, where numbers count parts of the side
+MOST_OWN = 8  # the most probe pictures in a run's own sizes that a small run asks for
+EVEN_MORE = 24  # the same for a run of any size
+FOR_EACH = 60  # the number of pictures in a run for which it may ask for one more
 
 Covers: TypeAlias = Callable[[Size, Iterable[Sequence[float]]], bool]
 """Whether one of the sizes that were measured stands for this size."""
@@ -24,40 +25,50 @@ Covers: TypeAlias = Callable[[Size, Iterable[Sequence[float]]], bool]
 def uncovered(
     sizes: Sequence[Size], measured: Sequence[Sequence[float]], covers: Covers, most: int = MOST_OWN
 ) -> list[Size]:
-    """Return those of a run's `sizes` that stand for the ones which none `measured` covers.
+    """Choose few of a run's sizes to try, so that they cover those that nothing measured covers.
 
-    Sizes are as sent, the commonest first. Up to `most`, the largest and the smallest among them.
+    The largest is chosen first, then the smallest, then the others in their order; a size is left
+    out where one that was chosen before covers it.
+
+    Args:
+        sizes: Width and height in pixels of pictures as sent, the commonest first.
+        measured: The sizes that were tried before.
+        covers: Whether a size is covered by any of some others: `is_alike` or `is_covered`.
+        most: How many sizes are chosen at the most.
     """
-    left = [size for size in dict.fromkeys(sizes) if not covers(size, measured)]
-    by_area = sorted(left, key=math.prod)
+    not_covered = [size for size in dict.fromkeys(sizes) if not covers(size, measured)]
+    by_area = sorted(not_covered, key=math.prod)
+    largest = by_area[-1:]
+    smallest = by_area[:1]
     chosen: list[Size] = []
-    for size in dict.fromkeys([*by_area[-1:], *by_area[:1], *left]):
+    for size in dict.fromkeys([*largest, *smallest, *not_covered]):
         if len(chosen) < most and not covers(size, chosen):
             chosen.append(size)
     return chosen
 
 
 def most_own(pictures: int) -> int:
-    """How many probe pictures in its own sizes a run of so many pictures takes at the most."""
+    """Return how many probe pictures in its own sizes a run of this many pictures may ask for."""
     return min(EVEN_MORE, MOST_OWN + pictures // FOR_EACH)
 
 
 def covers_for(scale: Scale) -> Covers:
-    """When a size stands for another, where boxes are written in this scale."""
+    """Return the test by which sizes stand for others, where boxes are written in this scale."""
     return is_covered if scale == "px" else is_alike
 
 
 def is_alike(size: Size, measured: Iterable[Sequence[float]]) -> bool:
     """Whether a size of about this shape, and neither far larger nor far smaller, was measured.
 
-    For numbers that count parts of the side: resizing doesn't change them, but padding and cropping
-    do, which go by the shape, and so do servers that treat small or large pictures in a way of
-    their own.
+    This is the test for numbers that count parts of the side. Resizing a picture doesn't change
+    such numbers. Padding and cropping do, and these depend on the shape; and some servers treat
+    small or large pictures in a way of their own.
     """
-    for known in measured:
-        across = size[0] / known[0]
-        down = size[1] / known[1]
-        if _is_near_one(across / down) and 1 / ALIKE <= across * down <= ALIKE:
+    for width, height in measured:
+        width_ratio = size[0] / width
+        height_ratio = size[1] / height
+        is_same_shape = _is_near_one(width_ratio / height_ratio)
+        if is_same_shape and 1 / ALIKE <= width_ratio * height_ratio <= ALIKE:
             return True
     return False
 
@@ -65,15 +76,17 @@ def is_alike(size: Size, measured: Iterable[Sequence[float]]) -> bool:
 def is_covered(size: Size, measured: Iterable[Sequence[float]]) -> bool:
     """Whether a size was measured that is alike in both sides, in shape and in area.
 
-    For numbers that count pixels: a side, the area and the shape are all that rules of resizing go
-    by. Sides that differ by a tenth each in opposite ways make another shape, and in the same way
-    another area.
+    This is the test for numbers that count pixels: rules by which servers resize pictures go by a
+    side, the area or the shape. All three have to be alike. Two sides that are each within a tenth
+    may still make another shape (one longer, one shorter) or another area (both longer).
     """
-    for known in measured:
-        across = size[0] / known[0]
-        down = size[1] / known[1]
-        are_sides_near = _is_near_one(across) and _is_near_one(down)
-        if are_sides_near and _is_near_one(across / down) and _is_near_one(across * down):
+    for width, height in measured:
+        width_ratio = size[0] / width
+        height_ratio = size[1] / height
+        are_sides_near = _is_near_one(width_ratio) and _is_near_one(height_ratio)
+        is_same_shape = _is_near_one(width_ratio / height_ratio)
+        is_same_area = _is_near_one(width_ratio * height_ratio)
+        if are_sides_near and is_same_shape and is_same_area:
             return True
     return False
 

@@ -1,6 +1,7 @@
-"""Calibrating: puts probe pictures to a model, and fits a format to the answers.
+"""Calibrating: asks a model about probe pictures, and fits a box format to the answers.
 
-They go through the engine, as a run's requests do.
+The requests go through the engine, as a run's do: with its limits, retries and budget, and replies
+are stored before they are read. What to ask next is decided in `_deciding.py`.
 """
 
 import asyncio
@@ -21,26 +22,30 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._accepted_sizes import MODERATE, NothingAnswered
+from dataflow_grounding.calibration._calibration_file import (
+    Calibration,
+    prompt_version,
+    utc_timestamp,
+)
 from dataflow_grounding.calibration._deciding import (
     PADDINGS,
     Deciding,
     Decision,
     PaddingVerdict,
     holds_at,
-    verdict_on,
+    try_paddings,
 )
 from dataflow_grounding.calibration._fitting import Scores
-from dataflow_grounding.calibration._stored import Calibration, now, prompt_version
-from dataflow_grounding.calibration._taken import MODERATE, NothingAnswered
 from dataflow_grounding.calibration.alike_sizes import most_own
 from dataflow_grounding.calibration.probes import (
     NoFit,
     PicturesDisagree,
     Probe,
     ProbedPicture,
-    by,
     question_of,
     reduced_to,
+    size_text,
 )
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
@@ -57,7 +62,7 @@ SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}
 
 
 def way_out() -> str:
-    """What to do where a model's format can't be found out."""
+    """Return the advice for a message: what to do where a model's format can't be found out."""
     return (
         f"State it, as in {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1,"
         " or a family such as gemini or qwen3-vl)"
@@ -69,8 +74,8 @@ def calibrate(
 ) -> tuple[Calibration, Decision, Counter[str]]:
     """Find out in which box format the serving's model answers.
 
-    One that counts pixels is asked in more sizes, until it is known in which it sees pictures as
-    they are sent.
+    A model that counts pixels is asked in more sizes, until it is known in which of them it sees
+    pictures as they are sent.
 
     Args:
         serving: The model to ask; its connections are closed afterwards.
@@ -101,10 +106,10 @@ def calibrate(
 def _calibrated(
     serving: Serving, stated: BoxFormat, start: RunStart
 ) -> tuple[Calibration, Decision, Counter[str]]:
-    """Find out the box format that a model answers in; see `calibrate`.
+    """Find out the box format that a model answers in, as `calibrate` does, by one try.
 
-    Returns what is stored of it, what the run goes by, and how many requests it took. Raises NoFit,
-    which then says what the user can do.
+    Returns the calibration to store, the decision with its pictures, and counts of requests. Raises
+    NoFit, whose message then says what the user can do.
     """
     own = start.pictures()
     asker = _Asker(serving, start, own)
@@ -121,7 +126,7 @@ def _calibrated(
             )
         if start.replies:
             why += AFRESH
-        unclear.args = (why,)
+        unclear.args = (why,)  # the message
         unclear.pictures = deciding.pictures
         raise
     return _calibration(asker, decision), decision, asker.asking.counts
@@ -133,14 +138,26 @@ def calibrate_elongated(
     start: RunStart,
     own: OwnPictures,
     usual: float | None,
-    found: Calibration | None,
+    earlier: Calibration | None,
 ) -> tuple[Calibration | None, Counter[str]]:
-    """Find out whether the run's `own` elongated pictures need padding.
+    """Find out whether the run's elongated pictures need padding.
 
-    That is added to what was `found` for others. `usual` is as for verdict_on. None where nothing
-    was answered. Raises RunStopped.
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        known: The model's box format, which counts parts of the side.
+        start: As for `calibrate`.
+        own: The run's pictures, with the elongated sizes that are to be tried.
+        usual: How far off boxes usually are, as a share of the side; None where that isn't known.
+        earlier: The calibration that says the same of other elongated sizes; None without one.
+
+    Returns:
+        The `earlier` calibration with these sizes added, or a new one; None where nothing was
+        answered and there was none. Then counts of requests and tokens.
+
+    Raises:
+        RunStopped: The endpoint doesn't answer.
     """
-    _say_what_it_takes(own, usual)
+    _announce_padding_trials(own, usual)
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
 
@@ -148,32 +165,34 @@ def calibrate_elongated(
         verdicts = []
         for size in own.sizes:
             asked = reduced_to(size, max_side)
-            verdicts.append(await verdict_on(asker.ask, asked, known, max_side, usual))
+            verdicts.append(await try_paddings(asker.ask, asked, known, max_side, usual))
         return verdicts
 
-    calibration = found
+    calibration = earlier
     for verdict, pictures in run_blocking(lambda: asker.closing(ask_all())):
         if verdict is None:
             say("Nothing was answered: they are sent as they are.")
             continue
         if calibration is None:
-            fit = Scores(pictures, [known]).result(0)  # however badly it fits
+            fit = Scores(pictures, [known]).fit_of(0)  # however badly it fits
             calibration = _calibration(asker, Decision(fit, [], SizeLimits(max_side)))
         calibration = calibration.with_shape(verdict.size, verdict.aspect, verdict.off)
         if verdict.off is None:
             how = "sent as they are" if verdict.aspect is None else f"padded to {verdict.aspect}:1"
-            say(f"Pictures as elongated as {by(verdict.size)} are {how}.")
+            say(f"Pictures as elongated as {size_text(verdict.size)} are {how}.")
     return calibration, asker.asking.counts
 
 
-def _say_what_it_takes(own: OwnPictures, usual: float | None) -> None:
-    """Say how many requests it takes to find out whether very long pictures should be padded.
+def _announce_padding_trials(own: OwnPictures, usual: float | None) -> None:
+    """Tell the user how many requests it takes to find out whether to pad elongated pictures.
 
-    `usual` is how far off boxes usually are, in pixels; None where that isn't known yet.
+    At least one for each shape, where boxes are right without padding (the first of PADDINGS); at
+    most one for each of PADDINGS. `usual` is how far off boxes usually are, as a share of the side;
+    None, where that isn't known yet, takes one request more.
     """
     most = len(PADDINGS)
     if usual is None:
-        most += 1  # to find out how far off boxes usually are
+        most += 1
     each = " for each shape" if len(own.sizes) > 1 else ""
     say(
         f"Some pictures are over {MODERATE} times as long as wide: 1 to {most} requests{each} find"
@@ -184,10 +203,22 @@ def _say_what_it_takes(own: OwnPictures, usual: float | None) -> None:
 def try_sizes(
     serving: Serving, known: BoxFormat, start: RunStart, own: OwnPictures
 ) -> tuple[list[Size], list[Size], Counter[str]]:
-    """Find out in which of the run's `own` sizes a model writes boxes in the `known` format.
+    """Find out in which of the run's sizes a model writes boxes in a known format.
 
-    Returns the sizes where it does and those where it doesn't; the others were not answered. A
-    size counts as wrong if a second picture of it is wrong too. Raises RunStopped.
+    A size counts as wrong if a second picture of it is wrong too.
+
+    Args:
+        serving: The model to ask; its connections are closed afterwards.
+        known: The format.
+        start: As for `calibrate`.
+        own: The run's pictures, with the sizes to try.
+
+    Returns:
+        The sizes in which it does, those in which it doesn't, and counts of requests and tokens.
+        Sizes that weren't answered are in neither.
+
+    Raises:
+        RunStopped: The endpoint doesn't answer.
     """
     asker = _Asker(serving, start, own)
 
@@ -206,7 +237,7 @@ def try_sizes(
 
 
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
-    """Return what is stored of a calibration, of what was decided and what it took."""
+    """Return the calibration that a decision, and the requests it took, come to."""
     fit = decision.fit
     serving = asker.serving
     return Calibration(
@@ -219,37 +250,43 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
         found=fit.found,
         asked=fit.asked,
         requests=asker.asking.counts["sent"] + asker.asking.counts["replayed"],
-        date=now(),
+        date=utc_timestamp(),
         limits=decision.limits,
         sizes=[list(picture.sent) for picture in decision.pictures],
     )
 
 
-def _place_of(serving: Serving) -> str:
-    """The key under which a store says that a serving's address was asked for probe pictures."""
+def _asked_key_of(serving: Serving) -> str:
+    """Return the key under which a store of replies says that an address was asked about probes.
+
+    The replies' own keys don't have the address: a reply of one address answers for another.
+    """
     where = json.dumps(["calibration", serving.identity_there()], sort_keys=True, default=repr)
     return hashlib.sha256(where.encode()).hexdigest()[:32]
 
 
 def _was_asked(serving: Serving, replies: str) -> bool:
-    """Whether any probe picture of the store was answered at the serving's own address."""
+    """Whether any probe picture in the store `replies` was answered at this serving's address."""
     with closing(KeyedLog(replies, read_only=True)) as store:
-        return store.get(_place_of(serving)) is not None
+        return store.get(_asked_key_of(serving)) is not None
 
 
 class _Asker:
-    """Puts probe pictures to a serving, as a run puts its requests."""
+    """Asks a serving about probe pictures, as a run sends its requests."""
 
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
         self.asking = Asking(serving, start.options, start.budget)
         self._suffixes = itertools.cycle(_suffixes(own, serving.image_limits))
         self._store = KeyedLog(start.replies or "")
-        self._number = itertools.count()  # pictures of one size may be drawn at once
-        self._asked: Counter[tuple[str, ...]] = Counter()
+        self._number = itertools.count()  # in file names, as pictures of one size are drawn at once
+        self._asked: Counter[tuple[str, ...]] = Counter()  # how often each question was asked
 
     async def closing(self, work: Awaitable[T]) -> T:
-        """The result of `work`; connections are closed. Raises NoFit, RunStopped."""
+        """Return the result of `work`, and close connections and store, also where it fails.
+
+        Raises NoFit, and RunStopped if nothing was answered.
+        """
         try:
             return await work
         except NothingAnswered as refused:
@@ -261,43 +298,45 @@ class _Asker:
             await self.serving.aclose()
             self.asking.endpoints.settle()
             if self.asking.counts["answered"]:
-                self._store.put(_place_of(self.serving), {"task": CHECK})
+                self._store.put(_asked_key_of(self.serving), {"task": CHECK})
             self._store.close()
 
     async def ask(self, asked: Sequence[Probe], stated: BoxFormat) -> list[ProbedPicture]:
-        """What comes back for these pictures, asked for all at once in a format."""
+        """Ask for these pictures, all at once, in the format `stated`; the order is kept."""
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
             return await asyncio.gather(*[self._ask(probe, stated, folder) for probe in asked])
 
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
-        """Send a probe picture, and return what was answered about it.
+        """Draw a probe picture into `folder`, send it, and return what was answered about it.
 
-        A reply that is cut off has no boxes, but a reason; so has a picture that is refused.
+        A reply that is cut off, or a picture that is refused, has no boxes but says why.
         """
-        name = f"{next(self._number)}-{by(probe.size)}{next(self._suffixes)}"
+        name = f"{next(self._number)}-{size_text(probe.size)}{next(self._suffixes)}"
         path = os.path.join(folder, name)
         limits = self.serving.image_limits
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
         [image] = question.images
         key = (image.sent_digest, question.question)
         question = replace(question, sample=self._asked[key])
-        self._asked[key] += 1  # one that is asked for again is another
+        # A picture that is asked for again is another sample of the model, not the stored reply.
+        self._asked[key] += 1
         ask = StepAsk(self.asking, self._store, "calibration", (probe.size,), Counter())
         try:
             picture, _ = await self.asking.answer(question, ask)
             return picture
-        except UnreadableReply as error:  # cut off
+        except UnreadableReply as error:  # the reply was cut off
             return ProbedPicture(probe, image.sent_size, [], str(error))
         except RecordError as error:
-            # refused, or a fault that lasts: what is too large for a server looks like either
-            say(f"A probe picture of {by(image.sent_size)} px got no answer: {error}")
+            # The picture was refused, or a fault lasted: what is too large for a server looks like
+            # either.
+            say(f"A probe picture of {size_text(image.sent_size)} px got no answer: {error}")
             return ProbedPicture(probe, image.sent_size, [], refused=str(error))
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
-    """The file types in which the run's pictures are sent.
+    """Return the suffixes of the file types in which the run sends its pictures, each once.
 
-    What is reduced, or of another type, goes out as JPEG.
+    Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG.
     """
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
     is_any_reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)

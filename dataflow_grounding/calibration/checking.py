@@ -1,6 +1,9 @@
-"""Checking an endpoint in a run by a probe picture.
+"""Checking, in the course of a run, whether an endpoint still writes boxes in the run's format.
 
-What counts is whether the run's format puts the picture's rectangles where they are.
+`check` asks for probe pictures as the run asks for its own, and looks whether the format puts their
+rectangles where they are. `judge` does the latter for pictures that were asked for already. The
+tests are lenient to a model that is merely inexact, and strict where another format, or a picture
+stretched on its way, explains the answers better.
 """
 
 import asyncio
@@ -20,32 +23,33 @@ from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._fitting import NEAR, Scores
-from dataflow_grounding.calibration._seen import Array
+from dataflow_grounding.calibration._seen_size import Array
 from dataflow_grounding.calibration.choice import advice_to_calibrate
 from dataflow_grounding.calibration.probes import (
     Probe,
     ProbedPicture,
-    by,
     legible,
     probe_of,
     question_of,
+    size_text,
 )
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import ImageLimits
 
-# a layout used lately might be answered from a gateway's cache, whatever the model does by now
+# Probe pictures are drawn from so many layouts of rectangles: one that was used lately might be
+# answered from a gateway's cache, whatever the model does by now.
 LAYOUTS = 256
 
 LEAST = 4  # answers, of twelve, before they say anything
-# share of the answers that the format should find: even a model that errs by 3% of the side finds 4
-# in 5
+# Share of the answers that the format has to find. Even a model that errs by 3% of the side finds
+# four in five.
 FOUND = 1 / 3
-BETTER = 3  # rectangles that another format finds and this one doesn't
-MOST_FOUND = 0.6  # share of the answers that another format, or a stretch, finds at the least
-CLEARLY = 2 / 3  # share of the answers that another format finds before it is beyond doubt
+BETTER = 3  # how many more rectangles another format has to find than the run's
+MOST_FOUND = 0.6  # share of the answers that another format, or a stretch, has to find
+CLEARLY = 2 / 3  # share of the answers that another format finds where it is beyond doubt
 MORE = 3  # pictures that are asked for after one that was clearly answered in another format
 OFF = 0.04  # how far all boxes together may be off at an end of a side, as a share of it
-SURELY = 5.0  # standard errors of that
+SURELY = 5.0  # standard errors by which they have to be off at the least
 
 SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 
@@ -55,14 +59,16 @@ class CheckVerdict:
     """What probe pictures show of the run's format.
 
     Attributes:
-        kind: Rectangles are where the format says (`fits`), aren't (`misses`), or unanswered
-            (`silent`).
-        why: What was seen; `remedy`: what to do about it.
-        fitting: The format that would fit, where one does.
+        kind: `fits` if rectangles are where the format says, `misses` if they aren't, `silent` if
+            too few were answered to tell.
+        why: What was seen, for a message.
+        remedy: What the user can do about it.
+        fitting: The name of another format that would fit, where one does.
         clear: Whether nearly all are where `fitting` puts them, and hardly any where the run's
             format does.
-        odd: The format in which one picture was clearly answered, though others were not.
-        answered: The sizes in which rectangles are where the format says.
+        odd: The name of another format in which one picture was clearly answered, though others
+            were not.
+        answered: The sizes of pictures whose rectangles are where the format says.
     """
 
     kind: Literal["fits", "misses", "silent"]
@@ -91,46 +97,52 @@ async def check(
     odd: str | None = None,
     endpoints: Sequence[str] = ("",),
 ) -> CheckVerdict:
-    """Whether the rectangles of probe pictures are where the run's format puts them.
+    """Ask for probe pictures, and tell whether the run's format puts their rectangles right.
 
-    A picture that misses counts only if another of its size misses too. Where the first was clearly
-    answered in another format and the next was not, `MORE` are asked for, and a second of its kind
-    is enough. Raises RunStopped.
+    A picture that misses counts only if another one of its size misses too. Where the first was
+    clearly answered in another format and the next was not, the endpoint may answer in two formats:
+    MORE pictures are asked for, and one more that was clearly answered in another is enough.
 
     Args:
-        ask, asked: How the run sends requests, and its format.
-        sizes: Width and height in pixels; a picture of about each is asked for, within the
-            serving's `limits`.
+        ask: How the run sends requests.
+        asked: The run's format, in which boxes are asked for.
+        sizes: Width and height in pixels; a picture of about each is asked for.
+        limits: The serving's limits, within which pictures are sent.
         in_doubt: Called when a picture misses, before more are asked for.
-        odd: The format in which a picture of an earlier check was clearly answered: a second such
-            picture is enough.
-        endpoints: Addresses of the serving's; each is asked for a picture or more.
+        odd: The format in which a picture of an earlier check was clearly answered, though others
+            were not: a second such picture is enough.
+        endpoints: The serving's addresses; each is asked for a picture or more.
+
+    Raises:
+        RunStopped: The run ended meanwhile.
     """
-    drawn = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
-    drawn += drawn[:1] * (len(endpoints) - len(drawn))
-    wanted = [Wanted(size, number % len(endpoints)) for number, size in enumerate(drawn)]
-    pictures = _Pictures(ask, asked, limits, in_doubt, odd, endpoints)
+    legible_sizes = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
+    # The first size is repeated until there is a picture for each endpoint.
+    legible_sizes += legible_sizes[:1] * (len(endpoints) - len(legible_sizes))
+    wanted = [Wanted(size, number % len(endpoints)) for number, size in enumerate(legible_sizes)]
+    check_pictures = _CheckPictures(ask, asked, limits, in_doubt, odd, endpoints)
     while wanted:
-        wanted, missed = await pictures.ask_for(wanted)
+        wanted, missed = await check_pictures.ask_for(wanted)
         if missed is not None:
             return missed
-    answered = tuple(size for size, verdict in pictures.told if verdict.kind == "fits")
-    unanswered = [verdict for size, verdict in pictures.told if size not in answered]
+    verdicts = check_pictures.verdicts
+    answered = tuple(size for size, verdict in verdicts if verdict.kind == "fits")
+    unanswered = [verdict for size, verdict in verdicts if size not in answered]
     return CheckVerdict(
         "fits" if answered else "silent",
         unanswered[0].why if unanswered else "",
-        odd=pictures.newly_odd,
+        odd=check_pictures.newly_odd,
         answered=answered,
     )
 
 
-class _Pictures:
-    """The pictures of one check.
+class _CheckPictures:
+    """The pictures of one check, and what they told so far.
 
     The arguments are those of `check`.
 
     Attributes:
-        told: The size of each picture, and what it and a second one like it told.
+        verdicts: The size of each picture, and what it and perhaps a second one like it told.
         newly_odd: The format in which one was clearly answered, though others fit.
     """
 
@@ -150,61 +162,76 @@ class _Pictures:
         self._odd = odd
         self._endpoints = endpoints
         self._layouts = iter(random.sample(range(LAYOUTS), LAYOUTS))
-        self.told: list[tuple[Size, CheckVerdict]] = []
+        self.verdicts: list[tuple[Size, CheckVerdict]] = []
         self.newly_odd: str | None = None
 
     async def ask_for(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], CheckVerdict | None]:
-        """Ask for these pictures: what to ask for next, or what was missed."""
-        pictures = await asyncio.gather(*[self._shown(picture) for picture in wanted])
-        verdicts = [judge([picture], self._asked) for picture in pictures]
+        """Ask for these pictures, all at once, and for a second one where a picture misses.
+
+        Returns the pictures to ask for next, and the verdict if a picture misses twice; then there
+        are none to ask for.
+        """
+        pictures = await asyncio.gather(*[self._ask_for_one(picture) for picture in wanted])
+        first_verdicts = [judge([picture], self._asked) for picture in pictures]
         further: list[Wanted] = []
-        for which, picture, first in zip(wanted, pictures, verdicts, strict=True):
+        for request, picture, first in zip(wanted, pictures, first_verdicts, strict=True):
             verdict = first
             if first.kind == "misses":
                 self._in_doubt()
-                verdict = await self._once_more(which, picture, first)
+                verdict = await self._confirm_miss(request, picture, first)
             if verdict.kind == "misses":
                 if len(self._endpoints) == 1 and verdict.odd is None:
-                    # It may be by shape: those that fit are told, too.
-                    verdict = replace(verdict, answered=_fitting_sizes(wanted, verdicts))
+                    # The shape may be the reason, so the sizes that fit are reported as well.
+                    verdict = replace(verdict, answered=_fitting_sizes(wanted, first_verdicts))
                 return [], verdict
             if first.clear:
+                # Clearly another format, and yet a second picture fits: are there two formats?
                 self._odd = first.fitting
                 self.newly_odd = first.fitting
-                further = [which] * MORE
-            self.told.append((which.size, verdict))
+                further = [request] * MORE
+            self.verdicts.append((request.size, verdict))
         return further, None
 
-    async def _once_more(
-        self, which: Wanted, missed: ProbedPicture, first: CheckVerdict
+    async def _confirm_miss(
+        self, wanted: Wanted, missed: ProbedPicture, first: CheckVerdict
     ) -> CheckVerdict:
-        """What another picture says of one that was missed: only both together count."""
+        """Ask for another picture like one that missed; the verdict is `misses` only if both do.
+
+        It is so at once, without asking, where this is the second picture that was clearly answered
+        in another format.
+        """
         if first.clear and self._odd:
-            return _mixed(self._odd, first)
-        another = await self._shown(which)
+            return _two_formats(self._odd, first)
+        another = await self._ask_for_one(wanted)
         second = judge([another], self._asked)
         if second.kind != "misses":
             return second
         both = judge([missed, another], self._asked)
-        address = self._endpoints[which.endpoint]
+        address = self._endpoints[wanted.endpoint]
         return replace(both, why=f"at {address}, {both.why}") if address else both
 
-    async def _shown(self, which: Wanted) -> ProbedPicture:
-        probe = probe_of(which.size, next(self._layouts))
-        return await shown(self._ask, probe, self._asked, self._limits, which.endpoint)
+    async def _ask_for_one(self, wanted: Wanted) -> ProbedPicture:
+        """Ask for a picture in a layout that this check hasn't used yet."""
+        probe = probe_of(wanted.size, next(self._layouts))
+        return await ask_for_probe(self._ask, probe, self._asked, self._limits, wanted.endpoint)
 
 
 def _fitting_sizes(wanted: Sequence[Wanted], verdicts: Sequence[CheckVerdict]) -> tuple[Size, ...]:
-    """The sizes whose first picture fits."""
+    """Return the sizes of the pictures whose verdict is that the format fits."""
     fitting = []
-    for which, verdict in zip(wanted, verdicts, strict=True):
+    for picture, verdict in zip(wanted, verdicts, strict=True):
         if verdict.kind == "fits":
-            fitting.append(which.size)
+            fitting.append(picture.size)
     return tuple(fitting)
 
 
-def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
-    """Return the verdict on an endpoint that answers in the `odd` format and in that of `again`."""
+def _two_formats(odd: str, again: CheckVerdict) -> CheckVerdict:
+    """Return the verdict on an endpoint that answers in more than one format.
+
+    Args:
+        odd: The other format in which a first picture was clearly answered.
+        again: The verdict on a second such picture.
+    """
     formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
     why = f"2 probe pictures were clearly answered in {formats}, and others were not"
     remedy = (
@@ -214,10 +241,10 @@ def _mixed(odd: str, again: CheckVerdict) -> CheckVerdict:
     return CheckVerdict("misses", why, remedy, odd=odd)
 
 
-async def shown(
+async def ask_for_probe(
     ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0
 ) -> ProbedPicture:
-    """A probe picture with what came back for it; without answers where the request failed.
+    """Ask for the rectangles of one probe picture; without answers where the request failed.
 
     `at` is the number of the endpoint that is asked. Raises RunStopped.
     """
@@ -229,12 +256,18 @@ async def shown(
             return picture
         except RunStopped:
             raise
-        except Exception as error:  # nor is a serving's own failure on such a picture
+        except Exception as error:
+            # Whatever a serving, or a user's own code, fails with on a probe picture is no reason
+            # to end the run: the picture counts as unanswered.
             return ProbedPicture(probe, question.images[0].sent_size, [], str(error))
 
 
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
-    """What these pictures show: that the format is missed, only where all of them do."""
+    """Tell what these pictures show of the format `asked`.
+
+    The verdict is `silent` if any picture has too few answers, `misses` if all of them miss, else
+    `fits`.
+    """
     readings = []
     for picture in pictures:
         usable = sum(answer.usable for answer in picture.answers)
@@ -250,18 +283,16 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
 
 
 def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
-    """Say what was seen where all probe pictures miss, and what to do about it.
+    """Return the verdict where all probe pictures miss: what was seen, and what to do about it.
 
-    The likeliest cause comes first: another plain format finds clearly more of the rectangles, then
-    a picture that was stretched or padded on its way, then none that is known.
+    It names the first cause that applies: another plain format finds clearly more rectangles, and a
+    stretch doesn't explain more; pictures were stretched or padded on their way; none is known.
     """
     total = sum(reading.count for reading in readings)
     as_asked = sum(reading.as_asked for reading in readings)
     pictures = "a probe picture" if len(readings) == 1 else f"{len(readings)} probe pictures"
-    seen = (
-        f"{as_asked} of {total} rectangles in {pictures} of {by(readings[0].sent)} px are where it"
-        " puts them"
-    )
+    size = size_text(readings[0].sent)
+    seen = f"{as_asked} of {total} rectangles in {pictures} of {size} px are where it puts them"
     in_format: Counter[str] = Counter()
     for reading in readings:
         in_format.update(reading.in_format)
@@ -289,17 +320,21 @@ def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
 
 
 def _first_of_the_best(in_format: Counter[str]) -> str:
-    """The first of the formats that find the most, or one less: 1000 rather than 1024."""
+    """Return the first format that finds the most rectangles, or one less than that.
+
+    Formats come in the order of how usual they are, so that it is 1000 rather than 1024.
+    """
     most = max(in_format.values())
     return next(name for name, count in in_format.items() if count >= most - 1)
 
 
 class RobustLine(NamedTuple):
-    """How boxes along one axis lie beside the true ones, in parts of the side.
+    """How edges along one axis would have to be changed to be true: times `factor`, plus `shift`.
 
     Attributes:
-        factor, shift: What they would have to be stretched and shifted by.
-        error: That of what these say at a far end.
+        factor: What they are stretched by.
+        shift: What they are then shifted by, as a share of the side.
+        error: The standard error of a changed edge, as a share of the side.
     """
 
     factor: float
@@ -308,9 +343,10 @@ class RobustLine(NamedTuple):
 
     @property
     def is_surely_off(self) -> bool:
-        """Whether boxes are surely off at an end of the side."""
-        most = max(abs(self.shift), abs(self.factor + self.shift - 1))
-        return most > max(OFF, SURELY * self.error)
+        """Whether boxes are surely off at one of the ends of the side."""
+        off_at_0 = abs(self.shift)
+        off_at_1 = abs(self.factor + self.shift - 1)
+        return max(off_at_0, off_at_1) > max(OFF, SURELY * self.error)
 
 
 class Stretch(NamedTuple):
@@ -321,13 +357,13 @@ class Stretch(NamedTuple):
 
 
 class _Readings:
-    """One picture's answers, read as asked and in every plain format.
+    """One picture's answers, read in the run's format (as asked) and in every plain format.
 
     Attributes:
-        sent: The size of the picture.
-        count: The answers.
-        as_asked: How many rectangles they find read as asked.
-        in_format: How many they find in each plain format, by its name.
+        sent: Width and height of the picture as sent, in pixels.
+        count: How many answers can be read.
+        as_asked: How many rectangles are found when they are read as asked.
+        in_format: How many are found in each plain format, by its name.
         stretch: What would help if all boxes are off together; None where they aren't.
     """
 
@@ -351,7 +387,12 @@ class _Readings:
         return is_room_for_more and max(self.in_format.values()) >= clearly_more
 
     def _stretch(self, read: Array, true: Array) -> Stretch | None:
-        """How x and y would have to be stretched and shifted, if that surely matters."""
+        """Return how x and y would have to be stretched and shifted to make the boxes right.
+
+        None unless the boxes are surely off together, and that finds enough rectangles. `read` and
+        `true` are boxes in parts of the sides, shape (n, 4).
+        """
+        # Columns 0 and 2 are x1 and x2, columns 1 and 3 are y1 and y2.
         x = _robust_line(list(zip(read[:, 0::2].flat, true[:, 0::2].flat, strict=True)))
         y = _robust_line(list(zip(read[:, 1::2].flat, true[:, 1::2].flat, strict=True)))
         if not (x.is_surely_off or y.is_surely_off):
@@ -370,7 +411,10 @@ class _Readings:
 
 
 def _plain_names(asked: BoxFormat) -> list[str]:
-    """The names of all plain formats, those at the scale that was asked for first."""
+    """Return the names of all orders and scales in the frame of the format that was asked for.
+
+    Those with its scale and order come first.
+    """
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
     names = []
     for scale in (asked.scale, *SCALES):
@@ -380,7 +424,11 @@ def _plain_names(asked: BoxFormat) -> list[str]:
 
 
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> RobustLine:
-    """The line that most (read, true) pairs agree on (Theil-Sen)."""
+    """Return the line that brings most read edges to the true ones (Theil-Sen).
+
+    Its slope is the median of the slopes between all pairs of points. `pairs` are (read, true), in
+    parts of the side.
+    """
     slopes = []
     for (read_a, true_a), (read_b, true_b) in combinations(pairs, 2):
         if abs(read_b - read_a) > 1e-6:

@@ -1,6 +1,8 @@
-"""Which box format an operator asks for.
+"""Which box format an operator asks for, and how it came to be known.
 
-By its name, by the model's name, as calibrated, or to be calibrated first.
+It is stated by its name, known by the model's name, known from a calibration that is stored, or not
+known before the model is calibrated. `FormatChoice` is one serving's choice, which all operators
+that ask this serving share (`choice_of`).
 """
 
 import math
@@ -17,26 +19,28 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._stored import (
+from dataflow_grounding.calibration._calibration_file import (
     Calibration,
     cache_path,
-    load,
-    now,
-    stored_calibration,
+    latest_calibration,
+    load_calibration,
+    utc_timestamp,
 )
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving
 
-# What an unknown model is asked for: models that follow instructions can, and a resize on the way
-# changes nothing.
+# The format that an unknown model is first asked for. Models that follow instructions can write it,
+# and a resize on the way changes nothing.
 STATED = "xyxy_1000"
 REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibration takes
-MOST_SIZES = 64  # that a calibration covers before no more are tried: data may have thousands
+# A calibration that covers so many sizes isn't tried in more: data may have thousands.
+MOST_SIZES = 64
 RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
-# what could not be written to the cache, for the rest of this process
-_settled: dict[str, Calibration] = {}
+# Calibrations that couldn't be written to disk, by the path of the cache's file; they last as long
+# as this process.
+_unsaved: dict[str, Calibration] = {}
 
 
 class NamedFormat(NamedTuple):
@@ -49,8 +53,11 @@ class NamedFormat(NamedTuple):
 class FormatChoice:
     """The box format of a serving's model, and how it is known.
 
-    While `pending`, `format` is only what the first question will state: call `settle` before any
-    box is asked for.
+    Attributes:
+        format: The format; while `pending`, only the one that the first question will state.
+        origin: How it is known, in words.
+        pending: Whether the model has to be calibrated: call `settle` before any box is asked for.
+        limits: The sizes in which pictures are sent, as calibrated; None for all.
 
     Args:
         serving: The model; its `image_limits` are narrowed to the sizes in which it was calibrated.
@@ -89,7 +96,7 @@ class FormatChoice:
 
     @property
     def why(self) -> str:
-        """Why it has to be calibrated, in words."""
+        """Why the model has to be calibrated, in words."""
         if self.format.scale == "px":
             return (
                 f"{self._serving.model} counts pixels, and it is not known of which size it sees a"
@@ -103,7 +110,10 @@ class FormatChoice:
         return self._calibration is not None
 
     def is_new(self, seconds: float) -> bool:
-        """Whether the model was calibrated in the last `seconds`, as good as a check: told once."""
+        """Whether the model was calibrated in the last `seconds`, so that no check is needed.
+
+        A calibration counts once: asked again, this is false.
+        """
         calibrated_at = self._calibrated_at
         self._calibrated_at = -math.inf
         return time.monotonic() - calibrated_at < seconds
@@ -111,9 +121,9 @@ class FormatChoice:
     # What is stored
 
     def recall(self, folder: str | None = None) -> None:
-        """Take a stored calibration, if one is wanted: the user's, or that of the run in `folder`.
+        """Use a stored calibration if one is `pending`: the user's, or that of the run in `folder`.
 
-        Sends nothing.
+        Nothing is sent.
         """
         if not self.pending:
             return
@@ -122,13 +132,13 @@ class FormatChoice:
         paths = [cached]
         if folder:
             paths.append(_run_file(folder))
-        stored = stored_calibration(serving.endpoint, serving.model, *paths)
-        calibration = stored or _settled.get(cached)
+        stored = latest_calibration(serving.endpoint, serving.model, *paths)
+        calibration = stored or _unsaved.get(cached)
         if calibration is not None:
             self._take(calibration)
 
     def _take(self, calibration: Calibration) -> None:
-        """Ask and read in what was found, and send no picture in a size at which it was not."""
+        """Use a calibration: its format, and its limits for the sizes that are sent."""
         self.format = calibration.format
         self.origin = calibration.origin
         self.pending = False
@@ -145,38 +155,49 @@ class FormatChoice:
     # What is asked
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrate if `pending`, and say so.
+        """Calibrate the model if `pending`, and tell the user.
 
-        What is stored is tried in sizes of the run that it doesn't cover, one picture each, and
-        found out anew if it is wrong there. The run's folder keeps the result, to be resumed in the
-        same format, and the replies, which the next try reads. Returns counts of requests and
-        tokens, empty where nothing was asked. Raises NoFit, RunStopped.
+        A calibration that is stored is tried in sizes of the run that it doesn't cover, one picture
+        each; if it is wrong in one, the model is calibrated anew. The run's folder keeps the
+        result, so that the run is resumed in the same format, and the replies, which the next try
+        reads.
+
+        Args:
+            start: What the run starts with: its options, folder, budget and pictures.
+
+        Returns:
+            Counts of requests and tokens, empty where nothing was asked.
+
+        Raises:
+            NoFit: The answers name no format.
+            RunStopped: The endpoint doesn't answer.
         """
         self.recall(start.folder)
         counts = Counter[str]()
         sent_before = start.budget.sent
         if not self.pending and self._calibration is not None and self._serving.takes_probes:
-            start, counts = self._cover(start, self._calibration)
-        if self.pending:
+            start, counts = self._try_uncovered_sizes(start, self._calibration)
+        if self.pending:  # also where the calibration proved wrong just now
             counts = counts + self._calibrate(start, sent_before)
         return counts
 
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
         """Settle the format as `settle` does, and find out whether to pad elongated pictures.
 
-        `on_poor` is told where boxes are far off even so.
+        `on_poor` is called with a sentence for each size in which boxes are far off even so.
+        Returns counts of requests and tokens.
         """
         serving = self._serving
         counts = self.settle(start)
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
-        from dataflow_grounding.calibration._taken import elongated
+        from dataflow_grounding.calibration._accepted_sizes import elongated_extremes
 
         pictures = start.pictures()
-        own = elongated(pictures.sizes)
+        own = elongated_extremes(pictures.sizes)
         path = cache_path(serving.endpoint, serving.model, self.format.name)
-        stored = stored_calibration(serving.endpoint, serving.model, path)
-        calibration = stored or _settled.get(path)
+        stored = latest_calibration(serving.endpoint, serving.model, path)
+        calibration = stored or _unsaved.get(path)
         missing = [size for size in own if calibration is None or not calibration.covers(size)]
         if missing:
             from dataflow_grounding.calibration.asking import calibrate_elongated
@@ -191,39 +212,45 @@ class FormatChoice:
             )
             counts += asked
             if calibration is not None:
-                keep(calibration, elongated=self.format.name)
+                store_calibration(calibration, elongated=self.format.name)
         if calibration is not None:
-            self._tell_poor(calibration, own, on_poor)
+            self._warn_of_poor_sizes(calibration, own, on_poor)
             self._narrow(calibration)
         return counts
 
-    def _tell_poor(
+    def _warn_of_poor_sizes(
         self, calibration: Calibration, own: list[Size], on_poor: Callable[[str], None]
     ) -> None:
         """Call `on_poor` with a sentence for each of the `own` sizes in which boxes are far off."""
-        from dataflow_grounding.calibration.probes import by
+        from dataflow_grounding.calibration.probes import size_text
 
         for size in own:
             off = calibration.off_in(size)
             if off is not None:
                 on_poor(
-                    f"boxes of {self._serving.model} in pictures as elongated as {by(size)} are off"
-                    f" by {off:.0%} of the side, padded or not: leave such pictures out, or cut"
-                    " them into shorter ones"
+                    f"boxes of {self._serving.model} in pictures as elongated as"
+                    f" {size_text(size)} are off by {off:.0%} of the side, padded or not: leave"
+                    " such pictures out, or cut them into shorter ones"
                 )
 
-    def _cover(self, start: RunStart, known: Calibration) -> tuple[RunStart, Counter[str]]:
+    def _try_uncovered_sizes(
+        self, start: RunStart, known: Calibration
+    ) -> tuple[RunStart, Counter[str]]:
         """Try the calibration in sizes of the run that it doesn't cover.
 
-        Where it is wrong in one, the choice is `pending` again, and the start that is returned puts
-        that size first.
+        Where it is right, it is stored with these sizes. Where it is wrong in one, the choice is
+        `pending` again.
+
+        Returns:
+            The run's start, with the wrong sizes first if the model has to be calibrated anew, and
+            counts of requests and tokens.
         """
         if not _can_be_extended(known):
             return start, Counter()
         from dataflow_grounding.calibration.asking import try_sizes
 
         pictures = start.pictures()
-        gone_on_with, missing = self._to_try(known, pictures, start.folder)
+        accepted_untried, missing = self._sizes_to_try(known, pictures, start.folder)
         if not missing:
             return start, Counter()
         say(
@@ -237,26 +264,30 @@ class FormatChoice:
             say(f"Pictures of {_listed(wrong)} px are not seen as the calibration says.")
             return self._start_anew(start, pictures, wrong), counts
         sizes = [*known.sizes, *map(list, right)]
-        known = replace(known, date=now(), sizes=sizes)
-        untried = [*gone_on_with, *self._not_covered(known, start)]
-        keep(replace(known, untried=untried), start.folder)
+        known = replace(known, date=utc_timestamp(), sizes=sizes)
+        untried = [*accepted_untried, *self._not_covered(known, start)]
+        store_calibration(replace(known, untried=untried), start.folder)
         self._take(known)
         return start, counts
 
-    def _to_try(
+    def _sizes_to_try(
         self, known: Calibration, pictures: OwnPictures, folder: str | None
     ) -> tuple[list[list[int]], list[Size]]:
-        """The sizes that the run has gone on with before, and those that are to be tried now."""
+        """Return the sizes that the run once accepted untried, and those that it has to try now."""
         from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
 
         covers = covers_for(known.format.scale)
         sent = self._sizes_to_cover(pictures, in_pixels=known.format.scale == "px")
-        gone_on_with = self._untried_before(folder)
+        accepted_untried = self._untried_before(folder)
         most = most_own(sum(pictures.counts))
-        return gone_on_with, uncovered(sent, [*known.sizes, *gone_on_with], covers, most)
+        return accepted_untried, uncovered(sent, [*known.sizes, *accepted_untried], covers, most)
 
     def _start_anew(self, start: RunStart, pictures: OwnPictures, wrong: list[Size]) -> RunStart:
-        """Forget what is stored; of the run's pictures, those in which it is wrong come first."""
+        """Be `pending` again, with the limits that held before any calibration.
+
+        Returns the run's start with the `wrong` sizes, in which the calibration doesn't hold, as
+        the first of its pictures' sizes.
+        """
         self.pending = True
         self._serving.image_limits = self._uncalibrated_limits
         others = [size for size in pictures.sizes if size not in wrong]
@@ -264,23 +295,24 @@ class FormatChoice:
         return replace(start, pictures=lambda: own)
 
     def _sizes_to_cover(self, pictures: OwnPictures, *, in_pixels: bool) -> list[Size]:
-        """The sizes in which a format is to be tried: those in which the run's pictures are sent.
+        """Return the sizes in which a format has to hold: those in which the run sends pictures.
 
-        The commonest come first.
+        The commonest come first. Where boxes aren't `in_pixels`, sizes too small for rectangles are
+        enlarged, and elongated ones left out.
         """
-        from dataflow_grounding.calibration._taken import is_elongated
+        from dataflow_grounding.calibration._accepted_sizes import is_elongated
         from dataflow_grounding.calibration.probes import legible
 
         limits = self._serving.image_limits
         sent = [limits.fitted(limits.padded(size)) for size in pictures.sizes]
         if in_pixels:
             return sent
-        # How elongated ones are to be sent, and whether boxes are right then, is found out for
-        # themselves.
+        # How elongated ones are to be sent, and whether boxes are right then, is found out by
+        # `settle_to_ground`.
         return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
 
     def _not_covered(self, known: Calibration, start: RunStart) -> list[list[int]]:
-        """The sizes of the run's pictures, as sent, that the calibration doesn't cover."""
+        """Return the sizes of the run's pictures, as sent, that the calibration doesn't cover."""
         from dataflow_grounding.calibration.alike_sizes import covers_for
 
         sent = self._sizes_to_cover(start.pictures(), in_pixels=known.format.scale == "px")
@@ -288,18 +320,31 @@ class FormatChoice:
         return [list(size) for size in dict.fromkeys(sent) if not covers(size, known.sizes)]
 
     def _untried_before(self, folder: str | None) -> list[list[int]]:
-        """The run's own sizes that no calibration covers, and with which it went on all the same.
+        """Return the run's sizes that no calibration covers, with which it went on all the same.
 
         They stand in the calibration that the run's folder keeps. When the run is started again
         they count as covered, so that it doesn't send probe pictures for what it did without.
         """
         if not folder:
             return []
-        earlier = load(_run_file(folder), self._serving.endpoint, self._serving.model)
+        earlier = load_calibration(_run_file(folder), self._serving.endpoint, self._serving.model)
         return earlier.untried if earlier is not None else []
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
-        """Calibrate, in a run that had sent so many requests before it came to that."""
+        """Calibrate the model, and store what was found out.
+
+        Args:
+            start: What the run starts with.
+            sent_before: How many requests the run had sent before.
+
+        Returns:
+            Counts of requests and tokens.
+
+        Raises:
+            NoFit: The answers name no format. EndpointRefused instead, if the run sent something
+                before.
+            RunStopped: The endpoint doesn't answer.
+        """
         from dataflow_grounding.calibration.asking import calibrate
         from dataflow_grounding.calibration.probes import NoFit
 
@@ -309,32 +354,34 @@ class FormatChoice:
             calibration, _, counts = calibrate(serving, self.format, start)
         except NoFit as unclear:
             if sent_before:
-                # Steps that came first were paid for: it isn't the end of a run that sent nothing.
+                # NoFit is an error in the spec, found before anything is paid for. Here, earlier
+                # steps were paid for: the run stops, and can be resumed.
                 raise EndpointRefused(str(unclear)) from None
             raise
         say(f"{serving.model} writes {calibration.box_format}: {summary(calibration)}.")
         self._take(calibration)
         if start.folder:
             untried = self._not_covered(calibration, start)
-            keep(replace(calibration, untried=untried), start.folder)
+            store_calibration(replace(calibration, untried=untried), start.folder)
         else:
-            keep(calibration)
+            store_calibration(calibration)
         self._calibrated_at = time.monotonic()
         return counts
 
 
 def advice_to_calibrate() -> str:
-    """What to do about a format that isn't known.
+    """Return the advice for a message about a format that isn't known, or wrong.
 
-    The result is used even for a model whose name says something else.
+    It says to set `calibrated`, which goes before what the model's name says.
     """
     return f"run dataflowgrounding calibrate and then set {setting('vlm.box_format', 'calibrated')}"
 
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
-    """The FormatChoice that all who ask this serving share, so that it is settled once.
+    """Return the FormatChoice that all who ask this serving share, so that it is settled once.
 
-    Raises SpecError.
+    `wanted` is as for FormatChoice. Raises SpecError where it contradicts the serving, or as
+    FormatChoice does.
     """
     is_stated = isinstance(wanted, str) and wanted not in ("auto", serving.box_format)
     if serving.exact_boxes and is_stated:
@@ -346,14 +393,14 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     choices = _shared_choices(serving)
     choice = choices.get(asked)
     if choice is None:
-        # Of two threads that come at once, both get the first one's.
+        # Two threads may come at once: setdefault gives both the same choice.
         choice = choices.setdefault(asked, FormatChoice(serving, wanted))
     choice.recall()
     return choice
 
 
 def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
-    """The choices of all who ask this serving, by what was asked for.
+    """Return the choices of all who ask this serving, by what was asked for.
 
     The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
     that is sent to another process takes them along.
@@ -363,9 +410,9 @@ def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
 
 
 def stated_format(model: str) -> BoxFormat:
-    """The format in which a model is asked first to calibrate it.
+    """Return the format in which a model is asked first to calibrate it.
 
-    That of the table for its name, else xyxy_1000.
+    It is the one that its name suggests, else xyxy_1000.
     """
     candidate = format_of_model(model)
     if candidate is not None and candidate.boxes:
@@ -374,7 +421,11 @@ def stated_format(model: str) -> BoxFormat:
 
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
-    """The format that is stated, or that the model's name tells. Raises SpecError."""
+    """Return the format that is stated, or that the model's name tells, and which of both it was.
+
+    Without an origin the model has to be calibrated, and the format is the one to ask in first.
+    Raises SpecError.
+    """
     candidate = format_of_model(serving.model, serving.box_formats)
     stated = wanted or serving.box_format
     name = stated.strip().lower()
@@ -382,10 +433,10 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
         known = find_box_format(stated, serving.model, serving.box_formats)
         if _is_pixels_of_the_table(known, name):
             return NamedFormat(known, None)
-        is_serving_s_own = wanted is None and type(serving).box_format == serving.box_format
-        return NamedFormat(
-            known, "the serving's own" if is_serving_s_own else setting("vlm.box_format")
-        )
+        # A serving's class may set its format; otherwise somebody stated it.
+        is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
+        origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
+        return NamedFormat(known, origin)
     if name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
         known = find_box_format("auto", serving.model, serving.box_formats)
         return NamedFormat(known, "the model's name")
@@ -393,15 +444,15 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
 
 
 def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
-    """Whether a format counts pixels as the table says: never a proof.
+    """Whether a family's format, named by its name in the table of formats, counts pixels.
 
-    Servers reduce pictures as they like.
+    Such a name proves nothing: servers reduce pictures as they like, whatever the model.
     """
     return known.scale == "px" and known == known_formats().get(name)
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format."""
+    """Whether a model's name settles its format: somebody verified it, and pixels don't matter."""
     return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 
@@ -413,13 +464,14 @@ def _can_be_extended(known: Calibration) -> bool:
 
 
 def _listed(sizes: list[Size]) -> str:
-    from dataflow_grounding.calibration.probes import by
+    """Return sizes as a list for a message: 640x480, 800x600."""
+    from dataflow_grounding.calibration.probes import size_text
 
-    return ", ".join(by(size) for size in sizes)
+    return ", ".join(size_text(size) for size in sizes)
 
 
 def summary(calibration: Calibration) -> str:
-    """How well the format fits, and what it took, in words."""
+    """Return in words how well the calibrated format fits, and what it took."""
     limits = ""
     if calibration.limits is not None:
         limits = f", pictures sent with {_in_words(calibration.limits)}"
@@ -433,7 +485,7 @@ def summary(calibration: Calibration) -> str:
 
 
 def _in_words(limits: SizeLimits) -> str:
-    """Return in words which sizes pictures are sent in."""
+    """Return in words in which sizes pictures are sent, without the least area and aspects."""
     if limits.max_wide == 1 and limits.max_tall == 1:
         return f"sides of {limits.max_side} px, padded to squares"
     parts = [f"sides up to {limits.max_side} px"]
@@ -446,23 +498,33 @@ def _in_words(limits: SizeLimits) -> str:
     return ", ".join(parts)
 
 
-def keep(calibration: Calibration, folder: str | None = None, elongated: str = "") -> str | None:
-    """Store a calibration in the user's cache and in a run's `folder`.
+def store_calibration(
+    calibration: Calibration, folder: str | None = None, elongated: str = ""
+) -> str | None:
+    """Store a calibration in the user's cache and in a run's folder.
 
-    `elongated` is as for cache_path. What can't be written is kept in memory. Returns the cache's
-    file, None if it can't be written.
+    If either can't be written, the user is told, and this process keeps it in memory.
+
+    Args:
+        calibration: What to store.
+        folder: The folder in which a run keeps its state; None for the cache alone.
+        elongated: The name of a box format, for the separate file about elongated pictures in that
+            format; "" for the usual file.
+
+    Returns:
+        The path of the cache's file, None if it couldn't be written.
     """
     cached = cache_path(calibration.endpoint, calibration.model, elongated)
-    # What a run went on with concerns no other run.
+    # The sizes that a run went on with untried concern no other run.
     is_cached = _save(replace(calibration, untried=[]), cached)
-    is_kept = _save(calibration, _run_file(folder)) if folder else True
-    if not (is_cached and is_kept):
-        _settled[cached] = calibration
+    is_in_folder = _save(calibration, _run_file(folder)) if folder else True
+    if not (is_cached and is_in_folder):
+        _unsaved[cached] = calibration
     return cached if is_cached else None
 
 
 def _save(calibration: Calibration, path: str) -> bool:
-    """Write a calibration; says so where it can't be."""
+    """Write a calibration's file. Tells the user, and returns False, where that fails."""
     try:
         calibration.save(path)
     except OSError as error:
@@ -472,4 +534,5 @@ def _save(calibration: Calibration, path: str) -> bool:
 
 
 def _run_file(folder: str) -> str:
+    """Return the path of the calibration that a run keeps in the folder of its state."""
     return os.path.join(folder, RUN_FILE)

@@ -1,6 +1,8 @@
-"""Probe pictures: a dozen rectangles of distinct colours, whose places are known.
+"""Probe pictures: a dozen rectangles of distinct colours, at known places on a plain background.
 
-Here they are laid out, drawn, asked about, and kept with what was answered.
+A model that is asked for the rectangles shows how it writes boxes. Here the pictures are laid out
+(`probe_of`), drawn, asked about (`question_of`), kept with what was answered (`ProbedPicture`), and
+plotted for people (`plot`).
 """
 
 import random
@@ -39,10 +41,10 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
 }
 BACKGROUND = (222, 232, 240)
-ANSWERED = (213, 0, 120)
+ANSWERED = (213, 0, 120)  # the colour of answered boxes in a plot
 OUTLINE = (60, 60, 60)
 PLOT_HEIGHT = 672  # px of a picture in a plot
-PLOT_MARGIN = 24
+PLOT_MARGIN = 24  # px
 
 # The pictures that settle order and scale. The first has sides that no provider's resize changes:
 # multiples of 28 and 32, neither small nor large. The second is off every such multiple, so that
@@ -79,7 +81,8 @@ class Probe:
     Attributes:
         size: Width and height in pixels.
         boxes: The rectangles by phrase ("the red rectangle"), in its pixels.
-        drawn: Up to where it is drawn: what lies to the right or below is padding.
+        drawn: Width and height of the part that is drawn on, from the top left corner; what lies to
+            the right or below is padding. None for the whole picture.
     """
 
     size: Size
@@ -87,7 +90,7 @@ class Probe:
     drawn: Size | None = None
 
     def draw(self) -> PIL.Image.Image:
-        """The picture."""
+        """Return the picture with its rectangles."""
         picture = PIL.Image.new("RGB", self.size, PADDING)
         picture.paste(BACKGROUND, (0, 0, *(self.drawn or self.size)))
         pen = PIL.ImageDraw.Draw(picture)
@@ -99,10 +102,12 @@ class Probe:
 
 
 def _phrase_of(color: str) -> str:
+    """Return the phrase that asks for the rectangle of a colour."""
     return f"the {color} rectangle"
 
 
 def _color_of(phrase: str) -> str:
+    """Return the colour that a phrase of `_phrase_of` asks for."""
     return phrase.split()[1]
 
 
@@ -112,9 +117,10 @@ class ProbeBox:
 
     Attributes:
         phrase: What was asked for.
-        asked: The rectangle, in pixels of the picture.
-        numbers: As the reply wrote them.
-        order, family: What the reply says of the numbers' order or format; None where it doesn't.
+        asked: The true rectangle, in pixels of the picture.
+        numbers: The numbers as the reply wrote them.
+        order: The order of the numbers, where the reply names it, as keys such as x1 do.
+        family: The family of models whose special tokens the reply has; None without.
     """
 
     phrase: str
@@ -125,20 +131,20 @@ class ProbeBox:
 
     @property
     def usable(self) -> bool:
-        """Whether its numbers can be a box's."""
+        """Whether the answer can be read as a box."""
         return len(self.numbers) == 4 or self.family is not None
 
 
 @dataclass(frozen=True)
 class ProbedPicture:
-    """What came back for a picture.
+    """What came back for a probe picture.
 
     Attributes:
         probe: The picture.
-        sent: The size in which it was sent.
-        answers: The rectangles that were answered.
-        trouble: What kept a reply unread.
-        refused: Why there is no reply.
+        sent: Width and height in which it was sent, in pixels.
+        answers: The rectangles that were answered, each once.
+        trouble: Why the reply couldn't be read; "" if it could.
+        refused: Why there is no reply; "" if there is one.
     """
 
     probe: Probe
@@ -149,18 +155,18 @@ class ProbedPicture:
 
     @property
     def size(self) -> Size:
-        """Width and height of the picture in pixels."""
+        """Width and height of the picture as drawn, in pixels."""
         return self.probe.size
 
     @property
     def asked(self) -> int:
-        """How many rectangles it has."""
+        """How many rectangles were asked for: all that the picture has."""
         return len(self.probe.boxes)
 
     def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
-        """An answer in pixels of the picture, as the reader would read it.
+        """Return an answer in pixels of the picture as drawn, as the reader would read it.
 
-        `asked` is the format that was asked for.
+        `asked` is the format that was asked for; the answer's own family or order goes before it.
         """
         written = asked
         if answer.family:
@@ -175,13 +181,17 @@ AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence
 
 
 def reduced_to(size: Size, max_side: int) -> Size:
-    """The size, reduced so that no side is over `max_side` px."""
+    """Return the size, reduced in its shape so that no side is over `max_side` px."""
     scale = min(1.0, max_side / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def legible(size: Size, max_side: int) -> Size:
-    """The size, enlarged where a model would see nothing in it."""
+    """Return the size, enlarged where a model couldn't see rectangles in it.
+
+    The shorter side becomes SHORTEST, or what the longest side allows. A strip that is still too
+    narrow is widened to NARROWEST, which changes its shape.
+    """
     scale = max(1.0, min(SHORTEST / min(size), max_side / max(size)))
     width = min(max(round(size[0] * scale), NARROWEST), max_side)
     height = min(max(round(size[1] * scale), NARROWEST), max_side)
@@ -189,10 +199,10 @@ def legible(size: Size, max_side: int) -> Size:
 
 
 def probe_of(size: Size, layout: int = 0) -> Probe:
-    """The picture of this size, the same on every call; each `layout` has its rectangles elsewhere.
+    """Return the picture of this size and layout, the same one on every call.
 
-    One in each cell of a grid; the last column and row reach the edge, where a model writes the
-    highest number.
+    Each `layout` has its rectangles at other places. There is one in each cell of a grid; those of
+    the last column and row reach the picture's edge, where a model writes its highest number.
     """
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     colors = sorted(COLORS)
@@ -203,7 +213,8 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     boxes: dict[str, Bbox] = {}
     for number, color in enumerate(colors):
         column, row = number % columns, number // columns
-        # In parts of the cell: half of the rectangles are wide, the others tall.
+        # Width, height, left and top are parts of the cell. Half of the rectangles are wide, the
+        # others tall.
         if draw.random() < 0.5:
             width = draw.uniform(0.6, 0.85)
             height = draw.uniform(0.3, 0.5)
@@ -214,7 +225,7 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         top = 1 - height if row == rows - 1 else draw.uniform(0.05, 0.95 - height)
         x2 = round((column + left + width) * cell_width)
         y2 = round((row + top + height) * cell_height)
-        # Of a strip, too, each has an area.
+        # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
         x1 = min(round((column + left) * cell_width), x2 - 1)
         y1 = min(round((row + top) * cell_height), y2 - 1)
         boxes[_phrase_of(color)] = (x1, y1, x2, y2)
@@ -222,17 +233,27 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
 
 
 def _grid(size: Size) -> tuple[int, int]:
-    """Into how many columns and rows a picture is divided, for a dozen rectangles."""
-    along, across = (6, 2) if max(size) > 2.5 * min(size) else (4, 3)
-    return (along, across) if size[0] >= size[1] else (across, along)
+    """Return into how many columns and rows a picture is divided, for a dozen rectangles."""
+    is_elongated = max(size) > 2.5 * min(size)
+    along_longer, along_shorter = (6, 2) if is_elongated else (4, 3)
+    is_wide = size[0] >= size[1]
+    return (along_longer, along_shorter) if is_wide else (along_shorter, along_longer)
 
 
 def question_of(
     probe: Probe, asked: BoxFormat, limits: ImageLimits, path: str
 ) -> Request[ProbedPicture]:
-    """The question for the rectangles of a probe picture.
+    """Draw a probe picture, and return the question for its rectangles.
 
-    The picture is drawn into the file at `path`.
+    Args:
+        probe: The picture.
+        asked: The format in which boxes are asked for.
+        limits: The limits within which the picture is sent.
+        path: Where it is saved; the suffix names the file type.
+
+    Returns:
+        A request, the usual one for boxes of phrases, whose answer is read as a ProbedPicture with
+        the numbers as they were written.
     """
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
@@ -245,9 +266,10 @@ def question_of(
 
 
 def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
-    """The picture with the box that a reply gives each rectangle, numbers as written.
+    """Return the picture with the box that a reply gives each rectangle, numbers as written.
 
-    Of several answers in a reply, the last one counts.
+    A reply may hold several answers, as where the model thinks aloud: for each rectangle the last
+    one counts. `key` is the one under which a box was asked for.
     """
     try:
         parsed = parse_reply(reply, key)
@@ -265,9 +287,10 @@ def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
 
 
 def _number_meant(details: Details, phrases: Mapping[int, str]) -> int | None:
-    """The number of the phrase that a box is said to be of.
+    """Return the number of the phrase that a box belongs to; None if that isn't clear.
 
-    By a label that is a phrase, else by id, else by a label that means only one phrase.
+    It is told by a label equal to a phrase, else by the id, else by a label that matches one phrase
+    alone. `phrases` has each phrase under its number.
     """
     for label in details.labels:
         for number in equal_ids(label, phrases):
@@ -281,17 +304,17 @@ def _number_meant(details: Details, phrases: Mapping[int, str]) -> int | None:
     return None
 
 
-def by(size: Size) -> str:
-    """A size in words."""
+def size_text(size: Size) -> str:
+    """Return a size for messages: 640x480."""
     return f"{size[0]}x{size[1]}"
 
 
 def plot(
     pictures: Sequence[ProbedPicture], boxes: Sequence[Sequence[tuple[str, Bbox]]]
 ) -> PIL.Image.Image:
-    """The pictures side by side, each 672 px high.
+    """Return the pictures side by side, each PLOT_HEIGHT px high, with the answers drawn dashed.
 
-    `boxes` are the answers in pixels, per picture; they are drawn dashed.
+    `boxes` holds, for each picture, the phrases that were answered and their boxes in its pixels.
     """
     columns = []
     for picture, answers in zip(pictures, boxes, strict=True):

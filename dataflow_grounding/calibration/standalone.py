@@ -1,4 +1,4 @@
-"""A model's box format found out by itself, for whoever keeps a loop of their own."""
+"""`calibrate`: a model's box format, for users who send their requests with code of their own."""
 
 import asyncio
 import base64
@@ -26,9 +26,9 @@ class CalibratedFormat(BoxFormat):
     """A box format as it was measured.
 
     Attributes:
-        sizes: The sizes of pictures for which it holds; None for all. It is there for a model that
-            counts pixels: `sizes.fitted(size)` is the size to send a picture in.
-        error_px: The mean distance of an edge, in pixels of the probe pictures.
+        sizes: The sizes of pictures for which it holds; None for all. A model that counts pixels
+            has such limits: `sizes.fitted(size)` is the size to send a picture in.
+        error_px: How far off an edge is on average, in pixels of the probe pictures.
         requests: How many requests it took.
     """
 
@@ -92,7 +92,7 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
 
 
 class _OneFunction(Serving):
-    """Answers with a function of the user's."""
+    """A serving that answers with the user's function of a prompt and a JPEG."""
 
     model = "the client"
 
@@ -101,7 +101,11 @@ class _OneFunction(Serving):
         self.max_workers = max_workers
 
     async def answer(self, request: Request[Any]) -> str:
-        """What the function returns. Raises EndpointRefused for whatever it raises, SpecError."""
+        """Call the function, and return the reply's text.
+
+        Raises EndpointRefused for whatever the function raises, and SpecError if it returns no
+        text.
+        """
         [image] = request.images
         prompt = f"{request.system}\n\n{request.text}"
         try:

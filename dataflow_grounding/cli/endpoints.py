@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
-from dataflow_grounding.calibration.choice import keep, stated_format, summary
+from dataflow_grounding.calibration.choice import stated_format, store_calibration, summary
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,
@@ -149,7 +149,7 @@ def of_calibrate(
     except NoFit as unclear:
         _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
         raise
-    path = keep(calibration)
+    path = store_calibration(calibration)
     _write_plot(decision.pictures, decision.fit.boxes, plot_path)
     lines = [f"{serving.model} writes {calibration.box_format}: {summary(calibration)}."]
     if path:

@@ -1,4 +1,8 @@
-"""A data set's classes: which are listed, in their order, and of which one an expression is."""
+"""A data set's classes: which there are, in which order, and which one an expression belongs to.
+
+Users state classes in `data.classes`, with phrases to look for and definitions. A list of classes
+beside records (classes.txt) fixes their numbers for exports.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import splitext
@@ -10,16 +14,19 @@ from dataflow_grounding.data.results_folder import folder_of_results, run_of, st
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.spans import clean_caption
 
+# Keys of a class that is stated as a mapping in `data.classes`.
 PHRASES = "phrases"
 DEFINITION = "definition"
-"""What a class may state in `data.classes`, rather than being the class of a phrase."""
 
 CLASSES_FILE = "classes.txt"
-"""One name in a line, beside records: `split` and `import` write it, so that numbers stay."""
+"""The file with one class name in a line, beside records.
+
+`split` and `import` write it, so that classes keep their numbers.
+"""
 
 
 def class_key(name: str) -> str:
-    """What names of one class have in common: without case, and with single blanks.
+    """Return what all spellings of a class name have in common: lower case, single blanks.
 
     Example:
         >>> class_key(" Traffic  Light")
@@ -34,7 +41,8 @@ def phrases_with_classes(
     """Return each phrase to look for, with its class.
 
     Args:
-        classes: Names of classes; or phrase → class, or class → its `phrases` and `definition`.
+        classes: As in `data.classes`: a list of class names, or a mapping. Its entries are phrase →
+            class, or class → a mapping with `phrases`, `definition` or both.
 
     Raises:
         SpecError: There is something that isn't a text, or a phrase twice, in capitals or not.
@@ -94,7 +102,7 @@ def definitions_of(
 
 
 def class_of(expression: Mapping[str, Any]) -> str:
-    """The class that an expression states, else its phrase without case.
+    """Return the class that an expression states, else its phrase in lower case.
 
     Example:
         >>> class_of({"text": "A dog", "class": "animal"}), class_of({"text": "A dog"})
@@ -109,8 +117,9 @@ def class_of(expression: Mapping[str, Any]) -> str:
 def classes_of(results: str) -> list[str]:
     """Return the names of classes that are known for RESULTS, in the order of their numbers.
 
-    They are those of the file's own list (`train.classes.txt` of `train.jsonl`), else of
-    `classes.txt` beside the records, else the run's `data.classes`; empty where none is there.
+    The first of these that exists has them: the file's own list (`train.classes.txt` of
+    `train.jsonl`), `classes.txt` beside the records, the run's `data.classes`. Without any, there
+    are no names.
 
     Raises:
         InputError: A list can't be read.
@@ -149,6 +158,7 @@ def keep_classes(results: str, out: str) -> None:
 
 
 def _names_in(path: str) -> list[str]:
+    """Return the lines of a list of classes. Raises InputError."""
     try:
         with open_file(path) as file:
             return list(file.read().decode("utf-8-sig").splitlines())
@@ -157,15 +167,18 @@ def _names_in(path: str) -> list[str]:
 
 
 def _stated_names(results: str) -> Iterator[str]:
-    """Return the names of the run's spec: a list or a mapping, as `data.classes` takes it."""
+    """Yield the class names of `data.classes` in the run's spec; none where it states none.
+
+    A name may come several times.
+    """
     for data in stated_in(run_of(results), "data"):
         classes = data.get("classes")
         names = classes
         if isinstance(classes, dict):
-            # phrase → class, or class → what it states
-            names = [
-                stated if isinstance(stated, str) else name for name, stated in classes.items()
-            ]
+            names = []
+            for name, stated in classes.items():
+                # Entries are phrase → class, or class → a mapping.
+                names.append(stated if isinstance(stated, str) else name)
         if names and not isinstance(names, str):
             yield from (name for name in names if isinstance(name, str))
             return
@@ -186,14 +199,17 @@ class ClassList:
 
     @property
     def names(self) -> list[str]:
-        """The names, in order."""
+        """The names: those that were known first, then the others as they came."""
         return list(self._by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the classes of a record: those with a box, and those that are stated as classes."""
+        """Add the classes of a record: of expressions with a box, or with a `class` of their own.
+
+        What can't be read as an expression is passed over: whoever writes the record reports it.
+        """
         expressions = record.get("expressions")
         if not isinstance(expressions, list):
-            return  # what can't be read is told by who writes it
+            return
         for expression in expressions:
             if not isinstance(expression, dict) or not isinstance(expression.get("text"), str):
                 continue
@@ -203,7 +219,10 @@ class ClassList:
 
 
 def parts_of(results: str) -> dict[str, str]:
-    """The files of a split's parts by name, where RESULTS is a folder of them; else empty."""
+    """Return the files of a split by part (train, val, test), if RESULTS is a folder of them.
+
+    It is empty for any other folder or file. One part alone is no split.
+    """
     if kind_of(results) != "folder" or kind_of(joined(results, "annotations.jsonl")):
         return {}
     paths = {name: joined(results, f"{name}.jsonl") for name in ("train", "val", "test")}
@@ -212,6 +231,6 @@ def parts_of(results: str) -> dict[str, str]:
 
 
 def split_of(results: str) -> str:
-    """The folder of the split of which RESULTS is one part; empty where it is none."""
+    """Return the folder of the split of which RESULTS is one part; "" where it is none."""
     folder = folder_of_results(results)
     return folder if results in parts_of(folder).values() else ""

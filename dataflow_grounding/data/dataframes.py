@@ -1,6 +1,7 @@
-"""Rows and tables.
+"""Rows as tables: pandas DataFrames, CSV and TSV files, and Parquet files.
 
-DataFrames in and out, the tables that pandas writes, Parquet a few rows at a time.
+A DataFrame's rows become plain JSON values and back (`from_dataframe`, `to_dataframe`). CSV and
+Parquet files are written by pandas. Parquet files are read a few rows at a time by pyarrow.
 """
 
 import re
@@ -20,15 +21,18 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import is_elsewhere, open_file, plain_path, system_errors
 from dataflow_grounding.data.records import dump_text, is_number
 
-# Also with marks of ours before it, so that each text has a cell of its own.
+# What a spreadsheet would take for a formula. Apostrophes before it belong to it: a text that has
+# one already gets another, so that two different texts never have the same cell.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-ROWS_BYTES = 2**26  # of a Parquet file's rows that are read together, on the average
-REPEATED_BYTES = 2**30  # the same, if each had all of the largest column's dictionary
+# Bytes that rows of a Parquet file which are read together may take: by their mean size, ...
+ROWS_BYTES = 2**26
+# ... and if each of them held the whole dictionary of the largest column.
+REPEATED_BYTES = 2**30
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row as JSON has it.
+    """Return a row with its names as texts and its values as `plain_value` makes them.
 
     Raises InputError for anything but a mapping, BrokenRow for one that JSON can't hold.
     """
@@ -46,9 +50,10 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """A value as JSON has it.
+    """Return a value as JSON can hold it.
 
-    NaN and other marks for a missing value become null, bytes too; dates become text.
+    NaN and other marks for a missing value become None, and so do bytes; dates become texts, and
+    NumPy's arrays and numbers Python's.
     """
     if isinstance(value, float):
         return value if is_number(value) else None
@@ -61,21 +66,20 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, bytes) or str(value) in ("NaT", "<NA>"):
         return None
     if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":
-        # NumPy's dates, which tolist() makes numbers
-        return str(value)
+        return str(value)  # NumPy's dates and durations, which tolist() would make numbers
     tolist = getattr(value, "tolist", None)  # a NumPy array, or one of its numbers
     return plain_value(tolist()) if callable(tolist) else str(value)
 
 
 def from_dataframe(frame: Any) -> list[dict[str, Any]]:
-    """The rows of a pandas DataFrame, as JSON has them."""
+    """Return the rows of a pandas DataFrame, as `plain_row` makes them."""
     return [plain_row(row) for row in frame.to_dict("records")]
 
 
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
-    """The records as a pandas DataFrame, every value as it is.
+    """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
 
-    Left to pandas, 2**53 + 1 beside null would be 2**53.
+    With types of pandas' choice, 2**53 + 1 beside null would be the float 2**53.
     """
     import pandas
 
@@ -97,14 +101,15 @@ def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> N
 
 
 def _cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's names and values as they stand in cells."""
     return {cell_of(name): cell_of(value) for name, value in row.items()}
 
 
 def cell_of(value: Any) -> Any:
-    """A value as it stands in a cell.
+    """Return a value as it stands in a cell.
 
-    A text that a spreadsheet would take for a formula, and might act on, has a `'` before it, as
-    one types it there; `text_of` takes it off.
+    A text that a spreadsheet would take for a formula, and might execute, gets an apostrophe before
+    it, as users type one there; `text_of` takes it off. Numbers that are texts stay as they are.
 
     Example:
         >>> [cell_of(value) for value in ("=1+1", "-2.5", "'=1", "a = b", [1, 2], -3)]
@@ -118,23 +123,24 @@ def cell_of(value: Any) -> Any:
 
 
 def text_of(cell: str) -> str:
-    """The text that a cell stands for."""
+    """Return the text that a cell stands for: without the apostrophe that `cell_of` added."""
     if cell[:1] == "'" and _FORMULA.match(cell):
         return cell[1:]
     return cell
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
-    """Write a Parquet file, which errors call `shown`.
+    """Write a Parquet file at `path`.
 
-    Raises MissingExtra; InputError for rows that it can't hold.
+    Raises MissingExtra; InputError, which calls the file `shown`, for rows that it can't hold.
     """
     try:
         to_dataframe(map(encodable, rows)).to_parquet(path, index=False)
     except ImportError:
         raise MissingExtra("Parquet", "parquet") from None
     except Exception as error:
-        # pyarrow's, and what it lets through: columns of several types, objects without keys
+        # pyarrow's errors, and whatever it lets through: for columns of several types, and objects
+        # without keys.
         reason = str(error).splitlines()[0]
         raise InputError(
             f"{shown}: Parquet can't hold these rows ({reason}): use cache_type jsonl"
@@ -142,7 +148,7 @@ def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None
 
 
 def encodable(value: Any) -> Any:
-    """`value` with halves of surrogate pairs, which Parquet can't hold, written as text."""
+    """Return a value with halves of surrogate pairs, which Parquet can't hold, as `\\ud800`."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, list):
@@ -153,7 +159,7 @@ def encodable(value: Any) -> Any:
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file as they are there, `at_once` in memory, or fewer.
+    """Yield the rows of a Parquet file, with `at_once` of them in memory, or fewer large ones.
 
     Raises InputError, MissingExtra, OSError.
     """
@@ -164,9 +170,10 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    """How many rows a file's sizes say that there is room for in memory.
+    """Return for how many rows there is room in memory, by the sizes that a file's metadata states.
 
-    A text that stands in a dictionary may be in each of them.
+    A Parquet file stores a text that is repeated once, in a column's dictionary. In memory, each
+    row has a copy, and that may be a large one.
     """
     row_bytes = 0
     dictionary_bytes = 0
@@ -182,7 +189,7 @@ def _rows_that_fit(metadata: Any) -> int:
 
 @contextmanager
 def parquet_file(path: str) -> Iterator[Any]:
-    """A Parquet file, opened so that it is never in memory as a whole.
+    """Open a Parquet file, so that it is never in memory as a whole.
 
     Raises InputError, MissingExtra, OSError.
     """
@@ -198,7 +205,7 @@ def parquet_file(path: str) -> Iterator[Any]:
 
 
 def _parquet_source(path: str) -> AbstractContextManager[Any]:
-    """What pyarrow opens: a path, or a file that is read from elsewhere."""
+    """Return what pyarrow opens: a path, or an open file where the path is an address."""
     if is_elsewhere(path):
         return open_file(path)
     return nullcontext(plain_path(path))

@@ -1,4 +1,7 @@
-"""What `data.input_jsonl` names: a data file that is read as it is, or what an extension reads."""
+"""What `data.input_jsonl` names: a data file that is read as it is, or what an extension reads.
+
+`find_input` asks the extensions in turn, and returns an `Input`.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +12,7 @@ from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.rows import Row, read_rows
 
 DATASETS = "datasets:"
-"""Begins an input that is a data set of Hugging Face's, on disk or on the hub."""
+"""The prefix of an input that is a data set of Hugging Face's, on disk or on the hub."""
 JSON_LINES = ".jsonl"
 SHIPPED = "others"
 """The library's own extension, which knows folders, shards, data sets of Hugging Face's, COCO."""
@@ -22,14 +25,15 @@ class Input:
     A picture in a row is a path, an address, bytes, or `{"bytes": ..., "path": ...}`.
 
     Args:
-        path: What is read, for people.
-        read: Gives the rows, anew each time.
-        folders: Where relative paths of pictures are looked for, in order.
-        files: What tells, by size and time, that the rows are the same; none where nothing does.
-        columns: Role to column, where the format itself says so.
-        plain: A data file that can be read as it is.
-        bare: Pictures and nothing else.
-        remark: What is good to know of it.
+        path: What is read, for messages.
+        read: Returns the rows, from the first on at each call.
+        folders: The folders where relative paths of pictures are looked for, in order.
+        files: The files whose sizes and times tell that the rows are still the same; none where
+            nothing tells that.
+        columns: From role to column, where the format itself fixes it.
+        plain: Whether it is a data file that can be read as it is.
+        bare: Whether the rows are pictures and nothing else.
+        remark: A sentence for the user; "" for none.
     """
 
     path: str
@@ -43,25 +47,26 @@ class Input:
 
 
 def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
-    """The input that is at `path`.
+    """Return the input that is at `path`.
 
     Extensions, entry points of the group `dataflow_grounding.inputs`, are asked in turn: functions
-    of these arguments that return an Input, or None for what isn't theirs; those of users' own
-    packages before the library's, `others`. What none of them takes is a data file.
+    of these arguments that return an Input, or None for what isn't theirs. Those of users' own
+    packages come before the library's, `others`. What none of them takes is read as a data file.
 
     Args:
-        path: As the spec states it.
-        split: That of a `datasets` data set, where it has several.
-        results_dir: Pictures in there are none of the input's.
+        path: The path or address as the spec states it.
+        split: The split to read of a `datasets` data set, where it has several.
+        results_dir: The run's results folder: pictures in it are no part of the input.
 
     Raises:
-        InputError: There is none, or it can't be read.
+        InputError: There is no such input, or it can't be read.
         MissingExtra: Its library isn't installed.
     """
     names = names_of("inputs")
-    names.sort(key=lambda name: name == SHIPPED)
+    names.sort(key=lambda name: name == SHIPPED)  # the library's own goes last
     if SHIPPED in names and path.endswith(JSON_LINES) and kind_of(path) == "file":
-        names.remove(SHIPPED)  # which takes what isn't plain, and needs readers of all of that
+        # JSON lines are read as they are: importing the readers of all other formats can be saved.
+        names.remove(SHIPPED)
     for name in names:
         find = extension("inputs", name)
         source: Input | None = find(path, split, results_dir) if find else None

@@ -1,4 +1,9 @@
-"""JSON files: whole, or their lists, alone or in an object, one item at a time in memory."""
+"""Reading JSON files: whole (`read_json`), or a list in them with one item at a time in memory.
+
+`items_of` is for a file that holds a list, `lists_in` for one that holds an object of lists. A file
+is read in parts. The standard decoder reads a value from the part in memory; where the value may go
+on behind it, more is read and the value is decoded again.
+"""
 
 import json
 import re
@@ -9,30 +14,32 @@ from typing import IO, Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import open_file, system_errors
 
-_CHUNK = 2**16
+_CHUNK = 2**16  # characters that are read at a time, at the least
 _SPACE = re.compile(r"\s*")
 _COLON = re.compile(r"\s*:?\s*")
 _BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # whatever may come after a value
-# What comes before a list's first item, before another, before an object's key, and before the
-# value of a key. The group is the end, if it comes instead; a value has none, so that it never
-# matches.
-_LIST = re.compile(r"\s*\[\s*(\])?")
-_LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")
-_ITEM = re.compile(r"\s*(?:,\s*|(\]))")
-_OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')
-_MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')
-_VALUE = re.compile(r"\s*:\s*((?!))?")
+# Each of these matches what stands before a value. Group 1 matches where the list or object ends
+# there instead.
+_LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item
+_LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same in a list that is a key's value
+_ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item
+_OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')  # before an object's first key
+_MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')  # before another key
+_VALUE = re.compile(r"\s*:\s*((?!))?")  # before a key's value; nothing ends there
 
 
 def json_file(path: str) -> IO[str]:
-    """A JSON file, open as text. Raises OSError."""
+    """Open a JSON file as text, in the Unicode encoding that its first bytes show. Raises OSError.
+
+    Halves of surrogate pairs are let through.
+    """
     with open_file(path) as start:
         encoding = json.detect_encoding(start.read(4))
     return TextIOWrapper(open_file(path), encoding, "surrogatepass")
 
 
 def read_json(path: str) -> Any:
-    """What a JSON file holds; None where it has one value after the other, JSON lines.
+    """Return the value that a JSON file holds; None where it holds several, as JSON lines do.
 
     Raises InputError, OSError.
     """
@@ -49,61 +56,68 @@ def read_json(path: str) -> Any:
 
 
 def items_of(file: IO[str]) -> Iterator[str]:
-    """The texts of the items of the list that a file holds.
+    """Yield the JSON text of each item of the list that a file holds.
 
     Raises ValueError where it holds something else.
     """
-    text = _Text(file, "[")
-    for _, item in text.values(_LIST, _ITEM):
-        yield item
-    text.end()
+    json_text = _PartlyReadJson(file, "[")
+    for _, item_text in json_text.values(_LIST, _ITEM):
+        yield item_text
+    json_text.end()
 
 
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
-    """The lists in the object that a file holds.
+    """Yield the items of the lists in the object that a file holds, as (name, number, item).
 
-    Each one's name comes with -1 first, then with each item's number, from 0, and the item. Raises
+    Each list begins with (name, -1, None), so that an empty one shows, too; then come its items,
+    with their numbers from 0. Values of the object that are no lists are left out. Raises
     ValueError where the file holds something else.
     """
-    text = _Text(file, "{")
-    for name, _ in text.values(_OBJECT, _MEMBER):
-        if text.after(_COLON) == "[":
+    json_text = _PartlyReadJson(file, "{")
+    for name, _ in json_text.values(_OBJECT, _MEMBER):
+        if json_text.character_after(_COLON) == "[":
             yield name, -1, None
-            for number, (item, _) in enumerate(text.values(_LIST_OF_KEY, _ITEM)):
+            for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
                 yield name, number, item
         else:
-            next(text.values(_VALUE, _VALUE))  # passed over
-    text.end()
+            next(json_text.values(_VALUE, _VALUE))  # read one value, and pass it over
+    json_text.end()
 
 
-class _Text:
-    """A file's JSON, of which a part is in memory.
+class _PartlyReadJson:
+    """A file's JSON text, of which a part is in memory, and where reading has come to.
 
-    Raises ValueError where it begins with another sign than `begin`.
+    Raises ValueError where the text begins with another character than `begin`.
     """
 
     def __init__(self, file: IO[str], begin: str) -> None:
         self._file = file
-        self._text = file.read(_CHUNK)
-        self._at = 0  # up to here it is read
+        self._text = file.read(_CHUNK)  # the part in memory
+        self._at = 0  # the position in it up to which values were read
         self._decode = json.JSONDecoder().raw_decode
-        if self.after(_SPACE) != begin:
+        if self.character_after(_SPACE) != begin:
             raise ValueError
 
-    def after(self, skipped: re.Pattern[str]) -> str:
-        """The character that comes after what is skipped; none at the end."""
+    def character_after(self, skipped: re.Pattern[str]) -> str:
+        """Return the character behind what a pattern matches, without going on; "" at the end."""
         while True:
             match = skipped.match(self._text, self._at)
             assert match is not None  # these patterns match an empty text, too
+            # More may have to be read to know where the match ends.
             if match.end() < len(self._text) or not self._more():
                 return self._text[match.end() : match.end() + 1]
 
     def values(
         self, opening: re.Pattern[str], between: re.Pattern[str]
     ) -> Iterator[tuple[Any, str]]:
-        """Each value with its text, to the end, which is the group of either pattern.
+        """Yield each value of a list or object with its JSON text, until it ends.
 
-        Raises ValueError.
+        Args:
+            opening: Matches what stands before the first value.
+            between: Matches what stands before each further one.
+
+        Raises:
+            ValueError: The text isn't JSON of that form.
         """
         before_value = opening
         while True:
@@ -112,11 +126,13 @@ class _Text:
                 self._at = match.end()
                 return
             try:
+                # Without a match, decoding fails at the end of the part, so that more is read.
                 start = match.end() if match else len(self._text)
                 value, end = self._decode(self._text, start)
-                if not _BEHIND_VALUE.match(self._text, end):  # a number may go on
+                if not _BEHIND_VALUE.match(self._text, end):
+                    # The value touches the end of the part: a number may go on behind it.
                     raise ValueError
-            except ValueError:  # it may be whole with more of the file
+            except ValueError:  # the value may be whole with more of the file
                 if not self._more():
                     raise
                 continue
@@ -125,12 +141,16 @@ class _Text:
             yield value, self._text[start:end]
 
     def end(self) -> None:
-        """Raises ValueError where anything is left."""
+        """Raises ValueError where anything but blanks is left in the file."""
         if self._text[self._at :].strip() or self._file.read().strip():
             raise ValueError
 
     def _more(self) -> bool:
-        """Read on, as much as there is already, so that a large value takes linear time."""
+        """Read a further part behind what isn't read yet; whether there was any.
+
+        The part is as long as the one in memory. It doubles while a value doesn't fit, so that
+        decoding a large value again and again takes linear time in all.
+        """
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more
         self._at = 0

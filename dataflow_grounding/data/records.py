@@ -1,6 +1,7 @@
 """The record: one image with its caption and annotations, as a JSON object.
 
-Its ids are made here, and JSON is read and written strictly.
+Here are `Record` itself, the ids of records and expressions, readers that refuse columns of a wrong
+shape (`read_expressions`), and JSON, read and written strictly: no NaN, no numbers beyond a double.
 """
 
 import json
@@ -23,15 +24,15 @@ from dataflow_grounding._util.paths import (
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
-"""Column of an image's second and later rows: which it is, from 1.
+"""The column of an image's second and later rows that says which of its rows it is, from 1.
 
-Rows that fail before it don't change its ids.
+With it, ids stay the same where earlier rows of the image have failed.
 """
 
 BROKEN_ROW = "_broken_row"
-"""Column of a row that stands for one that can't be read: why it can't."""
+"""The column of a row that stands for one that can't be read: it says why."""
 
-# `json.dumps` would make one anew each time.
+# One encoder for all lines: `json.dumps` would make one anew each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 NEGATIVE = "negative"
@@ -44,11 +45,14 @@ VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
 
 
 class Record(dict[str, Any]):
-    """One row of a data set, and where it came from.
+    """One row of a data set, a dict, and where it came from.
 
-    `folders` are searched in order for a relative image path. `image_id` is the row's own, or made
-    from its path. `occurrence` counts earlier rows of the same `image_id`, so that ids stay unique.
-    `place`: in its file, from 0.
+    Attributes:
+        folders: The folders that are searched, in order, for a relative image path.
+        image_id: The row's own id of its image, or one made from the image's path; None without
+            either.
+        occurrence: How many earlier rows have the same `image_id`, so that ids stay unique.
+        place: The row's number in its file, from 0.
     """
 
     __slots__ = ("folders", "image_id", "occurrence", "place")
@@ -69,12 +73,12 @@ class Record(dict[str, Any]):
         self.image_id = str(own_id) if has_id(own_id) else image_id
 
     def updated(self, update: Mapping[str, Any]) -> "Record":
-        """A copy with the columns of `update` set."""
+        """Return a copy with the columns of `update` set."""
         return Record({**self, **update}, self.folders, self.occurrence, self.image_id, self.place)
 
     @property
     def unique_id(self) -> str:
-        """`image_id`, told apart from earlier rows of the same image."""
+        """`image_id`, with `@2`, `@3` … for the second, third … row of the same image."""
         image_id = "record" if self.image_id is None else self.image_id
         if self.occurrence:
             return f"{image_id}@{self.occurrence + 1}"
@@ -84,7 +88,10 @@ class Record(dict[str, Any]):
 def image_id_of(
     row: Mapping[str, Any], image_key: str, image_root: str | None = None
 ) -> str | None:
-    """The row's own `image_id`, else what its image path is called within `image_root`."""
+    """Return the row's own `image_id`, else its image's name within `image_root`; None without.
+
+    `image_key` is the column with the image's path.
+    """
     own_id = row.get("image_id")
     if has_id(own_id):
         return str(own_id)
@@ -95,15 +102,15 @@ def image_id_of(
 
 
 def path_of(record: Mapping[str, Any]) -> str:
-    """The path of a record's picture, as the record has it; empty where it has none."""
+    """Return the path of a record's picture, as the record has it; "" where it has none."""
     path = record.get("image_path") or record.get("image")
     return path if isinstance(path, str) else ""
 
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The width and height that a record says its picture has, in pixels.
+    """Return the width and height that a record states for its picture, in pixels.
 
-    None where not both are above 0.
+    None unless both are whole numbers above 0.
     """
     width = whole_number(record.get("width"))
     height = whole_number(record.get("height"))
@@ -113,9 +120,9 @@ def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, also one that is written as 640.0, as a text or as NumPy's.
+    """Return a value as an int if it is a whole number; None for anything else.
 
-    None for anything else.
+    It may also be written as 640.0, as a text, or be NumPy's.
     """
     if isinstance(value, bool):
         return None
@@ -127,14 +134,14 @@ def whole_number(value: Any) -> int | None:
 
 
 def name_within(path: str, root: str | None) -> str:
-    """What an image is called in ids and in files about it.
+    """Return an image's name in ids and in files about it: its path without ending.
 
-    It is the image's path without ending, the same on every machine.
+    The name is the same on every machine.
 
     Args:
-        path: As the row states it.
+        path: The path as the row states it.
         root: The folder that paths start from. An absolute path within it counts from there; of any
-            other only the file's name is left.
+            other absolute path only the file's name is left.
 
     Returns:
         A relative path with `/` that doesn't lead out of a folder: each `..` becomes `_`.
@@ -151,10 +158,10 @@ def name_within(path: str, root: str | None) -> str:
 
 
 def path_within(path: str, root: str | None) -> str:
-    """An absolute path as it is from `root`; empty where it isn't within it."""
+    """Return an absolute path relative to `root`; "" where it isn't within it."""
     if not root or is_elsewhere(path) != is_elsewhere(root):
         return ""
-    # nearly all paths are plain ones below the root, of which nothing has to be worked out
+    # Nearly all paths are plain ones below the root: these are returned without the slow relpath.
     below = path.removeprefix(f"{root}{os.sep}")
     is_plain = not below.startswith((os.pardir, os.sep)) and os.path.normpath(below) == below
     if below != path and root.startswith(os.sep) and is_plain:
@@ -169,17 +176,18 @@ def has_id(own_id: Any) -> bool:
 
 
 def expression_id(record: "Record", number: int) -> str:
-    """Id of the record's expression `number`, from 0.
+    """Return the id of a record's expression, by its number from 0.
 
-    It is unique in the data set, and the same on every run.
+    The id is unique in the data set, and the same on every run.
     """
     return f"{record.unique_id}#{number}"
 
 
 def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
-    """The record's expressions as objects with `text`, `expression_id` and `instances`.
+    """Return the expressions in a record's column, as objects of one form.
 
-    Raises BrokenRow for anything else.
+    Each has `text`, `expression_id` and `instances`, and whatever else it has. An expression may be
+    a text alone. Raises BrokenRow for what can't be read so.
     """
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -203,10 +211,10 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
 
 
 def read_annotations(record: "Record") -> list[dict[str, Any]]:
-    """The record's expressions, else its region captions, else its regions.
+    """Return the record's expressions, else its region captions, else its regions.
 
-    They are as `read_expressions` gives them: a region is an expression with its own box. Raises
-    BrokenRow.
+    They have the form of `read_expressions`: a region becomes an expression with its own box.
+    Raises BrokenRow.
     """
     key = annotated_column(record)
     if not key:
@@ -217,7 +225,7 @@ def read_annotations(record: "Record") -> list[dict[str, Any]]:
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
-    """The column that says what is in the picture; empty where there is none."""
+    """Return the first column of three that says what is in the picture; "" without any."""
     for key in ("expressions", "region_captions", "regions"):
         if record.get(key) is not None:
             return key
@@ -225,7 +233,7 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
-    """Regions as expressions; what is none stays, for `read_expressions` to tell."""
+    """Return regions as expressions; what is no region stays, for `read_expressions` to refuse."""
     if not isinstance(regions, list):
         return regions
     expressions = []
@@ -240,7 +248,10 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    """An instance with its box and score as lists and numbers of Python's. Raises BrokenRow."""
+    """Return an instance with its box and score as Python's lists and numbers, not NumPy's.
+
+    Raises BrokenRow, which says `where`, for one without a box.
+    """
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):
@@ -262,6 +273,7 @@ def is_box(value: Any) -> bool:
 
 
 def _without_numpy(value: Any) -> Any:
+    """Return a value with NumPy's arrays and numbers as Python's, also within lists."""
     if isinstance(value, (list, tuple)):
         return [*map(_without_numpy, value)]
     return value.tolist() if hasattr(value, "tolist") else value
@@ -277,8 +289,8 @@ def is_score(value: Any) -> bool:
 def was_checked(expression: Mapping[str, Any]) -> bool:
     """Whether a check or a person looked at an expression, with a verdict or without.
 
-    Records of pipelines have `verified: null` where nobody did; a check that came to no verdict
-    says why in `verification`.
+    A pipeline's records have `verified: null` where nobody did. A check that came to no verdict
+    leaves it so, and says why in `verification`.
 
     Example:
         >>> was_checked({"verified": None}), was_checked({"verified": False})
@@ -288,10 +300,10 @@ def was_checked(expression: Mapping[str, Any]) -> bool:
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
-    """Return a step's update so that records of every pipeline have the same keys.
+    """Return a step's update, completed so that records of every pipeline have the same keys.
 
-    Each expression and region caption has `verified`, null where nobody checked it, and the record
-    has `regions`, a list. What is there stays.
+    Each expression and region caption gets `verified`, null where nobody checked it, and the record
+    gets `regions`, an empty list. What is there stays.
 
     Example:
         >>> in_one_schema({}, {"expressions": [{"text": "a dog"}]})
@@ -307,16 +319,17 @@ def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Updat
     return whole
 
 
-def _with_verdict(row: Any) -> Any:
-    if not isinstance(row, dict) or "verified" in row:
-        return row
-    return {**row, "verified": None}
+def _with_verdict(expression: Any) -> Any:
+    """Return an expression with `verified: null`, unless it has a verdict, or is no object."""
+    if not isinstance(expression, dict) or "verified" in expression:
+        return expression
+    return {**expression, "verified": None}
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
-    """Whether a person found its boxes right, or that there is nothing.
+    """Whether a person confirmed an expression's boxes, or that its thing isn't there.
 
-    No later step or run changes that.
+    No later step or run changes such an expression.
     """
     if not expression.get("reviewed_by") or expression.get("verified") is not True:
         return False
@@ -324,7 +337,7 @@ def is_settled(expression: Mapping[str, Any]) -> bool:
 
 
 def is_negative(expression: Mapping[str, Any]) -> bool:
-    """Whether it was made up to be absent from its image."""
+    """Whether an expression was made up to be absent from its image."""
     return expression.get("source") == NEGATIVE
 
 
@@ -339,7 +352,7 @@ def is_number(value: Any) -> bool:
 
 
 def read_text(record: Mapping[str, Any], key: str) -> str:
-    """The text in column `key`. Raises BrokenRow if it is missing, empty or not a text."""
+    """Return the text in column `key`. Raises BrokenRow if it is missing, empty or no text."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise BrokenRow(f"column {key!r} should be a text, not {_type_name(value)}")
@@ -347,12 +360,15 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
 
 
 def dump_line(value: Mapping[str, Any]) -> str:
-    """`value` as one line of strict JSON (no NaN), non-ASCII text as it is; ends with a newline."""
+    """Return `value` as one line of strict JSON, as `dump_text` writes it; it ends in a newline."""
     return dump_text(value) + "\n"
 
 
 def dump_text(value: Any, indent: int | None = None) -> str:
-    """`value` as strict JSON that UTF-8 can hold."""
+    """Return `value` as strict JSON (no NaN) that UTF-8 can hold; text isn't escaped to ASCII.
+
+    Raises TypeError or ValueError for what JSON can't hold.
+    """
     encoder = _STRICT
     if indent is not None:
         encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=indent)
@@ -368,7 +384,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `value` as it reads back from a file.
+    """Return a copy of `value` as it reads back from a file: NumPy's values become Python's.
 
     Raises TypeError or ValueError for what JSON can't hold.
     """
@@ -376,6 +392,7 @@ def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_numpy(value: Any) -> Any:
+    """Return a NumPy value as Python's, for the encoder. Raises TypeError for any other value."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not a JSON value")
@@ -385,7 +402,7 @@ _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """A line's JSON object.
+    """Return a line's JSON object.
 
     Raises BrokenRow with the reason, also for NaN, Infinity and numbers beyond a double.
     """
@@ -396,7 +413,7 @@ def parse_line(line: str | bytes) -> dict[str, Any]:
 
 
 def parse_value(text: str | bytes) -> Any:
-    """Any JSON value from its text, as strictly as `parse_line`."""
+    """Return any JSON value from its text, as strictly as `parse_line`. Raises BrokenRow."""
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -404,9 +421,9 @@ def parse_value(text: str | bytes) -> Any:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """The JSON object in a file of the package's own.
+    """Return the JSON object in a file of the package's own.
 
-    It is empty if the file is missing, damaged or not an object.
+    It is an empty dict if the file is missing, damaged or holds no object.
     """
     with suppress(OSError, BrokenRow), open_file(path) as file:
         return parse_line(file.read())
@@ -414,19 +431,21 @@ def read_object(path: str) -> dict[str, Any]:
 
 
 def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
-    """Write a file whole or not at all; where this is not `alone`, others may write it meanwhile.
+    """Write a file whole or not at all. Raises OSError.
 
-    Raises OSError.
+    `alone` says that nobody else may write it meanwhile; without it others may, and the last wins.
     """
     with whole_file(path, alone=alone) as file:
         file.write(data)
 
 
 def _no_constant(name: str) -> float:
+    """Raises ValueError for NaN and Infinity, which Python's parser would read."""
     raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
+    """Return a number from its text. Raises ValueError for one beyond a double."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:40]} is too large")
@@ -434,7 +453,7 @@ def _finite(text: str) -> float:
 
 
 def _type_name(value: Any) -> str:
-    """What a value of JSON is, in words."""
+    """Return in words what type a JSON value has, or that it is missing or empty."""
     if value is None:
         return "missing"
     if isinstance(value, str):

@@ -1,4 +1,7 @@
-"""What a person found wrong: it stays in results, and is left out of what is made of them."""
+"""What a person rejected: it stays in results, and is left out of what is made of them.
+
+A person's verdict is `verified: false` with `reviewed_by`, on a box or on its whole expression.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -7,14 +10,14 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import Record, is_box
 
 MISSED = "missed"
-"""A record's column: phrases of things that a person says are there, and that have no box."""
+"""The column of a record with the phrases whose thing a person says is there, without a box."""
 
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
-    """The boxes of an expression that no person found wrong; None where nothing is left of it.
+    """Return the boxes of an expression that no person rejected; None where it is rejected whole.
 
-    Each box has a verdict of its own where a person gave one; without any, that of the expression
-    is meant of all.
+    Where some box has a verdict of its own, each box goes by its own; else all go by the
+    expression's.
 
     Example:
         >>> box = {"bbox": [0, 0, 9, 9], "verified": False, "reviewed_by": "ann"}
@@ -29,32 +32,32 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:
-    """Whether a person found an expression, or a box, wrong."""
+    """Whether a person rejected an expression, or a box, by itself."""
     return item.get("verified") is False and bool(item.get("reviewed_by"))
 
 
 def _is_rejected_in(expression: Mapping[str, Any], box: Mapping[str, Any]) -> bool:
-    """Whether a person found a box wrong; one who judged its expression judged the box, too."""
+    """Whether a person rejected a box. Its reviewer may be named at the expression alone."""
     return box.get("verified") is False and bool(_reviewer(expression, box))
 
 
 def is_missed(expression: Mapping[str, Any]) -> bool:
-    """Whether a person says that a thing is there after all, and nobody drew its box.
+    """Whether a person rejected that a phrase's thing isn't there, and nobody drew its box.
 
     Example:
-        >>> said = {"status": "none", "instances": [], "verified": False, "reviewed_by": "ann"}
-        >>> is_missed(said), is_missed({**said, "verified": True})
+        >>> absent = {"status": "none", "instances": [], "verified": False, "reviewed_by": "ann"}
+        >>> is_missed(absent), is_missed({**absent, "verified": True})
         (True, False)
     """
     is_absent = expression.get("status") == "none" and not expression.get("instances")
     return is_absent and _is_rejected(expression)
 
 
-_Thing: TypeAlias = tuple[str, tuple[float, ...]]
-"""What is equal of two boxes of one thing: the phrase without case, and the numbers."""
+_BoxKey: TypeAlias = tuple[str, tuple[float, ...]]
+"""What equal boxes have in common: the phrase in lower case, and the numbers."""
 
-Rejections: TypeAlias = dict[_Thing, dict[str, Any]]
-"""The verdict on each box that a person rejected."""
+Rejections: TypeAlias = dict[_BoxKey, dict[str, Any]]
+"""For each box that a person rejected, the verdict: `verified` and `reviewed_by`."""
 
 
 def rejections_in(expressions: Sequence[Any]) -> Rejections:
@@ -62,19 +65,22 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
     verdicts: Rejections = {}
     for expression in filter(_has_boxes, expressions):
         for box in expression.get("instances") or ():
-            verdict_of = box if "verified" in box else expression
-            if verdict_of.get("verified") is False and _reviewer(expression, box):
+            judged = box if "verified" in box else expression  # which has the box's verdict
+            if judged.get("verified") is False and _reviewer(expression, box):
                 reviewer = _reviewer(expression, box)
-                verdicts[_thing(expression, box)] = {"verified": False, "reviewed_by": reviewer}
+                verdicts[_key_of(expression, box)] = {"verified": False, "reviewed_by": reviewer}
     return verdicts
 
 
 def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
-    """Return a record's expressions, where boxes equal to a rejected one are rejected with it.
+    """Return a record's expressions, with boxes that equal a rejected one rejected, too.
 
-    Several rows of a caption may hold a phrase twice, with one box; a person who rejects it once
-    means both. Phrases are compared without case. What a person judged for itself stays. `others`
-    are the rejections in further rows of the picture.
+    A picture may have a phrase twice with the same box, in one row or several; a person who rejects
+    one means both. A box that a person judged by itself keeps its verdict.
+
+    Args:
+        expressions: The record's expressions.
+        others: The rejections in further rows of the picture.
     """
     verdicts = {**(others or {}), **rejections_in(expressions)}
     if not verdicts:
@@ -84,7 +90,7 @@ def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None)
         if _has_boxes(expression) and expression.get("instances"):
             boxes = []
             for box in expression["instances"]:
-                verdict = verdicts.get(_thing(expression, box))
+                verdict = verdicts.get(_key_of(expression, box))
                 is_twin = verdict is not None and not _reviewer(expression, box)
                 boxes.append({**box, **verdict} if is_twin and verdict else box)
             expression = {**expression, "instances": boxes}
@@ -92,23 +98,30 @@ def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None)
     return judged
 
 
-def _thing(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _Thing:
+def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:
+    """Return what equal boxes have in common; boxes that can't be read have no numbers."""
     bbox = box.get("bbox")
     numbers = tuple(bbox) if isinstance(bbox, list) and is_box(bbox) else ()
     return class_key(str(expression.get("text", ""))), numbers
 
 
 def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
-    """The person who judged a box, for itself or with its expression; None without one."""
+    """Return the person who judged a box, by itself or with its expression; None without one."""
     return box.get("reviewed_by") or expression.get("reviewed_by")
 
 
 class WithoutRejected:
-    """Records without what a person rejected; `boxes` counts what was left out.
+    """Leaves what a person rejected out of records.
 
-    A phrase that loses all of its boxes so is left out, which doesn't make it one that isn't there:
-    its record gets `background: false`, so that no detector learns its picture as empty. Where a
-    person says that the thing of a phrase without boxes is there, `missed` has the phrase.
+    A phrase that loses all of its boxes is left out. It isn't one that is absent then, so the
+    record gets `background: false`: no detector should learn its picture as empty. Where a person
+    says that the thing of a phrase without boxes is there, the record's `missed` has the phrase.
+
+    Args:
+        keep: Leave nothing out.
+
+    Attributes:
+        boxes: How many boxes were left out so far.
     """
 
     def __init__(self, keep: bool = False) -> None:
@@ -116,12 +129,12 @@ class WithoutRejected:
         self._keep = keep
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The records, in their order; the same ones where they are to be kept as they are."""
+        """Yield the records without what was rejected, in their order."""
         for record in records:
             yield record if self._keep else record.updated(self.of(record))
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of a record that are others without what was rejected."""
+        """Return the columns of a record that change when what was rejected is left out."""
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}
@@ -152,7 +165,10 @@ class WithoutRejected:
 
 
 def _has_boxes(expression: Any) -> bool:
-    """Whether it is an expression whose boxes, if it has any, are objects; else others tell."""
+    """Whether a value is an expression whose boxes, if it has any, are objects.
+
+    Anything else is left alone here, and reported by whoever reads the record.
+    """
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

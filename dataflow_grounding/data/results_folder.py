@@ -1,6 +1,7 @@
-"""What a command's RESULTS names, here or elsewhere: a run's folder, or a file of records.
+"""What a command's argument RESULTS names: a run's folder, or a file of records.
 
-And where its pictures are.
+It may be on this machine or at an address (s3://, …). Here are its records, what its run states,
+and where its pictures are.
 """
 
 import os
@@ -15,7 +16,7 @@ from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 
 
 def annotations_of(results: str) -> str:
-    """The file of records. Raises InputError where there is none."""
+    """Return the path of the records that RESULTS names. Raises InputError where there are none."""
     path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(results):
         raise InputError(f"no {results}: name a finished run's results_dir, or a file of records")
@@ -28,9 +29,9 @@ def annotations_of(results: str) -> str:
 
 
 def run_of(results: str) -> dict[str, Any]:
-    """What `run.json` says of the run; empty without it.
+    """Return what `run.json` says of the run; an empty dict without it.
 
-    RESULTS may also be the folder of one of its steps.
+    RESULTS may also be the folder of one of the run's steps.
     """
     folder = absolute(joined(folder_of_results(results), ""))
     for candidate in (folder, os.path.dirname(folder)):
@@ -42,14 +43,14 @@ def run_of(results: str) -> dict[str, Any]:
 
 
 def folder_of_results(results: str) -> str:
-    """The folder that RESULTS names, or that holds the file."""
+    """Return the folder that RESULTS names, or that holds the file which it names."""
     return results if kind_of(results) == "folder" else os.path.dirname(results) or "."
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """What blocks of a run's spec state under `part`, such as `data`.
+    """Yield what the blocks of a run's spec state under `part`, such as `data`.
 
-    That of its pipeline comes first.
+    The block of the run's pipeline comes first.
     """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so that all blocks are looked at.
@@ -59,9 +60,11 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
-    """Where relative paths of pictures are looked for: in `image_root`, else where the run looked.
+    """Return the folders where relative paths of pictures are looked for, in order.
 
-    `run.json` may be a stranger's: of what it names, only folders that a row could name too.
+    That is `image_root` alone, if it is given; else those that the run looked in, the folder of the
+    results and the current one. `run.json` may be a stranger's: folders that a row may not name
+    either are left out.
     """
     if image_root:
         return (image_root,)
@@ -76,18 +79,18 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
 
 
 def records_of(results: str) -> Iterator[Record]:
-    """The records, one at a time.
+    """Yield the records of RESULTS, one at a time.
 
-    Raises InputError that names file and line of one that can't be read.
+    Raises InputError, which names file and line, for one that can't be read.
     """
     for line, data in read_unbroken_rows(annotations_of(results)):
         yield Record(data, place=line - 1)
 
 
 class RecordsOf:
-    """The records of `records_of`, for whoever reads them twice.
+    """The records of `records_of`, for callers that go through them more than once.
 
-    Raises InputError where they are iterated.
+    Iterating raises InputError as `records_of` does.
     """
 
     def __init__(self, results: str) -> None:

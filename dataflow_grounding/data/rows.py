@@ -1,6 +1,7 @@
 """Reading and writing data files: JSONL, JSON, CSV, TSV, Parquet.
 
-They are read row by row, in order, and written whole or not at all.
+Files are read row by row, in order (`read_rows`); a row that can't be read comes with its error,
+and the others after it. They are written whole or not at all (`RowWriter`).
 """
 
 import csv
@@ -48,24 +49,29 @@ FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
     "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
 )
-PARQUET_ROWS = 64  # at a time; more take longer, a row
+PARQUET_ROWS = 64  # rows that are read at a time; with more, each row takes longer
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class Row(NamedTuple):
-    """A row as read: its object, or what is wrong with it."""
+    """A row as read: its data, or the error that says what is wrong with it.
+
+    Attributes:
+        line: The line in JSONL, CSV and TSV, the number of the row in JSON and Parquet; from 1.
+        data: The row as a JSON object; None for a broken row.
+        error: Why the row can't be read; None if it can.
+        place: The row's number among all rows of the input, from 0, if a Source has read it.
+    """
 
     line: int
-    """From 1: the line in JSONL, CSV and TSV, the number of the row in JSON and Parquet."""
     data: dict[str, Any] | None
     error: BrokenRow | None = None
     place: int = 0
-    """Its number among all rows of the input, from 0, where a Source has read it."""
 
 
 def file_type_of(path: str) -> str:
-    """The type that a file's ending names; JSONL when it names none."""
+    """Return the type, one of FILE_TYPES, that a file's ending names; jsonl if it names none."""
     ending = os.path.splitext(path)[1].lstrip(".").lower()
     if ending == "pq":
         return "parquet"
@@ -73,9 +79,9 @@ def file_type_of(path: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """All rows of a data file; a broken row comes with its error.
+    """Yield all rows of a data file; a broken row comes with its error.
 
-    Raises InputError when the file can't be read at all.
+    Raises InputError if the file can't be read at all.
     """
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
@@ -91,6 +97,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def _why_unread(path: str, error: OSError) -> str:
+    """Return the message for a file that the system didn't let us read."""
     if error.errno == errno.ENOENT:
         return f"no input file {path}"
     if error.errno == errno.EISDIR:
@@ -99,9 +106,10 @@ def _why_unread(path: str, error: OSError) -> str:
 
 
 def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row's line and object.
+    """Yield each row's line number and its data.
 
-    Raises InputError that names file and line, or other `unit`, of a broken one.
+    Raises InputError at the first broken row; it names the file and the line. `unit` is the word
+    for that number in the message, such as "line".
     """
     for row in read_rows(path):
         if row.data is None:
@@ -110,7 +118,7 @@ def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dic
 
 
 def read_records(path: str) -> list[dict[str, Any]]:
-    """All rows of a data file as objects. Raises as `read_unbroken_rows`."""
+    """Return the data of all rows of a file. Raises InputError, also for a broken row."""
     return [data for _, data in read_unbroken_rows(path)]
 
 
@@ -118,37 +126,42 @@ def _read_jsonl(path: str) -> Iterator[Row]:
     """Yield the rows of JSON lines; a line that can't be read is a row with an error."""
     import jsonlines
 
-    number = 0  # every row has its line; jsonlines tells that of an error only
+    number = 0  # the line being read: jsonlines says it for errors alone
 
-    def counted(file: IO[bytes]) -> Iterator[bytes]:
+    def count_lines(file: IO[bytes]) -> Iterator[bytes]:
         nonlocal number
         for line in file:
             number += 1
             yield line
 
     with open_file(path) as file:
-        reader = jsonlines.Reader(counted(file), loads=lambda line: _parsed(number, line))
+        reader = jsonlines.Reader(count_lines(file), loads=lambda line: _parse_row(number, line))
         while True:
             try:
                 row: Any = reader.read(skip_empty=True)
             except EOFError:
                 return
-            except jsonlines.InvalidLineError as error:  # not UTF-8: our parser says where
-                row = _parsed(number, error.line)
+            except jsonlines.InvalidLineError as error:
+                # The line isn't UTF-8. Our own parser says at which byte.
+                row = _parse_row(number, error.line)
             yield row
 
 
 def as_line(row: Row) -> str:
-    """A row as a line of JSON, which is read as that row, broken or not."""
+    """Return a row as a line of JSON that `read_rows` reads as the same row, broken or not.
+
+    A broken row becomes an object with its error's message, and whether the error is `passing`: one
+    that may not be there on a later try, as of a download.
+    """
     if row.error is not None:
         return dump_line({BROKEN_ROW: str(row.error), "passing": row.error.passing})
     return dump_line(row.data or {})
 
 
-def _parsed(number: int, line: str | bytes) -> Row:
-    """Return the row that a line of JSON is: its data, or why it can't be read.
+def _parse_row(number: int, line: str | bytes) -> Row:
+    """Return the row that a line of JSON holds: its data, or why it can't be read.
 
-    A line may itself state that its row is broken, as files that a run made do.
+    `number` is the line's. A line may itself state that its row is broken, as `as_line` writes it.
     """
     try:
         data = parse_line(line)
@@ -162,24 +175,25 @@ def _parsed(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    """Yield the rows of a file that holds a JSON array of objects; else of JSON lines.
+    """Yield the rows of a file that holds a JSON array of objects, or JSON lines.
 
-    Raises InputError where it is neither.
+    Raises InputError where it holds neither.
     """
     number = 0
-    # here, as most files are JSON lines
+    # This is imported here, as most files are JSON lines and don't need it.
     from dataflow_grounding.data.json_lists import items_of, json_file, read_json
 
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
-            yield _parsed(number, item)
+            yield _parse_row(number, item)
         return
-    # It is no list: one object, lines, or not JSON, which `read_json` tells.
+    # The file isn't a list all through. It may be one object, JSON lines, or no JSON, for which
+    # `read_json` raises.
     data = read_json(path)
     if data is None and not number:
         yield from _read_jsonl(path)
     elif isinstance(data, dict):  # JSON lines under another name, with one line
-        yield _parsed(1, json.dumps(data))
+        yield _parse_row(1, json.dumps(data))
     else:
         raise InputError(f"{path} should hold a JSON array of objects")
 
@@ -187,7 +201,7 @@ def _read_json(path: str) -> Iterator[Row]:
 def _read_csv(path: str) -> Iterator[Row]:
     """Yield the rows of CSV or TSV, by the header's names.
 
-    A row with another number of cells than the header, and one that isn't UTF-8, has an error.
+    A row that isn't UTF-8, or has more or fewer cells than the header, comes with an error.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
@@ -211,7 +225,10 @@ def _read_csv(path: str) -> Iterator[Row]:
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    """The names of a file's columns. Raises InputError."""
+    """Return the names of a file's columns, read from its first line.
+
+    Raises InputError for names that are missing or there twice, or a wrong delimiter.
+    """
     try:
         names = next(reader, None)
     except csv.Error as error:
@@ -222,11 +239,11 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: is not UTF-8")
-    wrong = {";", "\t"}.intersection(names[0])
-    if len(names) == 1 and wrong:
+    other_delimiters = {";", "\t"}.intersection(names[0])
+    if len(names) == 1 and other_delimiters:
         raise InputError(
-            f"{path} has {wrong.pop()!r} between its columns: save it with commas, or as .tsv with"
-            " tabs"
+            f"{path} has {other_delimiters.pop()!r} between its columns: save it with commas, or"
+            " as .tsv with tabs"
         )
     names = [text_of(name) for name in names]
     for name, count in Counter(names).items():
@@ -236,13 +253,16 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
 
 
 def _is_utf8(cells: list[str]) -> bool:
-    """Whether no cell has a byte that is no UTF-8, which `surrogateescape` makes U+DC80 to DCFF."""
-    suspects = [cell for cell in cells if not cell.isascii()]
-    return not any(map(_ESCAPED_BYTE.search, suspects))
+    """Whether all cells were UTF-8 in the file.
+
+    The file is read with `surrogateescape`, which turns bytes that aren't into U+DC80 to U+DCFF.
+    """
+    not_ascii = [cell for cell in cells if not cell.isascii()]
+    return not any(map(_ESCAPED_BYTE.search, not_ascii))
 
 
 def _cell(text: str) -> Any:
-    """A cell's text as it is; lists and objects, which a CSV holds as JSON, are read."""
+    """Return a cell's value: a text, or the list or object that the cell holds as JSON."""
     if text[:1] in ("[", "{"):
         with suppress(BrokenRow):
             return parse_value(text)
@@ -250,14 +270,16 @@ def _cell(text: str) -> Any:
 
 
 def _read_parquet(path: str) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, numbered from 1."""
     for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
         yield Row(number, plain_row(item))
 
 
 class RowWriter:
-    """Writes rows to a temporary file beside `path`.
+    """Writes rows to a temporary file beside `path`, as JSON lines.
 
-    `commit` puts the whole in place; without it `close` leaves no trace.
+    `commit` turns it into a file of the right type and puts it in place, whole. Without that,
+    `close` removes it.
     """
 
     def __init__(self, path: str) -> None:
@@ -273,12 +295,15 @@ class RowWriter:
         self.write_line(dump_line(record))
 
     def write_line(self, line: str) -> None:
-        """Add one row, given as the line that `dump_line` makes of it."""
+        """Add one row, as the line that `dump_line` makes of it."""
         self._file.write(line)
         self.count += 1
 
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
-        """Set columns of the rows, written already, that have these numbers, from 0."""
+        """Set columns in rows that were written already, by their numbers from 0.
+
+        The temporary file is written anew.
+        """
         before = f"{self._part}.before"
         self._file.close()
         os.replace(self._part, before)
@@ -293,9 +318,10 @@ class RowWriter:
             os.remove(before)
 
     def commit(self) -> None:
-        """Make the file, whole and on disk.
+        """Put the file in place, whole and on disk, in the type that its ending names.
 
-        It gets its type only now, as any row can be added to JSON lines.
+        It gets its type only now, as any row can be added to JSON lines. Raises OSError, and
+        InputError for rows that the type can't hold.
         """
         self._file.flush()
         if self.file_type == "parquet":
@@ -308,7 +334,7 @@ class RowWriter:
             self._file.flush()
         elif self.file_type != "jsonl":
             write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
-        # Whatever was made of the lines is in the file that they were in.
+        # Parquet and CSV were written to the same path, and so into the file that is open here.
         os.fsync(self._file.fileno())
         if not is_at(self._file, self._part):
             raise OSError(errno.EBUSY, "another process is writing it", self._part)
@@ -316,18 +342,18 @@ class RowWriter:
         self._file.close()
 
     def close(self) -> None:
-        """Remove what was written and is not in place."""
-        if self._file.closed:  # it is in place: by now a `.part` may be somebody else's
+        """Remove the temporary file, unless `commit` put it in place."""
+        if self._file.closed:  # after `commit`: by now a file of that name may be somebody else's
             return
         with suppress(OSError):
             if is_at(self._file, self._part):
                 os.remove(self._part)
-        with suppress(OSError):  # no room for what is still to be written, and it isn't wanted
+        with suppress(OSError):  # the disk may be full for what is buffered, which isn't wanted
             self._file.close()
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a whole data file; on an error the old one stays."""
+    """Write a whole data file, of the type that its ending names; on an error the old one stays."""
     with closing(RowWriter(path)) as writer:
         for row in rows:
             writer.write(row)
@@ -335,7 +361,7 @@ def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_file_type(name: str) -> str:
-    """`name` if it is a type of file that can be written here. Raises GroundingError."""
+    """Return `name` if it is a type of file that can be written here. Raises GroundingError."""
     if name == "pickle":
         raise GroundingError(f"cache_type {NO_PICKLE}")
     if name not in FILE_TYPES:
@@ -348,8 +374,8 @@ def check_file_type(name: str) -> str:
 def write_text(path: str, text: str) -> None:
     """Write a text file whole or not at all, its folder with it. Raises InputError.
 
-    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`: in JSON it is read as
-    it was.
+    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`. Where the text is
+    JSON, it reads back as it was.
     """
     with told_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -357,7 +383,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def copy_file(source: str, target: str) -> None:
-    """Copy a file, whole or not at all; one that is equal already stays untouched."""
+    """Copy a file, whole or not at all; a target with the same content is left untouched."""
     if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
         with whole_file(target) as file, open(source, "rb") as original:
             shutil.copyfileobj(original, file, 2**20)

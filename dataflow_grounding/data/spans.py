@@ -1,11 +1,18 @@
-"""Where phrases stand in a caption: spans as [start, end) in code points."""
+"""Where phrases stand in a caption: spans as [start, end) in code points (`find_spans`).
+
+Phrase and caption are compared in a folded form, in which case, spacing, kinds of quotation marks,
+accents' composition and the like make no difference. A folded text knows, for each of its
+characters, where it comes from in the original, so that what is found in it becomes a span there.
+Phrases are found between edges of words only: the folded text has a sign at each edge, and a plain
+search for the phrase with its own signs finds nothing else.
+"""
 
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
@@ -13,25 +20,31 @@ _QUOTES = dict.fromkeys(map(ord, "‘’‚‛‹›❛❜ʼʻʹ′´"), "'") | 
     map(ord, "“”„‟«»「」『』〝〞〟❝❞″"), '"'
 )
 _HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too: models write a hyphen for it
-# What can't be seen: soft hyphen, zero-width space, marks of direction, word joiner, byte order
-# mark. Joiners (U+200C, U+200D) stay: they make other letters and emoji of those around them.
+# Characters that can't be seen: soft hyphen, zero-width space, marks of direction, word joiner,
+# byte order mark. Joiners (U+200C, U+200D) are left: they make other letters and emoji of those
+# around them.
 _UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
+# What characters are compared as; None removes one.
 _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
 # Markdown's marks of emphasis, code and links, as many as stand together: **, ~~, `, [, ](address).
 # An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
-_EDGE = "\n"  # stands where a word may begin or end; a line break of the text is a blank by then
-# What a character is: of a word or not; in capitals where it goes on a letter, so that no word ends
-# before it.
+# The sign that stands where a word may begin or end. A folded text has no line breaks of its own:
+# these are blanks by then.
+_EDGE = "\n"
+# The kinds of characters: part of a word, or not. The kind is written as a capital where the
+# character continues the letter before it, so that no word ends between the two.
 _WORD = "w"
 _SIGN = "s"
 
 
 def _ascii_kind(code: int) -> str:
+    """Return the kind of an ASCII character."""
     return _WORD if chr(code).isalnum() or chr(code) == "_" else _SIGN
 
 
 _ASCII_KINDS = {code: _ascii_kind(code) for code in range(128)}
+# In a string of kinds: before no continuation, and not between two characters of a word.
 _WHERE_WORDS_END = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
 
 
@@ -51,8 +64,9 @@ def clean_caption(caption: str) -> str:
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     """Find where each phrase occurs in a caption.
 
-    Long phrases choose first, and a phrase that could lie inside another's span or outside it is
-    placed outside.
+    Long phrases choose first. A phrase takes occurrences that no span has taken yet before those
+    that lie in one: "dog" in "the brown dog and a dog" is the second, if "the brown dog" is sought
+    as well.
 
     Args:
         phrases: The phrases; equal ones get occurrences of their own, in order.
@@ -72,37 +86,45 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     """
     if not caption:
         return [None] * len(phrases)
-    folded = _fold(caption)
-    plain = _without_marks(folded)
-    wanted: dict[str, tuple[_Folded, list[int]]] = {}
+    folded_caption = _fold(caption)
+    plain_caption = _without_marks(folded_caption)
+    # Equal phrases are looked for together: each with its indices in `phrases`.
+    wanted: dict[str, _WantedPhrase] = {}
     for index, text in enumerate(phrases):
         phrase = _stripped(_fold(text))
-        wanted.setdefault(phrase.edged, (phrase, []))[1].append(index)
+        wanted.setdefault(phrase.edged, _WantedPhrase(phrase, [])).indices.append(index)
     spans: list[Span | None] = [None] * len(phrases)
-    taken = bytearray(len(caption))
-    longest_first = sorted(wanted.values(), key=lambda pair: len(pair[0].text), reverse=True)
+    is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
+    longest_first = sorted(wanted.values(), key=lambda each: len(each.phrase.text), reverse=True)
     for phrase, indices in longest_first:
-        occurrences = _occurrences(phrase, folded, plain)
-        free_first = sorted(occurrences, key=lambda span: taken.find(1, *span) >= 0)
+        occurrences = _occurrences(phrase, folded_caption, plain_caption)
+        free_first = sorted(occurrences, key=lambda span: is_taken.find(1, *span) >= 0)
         chosen = sorted(free_first[: len(indices)])
         for index, (start, end) in zip(indices, chosen, strict=False):
             spans[index] = (start, end)
-            taken[start:end] = bytes([1]) * (end - start)
+            is_taken[start:end] = bytes([1]) * (end - start)
     return spans
 
 
 def as_compared(phrase: str) -> str:
-    """A phrase as `find_spans` looks for it: phrases that have this in common are equal to it."""
+    """Return a phrase in the form in which `find_spans` compares it, equal for equal phrases."""
     return _stripped(_fold(phrase)).text
 
 
 class _Folded:
-    """A text as it is compared. What a reader takes for one letter may be several characters: ß, é.
+    """A text in the form in which it is compared.
 
-    `kinds` says of each character what it is, `starts` and `ends` where its letter is in the text.
-    `edged` has a sign wherever a word may begin or end: a phrase that is written in the same way
-    has its signs at the same places, so that plain search finds it between edges of words only, in
-    linear time.
+    A letter, as a reader sees it, may be several characters before folding (é as e and an accent)
+    or after it (ß as ss).
+
+    Attributes:
+        text: The folded characters.
+        kinds: The kind of each, as a string of the same length.
+        starts: For each, where its letter begins in the original text.
+        ends: For each, where its letter ends there.
+        edged: The text with _EDGE wherever a word may begin or end. A phrase that is written the
+            same way has the signs at the same places, so that a plain search, which takes linear
+            time, finds it between edges of words only.
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -115,7 +137,7 @@ class _Folded:
         self.edged = _EDGE.join(["", *words, ""])
 
     def part(self, ranges: Sequence[Span]) -> "_Folded":
-        """The characters at these places alone."""
+        """Return the folded text of the characters in these ranges alone."""
         texts: list[str] = []
         kinds: list[str] = []
         starts: list[int] = []
@@ -128,26 +150,35 @@ class _Folded:
         return _Folded("".join(texts), "".join(kinds), starts, ends)
 
     def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
-        """Where a phrase stands, from left to right, without overlap."""
+        """Yield where a phrase stands in the original text, from left to right, without overlap."""
         if not phrase.text:
             return
-        edges = 0  # of words, up to `counted`
+        edge_count = 0  # the number of edges in `edged` up to `counted`
         counted = 0
         at = self.edged.find(phrase.edged)
         while at >= 0:
-            edges += self.edged.count(_EDGE, counted, at + 1)
+            edge_count += self.edged.count(_EDGE, counted, at + 1)
             counted = at + 1
-            first = counted - edges  # of the phrase's characters, in the text without edges
+            # The phrase's first and last character in `text`, which has no edges.
+            first = counted - edge_count
             last = first + len(phrase.text) - 1
             yield self.starts[first], self.ends[last]
-            # Its last edge may be the first one of the next.
+            # The edge at the phrase's end may be the one at the beginning of the next.
             at = self.edged.find(phrase.edged, at + len(phrase.edged) - 1)
 
 
-def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    """Where a phrase stands.
+class _WantedPhrase(NamedTuple):
+    """A phrase that is looked for, and the indices of the phrases that are equal to it."""
 
-    First as it is written, then in other places with marks in it or left out.
+    phrase: _Folded
+    indices: list[int]
+
+
+def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
+    """Return where a phrase stands in a caption.
+
+    The places where it is written as it is come first; then others, where Markdown's marks are in
+    it or left out. `plain_caption` is the caption without such marks.
     """
     spans = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
@@ -163,9 +194,9 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    """The text without Markdown's marks.
+    """Return a text without Markdown's marks; the same object if it has none.
 
-    Between two letters of a word (vis_a, 2*3) or between blanks is none.
+    A sign between two letters of a word (vis_a, 2*3), or between blanks, is no mark.
     """
     kept: list[Span] = []
     end = 0
@@ -174,7 +205,7 @@ def _without_marks(folded: _Folded) -> _Folded:
         after = slice(mark.end(), mark.end() + 1)
         is_bare = not (folded.text[before] + folded.text[after]).strip(" ")
         is_within_a_word = (folded.kinds[before] + folded.kinds[after]).lower() == 2 * _WORD
-        has_accent = folded.kinds[after].isupper()
+        has_accent = folded.kinds[after].isupper()  # an accent stands on the mark itself
         if not is_bare and not is_within_a_word and not has_accent:
             kept.append((end, mark.start()))
             end = mark.end()
@@ -184,7 +215,7 @@ def _without_marks(folded: _Folded) -> _Folded:
 
 
 def _stripped(folded: _Folded) -> _Folded:
-    """The text without blanks before and after it."""
+    """Return a text without blanks before and after it; the same object if it has none."""
     start = len(folded.text) - len(folded.text.lstrip(" "))
     end = len(folded.text.rstrip(" "))
     if (start, end) == (0, len(folded.text)):
@@ -193,7 +224,9 @@ def _stripped(folded: _Folded) -> _Folded:
 
 
 def _fold(text: str) -> _Folded:
-    if text.isascii() and " ".join(text.split()) == text:  # most are: each character is a letter
+    """Return a text in the form in which it is compared."""
+    # Most texts are ASCII with single blanks: each character is a letter of its own, which is fast.
+    if text.isascii() and " ".join(text.split()) == text:
         lower = text.lower()
         kinds = lower.translate(_ASCII_KINDS)
         return _Folded(lower, kinds, range(len(text)), range(1, len(text) + 1))
@@ -201,7 +234,7 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    """A text folded letter by letter; blanks that follow one another are one."""
+    """Fold any text letter by letter; blanks that follow one another become one."""
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
@@ -215,7 +248,8 @@ def _fold_letters(text: str) -> _Folded:
         if letter and not is_second_blank:
             kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
             goes_on = kind.upper()
-            # An accent may be left from a letter that can't be seen.
+            # An accent without its letter, which can't be seen and was removed, continues the
+            # letter before.
             if _is_accent(letter[0]) and letters and letters[-1] != " ":
                 kind = goes_on
             letters.append(letter)
@@ -227,9 +261,9 @@ def _fold_letters(text: str) -> _Folded:
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether `after` is part of the letter before.
+    """Whether the character `after` belongs to the same letter as the one before it.
 
-    So is an accent, the rest of a Hangul syllable or of a joined emoji.
+    Accents do, and the rest of a Hangul syllable or of a joined emoji.
     """
     if after < "\u0300" or before.isspace():
         return before == "\u200d" and not after.isspace()
@@ -239,6 +273,7 @@ def _goes_on(before: str, after: str) -> bool:
 
 
 def _fold_letter(letter: str) -> str:
+    """Return a letter as it is compared: no, one or several characters."""
     if letter.isspace():
         return " "
     if letter.isascii():
@@ -248,9 +283,9 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    """Return a text in Unicode's compatibility form: ３, ﬁ, ㎡.
+    """Return a letter in Unicode's compatibility form, decomposed: 3 for ３, fi for ﬁ, m2 for ㎡.
 
-    Where words would end within that it stays a sign: ½, …, ℃, ¨.
+    Where words would end within that form, as in those of ½, …, ℃ and ¨, the letter stays.
     """
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
@@ -260,16 +295,21 @@ def _decomposed(letter: str) -> str:
 
 
 def _is_accent(letter: str) -> bool:
+    """Whether a character is a mark that combines with the one before it."""
     return letter >= "\u0300" and unicodedata.category(letter).startswith("M")
 
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    """Whether words of this letter's script end where its letters end.
+    """Whether a letter is part of a word that it can't be cut out of.
 
-    Scripts written without spaces have no edges. `folded` is how the letter begins as it is
-    compared: a modifier letter may be an apostrophe. A sign isn't of a word, though its
-    compatibility form is spelt with letters: ™, ㎡. Half-width kana are folded to kana.
+    Signs aren't, even if their compatibility form is spelt with letters (™, ㎡). Letters of scripts
+    that are written without spaces aren't either: a phrase may begin or end at any of them.
+
+    Args:
+        letter: The first character of the letter in the original text.
+        folded: Its first character as it is compared: a modifier letter may become an apostrophe,
+            half-width kana become kana.
     """
     if _is_accent(folded):
         return True

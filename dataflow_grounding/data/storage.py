@@ -1,4 +1,8 @@
-"""Where the steps of a pipeline read and write: the user's file, then one file per step."""
+"""Where the steps of a pipeline read and write: the user's file, then one file per step.
+
+`FileStorage` numbers the steps' files, as DataFlow's storage does. `ResultsStorage` has a folder
+for each step.
+"""
 
 import copy
 import os
@@ -26,13 +30,13 @@ class FileStorage:
     Args:
         first_entry_file_name: The user's file: JSON lines, or by its ending `.json`, `.csv`,
             `.tsv`, `.parquet`.
-        cache_path: Folder, or its address (s3://, …), of the steps' files, and of `.ckpt`, what was
-            paid for.
-        file_name_prefix: What the steps' files are called.
-        cache_type: The steps' files: jsonl, json, csv, tsv or parquet; not pickle, as reading one
-            runs its code.
-        image_root: Folder of relative image paths; without it they are looked for beside the user's
-            file, then in the current folder.
+        cache_path: The folder, or its address (s3://, …), of the steps' files and of `.ckpt`, which
+            holds the replies that were paid for.
+        file_name_prefix: How the names of the steps' files begin.
+        cache_type: The type of the steps' files: jsonl, json, csv, tsv or parquet; not pickle, as
+            reading one runs its code.
+        image_root: The folder of relative image paths; without it they are looked for beside the
+            user's file, then in the current folder.
 
     Raises:
         GroundingError: For a type that can't be written, or not without an optional part.
@@ -46,7 +50,8 @@ class FileStorage:
         [{'image_path': 'a.jpg', 'caption': 'A cat on a rug.'}]
     """
 
-    folders: tuple[str, ...] | None = None  # of images, where they follow from something else
+    # The folders of images, where something else than `image_root` and the input decides them.
+    folders: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -72,9 +77,9 @@ class FileStorage:
 
     @classmethod
     def like(cls, storage: Any) -> "FileStorage":
-        """`storage` itself, or ours for another library's with the same attributes (DataFlow's).
+        """Return `storage` itself, or a FileStorage for another library's with the same attributes.
 
-        Raises InputError.
+        DataFlow's storage is such. Raises InputError for anything else.
         """
         if isinstance(storage, FileStorage):
             return storage
@@ -95,12 +100,12 @@ class FileStorage:
         return ours
 
     def step(self: S) -> S:
-        """This storage, pinned to the next step."""
+        """Go on to the next step, and return a copy that stays at it."""
         self.operator_step += 1
         return copy.copy(self)
 
     def in_folder(self: S, folder: str) -> S:
-        """A copy that writes there, in lines of JSON, and reads there what earlier steps wrote."""
+        """Return a copy that reads and writes the steps' files in another folder, as JSON lines."""
         storage = copy.copy(self)
         storage.cache_path = folder
         storage.cache_type = "jsonl"
@@ -112,7 +117,7 @@ class FileStorage:
         return self
 
     def path_of(self, step: int) -> str:
-        """The file that step `step` reads, which step `step - 1` wrote.
+        """Return the file that step `step` reads, which step `step - 1` wrote.
 
         Raises InputError before the first `step()`.
         """
@@ -137,17 +142,17 @@ class FileStorage:
 
     @property
     def checkpoint_folder(self) -> str:
-        """What resuming needs, for all steps: the store of replies among it."""
+        """The folder of what resuming needs, for all steps; the store of replies is in it."""
         return os.path.join(self.cache_path, ".ckpt")
 
     @property
     def failures_path(self) -> str:
-        """One line per failed record."""
+        """The file with one line per failed record."""
         return os.path.join(self.cache_path, f"{self.file_name_prefix}_failures.jsonl")
 
     @property
     def image_folders(self) -> tuple[str, ...]:
-        """Where relative image paths are looked for, in order."""
+        """The folders where relative image paths are looked for, in order."""
         if self.folders is not None:
             return self.folders
         if self.image_root:
@@ -155,10 +160,10 @@ class FileStorage:
         return (os.path.dirname(self.first_entry_file_name) or ".", ".")
 
     def begin(self) -> None:
-        """Make what this step reads, where it is made of other files."""
+        """Prepare the file that this step reads. Here nothing is to be done."""
 
     def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
-        """This step's rows.
+        """Return this step's rows.
 
         Args:
             output_type: `dataframe` for a pandas DataFrame, every value as it is; `dict` for a list
@@ -195,22 +200,29 @@ class FileStorage:
         return self.output_path
 
     def get_keys_from_dataframe(self) -> list[str]:
-        """The columns of this step's rows."""
+        """Return the columns of this step's rows, in the order in which they first come."""
         return list(dict.fromkeys(chain.from_iterable(self.read("dict"))))
 
 
 class ResultsStorage(FileStorage):
-    """The step folders of a `results_dir`: `step_0_…/annotations.jsonl`."""
+    """The storage of a `results_dir`, with a folder for each step: `step_0_…/annotations.jsonl`.
 
-    steps: tuple[str, ...] = ()  # their folders
-    bring_up_to_date: Callable[[str], None] | None = None  # writes a step's reviewed file anew
-    reads: str = ""  # another file of the folder that this step reads
+    Attributes:
+        steps: The names of the steps' folders.
+        bring_up_to_date: Writes anew what a person reviewed of a step's annotations, whose path it
+            is called with.
+        reads: Another file in `cache_path` that this step reads; "" for that of the step before.
+    """
+
+    steps: tuple[str, ...] = ()
+    bring_up_to_date: Callable[[str], None] | None = None
+    reads: str = ""
 
     @property
     def input_path(self) -> str:
         """The file that this step reads.
 
-        It is that of the step before or, where a person reviewed it, what `apply` wrote.
+        It is that of the step before or, where a person reviewed this, what `apply` made of it.
         """
         if self.reads:
             return os.path.join(self.cache_path, self.reads)
@@ -218,19 +230,23 @@ class ResultsStorage(FileStorage):
 
     @property
     def _reviewed(self) -> str | None:
+        """The reviewed file of the step before; None where nobody reviewed it."""
         path = f"{os.path.splitext(super().input_path)[0]}.reviewed.jsonl"
         return path if self.operator_step > 0 and os.path.exists(path) else None
 
     def begin(self) -> None:
-        """Lay what was reviewed over what the step before wrote last."""
+        """Bring the reviewed file, if any, up to date: the step before may have run since."""
         if self.bring_up_to_date is not None and self._reviewed:
             self.bring_up_to_date(super().input_path)
 
     def path_of(self, step: int) -> str:
-        """The user's file for step 0, then `annotations.jsonl` in the folder of the step before."""
+        """Return the file that a step reads: `annotations.jsonl` in the folder of the step before.
+
+        For step 0 it is the user's file.
+        """
         if step <= 0:
             return super().path_of(step)
-        folder = f"step_{step - 1}"  # until compile() names it
+        folder = f"step_{step - 1}"  # its name until compile() names it
         if step <= len(self.steps):
             folder = self.steps[step - 1]
         return os.path.join(self.cache_path, folder, "annotations.jsonl")

@@ -1,7 +1,7 @@
-"""The folder of this machine in which commands work for a results folder, here or elsewhere.
+"""The folder of this machine in which commands work for a results folder, which may be elsewhere.
 
-Results at an address (s3://, gs://, …) are worked on in a folder of this machine that stands for
-it; the extension `stores: mirrors` makes it, brings what is there and sends what is new.
+Results at an address (s3://, gs://, …) are worked on in a folder of this machine, their mirror. The
+extension `stores: mirrors` makes it, fetches what is at the address and sends what is new.
 """
 
 import os
@@ -14,13 +14,13 @@ from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.paths import has_scheme, is_elsewhere
 
 CKPT = ".ckpt"
-"""Of a results folder: where a run keeps its replies and what it has found out."""
+"""The folder in a results folder where a run keeps its replies and what it has found out."""
 standing: set[str] = set()
-"""Folders of this machine that stand for an address, as this process has been told."""
+"""Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
 
 
 def mirrors(results: str) -> ModuleType:
-    """What works for results elsewhere. Raises InputError where that isn't installed."""
+    """Return the extension for results elsewhere. Raises InputError where it isn't installed."""
     module = extension("stores", "mirrors")
     if not isinstance(module, ModuleType):
         what = "no part for results elsewhere is installed: install dataflow-grounding again"
@@ -29,10 +29,14 @@ def mirrors(results: str) -> ModuleType:
 
 
 def working_folder(results: str, part: str = "") -> str:
-    """The folder in which to work for `part` of a results folder, "" or a shard's.
+    """Return the folder of this machine in which to work for a results folder.
 
-    For an address it is one of this machine, in `DF_WORK_FOLDER` or the user's cache, the same each
-    time. Raises InputError.
+    For an address that is its mirror, in `DF_WORK_FOLDER` or the user's cache, the same each time.
+    Raises InputError.
+
+    Args:
+        results: The results folder, or its address.
+        part: A folder within it, such as a shard's; "" for the whole.
 
     Example:
         >>> working_folder("results", "shards/1-of-8")
@@ -49,21 +53,26 @@ def working_folder(results: str, part: str = "") -> str:
 
 
 def mirrors_folder() -> str:
-    """Where folders that stand for an address are made."""
+    """Return the folder in which mirrors are made."""
     return os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
 
 
 def is_mirrored(path: str) -> bool:
-    """Whether a path may be in a folder that stands for an address.
+    """Whether a path is in a folder that may be a mirror of an address.
 
-    A stranger's folder, which may say so too, is none: it is not where this program makes them.
+    Only folders at the places where this program makes mirrors count: a stranger's folder might
+    claim to be one.
     """
-    at, work = Path(os.path.abspath(path)), Path(os.path.abspath(mirrors_folder()))
-    return any(folder.parent == work or str(folder) in standing for folder in (at, *at.parents))
+    absolute_path = Path(os.path.abspath(path))
+    mirrors_in = Path(os.path.abspath(mirrors_folder()))
+    for folder in (absolute_path, *absolute_path.parents):
+        if folder.parent == mirrors_in or str(folder) in standing:
+            return True
+    return False
 
 
 def address_of(path: str) -> str:
-    """What a path is called for people: its address, where its folder stands for one."""
+    """Return a path for messages: the address that it mirrors, or the path itself."""
     if is_elsewhere(path) or not is_mirrored(path):
         return path
     address: str = mirrors(path).address_of(path)
@@ -71,18 +80,19 @@ def address_of(path: str) -> str:
 
 
 def present(*paths: str, anew: bool = False) -> str:
-    """The first of some paths, once all are brought that are elsewhere and not here.
+    """Fetch files of a mirror that aren't here yet, and return the first of the paths.
 
-    With `anew`, those that are here are brought too. Raises InputError.
+    With `anew`, files that are here are fetched as well. Paths outside of mirrors are left alone.
+    Raises InputError.
     """
-    lacking = [path for path in paths if anew or not os.path.exists(path)]
-    if lacking and not is_elsewhere(paths[0]) and is_mirrored(paths[0]):
-        mirrors(paths[0]).bring(paths[0], lacking)
+    wanted = [path for path in paths if anew or not os.path.exists(path)]
+    if wanted and not is_elsewhere(paths[0]) and is_mirrored(paths[0]):
+        mirrors(paths[0]).bring(paths[0], wanted)
     return paths[0]
 
 
 def sent(path: str, *endings: str) -> str:
-    """What a file is called for people, once what is new in its folder is sent."""
+    """Send what is new in a file's folder, if that is in a mirror; the file's path for messages."""
     if is_mirrored(path):
         mirrors(path).send_new(path, *endings)
     return address_of(path)

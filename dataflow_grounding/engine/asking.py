@@ -253,8 +253,11 @@ class Asking:
         usage: Usage | None = None  # until an answer says otherwise, it may be billed
         tier = ""
         self._check_stopped()
-        with self._stopping():
+        try:
             reserved = await self.budget.reserve(request, endpoint.serving)
+        except errors.RunStopped as why:  # it stops for all
+            self._stop(why)
+            raise
         try:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
@@ -271,7 +274,7 @@ class Asking:
             if 0 < reply.hold <= self.options.max_wait:  # where it says longer, a request finds out
                 endpoint.share.hold(reply.hold)
             endpoint.answered()
-            self.counts.update(answered=1, **vars(reply.usage))
+            self._count_answer(reply.usage)
             return reply
         except errors.GroundingError as error:
             self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
@@ -281,6 +284,13 @@ class Asking:
         finally:
             # whatever is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
+
+    def _count_answer(self, usage: Usage) -> None:
+        """Count an answer and its tokens."""
+        counts = self.counts
+        counts["answered"] += 1
+        for name, tokens in vars(usage).items():
+            counts[name] += tokens
 
     def _count_another(
         self, endpoint: Endpoint, refused: errors.RequestRefused | None = None

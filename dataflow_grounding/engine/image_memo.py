@@ -52,7 +52,9 @@ class ImageMemo:
             file = images.find_image(record, key)
         if file in images.kept_facts:
             return
-        known = remembered(self._log, file) if self._log is not None else None
+        known = None
+        if self._log is not None and len(self._log):
+            known = remembered(self._log, file)
         facts = known or await self._read(file, limits if self._keeps else None)
         images.keep(images.kept_facts, file, facts)
         young = time.time_ns() - file.mtime_ns <= 2 * 10**9  # it may change unseen

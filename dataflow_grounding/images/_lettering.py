@@ -1,4 +1,4 @@
-"""Text for labels: on one line, in letters that some font has, no wider than there is room."""
+"""Text for labels in drawings: on one line, in letters that some font has, and not too wide."""
 
 import unicodedata
 from bisect import bisect_left
@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
-# Asked for by file name wherever the system keeps fonts; the first that has all letters of a label
-# is used.
+# Pillow looks for these file names wherever the system keeps fonts. The first font that has all
+# letters of a label is used.
 _SYSTEM_FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -33,27 +33,29 @@ _ASCII_SIGNS = str.maketrans(
 
 
 def writable(label: str, number: str) -> tuple[str, str]:
-    """`(text, font name)`: the label on one line, as far as a font on the system can write it.
+    """Return a label's text on one line, as far as a font of the system can write it, and the font.
 
-    As it is, else without accents, else without symbols, too, else `number`.
+    The first of these that a font has all letters for is taken: the label as it is, without
+    accents, without accents and symbols, and `number`, its mark's number. The font is a file name,
+    "" for Pillow's own.
     """
     spaced = " ".join(label[:1000].split())  # far more than is ever shown
     text = _without(spaced, ("Cc", "Cf", "Cs", "Co", "Cn"))
     decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))
-    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    plain = "".join(char for char in decomposed if not unicodedata.combining(char))
     without_symbols = _without(plain, ("So", "Sk")).strip()
     for version in dict.fromkeys((text, plain, without_symbols)):
         if not version:
             continue
         for name in ("", *_SYSTEM_FONTS):
-            if all(_has_glyph(name, c) for c in version):
+            if all(_has_glyph(name, char) for char in version):
                 return version, name
     return number, ""
 
 
 def _without(text: str, categories: tuple[str, ...]) -> str:
-    """The text without characters of these Unicode categories."""
-    return "".join(c for c in text if unicodedata.category(c) not in categories)
+    """Return the text without characters of these Unicode categories."""
+    return "".join(char for char in text if unicodedata.category(char) not in categories)
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
@@ -67,7 +69,9 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     def is_too_wide(length: int) -> bool:
         return font.getlength(text[:length].rstrip() + "…") > room
 
-    lengths = range(1, len(text))  # of what is left, each wider than the one before
+    # Longer texts are wider, so the first length that is too wide can be found by bisection. The
+    # one before it is the longest that fits.
+    lengths = range(1, len(text))
     index_of_too_wide = bisect_left(lengths, True, key=is_too_wide)
     length = lengths[max(index_of_too_wide - 1, 0)] if lengths else 1
     return text[:length].rstrip() + "…"
@@ -75,7 +79,10 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 @lru_cache(maxsize=256)
 def font_of(name: str, size: int) -> ImageFont.FreeTypeFont | None:
-    """Pillow's own font for the empty name; None where the system has no such font."""
+    """Return a font by its file name, in a size in pixels; Pillow's own for the name "".
+
+    None where the system has no such font.
+    """
     with suppress(OSError):
         font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
         return font if isinstance(font, ImageFont.FreeTypeFont) else None
@@ -84,9 +91,14 @@ def font_of(name: str, size: int) -> ImageFont.FreeTypeFont | None:
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
+    """Whether the system has this font, and the font a glyph for this character.
+
+    A font draws the same sign for all characters that it lacks. So the character is drawn, and
+    compared with one that no font has.
+    """
     font = font_of(name, 16)
     if font is None or char == " ":
         return font is not None
     drawn = font.getmask(char)
-    missing = font.getmask("\U0010ffff")  # what a font draws for a character that it lacks
+    missing = font.getmask("\U0010ffff")
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)

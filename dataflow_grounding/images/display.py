@@ -1,6 +1,6 @@
-"""How records and `Grounded` show themselves: a picture with its boxes.
+"""How records and `Grounded` show themselves: as a picture with its boxes (`Shown`).
 
-In a notebook there is a table beneath it.
+In a notebook there is a table beneath it. Whatever comes from data is escaped by `page_text`.
 """
 
 import html
@@ -23,28 +23,33 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.images.drawing import Mark
 
-IN_A_PAGE = 480  # pixels: most that a picture in a notebook has each way
-ROWS_IN_A_PAGE = 200
-MOST_TEXT = 2000  # characters of a text in a page, as in record.js: a megabyte takes a browser 15 s
+IN_A_PAGE = 480  # pixels of the longer side of a picture in a notebook, at the most
+ROWS_IN_A_PAGE = 200  # rows of a table, at the most
+# Characters of a text in a page, at the most; record.js has the same. A text of a megabyte takes a
+# browser 15 s.
+MOST_TEXT = 2000
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 class Shown:
-    """What shows itself as a picture with boxes."""
+    """Base class of objects that show themselves as a picture with boxes."""
 
     __slots__ = ()
 
     @abstractmethod
     def shown_picture(self) -> "PillowImage":
-        """The picture, upright, RGB. Raises RecordError."""
+        """Return the picture, upright, RGB. Raises RecordError."""
 
     @abstractmethod
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """What is drawn: `text`, and `instances` with a `bbox` in pixels each. Raises BrokenRow."""
+        """Return what is drawn: expressions with `text` and `instances`.
+
+        Each instance has a `bbox` in pixels of the picture. Raises BrokenRow.
+        """
 
     def draw(self) -> "PillowImage":
-        """The picture with its boxes and their labels drawn in.
+        """Return the picture with its boxes and their labels drawn in.
 
         Returns:
             A PIL image of the upright picture's size, RGB.
@@ -58,25 +63,33 @@ class Shown:
         return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
 
     def _repr_html_(self) -> str | None:
+        """Return the picture and a table as HTML, for notebooks.
+
+        Of the two, what can't be had is left out. None, for nothing at all, has the notebook show
+        repr().
+        """
         parts = []
-        with suppress(Exception):  # a notebook shows what there is; None leaves it to repr()
+        with suppress(Exception):
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
             parts.append(f'<img alt="" src="{url_of(data, "image/jpeg").decode()}">')
         with suppress(Exception):
             rows = []
-            for e in self.shown_expressions():
-                status = ": ".join(str(e[name]) for name in ("status", "reason") if e.get(name))
-                for i in e["instances"] or [{"bbox": ()}]:
-                    score = [i["score"]] if is_number(i.get("score")) else []
-                    rows.append((e["text"], status, _numbers(i["bbox"]), _numbers(score)))
+            for expression in self.shown_expressions():
+                reasons = [expression.get("status"), expression.get("reason")]
+                status = ": ".join(str(reason) for reason in reasons if reason)
+                # A phrase without boxes has one row, with an empty box.
+                for instance in expression["instances"] or [{"bbox": ()}]:
+                    score = [instance["score"]] if is_number(instance.get("score")) else []
+                    box = _numbers(instance["bbox"])
+                    rows.append((expression["text"], status, box, _numbers(score)))
             parts.append(table(("phrase", "status", "box (px)", "score"), rows))
         return "".join(parts) or None
 
 
 class ShownRecord(Shown, Record):
-    """A record that an operator gives back in Python: a dict that shows itself.
+    """A record that an operator returns in Python: a dict that shows itself as a picture.
 
-    Its `image_key` is its picture's column.
+    `image_key` is the column of its picture.
     """
 
     __slots__ = ("image_key",)
@@ -84,7 +97,7 @@ class ShownRecord(Shown, Record):
 
     @classmethod
     def of(cls, record: Record, image_key: str, update: Mapping[str, Any]) -> "ShownRecord":
-        """The record with the columns of `update` set."""
+        """Return a record as one that shows itself, with the columns of `update` set."""
         shown = cls(
             {**record, **update}, record.folders, record.occurrence, record.image_id, record.place
         )
@@ -92,20 +105,21 @@ class ShownRecord(Shown, Record):
         return shown
 
     def shown_picture(self) -> "PillowImage":
-        """The picture of its column, a file or in memory."""
+        """Return the picture in its column, which may be a path or a picture in memory."""
         path = as_path(self.get(self.image_key), self.image_key)
         return decode(find_image(super().updated({self.image_key: path}), self.image_key).path)
 
     def updated(self, update: Mapping[str, Any]) -> "ShownRecord":
-        """A copy with the columns of `update` set."""
+        """Return a copy with the columns of `update` set."""
         return self.of(self, self.image_key, update)
 
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """Its expressions, in whichever column they were put last.
+        """Return the record's expressions, from the column that was added last.
 
-        Without any, its regions with their texts.
+        Any column counts that is a list of objects with `instances`. Without one, they are its
+        regions with their texts.
         """
-        for key in reversed(self):
+        for key in reversed(self):  # a dict keeps the order in which columns were added
             value = self[key]
             if not isinstance(value, list) or not value:
                 continue
@@ -117,7 +131,7 @@ class ShownRecord(Shown, Record):
         return read_annotations(self) if "expressions" in self else []
 
     def counts(self) -> tuple[int, int]:
-        """How many expressions and boxes it has; none where they can't be read."""
+        """Return how many expressions and boxes it has; 0 and 0 where they can't be read."""
         with suppress(RecordError):
             expressions = self.shown_expressions()
             return len(expressions), sum(len(row["instances"]) for row in expressions)
@@ -125,7 +139,10 @@ class ShownRecord(Shown, Record):
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
-    """One mark per instance, labelled with its expression, whose instances share a color."""
+    """Return a mark for each instance, labelled with its expression's text.
+
+    The instances of an expression share a colour.
+    """
     from dataflow_grounding.images.drawing import Mark, palette_color
 
     boxed = [expression for expression in expressions if expression["instances"]]
@@ -138,24 +155,29 @@ def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
     return marks
 
 
-def small_copy(picture: "PillowImage", side: int, kind: str, **how: Any) -> bytes:
-    """A copy without metadata, at most so many pixels wide and high.
+def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: Any) -> bytes:
+    """Return the bytes of a small image file of a picture, without metadata.
 
-    The picture itself is then as small, too.
+    The picture itself is made small, and loses its metadata, too.
+
+    Args:
+        picture: The picture.
+        side: The most pixels that it may be wide or high.
+        format_name: Pillow's name of the file's format, such as "JPEG".
+        settings: Settings of that format, such as `quality`.
     """
     picture.info.clear()
     picture.thumbnail((side, side), reducing_gap=2.0)
-    out = io.BytesIO()
-    picture.save(out, kind, **how)
-    return out.getvalue()
+    file = io.BytesIO()
+    picture.save(file, format_name, **settings)
+    return file.getvalue()
 
 
 def page_text(value: Any) -> str:
-    r"""The one way of data into HTML and SVG, also inside attributes: `value` as text.
+    r"""Return `value` as text for HTML and SVG, also inside attributes: the one way of data there.
 
-    These are its first 2,000 characters.
-    Characters that no page may have are replaced, and those that turn the reading direction spelt
-    out.
+    It is escaped, and cut after 2,000 characters. Control characters, which no page may have, are
+    replaced by U+FFFD, and those that turn the reading direction are spelt out.
 
     Example:
         >>> page_text("<b>\u202egnp")
@@ -169,15 +191,17 @@ def page_text(value: Any) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """An HTML table, everything in it escaped; of a long one the beginning."""
+    """Return an HTML table with everything in it escaped, of ROWS_IN_A_PAGE rows at the most."""
 
-    def line(cells: Sequence[Any], kind: str) -> str:
-        return f"<tr>{''.join(f'<{kind}>{page_text(cell)}</{kind}>' for cell in cells)}</tr>"
+    def table_row(cells: Sequence[Any], tag: str) -> str:
+        in_tags = [f"<{tag}>{page_text(cell)}</{tag}>" for cell in cells]
+        return f"<tr>{''.join(in_tags)}</tr>"
 
     more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
-    body = "".join(line(row, "td") for row in rows[:ROWS_IN_A_PAGE])
-    return f"<table>{line(heads, 'th')}{body}</table>{more}"
+    body = "".join(table_row(row, "td") for row in rows[:ROWS_IN_A_PAGE])
+    return f"<table>{table_row(heads, 'th')}{body}</table>{more}"
 
 
-def _numbers(box: Sequence[float]) -> str:
-    return ", ".join(f"{n:g}" if is_number(n) else str(n) for n in box)
+def _numbers(numbers: Sequence[float]) -> str:
+    """Return numbers as text, without needless zeros: 1, 2.5; anything else as it is written."""
+    return ", ".join(f"{number:g}" if is_number(number) else str(number) for number in numbers)

@@ -1,11 +1,15 @@
-"""Draw labelled boxes on a picture: outlines around what they mark, labels beside.
+"""Drawing labelled boxes on a picture (`draw_marks`): outlines around things, labels beside them.
 
-The colours can be told apart by the colour-blind.
+An outline is a ring outside its box, with a thin edge of contrasting colour, the halo, on either
+side, so that it shows on any background. Each label is put at the one of twelve spots around its
+box where it hides least. The colours can be told apart by the colour-blind. All lengths are pixels
+of the picture, and grow with its size.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -41,22 +45,38 @@ PALETTE: tuple[Color, ...] = (
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: `bbox` is `(x1, y1, x2, y2)` in pixels of the picture.
+    """A box to draw.
 
-    Where `color` is None, it follows from the mark's position among the others.
+    Attributes:
+        bbox: x1, y1, x2, y2 in pixels of the picture.
+        label: The text beside it; "" for none.
+        color: The colour of outline and label; None for that of the mark's position among the
+            others.
+        dashed: Whether the outline is dashed, as for a box that was found without checking what is
+            in it (evidence "region").
+        outlined: Whether there is an outline at all.
     """
 
     bbox: tuple[float, float, float, float]
     label: str = ""
     color: Color | None = None
-    dashed: bool = False  # for what was found without checking what it is (evidence "region")
+    dashed: bool = False
     outlined: bool = True
 
 
 class _Sizes:
-    """Lengths in pixels that go with a picture's size.
+    """Lengths in pixels that depend on a picture's size, and on how many labels it has to hold.
 
-    And with how many labels are to have room in it.
+    Attributes:
+        width: The picture's width.
+        height: The picture's height.
+        line: The width of a line.
+        halo: The width of the contrasting edge on either side of a line.
+        ring: The width of an outline: a line with its halos.
+        font: The height of letters.
+        padding: The space between a label's text and its edge.
+        share: How wide a label may be, if all labels are to cover no more than a third of the
+            picture.
     """
 
     def __init__(self, width: int, height: int, labels: int) -> None:
@@ -68,42 +88,40 @@ class _Sizes:
         self.line = max(1, round(0.8 + extent * 0.0019))
         self.halo = max(1, round(self.line / 3))
         self.ring = self.line + 2 * self.halo
-        """An outline's width, with a halo on either side."""
         font = max(10, 7.5 + extent * 0.0125)
-        # share that labels of three letters would cover
-        crowd = labels * 3.5 * font**2 / (width * height)
+        # Letters are smaller in a crowd: labels of three letters should cover no more than 15%.
+        crowd = labels * 3.5 * font**2 / (width * height)  # the share that they would cover
         font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
         self.font = round(font)
         self.padding = round(0.4 * self.font) + self.halo
-        self.share = width * height / (3 * 1.36 * font * max(1, labels))
-        """The width of a label if all are to cover no more than a third of the picture."""
+        self.share = width * height / (3 * 1.36 * font * max(1, labels))  # 1.36 fonts high
 
 
 def palette_color(index: int) -> Color:
-    """The palette's colour for the `index`-th thing, from 0; after the last it begins again."""
+    """Return the palette's colour for a thing, by its number from 0; it begins again at the end."""
     return PALETTE[index % len(PALETTE)]
 
 
 def text_color(color: Color) -> Color:
-    """Near-black or white, whichever has the higher contrast on `color`.
+    """Return near-black or white, whichever has the higher contrast on `color`.
 
     Contrast and luminance are those of WCAG 2.2.
     """
     red, green, blue = (_linear(value / 255) for value in color)
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    # there both have the same contrast
+    # At this luminance, black and white have the same contrast.
     return (17, 17, 17) if luminance > 0.19163 else (255, 255, 255)
 
 
 def _linear(value: float) -> float:
-    """A channel of sRGB, 0 to 1, as an amount of light (WCAG 2.2, relative luminance)."""
+    """Return an sRGB channel, 0 to 1, as an amount of light, 0 to 1 (WCAG, relative luminance)."""
     if value <= 0.04045:
         return value / 12.92
     return float(((value + 0.055) / 1.055) ** 2.4)
 
 
 def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
-    """A new RGB picture of the same size with the marks drawn on it; `image` itself stays as it is.
+    """Return a new RGB picture of the same size with the marks drawn on it; `image` stays as it is.
 
     Outlines lie outside their boxes, except where the picture ends, so that nothing marked is
     covered. Labels lie beside their boxes where there is room, clear of other labels, and never
@@ -116,40 +134,46 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     """
     canvas = on_white(image.copy())
     sizes = _Sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
-    pixels = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
-    colors = [mark.color or palette_color(i) for i, mark in enumerate(marks)]
+    boxes = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
+    colors = [mark.color or palette_color(index) for index, mark in enumerate(marks)]
     draw = ImageDraw.Draw(canvas)
-    # Large ones first, so that a small one inside stays in sight.
-    shown = sorted((i for i, box in enumerate(pixels) if area(box)), key=lambda i: -area(pixels[i]))
-    for i in shown:
-        if marks[i].outlined:
-            ring = _ring(pixels[i], sizes)
-            pieces = list(_dashes(ring, sizes) if marks[i].dashed else _sides(ring, sizes.ring))
-            _fill(draw, pieces, colors[i], sizes.halo)
+    # Large boxes are drawn first, so that a small one inside stays in sight.
+    inside = [index for index, box in enumerate(boxes) if area(box)]
+    largest_first = sorted(inside, key=lambda index: -area(boxes[index]))
+    for index in largest_first:
+        if marks[index].outlined:
+            ring = _ring(boxes[index], sizes)
+            is_dashed = marks[index].dashed
+            pieces = list(_dashes(ring, sizes) if is_dashed else _sides(ring, sizes.ring))
+            _fill(draw, pieces, colors[index], sizes.halo)
     placed: list[Box] = []
-    for i in reversed(shown):  # the small ones have the fewest places to choose from
-        if not marks[i].label.strip():
+    for index in reversed(largest_first):  # small boxes have the fewest spots to choose from
+        if not marks[index].label.strip():
             continue
-        text, font, spot = _place_label(i, marks[i].label, pixels, placed, sizes)
+        label = _place_label(index, marks[index].label, boxes, placed, sizes)
+        spot = label.spot
         if spot is not None:
             placed.append(spot)
-            _fill(draw, [spot], colors[i], sizes.halo)
-            # On the line on which capitals stand in the middle, so that all labels of a picture sit
-            # alike.
-            cap_height = -font.getbbox("H", anchor="ls")[1]
+            _fill(draw, [spot], colors[index], sizes.halo)
+            # Capitals stand in the middle of the label's height, whatever its letters are, so that
+            # all labels of a picture look alike.
+            cap_height = -label.font.getbbox("H", anchor="ls")[1]
             baseline = round((spot[1] + spot[3] + cap_height) / 2)
             draw.text(
                 (spot[0] + sizes.padding, baseline),
-                text,
-                fill=text_color(colors[i]),
-                font=font,
+                label.text,
+                fill=text_color(colors[index]),
+                font=label.font,
                 anchor="ls",
             )
     return canvas
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
-    """The mark's box in whole pixels inside the picture; empty (all 0) if it lies outside."""
+    """Return a mark's box in whole pixels inside the picture; empty (all 0) if it lies outside.
+
+    Raises ValueError, with the mark's number, for a box that can't be drawn.
+    """
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
         raise ValueError(
@@ -166,32 +190,44 @@ def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
 
 
 def _ring(box: Box, sizes: _Sizes) -> Box:
-    """The outer edge of the outline of `box`.
+    """Return the outer edge of a box's outline.
 
-    It is a ring's width outside, or as far as the picture goes.
+    It is a ring's width outside of the box, or as far as the picture goes.
     """
-
-    def span(low: int, high: int, limit: int) -> tuple[int, int]:
-        least = 2 * sizes.ring + 1  # a tiny box in a corner still gets a ring with a hole
-        low = max(0, low - sizes.ring)
-        high = min(limit, max(high + sizes.ring, low + least))
-        return max(0, min(low, high - least)), high
-
-    x1, x2 = span(box[0], box[2], sizes.width)
-    y1, y2 = span(box[1], box[3], sizes.height)
+    x1, x2 = _ring_span(box[0], box[2], sizes.ring, sizes.width)
+    y1, y2 = _ring_span(box[1], box[3], sizes.ring, sizes.height)
     return x1, y1, x2, y2
 
 
+def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
+    """Return where an outline begins and ends along one axis, from a box's two edges.
+
+    It stays from 0 to `side`, and is at least two rings and a pixel long, so that a tiny box in a
+    corner still has an outline with a hole.
+    """
+    least = 2 * ring + 1
+    begin = max(0, low - ring)
+    end = min(side, max(high + ring, begin + least))
+    # At the far edge, where the end can't move, the beginning moves back instead.
+    begin = max(0, min(begin, end - least))
+    return begin, end
+
+
 def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: int) -> None:
-    """Pieces of `color` with a thin contrasting edge, so that they show on any background."""
-    for edge, ink in ((0, text_color(color)), (halo, color)):
+    """Draw rectangles of a colour with a contrasting edge, the halo, to show on any background.
+
+    All pieces are drawn whole in the halo's colour first, then smaller in their own.
+    """
+    for inset, ink in ((0, text_color(color)), (halo, color)):
         for x1, y1, x2, y2 in pieces:
-            if min(x2 - x1, y2 - y1) > 2 * edge:
-                draw.rectangle((x1 + edge, y1 + edge, x2 - edge - 1, y2 - edge - 1), fill=ink)
+            if min(x2 - x1, y2 - y1) > 2 * inset:
+                # Pillow draws a rectangle's last column and row, too.
+                inner = (x1 + inset, y1 + inset, x2 - inset - 1, y2 - inset - 1)
+                draw.rectangle(inner, fill=ink)
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
-    """The upper, lower, left and right side of an outline."""
+    """Yield the upper, lower, left and right side of an outline that is so many pixels thick."""
     x1, y1, x2, y2 = ring
     yield x1, y1, x2, min(y2, y1 + thick)
     yield x1, max(y1, y2 - thick), x2, y2
@@ -200,7 +236,10 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    """The sides of an outline in dashes, one at each corner; a side too short for two is whole."""
+    """Yield the dashes of an outline; there is one at each end of a side.
+
+    A side that is too short for two is whole.
+    """
     dash = 5 * sizes.line + 2 * sizes.halo
     gap = 3 * sizes.line
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
@@ -209,76 +248,96 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
         if count < 2:
             yield x1, y1, x2, y2
             continue
-        for k in range(count):
-            start = round(k * (length - dash) / (count - 1))
+        for number in range(count):
+            # Spread evenly: the first begins where the side does, the last ends where it does.
+            start = round(number * (length - dash) / (count - 1))
             if x2 - x1 >= y2 - y1:
                 yield x1 + start, y1, x1 + start + dash, y2
             else:
                 yield x1, y1 + start, x2, y1 + start + dash
 
 
-def _place_label(
-    i: int, label: str, pixels: Sequence[Box], placed: Sequence[Box], sizes: _Sizes
-) -> tuple[str, ImageFont.FreeTypeFont, Box | None]:
-    """The text to write for mark `i`, its font, and where.
+class _PlacedLabel(NamedTuple):
+    """A label as it is written: text and font, and where; None where there is no room for it."""
 
-    That is the best spot of the longest text that finds a good one.
+    text: str
+    font: ImageFont.FreeTypeFont
+    spot: Box | None
+
+
+def _place_label(
+    index: int, label: str, boxes: Sequence[Box], placed: Sequence[Box], sizes: _Sizes
+) -> _PlacedLabel:
+    """Choose a text for a mark's label, and the spot for it.
+
+    The label is tried as long as there is room, then short, then as the mark's number alone. The
+    first of these with a good spot, which hides little, ends the search; else the best spot of all
+    is taken.
+
+    Args:
+        index: The mark's index among `boxes`.
+        label: The label as it was given.
+        boxes: The boxes of all marks.
+        placed: The labels that have their spots already.
+        sizes: The lengths that go with the picture.
     """
-    text, name = writable(label, str(i + 1))
+    number = str(index + 1)
+    text, name = writable(label, number)
     font = font_of(name, sizes.font)
     assert font is not None  # it has all letters of the text
-    box = pixels[i]
+    box = boxes[index]
     room = sizes.width - 2 * sizes.padding
     room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
     room = min(room, max(4 * sizes.font, round(sizes.share)))
-    best: tuple[float, str, Box] | None = None
+    best: tuple[float, str, Box] | None = None  # what it hides, the text, and the spot
     versions = (
         shortened(text, font, room),
         shortened(text, font, min(room, 5 * sizes.font)),
-        str(i + 1),
+        number,
     )
-    for shown in dict.fromkeys(versions):
-        spots = list(_spots(box, round(font.getlength(shown)) + 2 * sizes.padding, sizes))
-        others = [pixels[j] for j in range(len(pixels)) if j != i]
+    for version in dict.fromkeys(versions):
+        spots = list(_spots(box, round(font.getlength(version)) + 2 * sizes.padding, sizes))
+        others = [boxes[other] for other in range(len(boxes)) if other != index]
         near = [mark for mark in others if any(_overlap(spot, mark) for spot in spots)]
         for rank, spot in enumerate(spots):
-            # of two that hide as much, the one that is preferred
+            # The rank decides between spots that hide as much.
             harm = _harm(spot, box, near, placed) + 0.003 * rank
-            candidate = (harm, shown, spot)
+            candidate = (harm, version, spot)
             if best is None or candidate < best:
                 best = candidate
         if best is not None and best[0] < 0.2:
             break
     if best is None:
-        return text, font, None
-    return best[1], font, best[2]
+        return _PlacedLabel(text, font, None)
+    return _PlacedLabel(best[1], font, best[2])
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
-    """Spots in the picture for a label of that width, the preferred first.
+    """Yield the spots in the picture for a label of this width, the preferred first.
 
-    These are above, below, beside, and within the box.
+    They are four each above and below, beside, and within the box, at its corners.
     """
     x1, y1, x2, y2 = _ring(box, sizes)
     height = round(1.36 * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
         return
-    joint = sizes.halo  # the label's edge and the outline's are one line
-    columns = (x1, x2 - width)
-    rows = (y1, y2 - height)
-    outside = [(x, y) for y in (y1 - height + joint, y2 - joint) for x in columns]
-    beside = [(x, y) for x in (x2 - joint, x1 - width + joint) for y in rows]
-    step = sizes.ring - joint
-    within = [
-        (x, y) for y in (y1 + step, y2 - step - height) for x in (x1 + step, x2 - step - width)
-    ]
-    for corners in (outside, beside, within):
+    overlap = sizes.halo  # a label lies on the outline's halo, so that both edges are one line
+    # The spots' top left corners. Above and below, labels are flush with the left or right side.
+    lefts = (x1, x2 - width)
+    tops = (y1, y2 - height)
+    above_or_below = [(x, y) for y in (y1 - height + overlap, y2 - overlap) for x in lefts]
+    beside = [(x, y) for x in (x2 - overlap, x1 - width + overlap) for y in tops]
+    inset = sizes.ring - overlap
+    inner_lefts = (x1 + inset, x2 - inset - width)
+    inner_tops = (y1 + inset, y2 - inset - height)
+    within = [(x, y) for y in inner_tops for x in inner_lefts]
+    for corners in (above_or_below, beside, within):
         for x, y in corners:
             fit_x = min(max(0, x), sizes.width - width)
             fit_y = min(max(0, y), sizes.height - height)
-            # Pushed along its box a label still belongs to it; pushed across, it would lie on what
-            # it names.
-            if corners is outside and fit_y != y:
+            # A label that had to be pushed along its box still belongs to it. Pushed across, it
+            # would lie on what it names.
+            if corners is above_or_below and fit_y != y:
                 continue
             if corners is beside and fit_x != x:
                 continue
@@ -286,9 +345,15 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
 
 
 def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> float:
-    """What a label there would hide, as a number to compare.
+    """Return how much a label at a spot would hide, as a number to compare.
 
-    Other labels count the most, then marked boxes, its own the least.
+    Other labels count the most, then other marks' boxes, its own box the least.
+
+    Args:
+        spot: Where the label would be.
+        own: The box of its mark.
+        others: The boxes of other marks.
+        labels: The labels that have their spots already.
     """
     covered = sum(_overlap(spot, label) for label in labels) / area(spot)
     hidden = sum(_overlap(spot, box) / area(box) for box in others)
@@ -296,4 +361,5 @@ def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> 
 
 
 def _overlap(box_a: Box, box_b: Box) -> float:
+    """Return how many square pixels two boxes share."""
     return area(intersection(box_a, box_b))

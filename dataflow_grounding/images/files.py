@@ -5,6 +5,8 @@ import hashlib
 import importlib.util
 import io
 import math
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,9 +20,10 @@ from dataflow_grounding._util.errors import (
     cant_read,
     machine_fault,
 )
-from dataflow_grounding._util.paths import fetched, is_elsewhere, look
+from dataflow_grounding._util.paths import fetched, is_elsewhere, look, plain_path
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.images._plain_jpeg import plain_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -43,8 +46,11 @@ MAX_FILE_BYTES = 512 * 2**20
 # of a JPEG; a camera writes one segment of EXIF, 64 KiB at most
 MAX_EXIF_BYTES = 2**20
 MAX_SEGMENTS = 10_000
+# a pipe that took a file's place would be waited for; Windows would change the ends of lines
+_PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _ORIENTATION = 0x0112
+_END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
@@ -76,8 +82,38 @@ def read_file(path: str, size: int | None = None) -> bytes:
 
     Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file.
     """
-    with _open_file(path, size=size) as file:
-        return file.read()
+    if is_elsewhere(path):
+        with _open_file(path, size=size) as file:
+            return file.read()
+    try:
+        return _read_whole(plain_path(path))
+    except OSError as error:
+        raise cant_read(path, error) from None
+
+
+def _read_whole(path: str) -> bytes:
+    """All bytes of a file of this machine. Raises OSError, ImageBroken.
+
+    A picture is read for each request: this takes half as long as a buffered file.
+    """
+    # looked at before it is opened: to open a device may do something
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
+    file = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
+    try:
+        data = os.read(file, status.st_size + 1)
+        # A part may come from a network's disk, and more from a file that grows meanwhile.
+        while len(data) != status.st_size and len(data) <= MAX_FILE_BYTES:
+            more = os.read(file, 2**20)
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -134,6 +170,12 @@ def read_header(path: str, data: bytes | None = None, first: int | None = 2**16)
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Facts from a file's bytes: header only, plus whether its end is there."""
+    header = plain_header(data)
+    if header is not None:
+        if data.rfind(_END_OF_IMAGE, header.scan) < 0:
+            raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
+        digest = hashlib.sha256(data).hexdigest()
+        return ImageFacts(digest, header.width, header.height, "image/jpeg", True, len(data))
     with _opened(io.BytesIO(data), path) as picture:
         size, media_type, orientation = _header_of(picture, data)
         if not _is_whole(data, picture.format):
@@ -222,7 +264,7 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
 def _is_whole(data: bytes, format: str | None) -> bool:
     """Whether a file's end is there, as far as its format tells without decoding it."""
     if format in ("JPEG", "MPO"):  # phones append a video to some
-        return data.rfind(b"\xff\xd9", _jpeg_scan(data)) >= 0
+        return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
         return data.rfind(b"IEND") >= 0
     return format != "WEBP" or len(data) >= 8 + int.from_bytes(data[4:8], "little")

@@ -173,7 +173,7 @@ class Image:
     facts: ImageFacts
     limits: ImageLimits
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """Width and height in pixels of the upright picture."""
         return self.facts.size
@@ -307,16 +307,10 @@ def find_image(record: Record, key: str) -> ImageFile:
     """
     name = _path_in(record, key)
     folders = record.folders
-    if is_absolute(name) or not folders:
-        paths = [joined("", name)]
-    else:
-        paths = [joined(folder, name) for folder in folders]
     busy: MachineBusy | None = None
-    for path in paths:
+    for path in _paths_of(name, folders):
         try:
-            state = look(path)
-            file = ImageFile(path, state.size, state.changed)
-            return keep(seen_files, (name, *folders), file)
+            return keep(seen_files, (name, *folders), _file_at(path))
         except (OSError, InputError, MissingExtra) as error:
             why = cant_read(path, error)
             reason = getattr(error, "strerror", error)
@@ -335,6 +329,24 @@ def find_image(record: Record, key: str) -> ImageFile:
     raise ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 
 
+def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
+    """Where an image of that name may be, in the order in which it is looked for."""
+    if name.startswith(os.sep) and "://" not in name:  # as most are
+        return [name]
+    if is_absolute(name) or not folders:
+        return [joined("", name)]
+    return [joined(folder, name) for folder in folders]
+
+
+def _file_at(path: str) -> ImageFile:
+    """What is at a path or address. Raises OSError, ValueError, InputError, MissingExtra."""
+    if "://" in path:
+        state = look(path)
+        return ImageFile(path, state.size, state.changed)
+    status = os.stat(path)
+    return ImageFile(path, status.st_size, status.st_mtime_ns)
+
+
 def _is_there(path: str, folders: Sequence[str]) -> bool:
     """Whether a path names a file of this machine, as given or in one of the folders."""
     here = [folder for folder in folders if not is_elsewhere(folder)]
@@ -350,6 +362,8 @@ def _path_in(record: Record, key: str) -> str:
     path = record.get(key)
     if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {key!r} should be the path of an image")
+    if "://" not in path:
+        return path
     if not may_be_named(path, record.folders):
         what = f"column {key!r} names a picture at {scheme_of(path)}://, which rows may not"
         raise BrokenRow(

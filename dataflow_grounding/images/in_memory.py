@@ -1,6 +1,7 @@
-"""Pictures given in memory, as files while the process runs.
+"""Pictures that are given in memory, kept as files while the process runs (`as_path`).
 
-They are bytes of image files, PIL images or NumPy arrays.
+They are bytes of image files, PIL images or NumPy arrays. A file is named after a digest of its
+content, so that equal pictures are one file.
 """
 
 import atexit
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 _EXACT = ("1", "L", "LA", "RGB", "RGBA", "I;16")  # modes whose pixels a PNG holds as they are
-_folders: dict[int, str] = {}  # by process: a fork has its parent's variables
+# The folder of the files, by process id: a forked process has its parent's variables.
+_folders: dict[int, str] = {}
 
 
 def is_picture(value: Any) -> bool:
-    """Whether a value can be a picture, other than by its path as a text."""
+    """Whether a value can be a picture; a path that is a text doesn't count, as any text might."""
     loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
     return (
         loaded
@@ -34,30 +36,36 @@ def is_picture(value: Any) -> bool:
     )
 
 
-def as_path(given: Any, name: str) -> str:
-    """The path of a picture: the one given, or that of a file with the picture.
+def as_path(value: Any, name: str) -> str:
+    """Return the path of a picture, which is written to a file if it is given in memory.
 
-    That is called by a digest of its content. Errors call the picture `name`.
+    Args:
+        value: A path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what the
+            library `datasets` stores for a picture.
+        name: What errors call the picture, such as its column.
 
-    Raises BrokenRow for what is not a picture, ImageBroken, MachineBusy, StorageFailed.
+    Raises:
+        BrokenRow: It is no picture.
+        ImageBroken: It can't be read.
+        MachineBusy, StorageFailed: The machine is at fault.
     """
-    if _is_stored(given):
-        given = given.get("bytes") or given.get("path")
-    if isinstance(given, (str, os.PathLike)):
-        return os.fsdecode(given)
+    if _is_stored(value):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, (str, os.PathLike)):
+        return os.fsdecode(value)
     try:
-        if isinstance(given, (bytes, bytearray, memoryview)):
-            data = bytes(given)
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            data = bytes(value)
             facts = parse_facts(data, f"{name} of {len(data):,} bytes")
             ending = facts.media_type.partition("/")[2]
             return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
-        if _is_a(given, "ndarray", "numpy"):
-            picture = _from_array(given, name)
+        if _is_a(value, "ndarray", "numpy"):
+            picture = _from_array(value, name)
         else:
-            picture = _from_pillow(given, name)
+            picture = _from_pillow(value, name)
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
-        picture.info = {}  # what a picture holds besides its pixels
+        picture.info = {}  # metadata, which shouldn't be in the file
         return _kept(
             f"{digest.hexdigest()[:32]}.png",
             lambda path: picture.save(path, "PNG", compress_level=1),
@@ -66,25 +74,28 @@ def as_path(given: Any, name: str) -> str:
         raise
     except Exception as error:  # Pillow raises all kinds
         why = " ".join(str(error).split())
-        broken = ImageBroken(f"{name}: this {type(given).__name__} can't be read: {why}")
+        broken = ImageBroken(f"{name}: this {type(value).__name__} can't be read: {why}")
         raise machine_fault(error) or broken from None
 
 
 def id_of(path: str) -> str:
-    """What the picture's ids are made of: its path, or the digest of one from memory."""
+    """Return what a picture's ids are made of: its path, or the file's name for one from memory."""
     return os.path.basename(path) if os.path.dirname(path) in _folders.values() else path
 
 
 def _is_stored(value: Any) -> bool:
-    """Whether it is what the library `datasets` stores for a picture."""
+    """Whether a value is what the library `datasets` stores for a picture: `{bytes, path}`."""
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    """Whether it is an object of a class of a module, which is not imported for that."""
-    # a module that another thread is importing may lack it yet
-    kind = getattr(sys.modules.get(module), name, None)
-    return isinstance(kind, type) and isinstance(value, kind)
+    """Whether a value is an object of the class `name` of a module.
+
+    The module isn't imported for that: without it there are no such objects.
+    """
+    # A module that another thread is importing may lack the class yet.
+    class_ = getattr(sys.modules.get(module), name, None)
+    return isinstance(class_, type) and isinstance(value, class_)
 
 
 def _from_array(array: Any, name: str) -> "PillowImage":
@@ -109,38 +120,38 @@ def _from_array(array: Any, name: str) -> "PillowImage":
     return PIL.Image.fromarray(array)
 
 
-def _from_pillow(given: Any, name: str) -> "PillowImage":
+def _from_pillow(value: Any, name: str) -> "PillowImage":
     """Return a Pillow image upright, in a mode that PNG can hold.
 
     Raises BrokenRow, which names the row's column as `name`, for what is no such image.
     """
-    if not _is_a(given, "Image", "PIL.Image"):
+    if not _is_a(value, "Image", "PIL.Image"):
         wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
         raise BrokenRow(
-            f"{name} should be {wanted}, not {'None' if given is None else type(given).__name__}"
+            f"{name} should be {wanted}, not {'None' if value is None else type(value).__name__}"
         )
     import PIL.ImageOps
 
-    given.load()
-    if not all(given.size):
-        raise BrokenRow(f"{name}: a PIL image of {given.width}×{given.height} pixels is empty")
-    if given.mode in ("F", "I"):
-        numbers = "floating-point numbers" if given.mode == "F" else "32-bit numbers"
+    value.load()
+    if not all(value.size):
+        raise BrokenRow(f"{name}: a PIL image of {value.width}×{value.height} pixels is empty")
+    if value.mode in ("F", "I"):
+        numbers = "floating-point numbers" if value.mode == "F" else "32-bit numbers"
         raise BrokenRow(
             f"{name}: a PIL image of {numbers} is not a picture: scale them to 0 to 255, convert it"
             " to RGB"
         )
-    upright = PIL.ImageOps.exif_transpose(given)
+    upright = PIL.ImageOps.exif_transpose(value)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
         return upright.convert("RGBA")
     return upright if upright.mode in _EXACT else upright.convert("RGB")
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:
-    """The file of that name in this process's folder, written if it is not there yet."""
+    """Return the path of a file in this process's folder; `write` makes it if it isn't there."""
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
-        # each thread writes its own, and the last to be through puts the same bytes in place
+        # Each thread writes a file of its own. The last to finish puts the same bytes in place.
         part = Path(f"{path}.{threading.get_ident()}")
         write(part)
         os.replace(part, path)
@@ -148,7 +159,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    """This process's folder, made when it is first asked for."""
+    """Return this process's folder, which is made at the first call, and removed at exit."""
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")
@@ -158,5 +169,6 @@ def _folder() -> str:
 
 
 def _remove(folder: str, process: int) -> None:
+    """Remove a folder, but not in a forked process, which inherits its parent's exit handlers."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Pictures that came as bytes, as files of the results folder, each once under its digest."""
+"""Pictures that come as bytes, written to files in the results folder, each once by its digest."""
 
 import hashlib
 import io
@@ -15,21 +15,31 @@ _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 
 
 def put_picture(data: bytes, results_dir: str) -> str:
-    """Write a picture, once, under its digest; the path is relative to `results_dir`.
+    """Write a picture to a file named after its digest, if it isn't there already.
 
-    Raises InputError.
+    Args:
+        data: The bytes of an image file, broken or not.
+        results_dir: The results folder.
+
+    Returns:
+        The file's path, relative to `results_dir`.
+
+    Raises:
+        InputError: It can't be written.
     """
     try:
         with open_picture(io.BytesIO(data)) as picture:
             format_name = str(picture.format)
             ending = _ENDINGS.get(format_name, f".{format_name.lower()}")
     except Exception:
-        # Pillow's readers raise all kinds; the record with this picture will fail, and say so.
+        # Pillow's readers raise all kinds of errors. The record with this picture will fail later,
+        # and say why.
         ending = ".bin"
     name = f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"
     path = within(results_dir, name)
     with told_as(InputError, f"can't write {path}"):
         if not (os.path.exists(path) and os.path.getsize(path) == len(data)):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            write_bytes(path, data, alone=False)  # of two equal pictures each thread writes its own
+            # Not alone: two threads may write equal pictures at once.
+            write_bytes(path, data, alone=False)
     return name

@@ -1,4 +1,4 @@
-"""Several parts of one image in one picture: numbered crops, side by side.
+"""Several parts of one image in one picture: numbered crops in a grid (`crop_sheet`).
 
 One request then shows them all, also to endpoints that take one picture at a time.
 """
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 TILE = 288  # px of a crop's longer side in the sheet
 GAP = 40  # px between crops, where their numbers stand
-MARGIN = 0.15  # of the box's longer side, shown around it
-LEAST = 24  # px of the image that a crop shows at least: of fewer, nothing can be told
-MOST_CROPS = 16  # of one sheet: 4 by 4 crops are still seen one by one
+MARGIN = 0.15  # how much a crop shows around its box, as a share of the box's longer side
+LEAST = 24  # px of the image that a crop shows at the least: in fewer, nothing can be recognized
+MOST_CROPS = 16  # crops in one sheet at the most: 4 by 4 are still seen one by one
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class CropSheet(Image):
     """A picture of the parts inside `regions`, each enlarged or reduced to a tile of its own.
 
     Args:
-        regions: In whole pixels of the upright image, xyxy.
-        numbers: What stands beside each.
+        regions: The parts of the image: x1, y1, x2, y2 in whole pixels of the upright image.
+        numbers: The number that stands beside each.
     """
 
     regions: tuple[tuple[int, int, int, int], ...]
@@ -46,14 +46,18 @@ class CropSheet(Image):
 
     @property
     def _columns(self) -> int:
+        """How many columns the grid has; it is as square as possible."""
         return max(1, math.ceil(math.sqrt(len(self.regions))))
 
     @property
     def tiles(self) -> list[Bbox]:
-        """Where each crop is, in pixels of `size`, in the order of the regions."""
+        """Where each crop is on the sheet, in pixels of `size`, in the order of the regions.
+
+        Each is centred in its cell of the grid.
+        """
         tiles: list[Bbox] = []
-        for place, (x1, y1, x2, y2) in enumerate(self.regions):
-            row, column = divmod(place, self._columns)
+        for index, (x1, y1, x2, y2) in enumerate(self.regions):
+            row, column = divmod(index, self._columns)
             scale = TILE / max(x2 - x1, y2 - y1)
             width = max(1, round((x2 - x1) * scale))
             height = max(1, round((y2 - y1) * scale))
@@ -69,13 +73,16 @@ class CropSheet(Image):
 
     @cached_property
     def sent_digest(self) -> str:
-        """The file's, the regions' and the size's."""
+        """A digest of the file, the regions and the size, for keys of replies."""
         width, height = self.sent_size
         drawn = hashlib.sha256(repr((self.regions, self.numbers)).encode()).hexdigest()[:16]
         return f"{self.facts.digest}>sheet {width}x{height} {TILE}/{GAP}+{drawn}"
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """The sheet, RGB, in the size that is sent. Raises ImageBroken."""
+        """Return the sheet, RGB, in the size that is sent. Raises ImageBroken.
+
+        `data` are the bytes of the image's file.
+        """
         import PIL.Image
 
         from dataflow_grounding.images.drawing import Mark, draw_marks
@@ -100,9 +107,12 @@ class CropSheet(Image):
 def crop_sheet(
     image: Image, boxes: Sequence[Bbox], numbers: Sequence[int] | None = None
 ) -> CropSheet:
-    """The parts of the upright image around boxes in its pixels, with a little margin.
+    """Return the sheet of the parts of an image around boxes, with a little margin.
 
-    They are numbered from 1, or as `numbers` says.
+    Args:
+        image: The image.
+        boxes: x1, y1, x2, y2 in pixels of the upright image.
+        numbers: The number beside each crop; None numbers them from 1.
     """
     labels = tuple(numbers) if numbers is not None else tuple(range(1, len(boxes) + 1))
     regions = tuple(whole_pixels(_with_margin(bbox), image.size) for bbox in boxes)
@@ -111,8 +121,9 @@ def crop_sheet(
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
+    """Return a box enlarged on all sides by MARGIN, and so that no side is shorter than LEAST."""
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
-    x = max(margin, (LEAST - (x2 - x1)) / 2)
-    y = max(margin, (LEAST - (y2 - y1)) / 2)
-    return x1 - x, y1 - y, x2 + x, y2 + y
+    margin_x = max(margin, (LEAST - (x2 - x1)) / 2)
+    margin_y = max(margin, (LEAST - (y2 - y1)) / 2)
+    return x1 - margin_x, y1 - margin_y, x2 + margin_x, y2 + margin_y

@@ -1,8 +1,7 @@
-"""Images that are sent otherwise than their files are.
+"""Images that are sent otherwise than their files are: a part, enlarged, or with marks drawn on it.
 
-They are a part, enlarged, or the whole with numbered boxes drawn on it.
-What is small is found again in a part; regions are easier to tell apart by marks than by numbers in
-a text.
+In an enlarged part (`ImageCrop`), a model sees small things better. Regions that are marked and
+numbered in the picture (`MarkedImage`) are easier for it to tell apart than by coordinates in text.
 """
 
 import hashlib
@@ -20,18 +19,23 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.images.drawing import Mark
 
-# The crop shows this many times the box's longer side, but never less than this share of the
-# image's longer side: the first box may be off by a few hundredths of it.
+# A crop around a box is this many times as long as the box's longer side, ...
 AROUND = 6
+# ... but never less than this share of the image's longer side, as the box may be off by a few
+# hundredths of that.
 LEAST_SHARE = 0.15
-TARGET_SIDE = 1024  # px to which a crop is enlarged, by a whole factor
+TARGET_SIDE = 1024  # px up to which a crop is enlarged, by a whole factor
 
 
 @dataclass(frozen=True)
 class ImageCrop(Image):
-    """The part inside `region` (whole pixels, xyxy, upright), enlarged `factor` times.
+    """A part of an image, enlarged.
 
-    Boxes count from its corner.
+    Boxes of its answers are in pixels of the region, from its top left corner; see `to_image`.
+
+    Args:
+        region: x1, y1, x2, y2 in whole pixels of the upright image.
+        factor: How many times it is enlarged.
     """
 
     region: tuple[int, int, int, int]
@@ -45,6 +49,7 @@ class ImageCrop(Image):
 
     @property
     def _enlarged(self) -> Size:
+        """Width and height in pixels after enlarging, before it is fitted to what may be sent."""
         return self.size[0] * self.factor, self.size[1] * self.factor
 
     @property
@@ -54,13 +59,16 @@ class ImageCrop(Image):
 
     @property
     def sent_digest(self) -> str:
-        """The file's, the region's and the size's."""
+        """A digest of the file, the region and the size, for keys of replies."""
         width, height = self.sent_size
         sent = f"x{self.factor}" if self.sent_size == self._enlarged else f">{width}x{height}"
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """The region, RGB, in the size that is sent. Raises ImageBroken."""
+        """Return the region, RGB, in the size that is sent. Raises ImageBroken.
+
+        `data` are the bytes of the image's file.
+        """
         import PIL.Image
 
         with decoding(data, self.path) as whole:
@@ -69,20 +77,20 @@ class ImageCrop(Image):
 
     @contextmanager
     def decoded(self) -> "Iterator[PillowImage]":
-        """The region's pixels, RGB. Raises ImageBroken."""
+        """Open the region's pixels, RGB, in their own size. Raises ImageBroken."""
         with super().decoded() as whole:
             yield whole.crop(self.region)
 
     def to_image(self, bbox: Bbox) -> Bbox:
-        """A box in pixels of the region, as one in pixels of the whole image."""
+        """Return a box, given in pixels of the region, in pixels of the whole image."""
         left, top = self.region[:2]
         return bbox[0] + left, bbox[1] + top, bbox[2] + left, bbox[3] + top
 
 
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
-    """A square part of the upright image around a box in its pixels.
+    """Return a square part of an image around a box, enlarged as far as the serving takes it.
 
-    It is moved inside the image, and enlarged as far as the serving takes it.
+    It is moved inside the image where it would reach out. `bbox` is in pixels of the upright image.
     """
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
@@ -92,7 +100,7 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
-    """What is inside a box, in pixels of the upright image.
+    """Return the part of an image inside a box, which is in pixels of the upright image.
 
     It is enlarged as far as the serving takes it, or reduced to what it takes.
     """
@@ -104,6 +112,10 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
+    """Return the first and last edge of a crop along one axis, around a box's two edges.
+
+    The crop is `side` px long, or as long as the image, and lies between 0 and `length`.
+    """
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
     return start, start + side
@@ -111,10 +123,14 @@ def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image sent with its `boxes` (pixels, upright) outlined and numbered from 1.
+    """An image that is sent with boxes outlined and numbered from 1.
 
-    The method is Set-of-Mark (Yang et al. 2023). Those at the places in `without` have a number
-    that isn't drawn, and no outline.
+    The method is Set-of-Mark (Yang et al. 2023).
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels of the upright image.
+        outlined: Whether outlines are drawn, beside the numbers.
+        without: The indices, from 0, of boxes that keep their number but aren't drawn.
     """
 
     boxes: tuple[Bbox, ...]
@@ -124,7 +140,7 @@ class MarkedImage(Image):
 
     @property
     def sent_digest(self) -> str:
-        """The file's, its size's and the boxes'."""
+        """A digest of the file, its size and the boxes, for keys of replies."""
         drawn = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
         width, height = self.sent_size
         tags = "" if self.outlined else "tags"
@@ -132,28 +148,34 @@ class MarkedImage(Image):
         return f"{self.facts.digest}>{width}x{height}+{tags}{drawn}{without}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
-        """Have at hand what was drawn elsewhere with the same marks.
+        """Keep a JPEG that was drawn elsewhere with the same marks, to send it without drawing.
 
-        Only where it is of the size that is sent.
+        It is kept only if the picture is sent in its own size.
         """
         if self.sent_size == self.size:
             kept_urls.put(self.sent_digest, url_of(jpeg, "image/jpeg"))
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """The picture in the size that is sent, with its marks. Raises ImageBroken."""
+        """Return the picture in the size that is sent, with its marks. Raises ImageBroken.
+
+        `data` are the bytes of the image's file.
+        """
         from dataflow_grounding.images.drawing import draw_marks
 
-        x, y = (sent / full for sent, full in zip(self.sent_size, self.shown_size, strict=True))
-        boxes = [(b[0] * x, b[1] * y, b[2] * x, b[3] * y) for b in self.boxes]
+        scale_x = self.sent_size[0] / self.shown_size[0]
+        scale_y = self.sent_size[1] / self.shown_size[1]
+        boxes = []
+        for x1, y1, x2, y2 in self.boxes:
+            boxes.append((x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y))
         marks = []
-        for place, mark in enumerate(numbered_marks(boxes, self.outlined)):
-            if place not in self.without:
+        for index, mark in enumerate(numbered_marks(boxes, self.outlined)):
+            if index not in self.without:
                 marks.append(mark)
         return draw_marks(super().as_sent(data), marks)
 
 
 def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
-    """A mark for each box, numbered from 1."""
+    """Return a mark for each box, labelled with its number from 1."""
     from dataflow_grounding.images.drawing import Mark
 
     return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
@@ -162,7 +184,7 @@ def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
 def marked(
     image: Image, boxes: Sequence[Bbox], *, outlined: bool = True, without: Sequence[int] = ()
 ) -> MarkedImage:
-    """The image with marks on these boxes, but for those at the places in `without`."""
+    """Return an image with marks on these boxes; the arguments are those of MarkedImage."""
     return MarkedImage(
         image.path, image.facts, image.limits, tuple(boxes), outlined, tuple(without)
     )

@@ -5,8 +5,11 @@ from typing import Any
 
 from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_text import strict_json
-from dataflow_grounding.replies.json_values import JsonObject, number
+from dataflow_grounding.replies.json_values import LARGEST, JsonObject
 from dataflow_grounding.replies.reading import NO_DETAILS, Details, ParsedReply, RawBox
+
+_KEYS = frozenset(["id", "label", "score", "evidence"])
+_NUMBERS = (int, float)
 
 
 def read_as_asked(reply: str, key: str) -> ParsedReply | None:
@@ -46,14 +49,17 @@ def _boxes_as_asked(reply: str, key: str) -> tuple[RawBox, ...] | None:
 
 def _box_as_asked(item: Any, key: str) -> RawBox | None:
     """Return the box of an object with an id, a label and four numbers; None for any other."""
-    known = {"id", "label", key, "score", "evidence"}
-    if not isinstance(item, JsonObject) or item.parts or not item.keys() <= known:
+    if not isinstance(item, JsonObject) or item.parts:
         return None
+    for name in item:
+        if name != key and name not in _KEYS:
+            return None
     numbers = item.get(key)
     if not isinstance(numbers, list) or len(numbers) != 4:
         return None
     for coordinate in numbers:
-        if type(coordinate) not in (int, float) or number(coordinate) != coordinate:
+        # a bool is no coordinate, nor is what JSON doesn't have, such as NaN
+        if type(coordinate) not in _NUMBERS or not -LARGEST <= coordinate <= LARGEST:
             return None
     phrase_id = item.get("id")
     label = item.get("label")

@@ -21,6 +21,8 @@ from dataflow_grounding.replies.json_values import (
 
 MAX_DEPTH = 100
 
+# made once: `json.loads` makes a decoder anew each time
+_STRICT = json.JSONDecoder(object_pairs_hook=JsonObject, parse_constant=lambda _: None)
 _OPEN = lazy_pattern(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
 _CUT = lazy_pattern(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
 # Strings, which stay as they are, and full-width punctuation between the tokens of JSON.
@@ -97,10 +99,12 @@ def strict_json(text: str) -> Scan | None:
     if text[start : start + 1] not in ("{", "["):
         return None
     try:
-        value = json.loads(text, object_pairs_hook=JsonObject, parse_constant=lambda _: None)
+        value = _STRICT.decode(text)
     except (ValueError, RecursionError):
         return None
-    if _deeper_than(value, MAX_DEPTH):
+    # with so few brackets it can't be deep, as nearly none is
+    is_shallow = text.count("[") + text.count("{") <= MAX_DEPTH
+    if not is_shallow and _deeper_than(value, MAX_DEPTH):
         return None
     return Scan(text, [JsonItem(value, start, len(text.rstrip()))])
 

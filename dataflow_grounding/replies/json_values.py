@@ -24,7 +24,7 @@ _NUMBER = lazy_pattern(
     r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?"
 )
 _MEASURE = lazy_pattern(r"\s*([-+.\d]{1,20})\s*(px|pixels?|%)\s*")
-_LARGEST = 10**9
+LARGEST = 10**9  # that a coordinate may be
 
 
 class JsonArray(list[Any]):
@@ -131,7 +131,7 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     # compared as it is: no float holds an integer of 309 digits
-    return value if abs(value) <= _LARGEST else None
+    return value if abs(value) <= LARGEST else None
 
 
 def split_off_unit(values: list[Any]) -> tuple[list[Any], str | None]:

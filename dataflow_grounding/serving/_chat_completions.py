@@ -1,6 +1,7 @@
-"""How OpenAI-compatible endpoints differ in what they take and in what they answer.
+"""How OpenAI-compatible endpoints differ in what they accept and in what they answer.
 
-What one takes is found out on its first request.
+What an endpoint accepts (`Habits`) is found out on its first request, refusal by refusal. Replies,
+and token counts under the names in use, are read by `reply_of` and `usage_of`.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from dataflow_grounding.serving._service_tier import tier_named
 from dataflow_grounding.serving.base import Reply, Usage, is_token_count
 from dataflow_grounding.serving.http_errors import is_about_content
 
-_FORMATS = ("json_schema", "json_object", "none")
+_FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
 _NO_IMAGES = (
     "not a multimodal model",
     "does not support image",
@@ -26,7 +27,14 @@ _NO_IMAGES = (
 
 @dataclass(frozen=True)
 class Habits:
-    """What an endpoint takes; the defaults are what is tried first."""
+    """What an endpoint accepts in a request; the defaults are what is tried first.
+
+    Attributes:
+        response_format: The form of `response_format`, one of _FORMATS; "none" sends none.
+        tokens_key: The key of the most tokens of a reply.
+        system_message: Whether a system message is sent; else its text goes to the user's.
+        temperature: Whether a temperature is sent.
+    """
 
     response_format: str = "json_schema"
     tokens_key: str = "max_tokens"
@@ -34,9 +42,13 @@ class Habits:
     temperature: bool = True
 
     def after_refusal(self, refusal: str) -> "Habits | None":
-        """What to try next after a refusal in these words; None when nothing is left to try."""
+        """Return what to try next after a refusal in these words; None when nothing is left.
+
+        Words that name a part of the request change that part. Any other refusal is taken to be
+        about `response_format`.
+        """
         if is_about_content(refusal):
-            return None  # it is what the request says, not how
+            return None  # the refusal is about what the request says, not about its form
         words = refusal.lower()
         if self.tokens_key == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, tokens_key="max_completion_tokens")
@@ -59,18 +71,18 @@ class Habits:
 
 
 def first_habits(endpoint: str) -> "Habits":
-    """What to try first at an endpoint."""
+    """Return what to try first at an endpoint, which is given by its address."""
     if _is_under("openai.com", endpoint) or _is_under("openai.azure.com", endpoint):
-        # OpenAI's own service: a schema would keep the picture out of the prompt cache
+        # At OpenAI's own service, a schema would keep the picture out of the prompt cache.
         return Habits(response_format="json_object")
     return Habits()
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """What pictures an endpoint takes.
+    """Return the limits of pictures that an endpoint accepts, by its address.
 
-    NVIDIA's hosted NIMs, at integrate.api.nvidia.com, ai.api.nvidia.com, …nvcf.nvidia.com and
-    others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
+    Only NVIDIA's hosted NIMs have any, at integrate.api.nvidia.com, ai.api.nvidia.com,
+    …nvcf.nvidia.com and others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
     """
     if _is_under("nvidia.com", endpoint):
         return ImageLimits(
@@ -98,11 +110,18 @@ def takes_no_images(refusal: str) -> bool:
 
 
 def reply_of(data: dict[str, Any], hold: float) -> Reply:
-    """The reply in a `chat.completion` object; `hold` is the Reply's.
+    """Return the reply in a `chat.completion` object.
 
-    Raises KeyError, TypeError, … for anything else.
-    A reasoning model's answer may stand where its thoughts should (a server that was told the wrong
-    parser): then that is read. Where the thoughts used up all tokens, the reply is cut off.
+    A reasoning model's answer may stand where its thoughts should, at a server that was set up with
+    the wrong parser: without any other text, it is read there. It isn't where the reply was cut
+    off, as it is then the thoughts that used up all tokens.
+
+    Args:
+        data: The object, as JSON.
+        hold: The Reply's `hold`, in seconds.
+
+    Raises:
+        KeyError, TypeError, IndexError, AttributeError: It is no such object.
     """
     choice = data["choices"][0]
     message = choice["message"]
@@ -124,7 +143,7 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
 
 
 def _text(content: Any) -> str:
-    """A message's text; some servers answer in parts, of which thinking parts are left out."""
+    """Return a message's text. Some servers answer in parts, of which only the texts count."""
     if not isinstance(content, list):
         return str(content or "")
     texts = []
@@ -135,7 +154,10 @@ def _text(content: Any) -> str:
 
 
 def usage_of(data: Any) -> Usage:
-    """Token counts by any of the names in use; what is missing, or can't be one, counts 0."""
+    """Return token counts, read under any of the names in use.
+
+    What is missing, or can't be a count, is 0. No more tokens are cached than were sent.
+    """
     if not isinstance(data, dict):
         return Usage()
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
@@ -149,7 +171,7 @@ def usage_of(data: Any) -> Usage:
 
 
 def _first_count(*values: Any) -> int:
-    """The first value that can be a number of tokens; 0 for none."""
+    """Return the first of some values that can be a number of tokens; 0 without any."""
     for value in values:
         if is_token_count(value):
             return int(value)

@@ -1,4 +1,7 @@
-"""A model of Hugging Face transformers', loaded: it answers several requests at once."""
+"""A model of Hugging Face transformers', loaded into this process: `LoadedModel`.
+
+It answers several requests at once. Where memory doesn't suffice for them, they are halved.
+"""
 
 import importlib.util
 import os
@@ -20,7 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Asked:
-    """A request that waits for its reply."""
+    """A request that waits for its reply.
+
+    Attributes:
+        request: The request.
+        pictures: Its pictures, decoded, in the size that is sent.
+        temperature: What to sample at; 0 for the likeliest token each time.
+        reply: Where the reply is put.
+    """
 
     request: Request[Any]
     pictures: "list[PillowImage]"
@@ -50,7 +60,7 @@ class LoadedModel:
         )
         without_weights = [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]
         if without_weights:
-            # transformers fills them with random numbers
+            # transformers would fill these parts with random numbers, and only warn.
             raise ValueError(
                 f"its files have no weights for {len(without_weights)} of its parts, such as"
                 f" {without_weights[0]}"
@@ -64,13 +74,16 @@ class LoadedModel:
         ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
         self._ends = {ends} if isinstance(ends, int) else set(ends or ())
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        # raises where there is none
+        # This raises where the model has no chat template.
         self.processor.apply_chat_template([{"role": "user", "content": _text_parts("?")}])
         self._system_content = self._form_of_system_messages()
         self._special = _special_tokens(tokenizer)
 
     def _form_of_system_messages(self) -> Callable[[str], Any] | None:
-        """What makes a system message's content of its text; None where the template has none."""
+        """Return the function that makes a system message's content of its text.
+
+        Templates want a list of parts, or a text. None for a template without system messages.
+        """
         forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
         for form in forms:
             if self._takes(form):
@@ -78,12 +91,15 @@ class LoadedModel:
         return None
 
     def answers(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """The reply to each, or what went wrong with it; what fails together is tried in halves."""
+        """Return the reply to each request, or the error that it failed with.
+
+        Requests that fail together are tried in halves, until each that fails does so alone.
+        """
         try:
             return [*self._generate(batch)]
         except Exception as error:
             if isinstance(error, getattr(self._torch, "AcceleratorError", ())):
-                # nothing more works in this process
+                # After such an error nothing works any more in this process.
                 gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {said_by(error)}")
                 return [gpu_failed] * len(batch)
             out_of_memory = isinstance(error, self._torch.OutOfMemoryError | MemoryError)
@@ -95,7 +111,7 @@ class LoadedModel:
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
-        """Have the model answer questions together, which have one temperature."""
+        """Have the model answer requests together; all have the temperature of the first."""
         conversations = [self._conversation(asked) for asked in batch]
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -111,7 +127,7 @@ class LoadedModel:
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
         def is_abandoned(tokens: Any, *_: Any) -> Any:
-            """Stops all of them once nobody waits for any: the run was interrupted."""
+            """Stop generating once nobody waits for any reply: the run was interrupted."""
             nobody_waits = all(asked.reply.done() for asked in batch)
             return self._torch.full(
                 (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
@@ -133,16 +149,16 @@ class LoadedModel:
         return replies
 
     def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
-        """Return a question as the chat template wants it: pictures, text, and the system's prompt.
+        """Return a request as messages for the chat template: system prompt, pictures and text.
 
-        A template without a system's turn has that before the text.
+        For a template without system messages, the system prompt comes before the text.
         """
         request = asked.request
         content: list[dict[str, Any]] = [
             {"type": "image", "image": picture} for picture in asked.pictures
         ]
-        # a caption may hold tokens that mean something to the model: in the input's JSON they can
-        # be written otherwise
+        # A caption may hold the text of a special token, which would mean something to the model.
+        # As the text is JSON, the token's first character can be escaped.
         text = self._special.sub(_with_escaped_start, request.text)
         if self._system_content is None:
             content += _text_parts(f"{request.system}\n\n{text}")
@@ -152,9 +168,9 @@ class LoadedModel:
         return [system, {"role": "user", "content": content}]
 
     def _takes(self, form: Callable[[str], Any]) -> bool:
-        """Whether the template has a system message in this form.
+        """Whether the chat template writes out a system message whose content has this form.
 
-        Some refuse one, leave it out, or print a list.
+        Some templates raise for one, leave it out, or print a list of parts as Python's text.
         """
         messages = [
             {"role": "system", "content": form("of its own")},
@@ -167,9 +183,10 @@ class LoadedModel:
         return "of its own" in written and "'text'" not in written
 
     def _reply(self, tokens: list[int], sent: int) -> Reply:
-        """Return the reply that generated tokens are, up to the first that ends it.
+        """Return the reply of generated tokens, up to the first one that ends it.
 
-        `sent` is how many tokens the question had. Without an end the reply was cut off: `length`.
+        Without such a token the reply was cut off: its finish reason is `length`. `sent` is how
+        many tokens the request had.
         """
         finish_reason = "length"
         text_tokens = tokens
@@ -180,13 +197,13 @@ class LoadedModel:
                 text_tokens = tokens[:index]
                 written = index + 1
                 break
-        # tokens of the model's own stay in the text: some write boxes with them
+        # Special tokens stay in the text, as some models write boxes with them.
         text = self.processor.tokenizer.decode(text_tokens, skip_special_tokens=False)
         return Reply(text.strip(), finish_reason, Usage(sent, 0, written))
 
 
 def said_by(error: BaseException) -> str:
-    """The beginning of what a library said, on one line."""
+    """Return the beginning of an error's message on one line; its class's name without any."""
     return excerpt(str(error) or type(error).__name__, 300)
 
 
@@ -211,7 +228,7 @@ def _check_adapter(model: str) -> None:
 
 
 def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """What matches the tokens that mean something to the model; never, where it has none."""
+    """Return a pattern that matches the model's special tokens; nothing, where it has none."""
     patterns = []
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content.strip():
@@ -220,10 +237,11 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
 
 
 def _with_escaped_start(token: re.Match[str]) -> str:
-    """A token's text with its first character as JSON escapes it: no token any more."""
+    """Return a token's text with its first character escaped for JSON, so that it is no token."""
     text = token[0]
     return f"\\u{ord(text[0]):04x}{text[1:]}"
 
 
 def _text_parts(text: str) -> list[dict[str, Any]]:
+    """Return a text as a message's content of one part."""
     return [{"type": "text", "text": text}]

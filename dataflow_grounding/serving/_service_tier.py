@@ -1,6 +1,7 @@
 """The service tier that requests ask for: the ordinary one, or `flex` at a part of its price.
 
-Flex is asked with the ordinary request. It is slower, and refuses what it has no room for.
+A request at flex is an ordinary one with a field more. Flex is slower, and refuses requests while
+it has no room. `AskedTier` decides when the ordinary tier is asked instead.
 """
 
 import re
@@ -28,7 +29,7 @@ FLEX_TIMEOUT = 900.0
 
 Source: developers.openai.com, flex processing (2026-11).
 """
-LONGEST_NAME = 40
+LONGEST_NAME = 40  # characters of a tier's name in a reply; longer ones are no names
 _TIER_WORDS = re.compile(r"service[ _-]?tier|\bflex\b", re.IGNORECASE)
 
 
@@ -37,11 +38,11 @@ class AskedTier:
 
     Args:
         name: `flex`, or empty for the ordinary tier.
-        ordinary_after: Seconds for which the tier has had no room, after which requests that find
-            none there are asked at the ordinary tier; None waits for the tier.
+        ordinary_after: Once the tier has had no room for so many seconds, requests that find none
+            are sent to the ordinary tier; None waits for the tier.
 
     Raises:
-        SpecError: For another tier, or seconds that are none.
+        SpecError: The tier isn't known, or the seconds are no number from 0.
     """
 
     def __init__(self, name: str, ordinary_after: float | None) -> None:
@@ -54,17 +55,25 @@ class AskedTier:
             raise SpecError(f"{after} should be a number of seconds, not {ordinary_after!r:.40}")
         self.name = name
         self.ordinary_after = ordinary_after
-        self._full_since: float | None = None  # by the process's clock
-        self._told = False
+        # When the tier was first found without room, by the monotonic clock; None while it has.
+        self._full_since: float | None = None
+        self._is_user_told = False
 
     def timeout(self, stated: float | None, usual: float) -> float:
-        """Seconds for one request, where `usual` is those at the ordinary tier."""
+        """Return the seconds that one request may take.
+
+        That is what the user `stated`, else FLEX_TIMEOUT at flex, else `usual`.
+        """
         if stated is not None:
             return stated
         return FLEX_TIMEOUT if self.name else usual
 
     def needs(self, key: str, timeout: float) -> list[str]:
-        """A line where the setting `key` gives requests at flex less time than they may take."""
+        """Return a line of advice if requests at flex have less time than they may take.
+
+        `key` is the setting of the spec that gives them `timeout` seconds. Without need the list is
+        empty.
+        """
         if not self.name or timeout >= FLEX_TIMEOUT:
             return []
         return [
@@ -75,9 +84,14 @@ class AskedTier:
     async def answered(
         self, request: Request[Any], ask: Callable[[Request[Any], str], Awaitable[Reply]]
     ) -> Reply:
-        """The reply that `ask` has for a request at the tier, or else at the ordinary one.
+        """Send a request at the tier, or at the ordinary one where that had no room for long.
 
-        Raises TierFull where the tier has no room, and is waited for; else what `ask` raises.
+        Args:
+            request: The request.
+            ask: Sends a request at a tier, which is given by its name.
+
+        Raises:
+            TierFull: The tier has no room, and is waited for. Else whatever `ask` raises.
         """
         if not self.name:
             return await ask(request, "")
@@ -89,30 +103,33 @@ class AskedTier:
         else:
             self._full_since = None
             return reply
-        request.before_another()
+        request.before_another()  # the engine counts each further sending
         return await ask(request, "")
 
     def _is_given_up(self, error: TierFull) -> bool:
-        """Whether the tier has had no room for so long that the ordinary one is asked."""
+        """Note that the tier has no room; whether that has lasted so long that it is given up.
+
+        The user is told when it is given up for the first time.
+        """
         now = time.monotonic()
         if self._full_since is None:
             self._full_since = now
         if self.ordinary_after is None or now - self._full_since < self.ordinary_after:
             return False
-        if not self._told:
-            self._told = True
+        if not self._is_user_told:
+            self._is_user_told = True
             reason = str(error).rstrip(".")
             say(f"Warning: {reason}. The ordinary tier is asked, at its price, until there is room")
         return True
 
 
 def told_at(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
-    """What an error means to a request at a tier: no room there, no such tier, or what it says.
+    """Return the error of a request at a tier: TierFull, EndpointRefused, or the error itself.
 
     Args:
-        tier: Which one was asked for; empty for the ordinary one.
-        error: What the endpoint's answer says to any request.
-        is_full: Whether it is the answer of a tier without room.
+        tier: The tier that was asked for; "" for the ordinary one.
+        error: What the endpoint's answer would mean at the ordinary tier.
+        is_full: Whether the answer has the status by which a tier says that it has no room.
     """
     if not tier:
         return error
@@ -127,5 +144,5 @@ def told_at(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
 
 
 def tier_named(name: object) -> str:
-    """The tier that a reply says has served it; empty where it says none."""
+    """Return the name of the tier that served a reply, in lower case; "" for no name."""
     return name.lower() if isinstance(name, str) and len(name) <= LONGEST_NAME else ""

@@ -1,4 +1,7 @@
-"""How a model is told to think less before it answers, by what providers publish."""
+"""How a model is told to think less before it answers: the fields of thinking.yaml.
+
+The table has what providers publish, for the models whose names match a row's pattern.
+"""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +32,10 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
 
 
 def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request's body with further fields; those of an object that both have are joined."""
+    """Return a request's body with further fields.
+
+    A field that both have is that of `fields`; if it is an object in both, their keys are joined.
+    """
     whole = dict(body)
     for name, value in fields.items():
         ours = whole.get(name)

@@ -1,4 +1,7 @@
-"""What a serving is: something that answers one request."""
+"""What a serving is: something that answers one request (`Serving`), with a `Reply`.
+
+Servings are endpoints, models in the process, recordings, or a user's own.
+"""
 
 import asyncio
 import copy
@@ -19,14 +22,17 @@ from dataflow_grounding.tasks.request import Request
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.asking import AskingForm
 
-# A serving of the user's own may be made of several, whose identities are parts of its own: there
-# is no other way to tell them all to say where they are.
+# Whether `identity` includes the address. A serving of the user's own may be made of several, and
+# call their `identity` in its own: a context variable reaches them all, an argument wouldn't.
 _with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 
 FLEX = "flex"
 """The service tier that is slower, and cheaper."""
 MOST_TOKENS = 10**9
-"""Of one request or reply: more than any model takes, and sums of them fit a double."""
+"""The highest count of tokens of one request or reply that is believed.
+
+No model takes so many, and sums of them fit a double.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,9 @@ class Usage:
     """Tokens that the endpoint counted for one reply.
 
     Args:
-        input_tokens: Those of the request; `output_tokens`: of the reply.
-        cached_tokens: Those of `input_tokens` that are billed as a beginning seen before.
+        input_tokens: The tokens of the request.
+        cached_tokens: How many of these are billed as a beginning that was seen before.
+        output_tokens: The tokens of the reply.
     """
 
     input_tokens: int = 0
@@ -43,16 +50,16 @@ class Usage:
     output_tokens: int = 0
 
     def as_list(self) -> list[int]:
-        """The counts as a line of the store has them: input, cached, output.
+        """Return the counts as a line of the store has them: input, cached, output.
 
-        `dataclasses.astuple` copies each number, which takes ten times as long.
+        `dataclasses.astuple` would copy each number, which takes ten times as long.
         """
         return [self.input_tokens, self.cached_tokens, self.output_tokens]
 
     def bounded(self) -> "Usage":
-        """The counts, made possible ones, as they came from outside.
+        """Return counts that are possible, from counts that came from outside and may be wrong.
 
-        What can't be a count is 0, and no more are cached than were sent.
+        What can't be a count becomes 0, and no more are cached than were sent.
         """
         sent = _token_count(self.input_tokens)
         cached = _token_count(self.cached_tokens)
@@ -66,65 +73,67 @@ def is_token_count(value: object) -> bool:
 
 
 def _token_count(value: int) -> int:
-    """A number of tokens from outside; 0 for what can't be one."""
+    """Return a number of tokens from outside; 0 for what can't be one."""
     return value if is_token_count(value) else 0
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's reply, raw.
+    """A model's reply, before it is read.
 
-    `finish_reason` is `stop`, `length` (cut off), or the endpoint's own word.
+    Attributes:
+        text: The reply's text.
+        finish_reason: `stop`, `length` (it was cut off), or the endpoint's own word.
+        usage: The tokens that the endpoint counted.
+        refusal: Why the model or the endpoint refused, in its words; None if it didn't.
+        hold: Seconds for which the endpoint, by its rate-limit headers, takes no more requests.
+        tier: The name of the service tier that served it; "" where the endpoint names none.
     """
 
     text: str
     finish_reason: str = "stop"
     usage: Usage = field(default_factory=Usage)
     refusal: str | None = None
-    """Why the model or the endpoint refused, in its words."""
     hold: float = 0.0
-    """Seconds for which the endpoint, by its rate-limit headers, takes no more requests."""
     tier: str = ""
-    """The service tier that has served it, in the endpoint's word; empty where it says none."""
 
     def __post_init__(self) -> None:
-        # here whatever any serving counts comes in
+        # The counts of every serving, a user's own included, pass here.
         object.__setattr__(self, "usage", self.usage.bounded())
 
 
 class Serving(ABC):
     """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
 
-    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault,
-    EndpointUnreachable (tried again by the engine), RequestRefused (fails the record),
-    EndpointRefused (stops the run). One that sends more than once for one answer calls
-    `request.before_another()` before each further time, with the RequestRefused where it was
-    refused: ten refusals before the first answer stop the run.
+    `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault and
+    EndpointUnreachable, which the engine tries again; RequestRefused, which fails the record; and
+    EndpointRefused, which stops the run. A serving that sends more than once for one answer calls
+    `request.before_another()` before each further time, with the RequestRefused if it was refused:
+    ten refusals before the first answer stop the run.
     """
 
     model: str
     endpoint: str = "local"
-    """Where the model is: it tells limits apart, and which replies a check speaks of."""
+    """Where the model is: an address, or other words. Rate limits, and what checks vouch for, go by
+    it."""
     box_format: str = "auto"
     """The box format that the model answers in: `auto` looks `model` up."""
     box_formats: Sequence[Mapping[str, Any]] = ()
     """The user's own rows for the table of `auto` (see `find_box_format`)."""
     max_workers: int = 16
-    """Most requests in flight."""
+    """The most requests in flight at a time."""
     image_limits: ImageLimits = ImageLimits()
+    """The sizes and types of pictures that are sent to it."""
     max_output_tokens: int = 4096
-    """Most tokens of one reply: the worst case of its cost."""
+    """The most tokens of one reply, for the worst case of its cost."""
     regions_per_request: int = 16
-    """Most regions that one request shows."""
+    """The most regions that one request shows."""
     needs_labels: bool = False
-    """Whether it can't see what things are.
-
-    Every request about regions then tells it them and their types.
-    """
+    """Whether it can't see what things are, so that requests about regions tell it their types."""
     other_identities: Sequence[dict[str, Any]] = ()
-    """Those of servings whose stored replies count as this one's own."""
+    """The identities of servings whose stored replies count as this one's own."""
     free: bool = False
-    """Whether its answers cost nothing, as it runs on this machine by itself."""
+    """Whether its answers cost nothing, as it runs on this machine."""
     tasks: Collection[str] | None = None
     """The tasks that it can answer; None where it may be asked anything."""
     takes_turns: bool = False
@@ -132,18 +141,16 @@ class Serving(ABC):
     is_vlm: bool = True
     """Whether a vision-language model answers; records that something else answered name it."""
     takes_probes: bool = True
-    """Whether it looks at any picture that it is sent.
-
-    A run can then check it with pictures of known content.
-    """
+    """Whether it answers about any picture, so that a run can check it with pictures of known
+    content."""
     prices: Any = None
-    """What its tokens cost (Prices), where that is not what the run's others do."""
+    """The prices of its tokens (Prices), where they differ from the run's other servings'."""
     service_tier: str = ""
-    """The tier that it asks for: `flex`, or empty for the endpoint's ordinary one."""
+    """The tier that it asks for: `flex`, or "" for the endpoint's ordinary one."""
     longest_answer: float = 0.0
-    """Seconds that an answer may well take, so that none for so long is no sign of an outage."""
+    """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
     exact_boxes: bool = False
-    """Whether its boxes are always in `box_format`, so that there is nothing to watch."""
+    """Whether its boxes are always in `box_format`, so that they needn't be watched."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process: names of variables with keys, not the keys.
@@ -155,16 +162,18 @@ class Serving(ABC):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update({name: with_keys(value) for name, value in state.items()})
 
-    def __copy__(self) -> "Serving":  # here, where keys may go along
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        return made
+    # Copies within a process keep the keys; by default they would go through __getstate__.
+
+    def __copy__(self) -> "Serving":
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Serving":
-        made = type(self).__new__(type(self))
-        memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return made
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def __repr__(self) -> str:
         arguments = [self.model]
@@ -175,14 +184,14 @@ class Serving(ABC):
 
     @abstractmethod
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """The model's reply to one request; a plain string is a whole reply."""
+        """Return the model's reply to one request; a plain string is a whole reply."""
 
     def identity(self) -> dict[str, Any]:
-        """All of this serving that a reply depends on: the model and its settings.
+        """Return all of this serving that a reply depends on: the model and its settings.
 
-        It is part of the key under which replies are stored. An address is not: the same server
-        behind another port, or on another machine, answers the same. An `endpoint` that is no
-        address may say which model it is.
+        It is part of the key under which replies are stored. An address isn't part of it: the same
+        server behind another port, or on another machine, answers the same. An `endpoint` that is
+        no address is part of it, as it may say which model it is.
         """
         is_address = self.endpoint.startswith(("http://", "https://"))
         if is_address and not _with_address.get():
@@ -190,9 +199,9 @@ class Serving(ABC):
         return {"endpoint": self.endpoint, "model": self.model}
 
     def identity_there(self) -> dict[str, Any]:
-        """Its identity and its address: what a check of the endpoint speaks of.
+        """Return the identity with the address: what a check of the endpoint vouches for.
 
-        Replies that earlier versions stored have it as part of their key.
+        Replies that earlier versions stored have this as part of their key.
         """
         token = _with_address.set(True)
         try:
@@ -201,29 +210,26 @@ class Serving(ABC):
             _with_address.reset(token)
 
     def endpoints(self) -> "list[tuple[Serving, float]]":
-        """Where requests go, with weights: the serving itself, or one for each endpoint."""
+        """Return the servings that requests go to, with their weights: itself, or one each."""
         return [(self, 1.0)]
 
     def obstacles(self) -> list[str]:
-        """What prevents it from sending, one sentence each: found before the first request."""
+        """Return what prevents it from sending, one sentence each; nothing is sent for that."""
         return []
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` and `doctor` say of it, as JSON without secrets.
+        """Return what `run.json` and `doctor` say of it, as JSON without secrets.
 
         `takes` is what the endpoint understands.
         """
         return {}
 
     def needs(self) -> list[str]:
-        """What it lacks, or what is good to know, before a run: one line each, for `check`.
-
-        It can still send.
-        """
+        """Return advice to give before a run, one line each, for `check`; it can send even so."""
         return []
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
-        """The fields of a request by which its model thinks so much: `low` or `off`.
+        """Return the fields of a request that have its model think less: `low` or `off`.
 
         None where it isn't known how the model is told: then it can't be asked so.
         """
@@ -235,7 +241,7 @@ class Serving(ABC):
 
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
-    """Raises SpecError where a form has a model think so much as nobody knows how to tell it."""
+    """Raises SpecError where a form of asking sets thinking, and this model can't be told that."""
     if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
         return
     if serving.thinking_fields(form.thinking) is None:
@@ -247,11 +253,11 @@ def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
 
 
 def usable_key(text: str | None) -> str | None:
-    """An API key as it is sent, remembered as a secret; None for none.
+    """Return an API key as it is sent, and register it as a secret to mask; None for none.
 
-    Raises SpecError for what can't be one.
+    Raises SpecError for what can't be a key.
     """
-    key = (text or "").strip() or None  # one that was read from a file ends in a newline
+    key = (text or "").strip() or None  # a key that was read from a file may end in a newline
     learn(key)
     if key and not (key.isascii() and key.isprintable()):
         raise SpecError("the API key holds characters that no key has: copy it again")
@@ -259,7 +265,7 @@ def usable_key(text: str | None) -> str | None:
 
 
 def check_counts(**counts: Any) -> None:
-    """Raises SpecError for a count, by its name, that isn't a whole number from 1."""
+    """Raises SpecError, with the count's name, for one that isn't a whole number from 1."""
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise SpecError(f"{name} should be 1 or more, a whole number, not {count!r:.40}")

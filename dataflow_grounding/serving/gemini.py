@@ -1,4 +1,7 @@
-"""A VLM behind the Gemini API (`generateContent`), through Google's own client."""
+"""A VLM behind the Gemini API (`generateContent`), through Google's own client.
+
+The body of a request is made here, as the client would encode its pictures anew for every try.
+"""
 
 import asyncio
 import json
@@ -23,8 +26,9 @@ MODEL = "gemini-3.1-flash-lite-preview"
 RESOLUTIONS = ("MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_LOW")
 TIMEOUT = 120.0
 TIER_HEADER = "x-gemini-service-tier"
-# of the API; the first, which takes schemas, unless the address names another
+# Versions of the API. The first, which takes schemas, is asked unless the address names another.
 _VERSIONS = ("v1beta", "v1alpha", "v1")
+# From Gemini's finish reasons of replies that weren't blocked to a Reply's.
 _WHOLE = {"STOP": "stop", "MAX_TOKENS": "length", "FINISH_REASON_UNSPECIFIED": "stop", "": "stop"}
 
 
@@ -153,7 +157,7 @@ class GeminiServing(Serving):
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
-        """The reply at a service tier."""
+        """Return the reply at a service tier; "" is the ordinary one."""
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
@@ -177,7 +181,7 @@ class GeminiServing(Serving):
             fault = error_of(status, headers, body, where=where)
             raise told_at(tier, fault, is_full=status == 503) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            # the client lets its transport's through
+            # The client lets the errors of its transport through.
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
         except Exception as error:
             reason = excerpt(str(error) or type(error).__name__, 200)
@@ -214,7 +218,10 @@ class GeminiServing(Serving):
         return thinking_fields("gemini", self.model, level)
 
     def _open(self) -> Any:
-        """A client with its own retries off: the engine's wait for the whole run."""
+        """Return a client with its own retries off: the engine's waits are for the whole run.
+
+        Raises EndpointRefused where it can't be used.
+        """
         obstacles = self.obstacles()
         if obstacles:
             raise EndpointRefused(obstacles[0])
@@ -225,7 +232,7 @@ class GeminiServing(Serving):
             api_version=self._version,
             timeout=max(1, round(self.timeout * 1000)),
             retry_options=genai.types.HttpRetryOptions(attempts=1),
-            # it would take key and picture to another host
+            # A redirect would take key and picture to another host.
             async_client_args={"allow_redirects": False},
         )
         return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
@@ -252,7 +259,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    """A turn as the API has it, where the assistant is the `model`."""
+    """Return a turn of a conversation as the API has it, where the assistant is the `model`."""
     parts: list[dict[str, Any]] = []
     for image in message.images:
         url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
@@ -263,9 +270,10 @@ async def _content(message: Turn) -> dict[str, Any]:
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply's schema in Gemini's dialect, a part of OpenAPI's, with its keys in order.
+    """Return a JSON schema in Gemini's dialect, a part of OpenAPI's, with its keys in order.
 
-    Source: ai.google.dev, structured output.
+    Optional values are `nullable` there, rather than of two types. Source: ai.google.dev,
+    structured output.
     """
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]
@@ -310,14 +318,14 @@ def _reply_of(response: Any, where: str) -> Reply:
 
 
 def _tier_of(response: Any) -> str:
-    """The service tier that has served a reply, which stands in a header of it."""
+    """Return the service tier that served a reply, which stands in one of its headers."""
     headers = getattr(response.sdk_http_response, "headers", None) or {}
     lowered = {str(name).lower(): value for name, value in headers.items()}
     return tier_named(lowered.get(TIER_HEADER))
 
 
 def _usage_of(metadata: Any) -> Usage:
-    """The tokens that a reply's metadata counts; what it leaves out counts 0."""
+    """Return the tokens that a reply's metadata counts; what it leaves out is 0."""
 
     def count(name: str) -> Any:
         return getattr(metadata, name, None) or 0
@@ -331,12 +339,13 @@ def _usage_of(metadata: Any) -> Usage:
 
 
 def _text_of(candidate: Any) -> str:
+    """Return a candidate's text, without its thoughts."""
     parts = (candidate.content.parts if candidate.content else None) or []
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 
 def _blocked_categories(candidate: Any) -> str:
-    """What a candidate was blocked for, by its safety ratings: `A, B`."""
+    """Return the categories that a candidate was blocked for, by its safety ratings: `A, B`."""
     categories = []
     for rating in candidate.safety_ratings or []:
         if rating.blocked and rating.category:
@@ -345,6 +354,7 @@ def _blocked_categories(candidate: Any) -> str:
 
 
 def _refusal(reason: Any, message: str | None) -> str:
+    """Return a reply's refusal in words, from Gemini's reason and its message, if it has one."""
     name = str(getattr(reason, "value", reason))
     refusal = f"blocked by Gemini ({name})"
     return f"{refusal}: {message}" if message else refusal

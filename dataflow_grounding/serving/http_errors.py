@@ -1,6 +1,11 @@
-"""What an HTTP answer other than a success means, for any provider."""
+"""What an HTTP answer other than a success means, for any provider: `error_of`.
+
+The status decides, but for errors that some providers send under a general status. These are told
+by the words of the answer.
+"""
 
 import json
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -29,14 +34,21 @@ _CONTENT = re.compile(
     re.I | re.S,
 )
 _BUSY = (429, 503, 529)
-LONGEST_TEXT = 400  # characters of a reset time
-LONGEST = 1e8  # seconds: nobody can sleep for infinity
+LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
+LONGEST = 1e8  # seconds that are waited at the most, as a server may ask for infinity
 
 
 def error_of(
     status: int, headers: Mapping[str, str], body: bytes, *, where: str
 ) -> errors.GroundingError:
-    """The exception for an answer with this status."""
+    """Return the exception for an answer with this status.
+
+    Args:
+        status: The HTTP status, none of success.
+        headers: The answer's headers, by their names in lower case.
+        body: The answer's body.
+        where: The endpoint and model, with which the message begins.
+    """
     error, details = _error_in(body[:20_000].decode("utf-8", "replace"))
     message = excerpt(_message(error, details))
     text = f"{where} answered {status}"
@@ -56,15 +68,19 @@ def error_of(
 
 
 class _Advice(NamedTuple):
-    """What to do where other requests fail like this one."""
+    """What the user can do where all requests fail like this one.
+
+    Attributes:
+        text: The advice.
+        certain: Whether other requests surely fail; else the answer may be about this one alone.
+    """
 
     text: str
     certain: bool
-    """Whether they surely fail; else the answer may be about this one request."""
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
-    """What to do where key, account, address, model or proxy are wrong; None for anything else."""
+    """Return advice where key, account, address, model or proxy are wrong; None otherwise."""
     is_bad_request = status in (400, 422)
     if status in (401, 403) or (is_bad_request and _KEY.search(message)):
         return _Advice("Check the API key", certain=status == 401)
@@ -78,17 +94,18 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def is_about_content(refusal: str) -> bool:
-    """Whether a refusal is about what a request shows or says, in content filters' words.
+    """Whether a refusal is a content filter's: about what a request shows or says.
 
-    The endpoint itself is then well.
+    The endpoint itself works then.
     """
     return _CONTENT.search(refusal) is not None
 
 
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
-    """Seconds that the headers ask to wait, else those of Google's `RetryInfo`.
+    """Return the seconds that an answer asks to wait; None where it asks for none.
 
-    A day where Google's details say that a day's quota is used up.
+    They stand in the headers, or in the `RetryInfo` of Google's error details. It is a day where
+    these say that a day's quota is used up.
     """
     if any("PerDay" in str(detail.get("violations")) for detail in details):
         return 86_400.0
@@ -102,34 +119,40 @@ def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> f
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the endpoint asks to wait, by its headers; None when it asks for none."""
+    """Return the seconds that an endpoint asks to wait by its headers; None if it asks for none.
+
+    `retry-after-ms` goes before `retry-after`, which may be seconds or a date. Without either, it
+    is the reset of the limits that are used up.
+    """
     milliseconds = headers.get("retry-after-ms")
-    value = headers.get("retry-after")
-    with suppress(ValueError):  # it may be a date
+    seconds_or_date = headers.get("retry-after")
+    with suppress(ValueError):  # raised for a date
         if milliseconds is not None:
             return _bounded(float(milliseconds) / 1000)
-        if value is None:
+        if seconds_or_date is None:
             return used_up(headers)
-        return _bounded(float(value))
-    until = _seconds_of(value)
+        return _bounded(float(seconds_or_date))
+    until = _timestamp_of(seconds_or_date)
     if until is None:
         return None
-    now = _seconds_of(headers.get("date"))  # by the endpoint's clock, whatever ours says
+    now = _timestamp_of(headers.get("date"))  # by the endpoint's clock, as ours may be wrong
     if now is None:
         now = time.time()
     return _bounded(until - now)
 
 
-def _seconds_of(date: str | None) -> float | None:
+def _timestamp_of(date: str | None) -> float | None:
+    """Return the Unix time of a date in a header; None where it is none."""
     with suppress(ValueError, TypeError, OverflowError):
         return parsedate_to_datetime(date or "").timestamp()
     return None
 
 
 def used_up(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the reset of the limits that are used up; None where none is.
+    """Return the seconds until all limits that are used up are reset; None where none is.
 
-    A limit is used up where `x-ratelimit-remaining-*` is 0; `x-ratelimit-reset-*` is its reset.
+    The limits are of requests and of tokens. One is used up where `x-ratelimit-remaining-*` is 0;
+    `x-ratelimit-reset-*` says when it is reset.
     """
     waits = []
     for limit in ("requests", "tokens"):
@@ -141,15 +164,17 @@ def used_up(headers: Mapping[str, str]) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """A reset time in seconds: `1m30s`, `120ms`, plain seconds or a Unix time.
+    """Return the seconds from now that a reset time says; None where it can't be read.
 
-    So OpenAI and vLLM gateways write it; None for anything else.
+    OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time.
     """
-    if len(text) > LONGEST_TEXT:  # each digit of a long one would be tried as the first of a number
+    if len(text) > LONGEST_TEXT:
+        # The patterns try each digit as the first of a number, so a long text would take time that
+        # grows with the square of its length.
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
         seconds = float(text)
-        if seconds >= 10**6:  # a Unix time
+        if seconds >= 10**6:  # too long for a wait: it is a Unix time
             seconds -= time.time()
         return _bounded(seconds)
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
@@ -160,13 +185,16 @@ def _duration(text: str) -> float | None:
 
 
 def _bounded(seconds: float) -> float | None:
-    return min(max(seconds, 0.0), LONGEST) if seconds == seconds else None
+    """Return seconds to wait, kept from 0 to LONGEST; None for nan."""
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST)
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    """What a body says of an error, as JSON or in words, and Google's details of it.
+    """Return what a body says of an error, as JSON or text, and Google's details of it.
 
-    Nothing of a web page is taken.
+    Of a web page nothing is taken. Without details the list is empty.
     """
     data = None
     with suppress(ValueError, RecursionError):
@@ -187,10 +215,12 @@ def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def _first_of(data: Any) -> Any:
+    """Return a list's first item; anything else, and an empty list, as it is."""
     return data[0] if isinstance(data, list) and data else data
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
+    """Return an error's words, with its reason or code in brackets."""
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error

@@ -1,4 +1,7 @@
-"""A VLM in this process: a model of Hugging Face transformers', on the machine's own GPU or CPU."""
+"""A VLM in this process: a model of Hugging Face transformers', on the machine's own GPU or CPU.
+
+`LocalServing` collects requests that wait at the same time, and has the model answer them together.
+"""
 
 import asyncio
 import glob
@@ -24,32 +27,36 @@ from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.base import Reply, Serving, check_settings
 from dataflow_grounding.tasks.request import Request
 
-LINGER = 0.03  # seconds in which those that were just answered ask again
-# of each file of weights, evenly spread: any training changes nearly all of them
+# Seconds for which further requests are waited for: those that were just answered are followed by
+# the next ones of the run.
+LINGER = 0.03
+# A digest of a model reads so many samples of each large file, evenly spread. Any training changes
+# nearly all of the weights, and so the samples.
 SAMPLES = 64
-SAMPLE_BYTES = 2**16
+SAMPLE_BYTES = 2**16  # the size of a sample
 
 _turn = threading.Lock()
-"""Held by the thread that has the processor.
+"""Held by the thread in which a model generates.
 
-Two that generate at once take twice the memory and no less time.
+Two that generate at once would take twice the memory and no less time.
 """
 
 
 class LocalServing(Serving):
     """A chat model with images, loaded by transformers when it is first asked (extra `local`).
 
-    Requests that wait for each other are answered together, up to `max_workers` of them; where
-    memory doesn't do for that, for half as many, and so on. Code that comes with a model is not
+    Requests that wait at the same time are answered together, up to `max_workers` of them; where
+    memory doesn't suffice for that, half as many, and so on. Code that comes with a model is not
     run.
 
     Args:
         model_name: The model's name on the Hub, or a folder that `save_pretrained` wrote.
         max_workers: Most requests answered together.
         revision: Branch, tag or commit on the Hub.
-        device: torch's name of where it runs, `cuda:1`; `auto` takes a GPU if there is one.
-        dtype: torch's name of the numbers it counts in, `bfloat16`; `auto` is what its weights are
-            saved in.
+        device: torch's name of the device that it runs on, `cuda:1`; `auto` takes a GPU if there is
+            one.
+        dtype: torch's name of the type of its numbers, `bfloat16`; `auto` is the type in which its
+            weights are saved.
         processor: Settings of the model's processor, other than its own: `{"max_pixels": 1003520}`.
         temperature: What to sample at; 0 takes the likeliest token each time.
         max_tokens: Most tokens of one reply.
@@ -102,17 +109,22 @@ class LocalServing(Serving):
 
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
-        """Where the model is: here, and which of those that are called so."""
+        """`local:` with a digest, and the processor's settings if there are any.
+
+        It stands in for an address, and tells apart models of the same name: by their commit or
+        files, and by settings that change the size in which the model sees pictures. Where the
+        digest can't be had, it is `local` alone.
+        """
         processor = ""
-        if self.processor:  # it sets the size that the model sees, and so the frame of its boxes
+        if self.processor:
             processor = f":{json.dumps(self.processor, sort_keys=True)}"
         try:
             return f"local:{self._digest[:12]}{processor}"
-        except GroundingError:  # which is told as an obstacle
+        except GroundingError:  # `obstacles` reports the error
             return Serving.endpoint
 
     def __getstate__(self) -> dict[str, Any]:
-        # each process loads its own
+        # Another process loads the model anew.
         return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}
 
     def __repr__(self) -> str:
@@ -120,9 +132,9 @@ class LocalServing(Serving):
 
     @cached_property
     def _digest(self) -> str:
-        """Tells apart what answers: the Hub's commit, or the folder's contents.
+        """What tells apart models of the same name: the Hub's commit, or a digest of the files.
 
-        Raises MissingExtra, SpecError.
+        It is "" for a folder that holds no model. Raises MissingExtra, SpecError.
         """
         if os.path.isdir(self.model):
             return _digest_of(self.model)
@@ -153,22 +165,28 @@ class LocalServing(Serving):
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Wait for one's turn: whoever has it asks the model for all that wait."""
+        """Return the model's reply, which is generated together with those of other requests.
+
+        All requests queue up. The first in the queue's turn has the model answer as many as fit,
+        perhaps its own among them, until its own is answered. Then it is the next one's turn, whose
+        reply may be there already.
+        """
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
         temperature = request.temperature(self.temperature) or 0.0
         asked = Asked(request, pictures, temperature, asyncio.Future())
         queue = self._queue.get()
         queue.waiting.append(asked)
         try:
-            async with queue.turn:  # whoever's turn it is asks for all that wait
+            async with queue.turn:
                 while not asked.reply.done():
                     await queue.work(self._replies, self.max_workers)
             return await asked.reply
         finally:
-            asked.reply.cancel()  # where nobody waits for it any more
+            # If this task was cancelled, nobody waits for the reply: the queue then leaves it out.
+            asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """Return the reply to each question, or its error; the first call loads the model."""
+        """Return the reply to each request, or its error; the first call loads the model."""
         with _turn:
             try:
                 self._loaded = self._loaded or LoadedModel(self)
@@ -182,7 +200,7 @@ class LocalServing(Serving):
 
 
 class _Queue:
-    """What waits in one event loop; those who have the `turn` have it answered."""
+    """The requests that wait in one event loop; whoever holds `turn` has them answered."""
 
     def __init__(self) -> None:
         self.waiting: list[Asked] = []
@@ -191,16 +209,23 @@ class _Queue:
     async def work(
         self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int
     ) -> None:
-        """Have the first answered, and with it those sampled at the same temperature, up to `most`.
+        """Have the first request answered, together with others of the same temperature.
 
-        It begins when nobody has joined for a while, or there are enough.
+        It begins once no request has joined for LINGER seconds, or enough wait.
+
+        Args:
+            answers: Returns the reply to each request of a batch, or its error.
+            most: How many are answered together at the most.
         """
         count = 0
         while count < len(self.waiting) < most:
             count = len(self.waiting)
             await asyncio.sleep(LINGER)
-        wanted = self._unanswered()
-        batch = [asked for asked in wanted if asked.temperature == wanted[0].temperature][:most]
+        unanswered = self._unanswered()
+        batch: list[Asked] = []
+        for asked in unanswered:
+            if asked.temperature == unanswered[0].temperature and len(batch) < most:
+                batch.append(asked)
         replies = await asyncio.to_thread(answers, batch)
         for asked, reply in zip(batch, replies, strict=True):
             if asked.reply.done():  # its task was cancelled meanwhile
@@ -212,13 +237,14 @@ class _Queue:
         self.waiting = self._unanswered()
 
     def _unanswered(self) -> list[Asked]:
+        """Return the requests that still wait: neither answered nor cancelled."""
         return [asked for asked in self.waiting if not asked.reply.done()]
 
 
 def _digest_of(folder: str) -> str:
-    """A digest of a model's files: small ones whole, SAMPLES of the others.
+    """Return a digest of a model's files; "" where the folder holds no model.
 
-    Empty where it isn't a model's folder.
+    Small files are read whole, of the others SAMPLES.
     """
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""

@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
@@ -34,6 +35,21 @@ from dataflow_grounding.serving._transport import (
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.tasks.request import Request, Turn
+
+
+class _Settings(NamedTuple):
+    """A request's keys other than its messages.
+
+    Attributes:
+        what: What they were made of, but for the schema.
+        schema: That of the reply.
+        as_json: They as JSON, without the bracket before them.
+    """
+
+    what: tuple[Any, ...]
+    schema: Mapping[str, Any]
+    as_json: bytes
+
 
 OPENAI_URL = "https://api.openai.com/v1"
 TIMEOUT = 60.0
@@ -143,6 +159,7 @@ class OpenAIServing(Serving):
         self._first_request = PerLoop(asyncio.Lock)
         self.habits = first_habits(self.endpoint)
         self._habits_known = False
+        self._settings_by_task: dict[str, _Settings] = {}
 
     def facts(self) -> dict[str, Any]:
         facts = {"key": "set" if self.has_key else "not set"}
@@ -252,16 +269,30 @@ class OpenAIServing(Serving):
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
-            parts.append(json.dumps({"role": "system", "content": request.system}).encode() + b",")
+            parts.append(_system_message(request.system))
         else:
             beginning = f"{request.system}\n\n"
         for number, message in enumerate(request.messages):
             parts.append(b"," if number else b"")
             parts += _message(message, beginning)
             beginning = ""
-        settings = json.dumps(self._settings(request, habits, tier)).encode()
-        parts.append(b"]," + settings.removeprefix(b"{"))
+        parts += [b"],", self._settings_as_json(request, habits, tier)]
         return b"".join(parts)
+
+    def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
+        """A request's keys other than its messages, as JSON without the bracket before them.
+
+        All requests of a task have the same, schema and all: they are written once.
+        """
+        alike = self._settings_by_task.get(request.task)
+        temperature = request.temperature(self.temperature)
+        what = (habits, tier, temperature, request.is_free_form, request.thinking)
+        # a schema of the same words may be another: the very same one is meant
+        if alike is not None and alike.what == what and alike.schema is request.schema:
+            return alike.as_json
+        as_json = json.dumps(self._settings(request, habits, tier)).encode().removeprefix(b"{")
+        self._settings_by_task[request.task] = _Settings(what, request.schema, as_json)
+        return as_json
 
     def _settings(self, request: Request[Any], habits: Habits, tier: str) -> dict[str, Any]:
         """A request's keys other than its messages."""
@@ -312,8 +343,14 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
     parts = [b'{"role":"user","content":[']
     for image in message.images:
         parts += [b'{"type":"image_url","image_url":{"url":"', image.data_url(), b'"}},']
-    text = json.dumps({"type": "text", "text": f"{beginning}{message.text}"}).encode()
-    return [*parts, text, b"]}"]
+    text = json.dumps(f"{beginning}{message.text}").encode()
+    return [*parts, b'{"type": "text", "text": ', text, b"}]}"]
+
+
+@lru_cache(maxsize=16)  # there is one for all tasks about an image, and a user's own
+def _system_message(text: str) -> bytes:
+    """The system message as JSON, with the comma behind it."""
+    return json.dumps({"role": "system", "content": text}).encode() + b","
 
 
 def _key_in_environment(name: str, url: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The OpenAI serving with OpenAI's own client underneath.
+"""The OpenAI serving with OpenAI's own client underneath, in place of our transport.
 
 It is for `vlm.openai.client: sdk`, and for Azure with Entra ID.
 """
@@ -17,6 +17,7 @@ from dataflow_grounding.serving._transport import ClientTransport, Transport, sh
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
+"""A function that returns an Entra token; it may be async."""
 
 
 _PROVIDER = "vlm.openai.azure.token_provider"
@@ -36,9 +37,9 @@ class OpenAISdkServing(OpenAIServing):
         model_name: Name of the model; on Azure, of the deployment.
         azure_endpoint: The Azure resource: `https://NAME.openai.azure.com`.
         api_version: Azure's version of the API: `2024-10-21`.
-        token_provider: What gives an Entra token, instead of a key: a function without arguments,
-            async or not, or its name, `module:function`, which is found in the current folder, too.
-            It is called for each request.
+        token_provider: Returns an Entra token, which is sent instead of a key: a function without
+            arguments, async or not, or its name, `module:function`, whose module may be in the
+            current folder. It is called for each request.
         settings: All other settings of OpenAIServing.
 
     Raises:
@@ -77,8 +78,8 @@ class OpenAISdkServing(OpenAIServing):
                 version = setting("vlm.openai.azure.api_version")
                 raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")
             shown_address(azure_endpoint, "vlm.openai.azure", "endpoint")
-            # the address that `direct` is given for the same deployment, so that both have the same
-            # stored replies
+            # This is the address that OpenAIServing is given for the same deployment, so that both
+            # have the same stored replies.
             deployment = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"
             api_url = f"{deployment}?api-version={api_version}"
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
@@ -110,7 +111,8 @@ class OpenAISdkServing(OpenAIServing):
             settings["azure_ad_token_provider"] = self._token
         elif self._api_key:
             settings["api_key"] = self._api_key
-        else:  # the client wants one; an endpoint without keys is sent none
+        else:
+            # The client insists on a key. An endpoint without keys is sent none all the same.
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
         client: Any
@@ -121,13 +123,17 @@ class OpenAISdkServing(OpenAIServing):
         return ClientTransport(client, self._completions, self.timeout, headers)
 
     async def _token(self) -> str:
-        """An Entra token, remembered as a secret. Raises EndpointRefused."""
+        """Return an Entra token from the user's provider, and register it as a secret to mask.
+
+        Raises EndpointRefused where there is none.
+        """
         assert self._provider is not None
         try:
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
             token = await token if inspect.isawaitable(token) else token
         except (Exception, SystemExit) as error:
-            # the user's code may raise anything, and end the process; its words may hold the secret
+            # The user's code may raise anything, SystemExit too. Its words may hold the secret, so
+            # they aren't shown.
             raised = f"it raised {type(error).__name__}; call it in Python to see why"
             raise EndpointRefused(
                 f"{setting(_PROVIDER)} gave no token: {raised}", certain=False
@@ -145,11 +151,11 @@ class OpenAISdkServing(OpenAIServing):
 
 
 def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
-    """The function that `module:function` names, its module perhaps in one of `folders`.
+    """Import the function that `module:function` names; its module may be in one of `folders`.
 
     Raises SpecError where there is none.
     """
-    # with pydantic, which a serving made by hand does without
+    # This imports pydantic, which a serving that isn't made from a spec does without.
     from dataflow_grounding.spec.user_code import named
 
     provider = named(name, setting(_PROVIDER), (), folders, quoting=False)

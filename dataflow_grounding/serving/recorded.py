@@ -1,4 +1,8 @@
-"""Recorded replies: records another serving's replies to a file, or plays them back without it."""
+"""Recorded replies: `RecordedServing` records another serving's to a file, or plays them back.
+
+A recording is a file of JSON lines. The first one says whose replies they are, and each other one
+has a reply under the key of its request.
+"""
 
 import json
 import os
@@ -20,8 +24,8 @@ class RecordedServing(Serving):
     be shared and repeated without a key. A request that was not recorded fails its record.
 
     Args:
-        path: The recording; its first line says whose replies it holds.
-        serving: What is recorded; None plays the recording back.
+        path: The recording's file.
+        serving: The serving whose replies are recorded; None plays the recording back.
 
     Raises:
         InputError: For a file that is not a recording, or isn't there to be played back.
@@ -77,7 +81,8 @@ class RecordedServing(Serving):
         key = request.key(self._identity)
         line = self._replies.get(key)
         if line is None:
-            line = self._replies.get(request.key(self.identity_there()))  # an earlier version's
+            # Earlier versions recorded replies under keys with the address.
+            line = self._replies.get(request.key(self.identity_there()))
         if line is None and request.formerly is not None:
             line = self._replies.get(request.formerly.key(self._identity))
         if line is None:
@@ -94,9 +99,10 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        """Write a reply to the recording, without keys, and return its line.
+        """Add a reply to the recording, with secrets masked, and return its line.
 
-        The first line says whose replies they are. A line that a stop tore is ended first.
+        `key` is its request's. A new file gets its first line before. A last line that wasn't
+        finished, as where the process was killed, is ended first.
         """
         line: dict[str, Any] = {
             "key": key,
@@ -130,11 +136,13 @@ class RecordedServing(Serving):
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
                 for text in file:
-                    with suppress(ValueError):  # a line that a stop tore was never a whole reply
+                    # A line that isn't whole, as where the process was killed, is no reply.
+                    with suppress(ValueError):
                         line = json.loads(text)
                         self._replies[line["key"]] = line
             recorded = dict(head["recorded"])
             self._recorded_at = str(recorded["endpoint"])
+            # The keys of replies have the identity, which an address isn't part of.
             if not head.get("keyed_by_endpoint", True) or "://" in self._recorded_at:
                 del recorded["endpoint"]
             self._identity = {"model": recorded["model"], **recorded}
@@ -146,7 +154,7 @@ class RecordedServing(Serving):
             raise InputError(f"{self.path} is not a recording of replies") from None
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
-        # what was recorded was asked so, or isn't there
+        # A recorded request has its own fields in its key: it is found, or isn't there.
         return {} if self._serving is None else self._serving.thinking_fields(level)
 
     async def aclose(self) -> None:

@@ -1,6 +1,6 @@
-"""Several servings as one.
+"""Several servings as one: `ServingByTask`, and `SeveralEndpoints` of one model.
 
-A second model answers some of the tasks, or one model is at several endpoints.
+With the first, a second model answers some of the tasks. With the second, requests are spread.
 """
 
 import itertools
@@ -17,9 +17,13 @@ from dataflow_grounding.tasks import Request
 
 
 class ServingByTask(Serving):
-    """Passes each request to the serving named for its task in `others`, else to `first`.
+    """Passes each request to the serving for its task, or else to the first one.
 
-    All of them are one endpoint.
+    For limits and checks, all of them count as one endpoint.
+
+    Args:
+        first: The serving of all tasks that have no other.
+        others: Servings by the name of their task.
     """
 
     def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
@@ -43,7 +47,7 @@ class ServingByTask(Serving):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """What all of them take, as far as is known by now."""
+        """The limits that all servings accept, as far as is known by now."""
         of_each = [serving.image_limits for serving in self._all.values()]
         common = of_each[0]
         for limits in of_each[1:]:
@@ -72,7 +76,7 @@ class ServingByTask(Serving):
         for serving in self._all.values():
             if serving.thinking_fields(level) is None:
                 return None
-        return {}  # each adds its own
+        return {}  # each serving adds its own fields
 
     def needs(self) -> list[str]:
         return [line for serving in self._all.values() for line in serving.needs()]
@@ -133,9 +137,9 @@ class SeveralEndpoints(ServingByTask):
         return list(zip(self._all.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """The reply of the next in turn that can answer.
+        """Return the reply of the next endpoint in turn that can answer.
 
-        The engine doesn't ask this: it chooses by room and weight.
+        The engine doesn't call this: it chooses endpoints by room and weight.
         """
         for serving in itertools.islice(self._turns, len(self._all) - 1):
             with suppress(EndpointRefused, ServerFault):

@@ -1,6 +1,6 @@
-"""How many tokens a request takes, by what providers publish.
+"""How many tokens a request takes, by the rules that providers publish: `TokenRules`.
 
-It is for estimates before anything is sent.
+The numbers are for estimates before anything is sent. token_rules.yaml has the rules.
 """
 
 import math
@@ -12,37 +12,42 @@ from typing import Any
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes.geometry import Size
 
-ASSUMED = 1000  # tokens of an image where the model's rule isn't known
+ASSUMED = 1000  # tokens that an image is taken to have where the model's rule isn't known
 
 
 @dataclass(frozen=True)
 class TokenRules:
-    """A model's rules. `known` tells whether its provider publishes one for images."""
+    """How a model counts tokens.
+
+    Args:
+        model: The model's name.
+        media_resolution: The setting of that name, on which Gemini's counts depend; "" without.
+    """
 
     model: str
     media_resolution: str = ""
 
     @property
     def known(self) -> bool:
-        """Whether images are counted by a published rule; else ASSUMED."""
+        """Whether the provider publishes a rule for images; without one they count ASSUMED."""
         return self._published((512, 512)) is not None
 
     @property
     def least_cached(self) -> int:
-        """Tokens from which on an equal beginning is billed as cached.
+        """How many equal tokens requests have to begin with, for these to be billed as cached.
 
-        So Google's and OpenAI's pages say; vLLM caches any.
+        1024 is what Google's and OpenAI's pages say; vLLM caches any.
         """
         return 1024 if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:
-        """Tokens of an image of this width and height in pixels, as sent."""
+        """Return the tokens of an image of this width and height in pixels, as sent."""
         return int(self._published(size) or ASSUMED)
 
     def text(self, text: str) -> int:
-        """Tokens of a text: one for four ASCII characters, three for four others."""
-        ascii_ = len(text.encode("ascii", "ignore"))
-        return math.ceil(ascii_ / 4 + (len(text) - ascii_) * 3 / 4)
+        """Return about how many tokens a text has: 1/4 for an ASCII character, 3/4 for others."""
+        ascii_count = len(text.encode("ascii", "ignore"))
+        return math.ceil(ascii_count / 4 + (len(text) - ascii_count) * 3 / 4)
 
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
@@ -62,7 +67,8 @@ class TokenRules:
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
         if "tile" in rule:
-            # it is fitted in 2048 x 2048, and its shorter side to 768; it is never enlarged
+            # The picture is fitted into 2048 x 2048, and then its shorter side to 768. It is never
+            # enlarged.
             scale = min(1.0, 2048 / max(size))
             scale *= min(1.0, 768 / (min(size) * scale))
             return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), 512)
@@ -76,7 +82,7 @@ class TokenRules:
         return None
 
     def _rule(self) -> Any:
-        """The table's first rule for this model; an empty one where there is none."""
+        """Return the table's first rule for this model; an empty one where there is none."""
         for rule in load_table(__package__, "token_rules.yaml"):
             if re.match(rule["models"], self._name):
                 return rule
@@ -84,8 +90,10 @@ class TokenRules:
 
     @property
     def _name(self) -> str:
+        """The model's name in lower case, without its path."""
         return self.model.lower().rsplit("/", 1)[-1]
 
 
 def _cells(size: tuple[float, float], side: int) -> int:
+    """Return how many squares of this side cover a picture of this size."""
     return math.ceil(size[0] / side) * math.ceil(size[1] / side)

@@ -1,6 +1,9 @@
-"""How much the references of a spec (`${key}`) would fill in, counted before they do.
+"""References of a spec (`${key}`, `${oc.env:NAME}`): checks made before they are filled in.
 
 Ten keys, each with ten references to the next, are 400 bytes of YAML and forty gigabytes of text.
+So `check_references` counts how much they would fill in. The other functions are about variables of
+the environment that hold nothing. A place is where a value stands: the keys and list indices from
+the top of the spec to it.
 """
 
 import os
@@ -13,29 +16,32 @@ from omegaconf import OmegaConf
 from dataflow_grounding._util.errors import SpecError
 
 MOST = 5_000_000
-"""Characters that references may fill in, with PER_REFERENCE for each."""
+"""Characters that all references of a spec may fill in."""
 PER_REFERENCE = 500
+"""Characters that each reference counts as besides, as OmegaConf takes time for it."""
 _BLOCKS_OF_BACKENDS = ("openai", "gemini", "local")
 _NAMES_OF_BACKENDS = (*_BLOCKS_OF_BACKENDS, "embedded")
 _ESCAPED = re.compile(r"\\\\|\\\$\{")
-# What is counted is replaced, the innermost first, so that the reference around it can be told.
+# A reference that was counted is replaced by one of these, the innermost ones first, so that the
+# one around it can be read.
 _VARIABLE_COUNTED = "\0"
 _KEY_COUNTED = "\1"
-# What isn't OmegaConf's own, such as Hydra's ${now:…}, can't be filled in here.
+# Variables, and resolvers of others such as Hydra's ${now:…}, which can't be filled in here.
 _VARIABLE = re.compile(
     r"\$\{\s*(?:oc\.env|(?!oc\.)[\w.]+)\s*:[^${}]*\}|\$\{\s*oc\.decode\s*:\s*\0\s*\}"
 )
 _VARIABLE_ALONE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")
-# A key that another one's value is part of can't be told.
+# Keys, without such as have another reference within their name: which key that is isn't known
+# before it is filled in.
 _KEY = re.compile(r"\$\{\s*([^${}:\0\1\s]+)\s*\}")
 
 Place = tuple[str | int, ...]
 
 
 def check_references(config: Any) -> None:
-    """Refuse references that would fill in too much.
+    """Raises SpecError for references that would fill in more than MOST characters.
 
-    Raises SpecError; also for references whose key can't be told before they are filled in.
+    It is raised, too, for a reference whose key can't be told before it is filled in.
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
@@ -51,10 +57,10 @@ def check_references(config: Any) -> None:
 
 
 def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
-    """The keys whose value is a variable of the environment that is set to nothing; and its name.
+    """Yield the place of each value that is a variable set to nothing, and the variable's name.
 
-    Those alone that give no default. An address that is left empty so would be a provider's own,
-    and pictures would go there.
+    References that state a default are left out. An address that is empty by mistake would be the
+    provider's own, and pictures would go there.
     """
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -63,15 +69,17 @@ def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
 
 
 def empty_other_backends(config: Any) -> None:
-    """Leave variables that hold nothing empty in blocks of backends that aren't asked.
+    """Replace variables that are empty, or not set, by "" in the blocks of backends not in use.
 
-    A spec names its server by variables; with `vlm.backend=embedded` over it, none is needed.
+    A spec may name its server by variables; where an override says `vlm.backend=embedded`, they
+    need not be set. The config is changed.
     """
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
         if variable is None or os.environ.get(variable[1], "").strip():
             continue
+        # Such a place is (pipeline, "vlm", backend, key, …).
         if len(place) < 4 or place[1] != "vlm" or place[2] not in _BLOCKS_OF_BACKENDS:
             continue
         backend = _value_at(stated, (*place[:2], "backend"))
@@ -85,7 +93,7 @@ def empty_other_backends(config: Any) -> None:
 class _FilledSizes:
     """Sizes of a spec's values, in characters, with all that their references fill in.
 
-    Each is counted once.
+    Each value is counted once, however many references name it.
     """
 
     def __init__(self, spec: Any) -> None:
@@ -93,19 +101,19 @@ class _FilledSizes:
         self._sizes: dict[Place, int] = {}
 
     def size(self, place: Place) -> int:
-        """The size of the value at a place.
+        """Return the size of the value at a place.
 
-        0 of one that refers to itself, which is refused when it is filled in.
+        References of a value to itself count 0: OmegaConf refuses them when it fills them in.
         """
         if place not in self._sizes:
-            # What a reference back to this place, met on the way, is told.
+            # A reference back to this place, met while it is counted, finds 0 and ends there.
             self._sizes[place] = 0
-            # Not above what is refused anyway, as sums would grow to a thousand digits.
-            self._sizes[place] = min(self._counted(place), 2 * MOST)
+            # Sizes are kept below twice what is refused, as sums would grow to a thousand digits.
+            self._sizes[place] = min(self._count(place), 2 * MOST)
         return self._sizes[place]
 
-    def _counted(self, place: Place) -> int:
-        """Return the characters of the value at a place, with those that its references fill in."""
+    def _count(self, place: Place) -> int:
+        """Count the characters of the value at a place, with those that its references fill in."""
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)
@@ -121,7 +129,7 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Yield each text in a value, with its place from `place` on."""
+    """Yield each text in a value that stands at `place`, with the text's own place."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
@@ -133,20 +141,25 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _keys_in(text: str, place: Place) -> list[str]:
-    """The keys that a text refers to, also within the default of a variable."""
+    """Return the keys that a text refers to, also within the default of a variable.
+
+    Raises SpecError, which names the text's `place`, for a reference that is neither a key nor a
+    variable.
+    """
     keys: list[str] = []
 
     def count_key(reference: re.Match[str]) -> str:
         keys.append(reference[1])
         return _KEY_COUNTED
 
-    left = _ESCAPED.sub("", text)
+    # Each round replaces the innermost references, until none is left that can be read.
+    remaining = _ESCAPED.sub("", text)
     before = ""
-    while left != before:
-        before = left
-        left = _VARIABLE.sub(_VARIABLE_COUNTED, left)
-        left = _KEY.sub(count_key, left)
-    if "${" in left:
+    while remaining != before:
+        before = remaining
+        remaining = _VARIABLE.sub(_VARIABLE_COUNTED, remaining)
+        remaining = _KEY.sub(count_key, remaining)
+    if "${" in remaining:
         name = ".".join(map(str, place))
         raise SpecError(
             f"{name}: a reference should name a key, ${{key}}, or a variable, ${{oc.env:NAME}}"
@@ -155,9 +168,11 @@ def _keys_in(text: str, place: Place) -> list[str]:
 
 
 def _target(spec: Any, place: Place, key: str) -> Place:
-    """The place that a key names, or the innermost above it that is no block.
+    """Return the place that a key names, in a reference that stands at `place`.
 
-    One dot before the key is the own block, two the one around that.
+    A key without dots before it starts at the top; with one dot, in the reference's own block; with
+    two, in the block around that. Where some part of the key stands for a value, rather than a
+    block or list, the place of that value is returned.
     """
     dots = len(key) - len(key.lstrip("."))
     target: Place = place[: len(place) - dots] if dots else ()
@@ -179,7 +194,7 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    """The value at a place of a spec; None where there is none."""
+    """Return the value at a place of a spec; None where there is none."""
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

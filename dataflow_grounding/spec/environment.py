@@ -1,6 +1,6 @@
-"""What the environment says of an endpoint that a spec or script leaves open.
+"""What variables of the environment say of the endpoint, where a spec or script leaves it open.
 
-`DF_*` count first, then the provider's own names.
+Our own variables (`DF_BASE_URL`, `DF_MODEL`, …) go before the providers' (`OPENAI_API_KEY`, …).
 """
 
 import os
@@ -21,7 +21,7 @@ Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
 def _variable(*names: str) -> str:
-    """The first of these variables that is set to something; empty where none is."""
+    """Return the value of the first of these variables that isn't empty; "" where all are."""
     for name in names:
         value = os.environ.get(name, "").strip()
         if value:
@@ -30,7 +30,7 @@ def _variable(*names: str) -> str:
 
 
 def backend_named() -> Backend | None:
-    """The backend of the endpoint that the environment names.
+    """Return the backend of the endpoint that the environment names.
 
     None where it names neither an address nor a model. A provider's key alone names none: nobody
     means to pay for a script because a key is set for something else.
@@ -42,19 +42,22 @@ def backend_named() -> Backend | None:
         return None
     openai_set = bool(_variable(*_OPENAI_NAMES))
     gemini_set = bool(_variable(*GEMINI_KEYS))
-    # Of both keys, the model's name says which is meant.
+    # Where both keys are set, the model's name says which is meant.
     if gemini_set and openai_set:
         return "gemini" if model.startswith("gemini") else "openai"
     if gemini_set:
         return "gemini"
-    # Others serve models of that name, too.
+    # OpenAI-compatible endpoints may serve models called gemini, too.
     if openai_set:
         return "openai"
     return "gemini" if model.startswith("gemini") else "openai"
 
 
 def backend_of_keys() -> Backend | None:
-    """`backend_named`, or the backend whose key is set: for a spec that is written, not run."""
+    """Return `backend_named`, or else the backend whose key is set; None without either.
+
+    It is for a spec that is written, not run, where nothing is paid for by mistake.
+    """
     backend = backend_named()
     if backend is None and _variable(*_OPENAI_NAMES):
         backend = "openai"
@@ -64,9 +67,9 @@ def backend_of_keys() -> Backend | None:
 
 
 def unused_keys() -> str:
-    """A sentence on providers' keys that are set and not used, as nothing names a model.
+    """Return a sentence on providers' keys that are set, but not used as nothing names a model.
 
-    Empty where there are none.
+    It is "" where there are none.
     """
     keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _variable(name)]
     if not keys:
@@ -74,8 +77,8 @@ def unused_keys() -> str:
     return f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. "
 
 
-def _stated(vlm: VlmBlock) -> Backend | None:
-    """The backend whose block the spec fills in."""
+def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
+    """Return the backend whose block the spec fills in; None where it fills in none."""
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.azure.endpoint:
         return "openai"
@@ -89,14 +92,14 @@ def _stated(vlm: VlmBlock) -> Backend | None:
 
 
 def with_environment(vlm: VlmBlock) -> VlmBlock:
-    """`vlm` with what it leaves open taken from the environment.
+    """Return a copy of `vlm` with what it leaves open taken from the environment.
 
-    `auto` stays where nothing is named there.
+    The backend `auto` stays where neither the spec's blocks nor the environment name one.
     """
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
-        backend = _stated(vlm) or backend_named() or backend
-    changes = _filled_in(vlm, backend)
+        backend = _backend_of_blocks(vlm) or backend_named() or backend
+    changes = _block_filled_in(vlm, backend)
     if backend != vlm.backend:
         changes["backend"] = backend
     if vlm.box_format == "auto" and backend in ("openai", "gemini", "local"):
@@ -105,9 +108,10 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
 
 
 def check_public_is_meant(vlm: VlmBlock) -> None:
-    """Raises SpecError where a public service would be asked that may not be meant.
+    """Raises SpecError where pictures would go to a public service that may not be meant.
 
-    That is one that nobody names, while the environment speaks of another or of nothing.
+    They would where nobody names the service, and the environment has an address that is empty, or
+    another provider's key.
     """
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
     for name in _address_variables(vlm, is_default):
@@ -125,7 +129,7 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    """The variables that may name another address than the public one that would be asked."""
+    """Return the variables that may name another address than the public one."""
     openai = vlm.openai
     if vlm.backend == "openai" and not (
         openai.base_url or openai.endpoints or openai.azure.endpoint
@@ -137,8 +141,12 @@ def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
     return ()
 
 
-def _filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    """The backend's block, with the model and the address that the environment names."""
+def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
+    """Return the backend's block, under its name, with what the environment names filled in.
+
+    That is the model and, for `openai`, the address, where the spec leaves them open. It is empty
+    for a backend without such.
+    """
     model = _variable("DF_MODEL")
     if backend == "openai":
         openai = vlm.openai

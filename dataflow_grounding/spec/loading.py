@@ -1,6 +1,8 @@
-"""Reading a spec: YAML files, `key=value` overrides, references, paths.
+"""Reading a spec from YAML files and `key=value` overrides: `read_spec`.
 
-Every mistake is named with its place.
+The files are merged, later over earlier, and the overrides over them. Then references are filled
+in, keys that the pipeline has no use for are taken out, paths are made absolute, and the result is
+validated by the models of `schema.py`. Every mistake is reported with its file and line.
 """
 
 import difflib
@@ -30,21 +32,18 @@ from dataflow_grounding.spec.problems import block_with, drop, place_of, validat
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 DEEPEST = 50
-"""Lists and mappings inside each other that a spec may have.
-
-At some thousands libyaml ends the process silently.
-"""
+"""How deep lists and mappings may be nested: at some thousands libyaml ends the process."""
 LONGEST = 4000
-"""Characters of a number, or of a text with references."""
+"""Characters that a number, or a text with references, may have: long ones take too much time."""
 _NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")
 _HYDRA = re.compile(r"[+~]*hydra[./=]")
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 _VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
-"""Of an `autolabel_type` and the folders of the spec's files: the pipeline's block.
+"""From an `autolabel_type` and the folders of the spec's files to the pipeline's block.
 
-Its key and its model, or SpecError.
+The block is its key and its model. Raises SpecError for a pipeline that isn't known.
 """
 
 
@@ -53,8 +52,8 @@ class _File:
     """A spec's file, read.
 
     Attributes:
-        path: As it was named.
-        values: What it says, for OmegaConf.
+        path: The path as it was given.
+        values: Its keys and values, as an OmegaConf mapping.
         root: The same as YAML nodes, which know their lines.
     """
 
@@ -64,13 +63,18 @@ class _File:
 
     @property
     def folder(self) -> str:
-        """The folder that it is in."""
+        """The folder that the file is in."""
         return os.path.dirname(self.path) or "."
 
 
 @dataclass(frozen=True)
 class _Overrides:
-    """What `key=value` overrides say; `of_hydra` where some are Hydra's own, which aren't read."""
+    """The `key=value` overrides, read.
+
+    Attributes:
+        values: Their keys and values, as an OmegaConf mapping.
+        of_hydra: Whether some set Hydra itself (`hydra.…`); these aren't in `values`.
+    """
 
     values: Any
     of_hydra: bool
@@ -81,9 +85,10 @@ class _Merged:
     """A spec's files and overrides as one.
 
     Attributes:
-        config: Without the keys that are passed over; a `???` is null.
-        model: Of the whole spec, or of its head where no pipeline is known.
-        no_pipeline: Why none is known, where a name is given.
+        config: The merged spec with its references, without the keys that are passed over; null
+            stands for `???`.
+        model: The model of the whole spec, or of its head where no pipeline is known.
+        no_pipeline: Why the pipeline that is named isn't known; "" if it is, or none is named.
         passed_over: Keys that the pipeline has no use for.
         missing: Keys that are `???`.
         values: The config with its references filled in.
@@ -104,22 +109,24 @@ def read_spec(
     others: Collection[str],
     whole: bool,
 ) -> tuple[Spec | None, list[str]]:
-    """The spec in YAML files, and all that is wrong with it, one line each.
+    """Read a spec from YAML files, with all that is wrong with it.
 
-    Paths in a file are relative to its folder, paths in overrides to the current folder. `.env` of
-    both is read first. The wrong keys have their defaults in the spec.
+    Paths in a file are relative to its folder, paths in overrides to the current folder. The `.env`
+    files of both are read first.
 
     Args:
         paths: One YAML file or several, the later over the earlier.
-        overrides: `key=value`, over the files.
-        block_of: The block of the pipeline that is to run.
-        others: Blocks of pipelines that may stand beside that one.
-        whole: Whether what only a run needs may not be missing.
+        overrides: `key=value` texts, over the files.
+        block_of: Returns the block of the pipeline that is to run.
+        others: The keys of all known pipelines' blocks, which may stand beside that one.
+        whole: Whether the spec is for a run. If not, what only a run needs may be missing.
 
     Returns:
-        The spec, None where there is none; and the problems.
+        The spec, in which wrong keys have their defaults, or None where it can't be made; and what
+        is wrong, one line each.
 
-    Raises SpecError for what can't be read as YAML.
+    Raises:
+        SpecError: A file can't be read as YAML, or a reference can't be filled in.
     """
     if isinstance(paths, str):
         paths = [paths]
@@ -131,31 +138,33 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     files = [_read_yaml(path) for path in paths]
-    given = _read_overrides(overrides)
+    read_overrides = _read_overrides(overrides)
     try:
-        merged = _merge(files, given, block_of, others, whole)
+        merged = _merge(files, read_overrides, block_of, others, whole)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         hint = ""
         if isinstance(error, TypeError):
             hint = "; an item of a list can't be overridden alone: give the whole list"
         variable = _UNSET_VARIABLE.search(str(error))
         if variable:
-            raise SpecError(_unset(variable[1], error, files, given)) from None
+            message = _unset_variable(variable[1], error, files, read_overrides)
+            raise SpecError(message) from None
         raise SpecError(f"{', '.join(paths)}: {_first_line(error)}{hint}") from None
+    # The values as they are stated, with their references.
     stated: Any = OmegaConf.to_container(merged.config)
     _learn_environment(stated)
-    plain_overrides: Any = OmegaConf.to_container(given.values)
+    plain_overrides: Any = OmegaConf.to_container(read_overrides.values)
     sources = [(file.folder, OmegaConf.to_container(file.values)) for file in files]
     _resolve_paths(merged.values, [*sources, (".", plain_overrides)])
     roots = {file.path: file.root for file in files}
     place = partial(place_of, roots, plain_overrides)
     problems = _missing_keys(merged, place)
-    problems += _held_nothing(stated, place)
+    problems += _empty_variables(stated, place)
     if merged.no_pipeline:
         problems.append(f"{place(['autolabel_type'])}: {merged.no_pipeline}")
     spec, wrong = validated(merged.values, merged.model, place)
     for problem in wrong:
-        # What is ??? was told above.
+        # A key that is ??? was reported above.
         if not any(f": {key} is missing" in problem for key in merged.missing):
             problems.append(problem)
     if not isinstance(spec, Spec):
@@ -174,20 +183,20 @@ def _merge(
     others: Collection[str],
     whole: bool,
 ) -> _Merged:
-    """The files and overrides as one, with their references filled in; see `read_spec`."""
+    """Merge files and overrides, and fill in their references; the arguments are `read_spec`'s."""
     config: Any = OmegaConf.create()
     parts = [file.values for file in files]
     parts.append(overrides.values)
     for part in parts:
         config = OmegaConf.merge(config, part)
-        # Before the next goes over it, as merging may fill in references.
+        # References are checked after each part: merging the next one may fill them in.
         check_references(config)
     if not whole:
         config = _endpoint_alone(config, others)
     _name_pipeline(config, others)
     folders = [file.folder for file in files]
     model, no_pipeline = _model_of(config.get("autolabel_type"), block_of, folders)
-    passed_over = set(_passed_over(config, model, others))
+    passed_over = set(_take_out_unused(config, model, others))
     if overrides.of_hydra:
         passed_over.add("hydra")
     empty_other_backends(config)
@@ -200,7 +209,7 @@ def _merge(
 
 
 def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> list[str]:
-    """A line for each key that is `???`; it is taken out of the values."""
+    """Return a line for each key that is `???`, and take these keys out of the values."""
     problems = []
     for key in merged.missing:
         location = re.split(r"[.[]", key)
@@ -209,20 +218,25 @@ def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> lis
     return problems
 
 
-def _unset(name: str, error: Exception, files: Sequence[_File], given: _Overrides) -> str:
-    """Say that a variable isn't set, and at which line a key takes it."""
+def _unset_variable(
+    name: str, error: Exception, files: Sequence[_File], overrides: _Overrides
+) -> str:
+    """Return the message that a variable isn't set, and at which line a key takes it.
+
+    `error` is OmegaConf's, which names the key.
+    """
     roots = {file.path: file.root for file in files}
-    overrides: Any = OmegaConf.to_container(given.values)
+    plain_overrides: Any = OmegaConf.to_container(overrides.values)
     key = str(getattr(error, "full_key", "") or "")
-    place = place_of(roots, overrides, re.split(r"[.[]", key))
+    place = place_of(roots, plain_overrides, re.split(r"[.[]", key))
     return (
         f"{place}: {key or 'a key'} takes the variable {name}, which is not set: export"
         f" {name}=..., write it into a .env file, or ${{oc.env:{name},''}} where it may be missing"
     )
 
 
-def _held_nothing(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """A line for each key whose variable is set to nothing."""
+def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
+    """Yield a line for each key whose variable is set, but empty."""
     for keys, variable in empty_variables(stated):
         location = [str(key) for key in keys]
         yield (
@@ -231,12 +245,13 @@ def _held_nothing(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterato
         )
 
 
-def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
-    """The spec without what only a run needs.
+def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
+    """Return a spec without what only a run needs: for commands that only ask the endpoint.
 
-    A `vlm` that stands outside a block is taken as in the first.
+    A `vlm` at the top is taken to be that of the first known pipeline's block. `data` is left out,
+    and a missing `results_dir` is the current folder.
     """
-    plain: Any = OmegaConf.to_container(merged)
+    plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         first_block = next(iter(others))
         plain = {first_block: {"vlm": plain["vlm"]}}
@@ -249,13 +264,13 @@ def _endpoint_alone(merged: Any, others: Collection[str]) -> Any:
 
 
 def _name_pipeline(config: Any, others: Collection[str]) -> None:
-    """Name the pipeline by its block, where none is named and there is one block alone."""
+    """Set `autolabel_type`, where it is missing, to the name of the block if there is only one."""
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
     blocks = [name for name in names if name in others]
     if not blocks:
-        # Perhaps misspelt: what is wrong with the block is told then.
+        # The block's name may be misspelt: with the right type, this is reported as a wrong key.
         for name in names:
             blocks += difflib.get_close_matches(name, others, 1, 0.8)
     if len(blocks) == 1:
@@ -265,7 +280,11 @@ def _name_pipeline(config: Any, others: Collection[str]) -> None:
 def _model_of(
     autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
 ) -> tuple[type[SpecHead], str]:
-    """The model of the whole spec; of its head where no pipeline is known, and why."""
+    """Return the model of a spec of this pipeline, and why there is none.
+
+    Where the pipeline isn't known, or none is named, it is the model of the spec's head alone. The
+    reason is "" otherwise, and where none is named.
+    """
     if autolabel_type is None:
         return SpecHead, ""
     try:
@@ -275,36 +294,37 @@ def _model_of(
     return spec_with(name, block), ""
 
 
-def _passed_over(merged: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
-    """Take out what ours have no use for: blocks of other pipelines and keys of TAO's.
+def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+    """Take out what the pipeline has no use for: other pipelines' blocks, and keys of TAO specs.
 
-    Returns what they are called.
+    Returns the names of these keys.
     """
     known = {field.alias or name for name, field in model.model_fields.items()}
-    passed_over = []
-    for name in list(merged):
+    taken_out = []
+    for name in list(config):
         if name in known:
             continue
         if name in others or name in OTHER_KEYS["blocks"]:
-            passed_over.append(name)
-            del merged[name]
-        elif model is SpecHead and OmegaConf.is_dict(merged.get(name)):
-            # The pipeline's own block, perhaps: which keys it may have isn't known.
-            del merged[name]
+            taken_out.append(name)
+            del config[name]
+        elif model is SpecHead and OmegaConf.is_dict(config.get(name)):
+            # This may be the block of the pipeline that isn't known. Which keys it may have isn't
+            # known either, so it isn't reported.
+            del config[name]
     for block in others:
-        for place, keys in OTHER_KEYS["keys"].items():
-            inside = OmegaConf.select(merged, f"{block}.{place}")
+        for inner_block, keys in OTHER_KEYS["keys"].items():
+            inside = OmegaConf.select(config, f"{block}.{inner_block}")
             if not OmegaConf.is_dict(inside):
                 continue
             for key in keys:
                 if key in inside:
                     del inside[key]
-                    passed_over.append(f"{block}.{place}.{key}")
-    return passed_over
+                    taken_out.append(f"{block}.{inner_block}.{key}")
+    return taken_out
 
 
 def _read_yaml(path: str) -> _File:
-    """Read a spec's file. Raises SpecError that names the file and, of wrong YAML, the line."""
+    """Read a spec's file. Raises SpecError that names the file and, for wrong YAML, the line."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -327,9 +347,9 @@ def _read_yaml(path: str) -> _File:
 
 
 def _check_events(text: str) -> None:
-    """Refuse YAML that is nested too deeply, or has a text that it takes too long to make sense of.
+    """Raises ValueError for YAML that is nested too deeply, or has too long a number or text.
 
-    Raises ValueError.
+    The events of the parser are looked at, before any value is made of them.
     """
     depth = 0
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
@@ -352,16 +372,16 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
         raise ValueError(
             f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it"
         )
-    unquoted = event.style in (None, "")
-    # As a number YAML reads 59:59:59, too, which is one to the base 60.
-    if unquoted and _NUMBER.fullmatch(event.value):
+    is_unquoted = event.style in (None, "")
+    # _NUMBER has colons, as YAML reads 59:59:59 as a number to the base 60.
+    if is_unquoted and _NUMBER.fullmatch(event.value):
         raise ValueError(
             f"line {line}: a number of {len(event.value):,} characters; put a text in quotes"
         )
 
 
 def _read_overrides(overrides: Sequence[str]) -> _Overrides:
-    """Read `key=value` overrides; those of Hydra's own settings are passed over.
+    """Read `key=value` overrides; those that set Hydra itself are passed over.
 
     Raises SpecError for one without "=", or whose value isn't YAML.
     """
@@ -370,7 +390,8 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
         if _HYDRA.match(override):
             continue
         key, equals, _ = override.partition("=")
-        if not equals or not key.strip():  # not shown: it may be a key that lost its name
+        if not equals or not key.strip():
+            # The override isn't shown: it may be an API key whose name was forgotten.
             raise SpecError(
                 f"override {number} has no '=': write key=value, for instance results_dir=./results"
             )
@@ -386,26 +407,28 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message; its class's name where it has none."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def _learn_environment(stated: Any) -> None:
-    """Remember the secrets that a spec takes from the environment.
+    """Register the secrets that a spec takes from the environment, so that output masks them.
 
-    They are told by the variable's name, or the key's.
+    A value is secret by the name of its variable, or by that of its key in the spec.
     """
-    for text, secret in texts_in(stated):
+    for text, is_secret in texts_in(stated):
         for variable in _VARIABLE.findall(text):
-            learn_fields(os.environ.get(variable), secret or is_secret_variable(variable))
+            learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
 
 
 def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -> None:
     """Make `results_dir`, `prompts.dir` and the paths in `data` absolute.
 
     Args:
-        values: The spec's.
-        sources: Folders, with what is stated there; the last that states a path counts.
+        values: The spec's values; they are changed.
+        sources: For each file, and for the overrides, the folder from which its paths start and the
+            values that it states. The last one that states a path counts for it.
     """
     locations: list[tuple[str, ...]] = [("results_dir",)]
     for name, block in values.items():
@@ -428,7 +451,7 @@ def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -
 
 
 def _is_path(name: str, value: Any) -> bool:
-    """Whether the value of a key of `data` is a path in a folder."""
+    """Whether the value of a key of `data` is a path on this machine, or at an address."""
     if name in ("split", "allow_http", "allow_hosts", "proposals") or not isinstance(
         value, (str, int)
     ):

@@ -1,4 +1,7 @@
-"""What is wrong with a spec: all of it at once, each with its file, line and nearest known key."""
+"""What is wrong with a spec: all of it at once, each with its file, line and nearest known key.
+
+A location is a key of a spec with the blocks that it is in, from the outermost on.
+"""
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,13 +13,14 @@ Location = Sequence[str | int]
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Return where a key of a merged spec stands: among the overrides, or `FILE, line N`.
+    """Return where a key of a merged spec stands, for a message: `FILE, line N`, or `KEY=…`.
 
-    The last file that has it counts; of a key that is missing, the block that it should be in.
+    The latter is for an override. Of several files that have the key, the last counts. For a key
+    that is missing, it is the line of the innermost block around it that is there.
 
     Args:
         roots: The files' YAML nodes, by their paths.
-        overrides: What overrides say.
+        overrides: The values that overrides state.
         location: The key, after the blocks that it is in.
     """
     if block_with(overrides, location) is not None:
@@ -24,7 +28,7 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     best_depth = -1
     best_place = ""
     for path, root in reversed(roots.items()):
-        depth, line = _line(root, location)
+        depth, line = _depth_and_line(root, location)
         if depth > best_depth:
             best_depth = depth
             best_place = f"{path}, line {line}" if line else path
@@ -34,9 +38,16 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
 def validated(
     values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
-    """The spec, with defaults for wrong keys, and what is wrong, one line each.
+    """Read values as a spec.
 
-    None where a wrong key has no default. Wrong keys are taken out of `values`.
+    Args:
+        values: The spec's keys and values; wrong ones are taken out of it.
+        model: The spec's model.
+        place: Returns where a key stands, for messages.
+
+    Returns:
+        The spec, with defaults for wrong keys, or None where one of these has no default; and what
+        is wrong, one line each.
     """
     try:
         return model.model_validate(values), []
@@ -55,7 +66,10 @@ def validated(
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """Return one line for one thing wrong. Values are left out: they may be keys."""
+    """Return the line that says what is wrong, of one of pydantic's problems with a spec.
+
+    Values are left out of it, as they may be secret keys.
+    """
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
@@ -70,17 +84,20 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    """The end of a message about a key that isn't known: which one it may be."""
+    """Return the end of a message about an unknown key: the known one that may be meant, or "".
+
+    That is one of the same block with a similar name, else one of the same name in a block that
+    was left out.
+    """
     key = ".".join(location)
     block = key.removesuffix(location[-1])
-    beside = set()
+    in_same_block = set()
     for known in keys_of(model):
         if known.startswith(block):
-            beside.add(known.removeprefix(block).partition(".")[0])
-    near = nearest(location[-1], beside, 0.5)
+            in_same_block.add(known.removeprefix(block).partition(".")[0])
+    near = nearest(location[-1], in_same_block, 0.5)
     if near:
         return near
-    # It may stand in a block that was left out.
     for known in keys_of(model):
         if f".{known}.".find(f".{key}.") > 0:
             return f"; is it {known[: known.rindex(key) + len(key)]!r}?"
@@ -88,15 +105,21 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
 
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
-    """The end of a message about a word that isn't known: which one it may be."""
+    """Return the end of a message about an unknown word: `; is it 'WORD'?`, or "" for none near.
+
+    `least` is the similarity from which on a known word counts as near, from 0 to 1.
+    """
     close = difflib.get_close_matches(word, list(known), 1, least)
     return f"; is it {close[0]!r}?" if close else ""
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:
-    """Every key of a block that holds a value, with dots between the blocks that it is in.
+    """Yield every key of a block that holds a value, with dots between the blocks that it is in.
 
-    Without `in_lists`, not those of a list's items, which no override can set.
+    Args:
+        model: The block's model.
+        before: What stands before each key: the blocks around this one, and a dot.
+        in_lists: Whether to go into the items of lists, whose keys no override can set.
     """
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
@@ -109,7 +132,7 @@ def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) 
 
 
 def _block_in(annotation: Any) -> type[BaseModel] | None:
-    """The block that a field holds, perhaps in a list or optionally; None for a value."""
+    """Return the block that a field holds, perhaps in a list or optionally; None for a value."""
     for part in (annotation, *get_args(annotation)):
         if isinstance(part, type) and issubclass(part, BaseModel):
             return part
@@ -117,7 +140,7 @@ def _block_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def drop(values: Any, location: Location) -> None:
-    """Take out a key; of a place in a list, the whole list."""
+    """Take a key out of values; where the location leads into a list, take out the whole list."""
     key, *inside = location
     if inside and isinstance(values.get(key), dict):
         drop(values[key], inside)
@@ -126,7 +149,7 @@ def drop(values: Any, location: Location) -> None:
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
-    """The block that a key stands in; None where it isn't there."""
+    """Return the block that a key stands in; None where the key isn't there."""
     *blocks, key = location
     for block in blocks:
         if not isinstance(values, dict):
@@ -135,8 +158,11 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
     return values if isinstance(values, dict) and key in values else None
 
 
-def _line(node: Any, location: Location) -> tuple[int, int]:
-    """How many of a location's keys a YAML node has, and the line of the innermost of them."""
+def _depth_and_line(node: Any, location: Location) -> tuple[int, int]:
+    """Return how many of a location's keys a YAML node has, and the innermost one's line, from 1.
+
+    The line is 0 where it has none.
+    """
     depth = 0
     line = 0
     for part in location:
@@ -150,7 +176,7 @@ def _line(node: Any, location: Location) -> tuple[int, int]:
 
 
 def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:
-    """The nodes of a mapping's key and value; None where it isn't there, or no mapping."""
+    """Return the nodes of a key and its value; None where it isn't there, or no mapping is."""
     if getattr(node, "id", "") != "mapping":
         return None
     for key, value in node.value:

@@ -1,4 +1,4 @@
-"""Every key of a spec, with its type and default."""
+"""Every key of a spec, with its type and default: a pydantic model for each block."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from dataflow_grounding._util.tables import load_table
 
 
 class Block(BaseModel):
-    """Keys of a spec, any other of which is an error."""
+    """A block of a spec. Any key that it doesn't declare is an error."""
 
     model_config = ConfigDict(
         extra="forbid", protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False
@@ -28,6 +28,7 @@ class Block(BaseModel):
 
 
 def _jsonable(value: Any) -> Any:
+    """Check that a value can be written as JSON; an empty key counts as an empty object."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -37,12 +38,14 @@ def _jsonable(value: Any) -> Any:
 
 
 def _folder(value: Any) -> Any:
-    if value in (None, ""):  # as TAO's default spec has it: the current folder is nobody's choice
+    """Check that a folder is named: TAO's default spec leaves it empty."""
+    if value in (None, ""):  # it isn't taken for the current folder, which nobody chose
         raise PydanticCustomError("folder", "give it a folder for the results")
     return value
 
 
 def _backend(value: str) -> str:
+    """Check that a backend is one of BACKENDS, or a user's own, `module:Class`."""
     if value not in BACKENDS and ":" not in value:
         names = ", ".join(f"'{name}'" for name in BACKENDS)
         wrong = "input should be {names} or module:Class, a serving of your own"
@@ -51,6 +54,7 @@ def _backend(value: str) -> str:
 
 
 def _host(value: str) -> str:
+    """Check that a value is a host's name or IP address, perhaps with a port; in lower case."""
     if not re.fullmatch(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?", value):
         wrong = (
             "should be the name or the IP address of a host, perhaps with a port: images.lan:8080"
@@ -60,9 +64,9 @@ def _host(value: str) -> str:
 
 
 MOST_NEGATIVES = 100
-"""Of an image, in `workflow.negatives`."""
+"""The highest number of negatives for an image, in `workflow.negatives`."""
 BACKENDS = ("gemini", "openai", "local", "embedded", "auto")
-"""Those of `vlm.backend` that are ours; a user's own is `module:Class`."""
+"""The package's own values of `vlm.backend`; a user's own is `module:Class`."""
 Json = Annotated[dict[str, Any], BeforeValidator(_jsonable)]
 """Any JSON object; a key that is left empty (`settings:`) means one with nothing in it."""
 
@@ -121,7 +125,7 @@ class OpenAIBlock(Block):
     @field_validator("endpoints", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        """An endpoint may be written as its address alone."""
+        """Accept endpoints that are written as their addresses alone."""
         if not isinstance(value, list):
             return value
         endpoints = []
@@ -190,13 +194,13 @@ class WorkflowBlock(Block):
     guidance: str = ""
 
     def own(self) -> dict[str, Any]:
-        """The settings that not every workflow has: those of the pipeline itself."""
+        """Return the settings that not every workflow has: those of the pipeline itself."""
         return self.model_dump(exclude=set(WorkflowBlock.model_fields))
 
     @field_validator("steps", mode="before")
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
-        """Steps may be written as numbers."""
+        """Accept steps that are written as numbers, or one step without a list."""
         if not isinstance(value, (list, tuple)):
             return [str(value)]
         return [str(step) for step in value]
@@ -225,9 +229,9 @@ class RowsData(Block):
 
 
 OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
-"""What a TAO auto-label spec has that these pipelines have no use for.
+"""Keys of a TAO auto-label spec that these pipelines have no use for.
 
-Its `blocks`, and `keys` of a block.
+`blocks` are whole blocks at the top; `keys` are keys in a pipeline's inner blocks, such as `data`.
 """
 
 
@@ -261,12 +265,12 @@ class PipelineBlock(Block):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """All that a run asks, the first of them for most."""
+        """The settings of all models that a run asks; the first answers most requests."""
         return [self.vlm]
 
 
 class SpecHead(Block):
-    """What a spec says whatever its pipeline is."""
+    """The keys that every spec has, whatever its pipeline is."""
 
     results_dir: Annotated[str, BeforeValidator(_folder)]
     autolabel_type: str
@@ -275,7 +279,9 @@ class SpecHead(Block):
 class Spec(SpecHead):
     """A whole spec.
 
-    `block` is that of the pipeline that is to run, which stands under the pipeline's name.
+    `block` is the block of the pipeline that is to run. In the YAML it stands under the pipeline's
+    name. `read_spec` sets the private attributes: the values as stated, with their references; the
+    folders of the files; and the keys that were passed over.
     """
 
     block: SerializeAsAny[PipelineBlock]
@@ -290,24 +296,24 @@ class Spec(SpecHead):
 
     @property
     def remarks(self) -> list[str]:
-        """What is good to know of the spec: in a line, which keys the pipeline doesn't use."""
+        """Remarks for the user: one line on the keys that the pipeline doesn't use, if any."""
         names = ", ".join(self._passed_over)
         if not names:
             return []
         return [f"keys that {self.autolabel_type} doesn't use are passed over: {names}"]
 
     def as_stated(self) -> Any:
-        """All keys and values, with references (`${oc.env:NAME}`) as they stand in the spec."""
+        """Return all keys and values, with references (`${oc.env:NAME}`) as the spec has them."""
         return _as_stated(self.model_dump(by_alias=True), self._stated)
 
 
 def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
-    """The model of a spec whose pipeline has its block under `name`."""
+    """Return the model of a spec whose pipeline has its block under `name`."""
     return create_model("Spec", __base__=Spec, block=(block, Field(alias=name)))
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
-    """The value, with the references that were filled in as they stand in the spec."""
+    """Return a value with each reference that was filled in put back, as `stated` has it."""
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):

@@ -1,6 +1,6 @@
-"""What a spec names as `module:name`.
+"""Users' own code that a spec names as `module:name`: pipelines, servings, formats and the like.
 
-Pipelines, output formats and token providers of the user's own.
+It is imported here, and whatever it raises becomes an error of one line.
 """
 
 import importlib
@@ -23,16 +23,17 @@ _MODULE_AND_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 def named(
     name: str, key: str, shipped: Collection[str], folders: Sequence[str], *, quoting: bool = True
 ) -> Any:
-    """What `name`, the value of `key`, means as `module:name`.
+    """Import the module of `module:name`, and return what it has under that name.
 
     Args:
-        name: The value.
-        key: Its key, for messages.
-        shipped: What the value may be besides, for messages.
-        folders: Where modules are looked for, after all other folders.
-        quoting: Whether a message may have the words of an error of the module.
+        name: The value of a key of the spec.
+        key: The key, for messages.
+        shipped: The package's own values of that key, for messages.
+        folders: Where modules are looked for, after all other folders; they are added to sys.path.
+        quoting: Whether a message may quote an error of the module: its words may be secret.
 
-    Raises SpecError as `described`.
+    Raises:
+        SpecError: The value has another form, the module can't be imported, or lacks the name.
     """
     module_name, _, attribute = name.partition(":")
     if not _MODULE_AND_NAME.fullmatch(name):
@@ -42,8 +43,7 @@ def named(
         raise SpecError(
             f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
         )
-    # Each once, in their order.
-    folders = list(dict.fromkeys(map(os.path.abspath, folders)))
+    folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
     sys.path += [folder for folder in folders if folder not in sys.path]
     module = _imported(module_name, key, folders, quoting)
     if not hasattr(module, attribute):
@@ -57,8 +57,7 @@ def named(
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
     """Import a user's module. Raises SpecError, also where the module itself raises.
 
-    `key` is the spec's key that names it, `folders` where it was looked for. `quoting`: whether the
-    module's own words may be shown.
+    The arguments are those of `named`.
     """
     try:
         return importlib.import_module(name)
@@ -72,17 +71,17 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
         ) from None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a module that ends the process, too
+    except BaseException as error:  # SystemExit, too: a module may end the process
         message = f"{key}: module {name!r} can't be imported: {described(error, quoting)}"
-        # A cause would be shown, with its words.
+        # With --debug the cause is shown, and its words with it.
         raise SpecError(message) from (error if quoting else None)
 
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Runs the user's code: whatever it raises is a SpecError that begins with `what`.
+    """Turn whatever the user's code raises in the block into a SpecError that begins with `what`.
 
-    Even what ends the process.
+    That goes for SystemExit, too. Errors of this package, and Ctrl-C, pass through.
     """
     try:
         yield
@@ -93,15 +92,14 @@ def in_one_line(what: str) -> Iterator[None]:
 
 
 def described(error: BaseException, quoting: bool = True) -> str:
-    """An error of the user's code in one line, with its place.
+    """Return an error of the user's code in one line, with the file and line where it was raised.
 
-    Without `quoting`, not its words: they may be secret.
+    Without `quoting`, the error's own words are left out, as they may be secret.
     """
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):
-        # Python's own words, which say where.
-        return in_words
+        return in_words  # these are Python's words, not the user's, and say where
     *_, innermost = traceback.extract_tb(error.__traceback__)
     where = f"({innermost.filename}, line {innermost.lineno})"
     return f"{in_words if quoting else name} {where}"

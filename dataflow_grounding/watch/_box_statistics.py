@@ -1,7 +1,14 @@
-"""What a run's boxes look like, in all and for each thing, and so how likely a further box is."""
+"""What a run's boxes look like, in all and for each thing, and so how likely a further box is.
+
+A box is described by four figures: where its middle is, how large it is and how wide to high. Each
+is taken to be normal, independently of the others. What is expected of it is the posterior
+predictive of a normal distribution with a normal-inverse-gamma prior (K. Murphy, Conjugate Bayesian
+analysis of the Gaussian distribution, 2007, section 3), approximated by a normal one. The prior of
+all boxes is what pictures in general have; the prior of a thing's boxes is what all boxes have. A
+share of boxes are slips, which may be anything: a mixture of two densities.
+"""
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 MOST_WORDS = 4000  # things that are remembered apart
@@ -73,37 +80,46 @@ BEYOND_PER_SIDE = 12.0
 BEYOND_AT_MOST = 8.0
 
 
-@dataclass
 class Moments:
     """Values so far: how many, their mean, and the sum of their squared distances from it."""
 
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
+    __slots__ = ("count", "mean", "squares")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = 0.0
+        self.squares = 0.0
 
     def add(self, value: float) -> None:
-        """Take in one more."""
+        """Add a value (Welford's algorithm)."""
         self.count += 1
         step = value - self.mean
         self.mean += step / self.count
         self.squares += step * (value - self.mean)
 
-    def after(self, before: Expected, least: float) -> Expected:
-        """What to expect of the next value: what was expected before, and what was seen since.
+    def after(self, before: Expected, before_boxes: float, least: float) -> Expected:
+        """Return what to expect of the next value, given the values so far.
 
-        The posterior of a normal distribution with a normal-inverse-gamma prior (K. Murphy,
-        Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 3), its deviation
-        never below `least`.
+        It is the posterior predictive of a normal distribution with a normal-inverse-gamma prior;
+        see the module.
+
+        Args:
+            before: What was expected before any of these values: the prior.
+            before_boxes: How many values the prior counts as.
+            least: The least standard deviation that is returned.
         """
-        boxes = before.boxes + self.count
-        mean = (before.boxes * before.mean + self.count * self.mean) / boxes
-        apart = before.boxes * self.count / boxes * (self.mean - before.mean) ** 2
-        variance = (before.boxes * before.deviation**2 + self.squares + apart) / boxes
-        return Expected(mean, max(math.sqrt(variance * (1 + 1 / boxes)), least), boxes)
+        boxes = before_boxes + self.count
+        mean = (before_boxes * before.mean + self.count * self.mean) / boxes
+        apart = before_boxes * self.count / boxes * (self.mean - before.mean) ** 2
+        variance = (before_boxes * before.deviation**2 + self.squares + apart) / boxes
+        deviation = math.sqrt(variance * (1 + 1 / boxes))
+        return Expected(mean, deviation if deviation > least else least, boxes)
 
 
 class ThingStatistics:
     """The middles, sizes and shapes of the boxes of one thing, or of all."""
+
+    __slots__ = ("shape", "size", "x", "y")
 
     def __init__(self) -> None:
         self.x = Moments()
@@ -112,7 +128,7 @@ class ThingStatistics:
         self.shape = Moments()
 
     def add(self, box: BoxShape) -> None:
-        """Take in one more box."""
+        """Add a box."""
         self.x.add(box.x)
         self.y.add(box.y)
         self.size.add(box.size)
@@ -120,31 +136,47 @@ class ThingStatistics:
 
 
 class Figures:
-    """What is expected of a box's four figures, each independently of the others."""
+    """What is expected of a box's four figures (see BoxShape), each independently of the others."""
+
+    __slots__ = (
+        "_at_most",
+        "_per_shape",
+        "_per_size",
+        "_per_x",
+        "_per_y",
+        "shape",
+        "size",
+        "x",
+        "y",
+    )
 
     def __init__(self, x: Expected, y: Expected, size: Expected, shape: Expected) -> None:
         self.x = x
         self.y = y
         self.size = size
         self.shape = shape
-        # Taken once: a density is asked for ten times as often as something is learnt.
+        # These are worked out once: a density is asked for ten times as often as a box is learnt.
         self._per_x = 1 / x.deviation
         self._per_y = 1 / y.deviation
         self._per_size = 1 / size.deviation
         self._per_shape = 1 / shape.deviation
         self._at_most = -math.log(x.deviation * y.deviation * size.deviation * shape.deviation)
 
-    def log_density(self, box: BoxShape) -> float:
-        """The logarithm of the density of a box with these figures, but for a constant."""
-        x = (box.x - self.x.mean) * self._per_x
-        y = (box.y - self.y.mean) * self._per_y
-        size = (box.size - self.size.mean) * self._per_size
-        shape = (box.shape - self.shape.mean) * self._per_shape
+    def log_density(self, x: float, y: float, size: float, shape: float) -> float:
+        """Return the logarithm of the density of a box with these figures.
+
+        The constant of the normal distribution, which all densities share, is left out.
+        """
+        x = (x - self.x.mean) * self._per_x
+        y = (y - self.y.mean) * self._per_y
+        size = (size - self.size.mean) * self._per_size
+        shape = (shape - self.shape.mean) * self._per_shape
         return self._at_most - (x * x + y * y + size * size + shape * shape) / 2
 
 
 ANYTHING = Figures(ANY_X, ANY_Y, ANY_SIZE, ANY_SHAPE)
-# Anywhere, of any size and shape: as in all pictures, spread by two fifths more.
+# A slip may be anywhere, of any size and shape: the deviations are larger by two fifths than those
+# of pictures in general.
 SLIP = Figures(
     Expected(ANY_X.mean, 1.4 * ANY_X.deviation, 0.0),
     Expected(ANY_Y.mean, 1.4 * ANY_Y.deviation, 0.0),
@@ -165,7 +197,7 @@ class BoxStatistics:
         self._expected: dict[str, Figures] = {}
 
     def learn(self, box: BoxShape, thing: str) -> None:
-        """Take in one box of a thing, by the word for it."""
+        """Add a box of a thing, which is given by the word for it."""
         self._turned += box.turned
         self._axes += 2
         if box.beyond > OUTSIDE:
@@ -176,58 +208,85 @@ class BoxStatistics:
             self._things.setdefault(thing, ThingStatistics()).add(box)
             self._expected.pop(thing, None)
 
-    def log_likelihood(self, box: BoxShape, expected: Figures) -> float:
-        """The logarithm of a box's density over its four figures, but for a constant.
+    def log_likelihood(
+        self, box: tuple[float, float, float, float, float, int], expected: Figures
+    ) -> float:
+        """Return the logarithm of a box's density over its four figures, but for a constant.
 
-        A slip may have any box, so that one strange box never says more than a few others.
+        It is a mixture of what is expected and of slips, which may be anything, so that one strange
+        box never says more than a few others. Reaching out of the picture, and ending before it
+        begins, cost extra.
+
+        Args:
+            box: A BoxShape, or a tuple of the same figures.
+            expected: What is expected of a box of its thing.
         """
-        usual = expected.log_density(box) + LOG_USUAL
-        slip = SLIP.log_density(box) + LOG_SLIP
-        # The logarithm of both densities' sum, so taken that neither is too small for a float.
-        total = max(usual, slip) + math.log(1.0 + math.exp(-abs(usual - slip)))
-        if box.beyond > OUTSIDE:
-            total -= min(BEYOND_AT_ONCE + BEYOND_PER_SIDE * box.beyond, BEYOND_AT_MOST)
-        if box.turned:
-            total += box.turned * math.log(self._turned / self._axes)
+        x, y, size, shape, beyond, turned = box
+        usual = expected.log_density(x, y, size, shape) + LOG_USUAL
+        slip = SLIP.log_density(x, y, size, shape) + LOG_SLIP
+        # The logarithm of the sum of both densities, without the exponential of a large number,
+        # which might be too small for a float.
+        if usual > slip:
+            total = usual + math.log(1.0 + math.exp(slip - usual))
+        else:
+            total = slip + math.log(1.0 + math.exp(usual - slip))
+        if beyond > OUTSIDE:
+            total -= min(BEYOND_AT_ONCE + BEYOND_PER_SIDE * beyond, BEYOND_AT_MOST)
+        if turned:
+            total += turned * math.log(self._turned / self._axes)
         return total
 
     def log_likelihood_anywhere(self, box: BoxShape) -> float:
-        """The same in a format that nobody knows: a box may be anywhere, out of the picture too."""
-        return SLIP.log_density(box) + LOG_UNEXPLAINED
+        """Return the same for a format that nobody knows, in which a box may be anywhere.
+
+        Reaching out of the picture costs nothing there.
+        """
+        return SLIP.log_density(box.x, box.y, box.size, box.shape) + LOG_UNEXPLAINED
 
     def expected_of(self, thing: str) -> Figures:
-        """What is expected of a box of a thing, by the word for it."""
+        """Return what is expected of a box of a thing, which is given by the word for it.
+
+        It follows from the boxes of the thing so far and, as their prior, from all boxes; for some
+        things, the prior of the shape is their usual one.
+        """
         known = self._expected.get(thing)
         if known is not None:
             return known
-        if self._expected_of_all is None:
-            self._expected_of_all = _figures_after(self._all, ANYTHING)
         of_all = self._expected_of_all
+        if of_all is None:
+            before = ANYTHING
+            of_all = _figures_after(self._all, before, before.x.boxes, before.shape)
+            self._expected_of_all = of_all
         statistics = self._things.get(thing)
-        if statistics is None and thing not in USUAL_SHAPE:
+        usual_shape = USUAL_SHAPE.get(thing)
+        if statistics is None and usual_shape is None:
             return of_all
-        shape = of_all.shape._replace(boxes=OF_A_THING)
-        if thing in USUAL_SHAPE:
-            shape = Expected(USUAL_SHAPE[thing], DEVIATION_OF_SHAPE, OF_A_THING)
-        before = Figures(
-            of_all.x._replace(boxes=OF_A_THING),
-            of_all.y._replace(boxes=OF_A_THING),
-            of_all.size._replace(boxes=OF_A_THING),
-            shape,
-        )
+        shape = of_all.shape
+        if usual_shape is not None:
+            shape = Expected(usual_shape, DEVIATION_OF_SHAPE, OF_A_THING)
         if statistics is None:
-            return before
+            return Figures(of_all.x, of_all.y, of_all.size, shape)
         if len(self._expected) >= MOST_WORDS:
             self._expected.clear()
-        figures = _figures_after(statistics, before)
+        figures = _figures_after(statistics, of_all, OF_A_THING, shape)
         self._expected[thing] = figures
         return figures
 
 
-def _figures_after(seen: ThingStatistics, before: Figures) -> Figures:
+def _figures_after(
+    seen: ThingStatistics, before: Figures, before_boxes: float, shape_before: Expected
+) -> Figures:
+    """Return what to expect of a box's figures, given the boxes that were seen.
+
+    Args:
+        seen: The boxes that were seen.
+        before: What was expected of position and size before them.
+        before_boxes: How many boxes that, and `shape_before`, count as.
+        shape_before: What was expected of the shape before them.
+    """
     return Figures(
-        seen.x.after(before.x, LEAST_DEVIATION.x),
-        seen.y.after(before.y, LEAST_DEVIATION.y),
-        seen.size.after(before.size, LEAST_DEVIATION.size),
-        seen.shape.after(before.shape, LEAST_DEVIATION.shape),
+        seen.x.after(before.x, before_boxes, LEAST_DEVIATION.x),
+        seen.y.after(before.y, before_boxes, LEAST_DEVIATION.y),
+        seen.size.after(before.size, before_boxes, LEAST_DEVIATION.size),
+        seen.shape.after(shape_before, before_boxes, LEAST_DEVIATION.shape),
     )

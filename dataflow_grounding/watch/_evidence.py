@@ -1,6 +1,12 @@
-"""Whether replies are in the format asked for.
+"""Whether replies are in the format that was asked for, judged by their numbers alone: `Evidence`.
 
-Judged are each reply by itself, all together, and two replies to one question.
+Three things are judged, each by log-likelihood ratios of other formats to the one asked for:
+
+- One reply. A box read in the wrong format lies where boxes of its thing seldom do, so that the
+  ratio is high.
+- All replies. Their ratios are added up in cumulative sums (E. S. Page, Continuous inspection
+  schemes, Biometrika 41, 1954), which rise where replies change to another format.
+- Two replies to one question; see `_second_reply.py`.
 """
 
 import math
@@ -56,9 +62,9 @@ SELDOM_SAME = 0.15
 
 
 class Sum:
-    """Log-likelihood ratios of successive replies, added up since they were last zero.
+    """A cumulative sum of successive replies' log-likelihood ratios, which is never below zero.
 
-    A cumulative sum as of E. S. Page, Continuous inspection schemes, Biometrika 41 (1954).
+    One reply adds or takes a bounded amount, so that no single one raises an alarm.
     """
 
     def __init__(self) -> None:
@@ -67,7 +73,7 @@ class Sum:
         """The sum as it would be if one reply could add any amount: tells like formats apart."""
 
     def add(self, ratio: float) -> None:
-        """Take in the next reply's."""
+        """Add the ratio of the next reply."""
         self.total = max(0.0, self.total + min(max(ratio, -MOST_OF_ONE), MOST_OF_ONE))
         if self.total:
             self.unbounded += ratio
@@ -84,8 +90,8 @@ class ProvenReply(NamedTuple):
     """A reply that a second one proved to be in another format.
 
     Attributes:
-        proof: In which format, and how clearly.
-        number: How many replies had come until then.
+        proof: The format, and how clearly it is proven.
+        number: How many replies the run had until then.
     """
 
     proof: Proof
@@ -118,7 +124,10 @@ class Evidence:
     # One reply
 
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
-        """How likely a reply's numbers are in each format, given the boxes before it."""
+        """Judge how likely a reply's numbers are in each format, given the boxes learnt so far.
+
+        Only the first MOST_BOXES boxes are looked at. `sent` is the picture as it was sent.
+        """
         boxes = boxes[:MOST_BOXES]
         largest = largest_of(boxes)
         of_phrases = list(indices_by_phrase(boxes).values())
@@ -129,27 +138,36 @@ class Evidence:
         ratios: dict[str, float] = {}
         for name, reading in self._others.items():
             if boxes and reading.may_hold(largest, sent):
-                read_so = [reading.of(box, sent) for box in boxes]
-                likelihoods = self._likelihoods(read_so, expected)
+                likelihoods = self._likelihoods_in(reading, boxes, sent, expected)
                 ratios[name] = _ratio(of_phrases, likelihoods, as_asked)
         unknown = _ratio(of_phrases, anywhere, as_asked)
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
         return JudgedReply(boxes, sent, meanings, ratios, unknown, likeliest)
 
     def _likelihoods(self, meanings: Sequence[Meaning], expected: Sequence[Figures]) -> list[float]:
-        """How likely each box's numbers are, given what it means and what is expected of it."""
+        """Return the log-likelihood of each box's numbers, given what it means and is expected."""
         likelihoods = []
         for meaning, figures in zip(meanings, expected, strict=True):
             of_box = self._statistics.log_likelihood(meaning.box, figures)
             likelihoods.append(of_box + meaning.log_scale)
         return likelihoods
 
-    def is_doubtful(self, reply: JudgedReply) -> bool:
-        """Whether to ask again.
+    def _likelihoods_in(
+        self, reading: Reading, boxes: Sequence[SeenBox], sent: Sent, expected: Sequence[Figures]
+    ) -> list[float]:
+        """Return the log-likelihood of each box's numbers, read in another format."""
+        likelihoods = []
+        for box, figures in zip(boxes, expected, strict=True):
+            _, shape, log_scale = reading.figures_of(box, sent)
+            likelihoods.append(self._statistics.log_likelihood(shape, figures) + log_scale)
+        return likelihoods
 
-        It is where the reply is likelier in another format, or may be in one that others were
-        proven to be in. Where many were asked again in vain, things are not as they usually are,
-        and it takes more.
+    def is_doubtful(self, reply: JudgedReply) -> bool:
+        """Whether a question should be asked again, as this reply may be in another format.
+
+        It should where the reply is clearly likelier in another one, or may be in one that other
+        replies were proven to be in. Where many were asked again in vain, the pictures are unlike
+        what is expected, and it takes more.
         """
         in_vain = max(0.0, self._in_vain - IN_VAIN * self.replies)
         if reply.ratio >= SHOWS + math.log1p(in_vain):
@@ -166,7 +184,7 @@ class Evidence:
     # All replies
 
     def add(self, reply: JudgedReply) -> None:
-        """Take in a reply, whatever becomes of it."""
+        """Add a reply to the sums of all formats, whatever becomes of it."""
         self.replies += 1
         orientation = orientation_of(reply.sent.size)
         for name, ratio in (*reply.ratios.items(), (UNKNOWN, reply.unknown)):
@@ -180,7 +198,7 @@ class Evidence:
             self._sum(SAME_BOX, "all").add(ratio)
 
     def _sum(self, name: str, orientation: str) -> Sum:
-        """The sum of a format in pictures of an orientation, or of "all"."""
+        """Return the sum of a format in pictures of an orientation, or of "all"."""
         ratios = self._sums.get((name, orientation))
         if ratios is None:
             ratios = Sum()
@@ -188,7 +206,7 @@ class Evidence:
         return ratios
 
     def learn(self, reply: JudgedReply) -> None:
-        """Take in a reply whose boxes count, as an example of what boxes look like."""
+        """Add the boxes of a reply that is taken for right to what boxes look like."""
         if not self.learns:
             return
         for box, meaning in zip(reply.boxes, reply.meanings, strict=True):
@@ -201,15 +219,15 @@ class Evidence:
 
     @property
     def alarmed(self) -> str | None:
-        """The orientation of pictures in which a probe picture should tell the format.
+        """The orientation in which the last replies are much likelier in another format.
 
-        The last replies are much likelier in another one there. "all" for pictures of any
-        orientation, None for none.
+        A probe picture of it should then tell. It is "all" where that is so of all pictures
+        together, and None where of none.
         """
         alarmed = []
         for (name, orientation), ratios in self._sums.items():
-            # No alarm is set below ALARM, and hardly a sum is above it: this is asked several
-            # times a reply, of some twenty sums.
+            # The first comparison saves looking up the alarm, which is never below ALARM: this is
+            # asked several times for each reply, of some twenty sums, of which hardly any is above.
             if ratios.total > ALARM and ratios.total > self._alarm_of(name):
                 alarmed.append((ratios.total, orientation))
         if not alarmed:
@@ -219,13 +237,14 @@ class Evidence:
         return orientation
 
     def _alarm_of(self, name: str) -> float:
+        """Return the sum from which on a probe picture should tell of a format."""
         return self._alarm.get(name, ALARM)
 
     @property
     def overwhelming(self) -> str | None:
-        """The format for which so much speaks that it takes no probe picture.
+        """The format for which the replies speak so clearly that no probe picture has to tell.
 
-        SAME_BOX for a model that sees no picture; None where not enough speaks for any.
+        It is SAME_BOX for a model that sees no picture, and None where nothing is so clear.
         """
         ahead: dict[str, float] = {}
         highest = 0.0
@@ -240,9 +259,10 @@ class Evidence:
         return names[0] if is_clear or highest >= 2 * ALONE else None
 
     def withdraw(self, orientations: Collection[str]) -> None:
-        """Probe pictures of these orientations have shown that the format is right.
+        """Forget what spoke against the format in pictures of these orientations.
 
-        What spoke against it counts no longer, and it takes more to alarm the next time.
+        Probe pictures have shown that it is right there. Of the formats that raised an alarm, the
+        next one takes a higher sum.
         """
         for (name, orientation), ratios in self._sums.items():
             if orientation == "all" or orientation in orientations:
@@ -253,7 +273,10 @@ class Evidence:
     # Two replies to one question
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """The format in which the first of two replies to one question proves to be, or None."""
+        """Return the format that the first of two replies to one question proves to be in.
+
+        The proof is remembered. None where there is none.
+        """
         proof = proof_of(first, second, self.asked, self._others.values())
         if proof is None:
             return None
@@ -261,9 +284,10 @@ class Evidence:
         return proof.format
 
     def count_in_vain(self, first: JudgedReply, second: JudgedReply) -> None:
-        """Take in that asking again proved nothing.
+        """Count that a question was asked again, and that proved nothing.
 
-        Where both replies look like another format, and say the same, that is odd.
+        Where both replies look like another format, and put boxes in the same places, they are
+        counted as odd besides.
         """
         self._in_vain += 1
         name = second.likeliest
@@ -274,7 +298,11 @@ class Evidence:
 
     @property
     def mixed_with(self) -> str | None:
-        """The format that more replies were proven to be in than chance or a slip explains."""
+        """The format that more replies were proven to be in than chance or a slip explains.
+
+        One proof is enough among the FIRST_REPLIES, two among RECENT_REPLIES, if they are clear
+        enough together. None without such a format.
+        """
         recent = self._recently_proven()
         for name in dict.fromkeys(proven.proof.format for proven in recent):
             ratios = [proven.proof.ratio for proven in recent if proven.proof.format == name]
@@ -288,30 +316,38 @@ class Evidence:
         return len(self._recently_proven())
 
     def _recently_proven(self) -> list[ProvenReply]:
+        """Return the proven replies among the last RECENT_REPLIES."""
         return [proven for proven in self._proven if self.replies - proven.number <= RECENT_REPLIES]
 
     @property
     def often_odd(self) -> str | None:
-        """The format that too many replies look like, also when they are asked again."""
+        """The format that too many replies look like, also when asked again; None for none."""
         for name, count in self._odd.items():
             if count >= LEAST_ODD and count > ODD_SHARE * self.replies:
                 return name
         return None
 
     def odd(self, name: str) -> int:
-        """How many replies looked like a format, also when they were asked again."""
+        """Return how many replies looked like a format, also when they were asked again."""
         return self._odd.get(name, 0)
 
 
 def _ratio(
     of_phrases: Sequence[Sequence[int]], likelihoods: Sequence[float], as_asked: Sequence[float]
 ) -> float:
-    """The log-likelihood ratio of a reply, its boxes given by phrase.
+    """Return the log-likelihood ratio of a reply: the sum over phrases of their boxes' mean.
 
-    Boxes of one phrase are alike and say little more than one of them does: their mean counts.
+    Boxes of one phrase are alike, so that they say little more than one of them does.
+
+    Args:
+        of_phrases: For each phrase, the indices of its boxes.
+        likelihoods: For each box, the log-likelihood in another format.
+        as_asked: For each box, the log-likelihood in the format that was asked for.
     """
-    means = []
+    total = 0.0
     for indices in of_phrases:
-        ratios = [likelihoods[index] - as_asked[index] for index in indices]
-        means.append(sum(ratios) / len(ratios))
-    return sum(means)
+        ratio = 0.0
+        for index in indices:
+            ratio += likelihoods[index] - as_asked[index]
+        total += ratio / len(indices)
+    return total

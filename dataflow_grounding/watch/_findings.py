@@ -1,4 +1,7 @@
-"""What the watch says of boxes that are in another format: what it saw, and what to do about it."""
+"""The messages of the watch about boxes in another format: what was seen, and what to do.
+
+Each function returns one message for the user. Most begin with what was seen and end in advice.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,7 +22,7 @@ SEVERAL = (
 
 
 def _without_probes() -> str:
-    """What to do where the probe pictures themselves are not answered."""
+    """Return the advice where probe pictures go unanswered."""
     return (
         "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare"
         f" some boxes with their pictures, state {setting('vlm.box_format')}, or"
@@ -28,16 +31,17 @@ def _without_probes() -> str:
 
 
 def advice() -> str:
-    """What to do about a format that isn't the one asked for."""
+    """Return the advice about boxes in a format that isn't the one asked for."""
     return f"check {setting('vlm.box_format')}, or {advice_to_calibrate()}"
 
 
 def _going_on() -> str:
+    """Return the words for continuing the run all the same."""
     return f"go on with {setting('vlm.on_suspect_boxes', 'warn')}"
 
 
 def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool) -> str:
-    """Return what to say of probe pictures whose rectangles are elsewhere.
+    """Return the message about probe pictures whose rectangles are elsewhere.
 
     Args:
         verdict: What the check of the pictures found.

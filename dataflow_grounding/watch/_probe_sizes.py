@@ -1,4 +1,9 @@
-"""In which sizes the probe pictures of a run are asked for."""
+"""In which sizes the probe pictures of a run are asked for: `ProbeSizes`.
+
+A probe picture shows only how boxes come in pictures like itself. So sizes are chosen to stand for
+those that the run sends: by orientation, by how common they are and, for formats in pixels, by how
+large they are.
+"""
 
 import math
 from collections import Counter
@@ -8,16 +13,16 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration.alike_sizes import Covers, covers_for
 
 OFTEN = 0.05  # share of a run's pictures from which on an orientation has probe pictures of its own
-# pictures sent before their own shares count, and not those of the pictures that were looked at
-# before
+# Until this many pictures were sent, the shares are those of the pictures that the run expects to
+# send; after that, those of the pictures that were sent.
 KNOWN = 20
-NEARLY = 1.05  # how much longer a side may be before a size is another one
-SQUARE = 1.2  # padding doesn't show in a picture less elongated than this
-LONG = 3.0  # in a picture more elongated than this, models err
+NEARLY = 1.05  # a side may be longer by this factor than one that was probed, and count as covered
+SQUARE = 1.2  # padding doesn't show in a picture of a smaller aspect (longer over shorter side)
+LONG = 3.0  # in a picture of a larger aspect, models may be wrong for that reason
 
 
 def orientation_of(size: Size) -> str:
-    """`portrait`, `landscape` or `square`."""
+    """Return `portrait`, `landscape` or `square`."""
     if size[0] == size[1]:
         return "square"
     return "landscape" if size[0] > size[1] else "portrait"
@@ -32,6 +37,7 @@ class _Pictures:
         self._orientations: Counter[str] = Counter()
 
     def add(self, size: Size, count: int) -> None:
+        """Count so many more pictures of this size."""
         self.total += count
         self.sizes[size] += count
         self._orientations[orientation_of(size)] += count
@@ -41,19 +47,20 @@ class _Pictures:
         return self._orientations[orientation] > 0
 
     def orientations(self) -> list[str]:
-        """The orientations that there are."""
+        """Return the orientations that any picture has."""
         return list(self._orientations)
 
     def frequent(self) -> list[str]:
-        """The orientations of many of the pictures, the commonest first."""
+        """Return the orientations of at least OFTEN of the pictures, the commonest first."""
         return [
             name for name, count in self._orientations.most_common() if count >= OFTEN * self.total
         ]
 
     def commonest(self, orientation: str, probed: Sequence[Size], covers: Covers) -> Size:
-        """The commonest size of an orientation that there is.
+        """Return the commonest size of an orientation that none of the sizes `probed` covers.
 
-        If possible it is one that none of those `probed` covers.
+        Where all are covered, it is the commonest of all. Some picture has to be of the
+        orientation.
         """
         commonest: Size | None = None
         for size, _ in self.sizes.most_common():
@@ -80,26 +87,27 @@ class ProbeSizes:
         self._in_pixels = in_pixels
         self._sent = _Pictures()
         self._expected = _Pictures()
+        # The largest size so far, by orientation and by what is measured: "area" or "side".
         self._largest: dict[tuple[str, str], Size] = {}
-        self._probed: dict[str, int] = {}  # orientation → when it was, counted in calls of `chosen`
-        self._asked: dict[Size, int] = {}  # the same of sizes
-        self._chosen: list[Size] = []  # by all checks so far, of the sizes of the run's pictures
+        self._checks = 0  # calls of `chosen`
+        self._probed: dict[str, int] = {}  # in which check an orientation was probed last
+        self._asked: dict[Size, int] = {}  # in which check a size was probed last
+        self._chosen: list[Size] = []  # sizes of all checks so far that cover none of each other
         self._covers = covers_for("px" if in_pixels else 1)
-        self._checks = 0
         self.checked: set[Size] | None = set()
-        """Sizes that were probed; None where whatever is sent is known to be seen as it should."""
+        """Sizes that were probed; None where a calibration has proved the format in all sizes."""
 
     def add(self, size: Size) -> None:
-        """A picture is sent in this size."""
+        """Count a picture that is sent in this size."""
         self._sent.add(size, 1)
-        self._grow(size)
+        self._update_largest(size)
 
     def expect(self, sizes: Mapping[Size, int]) -> None:
-        """So many pictures of the run that begins will be sent in each of these sizes."""
+        """Set how many pictures the run that begins will send in each size."""
         self._expected = _Pictures()
         for size, count in sizes.items():
             self._expected.add(size, count)
-            self._grow(size)
+            self._update_largest(size)
 
     @property
     def outgrown(self) -> bool:
@@ -115,13 +123,15 @@ class ProbeSizes:
     def chosen(
         self, *, every: bool = False, orientation: str | None = None, last: bool = False
     ) -> list[Size]:
-        """The sizes to probe now.
+        """Choose the sizes to probe now, each once.
+
+        By default they are of the one orientation, among those that are frequent, that was probed
+        longest ago.
 
         Args:
-            every: Of every orientation that is frequent; else of the one that was probed longest
-                ago.
-            orientation: Of this one instead, if there are pictures of it.
-            last: Of all orientations that never were probed, too.
+            every: Choose sizes of every orientation that is frequent.
+            orientation: Choose sizes of this orientation instead, if there are pictures of it.
+            last: Choose sizes of all orientations that never were probed besides.
         """
         self._checks += 1
         pictures = self._pictures()
@@ -135,48 +145,52 @@ class ProbeSizes:
             names = list(dict.fromkeys(names + never_probed))
         sizes = [pictures.commonest(name, self._chosen, self._covers) for name in names]
         if self._in_pixels:
-            sizes += self._largest_beside(sizes, names)
+            sizes += self._largest_uncovered(sizes, names)
             if not every and orientation is None:
-                sizes = self._turns(sizes)
+                sizes = self._new_or_oldest(sizes)
         else:
-            sizes += self._elongated(sizes)
+            sizes += self._size_that_shows_padding(sizes)
         self._probed.update(dict.fromkeys(names, self._checks))
         self._remember(sizes)
         return list(dict.fromkeys(sizes))
 
     def _remember(self, sizes: list[Size]) -> None:
+        """Note that these sizes are probed by the present check."""
         self._asked.update(dict.fromkeys(sizes, self._checks))
         self._chosen += [size for size in sizes if not self._covers(size, self._chosen)]
         if self.checked is not None:
             self.checked.update(sizes)
 
     def _pictures(self) -> "_Pictures":
-        """The pictures that choices go by: those expected, until enough have been sent."""
+        """Return the pictures that choices go by: those expected, until KNOWN have been sent."""
         if self._expected.total and self._sent.total < KNOWN:
             return self._expected
         return self._sent
 
-    def _grow(self, size: Size) -> None:
-        """Take in a size where it is the largest of its orientation, by area or longer side."""
+    def _update_largest(self, size: Size) -> None:
+        """Update the largest area, and the longest side, of the size's orientation."""
         for name, measure in (("area", math.prod), ("side", max)):
             key = (orientation_of(size), name)
             self._largest[key] = max(self._largest.get(key, size), size, key=measure)
 
-    def _largest_beside(self, commonest: list[Size], orientations: Sequence[str]) -> list[Size]:
-        """The largest sizes of these orientations that the commonest ones don't stand for."""
+    def _largest_uncovered(self, commonest: list[Size], orientations: Sequence[str]) -> list[Size]:
+        """Return the largest sizes of these orientations that the commonest ones don't cover."""
         largest = []
         for (orientation, _), size in self._largest.items():
             if orientation in orientations and not _is_covered(size, commonest):
                 largest.append(size)
         return largest
 
-    def _turns(self, sizes: list[Size]) -> list[Size]:
-        """Return the sizes that no check has asked for; else the one that waits the longest."""
-        new = [size for size in sizes if size not in self._asked]
-        return new or [min(sizes, key=lambda size: self._asked[size])]
+    def _new_or_oldest(self, sizes: list[Size]) -> list[Size]:
+        """Return the sizes that were never probed; without any, the one probed longest ago."""
+        never_probed = [size for size in sizes if size not in self._asked]
+        return never_probed or [min(sizes, key=lambda size: self._asked[size])]
 
-    def _elongated(self, chosen: list[Size]) -> list[Size]:
-        """A size in which padding shows, where it doesn't in those that were chosen."""
+    def _size_that_shows_padding(self, chosen: list[Size]) -> list[Size]:
+        """Return one size in which padding shows; none where it shows in one that was chosen.
+
+        There is none either where the run has no picture that is neither square nor too long.
+        """
         if any(_aspect(size) >= SQUARE for size in chosen):
             return []
         for size in (*self._sent.sizes, *self._expected.sizes):
@@ -186,17 +200,21 @@ class ProbeSizes:
 
 
 def _aspect(size: Size) -> float:
+    """Return the longer side over the shorter one."""
     return max(size) / min(size)
 
 
 def _is_covered(size: Size, probed: Iterable[Size]) -> bool:
-    """Whether one of the sizes `probed` stands for a size."""
+    """Whether a size is no larger than one of those that were probed; see `_covers`."""
     return any(_covers(known, size) for known in probed)
 
 
 def _covers(probed: Size, size: Size) -> bool:
-    """Whether a limit on sides or area that spares `probed` spares `size` too, or nearly so."""
-    if (probed[0] - probed[1]) * (size[0] - size[1]) < 0:
-        # upright pictures may have a limit of their own
+    """Whether neither side is longer than that of a size that was probed, or by NEARLY at most.
+
+    A server's limit on sides or area that doesn't reduce `probed` doesn't reduce `size` then.
+    """
+    is_one_wide_one_tall = (probed[0] - probed[1]) * (size[0] - size[1]) < 0
+    if is_one_wide_one_tall:  # upright pictures may have a limit of their own
         return False
     return probed[0] * NEARLY >= size[0] and probed[1] * NEARLY >= size[1]

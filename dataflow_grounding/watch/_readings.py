@@ -1,4 +1,8 @@
-"""The formats that a reply's numbers may be in, and the box that they mean in each."""
+"""The formats that a reply's numbers may be in, and the box that they mean in each: `Reading`.
+
+To compare formats, a density of the box's figures is turned into one of the numbers as written, by
+the determinant of that change of variables; Meaning.log_scale is its logarithm.
+"""
 
 import math
 from collections.abc import Sequence
@@ -10,6 +14,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.watch._box_statistics import LEAST_SIDE, BoxShape
 
+LONGEST_SIDE = 1e6  # in parts of the picture's: hostile numbers may be any
 ALIKE = {999: 1000, 1024: 1000}  # scales that a reply's numbers don't tell from another
 TRANSPOSED: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
 
@@ -19,8 +24,8 @@ class SeenBox(NamedTuple):
 
     Attributes:
         numbers: Its four numbers, in the reply's order.
-        order: The order that names of coordinates state; None where only the format says.
-        phrase: What it is said to be the box of.
+        order: The order, where the reply names the coordinates; None where only the format says it.
+        phrase: The phrase that the reply gives the box to.
     """
 
     numbers: Bbox
@@ -29,12 +34,12 @@ class SeenBox(NamedTuple):
 
 
 def largest_of(boxes: Sequence[SeenBox]) -> float:
-    """The largest number of all boxes; minus infinity without any."""
+    """Return the largest number in all boxes; minus infinity without any."""
     return max((max(box.numbers) for box in boxes), default=-math.inf)
 
 
 def indices_by_phrase(boxes: Sequence[SeenBox]) -> dict[str, list[int]]:
-    """Which of the boxes are of each phrase."""
+    """Return, for each phrase, the indices of its boxes."""
     indices: dict[str, list[int]] = {}
     for index, box in enumerate(boxes):
         indices.setdefault(box.phrase, []).append(index)
@@ -46,8 +51,8 @@ class Sent(NamedTuple):
 
     Attributes:
         size: Its width and height in pixels.
-        across, down: The part of the width and of the height that the picture itself takes, the
-            rest being padding.
+        across: The part of the width that the picture itself takes; the rest is padding.
+        down: The part of the height that it takes.
     """
 
     size: Size
@@ -61,14 +66,35 @@ class Meaning(NamedTuple):
     Attributes:
         corners: x1, y1, x2, y2 in parts of the picture's sides, the lower number first.
         box: The same as it is compared with other boxes.
-        log_scale: The logarithm of how much area of numbers one of BoxShape's figures stands for:
-            what turns a density of these into one of the numbers, which can be compared between
-            formats.
+        log_scale: What is added to the logarithm of a density over BoxShape's figures, to make it
+            one over the numbers as written, which can be compared between formats.
     """
 
     corners: Bbox
     box: BoxShape
     log_scale: float
+
+
+class View(NamedTuple):
+    """A picture as the numbers of one format see it, worked out once for all boxes in it.
+
+    Attributes:
+        width: The number that stands for the whole width, padding included.
+        height: The number that stands for the whole height.
+        across: The part of the width that isn't padding.
+        down: The part of the height that isn't padding.
+        log_area: The logarithm of width times height.
+        log_part: Half the logarithm of the part of the area that isn't padding.
+        log_aspect: The logarithm of width over height, in pixels, of what the numbers refer to.
+    """
+
+    width: float
+    height: float
+    across: float
+    down: float
+    log_area: float
+    log_part: float
+    log_aspect: float
 
 
 class Reading:
@@ -77,13 +103,40 @@ class Reading:
     def __init__(self, box_format: BoxFormat) -> None:
         self.format = box_format
         self.name = box_format.name
-        self._limits = lru_cache(maxsize=4096)(box_format.limits)
-        self._aspect = lru_cache(maxsize=4096)(self._log_aspect)
+        # A run's pictures have few sizes, and every box of every reply is read in some six formats.
+        self._view = lru_cache(maxsize=4096)(self._view_of)
+
+    def _view_of(self, sent: Sent) -> View:
+        """Work out how this format's numbers see a picture."""
+        width, height = self.format.limits(sent.size)
+        canvas = frame_of(self.format.frame, sent.size)
+        return View(
+            width,
+            height,
+            sent.across,
+            sent.down,
+            math.log(width * height),
+            math.log(sent.across * sent.down) / 2,
+            math.log(canvas.width / canvas.height),
+        )
 
     def of(self, box: SeenBox, sent: Sent) -> Meaning:
-        """What a box means in a picture."""
-        width, height = self._limits(sent.size)
-        x1, y1, x2, y2 = to_xyxy(box.numbers, box.order or self.format.order)
+        """Return what a box means in a picture, if it is read in this format."""
+        corners, shape, log_scale = self.figures_of(box, sent)
+        return Meaning(corners, BoxShape(*shape), log_scale)
+
+    def figures_of(
+        self, box: SeenBox, sent: Sent
+    ) -> tuple[Bbox, tuple[float, float, float, float, float, int], float]:
+        """Return the same as plain tuples, in the order of Meaning and BoxShape.
+
+        Each box of each reply is read in some six formats, so that making the objects would be
+        costly.
+        """
+        width, height, part_across, part_down, log_area, log_part, log_aspect = self._view(sent)
+        numbers, order, _ = box
+        order = order or self.format.order
+        x1, y1, x2, y2 = numbers if order == "xyxy" else to_xyxy(numbers, order)
         turned = 0
         if x1 > x2:
             x1, x2 = x2, x1
@@ -95,33 +148,45 @@ class Reading:
         right = x2 / width
         top = y1 / height
         bottom = y2 / height
-        across = math.log(min(max(right - left, LEAST_SIDE), 1e6))
-        down = math.log(min(max(bottom - top, LEAST_SIDE), 1e6))
+        across = _log_side(right - left)
+        down = _log_side(bottom - top)
         size = (across + down) / 2
-        shape = BoxShape(
-            (left + right) / 2 / sent.across,
-            (top + bottom) / 2 / sent.down,
-            size - math.log(sent.across * sent.down) / 2,
-            across - down + self._aspect(sent.size),
-            max(-left, -top, right - 1, bottom - 1, 0.0),
+        beyond = 0.0
+        if left < 0 or top < 0 or right > 1 or bottom > 1:
+            beyond = max(-left, -top, right - 1, bottom - 1)
+        shape = (
+            (left + right) / 2 / part_across,
+            (top + bottom) / 2 / part_down,
+            size - log_part,
+            across - down + log_aspect,
+            beyond,
             turned,
         )
-        return Meaning((left, top, right, bottom), shape, -2 * math.log(width * height) - 2 * size)
+        return (left, top, right, bottom), shape, -2 * log_area - 2 * size
 
     def may_hold(self, largest: float, sent: Sent) -> bool:
-        """Whether the largest of all numbers is within the format's range, or nearly."""
-        return largest <= 1.13 * max(self._limits(sent.size))
+        """Whether the largest number of a reply is within the format's range, or nearly."""
+        view = self._view(sent)
+        return largest <= 1.13 * max(view.width, view.height)
 
-    def _log_aspect(self, sent: Size) -> float:
-        canvas = frame_of(self.format.frame, sent)
-        return math.log(canvas.width / canvas.height)
+
+def _log_side(side: float) -> float:
+    """Return the logarithm of a box's side, in parts of the picture's, kept within bounds.
+
+    The side may be 0, or any number that a hostile reply has.
+    """
+    if side < LEAST_SIDE:
+        side = LEAST_SIDE
+    elif side > LONGEST_SIDE:
+        side = LONGEST_SIDE
+    return math.log(side)
 
 
 def other_readings(asked: BoxFormat) -> list[Reading]:
-    """The formats that may be taken for the one asked for.
+    """Return the formats that may be mistaken for the one that was asked for.
 
-    These are each other order at the same scale, each other scale in the same order, and with x and
-    y swapped.
+    They are every other order at the same scale, and every other scale in the same order and, where
+    it has corners, with x and y swapped; all in the same frame.
     """
     scale = asked.scale
     if isinstance(scale, int):

@@ -1,10 +1,13 @@
-"""The watch of one run: whether its boxes are in the format asked for.
+"""The watch of one run, at work: whether its boxes are in the format that was asked for.
 
-Probe pictures tell, and the replies themselves.
+Two things tell: probe pictures (`Probing`), and the replies themselves (`Evidence`). `RunWatch` is
+always in one State. Around each request it waits until requests may be sent, has the replies
+judged, checks the endpoint where that is due, and reports boxes that are in another format.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes, UnreadableReply
@@ -17,7 +20,6 @@ from dataflow_grounding.watch import _findings as findings
 from dataflow_grounding.watch._evidence import SURELY
 from dataflow_grounding.watch._readings import Sent
 from dataflow_grounding.watch._second_reply import JudgedReply
-from dataflow_grounding.watch._state import State
 from dataflow_grounding.watch._taken_replies import TakenReplies, TakenReply
 from dataflow_grounding.watch._unvouched import Unvouched
 from dataflow_grounding.watch._watched_question import WatchedQuestion
@@ -25,6 +27,22 @@ from dataflow_grounding.watch.box_watch import BoxWatch
 from dataflow_grounding.watch.probing import Probing
 
 T = TypeVar("T")
+
+
+class State(Enum):
+    """What the watch of a run knows, and what may be sent meanwhile.
+
+    docs/calibration.md draws how one state leads to another.
+    """
+
+    UNPROBED = "nothing is known yet: nothing is sent before a probe picture is answered"
+    TRUSTED = "boxes are in the format, as far as known"
+    PROBING = "a probe picture is on its way, and requests go on"
+    HOLDING = "a probe picture is on its way, and nothing else is sent before it is answered"
+    BLIND = "there are no probe pictures, or they tell nothing: the replies alone are judged"
+    SUSPECT = "boxes are in another format, and the run goes on with a warning"
+    STOPPED = "boxes are in another format, and nothing more is sent"
+    ENDED = "the run has ended: requests pass unwatched"
 
 
 class RunWatch(BoxWatch):
@@ -53,12 +71,12 @@ class RunWatch(BoxWatch):
         self.state = self._at_rest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # the rest is of a run, which is in one process
-        told = {"suspicion": self.suspicion, "poor": self.poor}
-        return BoxWatch, (self.on_suspect, self.every), told
+        # Everything else belongs to a run, which stays in one process.
+        state = {"suspicion": self.suspicion, "poor": self.poor}
+        return BoxWatch, (self.on_suspect, self.every), state
 
     def _at_rest(self) -> State:
-        """The state while no probe picture is on its way and nothing speaks against the boxes."""
+        """Return the state without a probe picture on its way, or anything against the boxes."""
         if not self._probing.possible:
             return State.BLIND
         return State.TRUSTED if self._probing.begun else State.UNPROBED
@@ -72,7 +90,7 @@ class RunWatch(BoxWatch):
         if self.state is State.SUSPECT:
             return await ask(request.put_so(of=self._probing.of))
         self._check_stopped()
-        if self._probing.meets(ask, image.sent_size):
+        if self._probing.add_picture(ask, image.sent_size):
             await self._ready(ask)
         shown = image.shown_size
         sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
@@ -100,7 +118,10 @@ class RunWatch(BoxWatch):
         )
 
     def _watched(self, request: Request[T], ask: Ask, question: WatchedQuestion) -> Request[T]:
-        """The request as it is sent: not before it may be, each of its replies looked at."""
+        """Return the request with what the engine has to call: before sending, and for each reply.
+
+        It isn't sent before it may be, and each of its replies is judged before it is read.
+        """
         was_sent = False
 
         async def before() -> None:
@@ -139,7 +160,10 @@ class RunWatch(BoxWatch):
     async def _settle(
         self, question: WatchedQuestion, ask: Ask, request: Request[T], size: Size
     ) -> None:
-        """Draw the consequences of replies that were asked again. Raises SuspectBoxes."""
+        """Act on what the replies to a question that was asked again have shown.
+
+        Raises SuspectBoxes.
+        """
         if self.suspicion is not None:
             return
         if question.proven is not None:
@@ -149,6 +173,7 @@ class RunWatch(BoxWatch):
             await self._settle_odd(odd, question.odd, size)
 
     def _settle_proof(self, proven: str, ask: Ask) -> None:
+        """Act on the proof that a reply was in another format, `proven`. Raises SuspectBoxes."""
         ask.note("mixed_formats", f"a reply came in {proven} and, asked again, as asked")
         self._slips.append(proven)
         self._taken.call_for_review()
@@ -157,9 +182,18 @@ class RunWatch(BoxWatch):
             self._suspect_mixture(mixed)
 
     async def _settle_odd(self, odd: TakenReply, looks_like: str, size: Size) -> None:
-        """Settle boxes that look like another format, also when they are asked for again.
+        """Act on boxes that look like another format, also when they were asked for again.
 
-        A probe picture of such a size tells.
+        A probe picture of such a size tells whether pictures of this size are like that. If none
+        can, the record is marked.
+
+        Args:
+            odd: The reply, with its question.
+            looks_like: The format that it looks like.
+            size: The size in which its picture is sent.
+
+        Raises:
+            SuspectBoxes, RunStopped.
         """
         ask = odd.ask
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
@@ -183,7 +217,7 @@ class RunWatch(BoxWatch):
         else:
             third = await self._asked_afresh(odd) if odd.judged.ratio >= SURELY else None
             if third is None or not self._is_proven_wrong(odd, third):
-                odd.question.learn()  # things are like that here
+                odd.question.learn()  # the run's pictures are like that
 
     async def _review_taken(self, ask: Ask, *, last: bool) -> None:
         """Ask once more about replies that look like another format by now.
@@ -291,7 +325,7 @@ class RunWatch(BoxWatch):
             self._unvouched.vouch(before)
 
     def _hold(self) -> None:
-        """A probe picture is missed: nothing else is sent before another one has told more."""
+        """Let nothing else be sent, as a probe picture missed, before another one has told more."""
         self._enter(State.HOLDING)
 
     def _enter(self, state: State) -> None:
@@ -309,32 +343,45 @@ class RunWatch(BoxWatch):
     # What becomes of the run
 
     def _check_stopped(self) -> None:
+        """Raises SuspectBoxes if the watch has stopped the run."""
         if self.state is State.STOPPED:
             raise SuspectBoxes(self._stop_message)
 
     def _suspect_if_overwhelming(self) -> None:
-        """Go by the replies where no probe picture can tell, if enough of them speak."""
+        """Report another format by the replies alone, if they are clear enough.
+
+        It is for runs in which no probe picture can tell. Raises SuspectBoxes.
+        """
         likeliest = self._probing.evidence.overwhelming
         if likeliest is not None:
             self._suspect_all(findings.overwhelming(likeliest, self._probing.asked))
 
     def _suspect_mixture(self, other: str) -> None:
-        """Replies are proven to be in several formats: no probe picture has to tell."""
+        """Report that replies are proven to be in several formats. Raises SuspectBoxes."""
         self._probing.set_aside()
         self._suspect(findings.mixture(self._probing.evidence, other), self._unvouched.all())
 
     def _suspect_all(self, what: str) -> None:
+        """Report wrong boxes that make all unvouched records suspect. Raises SuspectBoxes."""
         if self._probing.known.silent:
             what = findings.without_probes(what)
         self._probing.doubt()
         self._suspect(what, self._unvouched.all())
 
     def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
-        """Report wrong boxes. Raises SuspectBoxes unless set to warn."""
+        """Report wrong boxes: stop the run, or warn and mark records.
+
+        Args:
+            what: What speaks against the boxes, for the user.
+            asked: The records that are marked.
+
+        Raises:
+            SuspectBoxes: The watch isn't set to warn only.
+        """
         self.suspicion = what
-        kept = self._probing.lost()
+        what_became = self._probing.forget_format()
         if self.on_suspect == "stop":
-            self._stop_message = f"{what}. {kept}"
+            self._stop_message = f"{what}. {what_became}"
             self._enter(State.STOPPED)
             raise SuspectBoxes(self._stop_message)
         self._enter(State.SUSPECT)

@@ -1,4 +1,10 @@
-"""Two replies to one question: whether the second shows in which format the first was written."""
+"""Two replies to one question: whether the second proves in which format the first was written.
+
+A model that is asked again puts its boxes about where it put them before. So the first reply is
+read in each other format, and compared with the second one, read as asked. The comparison is a
+log-likelihood ratio: how much likelier the boxes lie so if they are of the same things than if they
+are of different ones.
+"""
 
 import math
 from collections.abc import Collection, Sequence
@@ -14,10 +20,11 @@ from dataflow_grounding.watch._readings import (
     largest_of,
 )
 
-# how far apart, in parts of the side, a model's two answers put an edge: one of these
+# Standard deviations, in parts of the side, between where two answers of a model put an edge. Which
+# of them is true of this model isn't known.
 EDGES = (0.02, 0.05, 0.1)
 ELSEWHERE = 0.1  # share of things that a second reply sees elsewhere altogether
-PROVEN = 6.0  # log-likelihood ratio at which the first of two replies was in another format
+PROVEN = 6.0  # log-likelihood ratio from which on the first of two replies was in another format
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,13 @@ class JudgedReply:
     """One reply's boxes, read as asked, and how much more likely its numbers are in other formats.
 
     Attributes:
-        boxes: As the reply wrote them.
+        boxes: The boxes as the reply wrote them.
         sent: The picture as it was sent.
         meanings: What each box means in the format that was asked for.
-        ratios: Log-likelihood ratio of each other format to the one that was asked for.
-        unknown: The same of a format that nobody knows, in which boxes may be anywhere.
-        likeliest: The format with the highest of the `ratios`; None where the numbers fit none.
+        ratios: For each other format, by name, the log-likelihood ratio to the one asked for.
+        unknown: The same for a format that nobody knows, in which boxes may be anywhere.
+        likeliest: The name of the format with the highest of the `ratios`; None where the numbers
+            fit none.
     """
 
     boxes: Sequence[SeenBox]
@@ -62,18 +70,25 @@ class Proof:
 def proof_of(
     first: JudgedReply, second: JudgedReply, asked: Reading, others: Collection[Reading]
 ) -> Proof | None:
-    """In which format the first of two replies to one question was written, where that is proven.
+    """Return the proof that the first of two replies to one question was in another format.
 
-    It is where, read so, it has its boxes where the second one has them, and hasn't as it was asked
-    for.
+    It is proven where its boxes, read in the other format, agree with those of the second reply far
+    better than as they were asked for. None where it isn't. The best of several formats is taken,
+    the last of equal ones.
+
+    Args:
+        first: The reply that came first.
+        second: The reply to the same question, asked again.
+        asked: The format that was asked for, in which the second reply is read.
+        others: The formats in which the first one may be.
     """
-    usual = _agreement(first, asked, second)
+    agreement_as_asked = _agreement(first, asked, second)
     largest = largest_of(first.boxes)
     best: Proof | None = None
     for reading in others:
         if not reading.may_hold(largest, first.sent):
             continue
-        ratio = _agreement(first, reading, second) - usual
+        ratio = _agreement(first, reading, second) - agreement_as_asked
         least = best.ratio if best else PROVEN
         if ratio >= least:
             best = Proof(reading.name, ratio)
@@ -88,21 +103,23 @@ def says_the_same(first: JudgedReply, second: JudgedReply, asked: Reading) -> bo
 
 
 def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> float:
-    """How much likelier two replies' boxes are than boxes of different things, as a logarithm.
+    """Return how much likelier two replies' boxes are of the same things than of different ones.
 
-    Nobody knows beforehand how far apart this model's answers put an edge: each of EDGES counts
-    alike.
+    It is the logarithm of that ratio, 0 where they have no phrase in common. The first reply is
+    read in a format, the second as asked. How far apart this model's answers put an edge isn't
+    known: the likelihoods for each of EDGES are averaged.
     """
     pairs = _pairs(first, reading, second)
     by_edge = [sum(_log_nearness(pair, edge) for pair in pairs) for edge in EDGES]
+    # The logarithm of the mean of exponentials. Taking out the largest keeps these in range.
     most = max(by_edge)
     return most + math.log(sum(math.exp(nearness - most) for nearness in by_edge) / len(EDGES))
 
 
 def _pairs(first: JudgedReply, reading: Reading, second: JudgedReply) -> list[tuple[Bbox, Bbox]]:
-    """The corners of each phrase that has one box in both replies.
+    """Return the corners in both replies of each phrase that has one box in either.
 
-    The first reply's are read in a format, the second's as asked.
+    The first reply's are read in a format, the second's as asked, in parts of the sides.
     """
     in_second = _only_boxes(second.boxes)
     pairs = []
@@ -114,14 +131,26 @@ def _pairs(first: JudgedReply, reading: Reading, second: JudgedReply) -> list[tu
 
 
 def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
-    """The index of the box of each phrase that has just one."""
-    indices = indices_by_phrase(boxes)
-    return {phrase: own[0] for phrase, own in indices.items() if len(own) == 1}
+    """Return, for each phrase that has just one box, the box's index."""
+    only_index: dict[str, int] = {}
+    for phrase, indices in indices_by_phrase(boxes).items():
+        if len(indices) == 1:
+            only_index[phrase] = indices[0]
+    return only_index
 
 
 def _log_nearness(pair: tuple[Bbox, Bbox], edge: float) -> float:
-    """How much likelier two boxes of one thing lie so than two of different things, a logarithm."""
+    """Return how much likelier two boxes lie so if they are of one thing than of different ones.
+
+    It is the logarithm of that ratio. Boxes of one thing differ by a normal error on each of the
+    four edges; those of different things may lie anywhere, with a density of 1.
+
+    Args:
+        pair: The two boxes, in parts of the sides.
+        edge: The standard deviation of the difference between two edges, in parts of the side.
+    """
     density = 1.0
-    for a, b in zip(*pair, strict=True):
+    first, second = pair
+    for a, b in zip(first, second, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))
     return math.log((1 - ELSEWHERE) * density + ELSEWHERE)

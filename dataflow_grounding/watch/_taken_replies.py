@@ -1,4 +1,8 @@
-"""Replies that were taken for right, and are judged once more when more is known."""
+"""Replies that were taken for right, and are judged once more when more is known.
+
+How likely a reply is in another format depends on what the run's boxes look like, which becomes
+known only as they come. So the last replies are kept, and reviewed at some points of the run.
+"""
 
 import asyncio
 from collections import deque
@@ -12,10 +16,12 @@ from dataflow_grounding.watch._evidence import LIKELIER, Evidence
 from dataflow_grounding.watch._second_reply import JudgedReply
 from dataflow_grounding.watch._watched_question import WatchedQuestion
 
-LEARNT = (40, 200)  # replies after which it is better known what a run's boxes look like
+LEARNT = (40, 200)  # numbers of replies at which the last ones are reviewed
 MOST = 200  # replies that are remembered
-AT_ONCE = 200  # boxes that are judged, some milliseconds, before others have their turn
-AFRESH = 1_000_000  # the number of a sample that is asked for to compare it with an earlier reply
+AT_ONCE = 200  # boxes that are judged, some milliseconds, before other tasks have their turn
+# A question that is asked again for comparison has its sample number raised by this, so that its
+# reply is stored apart from those of the record's own samples.
+AFRESH = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +29,10 @@ class TakenReply:
     """A reply that nothing spoke against.
 
     Attributes:
-        judged: What it said, as it was judged then.
-        question: What it answered.
-        ask: Of the record that it is about.
-        request: The same as it is sent.
+        judged: The reply's boxes, as they were judged when it came.
+        question: The question that it answered, as it is watched.
+        ask: The means of the reply's record to send requests.
+        request: The question as it is sent.
     """
 
     judged: JudgedReply
@@ -35,7 +41,10 @@ class TakenReply:
     request: Request[Any]
 
     def asked_afresh(self) -> Request[JudgedReply | None]:
-        """The same question, whose answer is kept apart from the record's own."""
+        """Return the same question, to be asked once more; its reply is stored apart.
+
+        Its answer is the reply as it is judged, None where that can't be read.
+        """
 
         def read(reply: str) -> ReadReply[JudgedReply | None]:
             return self.question.judged(reply), []
@@ -44,7 +53,7 @@ class TakenReply:
 
 
 class TakenReplies:
-    """The last of them, until more is known."""
+    """The last replies that were taken for right, until they are reviewed."""
 
     def __init__(self) -> None:
         self._replies: deque[TakenReply] = deque(maxlen=MOST)
@@ -52,42 +61,50 @@ class TakenReplies:
         self._called_for = False
 
     def add(self, reply: TakenReply) -> None:
-        """Remember one."""
+        """Remember a reply; the oldest is forgotten where there are MOST."""
         self._replies.append(reply)
 
     def call_for_review(self) -> None:
-        """Another reply was proven to be in another format: these may be, too."""
+        """Make a review due: a reply was proven to be in another format, so these may be, too."""
         self._called_for = True
 
     def is_due(self, replies: int) -> bool:
-        """Whether they should be judged once more, after so many `replies`."""
+        """Whether a review is due once so many `replies` have come in the run."""
         return self._called_for or (bool(self._reviews) and replies >= self._reviews[0])
 
     async def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
-        """The replies that, by what is known now, should have been asked again.
+        """Review the replies, and take out those that should be asked again by what is known now.
 
-        Where these are fewer than `spare`, the next likeliest are added. They are taken no longer.
-        Replies that come while it judges, some boxes at a time, are for the next review.
+        Replies that come while this judges, some boxes at a time, are for the next review.
+
+        Args:
+            evidence: What the run's replies say by now.
+            spare: How many to take out at the least, as far as there are any that are somewhat
+                likely in another format; the likeliest are added.
+
+        Returns:
+            The replies that were taken out, as they are judged now.
         """
         self._called_for = False
         self._reviews = [point for point in self._reviews if point > evidence.replies]
         replies = self._replies
         self._replies = deque(maxlen=MOST)
         doubtful: list[TakenReply] = []
-        likely: list[TakenReply] = []
+        kept: list[TakenReply] = []
         judged_boxes = 0
         for reply in replies:
             if judged_boxes >= AT_ONCE:
                 judged_boxes = 0
                 await asyncio.sleep(0)
             judged_boxes += len(reply.judged.boxes)
-            again = replace(reply, judged=evidence.judge(reply.judged.boxes, reply.judged.sent))
-            if evidence.is_doubtful(again.judged):
+            judged_anew = evidence.judge(reply.judged.boxes, reply.judged.sent)
+            again = replace(reply, judged=judged_anew)
+            if evidence.is_doubtful(judged_anew):
                 doubtful.append(again)
             else:
-                likely.append(again)
-        likely.sort(key=lambda reply: reply.judged.ratio)
-        while likely and len(doubtful) < spare and likely[-1].judged.ratio >= LIKELIER:
-            doubtful.append(likely.pop())
-        self._replies = deque([*likely, *self._replies], maxlen=MOST)
+                kept.append(again)
+        kept.sort(key=lambda reply: reply.judged.ratio)  # the most doubtful last
+        while kept and len(doubtful) < spare and kept[-1].judged.ratio >= LIKELIER:
+            doubtful.append(kept.pop())
+        self._replies = deque([*kept, *self._replies], maxlen=MOST)
         return doubtful

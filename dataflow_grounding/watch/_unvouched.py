@@ -1,36 +1,41 @@
-"""Who got boxes that no check has vouched for yet."""
+"""Which records got boxes that no check has vouched for yet."""
 
 from collections.abc import Collection
 
 from dataflow_grounding.engine.plan import Ask
 
-MOST = 5000  # that are remembered where no check ever comes
+MOST = 5000  # records that are remembered, so that memory is bounded where no check ever comes
 
 
 class Unvouched:
-    """The records that asked for boxes since the last good check.
+    """The records that asked for boxes since the last good check, the latest MOST of them.
 
-    They are marked, should these boxes turn out to be suspect.
+    They are marked in the output, should these boxes turn out to be suspect. A record is known by
+    its `Ask`, the means by which it sends requests.
     """
 
     def __init__(self) -> None:
-        self._asked: dict[Ask, bool] = {}  # and whether any of its requests was sent
+        # For each record, whether any of its requests was sent in this run.
+        self._asked: dict[Ask, bool] = {}
 
     def add(self, ask: Ask, *, was_sent: bool) -> None:
-        """A record got boxes; `was_sent`: in this run, not from the store."""
+        """Remember a record that got boxes.
+
+        `was_sent` says whether they were sent for in this run, rather than read from the store.
+        """
         self._asked[ask] = was_sent or self._asked.get(ask, False)
         if len(self._asked) > MOST:
             del self._asked[next(iter(self._asked))]
 
     def all(self) -> list[Ask]:
-        """All of them, in order."""
+        """Return all records, in the order in which they first asked."""
         return list(self._asked)
 
     def sent(self) -> list[Ask]:
-        """The records that got boxes from the endpoint in this run."""
+        """Return the records that got boxes from the endpoint in this run."""
         return [ask for ask, was_sent in self._asked.items() if was_sent]
 
     def vouch(self, asked: Collection[Ask]) -> None:
-        """A check vouches for these."""
+        """Forget these records, as a good check vouches for their boxes."""
         for ask in asked:
             self._asked.pop(ask, None)

@@ -1,6 +1,7 @@
-"""One question about a picture, and the replies to it.
+"""One question about a picture, and the replies to it: `WatchedQuestion`.
 
-A doubtful reply is asked again, and the second one decides.
+Each reply is judged before it is read. A doubtful one is refused, by SuspectReply, so that the
+question is asked again; the second reply then decides what the first one was.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,8 @@ from dataflow_grounding.watch._evidence import SHOWS, Evidence
 from dataflow_grounding.watch._readings import SeenBox, Sent
 from dataflow_grounding.watch._second_reply import JudgedReply
 
-# a stored reply that is so much less likely in any other format was never asked again
+# The log-likelihood ratio below which a stored reply can't have been doubtful when it came, so that
+# the store needn't be searched for a later reply.
 NEARLY = -3.0
 
 
@@ -21,12 +23,20 @@ class WatchedQuestion:
     """What the replies to one question say of their format.
 
     Args:
-        evidence: That of the run.
+        evidence: What the run's replies say of their format so far.
         asked: The format that was asked for.
         sent: The picture as it is sent.
-        phrases: What is asked for, in order.
-        most_tries: How often it is asked at most; 0 where a doubtful reply is never asked again.
-        trusts_stored: Whether somebody has vouched for replies that are stored already.
+        phrases: The phrases that boxes are asked for, in order.
+        most_tries: How often the question is asked at the most; 0 where a doubtful reply is never
+            asked again.
+        trusts_stored: Whether a check has vouched for the replies that are stored already.
+
+    Attributes:
+        tries: How many replies were looked at.
+        undoubted: A first reply, sent in this run, that nothing spoke against.
+        last: The reply that came last, where it could be read.
+        proven: The format that an earlier reply was in, as a later one proves.
+        odd: The format that a reply looks like though it was asked again.
     """
 
     def __init__(
@@ -50,22 +60,24 @@ class WatchedQuestion:
         # same question, which is what a reply that was refused leaves behind.
         self._was_asked_again: Callable[[], bool] | None = None
         self.undoubted: JudgedReply | None = None
-        """A first reply, sent in this run, that nothing spoke against."""
         # The first reply, where it looked like another format: the next one decides between them.
         self._refused: JudgedReply | None = None
         self.last: JudgedReply | None = None
-        """The reply that came last, where it could be read."""
         self.proven: str | None = None
-        """The format that an earlier reply was in, as a later one proves."""
         self.odd: str | None = None
-        """The format that a reply looks like though it was asked again."""
 
     def stored(self, was_asked_again: Callable[[], bool]) -> None:
-        """The next reply comes from the store, which may hold a later one to the same question."""
+        """Note that the next reply comes from the store.
+
+        `was_asked_again` tells whether the store holds a later reply to the same question.
+        """
         self._was_asked_again = was_asked_again
 
     def look(self, reply: str) -> None:
-        """Judge a reply, before it is read. Raises SuspectReply where it should be asked again."""
+        """Judge a reply, before it is read.
+
+        Raises SuspectReply where the question should be asked again.
+        """
         was_asked_again = self._was_asked_again
         self._was_asked_again = None
         self.tries += 1
@@ -76,7 +88,7 @@ class WatchedQuestion:
         self._refused = None
         self.last = judged
         if was_asked_again is not None and self._trusts_stored and self._most_tries:
-            self._replay(first, judged, was_asked_again)
+            self._take_vouched(first, judged, was_asked_again)
             return
         self._evidence.add(judged)
         if first is not None:
@@ -91,30 +103,38 @@ class WatchedQuestion:
             if first is None and was_asked_again is None:
                 self.undoubted = judged
 
-    def _replay(
+    def _take_vouched(
         self, first: JudgedReply | None, judged: JudgedReply, was_asked_again: Callable[[], bool]
     ) -> None:
-        """Take a stored reply that was vouched for: it was counted, and settled, when it came."""
-        if first is None and judged.ratio > NEARLY and was_asked_again():
+        """Learn from a stored reply that a check has vouched for.
+
+        An earlier run counted and judged it already, so it isn't judged again. Where that run asked
+        the question again, the later reply is the one that counted: SuspectReply is raised for the
+        first, so that the later one is read from the store.
+        """
+        was_doubtful = first is None and judged.ratio > NEARLY and was_asked_again()
+        if was_doubtful:
             self._refuse(judged)
         self._evidence.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:
+        """Remember a reply as refused. Raises SuspectReply, always."""
         self._refused = judged
         raise SuspectReply(
             f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for."
         )
 
     def learn(self) -> None:
-        """The last reply counts, odd as it is."""
+        """Learn from the last reply, odd as it is, as pictures of the run may be like that."""
         if self.last is not None:
             self._evidence.learn(self.last)
 
     def refused(self) -> None:
-        """The last reply can't be read as asked: the next one may show why."""
+        """Note that the last reply can't be read as asked; the next one may show why."""
         self._refused = self.last
 
     def _is_doubtful(self, judged: JudgedReply, was_asked_again: Callable[[], bool] | None) -> bool:
+        """Whether a first reply should be asked again; a stored one, whether it was then."""
         if not self._most_tries:
             return False
         if was_asked_again is not None and judged.ratio > NEARLY and was_asked_again():
@@ -122,6 +142,7 @@ class WatchedQuestion:
         return self._evidence.is_doubtful(judged)
 
     def _decide(self, first: JudgedReply, second: JudgedReply) -> None:
+        """Decide by the second reply whether the first was in another format, or is odd."""
         self.odd = None
         self.proven = self._evidence.compare(first, second)
         if self.proven is None:
@@ -130,7 +151,7 @@ class WatchedQuestion:
                 self.odd = second.likeliest
 
     def judged(self, reply: str) -> JudgedReply | None:
-        """A reply's boxes and how likely they are; None where it can't be read."""
+        """Return a reply's boxes with how likely they are in each format; None if unreadable."""
         try:
             marks = parse_reply(reply, self._asked.key)
         except UnreadableReply:

@@ -1,6 +1,7 @@
-"""The standing check of boxes, as operators have it.
+"""The standing check of boxes, as operators have it: `BoxWatch`.
 
-Here are its settings, how it begins with a run, and what it tells of one.
+Here are its settings, how it begins with a run, and what it reports of one. A run has a `RunWatch`,
+which does the work.
 """
 
 from collections import Counter
@@ -56,10 +57,22 @@ class BoxWatch:
     def begun(
         self, serving: Serving, choice: FormatChoice, start: RunStart, form: str = ""
     ) -> "tuple[BoxWatch, Counter[str]]":
-        """The watch of a run that starts, and what settling the format took.
+        """Settle the box format, and return the watch of a run that starts.
 
-        The watch is shared by all who ask in one format, and in one `form` of asking. Raises as
-        `settle`.
+        All operators of a run that ask in one format, and in one form, share a watch.
+
+        Args:
+            serving: The serving that is asked.
+            choice: The box format of its model.
+            start: What the run starts with.
+            form: The form in which boxes are asked for; "" for the usual one.
+
+        Returns:
+            The watch, and counts of the requests that settling the format took.
+
+        Raises:
+            NoFit: The model's answers name no format.
+            RunStopped: The endpoint doesn't answer.
         """
         from dataflow_grounding.watch._run_watch import RunWatch
 
@@ -86,17 +99,17 @@ class BoxWatch:
         return watch, took
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """The answer to a request for boxes of `phrases`; in a run, its replies are judged.
+        """Return the answer to a request for boxes of `phrases`; in a run, its replies are judged.
 
-        Raises what failed, and SuspectBoxes.
+        Raises whatever the request fails with, and SuspectBoxes.
         """
         return await ask(request)
 
     async def conclude(self, ask: Ask) -> None:
-        """What is left to settle after the last record. Raises SuspectBoxes."""
+        """Settle what is left after a run's last record. Raises SuspectBoxes."""
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says of it, and `estimate` reckons with."""
+        """Return what `run.json` says of the watch; `estimate` uses it, too."""
         return {"suspect_boxes": self.suspicion or self.poor, "check_every": self.every}
 
     def on_poor(self, what: str) -> None:

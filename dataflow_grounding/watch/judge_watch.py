@@ -1,7 +1,8 @@
-"""Whether a judge's word is worth anything: questions of known answer, on pictures of our own.
+"""Tests of a judge (a model that checks another one's boxes) by questions of known answer.
 
-A picture has rectangles of known colours. Half of the boxes are around what they are said to be;
-the others are around another rectangle, for a colour that isn't in the picture.
+The pictures are our own, with rectangles of known colours. Half of the boxes are around what they
+are said to be; the others are around another rectangle, for a colour that isn't in the picture. A
+judge whose right answers may be tosses of a coin, by the binomial distribution, isn't obeyed.
 """
 
 import json
@@ -27,16 +28,23 @@ from dataflow_grounding.tasks.request import Request
 
 JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
-BOXED = 4  # rectangles with their own phrase; as many have that of a colour that isn't there
-BY_CHANCE = 0.011  # how likely tosses of a coin may get as many answers right; 13 of 16 do
-MOST_PICTURES = 3  # until the judge is known to be better than that
+BOXED = 4  # boxes with their own phrase; as many have the phrase of a colour that isn't there
+# A judge is obeyed if tosses of a coin get as many answers right with no more than this
+# probability, as they do with 13 of 16.
+BY_CHANCE = 0.011
+MOST_PICTURES = 3  # the judge is asked about so many pictures before it counts as no better
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
 
 
 class KnownPicture(NamedTuple):
     """A picture with questions of known answer.
 
-    `boxes` are drawn in it, each right or not by `right`; `phrases` are there or not by `there`.
+    Attributes:
+        probe: The picture's rectangles.
+        phrases: The phrases that the judge is asked about.
+        there: For each phrase, whether the picture has its rectangle.
+        boxes: The boxes that are drawn in the picture, each with a phrase.
+        right: For each box, whether it is around the rectangle of its phrase.
     """
 
     probe: Probe
@@ -47,50 +55,54 @@ class KnownPicture(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Answers that were right, of those that were asked for."""
+    """How many answers were right, of those that were asked for."""
 
     right: int
     asked: int
 
     @property
     def by_chance(self) -> float:
-        """How likely a judge who tosses a coin gets as many right, or more."""
+        """The probability that tosses of a coin get as many right, or more (binomial)."""
         ways = sum(math.comb(self.asked, n) for n in range(self.right, self.asked + 1))
         return float(ways / 2**self.asked)
 
 
 def known_picture(layout: int) -> KnownPicture:
-    """The picture of a number from 0, the same on every call."""
+    """Return the test picture of a layout, a number from 0; it is the same on every call.
+
+    It has 2 * BOXED of a probe picture's rectangles, each with a box. Every other box has the
+    phrase of a rectangle that was left out.
+    """
     whole = probe_of(SIZE, layout)
     phrases = list(whole.boxes)
     there = phrases[: 2 * BOXED]
     absent = phrases[2 * BOXED :]
     probe = Probe(SIZE, {phrase: whole.boxes[phrase] for phrase in there})
     boxes = []
-    # in the order of the phrases, of which nothing can be told: right and wrong ones alternate
+    # Right and wrong boxes alternate. The phrases' own order is random, so it gives nothing away.
     for number in range(BOXED):
-        own = there[2 * number]
-        others = there[2 * number + 1]
-        boxes.append(DrawnBox(own, whole.boxes[own]))
-        boxes.append(DrawnBox(absent[number], whole.boxes[others]))
+        rightly_boxed = there[2 * number]
+        wrongly_boxed = there[2 * number + 1]
+        boxes.append(DrawnBox(rightly_boxed, whole.boxes[rightly_boxed]))
+        boxes.append(DrawnBox(absent[number], whole.boxes[wrongly_boxed]))
     if layout % 2:
         boxes.reverse()
     asked = [box.text for box in boxes]
-    return KnownPicture(
-        probe,
-        asked,
-        [phrase in there for phrase in asked],
-        boxes,
-        [box.text in there for box in boxes],
-    )
+    # A phrase is there if and only if its box is right.
+    is_there = [phrase in there for phrase in asked]
+    return KnownPicture(probe, asked, is_there, boxes, list(is_there))
 
 
 def verdicts_question(
     image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> tuple[Request[Any], Callable[[Any], list[bool]]]:
-    """The `box_check` of a known picture, and which of its answers are right."""
+    """Return the `box_check` question about a known picture, and the function that marks answers.
 
-    def marked_as(checked: Checked) -> list[bool]:
+    The function takes the answer, and returns for each presence and each verdict whether it is
+    right.
+    """
+
+    def mark(checked: Checked) -> list[bool]:
         marks = []
         for presence, there in zip(checked.presences, known.there, strict=True):
             marks.append(presence.there is there)
@@ -99,40 +111,46 @@ def verdicts_question(
             marks.append(verdict.fit is not None and says_yes is right)
         return marks
 
-    return box_check(image, known.phrases, known.boxes, box_format), marked_as
+    return box_check(image, known.phrases, known.boxes, box_format), mark
 
 
 def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
-    """Each box with its own phrase, and with that of the one before; and which are right."""
-    others = [*known.boxes[1:], known.boxes[0]]
+    """Return the crops to ask about, and for each whether it shows what its phrase says.
+
+    Each phrase has two: its own box, and the next phrase's.
+    """
+    next_boxes = [*known.boxes[1:], known.boxes[0]]
     boxes = list(known.boxes)
     right = list(known.right)
-    for box, other in zip(known.boxes, others, strict=True):
-        boxes.append(DrawnBox(box.text, other.bbox))
-        right.append(known.probe.boxes.get(box.text) == other.bbox)
+    for box, next_box in zip(known.boxes, next_boxes, strict=True):
+        boxes.append(DrawnBox(box.text, next_box.bbox))
+        right.append(known.probe.boxes.get(box.text) == next_box.bbox)
     return boxes, right
 
 
 def crops_question(
     image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> tuple[Request[Any], Callable[[Any], list[bool]]]:
-    """The `crop_check` of a known picture, and which of its answers are right."""
+    """Return the `crop_check` question about a known picture, and the function that marks answers.
+
+    The function takes the answers, and returns for each whether it is right.
+    """
     boxes, right = crops_of(known)
 
-    def marked_as(answers: Sequence[bool | None]) -> list[bool]:
+    def mark(answers: Sequence[bool | None]) -> list[bool]:
         return [answer is truth for answer, truth in zip(answers, right, strict=True)]
 
-    return crop_check(image, boxes, box_format), marked_as
+    return crop_check(image, boxes, box_format), mark
 
 
 Question: TypeAlias = Literal["verdicts", "crops"]
 _QUESTIONS = {"verdicts": verdicts_question, "crops": crops_question}
 
-_told: dict[str, tuple[float, str]] = {}
-"""For records in memory: when a judge was tested last in this process, and what was found.
+_results: dict[str, tuple[float, str]] = {}
+"""For records in memory: when a judge was tested last in this process, and why it isn't obeyed.
 
-A run with a store of its own remembers only what it found itself: its tests stand in the store, so
-that it can be gone on with, and read again.
+The time is that of the monotonic clock, in seconds; the reason is "" for a judge that is obeyed. A
+run with a store doesn't share this: its tests are in its store, so that it can be resumed.
 """
 
 
@@ -140,8 +158,10 @@ that it can be gone on with, and read again.
 class JudgeWatch:
     """Tests a judge with questions of known answer, and says why it isn't to be obeyed.
 
+    These are the settings; `begun` returns the watch that tests. Until then, a judge is obeyed.
+
     Args:
-        question: What it is asked about a known picture.
+        question: What the judge is asked about a known picture: `verdicts` or `crops`.
         every: Records that rely on one test; None for no tests.
 
     Raises:
@@ -160,58 +180,74 @@ class JudgeWatch:
         return f"JudgeWatch({self.question!r}, {self.every})"
 
     def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":
-        """The watch of a run that starts."""
+        """Return the watch of a run that starts: one that tests, if tests are wanted and possible.
+
+        Args:
+            serving: The judge.
+            box_format: The format in which boxes are described to it.
+            start: What the run starts with.
+        """
         if self.every is None or not serving.takes_probes:
             return self
-        told = _told if start.folder is None else {}
-        return _Testing(self.question, self.every, serving, box_format, told)
+        results = _results if start.folder is None else {}
+        return _Testing(self.question, self.every, serving, box_format, results)
 
     async def why_not(self, ask: Ask, place: int) -> str:
-        """Why the judge isn't obeyed in the record at this place; empty where it is."""
+        """Return why the judge isn't obeyed for a record; "" where it is.
+
+        Args:
+            ask: The record's means to send requests.
+            place: The record's number in the run, from 0.
+        """
         return ""
 
 
 @dataclass(frozen=True, repr=False)
 class _Testing(JudgeWatch):
-    """The tests of one run. A store's replies to them are read again as any other."""
+    """The tests of one run. Replies to them are stored, and read again, as any others.
+
+    Attributes:
+        results: The results so far, as in `_results`.
+        warned: The reasons that the user was told; there is at most one in a run.
+    """
 
     serving: Serving | None = None
     box_format: BoxFormat | None = None
-    told: dict[str, tuple[float, str]] = field(default_factory=dict)
+    results: dict[str, tuple[float, str]] = field(default_factory=dict)
     warned: list[str] = field(default_factory=list)
-    """What the user was warned of: once in a run."""
 
     async def why_not(self, ask: Ask, place: int) -> str:
-        """Return why the judge isn't obeyed for the record at a place; empty where it is.
+        """Return why the judge isn't obeyed for a record; "" where it is. See JudgeWatch.
 
-        It is tested once for each block of `every` records, and again after a while.
+        The judge is tested once for each block of `every` records, and again after FRESH seconds.
         """
         assert self.every is not None
         block = place // self.every
-        # in other words a judge may judge otherwise
-        name = f"{self._name(block)} {getattr(ask, 'wording', None)!r}"
-        when, known = self.told.get(name, (-math.inf, ""))
-        if time.monotonic() - when < FRESH:
-            return known
-        reason = await self._tested(ask, block)
-        self.told[name] = (time.monotonic(), reason)
+        # The user's wording belongs to the key: in other words a judge may judge otherwise.
+        key = f"{self._key(block)} {getattr(ask, 'wording', None)!r}"
+        tested_at, known_reason = self.results.get(key, (-math.inf, ""))
+        if time.monotonic() - tested_at < FRESH:
+            return known_reason
+        reason = await self._test(ask, block)
+        self.results[key] = (time.monotonic(), reason)
         return reason
 
-    def _name(self, block: int) -> str:
+    def _key(self, block: int) -> str:
+        """Return what a test's result is kept under: the judge, the question, block and format."""
         assert self.serving is not None
         assert self.box_format is not None
         whose = {**self.serving.identity_there(), "asked": self.question, "block": block}
         return json.dumps({**whose, "as": self.box_format.name}, sort_keys=True, default=repr)
 
-    async def _tested(self, ask: Ask, block: int) -> str:
+    async def _test(self, ask: Ask, block: int) -> str:
         """Ask the judge questions of known answer, until guessing is ruled out.
 
-        Returns why it isn't obeyed; empty where its answers are better than chance.
+        Returns why it isn't obeyed; "" where its answers are better than chance.
         """
         tally = Tally(0, 0)
         for number in range(MOST_PICTURES):
             try:
-                marks = await self._asked(ask, MOST_PICTURES * block + number)
+                marks = await self._ask_about(ask, MOST_PICTURES * block + number)
             except RecordError as error:
                 return f"the judge could not be tested: {error}"
             tally = Tally(tally.right + sum(marks), tally.asked + len(marks))
@@ -226,8 +262,11 @@ class _Testing(JudgeWatch):
             say(f"Warning: {reason}. Name a better one as vlm.check.")
         return reason
 
-    async def _asked(self, ask: Ask, layout: int) -> list[bool]:
-        """Which answers about a known picture are right. Raises what failed."""
+    async def _ask_about(self, ask: Ask, layout: int) -> list[bool]:
+        """Ask the judge about a test picture, and return for each answer whether it is right.
+
+        Raises RecordError, RunStopped.
+        """
         assert self.serving is not None
         assert self.box_format is not None
         known = known_picture(layout)
@@ -237,6 +276,6 @@ class _Testing(JudgeWatch):
             image = open_image(
                 Record({"image_path": path}), "image_path", self.serving.image_limits
             )
-            make = _QUESTIONS[self.question]
-            request, marked_as = make(image, known, self.box_format)
-            return marked_as(await ask(request))
+            make_question = _QUESTIONS[self.question]
+            request, mark = make_question(image, known, self.box_format)
+            return mark(await ask(request))

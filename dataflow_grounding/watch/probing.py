@@ -1,6 +1,8 @@
-"""The probe pictures of one run: when they are due, and what they showed.
+"""The probe pictures of one run: when they are due, what they showed, and what that means.
 
-What they showed tells what stored replies are worth.
+A probe picture that is answered as asked vouches for the replies before it: a later run may read
+them from the store. `Probing` is one run's checks. `Known` is what outlives a call for records in
+memory, so that one call after another doesn't check the same endpoint again and again.
 """
 
 import asyncio
@@ -26,12 +28,13 @@ from dataflow_grounding.watch._probe_sizes import ProbeSizes, orientation_of
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
-# answers between two checks, whatever calls for one; a run of as many ends with a check
+# Answers that lie between two checks at the least, whatever calls for one. A run that had as many
+# since its last check ends with another.
 LEAST_BETWEEN = 20
 MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
-WORTH = 0.042  # share of requests that the watch may add where little is in doubt
-MOST_AT_ONCE = 3  # of these at the end
-SILENT = 2  # checks in a row that told nothing: no more are sent
+WORTH = 0.042  # share of a run's answers as which the watch may send requests over small doubts
+MOST_AT_ONCE = 3  # requests over small doubts that are sent at the end of a run
+SILENT = 2  # after so many checks in a row that told nothing, no more are made
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
 
@@ -43,25 +46,25 @@ class Known:
 
     def __init__(self, asked: BoxFormat) -> None:
         self.checked_at = -math.inf
-        """When a probe picture was answered last, by the process's clock."""
+        """When the last check ended, by the monotonic clock, in seconds."""
         self.sent = 0
-        """Requests since then."""
+        """Requests since the last check."""
         self.answers = 0
-        """In all."""
+        """Answers so far, in all."""
         self.answers_then = 0
-        """Answers up to the last check."""
+        """The number of `answers` when the last check began."""
         self.vouched = 0
-        """Answers up to the last good check."""
+        """The number of `answers` when the last good check began."""
         self.returned = 0
-        """Answers that calls have returned."""
+        """The number of `answers` that calls have returned."""
         self.extra = 0
-        """Requests beyond the run's own: probe pictures, and what was asked again."""
+        """Requests beyond the run's own: probe pictures, and questions that were asked again."""
         self.silent = 0
         """Checks in a row that told nothing."""
         self.odd: str | None = None
         """The format in which a probe picture was clearly answered, though others were not."""
         self.good: dict[str, int] = {}
-        """Up to which answer probe pictures of an orientation were answered as asked."""
+        """For each orientation, the number of `answers` at the last check that it passed."""
         self.sizes = ProbeSizes(in_pixels=asked.scale == "px")
         self.evidence = Evidence(asked)
 
@@ -71,12 +74,19 @@ _known: dict[str, Known] = {}
 
 
 def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
-    """How many probe pictures a run of so many requests takes, its pictures all of one size."""
+    """Return how many probe pictures a run takes, if its pictures are all of one size.
+
+    Args:
+        requests: The run's own requests.
+        every: Requests between two checks; None for no checks.
+        endpoints: How many endpoints the serving has; each check asks all of them.
+    """
     if not requests or every is None:
         return 0
     checks = 1 + requests // every
-    if requests % every >= min(LEAST_BETWEEN, every):
-        checks += 1  # at the end
+    requests_after_last = requests % every
+    if requests_after_last >= min(LEAST_BETWEEN, every):
+        checks += 1  # the one at the end
     return endpoints * checks
 
 
@@ -84,14 +94,19 @@ class Probing:
     """The checks of one run by probe pictures.
 
     Args:
-        serving: Who is asked.
+        serving: The serving that is asked.
         asked: The format of the run's boxes.
         every: Requests between two checks; None for no checks.
-        start: What is known before the first record.
+        start: What the run starts with.
         calibrated: Whether the format has been found out by calibrating.
-        just_now: Whether that has just been, which is as good as a first check.
-        trusting: Whether replies that were set aside count all the same.
-        form: The form in which boxes are asked for; empty for the usual one.
+        just_now: Whether the model was calibrated just now, which is as good as a first check.
+        trusting: Whether replies that were set aside as suspect count all the same.
+        form: The form in which boxes are asked for; "" for the usual one.
+
+    Attributes:
+        of: What a check vouches for: the name and digest of this format at this endpoint and model.
+        known: What is known of these; for records in memory, all runs of this process share it.
+        begun: Whether a check was made that still holds.
     """
 
     def __init__(
@@ -115,27 +130,31 @@ class Probing:
         parts = serving.endpoints()
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
         endpoint = {**serving.identity_there(), "box_format": asked.name}
-        if form:  # without one, what earlier versions vouched for stays so
+        if form:
+            # The usual form isn't named, so that what earlier versions vouched for stays so.
             endpoint["asking"] = form
         whose = json.dumps(endpoint, sort_keys=True, default=repr)
         self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
-        """What a check vouches for: all boxes in this format from this endpoint and model."""
         self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
-        # that of a run that ends here stays with those who share it
+        # `forget_format` gives `known` new evidence. This run, which ends then, keeps its own.
         self.evidence = self.known.evidence
-        self._start: RunStart | None = start  # until its pictures were looked at
-        self._vouching: Vouching | None = None
+        self._start: RunStart | None = start  # None once the sizes of its pictures were taken
+        self._vouching: Vouching | None = None  # from the first record on
         self._is_block = bool(start.options.shard and start.options.shard.rows)
-        self._marked = False
-        self._unchecked = 0  # requests since the last check; in memory, all of the run
-        self._set_aside = 0
+        self._marked = False  # whether the folder says that checks have begun
+        self._unchecked = 0  # requests of this run since its last check
+        self._set_aside = 0  # replies that don't count any more
         self.evidence.learns = self.wanted
-        # Several endpoints may not all have been asked, and a format in parts of the side was found
-        # out in other shapes than those of the run's own pictures.
-        self._restarted(calibrated=just_now and len(parts) == 1 and asked.scale == "px")
+        # A calibration is no check of several endpoints, as not all of them may have been asked.
+        # Nor is one of a format in parts of the side: it was made in other shapes than those of the
+        # run's own pictures.
+        self._start_checks(calibrated=just_now and len(parts) == 1 and asked.scale == "px")
 
-    def _restarted(self, *, calibrated: bool) -> None:
-        """Whether what is known still holds: a check is good for a while."""
+    def _start_checks(self, *, calibrated: bool) -> None:
+        """Set whether checks have `begun`: by a calibration, or a check less than FRESH ago.
+
+        Otherwise, what earlier calls counted is set back.
+        """
         known = self.known
         if calibrated:
             known.sizes.checked = None
@@ -150,20 +169,25 @@ class Probing:
 
     @property
     def wanted(self) -> bool:
-        """Whether there are to be checks in this run."""
+        """Whether checks are to be made in this run, and the serving takes probe pictures."""
         return self._every is not None and self._serving.takes_probes
 
     @property
     def possible(self) -> bool:
-        """Whether there are, and they can tell anything."""
+        """Whether checks are wanted, and probe pictures are answered."""
         return self.wanted and self.known.silent < SILENT
 
     # What the run does
 
-    def meets(self, ask: Ask, size: Size) -> bool:
-        """A picture is asked about, sent in this size.
+    def add_picture(self, ask: Ask, size: Size) -> bool:
+        """Count a picture that is asked about.
 
-        Returns whether stored replies may be read that nobody vouched for.
+        Args:
+            ask: The means of the picture's record to send requests.
+            size: The size in which the picture is sent.
+
+        Returns:
+            Whether stored replies may be read that nobody vouched for.
         """
         self.known.sizes.add(size)
         if self._vouching is None:
@@ -188,35 +212,37 @@ class Probing:
             self._vouching.write("begun")
 
     def due(self) -> bool:
-        """Whether it is time for a check."""
+        """Whether it is time for a check: enough was sent, or sizes that no picture stands for."""
         if self._every is None or not self.begun or not self.possible:
             return False
         known = self.known
         every = min(self._every, MORE_OFTEN) if known.odd else self._every
         if known.sent >= every:
             return True
-        return known.sizes.outgrown and known.answers - known.answers_then >= LEAST_BETWEEN
+        answers_since = known.answers - known.answers_then
+        return known.sizes.outgrown and answers_since >= LEAST_BETWEEN
 
     def due_at_the_end(self) -> bool:
         """Whether the run should not end without a check."""
         if self._every is None or not self.begun or not self.possible:
             return False
-        since = self._unchecked
-        if self.in_memory:
-            since = min(since, self.known.sent)
-        # a run may be blocks of few requests alone
+        unchecked = self._unchecked
+        if self.in_memory:  # another run of this process may have checked meanwhile
+            unchecked = min(unchecked, self.known.sent)
+        # A block of rows is checked however short it is: a run may consist of short ones alone.
         enough = 1 if self._is_block else min(LEAST_BETWEEN, self._every)
-        return self.known.sizes.outgrown or since >= enough
+        return self.known.sizes.outgrown or unchecked >= enough
 
     @property
     def spare(self) -> int:
-        """How many requests more may be spent on doubts, of those that a run is worth."""
-        return max(0, min(MOST_AT_ONCE, int(WORTH * self.known.answers) - self.known.extra))
+        """How many more requests may be spent on small doubts at the end of the run."""
+        allowed = int(WORTH * self.known.answers) - self.known.extra
+        return max(0, min(MOST_AT_ONCE, allowed))
 
     def stands_for(self, size: Size) -> bool:
-        """Whether a probe picture of this orientation was answered as asked not long ago."""
-        then = self.known.good.get(orientation_of(size), -math.inf)
-        return self.known.answers - then <= (self._every or 0)
+        """Whether a probe picture of the size's orientation was answered as asked not long ago."""
+        answers_then = self.known.good.get(orientation_of(size), -math.inf)
+        return self.known.answers - answers_then <= (self._every or 0)
 
     # What the pictures show
 
@@ -231,11 +257,18 @@ class Probing:
     ) -> "CheckVerdict":
         """Ask for the boxes of probe pictures and say whether they are in the format asked for.
 
-        A run's first check has a picture of each frequent orientation; its last one (`last`) also
-        has one of each orientation that was never probed. Any other check has one picture: of
-        `of_size` or of `orientation` where stated, else of the orientation whose turn it is.
+        A run's first check has a picture of each frequent orientation. Any other check has one
+        picture, of the orientation whose turn it is, unless an argument says otherwise.
 
-        Calls `in_doubt` once a picture is missed. Raises RunStopped.
+        Args:
+            ask: A record's means to send requests.
+            in_doubt: Called once a picture is missed, before more are asked for.
+            of_size: Probe this size alone.
+            orientation: Probe this orientation.
+            last: The run ends: probe all orientations that were never probed, too.
+
+        Raises:
+            RunStopped: The run ended meanwhile.
         """
         assert self._vouching is not None
         known = self.known
@@ -269,7 +302,7 @@ class Probing:
         return verdict
 
     async def _expect_pictures(self, start: RunStart) -> None:
-        """Look at the sizes of the run's pictures, as they will be sent."""
+        """Tell `known.sizes` in which sizes the run's pictures will be sent, and how often."""
         limits = self._serving.image_limits
         coming = await asyncio.to_thread(start.pictures)
         fitted: Counter[Size] = Counter()
@@ -278,7 +311,13 @@ class Probing:
         self.known.sizes.expect(fitted)
 
     def _note(self, verdict: "CheckVerdict", position: int) -> None:
-        """Take in what a check showed; it vouches for the replies stored up to `position`."""
+        """Take in what a check showed, and write it down in the run's folder.
+
+        Args:
+            verdict: What the check showed.
+            position: The end of the store when the check began: a good one vouches for the replies
+                before it.
+        """
         known = self.known
         vouching = self._vouching
         assert vouching is not None
@@ -293,7 +332,7 @@ class Probing:
             self.evidence.unlearn()
         known.odd = known.odd or verdict.odd
         if verdict.kind == "fits":
-            # not where some were unanswered: that proves nothing for their orientation
+            # Pictures that went unanswered prove nothing for their orientation.
             as_asked = {orientation_of(size) for size in verdict.answered}
             known.good.update(dict.fromkeys(as_asked, known.answers_then))
             self.evidence.withdraw(as_asked)
@@ -308,19 +347,20 @@ class Probing:
     # How the run ends
 
     def set_aside(self) -> None:
-        """Replies are proven to be in several formats: none since the last good check counts."""
+        """Set aside all replies since the last good check: they are in several formats."""
         if self._vouching is not None:
             self._set_aside = self._vouching.bad()
 
     def doubt(self) -> None:
-        """All replies are suspect, where the run goes on."""
+        """Write down that all replies are suspect, if the run goes on with them."""
         if self._trusting and self._vouching is not None:
             self._vouching.doubt()
 
-    def lost(self) -> str:
-        """The format is another: what happens to answers that no check vouched for.
+    def forget_format(self) -> str:
+        """Forget what is known of the format, as boxes come in another one.
 
-        The next call starts over.
+        The next call starts over. Returns a sentence on what happens to the answers that no check
+        vouched for.
         """
         known = self.known
         mixed = known.odd is not None or known.evidence.proven > 0
@@ -342,14 +382,14 @@ class Probing:
             return "No boxes were asked for"
         if not self.in_memory:
             return "Every reply so far is kept"
-        already = "none of them returned"
+        what_became = "none of them returned"
         returned = known.returned - known.vouched
         if returned > 0:
-            already = f"{returned} of them already returned: don't use them"
-        return f"{since} answers came since the last good check, {already}"
+            what_became = f"{returned} of them already returned: don't use them"
+        return f"{since} answers came since the last good check, {what_became}"
 
     def finish(self, *, vouched: bool) -> None:
-        """The run is done; `vouched`: and its format right, as far as checks can tell."""
+        """Note that the run is done; `vouched` says that its format is right, as far as known."""
         if vouched and self._marked and self._vouching is not None:
             self._vouching.finished()
         self.known.returned = self.known.answers

@@ -12,7 +12,11 @@ from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._stored import cache_path, load, prompt_version
+from dataflow_grounding.calibration._calibration_file import (
+    cache_path,
+    load_calibration,
+    prompt_version,
+)
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.serving import OpenAIServing
@@ -164,9 +168,9 @@ def test_a_damaged_file_is_as_good_as_none(workplace: Workplace, what: str) -> N
         assert run(workplace, server).code == 0
         path = stored(server)
         whole = json.loads(path.read_text())
-        assert load(str(path), server.base_url, "loopback") is not None
+        assert load_calibration(str(path), server.base_url, "loopback") is not None
         path.write_text(change if isinstance(change, str) else json.dumps({**whole, **change}))
-        assert load(str(path), server.base_url, "loopback") is None
+        assert load_calibration(str(path), server.base_url, "loopback") is None
         other = Workplace(workplace.folder / "other")
         other.many(1)
         sent = server.count()

@@ -15,7 +15,12 @@ from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.calibration._stored import Calibration, cache_path, load, prompt_version
+from dataflow_grounding.calibration._calibration_file import (
+    Calibration,
+    cache_path,
+    load_calibration,
+    prompt_version,
+)
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
@@ -154,8 +159,8 @@ def test_a_calibration_that_was_edited_by_hand_is_ignored(
         "2026-11-22T00:00:00Z",
     )
     Calibration(*facts, limits=SizeLimits(), sizes=[[640, 480]]).save(path)
-    assert load(path, "http://localhost/v1", "a model") is not None
+    assert load_calibration(path, "http://localhost/v1", "a model") is not None
     row = json.loads(Path(path).read_text())
     limits = {**row["limits"], **edit.get("limits", {})}
     Path(path).write_text(json.dumps({**row, **edit, "limits": limits}))
-    assert load(path, "http://localhost/v1", "a model") is None
+    assert load_calibration(path, "http://localhost/v1", "a model") is None

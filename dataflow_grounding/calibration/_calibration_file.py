@@ -1,6 +1,7 @@
-"""Calibrations on disk: a small file per endpoint, model and prompt.
+"""A calibration, what was found out about one model, and the JSON file that stores it.
 
-It is in the user's cache and beside a run's results.
+There is a file for each endpoint, model and prompt in the user's cache, and one beside a run's
+results. A file may be damaged or edited by hand: what isn't sound is read as if it weren't there.
 """
 
 import hashlib
@@ -43,8 +44,8 @@ class Calibration:
         sizes: The sizes, within the limits, at which that was measured.
         poor: Elongated sizes in which boxes are wrong however they are asked for: width, height,
             and how far off boxes are as a share of the side.
-        untried: In a run's own file: sizes of its pictures that nothing covers and that it went on
-            with.
+        untried: Sizes of a run's pictures in which the format was never tried, but with which the
+            run went on all the same. Only the run's own file has them.
     """
 
     endpoint: str
@@ -86,41 +87,48 @@ class Calibration:
         return is_padded or is_poor or is_measured
 
     def off_in(self, size: Size) -> float | None:
-        """How far off boxes are in elongated pictures of this size; None if they aren't poor.
+        """Return how far off boxes are in elongated pictures of this size, as a share of the side.
 
-        As a share of the side.
+        None where boxes aren't known to be poor.
         """
-        for *measured, off in self.poor:
-            if _is_as_elongated(size, than=measured):
+        for width, height, off in self.poor:
+            if _is_as_elongated(size, than=(width, height)):
                 return off
         return None
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> "Calibration":
         """Return this calibration with what was found out about an elongated size.
 
-        It is to be padded to an aspect, None for no padding; or boxes in it are `off`, whatever is
-        done.
+        Args:
+            size: Width and height of the pictures in pixels.
+            aspect: The aspect to which they are to be padded; None for no padding.
+            off: How far off boxes are even so, as a share of the side; None where they are right.
+                `aspect` isn't stored where this is given.
         """
         if off is not None:
-            return replace(self, date=now(), poor=[*self.poor, [*size, off]])
+            return replace(self, date=utc_timestamp(), poor=[*self.poor, [*size, off]])
         limits = self.limits or SizeLimits()
         if size[0] > size[1]:
             limits = replace(limits, max_wide=aspect)
         else:
             limits = replace(limits, max_tall=aspect)
-        return replace(self, date=now(), limits=limits, sizes=[*self.sizes, list(size)])
+        return replace(self, date=utc_timestamp(), limits=limits, sizes=[*self.sizes, list(size)])
 
     def save(self, path: str) -> None:
-        """Write it whole or not at all. Raises OSError."""
+        """Write the file at `path`, whole or not at all. Raises OSError."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
         write_bytes(path, text.encode(), alone=False)
 
 
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
-    """The user's cached file of this endpoint, model and today's prompt.
+    """Return the path of the user's cached file for this endpoint, model and the present prompt.
 
-    With `elongated`, a format's name: the one that says how elongated pictures do in that format.
+    Args:
+        endpoint: The serving's address.
+        model: The model's name.
+        elongated: The name of a box format, for the separate file that says how elongated pictures
+            are to be sent in that format; "" for the usual file.
     """
     parts = [bare_address(endpoint), model, prompt_version()]
     if elongated:
@@ -131,9 +139,9 @@ def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
 
 @cache
 def prompt_version() -> str:
-    """Digest of all words that tell a model how to write boxes.
+    """Return a digest of all words that tell a model how to write boxes.
 
-    Another prompt may bring another format.
+    A calibration holds for these words alone: other ones may bring another format.
     """
     words = [load_prompt("system"), load_prompt("phrase_grounding")]
     for order in ORDERS:
@@ -142,34 +150,44 @@ def prompt_version() -> str:
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
-def stored_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
-    """The latest calibration of this endpoint, model and prompt at these paths."""
+def latest_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
+    """Return the latest calibration of this endpoint, model and prompt at these paths.
+
+    None where no file holds one; of equal dates, the first path's.
+    """
     latest: Calibration | None = None
     for path in paths:
-        calibration = load(path, endpoint, model)
+        calibration = load_calibration(path, endpoint, model)
         if calibration is not None and (latest is None or calibration.date > latest.date):
             latest = calibration
     return latest
 
 
-def load(path: str, endpoint: str, model: str) -> Calibration | None:
-    """The calibration in a file.
+def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None:
+    """Return the calibration in a file.
 
     None for one that is missing, damaged, or of another model, endpoint or prompt.
     """
     row = read_object(path)
     try:
-        calibration = _read(row)
+        calibration = _calibration_of(row)
     except (ValueError, TypeError, AttributeError, ArithmeticError, SpecError):
         return None
-    whose = (calibration.endpoint, calibration.model, calibration.prompt)
-    if whose != (bare_address(endpoint), model, prompt_version()):
-        return None
-    return calibration
+    is_of_this_model = (
+        calibration.endpoint == bare_address(endpoint)
+        and calibration.model == model
+        and calibration.prompt == prompt_version()
+    )
+    return calibration if is_of_this_model else None
 
 
-def _read(row: dict[str, Any]) -> Calibration:
-    """The calibration that a file holds. Raises what `load` takes for damage."""
+def _calibration_of(row: dict[str, Any]) -> Calibration:
+    """Return the calibration that a file's JSON object stands for.
+
+    Raises whatever its values bring about if they are of wrong types (`load_calibration` takes that
+    for damage), and ValueError if they are out of range.
+    """
+    # Keys that this version doesn't know are left out: a later version may have added them.
     values: dict[str, Any] = {}
     for column in fields(Calibration):
         if column.name in row:
@@ -191,7 +209,7 @@ def _read(row: dict[str, Any]) -> Calibration:
 
 
 def _are_of_their_types(values: dict[str, Any]) -> bool:
-    """Whether what should be text is, and what should be a number."""
+    """Whether the fields that should be text are text, and those that should be numbers numbers."""
     for column in fields(Calibration):
         if column.name not in values:
             continue
@@ -204,7 +222,7 @@ def _are_of_their_types(values: dict[str, Any]) -> bool:
 
 
 def _has_sizes(calibration: Calibration) -> bool:
-    """Whether what should be sizes is."""
+    """Whether `sizes` and `poor` hold sides of pictures: positive, and of the right count."""
     for size in calibration.sizes:
         if not (len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE):
             return False
@@ -212,14 +230,14 @@ def _has_sizes(calibration: Calibration) -> bool:
 
 
 def _is_usable(known: BoxFormat) -> bool:
-    """Whether it is a format of boxes, in a frame that can be."""
+    """Whether a format is one of boxes, with numbers of a possible height."""
     return known.boxes and all(1 <= side <= MOST_SIDE**2 for side in known.limits((1000, 700)))
 
 
 def _are_limits(limits: SizeLimits) -> bool:
     """Whether limits are such as calibrations find: a file may be damaged, or edited by hand."""
     for whole in (limits.max_side, limits.multiple, limits.min_pixels):
-        if type(whole) is not int:
+        if type(whole) is not int:  # isinstance would let true and false pass
             return False
     for side in (limits.max_side, limits.max_short_side):
         if side is not None and not _is_between(LEAST_SIDE, side, MOST_SIDE):
@@ -233,18 +251,22 @@ def _are_limits(limits: SizeLimits) -> bool:
     return 1 <= limits.multiple <= MOST_SIDE and 0 <= limits.min_pixels <= MOST_SIDE**2
 
 
-def _is_between(low: int, number: float, high: int) -> bool:
-    """Whether it is a number, and in this range."""
-    return type(number) in (int, float) and low <= number <= high
+def _is_between(low: int, value: float, high: int) -> bool:
+    """Whether a value from a file is a number at all, and in this range, both ends included."""
+    return type(value) in (int, float) and low <= value <= high
 
 
 def _is_as_elongated(size: Sequence[float], *, than: Sequence[float]) -> bool:
-    """Whether a size is wide or tall as the other is, and about as much or more."""
+    """Whether a size is elongated the same way as another (wide or tall), and about as much.
+
+    It may be more elongated, or up to 5% less.
+    """
     is_wide = size[0] > size[1]
-    is_same_way = is_wide == (than[0] > than[1])
-    return is_same_way and max(size) / min(size) >= 0.95 * max(than) / min(than)
+    is_other_wide = than[0] > than[1]
+    aspect = max(size) / min(size)
+    return is_wide == is_other_wide and aspect >= 0.95 * max(than) / min(than)
 
 
-def now() -> str:
-    """The time as `date` has it."""
+def utc_timestamp() -> str:
+    """Return the present time in UTC as `YYYY-MM-DDTHH:MM:SSZ`, the form of `date`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

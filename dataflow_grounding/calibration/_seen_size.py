@@ -1,0 +1,396 @@
+"""How large a model saw each probe picture, measured from the numbers that it wrote.
+
+A server may resize a picture before the model sees it, and a model that counts pixels counts those
+of the resized one. Along each axis, the written numbers are therefore a line over the true edges of
+the rectangles: its slope is how many numbers there are for a pixel as sent, and where it starts is
+the number at the picture's first edge. The lines are fitted by least squares, with outliers left
+out; no rule of resizing is assumed. All tests here compare a deviation with its standard error.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataflow_grounding.boxes.coordinates import BoxFormat, Order, frame_of, to_xyxy
+from dataflow_grounding.boxes.geometry import Size, ordered
+from dataflow_grounding.calibration.probes import PicturesDisagree, ProbedPicture, size_text
+
+Array: TypeAlias = NDArray[np.float64]
+
+UNEVEN = 0.04  # how far the logarithm of x's scale over y's may be from 0
+ROUNDED_PX = 32  # pixels by which rounding to multiples may change a side
+LEAST_ANSWERS = 4  # fewer boxes in a picture tell nothing about its size
+LEAST_EDGES = 6  # fewer edges near the line make no line
+# Edges beyond this share of the side are left out: models write no numbers beyond the picture, so
+# that errors there go inwards alone and pull the mean in.
+BORDER = 0.99
+OFF = 0.006  # share of the side that models counting parts of it are off by throughout a picture
+ONCE_OFF = 0.02  # the most that a single scale or shift may be off
+SURELY_OFF = 2.5  # standard errors that are allowed beyond that
+MOST_OFF = 2.0  # mean chi-squared of all scales and shifts above which they are off by more
+SYSTEMATIC = 0.003  # share of the side that models are off by beside chance
+ROUNDS = 6  # how often the line is fitted and outliers are left out anew
+# Leaving out the outliers makes the rest look less noisy than it is, by about this factor.
+UNTRIMMED = 1.15
+MOST_SHOWN = 8  # pictures in a message
+
+
+class Expected(NamedTuple):
+    """How a SeenSize's `scale` and `shift` should turn out, for x and y each."""
+
+    scale: tuple[float, float]
+    shift: tuple[float, float] = (0.0, 0.0)
+
+
+class Gap(NamedTuple):
+    """How far a measured figure is from the expected one, and its standard error."""
+
+    gap: float
+    error: float
+
+    def is_within(self, allowed: float, errors: float) -> bool:
+        """Whether the gap is no larger than is allowed, beyond so many standard errors."""
+        return abs(self.gap) <= allowed + errors * self.error
+
+    def chi_squared(self, systematic: float) -> float:
+        """Return the squared gap, in units of its variance.
+
+        The `systematic` error, which all figures share, adds to the standard error.
+        """
+        return (self.gap / math.hypot(self.error, systematic)) ** 2
+
+
+@dataclass(frozen=True)
+class SeenSize:
+    """How large a model saw one picture, for x and y each.
+
+    Attributes:
+        sent: Width and height of the picture as sent.
+        scale: Numbers for a pixel as sent.
+        error: Standard error of `scale`, relative.
+        shift: The number at the first edge, as a share of the side.
+        shift_error: Standard error of `shift`.
+    """
+
+    sent: Size
+    scale: tuple[float, float]
+    error: tuple[float, float]
+    shift: tuple[float, float]
+    shift_error: tuple[float, float]
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture as the model saw it."""
+        return self.sent[0] * self.scale[0], self.sent[1] * self.scale[1]
+
+    @property
+    def reduced(self) -> float:
+        """How much less the model saw than was sent: 0.5 for half the width and height."""
+        return math.sqrt(self.scale[0] * self.scale[1])
+
+    @property
+    def reduced_error(self) -> float:
+        """Standard error of `reduced`, relative."""
+        return math.hypot(*self.error) / 2
+
+    def scale_gaps(self, expected: Expected) -> list[Gap]:
+        """Return how far the scales of x and y are from those expected, as a share of these."""
+        across = Gap(self.scale[0] / expected.scale[0] - 1, self.error[0])
+        down = Gap(self.scale[1] / expected.scale[1] - 1, self.error[1])
+        return [across, down]
+
+    def shift_gaps(self, expected: Expected) -> list[Gap]:
+        """Return how far the shifts of x and y are from those expected, as shares of the side."""
+        across = Gap(self.shift[0] - expected.shift[0], self.shift_error[0])
+        down = Gap(self.shift[1] - expected.shift[1], self.shift_error[1])
+        return [across, down]
+
+    def is_as_expected(self, expected: Expected, within: float) -> bool:
+        """Whether the scales are those expected, and numbers begin at the first edge.
+
+        `within` is the share of the side that they may be off by, beyond errors of measuring.
+        """
+        gaps = self.scale_gaps(expected)
+        starts = self.shift_gaps(Expected(expected.scale))
+        if not all(gap.is_within(within, 3) for gap in gaps + starts):
+            return False
+        mean = (gaps[0].gap + gaps[1].gap) / 2
+        return Gap(mean, self.reduced_error).is_within(within, 3)
+
+
+class Line(NamedTuple):
+    """Numbers along one axis, as a line over the true edges.
+
+    Attributes:
+        scale: Numbers for a pixel: the slope of the line through 0.
+        error: The standard error of `scale`, relative to it.
+        shift: Where a line that needn't go through 0 starts, as a share of the side.
+        shift_error: The standard error of `shift`.
+    """
+
+    scale: float
+    error: float
+    shift: float
+    shift_error: float
+
+
+class AnsweredBoxes(NamedTuple):
+    """A picture's boxes as they were answered, and as they were asked for.
+
+    Attributes:
+        written: x1, y1, x2, y2 in the numbers of the answers, sorted so that x1 <= x2 and
+            y1 <= y2; an array of shape (boxes, 4).
+        asked: The true boxes in the same order and shape, in pixels of the picture as drawn.
+    """
+
+    written: Array
+    asked: Array
+
+
+def answered_boxes(picture: ProbedPicture, order: Order) -> AnsweredBoxes | None:
+    """Return a picture's boxes, read in an `order` unless the answer says its own.
+
+    Answers without four numbers are left out. None where fewer than LEAST_ANSWERS remain.
+    """
+    answers = [answer for answer in picture.answers if len(answer.numbers) == 4]
+    if len(answers) < LEAST_ANSWERS:
+        return None
+    corners = [ordered(to_xyxy(answer.numbers, answer.order or order)) for answer in answers]
+    asked = [answer.asked for answer in answers]
+    return AnsweredBoxes(np.array(corners), np.array(asked, dtype=float))
+
+
+def sent_sizes(pictures: Iterable[SeenSize | ProbedPicture]) -> list[Size]:
+    """The sizes in which pictures were sent."""
+    return [picture.sent for picture in pictures]
+
+
+def measure_seen_size(picture: ProbedPicture, order: Order, frame: str) -> SeenSize | None:
+    """Measure how large a model saw a picture, from its answers in an order and a frame.
+
+    The `frame` (see boxes.coordinates.frame_of) says where the picture lies on the one that numbers
+    refer to: padding moves its first edge. None where too few boxes were answered, or they lie on
+    no line.
+    """
+    boxes = answered_boxes(picture, order)
+    if boxes is None:
+        return None
+    canvas = frame_of(frame, picture.sent)
+    starts = (canvas.left, canvas.top)
+    sides = (canvas.image_width, canvas.image_height)
+    lines = []
+    for axis in (0, 1):  # x, then y
+        sent_per_drawn = picture.sent[axis] / picture.size[axis]
+        # Columns 0 and 2 are x1 and x2, columns 1 and 3 are y1 and y2.
+        edges = boxes.asked[:, axis::2].ravel() * sent_per_drawn + starts[axis]
+        numbers = boxes.written[:, axis::2].ravel()
+        line = _fit_line(edges, numbers, starts[axis] + sides[axis])
+        if line is None:
+            return None
+        lines.append(line)
+    x, y = lines
+    return SeenSize(
+        picture.sent,
+        scale=(x.scale, y.scale),
+        error=(x.error, y.error),
+        shift=(x.shift, y.shift),
+        shift_error=(x.shift_error, y.shift_error),
+    )
+
+
+def measure_seen_sizes(
+    pictures: Sequence[ProbedPicture], order: Order, frame: str
+) -> list[SeenSize]:
+    """Measure how large each picture was seen, as `measure_seen_size` does.
+
+    Pictures for which that can't be told are left out.
+    """
+    sizes = [measure_seen_size(picture, order, frame) for picture in pictures]
+    return [size for size in sizes if size is not None]
+
+
+def _fit_line(edges: Array, numbers: Array, far: float) -> Line | None:
+    """Fit a robust line to written numbers over true edges.
+
+    First a line through 0 is fitted by least squares, in rounds: edges that are more than three
+    standard deviations off are left out of the next one. Then, to the edges that were kept, a line
+    that needn't go through 0 is fitted, by the usual formulas of simple linear regression.
+
+    Args:
+        edges: Where the rectangles' edges truly are along one axis, in pixels of the frame.
+        numbers: What was written for each of them.
+        far: Where the picture's far edge is, in the same pixels.
+
+    Returns:
+        The line; None where the numbers don't grow with the edges, or too few are near it.
+    """
+    is_inner = edges < BORDER * far
+    edges = edges[is_inner]
+    numbers = numbers[is_inner]
+    # Ratios say little near 0, where the edge is small and its error isn't.
+    is_away_from_0 = edges > 0.2 * far
+    scale = float(np.median(numbers[is_away_from_0] / edges[is_away_from_0]))
+    if not scale > 0:  # nan, too, which is the median of nothing
+        return None
+    is_kept = np.ones(len(edges), dtype=bool)
+    for _ in range(ROUNDS):
+        off = np.abs(numbers - scale * edges)
+        # 1.4826 times the median deviation is the standard deviation of normal errors.
+        deviation = max(1.4826 * float(np.median(off)), 0.002 * scale * far)
+        is_kept = off <= 3 * deviation
+        kept_edges = edges[is_kept]
+        scale = float((numbers[is_kept] * kept_edges).sum() / (kept_edges**2).sum())
+    if is_kept.sum() < LEAST_EDGES or not scale > 0:
+        return None
+    x = edges[is_kept] / far
+    y = numbers[is_kept] / (scale * far)
+    count = len(x)
+    mean_x = float(x.mean())
+    from_mean = x - x.mean()
+    sum_of_squares = float((from_mean**2).sum())
+    slope = float((from_mean * y).sum() / (from_mean**2).sum())
+    shift = float(y.mean()) - slope * mean_x
+    # The residuals are those of the line with a shift: a shift that is there is no noise.
+    residual = float(((y - shift - slope * x) ** 2).sum())
+    noise = max(UNTRIMMED * math.sqrt(residual / (count - 2)), 0.001)
+    scale_error = noise / math.sqrt(float((x**2).sum()))
+    shift_error = noise * math.sqrt(1 / count + mean_x**2 / sum_of_squares)
+    return Line(scale, scale_error, shift, shift_error)
+
+
+def mean_scale_gap(measured: Sequence[SeenSize], expected: Callable[[Size], Expected]) -> Gap:
+    """Return how far these pictures' scales are, on average, from those `expected` for their size.
+
+    Scales of x and y count alike, each weighted by one over its variance.
+    """
+    gaps: list[Gap] = []
+    for picture in measured:
+        gaps += picture.scale_gaps(expected(picture.sent))
+    mean, weight = _weighted_mean(gaps)
+    return Gap(mean, 1 / math.sqrt(weight))
+
+
+def _weighted_mean(values_and_errors: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the mean of (value, standard error) pairs, and its weight: one over its variance.
+
+    It is the inverse-variance weighted mean.
+    """
+    weight = sum(1 / error**2 for _, error in values_and_errors)
+    total = sum(value / error**2 for value, error in values_and_errors)
+    return total / weight, weight
+
+
+def check_x_and_y_agree(measured: Sequence[SeenSize], frame: str | None = None) -> None:
+    """Raises NoFit if numbers along x and y of one picture count differently.
+
+    Args:
+        measured: The pictures' sizes as the model saw them.
+        frame: The frame whose sides' parts the numbers count; None where they count pixels.
+    """
+    if frame is None and constant_side(measured, "sent"):
+        return  # numbers count parts of the side after all, so that x and y differ rightly
+    for picture in measured:
+        # Parts of the picture's own sides are compared as numbers for the whole side. Pixels, and
+        # parts of a padded square, whose sides are alike, are compared as they are.
+        width, height = picture.sent if frame == "sent" else (1, 1)
+        ratio = picture.scale[0] * width / (picture.scale[1] * height)
+        allowed = UNEVEN
+        if frame is None:  # sides in pixels may have been rounded, each by itself
+            allowed += ROUNDED_PX / min(picture.size)
+        if abs(math.log(ratio)) - 3 * math.hypot(*picture.error) > allowed:
+            raise PicturesDisagree(
+                f"the pictures disagree: x and y of {size_text(picture.sent)} px count differently"
+                f" ({sizes_in_words(measured)})"
+            )
+
+
+def check_scale_spans_sides(measured: Sequence[SeenSize], known: BoxFormat) -> None:
+    """Raises NoFit where numbers don't run from 0 to the format's scale over the frame's sides.
+
+    Where they don't, the server has put the pictures into larger ones, of other shapes than the
+    format's frame says. One figure may be off in a single picture, or all of them a little.
+
+    Args:
+        measured: The pictures' sizes as the model saw them.
+        known: A format whose scale is a number, not pixels.
+    """
+    total = 0.0  # chi-squared of two scales and two shifts for each picture
+    for picture in measured:
+        canvas = frame_of(known.frame, picture.sent)
+        across = picture.scale[0] * canvas.width / float(known.scale) - 1
+        down = picture.scale[1] * canvas.height / float(known.scale) - 1
+        gaps = [Gap(across, picture.error[0]), Gap(down, picture.error[1])]
+        gaps += picture.shift_gaps(Expected(picture.scale))
+        total += sum(gap.chi_squared(OFF) for gap in gaps)
+        # A server that pads to multiples moves boxes in some shapes alone. The mean over all
+        # pictures, below, would hide that.
+        if not all(gap.is_within(ONCE_OFF, SURELY_OFF) for gap in gaps):
+            size = size_text(picture.sent)
+            raise PicturesDisagree(
+                f"the pictures disagree: {known.name} is off in those like {size} px"
+                f" ({sizes_in_words(measured)})"
+            )
+    if total > MOST_OFF * 4 * len(measured):
+        raise PicturesDisagree(
+            f"the pictures disagree: {known.name} is off by more in some of them"
+            f" ({sizes_in_words(measured)})"
+        )
+
+
+class ConstantSide(NamedTuple):
+    """The number that means the side of every picture, and the frame whose side it is."""
+
+    number: int
+    frame: str
+
+
+def constant_side(measured: Sequence[SeenSize], frame: str) -> ConstantSide | None:
+    """Return the number that means the whole side of every picture, if there is one.
+
+    There is where a model counts parts of the side, though its numbers were measured as pixels: the
+    side comes to the same number, such as 1000, in pictures of all sizes. None where the sides
+    differ by more than chance, as they do where pixels are counted.
+
+    Args:
+        measured: The pictures' sizes as the model saw them, measured in `frame`.
+        frame: The frame whose side is meant.
+    """
+    if not measured:
+        return None
+    # Padding at the right and below doesn't move a pixel: numbers that seem to count pixels as
+    # sent may be parts of such a square's side.
+    frames = ["sent", "pad_square_corner"] if frame == "sent" else [frame]
+    for name in frames:
+        sides: list[tuple[float, float]] = []  # each side in numbers, and its standard error
+        for picture in measured:
+            for axis in (0, 1):
+                length = picture.sent[axis] if name == "sent" else max(picture.sent)
+                sides.append((picture.scale[axis] * length, picture.error[axis]))
+        mean, _ = _weighted_mean(sides)
+        spread = sum(Gap(side / mean - 1, error).chi_squared(SYSTEMATIC) for side, error in sides)
+        if is_by_chance(spread, len(sides)):
+            return ConstantSide(round(mean), name)
+    return None
+
+
+def is_by_chance(chi_squared: float, terms: int) -> bool:
+    """Whether chance explains a chi-squared that is the sum of this many terms.
+
+    Its mean is then the number of terms, and its variance twice that: five standard deviations more
+    than the mean are allowed.
+    """
+    return chi_squared <= terms + 5 * math.sqrt(2 * terms)
+
+
+def sizes_in_words(measured: Sequence[SeenSize]) -> str:
+    """Return sizes as sent and as seen for a message: the largest ones, where there are many."""
+    by_area = sorted(measured, key=lambda picture: math.prod(picture.sent), reverse=True)
+    parts = []
+    for picture in by_area[:MOST_SHOWN]:
+        width, height = picture.size
+        parts.append(f"{size_text(picture.sent)} seen as {width:.0f}x{height:.0f}")
+    return "; ".join(parts)

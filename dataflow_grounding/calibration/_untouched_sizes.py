@@ -1,0 +1,377 @@
+"""For models that count pixels: the limits of size within which a picture is seen as it is sent.
+
+Servers reduce pictures by rules of their own (a longest side, an area, a shortest side, sides in
+multiples). Answers about some sizes never settle what a rule does to all others, so no rule is
+named. Instead, limits are found within which nothing is done to a picture:
+
+1. Large pictures of several shapes are asked for, and it is measured how large each was seen.
+2. Limits on sides and area follow, within which all pictures should arrive untouched.
+3. Pictures at those limits, between them, and in the run's own sizes have to prove it.
+
+A run then sends nothing outside of the limits, so that its numbers count pixels as sent.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.calibration._accepted_sizes import AcceptedSizes, is_near, most_elongated
+from dataflow_grounding.calibration._roundings import (
+    ROUNDINGS,
+    Rounding,
+    discerning_sizes,
+    plausible_roundings,
+)
+from dataflow_grounding.calibration._seen_size import (
+    ROUNDED_PX,
+    SeenSize,
+    check_x_and_y_agree,
+    mean_scale_gap,
+    sent_sizes,
+    sizes_in_words,
+)
+from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
+from dataflow_grounding.calibration.probes import SIZES, NoFit, reduced_to, size_text
+from dataflow_grounding.images.image import SizeLimits
+
+SMALL = math.prod(SIZES[1])  # square pixels: the least area that is asked for at first
+SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16))  # width : height of the large pictures
+ASPECT = 4  # the longest picture that is always asked for is this many times as wide as high
+MOST_ASPECT = 16  # no picture that is asked for is more elongated
+UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond the errors of measuring
+# The same for the mean of several pictures, beyond one and a half standard errors.
+UNTOUCHED_MEAN = 0.006
+ALIKE = 4  # this many pictures of about the same area are taken together
+MARGIN = 0.95  # pictures are kept at this share of the longest side that was measured
+CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
+SLACK = 0.97  # share of the least area that is enough, as sides are whole pixels
+STEP = 1.7  # the most that the area may grow from one picture asked for to the next larger one
+MIDDLE = ((4, 3), (2, 3), (16, 9), (9, 16), (1, 1), (3, 2))  # shapes of pictures in between
+ROUNDS = 7  # rounds of asking after which no more is asked for
+MOST_MULTIPLE = 64  # sides in larger multiples would distort pictures
+
+
+class UntouchedSizes:
+    """Decides, round by round, which sizes to ask for, until limits of untouched sizes are proved.
+
+    Sizes are (width, height) in pixels. Call `next_sizes` with all that was measured so far, ask
+    for what it returns, and again; when it returns none, `proven_limits` gives the result.
+
+    Args:
+        max_side: The longest side ever sent.
+        accepted: The sizes that the endpoint accepts.
+        own: Sizes of the run's pictures, the commonest first.
+        most_own: How many of them are asked for at the most.
+        aspect: How many times as wide as high the widest picture is that is always asked for; the
+            run's own widest and tallest are asked for beside it, up to MOST_ASPECT.
+    """
+
+    def __init__(
+        self,
+        max_side: int,
+        accepted: AcceptedSizes,
+        own: Sequence[Size] = (),
+        most_own: int = MOST_OWN,
+        aspect: int = ASPECT,
+    ) -> None:
+        self.max_side = max_side
+        self.accepted = accepted
+        self.shapes = list(dict.fromkeys([*SHAPES, (aspect, 1), *_extreme_shapes(own, aspect)]))
+        self.own = [reduced_to(size, max_side) for size in own]
+        self.most_own = most_own
+        self.least = SMALL  # the area in square pixels below which nothing is asked for
+        self.rounds = 0
+
+    @property
+    def shape_limits(self) -> SizeLimits:
+        """The accepted sizes, without shapes wider or taller than those that are asked for."""
+        wide = max(shape[0] / shape[1] for shape in self.shapes)
+        tall = max(shape[1] / shape[0] for shape in self.shapes)
+        return SizeLimits(self.max_side, max_wide=wide, max_tall=tall).within(self.accepted.limits)
+
+    def next_sizes(self, measured: Sequence[SeenSize]) -> list[Size]:
+        """Return the sizes to ask for next; none when `proven_limits` can tell.
+
+        `measured` are all pictures so far. Raises NoFit when asking on is useless.
+        """
+        check_x_and_y_agree(measured)
+        self.rounds += 1
+        if self.rounds == 1:
+            asked = sent_sizes(measured)
+            largest = map(self.largest_of_shape, self.shapes)
+            return [size for size in largest if not is_near(size, asked)]
+        limits = self.limits(measured)
+        self._check_possible(limits, measured)
+        inside = [picture for picture in measured if limits.allows(picture.sent)]
+        wanted = self.unproven_sizes(inside, limits) or self.sizes_between(inside, limits)
+        roundings = plausible_roundings(inside)
+        if not roundings and self.rounds > 2:
+            # No rounding explains the pictures: the smallest may have been enlarged a little.
+            self.least = round(self.least * 1.5)
+        if self.rounds == 2 or len(roundings) != 1:
+            min_pixels = self.limits(measured).min_pixels  # anew, as `least` may have grown
+            wanted += discerning_sizes(min_pixels, tuple(roundings or ROUNDINGS), self.rounds)
+        elif not wanted:
+            wanted = self.size_in_multiples(inside, limits, roundings[0].factor)
+        return wanted if self.rounds <= ROUNDS else []
+
+    def _check_possible(self, limits: SizeLimits, measured: Sequence[SeenSize]) -> None:
+        """Raises NoFit if the least area is more than the other limits leave of a shape."""
+        for shape in self.shapes:
+            if math.prod(limits.fitted(self.largest_of_shape(shape))) < SLACK * limits.min_pixels:
+                raise _no_sizes(measured)
+
+    def largest_of_shape(self, shape: tuple[int, int]) -> Size:
+        """Return the largest size of a shape, width : height, that may be sent and is accepted."""
+        scale = self.max_side / max(shape)
+        return self.accepted.fitted(
+            (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
+        )
+
+    def unproven_sizes(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
+        """Return the sizes at the limits, and the run's own, that weren't asked for yet.
+
+        `inside` are the pictures that were measured within the limits.
+        """
+        sent = sent_sizes(inside)
+        at_limits: list[Size] = []
+        for size in [*map(self.largest_of_shape, self.shapes), *self.smallest_sizes(limits)]:
+            fitted = limits.fitted(limits.padded(size))
+            if fitted not in at_limits and not is_near(fitted, sent):
+                at_limits.append(fitted)
+        own = [limits.fitted(limits.padded(size)) for size in self.own]
+        wanted = list(at_limits)
+        for size in uncovered(own, (), is_covered, self.most_own):
+            if not is_covered(size, [*sent, *at_limits]):
+                wanted.append(size)
+        return wanted
+
+    def smallest_sizes(self, limits: SizeLimits) -> list[Size]:
+        """Return the widest, the tallest and a square one of the smallest pictures within limits.
+
+        A server's rule for the shorter side would enlarge the first two, one for the longer side
+        the third.
+        """
+        by_shape = sorted(self.shapes, key=lambda shape: shape[0] / shape[1])
+        shapes = (by_shape[0], by_shape[-1], (1, 1))
+        return [_of_area(1.02 * limits.min_pixels, shape) for shape in shapes]
+
+    def sizes_between(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
+        """Return sizes with areas between those `inside`, so that none grows by more than STEP.
+
+        Servers may treat pictures of middle size in a way of their own.
+        """
+        areas = sorted(set(map(math.prod, sent_sizes(inside))))
+        wanted: list[Size] = []
+        for low, high in itertools.pairwise(areas):
+            steps = math.ceil(math.log(high / low) / math.log(STEP))
+            for step in range(1, steps):
+                area = low * (high / low) ** (step / steps)
+                size = _of_area(area, MIDDLE[len(wanted) % len(MIDDLE)])
+                wanted.append(limits.fitted(limits.padded(size)))
+        return wanted
+
+    def size_in_multiples(
+        self, inside: Sequence[SeenSize], limits: SizeLimits, multiple: int
+    ) -> list[Size]:
+        """Return one large size with sides in such multiples; none if one was asked for.
+
+        Runs send pictures with sides in these multiples. Others may look rounded by chance.
+        """
+        if multiple == 1:
+            return []
+        for picture in inside:
+            if picture.sent[0] % multiple == 0 and picture.sent[1] % multiple == 0:
+                return []
+        largest = self.largest_of_shape(SHAPES[0])
+        return [replace(limits, multiple=multiple).fitted(largest)]
+
+    def proven_limits(self, measured: Sequence[SeenSize], frame: str) -> tuple[SizeLimits, str]:
+        """Return the limits within which pictures are seen as sent, and the frame to read them in.
+
+        Where one rounding of sides is proved, the frame names it. Where several are plausible, the
+        limits have pictures sent in a common multiple instead, which none of them changes. So they
+        have where `frame` isn't "sent": the frames with padding don't round.
+
+        Args:
+            measured: All pictures that were measured.
+            frame: The frame in which they were.
+
+        Raises:
+            NoFit: Something isn't proved; the message has the sizes that were seen.
+        """
+        check_x_and_y_agree(measured)
+        limits = self.limits(measured)
+        self._check_possible(limits, measured)
+        inside = [picture for picture in measured if limits.allows(picture.sent)]
+        limits = limits.within(self.shape_limits)
+        roundings = plausible_roundings(inside) if inside else []
+        multiple = math.lcm(*[rounding.factor for rounding in roundings])
+        unproven = self.unproven_sizes(inside, limits) or self.sizes_between(inside, limits)
+        if len(roundings) == 1:
+            unproven += self.size_in_multiples(inside, limits, multiple)
+        if not roundings or multiple > MOST_MULTIPLE or unproven:
+            raise _no_sizes(measured)
+        _check_untouched(inside, roundings[0], measured)
+        rounded_frame = roundings[0].frame
+        if len(roundings) > 1 or rounded_frame is None or frame != "sent":
+            return replace(limits, multiple=multiple), frame
+        return limits, rounded_frame
+
+    def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
+        """Return the widest limits within which all pictures should be seen as they are sent.
+
+        They follow from the pictures that were seen smaller, or larger, than they were sent, and
+        stay within what the endpoint accepts.
+        """
+        least: float = self.least
+        not_enlarged = []
+        for picture in measured:
+            if picture.reduced - 1 > _doubt(picture):
+                # The server enlarges pictures of less area than the model saw here.
+                least = max(least, math.prod(picture.size))
+            else:
+                not_enlarged.append(picture)
+        min_pixels = math.ceil(least / MARGIN**2)
+        if all(_is_surely_whole(picture) for picture in not_enlarged):
+            limits = SizeLimits(self.max_side, min_pixels=min_pixels)
+            return limits.within(self.accepted.limits)
+        factors = [_reduced_by(picture, self.max_side) for picture in not_enlarged]
+        safe = _safe_limits(sent_sizes(not_enlarged), factors)
+        limits = SizeLimits(
+            max_side=min(self.max_side, int(safe.longer_side * MARGIN)),
+            max_pixels=_whole_or_none(safe.area * MARGIN**2),
+            max_short_side=_whole_or_none(safe.shorter_side * MARGIN),
+            min_pixels=min_pixels,
+        )
+        return limits.within(self.accepted.limits)
+
+
+def _no_sizes(measured: Sequence[SeenSize]) -> NoFit:
+    """Return the error that says that no limits could be proved, with the sizes as seen."""
+    why = "there are no sizes at which pictures are surely seen as they are sent"
+    return NoFit(f"{why} ({sizes_in_words(measured)})")
+
+
+def _check_untouched(
+    inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]
+) -> None:
+    """Raises NoFit unless one rounding explains how large the pictures `inside` limits were seen.
+
+    It has to explain each picture and, more exactly, the mean of those of about the same area.
+    `measured` are all pictures, for the message.
+    """
+    for picture in inside:
+        if not picture.is_as_expected(rounding.expected(picture.sent), UNTOUCHED):
+            raise NoFit(
+                f"pictures of {size_text(picture.sent)} px are not seen as they are sent"
+                f" ({sizes_in_words(measured)})"
+            )
+    by_area = sorted(inside, key=lambda picture: math.prod(picture.sent), reverse=True)
+    for start in range(0, len(by_area), ALIKE):
+        mean = mean_scale_gap(by_area[start : start + ALIKE], rounding.expected)
+        if not mean.is_within(UNTOUCHED_MEAN, 1.5):
+            raise NoFit(
+                f"how large a picture is seen depends on its size ({sizes_in_words(measured)})"
+            )
+
+
+def _reduced_by(picture: SeenSize, largest: int) -> float:
+    """Return the factor that a picture's sides are reduced by; 1 where rounding can explain them.
+
+    `largest` is the longest side that is ever sent, in pixels.
+    """
+    scale = min(picture.reduced, 1 / picture.reduced)
+    # For a picture with the longest side, any reduction counts: rounding hardly changes it, and a
+    # limit just below its side would go unnoticed.
+    doubt = 0.0 if max(picture.sent) == largest else _doubt(picture)
+    return scale if 1 - scale > doubt else 1.0
+
+
+def _is_surely_whole(picture: SeenSize) -> bool:
+    """Whether a picture was surely seen whole: reduced by no more than CERTAIN."""
+    return abs(1 - picture.reduced) + 3 * picture.reduced_error <= CERTAIN
+
+
+def _doubt(picture: SeenSize) -> float:
+    """Return how far from 1 `reduced` may be where sides were only rounded, not resized."""
+    return CERTAIN / 2 + 3 * picture.reduced_error + ROUNDED_PX / min(picture.sent)
+
+
+def _of_area(area: float, shape: tuple[int, int]) -> Size:
+    """Return the size of this area, in square pixels, and this shape, width : height."""
+    unit = math.sqrt(area / math.prod(shape))
+    return round(shape[0] * unit), round(shape[1] * unit)
+
+
+def _whole_or_none(limit: float) -> int | None:
+    """Return a limit in whole pixels; None for an infinite one, which limits nothing."""
+    return int(limit) if limit < math.inf else None
+
+
+@dataclass(frozen=True)
+class SafeLimits:
+    """The most that sides and area may have, in (square) pixels; infinite where nothing limits."""
+
+    longer_side: float
+    area: float
+    shorter_side: float
+
+
+def _safe_limits(sizes: Sequence[Size], scales: Sequence[float]) -> SafeLimits:
+    """Return limits under which no picture is sent larger than it was seen, and reduced the least.
+
+    Every combination of a longer side, an area and a shorter side that some picture was seen with
+    is tried. Of those that bring each picture down to what was seen of it, that one is taken which
+    leaves the pictures largest: the sum of the logarithms of their factors is greatest.
+
+    Args:
+        sizes: Width and height of the pictures as sent.
+        scales: The factor by which the sides of each were reduced, 1 for none.
+    """
+    sent = np.array(sizes, float)
+    seen_scales = np.array(scales)
+    seen = sent * seen_scales[:, None]
+    longer_sides = np.unique(seen.max(1))
+    areas = np.append(np.unique(seen.prod(1)), math.inf)
+    shorter_sides = np.append(np.unique(seen.min(1)), math.inf)
+    # The factor by which each limit alone would reduce each picture: [limit, picture].
+    by_area = np.sqrt(areas[:, None] / sent.prod(1))
+    by_shorter = shorter_sides[:, None] / sent.min(1)
+    # The same for both limits together: [area, shorter side, picture].
+    by_both = np.minimum(by_area[:, None], np.minimum(by_shorter, 1.0))
+    best = SafeLimits(0.0, 0.0, 0.0)
+    best_total = -math.inf
+    for longer_side in longer_sides:
+        factors = np.minimum(by_both, longer_side / sent.max(1))
+        is_safe = (factors <= 1.02 * seen_scales).all(-1)  # [area, shorter side]
+        totals = np.where(is_safe, np.log(factors).sum(-1), -math.inf).ravel()
+        # The last of equal ones has the widest limits. Its number in the flat array gives the
+        # number of the area and that of the shorter side.
+        last_of_best = int(np.flatnonzero(totals == totals.max())[-1])
+        area, shorter = divmod(last_of_best, len(shorter_sides))
+        if float(totals.max()) >= best_total:
+            best_total = float(totals.max())
+            best = SafeLimits(float(longer_side), float(areas[area]), float(shorter_sides[shorter]))
+    return best
+
+
+def _extreme_shapes(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
+    """Return the shapes, width : height, of the run's widest and tallest pictures.
+
+    They are left out where they are ordinary: no wider than `aspect` : 1, or no taller than about
+    9 : 16. Shapes are rounded up to whole numbers to 1, and MOST_ASPECT at the most.
+    """
+    widest, tallest = most_elongated(own)
+    widest_aspect = max(widest) / min(widest)
+    tallest_aspect = max(tallest) / min(tallest)
+    shapes = []
+    if widest_aspect > aspect:
+        shapes.append((min(math.ceil(widest_aspect), MOST_ASPECT), 1))
+    if tallest_aspect > 1.8:
+        shapes.append((1, min(max(math.ceil(tallest_aspect), aspect), MOST_ASPECT)))
+    return shapes

@@ -1,0 +1,134 @@
+"""JPEGs whose headers are read without Pillow: only those that Pillow reads just so."""
+
+from __future__ import annotations
+
+import io
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from dataflow_grounding import CaptionGenerator, OpenAIServing
+from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images._plain_jpeg import plain_header
+from dataflow_grounding.images.image import open_image
+
+EXAMPLES = Path(__file__).parents[2] / "example_data" / "images"
+ORIENTATION = 0x0112
+XMP_TURNED = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def jpeg(mode: str = "RGB", size: tuple[int, int] = (60, 40), **how: Any) -> bytes:
+    """A drawn picture as a JPEG."""
+    out = io.BytesIO()
+    PIL.Image.new(mode, size, 90 if mode == "L" else None).save(out, "JPEG", **how)
+    return out.getvalue()
+
+
+def turned(orientation: int) -> bytes:
+    """A JPEG that EXIF turns."""
+    exif = PIL.Image.Exif()
+    exif[ORIENTATION] = orientation
+    return jpeg(exif=exif)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(),
+        jpeg("L"),
+        jpeg(progressive=True),
+        jpeg(quality=30, subsampling=2),
+        jpeg(comment=b"drawn"),
+        jpeg(dpi=(300, 300)),
+        jpeg(restart_marker_blocks=4),
+        jpeg(size=(1, 65000)),
+    ],
+)
+def test_plain_ones_have_the_size_that_pillow_says(data: bytes) -> None:
+    header = plain_header(data)
+    assert header is not None
+    assert (header.width, header.height) == PIL.Image.open(io.BytesIO(data)).size
+    assert data[header.scan : header.scan + 2] == b"\xff\xda"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        turned(6),
+        turned(1),
+        jpeg(xmp=XMP_TURNED),
+        jpeg("CMYK"),
+        jpeg(icc_profile=b"profile"),
+        jpeg()[:100],
+        jpeg()[:-2].replace(b"\xff\xda", b"\xff\xd9"),
+        b"",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+    ],
+)
+def test_whatever_is_unusual_is_left_to_pillow(data: bytes) -> None:
+    assert plain_header(data) is None
+
+
+def test_a_picture_that_exif_or_xmp_turns_stays_turned(tmp_path: Path) -> None:
+    for name, data in (("exif.jpg", turned(6)), ("xmp.jpg", jpeg(xmp=XMP_TURNED))):
+        (tmp_path / name).write_bytes(data)
+        image = open_image(Record({"image_path": str(tmp_path / name)}), "image_path")
+        assert image.size == (40, 60), name
+        assert not image.facts.plain, name
+
+
+def test_a_plain_picture_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    data = (EXAMPLES / "cat.jpg").read_bytes()
+    assert plain_header(data) is not None
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data[:-200])
+    serving = OpenAIServing("http://127.0.0.1:9/v1", "never-asked")
+    with pytest.raises(GroundingError, match="cut off"):
+        CaptionGenerator(serving)({"image_path": str(path)})
+
+
+def damaged(data: bytes, draw: random.Random) -> bytes:
+    """The file with some bytes of its header changed, taken away or put in."""
+    changed = bytearray(data)
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(2, min(len(changed), 700))
+        what = draw.random()
+        if what < 0.5:
+            changed[at] = draw.choice((0, 255, draw.randrange(256), draw.randrange(0xC0, 0x100)))
+        elif what < 0.7:
+            del changed[at : at + draw.randint(1, 20)]
+        elif what < 0.9:
+            changed[at:at] = draw.randbytes(draw.randint(1, 20))
+        else:
+            body = draw.choice((b"JFIF\0", b"Exif\0\0MM\0*", b"Adobe\0", b"MPF\0", b""))
+            body += draw.randbytes(draw.randint(0, 40))
+            marker = bytes((0xFF, draw.randrange(0xC0, 0x100)))
+            changed[2:2] = marker + (len(body) + 2).to_bytes(2, "big") + body
+    return bytes(changed)
+
+
+def test_no_damaged_header_is_read_where_pillow_reads_another_or_none() -> None:
+    draw = random.Random(32)
+    examples = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))[:4]]
+    examples += [jpeg(), jpeg("L"), jpeg("CMYK"), turned(6), jpeg(progressive=True, dpi=(9, 9))]
+    read = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(4000):
+            data = damaged(draw.choice(examples), draw)
+            header = plain_header(data)
+            if header is None:
+                continue
+            read += 1
+            picture = PIL.Image.open(io.BytesIO(data))
+            assert picture.format == "JPEG"
+            assert picture.mode in ("L", "RGB")
+            assert picture.size == (header.width, header.height)
+            assert not picture.getexif()
+    assert read > 500  # else it would show nothing
