@@ -135,7 +135,7 @@ class Annotator:
 
     def way_to_rename(self, role: str) -> str:
         """What to do where the column of a role is another's already, in words."""
-        return "give it another output key"
+        return f"rename that one, or in a script give this another name with output_{role}_key"
 
     def settings(self) -> dict[str, Any] | None:
         """All that its updates depend on besides record and replies, as JSON.

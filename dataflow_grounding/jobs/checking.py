@@ -19,6 +19,7 @@ from dataflow_grounding.boxes.regions import check_seed, read_regions
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
+from dataflow_grounding.data.shared_stems import SharedStems
 from dataflow_grounding.data.working_folder import is_mirrored, mirrors
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.limiter import files_left
@@ -187,6 +188,7 @@ class _RowCheck:
         self.source = Source([step])
         self.folders: Counter[str] = Counter()  # how many images were found in each
         self.repeated: list[str] = []  # which line repeats which, in words
+        self.stems = SharedStems()
         self._step = step
         self._reads = step.operator.reads()
         self._texts = set(self._reads.values()) - {self.source.image_key}
@@ -219,6 +221,7 @@ class _RowCheck:
     def _check_image(self, record: Record, line: int) -> None:
         """Open the image, and note whether an earlier row asks the same of it."""
         image_key = self.source.image_key
+        self.stems.add(str(record.get(image_key) or ""))
         self.folders[_folder_of(record, image_key)] += 1
         open_image(record, image_key)
         path = os.path.realpath(find_image(record, image_key).path)
@@ -253,6 +256,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
     findings.remarks += run.job.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)
+    findings.remarks += check.stems.remarks()
     for folder, count in check.folders.items():
         if folder:
             findings.remarks.append(f"{counted(count, 'image')} found in {folder}")

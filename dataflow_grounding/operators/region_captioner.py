@@ -59,6 +59,15 @@ class RegionCaptioner(RegionOperator):
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
+    def way_to_rename(self, role: str) -> str:
+        """Return what to do where the column of a role is another's already."""
+        if role != "answer":
+            return super().way_to_rename(role)
+        return (
+            "give it another name with output_answer_key, or in a spec with"
+            " workflow.output_columns.answer"
+        )
+
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update:

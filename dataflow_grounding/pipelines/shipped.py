@@ -24,8 +24,9 @@ RENAMABLE = (
     "valid_bboxes_num",
     "prompt",
     "bbox_problems",
+    "answer",
 )
-"""RegionMarker's columns that may have other names; those of boxes and regions others read."""
+"""Columns of region captions that may have other names; those of boxes and captions others read."""
 
 
 class ImageGroundingPipeline(Pipeline):
@@ -247,7 +248,7 @@ class ImageRegionCaptionPipeline(Pipeline):
 
     Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what
     is in each. `proposing` are RegionMarker's further settings, for images without boxes.
-    `output_columns` are other names for RegionMarker's columns, by its own: {"prompt":
+    `output_columns` are other names for the steps' columns, by their own: {"prompt":
     "region_prompt"} where the rows have a `prompt`.
     """
 
@@ -280,9 +281,10 @@ class ImageRegionCaptionPipeline(Pipeline):
     def forward(self) -> None:
         """Both steps, one after the other."""
         renamed = {f"output_{name}_key": column for name, column in self.columns.items()}
+        answer = {key: renamed.pop(key) for key in ("output_answer_key",) if key in renamed}
         self.marker.run(
             self.storage.step(), input_image_key="image", input_bbox_key="bbox", **renamed
         )
         self.captioner.run(
-            self.storage.step(), input_image_key="image", input_regions_key="regions"
+            self.storage.step(), input_image_key="image", input_regions_key="regions", **answer
         )

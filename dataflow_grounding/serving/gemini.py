@@ -249,6 +249,9 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
     for name in ("contents", "systemInstruction"):
         if name in extra:
             raise SpecError(f"{fields} can't hold {name!r}")
+    config = extra.get("generationConfig", {})
+    if not isinstance(config, Mapping):
+        raise SpecError(f"{fields}: generationConfig should be a mapping, not {config!r:.40}")
     if tier and extra.keys() & {"serviceTier", "service_tier"}:
         raise SpecError(
             f"{setting('vlm.service_tier')} stands in {fields}, too: leave it out there"

@@ -14,6 +14,7 @@ GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 
 Source: ai.google.dev/gemini-api/docs/api-key (2026-11).
 """
+_GEMINI_ADDRESS = "GOOGLE_GEMINI_BASE_URL"
 _OPENAI_NAMES = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
 Backend = Literal["gemini", "openai", "local", "embedded"]
@@ -112,21 +113,32 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
     They would where nobody names the service, and the environment has an address that is empty, or
     another provider's key.
     """
-    openai = vlm.openai
-    has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
-    is_public = is_default or (vlm.backend == "openai" and not has_address)
-    if is_public and "DF_BASE_URL" in os.environ and not _variable("DF_BASE_URL"):
-        raise SpecError(
-            "DF_BASE_URL is set to nothing, and the spec names no address: give it the address, or"
-            " unset it where a public service is meant"
-        )
+    for name in _address_variables(vlm, is_default):
+        if name in os.environ and not _variable(name):
+            raise SpecError(
+                f"{name} is set to nothing, and the spec names no address: give it the address, or"
+                " unset it where a public service is meant"
+            )
     others = [name for name in _OPENAI_NAMES if _variable(name)]
     if is_default and others and not vlm.gemini.api_key and _variable(*GEMINI_KEYS):
         raise SpecError(
             f"it isn't said who is asked: Gemini's key is set, and so is {others[0]}. Set"
             " vlm.backend to gemini or to openai"
         )
+
+
+def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
+    """Return the variables that may name another address than the public one."""
+    openai = vlm.openai
+    if vlm.backend == "openai" and not (
+        openai.base_url or openai.endpoints or openai.azure.endpoint
+    ):
+        return "DF_BASE_URL", "OPENAI_BASE_URL"
+    if vlm.backend == "gemini" and not vlm.gemini.base_url:
+        # who names Gemini doesn't mean DF_BASE_URL's server
+        return ("DF_BASE_URL", _GEMINI_ADDRESS) if is_default else (_GEMINI_ADDRESS,)
+    return ()
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:

@@ -123,3 +123,20 @@ def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
     done = ended(process(["check", "-e", spec], preexec_fn=few))
     assert done.code == 0, done
     assert "max_workers is 500, but ulimit -n allows " in done.out
+
+
+def test_pictures_that_would_share_a_label_file_are_told_before_they_are_paid_for(
+    workplace: Workplace,
+) -> None:
+    for name in ("a.jpg", "a.png", "b.jpg"):
+        workplace.picture(name)
+    workplace.rows(
+        [{"image_path": name, "caption": caption(0)} for name in ("a.jpg", "./a.jpg", "b.jpg")]
+    )
+    path = spec_of(workplace, "    backend: embedded\n", "out")
+    Path(path).write_text(Path(path).read_text().replace("max_worker:", "max_workers:"))
+    assert "label file" not in command(["check", "-e", path]).out
+    workplace.rows([{"image_path": name, "caption": caption(0)} for name in ("a.jpg", "a.png")])
+    done = command(["check", "-e", path])
+    assert (done.code, "label file" in done.out) == (0, True), done
+    assert "1 (a.jpg and a.png)" in done.out

@@ -91,8 +91,23 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
     assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
 
 
-def test_the_table_is_what_the_json_says(folder: Path) -> None:
+def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder: Path) -> None:
     page = done("eval", "a.jsonl", "--gold", "gold.jsonl").out
+    assert len(page.splitlines()) <= 24
+    for name in ("acc_0.5", "miou", "precision_at_iou_0.5", "recall_at_iou_0.5", "ap"):
+        assert f"| {name} " in page
+    assert "| acc_0.75 " not in page
+    assert "--all prints all measures, and figures by size, words" in page
+    whole = done("eval", "a.jsonl", "--gold", "gold.jsonl", "--all").out
+    for line in page.splitlines():
+        if line.startswith("| acc_0.5"):
+            assert [cell.strip() for cell in line.split("|")] in [
+                [cell.strip() for cell in other.split("|")] for other in whole.splitlines()
+            ]
+
+
+def test_the_table_is_what_the_json_says(folder: Path) -> None:
+    page = done("eval", "a.jsonl", "--gold", "gold.jsonl", "--all").out
     said = figures("a.jsonl")
     for name, value in said.items():
         if isinstance(value, float):

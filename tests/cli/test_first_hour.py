@@ -240,3 +240,34 @@ def test_doctor_begins_with_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> Non
     lines = command(["doctor"]).out.splitlines()
     assert lines[1].startswith("endpoint: none named: ")
     assert sum(line.startswith("not set: ") for line in lines) == 1
+
+
+PUBLIC = {
+    "DF_BASE_URL": {"vlm.backend": "openai", "vlm.openai.model_name": "m"},
+    "OPENAI_BASE_URL": {"vlm.backend": "openai", "vlm.openai.model_name": "m"},
+    "GOOGLE_GEMINI_BASE_URL": {"vlm.backend": "gemini"},
+}
+
+
+@pytest.mark.parametrize("verb", ["check", "estimate", "generate"])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_an_address_that_is_set_to_nothing_does_not_mean_the_public_service(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, name: str, verb: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-real-looking-key")
+    monkeypatch.setenv("GEMINI_API_KEY", "AIza-a-real-looking-key")
+    workplace.picture("a.jpg")
+    workplace.rows([{"image_path": "a.jpg", "caption": caption(0)}])
+    spec = workplace.folder / "public.yaml"
+    settings = [f"image_grounding.{key}={value}" for key, value in PUBLIC[name].items()]
+    spec.write_text(
+        "results_dir: out\nautolabel_type: image_grounding\nimage_grounding:\n"
+        "  data: {input_jsonl: captions.jsonl}\n"
+    )
+    monkeypatch.setenv(name, " ")
+    done = command([verb, "-e", str(spec), *settings])
+    assert done.code == 2, done
+    assert f"{name} is set to nothing" in done.out + done.err
+    monkeypatch.delenv(name)
+    named = command(["check", "-e", str(spec), *settings])
+    assert "A run asks" in named.out + named.err  # unset, the public service is what was named

@@ -742,6 +742,22 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
     assert "is there already" in command("import", out, "--format", "odvg-mmdet", "-o", back).err
 
 
+def test_an_import_names_pictures_that_would_share_a_label_file(tmp_path: Path) -> None:
+    images = []
+    for number, name in enumerate(("a.jpg", "a.png", "b.png")):
+        PIL.Image.new("RGB", (40, 30)).save(tmp_path / name)
+        images.append({"id": number, "file_name": name, "width": 40, "height": 30})
+    boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 20, 20]}]
+    data = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(data))
+    done = in_process(
+        ["import", str(tmp_path / "coco.json"), "--format", "coco", "-o", str(tmp_path / "out")]
+    )
+    assert done.code == 0, done
+    assert "label file" in done.out
+    assert "1 (a.jpg and a.png)" in done.out
+
+
 def test_one_import_at_a_time_is_made_in_a_folder(tmp_path: Path) -> None:
     there = tmp_path / "back/annotations.jsonl"
     with closing(RowWriter(str(there))) as first:

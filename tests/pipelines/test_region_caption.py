@@ -502,6 +502,13 @@ def test_rows_with_a_prompt_of_their_own_keep_it(tmp_path: Path, server: Loopbac
     code, _ = generate(tmp_path, server.base_url, rows, renamed)
     [record] = read_records(str(tmp_path / "out" / "annotations.jsonl"))
     assert (code, record["prompt"], record["region_prompt"]) == (0, "mine", PROMPT.format(1))
+    rows[0] = {"image": rows[0]["image"], "bbox": [[9, 9, 90, 90]], "answer": "mine"}
+    code, _ = generate(
+        tmp_path, server.base_url, rows, "workflow.output_columns.answer=region_answer"
+    )
+    [record] = read_records(str(tmp_path / "out" / "annotations.jsonl"))
+    assert (code, record["answer"]) == (0, "mine")
+    assert record["region_answer"]
     wrong = command(
         ["check", "-e", str(spec), "image_region_caption.workflow.output_columns.promt=x"]
     )

@@ -450,6 +450,33 @@ def test_a_line_that_is_gone_never_makes_a_figure_better(results: Path, review: 
         assert after["high"] >= before["high"], whole[n]
 
 
+def test_classes_and_the_runs_model_are_groups(results: Path, review: Any, browser: Any) -> None:
+    records = [record(n) for n in range(20)]
+    for made in records:
+        del made["model"]  # as records of an endpoint's run have it
+        for row, name in zip(made["expressions"], ("mug", "dog", "grass"), strict=True):
+            row["class"] = name
+    write(results / "annotations.jsonl", records)
+    reviewer = review("--sample", "80", "--reviewer", "ann")
+    dogs = {item for item in boxes_of(reviewer.items) if item[1].endswith("#1")}
+    reviewer.judge_all(dogs)
+    reviewer.server.kill()
+    by = certified(results, "--html")["by"]
+    assert (by["class"]["dog"]["share"], by["class"]["mug"]["share"]) == (1, 0)
+    assert set(by["class"]) == {"dog", "mug"}
+    assert set(by["model"]) == {"seer"}
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto((results / "certificate.html").as_uri())
+    row = page.locator("section", has_text="By class").locator("tr", has_text="dog")
+    assert "100.0%" in row.inner_text()
+    width = page.evaluate("document.documentElement.scrollWidth")
+    cells = [cell.bounding_box() for cell in row.locator("td").all()]
+    assert width <= 400
+    assert all(cell["x"] + cell["width"] <= 400 for cell in cells)  # nothing is to be scrolled to
+    assert page.locator("h2", has_text="By model").count() == 0  # it is of one
+    page.close()
+
+
 def test_samples_stated_in_turn_count_as_one_with_wider_bounds(results: Path, review: Any) -> None:
     one = review()
     one.judge_all({boxes_of(one.items)[0]})
@@ -829,8 +856,13 @@ def test_the_page_says_all_that_the_certificate_does(
     page.goto((results / "certificate.html").as_uri())
     text = page.inner_text("body")
     certificate = json.loads((results / "certificate.json").read_text())
+    sentence, _, verdict = certificate["sentence"].partition("; not accepted")
+    if accepted:
+        sentence, _, verdict = certificate["sentence"].partition("; accepted")
+    assert verdict
+    assert text.lower().count(f"accepted{verdict}") == 1  # in a line of its own alone
     for shown in (
-        certificate["sentence"],
+        f"{sentence}.",
         "Boxes of <b>seer</b> & co",  # a model's name is text
         "Accepted" if accepted else "Not accepted",
         "By size of the box",

@@ -493,5 +493,7 @@ def test_further_fields_of_the_api_are_sent_and_are_a_part_of_the_question(
         assert endpoint.received == asked
         assert gemini.run(**at(endpoint)).code == 0
         assert endpoint.received == 2 * asked
+    done = gemini.run(**{"vlm.gemini.extra": {"generationConfig": 3}})
+    assert (done.code, "generationConfig should be a mapping, not 3" in done.err) == (2, True)
     done = gemini.run(**{"vlm.gemini.extra": {"contents": []}})
     assert (done.code, "vlm.gemini.extra can't hold 'contents'" in done.err) == (2, True)

@@ -107,7 +107,11 @@ def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> s
     head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in ["", *heads])
     lines = []
     for name, cells in rows:
-        columns = "".join(f"<td>{cell}</td>" for cell in cells)
+        columns = ""
+        for label, cell in zip(heads, cells, strict=True):
+            # where the screen is narrow, each figure stands beside what it is, if there is one
+            look = ' class="none"' if cell == _cell(None) else ""
+            columns += f'<td data-label="{_safe(label)}"{look}>{cell}</td>'
         lines.append(f'<tr><th scope="row">{_safe(name)}</th>{columns}</tr>')
     body = "\n".join(lines)
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"

@@ -24,6 +24,7 @@ from dataflow_grounding.extras.evaluation.metrics.pairs import THRESHOLDS
 from dataflow_grounding.extras.evaluation.metrics.showing import (
     figures_page,
     line_chart,
+    short_page,
     worst_cases,
 )
 
@@ -67,6 +68,7 @@ from dataflow_grounding.extras.evaluation.metrics.showing import (
     metavar="DIR",
     help="Where the page's images are, if not where the run found them.",
 )
+@click.option("--all", "show_all", is_flag=True, help="Print every measure, and all groups.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def of_eval(
     results: tuple[str, ...],
@@ -79,6 +81,7 @@ def of_eval(
     keep_rejected: bool,
     out: str | None,
     image_root: str | None,
+    show_all: bool,
     as_json: bool,
 ) -> None:
     """Compare PRED (a folder or an annotations file) with gold annotations of the same images and
@@ -100,12 +103,13 @@ def of_eval(
     if len(runs) == 2:
         figures["compared"] = {"figures": runs[1].to_json(), **runs[0].against(runs[1])}
     page = figures_page(figures, results)
+    shown = page if show_all else short_page(figures, results)
     if out:
         write_text(within(out, "figures.json"), dump_text(figures, indent=1) + "\n")
         write_text(within(out, "figures.md"), page + "\n")
         _write_charts(out, dict(zip(results, runs, strict=True)))
         _write_worst_cases(out, results[0], runs[0], image_root)
-    answer(as_json, figures, [page])
+    answer(as_json, figures, [shown])
 
 
 def _write_charts(out: str, runs: dict[str, Evaluation]) -> None:

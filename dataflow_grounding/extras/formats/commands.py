@@ -23,9 +23,10 @@ from dataflow_grounding.cli.arguments import (
     together,
 )
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of, parts_of, split_of
-from dataflow_grounding.data.records import STATUSES, dump_text
+from dataflow_grounding.data.records import STATUSES, dump_text, path_of
 from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
+from dataflow_grounding.data.shared_stems import SharedStems
 from dataflow_grounding.extras.formats import (
     FORMATS,
     WRITTEN,
@@ -169,12 +170,14 @@ def import_(
     source = find_format(format, **options)
     source.pictures = source.pictures or out
     is_new = not os.path.exists(out)
+    stems = SharedStems()
     # Where this fails another import is at work there: its folder isn't ours to remove.
     with told_as(InputError, f"can't write {annotations}"):
         writer = RowWriter(annotations)
     try:
         with closing(writer):
             for record in with_sizes(read(path, source, image_root=image_root), folder):
+                stems.add(path_of(record))
                 writer.write(_with_classes(record, source.class_names))
             writer.commit()
     except BaseException:
@@ -192,7 +195,7 @@ def import_(
     line = f"{annotations}: {counted(writer.count, 'record')}"
     passed_over = _positive(source.passed_over)
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over)])
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *stems.remarks()])
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -15,11 +15,14 @@ _MOST_FILES = 500
 """Digests of so many files are listed; the JSON file has them all."""
 # what groups of boxes are called in the certificate → in a heading
 _HEADINGS = {
-    "check": "By what the run's own check said",
-    "model": "By model",
+    "class": "By class",
     "size": "By size of the box",
     "status": "By status",
+    "check": "By what the run's own check said",
+    "model": "By model",
 }
+_MOST_GROUPS = 200
+"""So many groups of a kind are listed, those with the most boxes."""
 
 
 def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
@@ -41,15 +44,7 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
     if certificate["gold"]:
         rows.append(_row("Reviewers wrong, on gold", certificate["gold"], None))
     sections = [_table("What was found", "", rows)]
-    for name, groups in certificate["by"].items():
-        heading = _HEADINGS.get(name, f"By {name}")
-        sections.append(
-            _table(
-                heading,
-                "Share of boxes that are wrong.",
-                [_row(group, figure, figure.get("of")) for group, figure in groups.items()],
-            )
-        )
+    sections.extend(_group_tables(certificate["by"]))
     if certificate["checks"]:
         sections.append(_checks(certificate["checks"]))
     sections.append(_facts("The sample", _about_samples(certificate)))
@@ -58,13 +53,47 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
     return Template(page_file("certificate.html")).substitute(
         title=_safe(f"Certificate of {os.path.basename(os.path.abspath(results))}"),
         model=_safe(run.get("model") or "a model that run.json doesn't name"),
-        when=_safe(certificate.get("when", "")),
+        when=_safe(_readable_time(certificate.get("when", ""))),
         verdict=_verdict(certificate["target"], certificate["boxes"]),
-        sentence=_safe(certificate["sentence"]),
+        sentence=_safe(_sentence_without_verdict(certificate)),
         sections="\n".join(sections),
         results=_safe(results),
         version=_safe(certificate["version"]),
     )
+
+
+def _sentence_without_verdict(certificate: Mapping[str, Any]) -> str:
+    """Return a certificate's sentence without the verdict, which has a line of its own."""
+    sentence: str = certificate["sentence"]
+    target = certificate["target"]
+    if target:
+        sentence = sentence.removesuffix(f"; {verdict_of(target, certificate['boxes'])}")
+    return f"{sentence}."
+
+
+def _readable_time(when: str) -> str:
+    """Return a time in UTC as people write it.
+
+    Example:
+        >>> _readable_time("2026-11-24T07:06:24Z")
+        '2026-11-24 07:06 UTC'
+    """
+    day, _, clock = when.partition("T")
+    return f"{day} {clock[:5]} UTC" if clock.endswith("Z") else when
+
+
+def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a table for each kind of group; none for a kind that all boxes are one group of."""
+    for name in sorted(by, key=[*_HEADINGS, *by].index):
+        groups = by[name]
+        if len(groups) < 2:
+            continue
+        largest = sorted(groups, key=lambda group: -groups[group]["of"])[:_MOST_GROUPS]
+        note = "Share of boxes that are wrong."
+        if len(groups) > len(largest):
+            note += f" The largest {len(largest)} of {len(groups):,}; certificate.json has all."
+        rows = [_row(group, groups[group], groups[group]["of"]) for group in largest]
+        yield _table(_HEADINGS.get(name, f"By {name}"), note, rows)
 
 
 def widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
@@ -135,7 +164,10 @@ def _html_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in heads)
     lines = []
     for name, *cells in rows:
-        numbers = "".join(f"<td>{_safe(cell)}</td>" for cell in cells)
+        numbers = ""
+        for label, cell in zip(heads[1:], cells, strict=True):
+            # where the screen is narrow, each number stands beside what it is
+            numbers += f'<td data-label="{_safe(label)}">{_safe(cell)}</td>'
         lines.append(f'<tr><th scope="row">{_safe(name)}</th>{numbers}</tr>')
     body = "\n".join(lines)
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
@@ -146,7 +178,8 @@ def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is known of the samples and of who judged them, with what it is called."""
     for sample in certificate["samples"]:
         size = counted(sample["size"], "item")
-        text = f"{size}, seed {sample['seed']}, stated {sample['when']} by {sample['who']}"
+        stated = f"stated {_readable_time(sample['when'])} by {sample['who']}"
+        text = f"{size}, seed {sample['seed']}, {stated}"
         if sample["gold"]:
             text += ", with gold mixed in"
         yield "drawn", text
@@ -165,7 +198,7 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(box_format, Mapping) and box_format.get("name"):
         yield "box format", str(box_format["name"])
     if run.get("started"):
-        yield "started", str(run["started"])
+        yield "started", _readable_time(str(run["started"]))
     if run.get("version"):
         yield "version", str(run["version"])
     for status, count in certificate["statuses"].items():

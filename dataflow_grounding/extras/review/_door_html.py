@@ -25,7 +25,7 @@ _SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("regions", "pending", "verified", "unverified", "doubtful", "suspect", "changed")
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
-_CLASS_HEADS = ("class", "pictures", "boxes", "none", "undecided", "mean side")
+_CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
 _MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
 # in SVG units, which are pixels: the longest bar, and a side of a cell
 _BAR_WIDTH = 200
@@ -191,11 +191,16 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
     Of more than _MOST_ROWS the last row says how many there are.
     """
-    heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in _CLASS_HEADS)
+    # a column of noughts would take the room of a phone's screen
+    counted_keys = [
+        key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
+    ]
+    names = ("class", *counted_keys, "mean side")
+    heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in names)
     lines = []
     for row in rows[:_MOST_ROWS]:
         side = row["mean_side"]
-        numbers = [f"{row[key]:,}" for key in ("pictures", "boxes", "none", "undecided")]
+        numbers = [f"{row[key]:,}" for key in counted_keys]
         numbers.append("–" if side is None else f"{side:,.0f} px")
         cells = "".join(f"<td>{number}</td>" for number in numbers)
         lines.append(f'<tr><th scope="row"><bdi>{page_text(row["class"])}</bdi></th>{cells}</tr>')

@@ -1,12 +1,14 @@
 """A record as the pages' scripts read it: JSON, with offsets in UTF-16 units."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
+from zlib import crc32
 
-from dataflow_grounding._util.errors import BrokenRow, ImageMissing
+from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (
     STATUSES,
     VERDICTS,
@@ -46,6 +48,58 @@ class Picture(NamedTuple):
 
 
 _NO_PICTURE = Picture()
+_MOST_CLASSES = 5000  # that are numbered
+
+
+class PageClasses:
+    """The classes of a page's records, numbered as they come: one has one colour on all of it.
+
+    Args:
+        names: Classes that are known beforehand, in order.
+
+    Attributes:
+        names: The classes that have a number, in order, as they were first written.
+
+    Example:
+        >>> classes = PageClasses(["cat"])
+        >>> [classes.number_of(name) for name in ("dog", "Cat", "dog")], classes.names
+        ([1, 0, 1], ['cat', 'dog'])
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}  # by class_key, and by each spelling that has come
+        for name in names:
+            self.number_of(name)
+
+    def number_of(self, name: str) -> int | None:
+        """Return the number of a class, from 0; None for one beyond the first _MOST_CLASSES."""
+        # names come in one spelling nearly always: what `class_key` makes of it is looked up once
+        if name in self._numbers:
+            return self._numbers[name]
+        key = class_key(name)
+        if key not in self._numbers:
+            if len(self.names) >= _MOST_CLASSES:
+                return None
+            self._numbers[key] = len(self.names)
+            self.names.append(name)
+        self._numbers[name] = self._numbers[key]
+        return self._numbers[key]
+
+    def color_of(self, name: str) -> int:
+        """Return the colour of a class, its index in the palette."""
+        number = self.number_of(name)
+        if number is None:
+            number = crc32(class_key(name).encode(errors="replace"))
+        return number % len(PALETTE)
+
+
+def known_classes(results: str) -> PageClasses:
+    """Return the classes that are listed for RESULTS; none where the list can't be read."""
+    try:
+        return PageClasses(classes_of(results))
+    except InputError:
+        return PageClasses()
 
 
 def picture_column(record: Mapping[str, Any]) -> str:
@@ -71,7 +125,11 @@ def why_missing(error: Exception | None = None) -> str:
     return "The image file can't be read."
 
 
-def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
+def view_of(
+    record: Mapping[str, Any],
+    picture: Picture = _NO_PICTURE,
+    classes: PageClasses | None = None,
+) -> View:
     """Return a record as `record.js` shows it, and as a review's page changes it.
 
     It has the record's expressions, else its region captions, else its regions; none, and why,
@@ -80,6 +138,7 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
     Args:
         record: The record, as a pipeline left it.
         picture: Its picture; without its size, that which the record states.
+        classes: Those of the page, which have its colours; None for this record's own.
 
     Returns:
         JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read),
@@ -109,8 +168,11 @@ def view_of(record: Mapping[str, Any], picture: Picture = _NO_PICTURE) -> View:
         _expression_view(index, id, row, caption) for index, (id, row) in enumerate(rows.items())
     ]
     with_boxes = [expression for expression in expressions if expression["instances"]]
+    classes = classes or PageClasses()
     for number, expression in enumerate(with_boxes):
         expression["color"] = number % len(PALETTE)
+        if "class" in expression:
+            expression["color"] = classes.color_of(expression["class"])
     width, height = picture.size or stated_size(record) or (0, 0)
     return {
         "id": str(record.get("image_id") or path or "no id"),
@@ -181,11 +243,12 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
     check = verdict_of(row) if was_checked(row) else ""
     span: Any = row.get("char_span")
     stated_class = row.get("class")
+    has_class = isinstance(stated_class, str) and bool(stated_class.strip())
     return {
         "index": index,
         "id": id,
         "text": row["text"],
-        **({"class": stated_class} if isinstance(stated_class, str) else {}),
+        **({"class": stated_class} if has_class else {}),
         "status": status,
         "meaning": STATUS_MEANING[status],
         "color": None,

@@ -16,7 +16,14 @@ from dataflow_grounding.boxes.geometry import area, box_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from dataflow_grounding.extras.review._door_html import door_html
-from dataflow_grounding.extras.review._record_view import FIRST, MEANING, Picture, View, view_of
+from dataflow_grounding.extras.review._record_view import (
+    FIRST,
+    MEANING,
+    PageClasses,
+    Picture,
+    View,
+    view_of,
+)
 from dataflow_grounding.extras.review._report_files import PER_FILE, ReportFiles, script_json
 from dataflow_grounding.extras.review._versions import (
     Earlier,
@@ -51,6 +58,7 @@ def write_report(
     versions: Sequence[Version] = (),
     called: str = "",
     begins_with: str = "",
+    classes: PageClasses | None = None,
     single: bool = False,
     copies: bool = False,
     figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
@@ -67,6 +75,7 @@ def write_report(
             `report.html`.
         versions, called: Earlier versions of the records, and what these are called among them.
         begins_with: The flag of the records that the page shows at first, where there are any.
+        classes: Those that are known beforehand; others follow as they come.
         single, copies: Whether the page is to hold everything; whether all pictures are to have a
             small copy.
         figures: Gives those of the data set, as `figures_of` does, once all records were read.
@@ -82,6 +91,7 @@ def write_report(
     """
     counts = Counter[str]()  # the figures of the page
     marked = Counter[str]()  # how many records have each of FLAGS
+    classes = classes or PageClasses()
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
@@ -90,10 +100,10 @@ def write_report(
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         shown = _with_pictures(with_versions(records, versions, called), find_image, files)
         for record, earlier, picture in _reporting_progress(shown, on_progress):
-            view = view_of(record, picture)
-            view.update(changes_view(view, earlier, called))
+            view = view_of(record, picture, classes)
+            view.update(changes_view(view, earlier, called, classes))
             marks = marks_of(record, view)
-            _write_row(ranks, view, marks)
+            _write_row(ranks, view, marks, classes)
             # what another run alone has is shown, but isn't among the figures
             if view.get("only", called) == called:
                 counts.update(_counts_of(record, view, marks))
@@ -112,6 +122,7 @@ def write_report(
             "beginsWith": begins_with,
             "records": counts["shown"],
             "failures": counts["failures"],
+            "classes": classes.names,
         }
         page = door_html(counts, failure_kinds, about, files.inline, plots=figures(), **head)
         files.put(page)
@@ -170,7 +181,9 @@ def _failure_rows(
         yield script_json([*texts, shared_kind])
 
 
-def _write_row(ranks: Sequence[IO[str]], view: View, marks: Collection[str]) -> None:
+def _write_row(
+    ranks: Sequence[IO[str]], view: View, marks: Collection[str], classes: PageClasses
+) -> None:
     """Write a record's line of the index, then its view, to the file of its rank.
 
     The rank is the first of FIRST that the record is marked with; the last for all others.
@@ -178,7 +191,7 @@ def _write_row(ranks: Sequence[IO[str]], view: View, marks: Collection[str]) -> 
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
-    ranks[rank].write(f"{script_json(_index_row(view, marks))}\n{script_json(view)}\n")
+    ranks[rank].write(f"{script_json(_index_row(view, marks, classes))}\n{script_json(view)}\n")
 
 
 def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
@@ -215,24 +228,33 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
     return marks
 
 
-def _index_row(view: View, marks: Collection[str]) -> list[Any]:
+def _index_row(view: View, marks: Collection[str], classes: PageClasses) -> list[Any]:
     """Return what the page filters a record by, in the order in which `report.js` reads it.
 
     These are its id; its flags as bits of a number; for each expression its text in lower case,
-    head noun and number of boxes; the lowest and the highest score in hundredths, or -1 without
-    any; and the model.
+    what it is listed under, and its number of boxes; the lowest and the highest score in
+    hundredths, or -1 without any; and the model.
     """
     phrases = []
     scores: list[float] = []
     for expression in view["expressions"]:
         text = expression["text"]
         instances = expression["instances"]
-        phrases.append((" ".join(text.lower().split()), head_of(text), len(instances)))
+        words = " ".join(text.lower().split())
+        phrases.append((words, _label(expression, classes), len(instances)))
         scores.extend(box["score"] for box in instances if box["score"] is not None)
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
     return [view["id"], bits, phrases, lowest, highest, view["model"]]
+
+
+def _label(expression: Mapping[str, Any], classes: PageClasses) -> str | int:
+    """Return the number of an expression's class, else the class's name, else the head noun."""
+    if "class" not in expression:
+        return head_of(expression["text"])
+    number = classes.number_of(expression["class"])
+    return expression["class"] if number is None else number
 
 
 def _hundredths(score: float) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import area, box_of, iou
+from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import was_checked
 from dataflow_grounding.extras.review._decisions import Decisions
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict, version_of
@@ -127,23 +128,26 @@ def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
     return random.Random(0).sample(unseen, min(len(unseen), wanted))
 
 
-def groups_of(reviewable: Reviewable) -> dict[Item, dict[str, str]]:
-    """Return the groups that each item is in, by `size`, `status`, `model` and `check`.
+def groups_of(reviewable: Reviewable, run_model: str = "") -> dict[Item, dict[str, str]]:
+    """Return the groups that each item is in, by `size`, `status`, `class`, `model` and `check`.
 
-    An item without a box has no `size`. `check` is what a check of the pipeline said, where there
-    was one and no reviewer judged the phrase since.
+    An item without a box has no `size`. A record that doesn't name its model is of `run_model`; a
+    phrase that doesn't state its class has no `class`. `check` is what a check of the pipeline
+    said, where there was one and no reviewer judged the phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
     for place, items in groupby(reviewable.items, lambda item: item.record):
         record = reviewable.record(place)
         rows = expressions_of(record)
-        model = str(record.get("model") or "unknown")
+        model = str(record.get("model") or run_model or "unknown")
         for item in items:
             row = rows[item.id]
             own = {"status": item.status, "model": model}
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
                 own["size"] = SIZES[bisect(SIZE_AREAS, area(box))]
+            if "class" in row:
+                own["class"] = class_of(row)
             if was_checked(row) and not row.get("reviewed_by"):
                 own["check"] = _check_of(row)
             groups[item] = own

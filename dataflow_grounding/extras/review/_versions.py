@@ -11,7 +11,7 @@ from typing import IO, Any, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.data.records import ROW_OF_IMAGE, parse_line, path_of
-from dataflow_grounding.extras.review._record_view import View, view_of
+from dataflow_grounding.extras.review._record_view import PageClasses, View, view_of
 
 _STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
 Expressions: TypeAlias = list[dict[str, Any]]
@@ -115,7 +115,9 @@ def with_versions(
                 yield record, version.name
 
 
-def changes_view(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
+def changes_view(
+    view: View, earlier: Earlier, name: str, classes: PageClasses | None = None
+) -> dict[str, Any]:
     """Return what `report.js` needs to show a record's earlier versions beside it.
 
     Versions in which nothing was looked for yet are left out.
@@ -124,6 +126,7 @@ def changes_view(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
         view: The record.
         earlier: Its earlier versions, as `with_versions` gives them.
         name: What the record's own version is called.
+        classes: Those of the page.
 
     Returns:
         `only`, the name of the run that alone has it; or `changes`, each with the `version` that
@@ -135,7 +138,7 @@ def changes_view(view: View, earlier: Earlier, name: str) -> dict[str, Any]:
         return {"only": earlier}
     versions: list[tuple[str, View]] = []
     for title, record in earlier:
-        version = view_of(record)
+        version = view_of(record, classes=classes)
         # a region's caption is no other version of the region; expressions of regions may be
         is_comparable = view["kind"] in (version["kind"], "expressions")
         if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):

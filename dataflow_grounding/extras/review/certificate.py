@@ -14,7 +14,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import dump_text, path_of, read_object
-from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.results_folder import run_of, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.extras.review._certificate_page import (
     certificate_page,
@@ -32,6 +32,9 @@ from dataflow_grounding.extras.review._sampling import (
     settled_of,
 )
 from dataflow_grounding.extras.review.queues import Item, Reviewable, digest_of
+
+_MOST_TOLD = 12
+"""Groups of a kind that are told in a line, those with the most boxes."""
 
 
 class StatedSample(NamedTuple):
@@ -160,7 +163,8 @@ def certificate_of(
     reviewable.folders += (os.path.normpath(os.path.join(os.path.abspath(folder), working)),)
 
     samples = _samples(reviewable, decisions)
-    groups = groups_of(reviewable)
+    run_model = run_of(reviewable.files.annotations).get("model")
+    groups = groups_of(reviewable, str(run_model or ""))
     drawn: dict[Item, None] = {}  # in the order in which they were drawn, each once
     for sample in samples:
         drawn.update(dict.fromkeys(sample.items))
@@ -374,9 +378,10 @@ def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
     """
     yield certificate["sentence"]
     for name, groups in certificate["by"].items():
-        shares = [
-            _in_percent(figure, f" of {excerpt(group, 80)}") for group, figure in groups.items()
-        ]
+        largest = sorted(groups, key=lambda group: -groups[group]["of"])[:_MOST_TOLD]
+        shares = [_in_percent(groups[group], f" of {excerpt(group, 80)}") for group in largest]
+        if len(groups) > len(largest):
+            shares.append(f"{len(groups) - len(largest)} more in certificate.json")
         yield f"by {name}: " + "; ".join(shares)
     for check, counts in certificate["checks"].items():
         yield f"check {excerpt(check, 80)}: {100 * counts['share']:.1f}% of phrases"

@@ -132,7 +132,8 @@ const reviewDecisions = (() => {
     let colors = 0;
     next.expressions.forEach((e, n) => {
       e.index = n;
-      e.color = e.instances.length ? colors++ % recordPage.COLORS : null;
+      const number = e.instances.length ? colors++ % recordPage.COLORS : null;
+      e.color = number === null ? null : e.classColor ?? number;
     });
     return next;
   }

@@ -6,10 +6,11 @@
 const recordPage = (() => {
   const MOST_WIDE = 640, MOST_HIGH = 512, LEAST_SIDE = 320; // pixels in which a picture is shown where there is room
   const MOST_LANES = 4; // phrases over the same text whose lines are told apart
-  const COLORS = 7; // of the palette
+  const COLORS = 14; // of the palette
   const MOST_SHAPES = 200; // boxes in a picture; above, one canvas draws them all
   const MOST_TEXT = 2000, MOST_CAPTION = 20000; // UTF-16 units shown of a text: a megabyte takes a browser 15 s
   const NOT_SHOWN = "The picture can't be shown.";
+  const TAG_FONT = "600 11px system-ui, sans-serif", MOST_TAG = 24; // UTF-16 units of a class
   const SAID_ALOUD = new Set(["title", "aria-label", "alt"]);
 
   const tooMany = (text, most) => (text.length > most ? `… (${text.length.toLocaleString("en")} characters)` : "");
@@ -62,19 +63,34 @@ const recordPage = (() => {
     return boxes.sort((a, b) => area(b) - area(a));
   }
 
-  // The boxes as SVG in shares of the picture, so that they stay put at any width.
-  function shapesOf(view, boxes) {
-    const tags = []; // corners at which a number stands already, in percent
+  const pen = document.createElement("canvas").getContext("2d"); // measures texts
+  // What stands at a box's corner, and its width: the phrase's number and, where `room` CSS pixels hold it, its class.
+  function tagOf(e, room) {
+    const number = String(e.index + 1);
+    if (e.class !== undefined) {
+      pen.font = TAG_FONT;
+      const text = `${number} ${pageText(e.class, MOST_TAG)}`;
+      const wide = 10 + pen.measureText(text).width;
+      if (wide <= room) return [text, wide];
+    }
+    return [number, 10 + 7 * number.length];
+  }
+
+  // The boxes as SVG in shares of the picture, so that they stay put at any width; `across` is that width at the most,
+  // in CSS pixels.
+  function shapesOf(view, boxes, across) {
+    const tags = []; // corners at which a number stands already, in percent, and how wide it is in CSS pixels
     const percent = (n) => `${n.toFixed(3)}%`;
     const groups = boxes.map(({ e, instance, bbox: [x1, y1, x2, y2] }) => {
       const x = (100 * x1) / view.width;
       const y = (100 * y1) / view.height;
-      const number = String(e.index + 1);
-      const wide = 10 + 7 * number.length;
+      const [text, wide] = tagOf(e, ((x2 - x1) / view.width) * across);
       const up = y < 6 ? 0 : -16; // the number stands above the box, within it at the picture's upper edge
       // Boxes that begin in the same corner get their numbers side by side.
-      const left = (wide + 1) * tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8).length;
-      tags.push([x, y]);
+      const near = tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8);
+      const beside = near.reduce((sum, [, , other]) => sum + other + 1, 0);
+      const left = Math.min(beside, across - (x / 100) * across - wide); // within the picture
+      tags.push([x, y, wide]);
       const place = {
         x: percent(x),
         y: percent(y),
@@ -87,7 +103,7 @@ const recordPage = (() => {
         shape("rect", { class: "halo", ...place }), shape("rect", { class: "line", ...place }),
         shape("svg", { class: "tag", x: place.x, y: place.y, overflow: "visible" },
           shape("rect", { x: left, y: up, width: wide, height: 16 }),
-          shape("text", { x: left + wide / 2, y: up + 12 }, number)));
+          shape("text", { x: left + wide / 2, y: up + 12 }, text)));
     });
     return shape("svg", { class: "overlay" }, groups);
   }
@@ -113,7 +129,7 @@ const recordPage = (() => {
       const style = getComputedStyle(canvas);
       const colors = [...Array(COLORS).keys()]
         .map((n) => ["c", "ink"].map((name) => style.getPropertyValue(`--${name}${n}`)));
-      pen.font = "600 11px system-ui, sans-serif";
+      pen.font = TAG_FONT;
       pen.scale(ratio, ratio);
       for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
         const [line, ink] = colors[box.e.color];
@@ -177,12 +193,13 @@ const recordPage = (() => {
     img.addEventListener("error", gone, { once: true });
   }
 
-  // The picture with its boxes, or an empty frame; null where not even its size is known.
-  function pictureOf(view) {
+  // The picture with its boxes, or an empty frame, in so many CSS pixels at the most; null where not even its size is
+  // known.
+  function pictureOf(view, mostWide = MOST_WIDE, mostHigh = MOST_HIGH) {
     if (!view.width || !view.height) return null;
     const { width, height } = view;
     const enlarged = Math.max(LEAST_SIDE / Math.max(width, height), 1); // of a picture smaller than LEAST_SIDE
-    const scale = Math.min(enlarged, MOST_WIDE / width, MOST_HIGH / height);
+    const scale = Math.min(enlarged, mostWide / width, mostHigh / height);
     const size = { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
     const shown = view.thumbnail
       ? node("img", { alt: view.full ? "" : view.id, loading: "lazy", decoding: "async", ...size, src: view.thumbnail })
@@ -190,7 +207,7 @@ const recordPage = (() => {
     if (view.thumbnail && view.thumbnail === view.full) framed(shown, view, size);
     else if (view.thumbnail && view.full) sharpened(shown, view);
     const boxes = boxesOf(view);
-    const overlay = boxes.length > MOST_SHAPES ? canvasOver(view, boxes) : shapesOf(view, boxes);
+    const overlay = boxes.length > MOST_SHAPES ? canvasOver(view, boxes) : shapesOf(view, boxes, Math.min(size.width, document.documentElement.clientWidth));
     if (!view.full) return node("div", { class: "picture" }, shown, overlay);
     return node("a", { class: "picture", href: view.full, target: "_blank", rel: "noopener",
       "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
@@ -199,7 +216,8 @@ const recordPage = (() => {
   // The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested.
   function captionOf(view) {
     if (!view.caption) {
-      return view.kind === "expressions" ? node("p", { class: "caption absent" }, "No caption") : null;
+      const isOfClasses = view.expressions.some((e) => e.class !== undefined);
+      return view.kind === "expressions" && !isOfClasses ? node("p", { class: "caption absent" }, "No caption") : null;
     }
     const spans = view.expressions.filter((e) => e.span)
       .sort((a, b) => a.span[1] - a.span[0] - (b.span[1] - b.span[0]) || a.span[0] - b.span[0]);

@@ -5,7 +5,7 @@
 const reportPage = (() => {
   const { node, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, grid: 60, phrases: 60, failures: 20 }; // things on a page
-  const LABELS = 40; // most frequent ones in the sidebar
+  const LABELS = 100; // those with the most boxes, in the sidebar
   const WITHOUT_BOX = { none: "not found", pending: "not looked for yet" }; // of a status, in words; others say it
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
@@ -16,6 +16,7 @@ const reportPage = (() => {
   const main = part("main"), fields = part(".fields"), help = part("dialog");
   const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
   const count = (n) => n.toLocaleString("en");
+  const boxesIn = (n) => `${count(n)} box${n === 1 ? "" : "es"}`;
 
   // Data by name, each a list: loaded once, then kept.
   const waiting = new Map(), loads = new Map();
@@ -48,6 +49,15 @@ const reportPage = (() => {
 
   // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
   let rows = [];
+  const nameOf = (label) => (typeof label === "number" ? about.classes[label] : label); // of a class, else a head noun
+  const boxesOf = new Map(); // how many boxes each label has, by its name
+  const WITHOUT = new Set(["none", "ambiguous", "unsupported", "pending"]); // statuses of phrases without a box
+
+  // Whether a phrase is of the label asked for: one with boxes, unless the status asked for, or the label, has none.
+  const isOfLabel = (state) => {
+    const wantsBoxes = !WITHOUT.has(state.show) && boxesOf.get(state.head) > 0;
+    return ([, label, boxes]) => nameOf(label) === state.head && boxes > 0 === wantsBoxes;
+  };
   const wordsOf = (state) => (state.q || "").toLowerCase().trim();
   function matching(state) {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
@@ -58,7 +68,7 @@ const reportPage = (() => {
       return (bits & all) === all && [undefined, model].includes(state.model) && [undefined, id].includes(state.record)
         && (low === null || most >= low) && (high === null || (least >= 0 && least <= high))
         && (!words || id.toLowerCase().includes(words) || phrases.some(([text]) => text.includes(words)))
-        && (state.head === undefined || phrases.some(([, head]) => head === state.head));
+        && (state.head === undefined || phrases.some(isOfLabel(state)));
     });
   }
 
@@ -67,8 +77,8 @@ const reportPage = (() => {
     const words = wordsOf(state);
     return places.flatMap((place) => {
       const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
-      return phrases.flatMap(([text, head, boxes], e) =>
-        (state.head === undefined || head === state.head) && (!isAsked || text.includes(words))
+      return phrases.flatMap(([text, label, boxes], e) =>
+        (state.head === undefined || nameOf(label) === state.head) && (!isAsked || text.includes(words))
           ? [...Array(boxes).keys()].map((n) => [place, e, n]) : []);
     });
   }
@@ -88,17 +98,27 @@ const reportPage = (() => {
   // What stands above the records is filled, or goes where there is nothing to choose from.
   const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
-  let labels = []; // the most frequent heads of phrases, each with how many there are
+  let labels = []; // names of those with the most boxes
   function build() {
-    const times = new Map();
-    for (const [, , phrases] of rows) for (const [, head] of phrases) times.set(head, (times.get(head) || 0) + 1);
-    const frequent = [...times].sort((a, b) => b[1] - a[1]).slice(0, HEADS).map(([head]) => head);
-    labels = [...times].sort((a, b) => b[1] - a[1]).slice(0, LABELS);
+    const times = new Map(); // phrases of each label
+    const add = (label, by, boxes) => {
+      const name = nameOf(label);
+      times.set(name, (times.get(name) || 0) + by);
+      boxesOf.set(name, (boxesOf.get(name) || 0) + boxes);
+    };
+    for (const [, , phrases] of rows) for (const [, label, boxes] of phrases) add(label, 1, boxes);
+    const hasClasses = rows.some(([, , phrases]) => phrases.some(([, label]) => typeof label === "number"));
+    if (hasClasses) about.classes.forEach((_, label) => add(label, 0, 0)); // also those that no record has
+    const frequent = [...times.keys()].sort((a, b) => boxesOf.get(b) - boxesOf.get(a) || times.get(b) - times.get(a));
+    labels = frequent.slice(0, LABELS);
     const sidebar = part(".labels");
+    sidebar.querySelector("summary").append(node("span", null, hasClasses ? "Classes" : "Labels"), node("span", null, "boxes"));
     if (labels.length > 1) sidebar.open = matchMedia("(min-width: 70rem)").matches;
     else sidebar.remove();
+    if (hasClasses && frequent.length <= LABELS) fields.elements.head.parentNode.remove();
+    if (!rows.some((row) => row[4] >= 0)) part(".scores").remove();
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
-    offer(part("#heads"), frequent);
+    offer(part("#heads"), frequent.slice(0, HEADS));
     for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
       ["model", [...new Set(rows.map((row) => row[5]))]]]) {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
@@ -107,6 +127,7 @@ const reportPage = (() => {
     if (!marked.length) part(".by-show").remove();
     if (kinds.size < 2) part(".by-kind").remove();
     if (!about.failures) part(".failures").remove();
+    if (!rows.length) app.querySelectorAll(".views, .fields").forEach((element) => element.remove());
     fields.addEventListener("submit", (event) => event.preventDefault());
     for (const type of ["input", "change"]) fields.addEventListener(type, ({ target: { name, value } }) => {
       if ((name === "q") !== (type === "input")) return; // each letter of a phrase, else what was chosen
@@ -165,20 +186,22 @@ const reportPage = (() => {
   }
 
   function cardOf(view) {
-    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.length, 0);
+    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.length, 0), most = [230, 192]; // CSS pixels
     return lightsUp(node("article", { class: "card record", tabindex: -1 },
-      node("figure", null, pictureOf(view), view.missing && node("p", { class: "missing" }, view.missing)),
+      node("figure", null, pictureOf(view, ...most), view.missing && node("p", { class: "missing" }, view.missing)),
       node("a", { class: "facts", href: addressOf({ record: view.id }) }, node("bdi", null, view.id),
-        node("b", null, `${count(boxes)} box${boxes === 1 ? "" : "es"}`))));
+        node("b", null, boxesIn(boxes)))));
   }
 
   function showLabels(state) {
     const nav = part(".labels nav");
     if (!nav) return;
+    const classes = new Map(about.classes.map((name, n) => [name, n % recordPage.COLORS]));
     const link = (text, head, n) => node("a", { href: addressOf({ ...state, head, page: "" }),
-      "aria-current": (state.head || "") === head && "true" }, node("bdi", null, text), node("b", null, n));
-    nav.replaceChildren(link("all", "", count(rows.reduce((sum, row) => sum + row[2].length, 0))),
-      ...labels.map(([head, n]) => link(head || "–", head, count(n))));
+      class: n ? null : "zero", "aria-current": (state.head || "") === head && "true" },
+      classes.has(head) && node("i", { class: `c${classes.get(head)}` }), node("bdi", null, text), node("b", null, count(n)));
+    nav.replaceChildren(link("all", "", [...boxesOf.values()].reduce((sum, n) => sum + n, 0)),
+      ...labels.map((name) => link(name || "–", name, boxesOf.get(name))));
   }
 
   function articleOf(view) {
@@ -210,12 +233,13 @@ const reportPage = (() => {
     const views = await rowsAt("records", here.map(([place]) => place));
     if (call !== calls) return;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
-    part(".note").replaceChildren(`${phrases ? "Boxes" : "Images"} ` +
+    if (!rows.length) part(".note").replaceChildren("No records");
+    else part(".note").replaceChildren(`${phrases ? "Boxes" : "Images"} ` +
       `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
       isFiltered(state) ? node("a", { href: addressOf({ view: state.view }) }, "Clear filters") : "");
     const ways = [["Pictures", ""], ["Grid", "grid"], ["Phrases side by side", "phrases"]];
-    part(".views").replaceChildren(...ways.map(([text, view]) => node("a", {
+    part(".views")?.replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
     if (marked.length) chips("show", marked, about.records, state);
     for (const control of fields.elements) {

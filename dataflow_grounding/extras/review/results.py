@@ -29,7 +29,7 @@ from dataflow_grounding.data.storage import PREFIX, FileStorage
 from dataflow_grounding.data.working_folder import address_of, sent
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.evaluation.figures.counting import FigureCounts
-from dataflow_grounding.extras.review._record_view import path_of_picture
+from dataflow_grounding.extras.review._record_view import known_classes, path_of_picture
 from dataflow_grounding.extras.review._report import write_report
 from dataflow_grounding.extras.review._versions import Version, steps_of
 
@@ -92,6 +92,7 @@ def report_results(
         how["figures"] = figures
         how["called"] = versions[-1][0] if versions else ""
         how["versions"] = earlier
+        how["classes"] = known_classes(annotations)
         how["begins_with"] = "changed" if is_run else ""
         return write_report(
             _counted(annotations, counts),

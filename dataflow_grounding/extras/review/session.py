@@ -27,6 +27,7 @@ from dataflow_grounding.extras.review._overlay import reviewer_verdict, version_
 from dataflow_grounding.extras.review._record_view import (
     Expression,
     Picture,
+    known_classes,
     path_of_picture,
     view_of,
     why_missing,
@@ -105,6 +106,7 @@ class Session:
         self.blind = blind
         self.order = order
         self.decisions = reviewable.decisions
+        self._classes = known_classes(reviewable.files.annotations)
         self._blind_reviewer = who if blind else None
         self.sample: list[Item] | None = None
         if sample is not None:
@@ -218,10 +220,11 @@ class Session:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
 
         Added are `place`, the record's index, `key` and `comment`; for each expression its key
-        `id`, its `version`, `reviewed_by` and `verified`; for each box `verified`, and `box`, the
-        index that items know it by: of the pipeline's box that it is, or was drawn in place of. A
-        box that a reviewer added has no `box`. `verified` is a reviewer's word alone, else None. A
-        record whose expressions can't be read has none, and says why in `problem`.
+        `id`, the `classColor` of its class where it states one, its `version`, `reviewed_by` and
+        `verified`; for each box `verified`, and `box`, the index that items know it by: of the
+        pipeline's box that it is, or was drawn in place of. A box that a reviewer added has no
+        `box`. `verified` is a reviewer's word alone, else None. A record whose expressions can't be
+        read has none, and says why in `problem`.
         """
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
@@ -230,7 +233,7 @@ class Session:
         with suppress(BrokenRow):  # the page says why
             rows = self._standing.expressions(record, key)
             shown = record.updated({"expressions": list(rows.values())})
-        view = view_of(shown, self._picture_of(index))
+        view = view_of(shown, self._picture_of(index), self._classes)
         view["place"] = index
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
@@ -238,6 +241,9 @@ class Session:
         view["comment"] = self._standing.comments.get(key, "")
         outcomes = self._standing.outcomes.get(key, {})
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
+            if "class" in expression:
+                # the page draws boxes of phrases that had none
+                expression["classColor"] = self._classes.color_of(expression["class"])
             expression["id"] = id
             expression["version"] = version_of(row)
             expression["reviewed_by"] = row.get("reviewed_by")

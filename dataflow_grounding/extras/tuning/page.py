@@ -1,6 +1,6 @@
 """A `tuning.json` for people: lines of a terminal, and a page of one file; and `tuned.yaml`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
@@ -63,7 +63,7 @@ def page_of(document: Mapping[str, Any]) -> str:
     )
     rows = []
     for name, way in document["ways"].items():
-        cells = "".join(f"<td>{_safe(c)}</td>" for c in _cells(name, way, document["chosen"]))
+        cells = _html_cells(HEADS, _cells(name, way, document["chosen"]))
         rows.append(f'<tr><th scope="row">{_safe(name)}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in ("", *HEADS))
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(rows) + "</tbody></table>"
@@ -82,6 +82,15 @@ def page_of(document: Mapping[str, Any]) -> str:
         definitions=_definitions_section(document),
         version=_safe(document["version"]),
     )
+
+
+def _html_cells(heads: Sequence[str], cells: Sequence[str]) -> str:
+    """Return a row's figures; where the screen is narrow, each stands beside what it is."""
+    html = ""
+    for label, cell in zip(heads, cells, strict=True):
+        look = ' class="none"' if cell in ("", "-") else ""
+        html += f'<td data-label="{_safe(label)}"{look}>{_safe(cell)}</td>'
+    return html
 
 
 DEFINITION_HEADS = ("definition", "before", "after", "95 %", "chance", "")
@@ -121,7 +130,7 @@ def _definitions_section(document: Mapping[str, Any]) -> str:
     head += "".join(f'<th scope="col">{text}</th>' for text in figure_heads)
     rows = []
     for name, text, *cells in lines[1:]:
-        figures = "".join(f"<td>{_safe(cell)}</td>" for cell in cells)
+        figures = _html_cells(DEFINITION_HEADS[1:], cells)
         texts = f'<th scope="row">{_safe(name)}</th><td class="text">{_safe(text)}</td>'
         rows.append(f"<tr>{texts}{figures}</tr>")
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -16,6 +16,53 @@ _SIDE = 360
 _COLORS = ("#0b6bcb", "#d9480f", "#2f9e44", "#868e96")
 
 
+_MAIN = (
+    "images",
+    "expressions",
+    "boxes",
+    "gold_boxes",
+    "acc_0.5",
+    "miou",
+    "precision_at_iou_",
+    "recall_at_iou_",
+    "n_acc",
+    "span_exact_f1",
+    "ap",
+)
+"""What the short page begins names of measures with; others stand in the whole one."""
+_COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
+_MOST_CLASSES = 30  # of the short page
+
+
+def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the main figures of `figures_page`, as Markdown, and what it has besides."""
+    compared = figures.get("compared")
+    main = {name: value for name, value in figures.items() if _is_main(name, value)}
+    parts = [_runs_table(main, compared, names, figures["intervals"])]
+    if compared:
+        parts.append(_comparison(compared, names[0]))
+    classes = figures.get("classes", {})
+    if len(classes) > 1:
+        largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
+        parts.append(_classes_table({name: classes[name] for name in largest}))
+    else:
+        parts.append(_groups_table("size", figures["groups"].get("size", {})))
+    parts += [f"Note: {note}" for note in figures["notes"]]
+    kinds = ", ".join(figures["groups"])
+    parts.append(
+        f"--all prints all measures, and figures by {kinds}; -o FOLDER writes them, and a page of"
+        " the worst cases. What each says: docs/measures.md"
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_main(name: str, value: object) -> bool:
+    """Return whether a figure stands in the short page."""
+    if name.startswith(_COUNTS_OF_LEFT):
+        return bool(value)
+    return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
+
+
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return what `Evaluation.to_json` says, as Markdown.
 
@@ -26,17 +73,11 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """
     compared = figures.get("compared")
     missing = [name for name, value in figures.items() if value is None]
-    parts = [_runs_table(figures, compared, names)]
+    parts = [_runs_table(figures, compared, names, figures["intervals"])]
     if missing:
         parts.append(f"Nothing to measure: {', '.join(missing)}.")
     if compared:
-        test = compared["mcnemar"]
-        parts.append(
-            f"On {test['only_first_right']:,} expressions the first alone is right, on"
-            f" {test['only_second_right']:,} the second; if neither were better, p ="
-            f" {test['p']:.2g} (McNemar, exact)."
-        )
-        parts.append(f"What follows is of {names[0]} alone.")
+        parts.append(_comparison(compared, names[0]))
     if "classes" in figures:
         parts.append(_classes_table(figures["classes"]))
     for kind, groups in figures["groups"].items():
@@ -51,8 +92,21 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
+def _comparison(compared: Mapping[str, Any], name: str) -> str:
+    """Return how two runs differ, in a sentence, and that what follows is of the first alone."""
+    test = compared["mcnemar"]
+    return (
+        f"On {test['only_first_right']:,} expressions the first alone is right, on"
+        f" {test['only_second_right']:,} the second; if neither were better, p ="
+        f" {test['p']:.2g} (McNemar, exact).\n\nWhat follows is of {name} alone."
+    )
+
+
 def _runs_table(
-    figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
+    figures: Mapping[str, Any],
+    compared: Mapping[str, Any] | None,
+    names: Sequence[str],
+    intervals: Mapping[str, Any],
 ) -> str:
     """Return a table of a run's measures with intervals, or of two runs' and their difference.
 
@@ -71,7 +125,7 @@ def _runs_table(
         cells = []
         for run in runs:
             cells.append(_shown(run.get(name)))
-            cells.append(_shown(run["intervals"].get(name)))
+            cells.append(_shown(run.get("intervals", intervals).get(name)))
         if not any(cells):
             continue
         if rows and cells == rows[-1][1:] and _is_further_rank(name, rows[-1][0]):
@@ -113,7 +167,9 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table of the figures of each group; all groups have the same figures."""
+    """Return a table of the figures of each group, which all have the same; "" without any."""
+    if not groups:
+        return ""
     heads = [kind]
     rows = []
     for group, figures in groups.items():
