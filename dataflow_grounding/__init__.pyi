@@ -24,6 +24,7 @@ from .operators import ContradictionFinder as ContradictionFinder
 from .operators import CropJudge as CropJudge
 from .operators import DefinitionWriter as DefinitionWriter
 from .operators import DoubleChecker as DoubleChecker
+from .operators import DoubtGrounder as DoubtGrounder
 from .operators import ExpressionExtractor as ExpressionExtractor
 from .operators import Merger as Merger
 from .operators import MissingFinder as MissingFinder

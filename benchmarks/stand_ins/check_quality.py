@@ -20,6 +20,7 @@ from dataflow_grounding import (
     BoxMender,
     BoxVerifier,
     CropJudge,
+    DoubtGrounder,
     MissingFinder,
     Operator,
     PhraseGrounder,
@@ -105,6 +106,7 @@ def full_check(serving: Serving) -> list[Operator]:
         BoxChecker(serving, decides=False),
         MissingFinder(serving),
         CropJudge(serving),
+        DoubtGrounder(serving),
         BoxMender(serving),
     ]
 

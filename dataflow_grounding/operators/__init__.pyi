@@ -19,6 +19,7 @@ from .contradiction_finder import ContradictionFinder as ContradictionFinder
 from .crop_judge import CropJudge as CropJudge
 from .definition_writer import DefinitionWriter as DefinitionWriter
 from .double_checker import DoubleChecker as DoubleChecker
+from .doubt_grounder import DoubtGrounder as DoubtGrounder
 from .expression_extractor import ExpressionExtractor as ExpressionExtractor
 from .function import (
     FunctionOperator as FunctionOperator,

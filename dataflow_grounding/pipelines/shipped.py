@@ -82,7 +82,7 @@ class ImageGroundingPipeline(Pipeline):
         if verify:
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
         if check:
-            self.further += _checking(serving, judge or serving, check == "fast", boxes)
+            self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
         if check and second is not None:
             self.further.append(steps.SecondOpinion(second, **boxes))
         if contradictions:
@@ -140,15 +140,16 @@ def _negating(
 
 
 def _checking(
-    serving: Serving, judge: Serving, is_fast: bool, boxes: dict[str, Any]
+    serving: Serving, judge: Serving, is_fast: bool, samples: int, boxes: dict[str, Any]
 ) -> list[Operator]:
-    """The steps of `check`: verdicts, what lacks, the judge's word on crops, what doesn't fit."""
+    """The steps of `check`: verdicts, what lacks, crops, what is in doubt, what doesn't fit."""
     if is_fast:
         return [steps.BoxChecker(judge)]
     return [
         steps.BoxChecker(judge, decides=False),
         steps.MissingFinder(serving, **boxes),
         steps.CropJudge(judge),
+        steps.DoubtGrounder(serving, samples=samples, **boxes),
         steps.BoxMender(serving, **boxes),
     ]
 
