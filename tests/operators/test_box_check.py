@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections import Counter
@@ -27,14 +28,20 @@ from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding import (
     BoxChecker,
     BoxMender,
+    ContradictionFinder,
     CropJudge,
     DoubtGrounder,
     EmbeddedServing,
     FileStorage,
     MissingFinder,
+    NegativeChecker,
+    NegativeGrounder,
+    NegativeJudge,
+    NegativePhraser,
     Operator,
     PhraseGrounder,
     Pipeline,
+    ProposalVerifier,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRequest
@@ -750,6 +757,27 @@ def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
     reground, worth = mean_of(regrounds), mean_of(worths)
     assert worth.f1 >= reground.f1
     assert worth.requests < reground.requests
+
+
+STEPS: tuple[type[Operator], ...] = (
+    BoxChecker,
+    MissingFinder,
+    CropJudge,
+    DoubtGrounder,
+    BoxMender,
+    ProposalVerifier,
+    ContradictionFinder,
+    NegativePhraser,
+    NegativeGrounder,
+    NegativeChecker,
+    NegativeJudge,
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_is_an_operator_that_is_read_at_once(step: type[Operator]) -> None:
+    lines = Path(inspect.getfile(step)).read_text("utf-8").splitlines()
+    assert len(lines) <= 120
 
 
 def test_the_operators_compose_by_hand(photo: str) -> None:
