@@ -231,10 +231,14 @@ def _decision_of(first: bool | None, second: bool | None, is_addition: bool) -> 
 
 
 def in_doubt(expression: Mapping[str, Any]) -> list[str]:
-    """The ids of the boxes of which the answers differ, and that weren't looked for again yet."""
+    """The ids of the boxes of which two answers differ, and that weren't looked for again yet."""
+    name = str(check_of(expression).get("second"))
+    presence = presence_of(expression)
     doubts = []
     for bbox_id, verdict in verdicts_of(expression).items():
-        if verdict.get("decision") == "undecided" and "found_again" not in verdict:
+        has_both = is_yes(verdict, presence) is not None and verdict.get(name) is not None
+        is_undecided = verdict.get("decision") == "undecided"
+        if has_both and is_undecided and "found_again" not in verdict:
             doubts.append(bbox_id)
     return doubts
 

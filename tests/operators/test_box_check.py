@@ -516,6 +516,7 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: 
             serving = serving_at(server)
             checker = BoxChecker(serving, decides=False, check_every=None)
             steps: list[Operator] = [checker, CropJudge(serving, check_every=None)]
+            steps.append(DoubtGrounder(serving, check_every=None))
             (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
     finally:
         current_options.reset(token)
