@@ -16,6 +16,7 @@ from .operators import BBoxVisualizer as BBoxVisualizer
 from .operators import BoxChecker as BoxChecker
 from .operators import BoxMender as BoxMender
 from .operators import BoxOperator as BoxOperator
+from .operators import BoxProposer as BoxProposer
 from .operators import BoxRefiner as BoxRefiner
 from .operators import BoxVerifier as BoxVerifier
 from .operators import CaptionGenerator as CaptionGenerator

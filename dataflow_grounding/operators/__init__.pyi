@@ -11,6 +11,7 @@ from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_mender import BoxMender as BoxMender
 from .box_operator import BoxOperator as BoxOperator
+from .box_proposer import BoxProposer as BoxProposer
 from .box_refiner import BoxRefiner as BoxRefiner
 from .box_verifier import BoxVerifier as BoxVerifier
 from .caption_generator import CaptionGenerator as CaptionGenerator

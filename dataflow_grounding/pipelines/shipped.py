@@ -193,6 +193,35 @@ class ProposalPipeline(Pipeline):
             step.run(self.storage.step(), input_image_key="image_path")
 
 
+class SampleProposalPipeline(ImageGroundingPipeline):
+    """Expressions of each caption, or phrases of a list; their boxes, of any of several answers.
+
+    Each box is then verified, and what lacks is asked for, as in ProposalPipeline. `settings` are
+    ImageGroundingPipeline's.
+    """
+
+    def __init__(
+        self,
+        storage: FileStorage,
+        serving: Serving,
+        *,
+        samples: int,
+        phrases_per_request: int = 16,
+        judge: Serving | None = None,
+        merge_iou: float | None = 0.9,
+        **settings: Any,
+    ) -> None:
+        super().__init__(storage, serving, judge=judge, merge_iou=merge_iou, **settings)
+        self.grounder = steps.BoxProposer(
+            serving, phrases_per_request=phrases_per_request, samples=samples, merge_iou=merge_iou
+        )
+        verifying = [
+            steps.ProposalVerifier(judge or serving),
+            steps.MissingFinder(serving, merge_iou=merge_iou),
+        ]
+        self.further = [*verifying, *self.further]
+
+
 class ImageReferringExpressionPipeline(Pipeline):
     """Expressions for the regions of each image.
 
