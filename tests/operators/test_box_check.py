@@ -756,8 +756,9 @@ def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
         regrounds.append(worth_of(gold, ErringModel(errors, seed=seed), REGROUND))
         worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECKS["check"]))
     reground, worth = mean_of(regrounds), mean_of(worths)
-    assert worth.f1 >= reground.f1
-    assert worth.requests < reground.requests
+    # of so few pictures, one box more or less is 0.001; without DoubtGrounder it is 0.015 less
+    assert worth.f1 >= reground.f1 - 0.005
+    assert worth.requests < 0.65 * reground.requests
 
 
 STEPS: tuple[type[Operator], ...] = (

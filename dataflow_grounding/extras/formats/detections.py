@@ -34,13 +34,13 @@ class LabelMe(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each file, in the order of their names; `path` may be one file."""
-        folder, names = path, [""]
+        names = [""]  # `path` itself
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
                 raise InputError(f"{path} has no .json files: name the folder of LabelMe's files")
         for name in names:
-            file = os.path.join(folder, name) if name else path
+            file = os.path.join(path, name) if name else path
             data = read_whole(file)
             with entry_errors(file):
                 keyed = []
