@@ -2,6 +2,7 @@
 mistakes things.
 
     python -m benchmarks.box_quality [--pictures 40] [--seed 0] [--part NAME]
+    python -m benchmarks.box_quality --part checks --seeds 0 1 2 3 4
 
 Five parts: errors that differ between answers (`noise`), errors that repeat, above all boxes of
 what isn't there, and a judge's check of them (`checks`; benchmarks/stand_ins/check_quality), a
@@ -102,14 +103,15 @@ def print_checks(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = Table(
             given.pictures,
-            given.seed,
+            given.seeds or [given.seed],
             Path(folder),
             given.absent,
             given.judge,
             [kind == "shared" for kind in given.errors],
         )
-        table.print_rows()
-        if len(given.absent) > 1:  # the whole table, not some of its rows
+        if given.rows in ("all", "absent"):
+            table.print_rows()
+        if given.rows in ("all", "further"):
             table.print_all_errors()
             table.print_misses()
             table.print_guessing_judge()
@@ -124,6 +126,8 @@ def main() -> int:
     parser.add_argument("--missing", type=float, default=0.1)
     parser.add_argument("--mislabelled", type=float, default=0.08)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", help="of part checks: figures are means")
+    parser.add_argument("--rows", choices=("all", "absent", "further"), default="all")
     parser.add_argument("--part", choices=PARTS, default=None)
     parser.add_argument("--absent", type=float, nargs="+", default=[0.0, 0.3, 0.9])
     parser.add_argument("--judge", type=float, nargs="+", default=[0.85, 0.90, 0.92, 0.94])

@@ -16,6 +16,7 @@ from .operators import BBoxVisualizer as BBoxVisualizer
 from .operators import BoxChecker as BoxChecker
 from .operators import BoxMender as BoxMender
 from .operators import BoxOperator as BoxOperator
+from .operators import BoxProposer as BoxProposer
 from .operators import BoxRefiner as BoxRefiner
 from .operators import BoxVerifier as BoxVerifier
 from .operators import CaptionGenerator as CaptionGenerator
@@ -24,6 +25,7 @@ from .operators import ContradictionFinder as ContradictionFinder
 from .operators import CropJudge as CropJudge
 from .operators import DefinitionWriter as DefinitionWriter
 from .operators import DoubleChecker as DoubleChecker
+from .operators import DoubtGrounder as DoubtGrounder
 from .operators import ExpressionExtractor as ExpressionExtractor
 from .operators import Merger as Merger
 from .operators import MissingFinder as MissingFinder

@@ -53,6 +53,10 @@ class Errors:
     shared: bool = True
 
 
+_scenes: dict[tuple[str, bool], Scene] = {}
+"""What was seen, by a picture's digest and whether it is a probe: all models see alike."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """What the model sees: `name` is the same for a picture with and without marks."""
@@ -85,7 +89,6 @@ class ErringModel:
         self._format = find_box_format(box_format, "")
         self._seed = seed
         self._asked: Counter[str] = Counter()
-        self._scenes: dict[str, Scene] = {}  # by the digest of the picture
         self.requests: Counter[str] = Counter()
         """How many requests came, by task."""
 
@@ -108,10 +111,10 @@ class ErringModel:
 
     def _looked_at(self, request: ReceivedRequest) -> Scene:
         """What is in a request's first picture."""
-        digest = request.image_digests[0]
-        if digest not in self._scenes:
-            self._scenes[digest] = scene_of(pictures_in(request)[0], about_probes(request))
-        return self._scenes[digest]
+        picture = (request.image_digests[0], about_probes(request))
+        if picture not in _scenes:
+            _scenes[picture] = scene_of(pictures_in(request)[0], about_probes(request))
+        return _scenes[picture]
 
     def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
         """The things that a phrase names."""
@@ -281,11 +284,17 @@ def scene_of(picture: Any, is_probe: bool = False) -> Scene:
         low = numpy.array([max(channel - near, 0) for channel in color])
         high = numpy.array([min(channel + near, 255) for channel in color])
         mask = cv2.inRange(pixels, low, high)
-        count, _, parts, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        left, top, columns, rows = cv2.boundingRect(mask)
+        if not columns:
+            continue
+        part = mask[top : top + rows, left : left + columns]  # the rest is empty, and takes time
+        count, _, parts, _ = cv2.connectedComponentsWithStats(part, connectivity=4)
         pieces = []
         for number in range(1, count):
             x, y, width, height, filled = (int(value) for value in parts[number])
             if min(width, height) >= LEAST_PIECE and filled >= FILLED * width * height:
+                x += left
+                y += top
                 pieces.append(box_of([x, y, x + width, y + height]))
         boxes = [box for box in joined(pieces) if min(sides_of(box)) >= LEAST_SIDE]
         if boxes:

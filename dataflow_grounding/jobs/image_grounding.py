@@ -1,5 +1,6 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -14,11 +15,16 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline, ProposalPipeline
+from dataflow_grounding.pipelines.shipped import (
+    ImageGroundingPipeline,
+    ProposalPipeline,
+    SampleProposalPipeline,
+)
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES
 
+SAMPLES = "samples"  # in `data.proposals`: the boxes of all answers of the model itself
 GROUND = 1  # the step after which further ones may look at the boxes again
 
 
@@ -49,7 +55,7 @@ class GroundingData(RowsData):
 
     `classes` are what to look for in every picture: class names, or phrase → class, or class → its
     phrases and definition. `proposals` is the format of a detector's boxes in `input_jsonl`, which
-    are verified instead of asked for.
+    are verified instead of asked for; or `samples`, for those of all answers of the model.
     """
 
     proposals: str = ""
@@ -148,10 +154,20 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
     return check.model_copy(update=changes)
 
 
-def _refuse_beside_proposals(workflow: GroundingWorkflow) -> None:
+def _samples_to_unite(workflow: GroundingWorkflow) -> int:
+    """`workflow.samples`, of which all boxes are proposals. Raises SpecError for a single one."""
+    if workflow.samples < 2:
+        raise SpecError(
+            f"data.proposals: {SAMPLES} are the boxes of several answers: set workflow.samples to 2"
+            " or more"
+        )
+    return workflow.samples
+
+
+def _refuse_beside_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
     """Raises SpecError for settings of a grounding that isn't done."""
     stated = workflow.model_fields_set
-    for key in ("samples", "zoom", "verify", "check"):
+    for key in keys:
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
             raise SpecError(
                 f"workflow.{key} is of boxes that the model finds: leave it out beside"
@@ -198,8 +214,22 @@ class ImageGroundingJob(RowsJob):
             )
         judge = self._other_serving(block.judge_vlm, "check")
         second = self._other_serving(block.second_vlm, "cascade")
+        if block.data.proposals == SAMPLES:
+            _refuse_beside_proposals(block.workflow, ("fuse", "zoom", "verify", "check"))
+            return SampleProposalPipeline(
+                storage,
+                self.serving,
+                samples=_samples_to_unite(block.workflow),
+                phrases_per_request=block.workflow.phrases_per_request,
+                classes=self._stated_classes(),
+                judge=judge,
+                contradictions=block.workflow.contradictions,
+                negatives=block.workflow.negatives,
+                other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
+                merge_iou=block.workflow.merge_iou,
+            ).steps()
         if block.data.proposals:
-            _refuse_beside_proposals(block.workflow)
+            _refuse_beside_proposals(block.workflow, ("samples", "zoom", "verify", "check"))
             return ProposalPipeline(
                 storage,
                 self.serving,
@@ -255,7 +285,7 @@ class ImageGroundingJob(RowsJob):
         """With the reader of `data.proposals`' format, where that is given."""
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
-        if not data.proposals:
+        if data.proposals in ("", SAMPLES):
             return super().find_input()
         labels = required("seeds", "labels", "data.proposals")
         stated = self._stated_classes()

@@ -11,6 +11,7 @@ from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_mender import BoxMender as BoxMender
 from .box_operator import BoxOperator as BoxOperator
+from .box_proposer import BoxProposer as BoxProposer
 from .box_refiner import BoxRefiner as BoxRefiner
 from .box_verifier import BoxVerifier as BoxVerifier
 from .caption_generator import CaptionGenerator as CaptionGenerator
@@ -19,6 +20,7 @@ from .contradiction_finder import ContradictionFinder as ContradictionFinder
 from .crop_judge import CropJudge as CropJudge
 from .definition_writer import DefinitionWriter as DefinitionWriter
 from .double_checker import DoubleChecker as DoubleChecker
+from .doubt_grounder import DoubtGrounder as DoubtGrounder
 from .expression_extractor import ExpressionExtractor as ExpressionExtractor
 from .function import (
     FunctionOperator as FunctionOperator,

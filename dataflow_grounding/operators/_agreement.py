@@ -21,7 +21,10 @@ LEAST = 0.07
 
 
 async def ask_and_merge(
-    ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
+    ask_once: Callable[[int], Awaitable[list[Found]]],
+    samples: int,
+    size: Size,
+    least_share: float = 0.5,
 ) -> list[Found]:
     """Ask the same question `samples` times and return the answers merged, phrase by phrase.
 
@@ -29,6 +32,7 @@ async def ask_and_merge(
         ask_once: Asks once. Its argument is the answer's number, from 0.
         samples: How many answers to ask for.
         size: Width and height of the image, px.
+        least_share: Of the answers, that have to have a box.
 
     Raises:
         UnreadableReply: More than half of the answers can't be read. Fewer are left out.
@@ -40,7 +44,7 @@ async def ask_and_merge(
     least_side = LEAST * max(size)
     merged: list[Found] = []
     for answers_for_phrase in zip(*readable, strict=True):
-        merged.append(merge_answers(answers_for_phrase, samples, least_side))
+        merged.append(merge_answers(answers_for_phrase, samples, least_side, least_share))
     return merged
 
 
@@ -101,16 +105,19 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
     return readable
 
 
-def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
+def merge_answers(
+    answers: Sequence[Found], samples: int, least_side: float = 0.0, least_share: float = 0.5
+) -> Found:
     """Merge several answers about the same phrase to one.
 
     Boxes of different answers that overlap at IoU 0.5 or more are one, at their median. It stays
-    when half of `samples` answers or more have it; their share is its score.
+    when at least `least_share` of `samples` answers have it; their share is its score.
 
     Args:
         answers: The answers that could be read.
         samples: How many answers were asked for.
         least_side: Where boxes are compared, a shorter side counts as this long, px.
+        least_share: Of the answers, that have to have a box.
 
     Returns:
         The boxes that stay. Where none does, the commonest status, which is `ambiguous` if answers
@@ -126,9 +133,9 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
         and len({answer.status for answer in answers}) == 1
     )
     doubtful = 2 * sum(answer.doubtful for answer in answers) >= samples
-    majorities = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
-    if majorities:
-        instances = [_instance_of(cluster, samples) for cluster in majorities]
+    staying = [cluster for cluster in clusters if len(cluster) >= least_share * samples]
+    if staying:
+        instances = [_instance_of(cluster, samples) for cluster in staying]
         return Found("grounded", instances, None, not agree, doubtful)
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)

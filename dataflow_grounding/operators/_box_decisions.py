@@ -78,6 +78,8 @@ def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[s
         verdict["other_model"] = item["other_model"]
     if second in SECONDS and isinstance(item.get(second), bool):
         verdict[str(second)] = item[second]
+    if isinstance(item.get("found_again"), bool):
+        verdict["found_again"] = item["found_again"]
     if is_number(item.get("score")):
         verdict["score"] = item["score"]
     if item.get("decision") in DECISIONS:
@@ -226,6 +228,57 @@ def _decision_of(first: bool | None, second: bool | None, is_addition: bool) -> 
     if first is None or first is not second:
         return "undecided"
     return "kept" if first else "dropped"
+
+
+def in_doubt(expression: Mapping[str, Any]) -> list[str]:
+    """The ids of the boxes of which two answers differ, and that weren't looked for again yet."""
+    name = str(check_of(expression).get("second"))
+    presence = presence_of(expression)
+    doubts = []
+    for bbox_id, verdict in verdicts_of(expression).items():
+        has_both = is_yes(verdict, presence) is not None and verdict.get(name) is not None
+        is_undecided = verdict.get("decision") == "undecided"
+        if has_both and is_undecided and "found_again" not in verdict:
+            doubts.append(bbox_id)
+    return doubts
+
+
+def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, Any]]) -> Expression:
+    """The expression after its phrase was grounded a second time.
+
+    A box in doubt goes into `rejected` that isn't found again. That it is found is no evidence: a
+    model finds what isn't there twice, too.
+
+    Args:
+        expression: As a check left it.
+        found: The second grounding's instances, each with a `bbox`.
+    """
+    others = [box_of(instance["bbox"]) for instance in found]
+    name = str(check_of(expression).get("second"))
+    verdicts = verdicts_of(expression)
+    doubts = in_doubt(expression)
+    kept = []
+    rejected = _list_of_rejected(expression)
+    for instance in expression["instances"]:
+        bbox_id = str(instance.get("bbox_id"))
+        if bbox_id in doubts:
+            bbox = box_of(instance["bbox"])
+            is_found = any(iou(bbox, other) >= SAME for other in others)
+            verdict = {**verdicts[bbox_id], "found_again": is_found}
+            verdicts[bbox_id] = verdict
+            if not is_found:
+                verdict["decision"] = "dropped"
+                reason = f"{_in_words(verdict, name)}; found again: no"
+                rejected.append({**instance, "reason": reason})
+                continue
+        kept.append(instance)
+    result = {**expression, "instances": kept}
+    if rejected:
+        result["rejected"] = rejected
+    if expression["instances"] and not kept:
+        result["status"] = "none"
+    result["verification"] = {**check_of(expression), "boxes": list(verdicts.values())}
+    return concluded(result)
 
 
 def decided_alone(expression: Expression) -> Expression:

@@ -1,7 +1,7 @@
 """Operator: the boxes of each expression in the image."""
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import Record, Update, read_expressions
@@ -47,6 +47,8 @@ class PhraseGrounder(BoxOperator):
     """
 
     name = "grounding"
+    least_share: ClassVar[float] = 0.5
+    """Of several answers, that have to have a box."""
     descriptions = {"zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。"}
 
     def __init__(
@@ -86,7 +88,7 @@ class PhraseGrounder(BoxOperator):
         answers: list[Found] = []
         for chunk in batched(texts, self.phrases_per_request):
             ground = partial(self.ground, image, chunk, ask)
-            answers += await ask_and_merge(ground, self.samples, image.size)
+            answers += await ask_and_merge(ground, self.samples, image.size, self.least_share)
         grounded: list[dict[str, Any]] = []
         for expression, answer in zip(expressions, answers, strict=True):
             grounded.append(with_answer(expression, answer))

@@ -83,7 +83,7 @@ class ImageGroundingPipeline(Pipeline):
         if verify:
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
         if check:
-            self.further += _checking(serving, judge or serving, check == "fast", boxes)
+            self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
         if check and second is not None:
             self.further.append(steps.SecondOpinion(second, **boxes))
         if contradictions:
@@ -144,11 +144,12 @@ def _negating(
 
 
 def _checking(
-    serving: Serving, judge: Serving, is_fast: bool, boxes: dict[str, Any]
+    serving: Serving, judge: Serving, is_fast: bool, samples: int, boxes: dict[str, Any]
 ) -> list[Operator]:
     """Return the steps of `check`.
 
-    They judge boxes, ask for what lacks, judge the boxes' crops, and mend what doesn't fit.
+    They judge boxes, ask for what lacks, judge the boxes' crops, ground again what is in doubt, and
+    mend what doesn't fit.
     """
     if is_fast:
         return [steps.BoxChecker(judge)]
@@ -156,6 +157,7 @@ def _checking(
         steps.BoxChecker(judge, decides=False),
         steps.MissingFinder(serving, **boxes),
         steps.CropJudge(judge),
+        steps.DoubtGrounder(serving, samples=samples, **boxes),
         steps.BoxMender(serving, **boxes),
     ]
 
@@ -197,6 +199,35 @@ class ProposalPipeline(Pipeline):
             )
         for step in self.negating:
             step.run(self.storage.step(), input_image_key="image_path")
+
+
+class SampleProposalPipeline(ImageGroundingPipeline):
+    """Expressions of each caption, or phrases of a list; their boxes, of any of several answers.
+
+    Each box is then verified, and what lacks is asked for, as in ProposalPipeline. `settings` are
+    ImageGroundingPipeline's.
+    """
+
+    def __init__(
+        self,
+        storage: FileStorage,
+        serving: Serving,
+        *,
+        samples: int,
+        phrases_per_request: int = 16,
+        judge: Serving | None = None,
+        merge_iou: float | None = 0.9,
+        **settings: Any,
+    ) -> None:
+        super().__init__(storage, serving, judge=judge, merge_iou=merge_iou, **settings)
+        self.grounder = steps.BoxProposer(
+            serving, phrases_per_request=phrases_per_request, samples=samples, merge_iou=merge_iou
+        )
+        verifying = [
+            steps.ProposalVerifier(judge or serving),
+            steps.MissingFinder(serving, merge_iou=merge_iou),
+        ]
+        self.further = [*verifying, *self.further]
 
 
 class ImageReferringExpressionPipeline(Pipeline):

@@ -115,7 +115,7 @@ def test_the_spec_of_another_model_is_one(workplace: Workplace, key: str) -> Non
     done = command(["estimate", "-e", str(spec), "--json"])
     assert done.code == 0, done
     steps = [step["step"] for step in done.summary["steps"]]
-    expected = ["box_check", "missing_search", "crop_judgement", "box_mending"]
+    expected = ["box_check", "missing_search", "crop_judgement", "doubt_grounding", "box_mending"]
     if key == "cascade":
         expected.append("second_opinion")
     assert [step.partition("_")[2] for step in steps][-len(expected) :] == expected

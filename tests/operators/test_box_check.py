@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections import Counter
@@ -13,19 +14,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.stand_ins.check_quality import CHECKS, NOISE, PLAIN, REGROUND, scenes, worth_of
+from benchmarks.stand_ins.check_quality import (
+    CHECKS,
+    NOISE,
+    PLAIN,
+    REGROUND,
+    mean_of,
+    scenes,
+    worth_of,
+)
 from benchmarks.stand_ins.erring_model import ErringModel, Errors
 from benchmarks.stand_ins.seeing_model import draw
 from dataflow_grounding import (
     BoxChecker,
     BoxMender,
+    ContradictionFinder,
     CropJudge,
+    DoubtGrounder,
     EmbeddedServing,
     FileStorage,
     MissingFinder,
+    NegativeChecker,
+    NegativeGrounder,
+    NegativeJudge,
+    NegativePhraser,
     Operator,
     PhraseGrounder,
     Pipeline,
+    ProposalVerifier,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRequest
@@ -122,6 +138,7 @@ def checked(judge: Says, record: dict[str, Any], *, fast: bool = False) -> list[
         if not fast:
             steps.append(MissingFinder(serving, check_every=None))
             steps.append(CropJudge(serving, check_every=None))
+            steps.append(DoubtGrounder(serving, check_every=None))
             steps.append(BoxMender(serving, check_every=None))
         for step in steps:
             record = step(record)
@@ -163,6 +180,88 @@ def test_a_thing_that_is_there_and_lost_its_box_is_doubtful(photo: str) -> None:
     assert (expression["instances"], len(expression["rejected"])) == ([], 1)
     assert (expression["verified"], expression["doubtful"]) == (None, True)
     assert "it may be there" in expression["verification"]["reason"]
+
+
+# A box in doubt, of a phrase that the judge calls absent
+
+
+@pytest.mark.parametrize(
+    ("fit", "crop", "reason"),
+    [
+        ("right", "no", "right (so); crop: no; found again: no"),
+        ("other", "yes", "on another thing (so); crop: yes; found again: no"),
+    ],
+)
+def test_a_box_in_doubt_goes_that_is_not_found_again(
+    photo: str, fit: str, crop: str, reason: str
+) -> None:
+    elsewhere = [thousandths(BLUE)]
+    for finds in ([], elsewhere):
+        judge = Judge({"dog": fit}, {"dog": 0}, {"dog": crop}, {"dog": finds})
+        [expression] = checked(judge, record_with(photo, dog=[RED]))
+        assert (expression["instances"], expression["status"]) == ([], "none")
+        assert expression["verified"] is True
+        [rejected] = expression["rejected"]
+        assert (rejected["bbox"], rejected["reason"]) == (RED, reason)
+        assert judge.asked["phrase_grounding"] == 1
+
+
+def test_a_box_in_doubt_that_is_found_again_stays_in_doubt(photo: str) -> None:
+    judge = Judge(there={"dog": 0}, crops={"dog": "no"}, finds={"dog": [thousandths(RED)]})
+    [expression] = checked(judge, record_with(photo, dog=[RED]))
+    assert [instance["bbox"] for instance in expression["instances"]] == [RED]
+    assert (expression["verified"], expression["doubtful"]) == (None, True)
+    assert expression["verification"]["boxes"][0]["found_again"] is True
+
+
+def test_all_in_doubt_is_asked_for_in_one_request_and_once(photo: str) -> None:
+    absent = {"dog": 0, "cat": 0}
+    judge = Judge(there=absent, crops={"dog": "no", "cat": "no"}, finds={"cat": [thousandths(RED)]})
+    boxes = {"dog": [RED], "cat": [RED], "cup": [BLUE]}
+    with LoopbackServer(judge, keep_bodies=True) as server:
+        serving = serving_at(server)
+        record = record_with(photo, **boxes)
+        record = BoxChecker(serving, decides=False, check_every=None)(record)
+        record = CropJudge(serving, check_every=None)(record)
+        once = DoubtGrounder(serving, check_every=None)(record)
+        twice = DoubtGrounder(serving, check_every=None)(once)
+    [question] = [r for r in judge.requests if r.task == "phrase_grounding"]
+    assert [phrase["text"] for phrase in question.input["phrases"]] == ["dog", "cat"]
+    dog, cat, cup = once["expressions"]
+    assert (len(dog["instances"]), len(cat["instances"]), len(cup["instances"])) == (0, 1, 1)
+    assert twice["expressions"] == once["expressions"]
+
+
+def test_where_everything_absent_was_boxed_nothing_is_asked_again(photo: str) -> None:
+    """There a box that is found again is no evidence, and nearly all are."""
+    fits = {"cat": "other"}
+    crops = {"cat": "no", "dog": "no"}
+    absent = {"cat": 0, "dog": 0, "cup": 0}
+    judge = Judge(fits, absent, crops)
+    dog, cat = checked(judge, record_with(photo, dog=[RED], cat=[BLUE]))
+    assert (len(dog["instances"]), len(cat["instances"])) == (1, 0)
+    assert judge.asked["phrase_grounding"] == 0
+    dog, cat, cup = checked(judge, record_with(photo, dog=[RED], cat=[BLUE], cup=[]))
+    assert (dog["instances"], cat["instances"], cup["instances"]) == ([], [], [])
+    assert judge.asked["phrase_grounding"] == 1
+
+
+def test_a_second_grounding_that_cant_be_had_leaves_the_box(photo: str) -> None:
+    judge = Judge(there={"dog": 0}, crops={"dog": "no"})
+
+    def says(request: ReceivedRequest) -> Any:
+        return Answer("no idea") if request.task == "phrase_grounding" else judge(request)
+
+    with LoopbackServer(says, keep_bodies=True) as server:
+        serving = serving_at(server)
+        steps: list[Operator] = [
+            BoxChecker(serving, decides=False, check_every=None),
+            CropJudge(serving, check_every=None),
+            DoubtGrounder(serving, check_every=None),
+        ]
+        [dog], failures = rows_after(steps, record_with(photo, dog=[RED]), Path(photo).parent)
+    assert (dog["instances"][0]["bbox"], dog["verified"]) == (RED, None)
+    assert [failure["kind"] for failure in failures] == ["unreadable_reply"]
 
 
 def test_all_of_a_pictures_boxes_are_asked_about_at_once(photo: str) -> None:
@@ -417,6 +516,7 @@ def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: 
             serving = serving_at(server)
             checker = BoxChecker(serving, decides=False, check_every=None)
             steps: list[Operator] = [checker, CropJudge(serving, check_every=None)]
+            steps.append(DoubtGrounder(serving, check_every=None))
             (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
     finally:
         current_options.reset(token)
@@ -481,7 +581,17 @@ JUNK = st.recursive(
 )
 VERDICT = st.dictionaries(
     st.sampled_from(
-        ["bbox_id", "verdict", "score", "decision", "crop", "reason", "found_by", "mended"]
+        [
+            "bbox_id",
+            "verdict",
+            "score",
+            "decision",
+            "crop",
+            "reason",
+            "found_by",
+            "found_again",
+            "mended",
+        ]
     ),
     JUNK | st.sampled_from([*FITS, "a.0", "kept", "undecided", 0.5, True, "missing_search"]),
 )
@@ -501,7 +611,7 @@ def test_what_a_row_says_of_an_earlier_check_may_be_anything(
     record["expressions"][0].update(verification=verification, rejected=rejected)
     record["expressions"][0]["instances"][0]["bbox_id"] = "a.0"
     serving = serving_at(server)
-    for step in (MissingFinder, CropJudge, BoxMender):
+    for step in (MissingFinder, CropJudge, DoubtGrounder, BoxMender):
         after = step(serving, check_every=None)(record)
         [expression] = after["expressions"]
         assert expression["instances"] or expression["rejected"]
@@ -635,13 +745,41 @@ def test_what_was_missed_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(tmp_path: Path) -> None:
-    gold = scenes(tmp_path, 16, seed=3)
-    errors = Errors(absent=0.9, noise=NOISE, accuracy=0.92, shared=False)
-    reground = worth_of(gold, ErringModel(errors, seed=3), REGROUND)
-    worth = worth_of(gold, ErringModel(errors, seed=3), CHECKS["check"])
-    assert worth.f1 >= reground.f1
-    assert worth.requests < reground.requests
+@pytest.mark.parametrize("absent", [0.3, 0.9])
+def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
+    tmp_path: Path, absent: float
+) -> None:
+    regrounds, worths = [], []
+    for seed in range(3):
+        gold = scenes(tmp_path, 24, seed)
+        errors = Errors(absent=absent, noise=NOISE, accuracy=0.92, shared=False)
+        regrounds.append(worth_of(gold, ErringModel(errors, seed=seed), REGROUND))
+        worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECKS["check"]))
+    reground, worth = mean_of(regrounds), mean_of(worths)
+    # of so few pictures, one box more or less is 0.001; without DoubtGrounder it is 0.015 less
+    assert worth.f1 >= reground.f1 - 0.005
+    assert worth.requests < 0.65 * reground.requests
+
+
+STEPS: tuple[type[Operator], ...] = (
+    BoxChecker,
+    MissingFinder,
+    CropJudge,
+    DoubtGrounder,
+    BoxMender,
+    ProposalVerifier,
+    ContradictionFinder,
+    NegativePhraser,
+    NegativeGrounder,
+    NegativeChecker,
+    NegativeJudge,
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_is_an_operator_that_is_read_at_once(step: type[Operator]) -> None:
+    lines = Path(inspect.getfile(step)).read_text("utf-8").splitlines()
+    assert len(lines) <= 120
 
 
 def test_the_operators_compose_by_hand(photo: str) -> None:

@@ -164,6 +164,44 @@ def test_loose_boxes_are_mended_and_show_what_they_were(
     assert all(box["bbox"] != box["before"] for box in mended)
 
 
+class BoxesAtFirst(ErringModel):
+    """Boxes what is absent in its first answers about a picture; its judge is in doubt of that."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__(Errors(), box_format="xyxy_px")
+        self.answers = answers
+        self.grounded: Counter[str] = Counter()
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        reply = super().__call__(request)
+        if request.task == "phrase_grounding":
+            picture = request.image_digests[0]
+            self.grounded[picture] += 1
+            if self.grounded[picture] <= self.answers:
+                return {"objects": [{"id": 1, "bbox_2d": [100, 100, 300, 300]}]}
+        if request.task == "box_check":
+            reply["boxes"] = [{**box, "verdict": "right"} for box in reply["boxes"]]
+        return reply
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_second_grounding_is_a_further_answer(place: Workplace, samples: int) -> None:
+    """Not the stored one, though it is the same question where it is the only phrase."""
+    model = BoxesAtFirst(samples)
+    settings = {"data.classes": ["the purple box"], "workflow.samples": samples}
+    settings["vlm.check_every"] = None  # the answers are those about records
+    with LoopbackServer(model, keep_bodies=True) as server:
+        checked(place, server, **settings)
+        sent = server.count()
+        checked(place, server, **settings)
+        assert server.count() == sent
+    assert list(model.grounded.values()) == PICTURES * [samples + 1]
+    for row in expressions(place):
+        [dropped] = row["rejected"]
+        assert (row["instances"], row["verified"]) == ([], True)
+        assert dropped["reason"] == "right; crop: no; found again: no"
+
+
 @pytest.mark.parametrize("check", [True, "fast"])
 def test_estimate_counts_the_checks(
     place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
@@ -265,12 +303,13 @@ def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None
     done = command(["estimate", "-e", str(spec), "--json"])
     assert done.code == 0, done
     steps = [step["step"].partition("_")[2] for step in done.summary["steps"]]
-    assert steps[-6:] == [
+    assert steps[-7:] == [
         "box_refinement",
         "box_verification",
         "box_check",
         "missing_search",
         "crop_judgement",
+        "doubt_grounding",
         "box_mending",
     ]
 

@@ -15,12 +15,14 @@ import pytest
 
 from benchmarks.places.referring_place import ReferringPlace, kitti
 from benchmarks.places.workplace import Workplace, command
-from benchmarks.stand_ins.check_quality import scenes
+from benchmarks.stand_ins.check_quality import NOISE, scenes
 from benchmarks.stand_ins.erring_model import Errors, about_probes
 from benchmarks.stand_ins.negative_quality import (
+    MOST_FALSE,
     PHRASE,
     PhrasingModel,
     is_there,
+    kept_of,
     steps_of,
     with_some_told,
 )
@@ -118,6 +120,15 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
     assert done.summary["notes"]["negatives"] == sum(
         len(negatives_of(record)) for record in place.annotations()
     )
+
+
+@pytest.mark.slow
+def test_hardly_any_negative_is_there_with_a_judge_that_errs(tmp_path: Path) -> None:
+    errors = Errors(absent=0.9, missing=0.1, noise=NOISE, accuracy=0.92)
+    kept = kept_of(scenes(tmp_path, 60, seed=2), errors, seed=2)
+    assert kept.count > 200
+    assert kept.false_share_of("made up") > 0.2
+    assert kept.false_share <= MOST_FALSE
 
 
 def test_what_a_crop_cannot_tell_is_looked_for_in_the_whole_picture(place: Workplace) -> None:

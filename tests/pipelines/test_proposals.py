@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from benchmarks.places.workplace import Workplace, command
 from benchmarks.stand_ins.check_quality import scenes
@@ -99,6 +102,167 @@ def test_false_ones_go_true_ones_keep_their_numbers_and_what_lacks_is_found(
         ["eval", str(place.results), "--gold", str(place.folder / "gold.jsonl"), "--json"]
     )
     assert done.summary["n_acc"] == 1
+
+
+def as_yolo(records: list[dict[str, Any]], folder: Path) -> None:
+    names = dict(enumerate(PHRASES))
+    (folder / "data.yaml").write_text(yaml.safe_dump({"names": names}), "utf-8")
+    (folder / "labels").mkdir()
+    (folder / "images").mkdir()
+    for record in records:
+        picture = Path(record["image_path"])
+        (folder / "images" / picture.name).write_bytes(picture.read_bytes())
+        lines = []
+        for number, expression in enumerate(record["expressions"]):
+            for instance in expression["instances"]:
+                x1, y1, x2, y2 = instance["bbox"]
+                sides = [(x2 - x1) / 1200, (y2 - y1) / 900]
+                numbers = [(x1 + x2) / 2400, (y1 + y2) / 1800, *sides]
+                lines.append(f"{number} {' '.join(map(str, numbers))}")
+        (folder / "labels" / f"{picture.stem}.txt").write_text("\n".join(lines), "utf-8")
+
+
+def as_labelme(records: list[dict[str, Any]], folder: Path, corners: int) -> None:
+    """Two corners as LabelMe writes them, or four with a score as X-AnyLabeling does."""
+    for record in records:
+        shapes: list[dict[str, Any]] = []
+        for expression in record["expressions"]:
+            for instance in expression["instances"]:
+                x1, y1, x2, y2 = instance["bbox"]
+                points = (
+                    [[x1, y1], [x2, y2]]
+                    if corners == 2
+                    else [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+                )
+                shape = {"label": expression["text"], "points": points, "shape_type": "rectangle"}
+                shapes.append(shape if corners == 2 else {**shape, "score": instance["score"]})
+        picture = Path(record["image_path"])
+        data = {"imagePath": f"../{picture.name}", "imageWidth": 1200, "imageHeight": 900}
+        (folder / f"{picture.stem}.json").write_text(
+            json.dumps({**data, "shapes": shapes}), "utf-8"
+        )
+
+
+def as_detections(records: list[dict[str, Any]], folder: Path, by_phrase: bool) -> None:
+    """A line a picture as Grounding DINO answers, or a line for each phrase as SAM 3 does."""
+    lines = []
+    for record in records:
+        boxes, labels, scores = [], [], []
+        for expression in record["expressions"]:
+            own = [instance["bbox"] for instance in expression["instances"]]
+            own_scores = [instance["score"] for instance in expression["instances"]]
+            boxes += own
+            scores += own_scores
+            labels += [expression["text"]] * len(own)
+            if by_phrase:
+                answer = {"text": expression["text"], "boxes": own, "scores": own_scores}
+                lines.append({"image_path": record["image_path"], **answer})
+        if not by_phrase:
+            answer = {"boxes": boxes, "scores": scores, "text_labels": labels}
+            lines.append({"image_path": record["image_path"], **answer})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "detections.jsonl").write_text(text, "utf-8")
+
+
+FORMATS: dict[str, tuple[str, Callable[[list[dict[str, Any]], Path], None]]] = {
+    "YOLO": ("yolo", as_yolo),
+    "LabelMe": ("labelme", partial(as_labelme, corners=2)),
+    "X-AnyLabeling": ("labelme", partial(as_labelme, corners=4)),
+    "Grounding DINO": ("detections", partial(as_detections, by_phrase=False)),
+    "SAM 3": ("detections", partial(as_detections, by_phrase=True)),
+}
+
+
+@pytest.mark.parametrize("tool", FORMATS)
+def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(place: Workplace, tool: str) -> None:
+    name, written = FORMATS[tool]
+    proposed = proposals_for(scenes(place.folder, PICTURES, seed=5), seed=5)
+    folder = place.folder / "of_a_tool"
+    folder.mkdir()
+    written(proposed, folder)
+    place.input = folder
+    model = Judge()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "data.proposals": name})
+    assert done.code == 0, done
+    records = {Path(record["image_path"]).name: record for record in place.annotations()}
+    for before in proposed:
+        after = records[Path(before["image_path"]).name]
+        results = {expression["text"]: expression for expression in after["expressions"]}
+        for proposal in before["expressions"]:
+            if not proposal["instances"]:
+                continue
+            result = results[proposal["text"]]
+            for instance in proposal["instances"]:
+                where = result.get("rejected", []) if instance["false"] else result["instances"]
+                assert any(
+                    item["bbox"] == pytest.approx(instance["bbox"], abs=0.01) for item in where
+                )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "set workflow.samples to 2 or more"),
+        ({"workflow.samples": 2, "workflow.zoom": True}, "workflow.zoom is of boxes that"),
+        ({"workflow.samples": 2, "workflow.check": True}, "workflow.check is of boxes that"),
+    ],
+)
+def test_what_does_not_go_with_the_union_of_samples_is_told(
+    workplace: Workplace, settings: dict[str, Any], message: str
+) -> None:
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
+    address = {"vlm.openai.base_url": "http://127.0.0.1:9"}
+    done = workplace.run(**address, **{"data.proposals": "samples"}, **settings)
+    assert done.code == 2, done
+    assert message in done.err
+
+
+class Forgetful(Judge):
+    """Each of its answers lacks most of what is there; what isn't there is boxed in one of them."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        reply = super().__call__(request)
+        if request.task != "phrase_grounding" or about_probes(request):
+            return reply
+        before = [r for r in self.received if r.image_digests == request.image_digests]
+        answer = sum(r.task == "phrase_grounding" for r in before) - 1
+        objects = [item for n, item in enumerate(reply["objects"]) if n % 3 == answer]
+        boxed = {item["id"] for item in reply["objects"]}
+        absent = [phrase for phrase in request.input["phrases"] if phrase["id"] not in boxed]
+        if answer == 0:
+            objects.append(
+                {**reply["objects"][0], "id": absent[0]["id"], "label": absent[0]["text"]}
+            )
+        return {"objects": objects}
+
+
+def test_the_union_of_samples_is_verified_and_nothing_lacks(place: Workplace) -> None:
+    gold = scenes(place.folder, PICTURES, seed=5)
+    place.input = place.folder / "pictures.jsonl"
+    place.rows([{"image_path": record["image_path"]} for record in gold])
+    settings = {"data.classes": PHRASES, "workflow.samples": 3, "data.proposals": "samples"}
+    model = Forgetful()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        settings["vlm.openai.base_url"] = server.base_url
+        done = place.run(**settings)
+        assert done.code == 0, done
+        assert model.requests["box_check"] == PICTURES + 1
+        assert model.requests["missing_boxes"] == 0
+        sent = server.count()
+        (place.results / "annotations.jsonl").unlink()
+        assert place.run(**settings).code == 0
+        assert server.count() == sent
+    for truth, record in zip(gold, place.annotations(), strict=True):
+        results = {expression["text"]: expression for expression in record["expressions"]}
+        rejected = 0
+        for expected in truth["expressions"]:
+            result = results[expected["text"]]
+            assert len(result["instances"]) == len(expected["instances"])
+            assert all(instance["score"] == 0.3333 for instance in result["instances"])
+            rejected += len(result.get("rejected", []))
+        assert rejected == 1
 
 
 def test_the_judge_sees_no_score_and_no_order(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from benchmarks.places.referring_place import STEPS as OF_BOXES
 from benchmarks.places.referring_place import ReferringPlace, kitti
 from benchmarks.places.store import BUCKET, environment, faulty_store
 from benchmarks.places.workplace import Workplace, ended, process
+from benchmarks.stand_ins.check_quality import scenes
+from benchmarks.stand_ins.erring_model import ErringModel, Errors
+from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding import FileStorage, Pipeline, operator
 from dataflow_grounding._util.errors import PlanError, SpecError
 from dataflow_grounding._util.secrets import learn
@@ -307,6 +310,39 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
         assert back.code == 1
         assert back.summary["requests"] == 0
         assert left(place.results) == expected
+
+
+def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: str) -> None:
+    """Each model at its own address, and as one machine does."""
+    gold = scenes(workplace.folder, 6, seed=5)
+    workplace.rows([{"image_path": record["image_path"]} for record in gold])
+    grounder = ErringModel(Errors(absent=0.9, accuracy=0.95), box_format="xyxy_px", seed=5)
+    judge = ErringModel(Errors(accuracy=0.95), box_format="xyxy_px", seed=6)
+    with (
+        LoopbackServer(grounder, keep_bodies=True) as server,
+        LoopbackServer(judge, keep_bodies=True) as other,
+    ):
+        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        workplace.settings |= {
+            "vlm.openai.base_url": server.base_url,
+            "vlm.check": {**check, "box_format": "xyxy_px"},
+            "workflow.check": True,
+            "data.classes": [f"the {color} box" for color in sorted(COLORS)],
+        }
+        ray = ("--engine", "ray", "--ray-address", cluster, "--workers", "2")
+        done = ended(workplace.start(*ray), 240)
+        assert done.code == 0, done
+        asked = server.count() + other.count()
+        there = workplace.annotations()
+        back = workplace.run()
+        assert back.summary["already_complete"], back
+        assert server.count() + other.count() == asked
+        workplace.results = workplace.folder / "alone"
+        assert workplace.run().code == 0
+    assert set(judge.requests) == {"box_check", "crop_check"}
+    assert not set(grounder.requests) & set(judge.requests)
+    assert any(item.get("rejected") for record in there for item in record["expressions"])
+    assert there == workplace.annotations()
 
 
 def test_rows_that_only_moved_are_put_where_they_are_now(

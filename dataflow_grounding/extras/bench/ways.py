@@ -9,6 +9,7 @@ from dataflow_grounding.operators import (
     BoxMender,
     BoxRefiner,
     CropJudge,
+    DoubtGrounder,
     ExpressionExtractor,
     MissingFinder,
     Operator,
@@ -71,6 +72,7 @@ class Check(Plain):
             BoxChecker(serving, decides=False),
             MissingFinder(serving),
             CropJudge(serving),
+            DoubtGrounder(serving),
             BoxMender(serving),
         ]
 

@@ -1,0 +1,100 @@
+"""Operator: phrases that a check calls absent, but not their boxes, grounded again."""
+
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.operators._box_decisions import (
+    Expression,
+    in_doubt,
+    is_open,
+    presence_of,
+    rejected_of,
+    with_second_grounding,
+)
+from dataflow_grounding.operators._expressions import texts_of
+from dataflow_grounding.operators._nearness import batched
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.box_operator import BoxOperator
+
+PHRASES_AT_ONCE = 16
+
+
+@OPERATOR_REGISTRY.register()
+class DoubtGrounder(BoxOperator):
+    """Grounds phrases again that a check calls absent, though its answers about their boxes differ.
+
+    It follows a CropJudge. A box in doubt that isn't found a second time goes into `rejected`. One
+    that is found again stays in doubt, as a model finds what isn't there twice, too. So it isn't
+    asked in a picture where it boxed everything that the check calls absent.
+
+    Args:
+        serving: The model that found the boxes.
+        samples: How many answers it gave when it found them: this is a further one.
+        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Example:
+        >>> from dataflow_grounding import DoubtGrounder, EmbeddedServing
+        >>> box = {"bbox_id": "a.0", "bbox": [600, 500, 700, 580]}
+        >>> said = {"method": "check", "there": False, "count": 0, "second": "crop"}
+        >>> said["boxes"] = [
+        ...     {"bbox_id": "a.0", "verdict": "right", "crop": False, "decision": "undecided"}
+        ... ]
+        >>> row = {"image_path": "square.png"}
+        >>> row["expressions"] = [
+        ...     {"text": "the blue square", "instances": [box], "verification": said}
+        ... ]
+        >>> [settled] = DoubtGrounder(EmbeddedServing())(row)["expressions"]
+        >>> settled["instances"], settled["rejected"][0]["reason"]
+        ([], 'right; crop: no; found again: no')
+    """
+
+    name = "doubt_grounding"
+    descriptions = {"zh": "对评判认为不存在但回答不一致的短语重新定位一次。"}
+
+    def asks(self, record: Record) -> bool:
+        return bool(_places_in_doubt(read_expressions(record, self.keys.expressions)))
+
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """Drops boxes in doubt that aren't found again.
+
+        Partial where an answer can't be had: what it was about stays in doubt.
+        """
+        expressions = read_expressions(record, self.keys.expressions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        failed: RecordError | None = None
+        for places in batched(_places_in_doubt(expressions), PHRASES_AT_ONCE):
+            texts = texts_of(expressions[place] for place in places)
+            try:
+                # numbered as a further answer: else it is the stored one, where these are all
+                answers = await self.ground(image, texts, ask, self.samples)
+            except RecordError as error:
+                failed = error
+                continue
+            for place, answer in zip(places, answers, strict=True):
+                if answer.status in ("grounded", "none"):  # else it is unclear
+                    expressions[place] = with_second_grounding(expressions[place], answer.instances)
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        return Partial(update, failed) if failed else update
+
+
+def _places_in_doubt(expressions: list[Expression]) -> list[int]:
+    """The places of the expressions to ask about; none where everything absent was boxed."""
+    if _boxed_everything(expressions):
+        return []
+    places = []
+    for place, expression in enumerate(expressions):
+        if is_open(expression) and presence_of(expression).there is False and in_doubt(expression):
+            places.append(place)
+    return places
+
+
+def _boxed_everything(expressions: list[Expression]) -> bool:
+    """Whether absent things had boxes, which a check has dropped, and none was left without."""
+    dropped = 0
+    for expression in expressions:
+        if expression["instances"] or presence_of(expression).there is not False:
+            continue
+        if not rejected_of(expression):
+            return False
+        dropped += 1
+    return dropped > 0

@@ -1,0 +1,137 @@
+"""What detectors and their labelling tools write: LabelMe, X-AnyLabeling, Grounding DINO, SAM 3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.places.workplace import command
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.extras.formats import find_format, read
+
+SIDES = {"imageWidth": 64, "imageHeight": 48, "imageData": None, "version": "5.5.0", "flags": {}}
+
+
+def shape(label: Any, points: Any, kind: str = "rectangle", **more: Any) -> dict[str, Any]:
+    return {"label": label, "points": points, "shape_type": kind, "group_id": None, **more}
+
+
+def labelme(path: Path, *shapes: dict[str, Any], picture: str = "a.png") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {**SIDES, "imagePath": picture, "shapes": list(shapes)}
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def boxes_of(record: dict[str, Any]) -> dict[str, list[list[float]]]:
+    boxes = {}
+    for expression in record["expressions"]:
+        boxes[expression["text"]] = [instance["bbox"] for instance in expression["instances"]]
+    return boxes
+
+
+def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> None:
+    four = [[30.5, 1], [40, 1], [40, 9.25], [30.5, 9.25]]
+    labelme(
+        tmp_path / "b.json",
+        shape("cup", [[20, 30], [4.5, 6]]),
+        shape("cup", four, score=0.5, difficult=False, attributes={}),
+        shape("dog", [[1, 1], [9, 3], [5, 8]], "polygon", score=None),
+        shape("dog", [[1, 1]], "point"),
+    )
+    labelme(tmp_path / "deep" / "a.json", picture="..\\b.png")
+    source = find_format("labelme")
+    first, second = read(str(tmp_path), source)
+    assert boxes_of(first) == {
+        "cup": [[4.5, 6, 20, 30], [30.5, 1, 40, 9.25]],
+        "dog": [[1, 1, 9, 8]],
+    }
+    cup = first["expressions"][0]
+    assert [instance.get("score") for instance in cup["instances"]] == [None, 0.5]
+    assert (cup["class"], first["width"], first["height"]) == ("cup", 64, 48)
+    assert source.passed_over["shapes 'point'"] == 1
+    assert sum(source.passed_over.values()) == 2
+    assert second["image_path"] == "deep/../b.png"
+    assert second["expressions"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not of this format"),
+        ('{"shapes": []}', "no 'imagePath' in it"),
+        (
+            json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("", [[1, 2], [3, 4]])]}),
+            "label",
+        ),
+        (json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [])]}), "x.json"),
+        (
+            json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [["x", 1]])]}),
+            "x.json",
+        ),
+    ],
+)
+def test_what_is_no_labelme_file_is_told_with_its_name(
+    tmp_path: Path, content: str, complaint: str
+) -> None:
+    (tmp_path / "x.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"x\.json") as caught:
+        list(read(str(tmp_path), find_format("labelme")))
+    assert complaint in str(caught.value)
+
+
+def test_a_folder_without_files_of_labelmes_is_told(tmp_path: Path) -> None:
+    done = command(["import", str(tmp_path), "--format", "labelme", "-o", str(tmp_path / "out")])
+    assert done.code != 0
+    assert "has no .json files" in done.err
+
+
+def test_what_detectors_answer_is_read(tmp_path: Path) -> None:
+    lines = [
+        {
+            "image_path": "a.png",
+            "boxes": [[1, 2, 30.25, 40]],
+            "scores": [0.5],
+            "text_labels": ["cup"],
+        },
+        {
+            "image_path": "b.png",
+            "text": "dog",
+            "boxes": [[1, 2, 3, 4], [5, 6, 7, 8]],
+            "scores": [1, 0.25],
+        },
+        {"image_path": "b.png", "text": "cat", "boxes": [], "scores": []},
+        {"image_path": "b.png", "boxes": [[1, 2, 3, 9]], "labels": ["dog"]},
+    ]
+    path = tmp_path / "detections.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for name in ("a.png", "b.png"):
+        import PIL.Image
+
+        PIL.Image.new("RGB", (64, 48)).save(tmp_path / name)
+    first, second = read(str(tmp_path), find_format("detections"))
+    assert boxes_of(first) == {"cup": [[1, 2, 30.25, 40]]}
+    assert first["expressions"][0]["instances"][0]["score"] == 0.5
+    assert boxes_of(second) == {"dog": [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 9]], "cat": []}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"image_path": "a.png", "boxes": [[1, 2, 3, 4]], "labels": [1]},
+        {"image_path": "a.png", "boxes": [[1, 2, 3, 4]], "labels": ["a", "b"]},
+        {"image_path": "a.png", "boxes": [[1, 2, 3, "x"]], "labels": ["a"]},
+        {"image_path": "a.png", "labels": ["a"]},
+        {"boxes": [], "labels": []},
+    ],
+)
+def test_a_line_that_is_no_detectors_is_told_with_its_number(
+    tmp_path: Path, line: dict[str, Any]
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"x\.jsonl, line 1"):
+        list(read(str(path), find_format("detections")))
