@@ -204,17 +204,22 @@ class _ReadOnce(Generic[T]):
         return self._last[1]
 
 
-class _StepOnRecord(NamedTuple):
-    """What one step would send for one record, and what its stored replies cost."""
+class StepOnRecord(NamedTuple):
+    """What one step would send for one record, what its stored replies cost, and what it leaves.
+
+    `record` is None from the step on that fails.
+    """
 
     to_send: Amount
     measured: Amount
+    record: Record | None
 
 
-class _Pass:
+class Pass:
     """The steps at work on records, each step with its own counts.
 
-    `replies` are those that are there, `images` what is known of the pictures.
+    `replies` are those that are there, `images` what is known of the pictures, `steps` those that
+    are at work: all of the run, unless given.
     """
 
     def __init__(
@@ -223,13 +228,14 @@ class _Pass:
         rules: TokenRules | None,
         replies: KeyedLog | None,
         images: KeyedLog | None = None,
+        steps: Sequence[Step] | None = None,
     ) -> None:
-        self._steps = run.steps
+        self._steps = run.steps if steps is None else steps
         self._replies = replies
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
         seen: set[str] = set()
         self.servings: list[_Guessing] = []
-        for step in run.steps:
+        for step in self._steps:
             real_serving = step.operator.serving or run.serving
             own_rules = rules if real_serving is run.serving else _token_rules(real_serving)
             self.servings.append(_Guessing(real_serving, box_format, own_rules, seen))
@@ -239,12 +245,12 @@ class _Pass:
         self._memo = ImageMemo(images, keeps=False)
         self._rows: set[frozenset[str]] = set()  # as what the first step asks of them
 
-    async def take(self, record: Record) -> list[_StepOnRecord]:
+    async def take(self, record: Record) -> list[StepOnRecord]:
         """Take a record through all steps: what each would send, and what of it is stored.
 
         A row that asks what an earlier one did costs nothing.
         """
-        results: list[_StepOnRecord] = []
+        results: list[StepOnRecord] = []
         failed = False
         stores = [_StepReplies(self._replies) for _ in self._steps]
         for step, serving, store, asking in zip(
@@ -257,10 +263,10 @@ class _Pass:
                 update, _ = await annotated(step.operator, record, ask, self._memo)
                 failed = update is None
                 record = record.updated(update or {})
-            results.append(_StepOnRecord(serving.counted, store.cost()))
+            results.append(StepOnRecord(serving.counted, store.cost(), None if failed else record))
         asked_first = frozenset(stores[0].asked)
         if asked_first and asked_first in self._rows:
-            return [_StepOnRecord(Amount(), Amount()) for _ in results]
+            return [StepOnRecord(Amount(), Amount(), result.record) for result in results]
         self._rows.add(asked_first)
         return results
 
@@ -286,7 +292,7 @@ def unanswerable(run: SpecRun) -> list[str]:
         return []
     if all(_is_shipped(step) for step in steps):
         return _stated_unanswerable(steps)
-    trial = _Pass(run, None, None)
+    trial = Pass(run, None, None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
     run_blocking(lambda: _worked_through(run, records, trial, None))
     return trial.unanswerable()
@@ -335,8 +341,8 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         closing(log_of(folder)) as images,
     ):
         stored = _answers_in(replies)
-        real = _Pass(run, rules, replies, images)
-        guess = _Pass(run, rules, None, images) if stored else None
+        real = Pass(run, rules, replies, images)
+        guess = Pass(run, rules, None, images) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _worked_through(run, records, real, guess))
     wrong = real.unanswerable()
@@ -345,7 +351,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     _add_checks(run.steps, steps)
     _add_tests(run.steps, steps, records)
     expected = [
-        _with_cost(estimated.expected(), _prices_of(step, run), _tier_of(step, run))
+        with_cost(estimated.expected(), prices_of(step, run), tier_of(step, run))
         for step, estimated in zip(run.steps, steps, strict=True)
     ]
     unreadable: set[str] = set()
@@ -385,19 +391,19 @@ def _image_rule(rules: TokenRules | None) -> str | None:
     return "published" if rules.known else "assumed"
 
 
-def _prices_of(step: Step, run: SpecRun) -> Prices | None:
+def prices_of(step: Step, run: SpecRun) -> Prices | None:
     """What the tokens cost of whoever answers a step."""
     serving = step.operator.serving or run.serving
     return run.judges_prices.get(serving.model, run.options.prices)
 
 
-def _tier_of(step: Step, run: SpecRun) -> str:
+def tier_of(step: Step, run: SpecRun) -> str:
     """The service tier that a step asks for."""
     serving = step.operator.serving or run.serving
     return serving.service_tier
 
 
-def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
+def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
     """An amount with its cost, where a service tier serves all of it."""
     cost = nan
     if prices:
@@ -407,7 +413,7 @@ def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
 
 
 async def _worked_through(
-    run: SpecRun, records: int, real: _Pass, guess: _Pass | None
+    run: SpecRun, records: int, real: Pass, guess: Pass | None
 ) -> list[StepEstimate]:
     """What each step sends for all records."""
     source = Source(run.steps, pilot=run.options.pilot)
@@ -419,7 +425,7 @@ async def _worked_through(
             continue
         guessed = await guess.take(record.updated({})) if guess else []
         sent_before = 0.0  # requests of the steps before
-        for number, (to_send, measured) in enumerate(await real.take(record)):
+        for number, (to_send, measured, _) in enumerate(await real.take(record)):
             step = steps[number]
             step.to_send += to_send * times
             if sent_before:
