@@ -1,5 +1,6 @@
 """Operator: phrases of which a check is in doubt, asked of another model."""
 
+from collections.abc import Collection
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
@@ -89,8 +90,8 @@ class SecondOpinion(BoxOperator):
         """Settles what the other model's boxes settle. Raises RecordError."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        answers = await self._answers_about_all(image, texts_of(expressions), ask)
         doubted = [place for place, item in enumerate(expressions) if self._is_doubted(item)]
+        answers = await self._answers_about_all(image, texts_of(expressions), doubted, ask)
         unanswered = [place for place in doubted if place not in answers]
         for places in batched(unanswered, PHRASES_AT_ONCE):
             texts = [expressions[place]["text"] for place in places]
@@ -103,16 +104,20 @@ class SecondOpinion(BoxOperator):
         return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
 
     async def _answers_about_all(
-        self, image: Image, texts: list[str], ask: Ask
+        self, image: Image, texts: list[str], doubted: Collection[int], ask: Ask
     ) -> dict[int, Found]:
         """Return the answers to questions about all phrases, by place, as far as these are known.
 
-        In a pilot they are asked; else they are known where a pilot has asked them.
+        In a pilot they are asked. Else they are known where a pilot has asked them, and looked for
+        where one of their phrases is doubted.
         """
         answers: dict[int, Found] = {}
         for places in batched(list(range(len(texts))), PHRASES_AT_ONCE):
             phrases = [texts[place] for place in places]
-            if self.asks_all or ask.is_stored(self.question(image, phrases)):
+            known = self.asks_all
+            if not known and not set(places).isdisjoint(doubted):
+                known = ask.is_stored(self.question(image, phrases))
+            if known:
                 found = await self.ground(image, phrases, ask)
                 answers.update(zip(places, found, strict=True))
         return answers

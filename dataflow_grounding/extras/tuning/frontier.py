@@ -286,12 +286,50 @@ class Score:
     interval: Sequence[float] | None
 
 
-def score_of(records: Records, gold: Records) -> Score:
-    """Return how right the boxes of records are. Gold of other pictures doesn't count."""
-    answered = read_annotations([dict(record) for record in records], keep_rejected=False)
+@dataclass(frozen=True)
+class Asked:
+    """The part of some gold that a pilot was asked about, as each way to run is.
+
+    Attributes:
+        gold: Its records, with the phrases that were asked.
+        pictures: How many pictures these are.
+        phrases: How many phrases.
+        not_asked: How many phrases of these pictures were not asked.
+    """
+
+    gold: Records
+    pictures: int
+    phrases: int
+    not_asked: int
+
+
+def asked_of(gold: Records, records: Records) -> Asked:
+    """Return the part of gold that a pilot's records were asked about.
+
+    Raises InputError where they have no picture or no phrase in common.
+    """
+    answered = read_annotations([dict(record) for record in records])
     truth = as_gold(read_annotations([dict(record) for record in gold]))
-    common = [matched.gold for matched in pair(answered, truth) if matched.found is not None]
-    evaluation = evaluate([dict(record) for record in records], common)
+    common = []
+    pictures = set()
+    phrases = 0
+    all_phrases = 0
+    for matched in pair(answered, truth):
+        if matched.found is None:
+            continue
+        known = [phrase for phrase, found in matched.phrases if found is not None]
+        common.append({**matched.gold, "expressions": known})
+        pictures.add(matched.image)
+        phrases += len(known)
+        all_phrases += len(matched.phrases)
+    if not phrases:
+        raise InputError("the gold has none of the phrases that the pilot was asked about")
+    return Asked(common, len(pictures), phrases, all_phrases - phrases)
+
+
+def score_of(records: Records, asked: Asked) -> Score:
+    """Return how right the boxes of records are, of the phrases that have gold."""
+    evaluation = evaluate([dict(record) for record in records], list(asked.gold))
     precision, recall = "precision_at_iou_0.5", "recall_at_iou_0.5"
     figures = evaluation.figures
     f1 = _f1(np.array(figures[precision], float), np.array(figures[recall], float))
@@ -322,11 +360,12 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
         pilot = PilotReplies(run, replies, images)
         points = run_blocking(lambda: _points(pilot))
     gold = gold_for(gold_path) if gold_path else points[-1].records
+    asked = asked_of(gold, points[0].records)
     count = len(pilot.taken)
     whole = run.job.count_records()
     rows = []
     for point in points:
-        score = score_of(point.records, gold)
+        score = score_of(point.records, asked)
         usd = point.amount.cost_usd / count
         requests = {model: sent / count for model, sent in point.requests.items()}
         has_price = not math.isnan(usd)
@@ -352,7 +391,9 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
         "records": whole,
         "gold": gold_path,
         "judged_by": None if gold_path else pilot.models[-1],
-        "pictures_with_gold": _in_common(points[0].records, gold),
+        "pictures_with_gold": asked.pictures,
+        "phrases": asked.phrases,
+        "phrases_not_asked": asked.not_asked,
         "prices": run.prices_from,
         "points": rows,
     }
@@ -367,13 +408,6 @@ async def _points(pilot: PilotReplies) -> list[Point]:
     for place in range(len(pilot.models) - 1):
         points.append(await pilot.alone(place))
     return points
-
-
-def _in_common(records: Records, gold: Records) -> int:
-    """Return how many pictures of the pilot have gold."""
-    answered = read_annotations([dict(record) for record in records])
-    truth = read_annotations([dict(record) for record in gold])
-    return len({matched.image for matched in pair(answered, truth) if matched.found is not None})
 
 
 def cost_of(row: Mapping[str, Any]) -> float:

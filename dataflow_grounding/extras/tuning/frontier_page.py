@@ -111,9 +111,12 @@ def _remark(point: Mapping[str, Any]) -> str:
 
 def judged_in_words(document: Mapping[str, Any]) -> str:
     """Return in a sentence what F1 is measured against, and on how many pictures."""
-    pictures = counted(document["pictures_with_gold"], "picture")
+    phrases = counted(document["phrases"], "phrase")
+    pictures = f"{phrases} of {counted(document['pictures_with_gold'], 'picture')}"
     if document["gold"]:
         text = f"F1 at IoU 0.5 against {document['gold']}, on {pictures} of the pilot."
+        if document["phrases_not_asked"]:
+            text += f" {document['phrases_not_asked']:,} of its phrases there were not asked about."
     else:
         model = document["judged_by"]
         text = (
