@@ -165,7 +165,7 @@ class PilotReplies:
                     bill.add(self._run, step, _share_of(result.measured, asked, record))
                 settled.append(result.record or record)
             records = settled
-        name = f"doubt {doubt:g} → {' → '.join(self.names[1 : len(numbers) + 1])}"
+        name = f"{' → '.join(self.names[: len(numbers) + 1])}, doubt {doubt:g}"
         keys = {**keys, "workflow.cascade_doubt": doubt}
         return Point(name, keys, records, bill.requests, bill.amount)
 

@@ -18,6 +18,7 @@ from dataflow_grounding.extras.tuning.frontier_picture import NARROW, STYLE, pic
 from dataflow_grounding.images.display import page_text
 from dataflow_grounding.jobs.spec_run import SpecRun
 
+ENDS = "95 %"
 FEW = 20
 """With fewer pictures, intervals are so wide that a remark says so."""
 
@@ -62,11 +63,11 @@ def lines_of(document: Mapping[str, Any]) -> Iterator[list[str]]:
 def _heads(document: Mapping[str, Any]) -> list[str]:
     """Return the heads of the columns behind the name."""
     if _has_prices(document):
-        heads = ["F1", "95 %", "USD per 1,000"]
+        heads = ["F1", ENDS, "USD per 1,000"]
         if document["records"] is not None:
             heads.append(f"USD for all {document['records']:,}")
     else:
-        heads = ["F1", "95 %", "requests per 1,000"]
+        heads = ["F1", ENDS, "requests per 1,000"]
         if document["records"] is not None:
             heads.append(f"for all {document['records']:,}")
     return [*heads, ""]
@@ -96,7 +97,7 @@ def _cells(point: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
 
 
 def _usd(value: float) -> str:
-    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def _remark(point: Mapping[str, Any]) -> str:
@@ -129,16 +130,35 @@ def judged_in_words(document: Mapping[str, Any]) -> str:
     return text
 
 
+def verdict_of(document: Mapping[str, Any]) -> str:
+    """Return in words what the spec as it stands comes to, and what would be better."""
+    own = next(point for point in document["points"] if point["is_own"])
+    f1, ends, *costs = _cells(own, document)
+    unit = " USD" if _has_prices(document) else ""
+    text = (
+        f"As the spec stands ({own['name']}), F1 is {f1} ({ends}), at {costs[0]}{unit} per 1,000"
+        " pictures"
+    )
+    if document["records"] is not None:
+        text += f", {costs[1]}{unit} for all {document['records']:,}"
+    text += "."
+    if own["better"]:
+        text += f" {own['better']} is no worse and costs no more."
+    return text
+
+
 def page_of(document: Mapping[str, Any]) -> str:
     """Return the page. What comes from data is escaped, and keys are blotted out."""
     rows = []
     for number, point in enumerate(document["points"], 1):
-        cells = "".join(f"<td>{_safe(cell)}</td>" for cell in _cells(point, document))
-        remark = f'<td class="text">{_safe(_remark(point))}</td>'
+        f1, ends, *costs = _cells(point, document)
+        cells = f"<td>{_safe(f1)}<small>{_safe(ends)}</small></td>"
+        cells += "".join(f"<td>{_safe(cell)}</td>" for cell in costs)
         own = ' class="own"' if point["is_own"] else ""
-        name = f'<th scope="row"><span class="number">{number}</span>{_safe(point["name"])}</th>'
-        rows.append(f"<tr{own}>{name}{cells}{remark}</tr>")
-    heads = ["", *_heads(document)]
+        name = f'<span class="number">{number}</span><b>{_safe(point["name"])}</b>'
+        name += f"<small>{_safe(_remark(point))}</small>"
+        rows.append(f'<tr{own}><th scope="row">{name}</th>{cells}</tr>')
+    heads = [head for head in ["", *_heads(document)[:-1]] if head != ENDS]
     head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in heads)
     table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(rows) + "</tbody></table>"
     keys = []
@@ -150,10 +170,12 @@ def page_of(document: Mapping[str, Any]) -> str:
     return Template(template).substitute(
         title=_safe(f"Cost and F1: {' → '.join(document['models'])}"),
         about=_safe(judged_in_words(document)),
+        verdict=_safe(verdict_of(document)),
         style=STYLE,
         wide=picture_of(document, alone=False),
         narrow=picture_of(document, NARROW, alone=False),
         table=table,
+        columns=str(len(heads) - 1),
         keys="\n".join(keys),
         prices=_safe(prices),
         version=_safe(document["version"]),

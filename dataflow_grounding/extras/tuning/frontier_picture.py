@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from dataflow_grounding._util.secrets import blotted_message
@@ -11,20 +12,21 @@ from dataflow_grounding.images.display import page_text
 STYLE = """
 .page { fill: #fff; } .grid { stroke: #e4e2dc; } .axis { stroke: #8b8983; }
 text { fill: #55544f; font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-.name { fill: #1b1b1a; } .own.name { font-weight: 650; }
-.span { stroke: #b9b7b0; stroke-width: 1.5; }
+.name { fill: #1b1b1a; stroke: #fff; stroke-width: 4; paint-order: stroke; }
+.own.name { font-weight: 650; }
+.span { stroke: #b9b7b0; stroke-width: 1.5; } .leader { stroke: #8b8983; stroke-width: .75; }
 .line { stroke: #2c6bb3; stroke-width: 2; fill: none; }
 .dot { stroke: #2c6bb3; stroke-width: 2; fill: #2c6bb3; }
 .off.dot { stroke: #8b8983; fill: #fff; } .ring { stroke: #2c6bb3; stroke-width: 2; fill: none; }
 @media (prefers-color-scheme: dark) {
   .page { fill: #1d1d1c; } .grid { stroke: #343432; } .axis { stroke: #7c7b75; }
-  text { fill: #b3b2ab; } .name { fill: #ecebe6; } .span { stroke: #5d5c57; }
+  text { fill: #b3b2ab; } .name { fill: #ecebe6; stroke: #1d1d1c; } .span { stroke: #5d5c57; }
   .line { stroke: #7fb2ea; } .dot { stroke: #7fb2ea; fill: #7fb2ea; }
   .off.dot { stroke: #9a9992; fill: #1d1d1c; } .ring { stroke: #7fb2ea; }
 }
 """
 """Of the picture alone: a file of its own has no other."""
-_LETTER = 6.9  # px, the mean width of a character at 13 px
+_LETTER = 7.4  # px, the mean width of a character at 13 px in the widest of the fonts
 _LINE = 15  # px
 _STEPS = (1, 2, 2.5, 5, 10)
 _DOT = 5.5
@@ -38,13 +40,13 @@ class Frame:
     height: int
     has_names: bool
     left: int = 52
-    right: int = 18
-    top: int = 16
+    right: int = 24
+    top: int = 36
     bottom: int = 46
 
 
-WIDE = Frame(760, 430, True)
-NARROW = Frame(340, 330, False, left=44, right=14)
+WIDE = Frame(760, 440, True)
+NARROW = Frame(340, 340, False, left=44, right=16)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class _Box:
     top: float
     right: float
     bottom: float
+
+    @property
+    def middle(self) -> float:
+        """Where its middle is, from the top."""
+        return (self.top + self.bottom) / 2
 
     def overlap(self, other: "_Box") -> float:
         """Return the area that both cover."""
@@ -146,23 +153,21 @@ def _axes(scale: _Scale, what: str) -> Iterator[str]:
         yield f"<text {place}>{score:.{digits}f}</text>"
     for cost in scale.costs:
         x = scale.x(cost)
-        anchor = "end" if cost == scale.costs[-1] else "middle"
         yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{low}" y2="{low + 4}"/>'
-        yield f'<text x="{x:.1f}" y="{low + 18}" text-anchor="{anchor}">{cost:,g}</text>'
+        yield f'<text x="{x:.1f}" y="{low + 18}" text-anchor="middle">{cost:,g}</text>'
     yield f'<line class="axis" x1="{frame.left}" x2="{right}" y1="{low}" y2="{low}"/>'
     yield f'<text x="{right}" y="{low + 37}" text-anchor="end">{what}</text>'
-    yield f'<text x="8" y="{low + 37}">F1 upwards, bars: 95 %</text>'
+    yield '<text x="8" y="14">F1, and its 95 % interval</text>'
 
 
 def _marks(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the frontier's line, and each point with its interval."""
-    best = sorted((row["cost"], row["f1"]) for row in rows if row["better"] is None)
-    path = " ".join(f"{scale.x(cost):.1f},{scale.y(f1):.1f}" for cost, f1 in best)
     for row in rows:
         if row["interval"]:
             x = scale.x(row["cost"])
             low, high = (scale.y(end) for end in row["interval"])
             yield f'<line class="span" x1="{x:.1f}" x2="{x:.1f}" y1="{high:.1f}" y2="{low:.1f}"/>'
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in _line(scale, rows))
     yield f'<polyline class="line" points="{path}"/>'
     for row in rows:
         place = f'cx="{scale.x(row["cost"]):.1f}" cy="{scale.y(row["f1"]):.1f}"'
@@ -172,37 +177,59 @@ def _marks(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f'<circle class="dot{off}" {place} r="{_DOT}"/>'
 
 
+def _line(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Return where the points of the frontier are, from the cheapest on."""
+    best = sorted((row["cost"], row["f1"]) for row in rows if row["better"] is None)
+    return [(scale.x(cost), scale.y(f1)) for cost, f1 in best]
+
+
 def _labels(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what each point is called, where it covers the least of anything else."""
     frame = scale.frame
     taken = []
     for row in rows:
         x, y = scale.x(row["cost"]), scale.y(row["f1"])
-        taken.append(_Box(x - 8, y - 8, x + 8, y + 8))
+        taken.append(_Box(x - 10, y - 10, x + 10, y + 10))
         if row["interval"]:
             low, high = (scale.y(end) for end in row["interval"])
             taken.append(_Box(x - 2, high, x + 2, low))
+    for (x1, y1), (x2, y2) in pairwise(_line(scale, rows)):
+        pieces = max(round(math.hypot(x2 - x1, y2 - y1) / 6), 1)
+        for number in range(pieces):
+            x, y = x1 + (x2 - x1) * number / pieces, y1 + (y2 - y1) * number / pieces
+            taken.append(_Box(x - 3, y - 3, x + 3, y + 3))
     for row in rows:
         text = row["name"] if frame.has_names else str(row["number"])
-        width = _LETTER * len(text)
         x, y = scale.x(row["cost"]), scale.y(row["f1"])
-        boxes = list(_places(x, y, width))
-        box = min(boxes, key=lambda box: _covered(box, taken, frame) + 0.01 * boxes.index(box))
+        boxes = list(_places(x, y, _LETTER * len(text)))
+        box = min(boxes, key=lambda box: _covered(box, taken, frame) + _far(box, x, y))
         taken.append(box)
+        # a font that is narrower than reckoned leaves its gap on the side away from the point
+        edge, anchor = (box.right, "end") if box.right < x else (box.left, "start")
+        if box.left < x < box.right:
+            edge, anchor = x, "middle"
+        if abs(box.middle - y) > _LINE:
+            end = f'x2="{edge:.1f}" y2="{box.middle:.1f}"'
+            yield f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" {end}/>'
         own = " own" if row["is_own"] else ""
-        place = f'x="{box.left:.1f}" y="{box.bottom - 3:.1f}"'
+        place = f'x="{edge:.1f}" y="{box.bottom - 3:.1f}" text-anchor="{anchor}"'
         yield f'<text class="name{own}" {place}>{page_text(blotted_message(text))}</text>'
 
 
 def _places(x: float, y: float, width: float) -> Iterator[_Box]:
-    """Yield where the name of a point may stand: right and left of it, then above and below."""
-    for distance in (0, _LINE, -_LINE, 2 * _LINE, -2 * _LINE, 3 * _LINE, -3 * _LINE):
-        top = y + distance - _LINE / 2
-        for left in (x + 13, x - 13 - width):
+    """Yield where the name of a point may stand: beside it, above and below, and further off."""
+    for lines in (0, 1, -1, 1.5, -1.5, 2, -2, 3, -3, 4, -4, 5, 6):
+        top = y + lines * _LINE - _LINE / 2
+        for left in (x + 14, x - 14 - width):
             yield _Box(left, top, left + width, top + _LINE)
-    for distance in (_LINE + 4, -_LINE - 4):
-        top = y + distance - _LINE / 2
-        yield _Box(x - width / 2, top, x + width / 2, top + _LINE)
+        if abs(lines) >= 1.5:
+            yield _Box(x - width / 2, top, x + width / 2, top + _LINE)
+
+
+def _far(box: _Box, x: float, y: float) -> float:
+    """Return what it is worth, in px² not covered, that a name stands beside its point."""
+    beside = 0 if box.left > x else 2  # to its right, of places that are alike
+    return 3 * abs(box.middle - y) + beside
 
 
 def _covered(box: _Box, taken: Sequence[_Box], frame: Frame) -> float:
