@@ -110,6 +110,12 @@ class CheckedVlmBlock(VlmBlock):
                 "a list names two models or more, the cheapest first; write the name of a single"
                 " one, to be asked after the model of vlm, without a list",
             )
+        for entry in value:
+            is_name = isinstance(entry, str) and bool(entry.strip())
+            if not is_name and not isinstance(entry, (dict, VlmBlock)):
+                raise PydanticCustomError(
+                    "cascade", "each of a list is a model's name, or a block with keys of vlm"
+                )
         entries = [_named_model(entry, backend) for entry in value]
         models = TypeAdapter(list[VlmBlock]).validate_python(entries)
         for number, model in enumerate(models):

@@ -377,8 +377,8 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
                 "f1": None if score.f1 is None else round(score.f1, 4),
                 "interval": score.interval,
                 "requests_per_1000": {name: round(1000 * n) for name, n in requests.items()},
-                "usd_per_1000": round(1000 * usd, 4) if has_price else None,
-                "usd_of_all": round(whole * usd, 4) if has_price and whole is not None else None,
+                "usd_per_1000": round(1000 * usd, 6) if has_price else None,
+                "usd_of_all": round(whole * usd, 6) if has_price and whole is not None else None,
                 "requests_of_all": None if whole is None else round(whole * sum(requests.values())),
             }
         )
