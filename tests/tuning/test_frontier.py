@@ -123,6 +123,7 @@ def test_each_way_has_the_f1_that_eval_finds_and_the_cost_that_cost_finds(
     )
 
 
+@pytest.mark.slow
 def test_a_whole_run_sends_what_the_picture_said(place: Workplace) -> None:
     """At each doubt, a run anew sends the better model as many requests as the pilot foretold."""
     with LoopbackServer(ModelsByName(), keep_bodies=True, record=False) as server:
@@ -225,6 +226,9 @@ def test_without_gold_it_says_whose_boxes_stand_for_it_and_without_prices_it_cou
     assert points["small alone"]["f1"] < points["small, checked"]["f1"] < 1.0
     assert points["large alone"]["requests_per_1000"] == {"large": 1000}
     assert points["large alone"]["usd_per_1000"] is None
+    # fewer requests to another model are no less
+    assert points["small, checked"]["better"] is None
+    assert points["small → large, doubt 1"]["better"] is None
     page = (place.results / "frontier.html").read_text()
     assert "No gold was given" in page
     assert "requests per 1,000" in page

@@ -419,19 +419,27 @@ def cost_of(row: Mapping[str, Any]) -> float:
 def _mark_frontier(rows: list[dict[str, Any]]) -> None:
     """Say of each row under `better` which other one costs no more and is no worse; else None.
 
-    Rows without such a one are the frontier.
+    Rows without such a one are the frontier. Where a model has no price, none has: requests of
+    different models can't be weighed against each other.
     """
-    priced = all(row["usd_per_1000"] is not None for row in rows)
-    if not priced:  # one axis for all
+    if any(row["usd_per_1000"] is None for row in rows):
         for row in rows:
             row.update(usd_per_1000=None, usd_of_all=None)
     for row in rows:
-        row["better"] = None
-        for other in rows:
-            if other is row or None in (row["f1"], other["f1"]):
-                continue
-            no_worse = other["f1"] >= row["f1"] and cost_of(other) <= cost_of(row)
-            differs = other["f1"] > row["f1"] or cost_of(other) < cost_of(row)
-            if no_worse and differs:
-                row["better"] = other["name"]
-                break
+        others = [other for other in rows if other is not row and _is_better(other, row)]
+        row["better"] = others[0]["name"] if others else None
+
+
+def _is_better(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a way is no worse than another and costs no more, and the other way round not."""
+    return _is_no_worse(row, other) and not _is_no_worse(other, row)
+
+
+def _is_no_worse(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a way is no worse than another, and costs no more."""
+    if row["f1"] is None or other["f1"] is None or row["f1"] < other["f1"]:
+        return False
+    if row["usd_per_1000"] is not None:
+        return bool(row["usd_per_1000"] <= other["usd_per_1000"])
+    allowed = other["requests_per_1000"]
+    return all(count <= allowed.get(name, 0) for name, count in row["requests_per_1000"].items())

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding.extras.tuning.frontier import cost_of
 from dataflow_grounding.images.display import page_text
 
 STYLE = """
@@ -113,7 +114,7 @@ def picture_of(document: Mapping[str, Any], frame: Frame = WIDE, *, alone: bool 
     rows = []
     for number, point in enumerate(document["points"], 1):
         if point["f1"] is not None:
-            rows.append({**point, "number": number, "cost": _cost_of(point)})
+            rows.append({**point, "number": number, "cost": cost_of(point)})
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}"'
         f' role="img" aria-label="Cost and F1 of each way to run"'
@@ -127,17 +128,12 @@ def picture_of(document: Mapping[str, Any], frame: Frame = WIDE, *, alone: bool 
     if rows:
         scale = _Scale(frame, rows)
         has_price = document["points"][0]["usd_per_1000"] is not None
-        what = "USD per 1,000 pictures" if has_price else "requests per 1,000 pictures"
+        what = "USD per 1,000 pictures" if has_price else "requests to any model per 1,000 pictures"
         parts += _axes(scale, what)
         parts += _marks(scale, rows)
         parts += _labels(scale, rows)
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
-
-
-def _cost_of(point: Mapping[str, Any]) -> float:
-    usd = point["usd_per_1000"]
-    return float(sum(point["requests_per_1000"].values()) if usd is None else usd)
 
 
 def _axes(scale: _Scale, what: str) -> Iterator[str]:
@@ -178,7 +174,9 @@ def _marks(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _line(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return where the points of the frontier are, from the cheapest on."""
+    """Return where the points of the frontier are, from the cheapest on; without prices none."""
+    if rows[0]["usd_per_1000"] is None:
+        return []
     best = sorted((row["cost"], row["f1"]) for row in rows if row["better"] is None)
     return [(scale.x(cost), scale.y(f1)) for cost, f1 in best]
 
