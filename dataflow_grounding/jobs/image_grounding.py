@@ -13,7 +13,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import required
+from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
@@ -307,11 +307,14 @@ class ImageGroundingJob(RowsJob):
 
     @property
     def has_frontier(self) -> bool:
-        """Whether further models are asked about what a check doubts, and all steps run."""
+        """Whether further models are asked about what a check doubts, and all steps run.
+
+        Nobody draws it where that extra isn't installed: then no pilot pays for it either.
+        """
         steps = [step.storage.operator_step for step in self.steps]
         names = {operator.name for operator in self.operators}
         has_all = "second_opinion" in names and names & {"grounding", "caption_grounding"}
-        return bool(has_all) and min(steps) == 0
+        return bool(has_all) and min(steps) == 0 and extension("frontiers", "write") is not None
 
     def begin_pilot(self, pilot: int | None) -> None:
         """In a pilot, each model of a cascade is asked about every phrase.
@@ -320,9 +323,11 @@ class ImageGroundingJob(RowsJob):
         what it needs from the same replies.
         """
         super().begin_pilot(pilot)
+        if pilot is None or not self.has_frontier:
+            return
         for operator in self.operators:
             if isinstance(operator, SecondOpinion):
-                operator.asks_all = pilot is not None
+                operator.asks_all = True
 
     def _phrases_of_other_images(self) -> list[str]:
         """Those of the first captions; none where a list of classes is looked for in every one."""

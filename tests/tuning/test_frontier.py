@@ -66,6 +66,13 @@ def points_of(done: Done) -> dict[str, dict[str, Any]]:
     return {point["name"]: point for point in done.summary["frontier"]["points"]}
 
 
+def rows_of(place: Workplace, step: str) -> list[dict[str, Any]]:
+    """The expressions that a step left."""
+    [folder] = place.results.glob(step)
+    lines = (folder / "annotations.jsonl").read_text().splitlines()
+    return [row for line in lines for row in json.loads(line)["expressions"]]
+
+
 def f1_in(path: Path, gold: Path) -> float:
     """What `eval` says of the pilot's pictures and phrases."""
     answered = [json.loads(line) for line in path.read_text().splitlines()]
@@ -121,6 +128,20 @@ def test_each_way_has_the_f1_that_eval_finds_and_the_cost_that_cost_finds(
         point["usd_of_all"] == pytest.approx(point["usd_per_1000"] * PICTURES / 1000, rel=1e-3)
         for point in points.values()
     )
+
+
+def test_a_pilot_of_some_steps_asks_no_more_than_the_run(place: Workplace) -> None:
+    """As `tune` does, which makes no picture either."""
+    model = ModelsByName()
+    with LoopbackServer(model, keep_bodies=True, record=False) as server:
+        at(place, server)
+        for step in ("0", "1"):
+            done = place.run("--pilot", str(PILOT), **{"workflow.steps": [step]})
+            assert done.code == 0, done
+        doubted = [row["text"] for row in rows_of(place, "step_5_*") if row["verified"] is None]
+    assert 0 < len(doubted) < PILOT * len(CLASSES) / 2
+    assert sorted(text for _, text in model.phrases["large"]) == sorted(doubted)
+    assert "frontier" not in done.summary
 
 
 @pytest.mark.slow
@@ -246,9 +267,7 @@ def test_the_last_of_three_models_is_asked_what_the_second_leaves_in_doubt(
         assert place.run().code == 0
         doubted = {}
         for name, step in [("middle", 5), ("large", 6)]:
-            [folder] = place.results.glob(f"step_{step}_*")
-            lines = (folder / "annotations.jsonl").read_text().splitlines()
-            rows = [row for line in lines for row in json.loads(line)["expressions"]]
+            rows = rows_of(place, f"step_{step}_*")
             doubted[name] = sorted(row["text"] for row in rows if row["verified"] is None)
         for name, texts in doubted.items():
             assert sorted(text for _, text in model.phrases[name]) == texts
