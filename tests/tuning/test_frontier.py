@@ -35,6 +35,8 @@ def entry(model: str, *, priced: bool = True) -> dict[str, Any]:
 @pytest.fixture
 def place(workplace: Workplace) -> Workplace:
     gold = scenes(workplace.folder, PICTURES, seed=5)
+    for record in gold:  # looked for beside the input
+        record["image_path"] = Path(record["image_path"]).name
     workplace.rows([{"image_path": record["image_path"]} for record in gold])
     lines = [json.dumps(record) + "\n" for record in gold]
     (workplace.folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -187,6 +189,10 @@ def test_a_full_run_goes_on_with_the_pilots_replies_at_any_doubt(place: Workplac
         for doubt in (0.25, 0.0):
             done = place.run(**{"workflow.cascade_doubt": doubt})
             assert done.code == 0, done
+        # the better model alone, which is asked in the same words
+        alone = {"vlm.openai.model_name": "large", "vlm.cascade": None, "workflow.check": False}
+        done = place.run(**alone)
+        assert done.code == 0, done
         in_pilot = model.phrases["large"][: PILOT * len(CLASSES)]
     pictures = {picture for picture, _ in in_pilot}
     later = model.phrases["large"][len(in_pilot) :]

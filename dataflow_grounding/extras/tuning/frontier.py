@@ -36,7 +36,8 @@ from dataflow_grounding.operators.second_opinion import PHRASES_AT_ONCE, doubt_o
 
 MOST_DOUBTS = 6
 """Doubts of one cascade that are told: more would say the same."""
-_GROUNDINGS = ("grounding", "caption_grounding")
+FUSED = "caption_grounding"
+_GROUNDINGS = ("grounding", FUSED)
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -56,7 +57,7 @@ class Point:
 
     name: str
     keys: Mapping[str, Any]
-    records: Records
+    records: Sequence[Record]
     requests: Mapping[str, float]
     amount: Amount
     is_own: bool = False
@@ -110,7 +111,7 @@ class PilotReplies:
 
     def _records_after(self, number: int) -> list[Record]:
         """Return the records as a step left them."""
-        return [results[number].record or Record({}) for results in self.taken]
+        return [_whole(results[number], self._steps[number]) for results in self.taken]
 
     def first_alone(self) -> Point:
         """Return what the first model comes to without a check."""
@@ -127,7 +128,8 @@ class PilotReplies:
         for results in self.taken:
             for step, result in zip(self._steps[:end], results, strict=False):
                 bill.add(self._run, step, result.measured)
-        return Point(name, keys, self._records_after(end - 1), bill.requests, bill.amount)
+        records = self._records_after(end - 1) if end else []
+        return Point(name, keys, records, bill.requests, bill.amount)
 
     async def cascades(self) -> list[Point]:
         """Return what each cascade comes to at each doubt, those of fewer models first."""
@@ -149,7 +151,7 @@ class PilotReplies:
     ) -> Point:
         """Return what models one after the other make of checked records, from a doubt on."""
         bill = _Bill(before)
-        records = [Record(dict(record)) for record in before.records]
+        records = list(before.records)
         for number in numbers:
             step = self._steps[number]
             operator = copy.copy(step.operator)
@@ -163,7 +165,7 @@ class PilotReplies:
                 [result] = await at_work.take(record)
                 if asked:
                     bill.add(self._run, step, _share_of(result.measured, asked, record))
-                settled.append(result.record or record)
+                settled.append(_whole(result, step))
             records = settled
         name = f"{' → '.join(self.names[: len(numbers) + 1])}, doubt {doubt:g}"
         keys = {**keys, "workflow.cascade_doubt": doubt}
@@ -180,13 +182,15 @@ class PilotReplies:
         grounder.format_choice = opinion.format_choice
         grounder.wording = opinion.wording
         at_work = self._pass([replace(step, operator=grounder)])
-        before = self._until(self._grounding, "", {})
+        # in a fused request, the phrases come with the first model's boxes
+        is_fused = self._steps[self._grounding].operator.name == FUSED
+        before = self._until(self._grounding + is_fused, "", {})
         bill = _Bill(before)
         records = []
         for phrases in self._records_after(self._grounding):
             [result] = await at_work.take(phrases)
             bill.add(self._run, step, result.measured)
-            records.append(result.record or phrases)
+            records.append(_whole(result, step))
         keys = {
             "vlm": f"as vlm.cascade has {self.models[place + 1]}",
             "workflow.check": False,
@@ -194,6 +198,13 @@ class PilotReplies:
         }
         name = f"{self.names[place + 1]} alone"
         return Point(name, keys, records, bill.requests, bill.amount)
+
+
+def _whole(result: StepOnRecord, step: Step) -> Record:
+    """Return the record that a step left. Raises InputError where it failed, or lacks a reply."""
+    if result.record is None or result.to_send.requests:
+        raise InputError(f"a record of the pilot can't be made again by {step.label}")
+    return result.record
 
 
 class _Bill:
