@@ -165,11 +165,9 @@ def page_of(document: Mapping[str, Any]) -> str:
     for point in document["points"]:
         shown = "\n".join(f"{key}: {_yaml(value)}" for key, value in point["set"].items())
         keys.append(f"<h3>{_safe(point['name'])}</h3><pre>{_safe(shown)}</pre>")
-    prices = (
-        f"Prices: {document['prices']}."
-        if document["prices"]
-        else "No known price: with vlm.prices, and those of the entries, cost is in USD."
-    )
+    prices = "No known price: with vlm.prices, and those of the entries, cost is in USD."
+    if document["prices"]:
+        prices = f"Prices: {document['prices']}."
     template = resources.files(__package__).joinpath("frontier.html").read_text(encoding="utf-8")
     return Template(template).substitute(
         title=_safe(f"Cost and F1: {' → '.join(document['models'])}"),

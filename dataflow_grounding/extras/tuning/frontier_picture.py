@@ -184,6 +184,32 @@ def _line(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> list[tuple[float,
 def _labels(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what each point is called, where it covers the least of anything else."""
     frame = scale.frame
+    taken = _drawn(scale, rows)
+    for row in rows:
+        text = row["name"] if frame.has_names else str(row["number"])
+        x, y = scale.x(row["cost"]), scale.y(row["f1"])
+        places = _places(x, y, _LETTER * len(text))
+        box = min(places, key=lambda box: _covered(box, taken, frame) + _far(box, x, y))
+        taken.append(box)
+        # a font that is narrower than reckoned leaves its gap on the side away from the point
+        edge = box.left
+        anchor = "start"
+        if box.right < x:
+            edge = box.right
+            anchor = "end"
+        elif box.left < x:
+            edge = x
+            anchor = "middle"
+        if abs(box.middle - y) > _LINE:
+            end = f'x2="{edge:.1f}" y2="{box.middle:.1f}"'
+            yield f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" {end}/>'
+        own = " own" if row["is_own"] else ""
+        place = f'x="{edge:.1f}" y="{box.bottom - 3:.1f}" text-anchor="{anchor}"'
+        yield f'<text class="name{own}" {place}>{page_text(blotted_message(text))}</text>'
+
+
+def _drawn(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> list[_Box]:
+    """Return what names shouldn't cover: points, intervals, and the frontier piece by piece."""
     taken = []
     for row in rows:
         x, y = scale.x(row["cost"]), scale.y(row["f1"])
@@ -196,22 +222,7 @@ def _labels(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for number in range(pieces):
             x, y = x1 + (x2 - x1) * number / pieces, y1 + (y2 - y1) * number / pieces
             taken.append(_Box(x - 3, y - 3, x + 3, y + 3))
-    for row in rows:
-        text = row["name"] if frame.has_names else str(row["number"])
-        x, y = scale.x(row["cost"]), scale.y(row["f1"])
-        boxes = list(_places(x, y, _LETTER * len(text)))
-        box = min(boxes, key=lambda box: _covered(box, taken, frame) + _far(box, x, y))
-        taken.append(box)
-        # a font that is narrower than reckoned leaves its gap on the side away from the point
-        edge, anchor = (box.right, "end") if box.right < x else (box.left, "start")
-        if box.left < x < box.right:
-            edge, anchor = x, "middle"
-        if abs(box.middle - y) > _LINE:
-            end = f'x2="{edge:.1f}" y2="{box.middle:.1f}"'
-            yield f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" {end}/>'
-        own = " own" if row["is_own"] else ""
-        place = f'x="{edge:.1f}" y="{box.bottom - 3:.1f}" text-anchor="{anchor}"'
-        yield f'<text class="name{own}" {place}>{page_text(blotted_message(text))}</text>'
+    return taken
 
 
 def _places(x: float, y: float, width: float) -> Iterator[_Box]:
