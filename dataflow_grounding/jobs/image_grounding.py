@@ -21,7 +21,6 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.operators import SecondOpinion
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline, ProposalPipeline
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
@@ -325,6 +324,8 @@ class ImageGroundingJob(RowsJob):
         super().begin_pilot(pilot)
         if pilot is None or not self.has_frontier:
             return
+        from dataflow_grounding.operators import SecondOpinion  # few runs need it
+
         for operator in self.operators:
             if isinstance(operator, SecondOpinion):
                 operator.asks_all = True

@@ -43,6 +43,7 @@ def place(workplace: Workplace) -> Workplace:
     workplace.settings.update(
         {
             "vlm.box_format": "xyxy_1000",
+            "vlm.openai.timeout": 600,  # requests are counted: none is to be sent again
             "vlm.prices": PRICES["small"],
             "vlm.cascade": ["small", entry("large")],
             "workflow.check": True,
