@@ -1,9 +1,9 @@
 """Operator: phrases of which a check is in doubt, asked of another model."""
 
 from collections.abc import Collection
-from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
 from dataflow_grounding.operators._box_decisions import (
     SECONDS,
@@ -27,6 +27,7 @@ from dataflow_grounding.operators.base import (
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.grounding import Found
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 PHRASES_AT_ONCE = 16
 
@@ -68,10 +69,25 @@ class SecondOpinion(BoxOperator):
     name = "second_opinion"
     descriptions = {"zh": "对核对后仍存疑的短语,由另一个模型重新定位。"}
 
-    def __init__(self, serving: Serving, *, from_doubt: float = 1.0, **boxes: Any) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        from_doubt: float = 1.0,
+        box_format: str | None = None,
+        merge_iou: float | None = MERGE_IOU,
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
+    ) -> None:
         if not (is_number(from_doubt) and 0 <= from_doubt <= 1):
             raise SpecError("from_doubt should be from 0, every phrase, to 1, what is undecided")
-        super().__init__(serving, **boxes)
+        super().__init__(
+            serving,
+            box_format=box_format,
+            merge_iou=merge_iou,
+            on_suspect_boxes=on_suspect_boxes,
+            check_every=check_every,
+        )
         self.from_doubt = from_doubt
         self.asks_all = False
         """Whether it asks about all phrases whatever their doubt, as in a pilot; what it decides
