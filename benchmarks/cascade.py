@@ -36,6 +36,11 @@ WAYS: dict[str, Steps] = {
         *full_check(small),
         SecondOpinion(large),
     ],
+    "the same from doubt 0.25 on": lambda small, large: [
+        PhraseGrounder(small),
+        *full_check(small),
+        SecondOpinion(large, from_doubt=0.25),
+    ],
     "large": lambda small, large: [PhraseGrounder(large)],
     "large, checked": lambda small, large: [PhraseGrounder(large), *full_check(large)],
 }

@@ -99,6 +99,12 @@ class Asking:
             from_store = False
             error = None
 
+    def has_stored(self, request: Request[Any], by: "StepAsk") -> bool:
+        """Whether a stored reply answers a request, and may be taken."""
+        if self.options.force_reprocess:
+            return False
+        return bool(self._stored(request, request.key(self.identity), by))
+
     def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
         """Return a try's stored lines, under the serving's identity or one of its earlier ones."""
         lines = by.store.every(key)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
@@ -110,6 +111,15 @@ class SpecJob:
         return forms
 
     @property
+    def has_frontier(self) -> bool:
+        """Whether a pilot tells what several ways to run cost, and how right they are."""
+        return False
+
+    def begin_pilot(self, pilot: int | None) -> None:
+        """Only the first so many rows are to be taken; None for all."""
+        self.pilot = pilot
+
+    @property
     def operators(self) -> list[Operator]:
         """The steps' operators that are ours; other libraries' say nothing of themselves."""
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
@@ -133,6 +143,12 @@ class SpecJob:
         """The first step's rows, made where they aren't made yet."""
         self.prepare()
         yield from read_rows(self.steps[0].storage.input_path)
+
+    def count_records(self) -> int | None:
+        """How many rows the whole input has, whatever a pilot takes; None where none can tell."""
+        if kind_of(self.steps[0].storage.input_path) != "file":
+            return None
+        return sum(1 for _ in self.rows())
 
     def where(self, row: Row) -> str:
         """Return where a row stands, for people: the line in the user's own file."""

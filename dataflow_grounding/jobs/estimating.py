@@ -220,14 +220,18 @@ class _ReadOnce(Generic[T]):
         return self._last[1]
 
 
-class _StepOnRecord(NamedTuple):
-    """What one step would send for one record, and what its stored replies cost."""
+class StepOnRecord(NamedTuple):
+    """What one step would send for one record, what its stored replies cost, and what it leaves.
+
+    `record` is None from the step on that fails.
+    """
 
     to_send: Amount
     measured: Amount
+    record: Record | None
 
 
-class _Trial:
+class Trial:
     """The steps at work on records with stand-ins for their servings.
 
     Args:
@@ -235,6 +239,7 @@ class _Trial:
         rules: How the endpoint counts tokens; None counts none.
         replies: Those that are stored; None makes all of them up.
         images: What is known of the pictures.
+        steps: The steps that are at work; None takes all of the run.
     """
 
     def __init__(
@@ -243,13 +248,14 @@ class _Trial:
         rules: TokenRules | None,
         replies: KeyedLog | None,
         images: KeyedLog | None = None,
+        steps: Sequence[Step] | None = None,
     ) -> None:
-        self._steps = run.steps
+        self._steps = run.steps if steps is None else steps
         self._replies = replies
         box_format = run.box_format.format if run.box_format else find_box_format("xyxy_1000", "")
         seen: set[str] = set()
         self.servings: list[_StandIn] = []
-        for step in run.steps:
+        for step in self._steps:
             real_serving = step.operator.serving or run.serving
             own_rules = rules if real_serving is run.serving else _token_rules(real_serving)
             self.servings.append(_StandIn(real_serving, box_format, own_rules, seen))
@@ -260,13 +266,13 @@ class _Trial:
         self._memo = ImageMemo(images, keeps=False)
         self._known_rows: set[frozenset[str]] = set()  # by the keys of what the first step asks
 
-    async def take(self, record: Record) -> list[_StepOnRecord]:
+    async def take(self, record: Record) -> list[StepOnRecord]:
         """Take a record through all steps; return for each what it would send and what is stored.
 
         A row that asks the same as an earlier one costs nothing. A step behind one that fails sends
         nothing.
         """
-        results: list[_StepOnRecord] = []
+        results: list[StepOnRecord] = []
         failed = False
         stores = [_StepReplies(self._replies) for _ in self._steps]
         for step, serving, store, asking in zip(
@@ -279,10 +285,10 @@ class _Trial:
                 update, _ = await annotated(step.operator, record, ask, self._memo)
                 failed = update is None
                 record = record.updated(update or {})
-            results.append(_StepOnRecord(serving.counted, store.cost()))
+            results.append(StepOnRecord(serving.counted, store.cost(), None if failed else record))
         asked_first = frozenset(stores[0].asked)
         if asked_first and asked_first in self._known_rows:
-            return [_StepOnRecord(Amount(), Amount()) for _ in results]
+            return [StepOnRecord(Amount(), Amount(), result.record) for result in results]
         self._known_rows.add(asked_first)
         return results
 
@@ -308,7 +314,7 @@ def unanswerable(run: SpecRun) -> list[str]:
         return []
     if all(_is_shipped(step) for step in steps):
         return _stated_unanswerable(steps)
-    trial = _Trial(run, None, None)
+    trial = Trial(run, None, None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
     run_blocking(lambda: _estimate_steps(run, records, trial, None))
     return trial.unanswerable()
@@ -362,9 +368,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         closing(log_of(folder)) as images,
     ):
         stored = _count_answers(replies)
-        with_stored = _Trial(run, rules, replies, images)
+        with_stored = Trial(run, rules, replies, images)
         # What would have been guessed without stored replies is compared with what these cost.
-        without_stored = _Trial(run, rules, None, images) if stored else None
+        without_stored = Trial(run, rules, None, images) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _estimate_steps(run, records, with_stored, without_stored))
     unanswerable_lines = with_stored.unanswerable()
@@ -373,7 +379,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     _add_checks(run.steps, steps)
     _add_tests(run.steps, steps, records)
     expected = [
-        _with_cost(estimated.expected(), _prices_of(step, run), _tier_of(step, run))
+        with_cost(estimated.expected(), prices_of(step, run), tier_of(step, run))
         for step, estimated in zip(run.steps, steps, strict=True)
     ]
     unreadable: set[str] = set()
@@ -413,19 +419,19 @@ def _image_rule(rules: TokenRules | None) -> str | None:
     return "published" if rules.known else "assumed"
 
 
-def _prices_of(step: Step, run: SpecRun) -> Prices | None:
+def prices_of(step: Step, run: SpecRun) -> Prices | None:
     """Return the prices of whoever answers a step; None where they aren't known."""
     serving = step.operator.serving or run.serving
     return run.judges_prices.get(serving.model, run.options.prices)
 
 
-def _tier_of(step: Step, run: SpecRun) -> str:
+def tier_of(step: Step, run: SpecRun) -> str:
     """Return the service tier that a step asks for; empty for the usual one."""
     serving = step.operator.serving or run.serving
     return serving.service_tier
 
 
-def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
+def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
     """Return an amount with its cost in USD at these prices, if a service tier serves all of it."""
     cost = nan
     if prices:
@@ -435,7 +441,7 @@ def _with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
 
 
 async def _estimate_steps(
-    run: SpecRun, records: int, with_stored: _Trial, without_stored: _Trial | None
+    run: SpecRun, records: int, with_stored: Trial, without_stored: Trial | None
 ) -> list[StepEstimate]:
     """Work some of the records through the steps, and return each step's estimate for all.
 
@@ -454,7 +460,7 @@ async def _estimate_steps(
             continue
         guessed = await without_stored.take(record.updated({})) if without_stored else []
         sent_before = 0.0  # requests that earlier steps would send for this record
-        for number, (to_send, measured) in enumerate(await with_stored.take(record)):
+        for number, (to_send, measured, _) in enumerate(await with_stored.take(record)):
             step = steps[number]
             step.to_send += to_send * stands_for
             if sent_before:

@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.extensions import required
+from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
@@ -39,6 +46,7 @@ class GroundingWorkflow(WorkflowBlock):
     verify: Literal["none", "reground"] = "none"
     check: bool | Literal["fast"] = False
     contradictions: bool = False
+    cascade_doubt: float = Field(1.0, ge=0, le=1)
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
 
@@ -78,24 +86,78 @@ class GroundingData(RowsData):
 class CheckedVlmBlock(VlmBlock):
     """`image_grounding.vlm`: who is asked, and who else.
 
-    `check` is the model that judges boxes, if another is to. `cascade` is the model that is asked
-    what the check leaves in doubt: a name at the same address, or keys as `check` has.
+    `check` is the model that judges boxes, if another is to. `cascade` names the models that are
+    asked what the check leaves in doubt: one, after the model of `vlm` itself; or a list, the
+    cheapest first, which is then asked in place of the model of `vlm`. Each is a name at the same
+    address, or keys as `check` has.
     """
 
     check: VlmBlock | None = None
-    cascade: VlmBlock | None = None
+    cascade: VlmBlock | list[VlmBlock] | None = None
+    _stated: VlmBlock | None = PrivateAttr(None)
+    """`vlm` as it stands in the spec, where the first model of a list has taken its place."""
 
-    @field_validator("cascade", mode="before")
+    @field_validator("cascade", mode="wrap")
     @classmethod
-    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take a name for that of a model at the same address."""
-        if not isinstance(value, str):
-            return value
-        if not value.strip():
+    def _by_name(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
+        """Take names for those of models at the same address, in a list or not.
+
+        Either is made here, as a union tells what is wrong with each of its members' keys.
+        """
+        backend = str(info.data.get("backend"))
+        if value is None or (isinstance(value, str) and not value.strip()):
             return None
-        backend = info.data.get("backend")
-        block = backend if backend in ("gemini", "local") else "openai"
-        return {block: {"model" if block == "gemini" else "model_name": value}}
+        if not isinstance(value, (list, tuple)):
+            return handler(VlmBlock.model_validate(_named_model(value, backend)))
+        if len(value) < 2:
+            raise PydanticCustomError(
+                "cascade",
+                "a list names two models or more, the cheapest first; write the name of a single"
+                " one, to be asked after the model of vlm, without a list",
+            )
+        for entry in value:
+            is_name = isinstance(entry, str) and bool(entry.strip())
+            if not is_name and not isinstance(entry, (dict, VlmBlock)):
+                raise PydanticCustomError(
+                    "cascade", "each of a list is a model's name, or a block with keys of vlm"
+                )
+        entries = [_named_model(entry, backend) for entry in value]
+        models = TypeAdapter(list[VlmBlock]).validate_python(entries)
+        for number, model in enumerate(models):
+            if model in models[:number]:
+                raise PydanticCustomError(
+                    "cascade", "a list names each model once: leave one of the equal entries out"
+                )
+        return handler(models)
+
+    @model_validator(mode="after")
+    def _begins_with_the_first(self) -> "CheckedVlmBlock":
+        """Ask the first model of a list in place of that of `vlm`, in what the list says of it."""
+        if isinstance(self.cascade, list):
+            self._stated = self.model_copy()
+            first = self.cascade[0]
+            whole = judge_block(self, first)
+            stated = first.model_fields_set
+            for name in (*(stated - {"openai", "gemini", "local"}), "backend", whole.backend):
+                if name in type(first).model_fields:
+                    setattr(self, name, getattr(whole, name))
+        return self
+
+    @property
+    def further(self) -> list[VlmBlock]:
+        """The models of the cascade after the first, in order; empty without one."""
+        if self.cascade is None:
+            return []
+        models = self.cascade[1:] if isinstance(self.cascade, list) else [self.cascade]
+        return [judge_block(self._stated or self, model) for model in models]
+
+
+def _named_model(value: Any, backend: str) -> Any:
+    """What an entry of `vlm.cascade` says, where it is a name: keys of the backend's block."""
+    if not isinstance(value, str) or not value.strip():
+        return value
+    block = backend if backend in ("gemini", "local") else "openai"
+    return {block: {"model" if block == "gemini" else "model_name": value.strip()}}
 
 
 class ImageGroundingBlock(PipelineBlock):
@@ -108,8 +170,8 @@ class ImageGroundingBlock(PipelineBlock):
     @property
     def vlms(self) -> list[VlmBlock]:
         """With that of the judge, if another is to check."""
-        others = [self.judge_vlm, self.second_vlm]
-        return [self.vlm, *[vlm for vlm in others if vlm is not None]]
+        judges = [] if self.judge_vlm is None else [self.judge_vlm]
+        return [self.vlm, *judges, *self.cascade_vlms]
 
     @property
     def judge_vlm(self) -> VlmBlock | None:
@@ -124,11 +186,9 @@ class ImageGroundingBlock(PipelineBlock):
         return judge_block(self.vlm, self.vlm.check)
 
     @property
-    def second_vlm(self) -> VlmBlock | None:
-        """The model that is asked what a check leaves in doubt; None without a check."""
-        if self.vlm.cascade is None or not self.workflow.check:
-            return None
-        return judge_block(self.vlm, self.vlm.cascade)
+    def cascade_vlms(self) -> list[VlmBlock]:
+        """The models that are asked what a check leaves in doubt; empty without a check."""
+        return self.vlm.further if self.workflow.check else []
 
 
 def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
@@ -213,7 +273,7 @@ class ImageGroundingJob(RowsJob):
                 " fast, or leave it out"
             )
         judge = self._other_serving(block.judge_vlm, "check")
-        second = self._other_serving(block.second_vlm, "cascade")
+        further = self._cascade_servings(block)
         if block.data.proposals == SAMPLES:
             _refuse_beside_proposals(block.workflow, ("fuse", "zoom", "verify", "check"))
             return SampleProposalPipeline(
@@ -243,7 +303,7 @@ class ImageGroundingJob(RowsJob):
             self.serving,
             classes=self._stated_classes(),
             judge=judge,
-            second=second,
+            cascade=further,
             other_images=self._phrases_of_other_images() if block.workflow.negatives else (),
             **settings,
         ).steps()
@@ -263,6 +323,43 @@ class ImageGroundingJob(RowsJob):
             raise SpecError(str(error).replace("vlm.", f"vlm.{key}.")) from error
         self.servings.append(serving)
         return serving
+
+    def _cascade_servings(self, block: ImageGroundingBlock) -> list[Serving]:
+        """The servings of the cascade's models after the first. Raises SpecError."""
+        is_list = isinstance(block.vlm.cascade, list)
+        servings: list[Serving] = []
+        for number, vlm in enumerate(block.cascade_vlms, 1):
+            key = f"cascade.{number}" if is_list else "cascade"
+            serving = self._other_serving(vlm, key)
+            assert serving is not None
+            servings.append(serving)
+        return servings
+
+    @property
+    def has_frontier(self) -> bool:
+        """Whether further models are asked about what a check doubts, and all steps run.
+
+        Nobody draws it where that extra isn't installed: then no pilot pays for it either.
+        """
+        steps = [step.storage.operator_step for step in self.steps]
+        names = {operator.name for operator in self.operators}
+        has_all = "second_opinion" in names and names & {"grounding", "caption_grounding"}
+        return bool(has_all) and min(steps) == 0 and extension("frontiers", "write") is not None
+
+    def begin_pilot(self, pilot: int | None) -> None:
+        """In a pilot, each model of a cascade is asked about every phrase.
+
+        So it can be told what each would come to alone, and at another doubt; the full run takes
+        what it needs from the same replies.
+        """
+        super().begin_pilot(pilot)
+        if pilot is None or not self.has_frontier:
+            return
+        from dataflow_grounding.operators import SecondOpinion  # few runs need it
+
+        for operator in self.operators:
+            if isinstance(operator, SecondOpinion):
+                operator.asks_all = True
 
     def _phrases_of_other_images(self) -> list[str]:
         """Return the phrases of the input's first captions.

@@ -106,6 +106,13 @@ class RowsJob(SpecJob):
     def reads(self) -> str:
         return self._input.path if self._from_input else super().reads
 
+    def count_records(self) -> int | None:
+        if not self._from_input:
+            return super().count_records()
+        if self._input.plain and kind_of(self._input.path) != "file":
+            return None  # a pipe
+        return sum(1 for _ in self._input.read())
+
     def definitions(self) -> dict[str, str]:
         """Return the terms of `data.glossary`, with what counts as each."""
         return dict(self._data.glossary)

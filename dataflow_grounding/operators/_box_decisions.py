@@ -312,13 +312,46 @@ def decided_alone(expression: Expression) -> Expression:
     return concluded(result)
 
 
+def _reopened(expression: Expression, others: Sequence[Bbox]) -> Expression:
+    """The expression with what a check has decided about it open again, for another model to say.
+
+    A box that the check has dropped comes back where the other model finds it too.
+    """
+    verdicts = verdicts_of(expression)
+    instances = [*expression["instances"]]
+    rejected = []
+    for item in _list_of_rejected(expression):
+        dropped = isinstance(item, dict) and str(item.get("bbox_id")) in verdicts
+        if dropped and is_box(item.get("bbox")) and _is_among(box_of(item["bbox"]), others):
+            instances.append({name: item[name] for name in item if name != "reason"})
+        else:
+            rejected.append(item)
+    returned = {str(instance.get("bbox_id")) for instance in instances}
+    boxes = []
+    for bbox_id, verdict in verdicts.items():
+        boxes.append({**verdict, "decision": "undecided"} if bbox_id in returned else verdict)
+    result = {**expression, "instances": instances, "rejected": rejected}
+    if not rejected:
+        result.pop("rejected")
+    if instances:
+        result["status"] = "grounded"
+    result["verification"] = {**check_of(expression), "boxes": boxes}
+    return result
+
+
+def _is_among(bbox: Bbox, others: Sequence[Bbox]) -> bool:
+    """Whether one of some boxes is the same thing's."""
+    return any(iou(bbox, other) >= SAME for other in others)
+
+
 def with_second_opinion(
     expression: Expression, found: Sequence[dict[str, Any]], model: str
 ) -> Expression:
     """The expression after the boxes that another model finds for its phrase.
 
     A box in doubt stays that it finds too, and goes into `rejected` where it finds none. Where its
-    boxes are others, a box stays in doubt. A phrase without a box gets those that it finds.
+    boxes are others, a box stays in doubt. A phrase without a box gets those that it finds. Where
+    the check had decided about the phrase, all of its boxes are in doubt.
 
     Args:
         expression: As a check left it.
@@ -326,6 +359,8 @@ def with_second_opinion(
         model: What the other model is called.
     """
     others = [box_of(instance["bbox"]) for instance in found]
+    if expression["verified"] is not None:
+        expression = _reopened(expression, others)
     verdicts = verdicts_of(expression)
     kept = []
     rejected = _list_of_rejected(expression)
@@ -360,7 +395,7 @@ def _decided_by_other(bbox: Bbox, others: Sequence[Bbox]) -> dict[str, Any]:
     """What the boxes that another model finds decide of a box in doubt."""
     if not others:
         return {"other_model": False, "decision": "dropped"}
-    if any(iou(bbox, other) >= SAME for other in others):
+    if _is_among(bbox, others):
         return {"other_model": True, "decision": "kept"}
     return {"decision": "undecided"}
 

@@ -95,6 +95,10 @@ class BoxOperator(BoxWatching):
         """The format that boxes are asked for and read in."""
         return self.format_choice.format
 
+    def question(self, image: Image, phrases: list[str]) -> Request[list[Found]]:
+        """Return the request that asks for the boxes of phrases at once."""
+        return phrase_grounding(image, phrases, self.box_format, self.merge_iou)
+
     async def ground(
         self, image: Image, phrases: list[str], ask: Ask, sample: int = 0
     ) -> list[Found]:
@@ -111,8 +115,8 @@ class BoxOperator(BoxWatching):
 
         async def ask_once(request_phrases: list[str]) -> list[Found]:
             """Return the answers for some phrases, from one request."""
-            request = phrase_grounding(image, request_phrases, self.box_format, self.merge_iou)
-            return await self.watch.ask(ask, request.put_so(sample=sample), image, request_phrases)
+            request = self.question(image, request_phrases).put_so(sample=sample)
+            return await self.watch.ask(ask, request, image, request_phrases)
 
         answers: list[Found] = []
         for _, request_answers in await ask_in_parts(phrases, ask_once):

@@ -1,15 +1,33 @@
 """Operator: phrases of which a check is in doubt, asked of another model."""
 
-from dataflow_grounding.data.records import Record, Update, read_expressions
+from collections.abc import Collection
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.geometry import MERGE_IOU
+from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
 from dataflow_grounding.operators._box_decisions import (
+    SECONDS,
     Expression,
     check_of,
     is_open,
+    is_yes,
+    presence_of,
+    verdicts_of,
     with_second_opinion,
 )
+from dataflow_grounding.operators._expressions import texts_of
 from dataflow_grounding.operators._nearness import batched
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.operators.box_operator import BoxOperator
+from dataflow_grounding.serving.base import Serving
+from dataflow_grounding.tasks.grounding import Found
+from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
 PHRASES_AT_ONCE = 16
 
@@ -20,12 +38,21 @@ class SecondOpinion(BoxOperator):
 
     It follows a BoxChecker or a CropJudge. A box in doubt stays if the other model finds it too,
     and goes into `rejected` if it finds none; a phrase without a box gets those that it finds, with
-    `found_by`. Where its boxes are others, the phrase stays in doubt. What the check has decided is
-    not asked about.
+    `found_by`. Where its boxes are others, the phrase stays in doubt. What has less doubt is not
+    asked about; what an earlier SecondOpinion has settled isn't either.
+
+    Where a stored reply of the other model is about all phrases of a picture, as that of a pilot
+    is, it counts for those in doubt, and nothing is sent.
 
     Args:
         serving: The other model.
+        from_doubt: The least doubt of the phrases that it is asked about, from 0 to 1: at 1, those
+            that the check couldn't decide; below that the share of its answers that were outvoted,
+            so that 0.5 takes split ones too, and 0 every phrase.
         box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import EmbeddedServing, SecondOpinion
@@ -42,25 +69,112 @@ class SecondOpinion(BoxOperator):
     name = "second_opinion"
     descriptions = {"zh": "对核对后仍存疑的短语,由另一个模型重新定位。"}
 
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        from_doubt: float = 1.0,
+        box_format: str | None = None,
+        merge_iou: float | None = MERGE_IOU,
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
+    ) -> None:
+        if not (is_number(from_doubt) and 0 <= from_doubt <= 1):
+            raise SpecError("from_doubt should be from 0, every phrase, to 1, what is undecided")
+        super().__init__(
+            serving,
+            box_format=box_format,
+            merge_iou=merge_iou,
+            on_suspect_boxes=on_suspect_boxes,
+            check_every=check_every,
+        )
+        self.from_doubt = from_doubt
+        self.asks_all = False
+        """Whether it asks about all phrases whatever their doubt, as in a pilot; what it decides
+        doesn't depend on that."""
+
     def asks(self, record: Record) -> bool:
-        """Whether a check left something in doubt."""
-        return any(map(_is_in_doubt, read_expressions(record, self.keys.expressions)))
+        """Whether something is to be asked of the other model."""
+        expressions = read_expressions(record, self.keys.expressions)
+        return (self.asks_all and bool(expressions)) or self.doubted(record) > 0
+
+    def doubted(self, record: Record) -> int:
+        """Return how many phrases of a record have such a doubt that the other model is asked."""
+        return sum(map(self._is_doubted, read_expressions(record, self.keys.expressions)))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Settles what the other model's boxes settle. Raises RecordError."""
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        in_doubt = [place for place, item in enumerate(expressions) if _is_in_doubt(item)]
-        for places in batched(in_doubt, PHRASES_AT_ONCE):
+        doubted = [place for place, item in enumerate(expressions) if self._is_doubted(item)]
+        answers = await self._answers_about_all(image, texts_of(expressions), doubted, ask)
+        unanswered = [place for place in doubted if place not in answers]
+        for places in batched(unanswered, PHRASES_AT_ONCE):
             texts = [expressions[place]["text"] for place in places]
-            answers = await self.ground(image, texts, ask)
-            for place, answer in zip(places, answers, strict=True):
-                expressions[place] = with_second_opinion(
-                    expressions[place], answer.instances, self.serving.model
-                )
+            found = await self.ground(image, texts, ask)
+            answers.update(zip(places, found, strict=True))
+        for place in doubted:
+            expressions[place] = with_second_opinion(
+                expressions[place], answers[place].instances, self.serving.model
+            )
         return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
 
+    async def _answers_about_all(
+        self, image: Image, texts: list[str], doubted: Collection[int], ask: Ask
+    ) -> dict[int, Found]:
+        """Return the answers to questions about all phrases, by place, as far as these are known.
 
-def _is_in_doubt(expression: Expression) -> bool:
-    """Whether a check, which was obeyed, couldn't decide about an expression."""
-    return bool(check_of(expression)) and expression["verified"] is None and is_open(expression)
+        In a pilot they are asked. Else they are known where a pilot has asked them, and looked for
+        where one of their phrases is doubted.
+        """
+        answers: dict[int, Found] = {}
+        for places in batched(list(range(len(texts))), PHRASES_AT_ONCE):
+            phrases = [texts[place] for place in places]
+            known = self.asks_all
+            if not known and not set(places).isdisjoint(doubted):
+                known = ask.is_stored(self.question(image, phrases))
+            if known:
+                found = await self.ground(image, phrases, ask)
+                answers.update(zip(places, found, strict=True))
+        return answers
+
+    def _is_doubted(self, expression: Expression) -> bool:
+        """Whether the doubt of an expression is such that the other model is asked."""
+        doubt = doubt_of(expression)
+        return doubt is not None and doubt >= self.from_doubt and is_open(expression)
+
+
+def doubt_of(expression: Expression) -> float | None:
+    """How much a check is in doubt of an expression, from 0 to 1; None where it didn't judge it.
+
+    It is 1 where the check couldn't decide. Else it is the share of the answers about a box that
+    were outvoted, of the box with the most: of the grounding, which has found it, of the judge's
+    verdict and second answer, and of what it said of the phrase's presence. What another model has
+    settled is in no doubt.
+
+    Example:
+        >>> box = {"verdict": "right", "crop": True, "decision": "kept"}
+        >>> said = {"method": "check", "second": "crop", "there": False, "boxes": [box]}
+        >>> doubt_of({"verified": True, "verification": said})
+        0.25
+    """
+    check = check_of(expression)
+    if not check:
+        return None
+    if expression["verified"] is None:
+        return 1.0
+    if "other_model" in check:
+        return None
+    presence = presence_of(expression)
+    doubts = [0.0]
+    for verdict in verdicts_of(expression).values():
+        answers = [True, is_yes(verdict, presence)]
+        for second in SECONDS:
+            if second in verdict:
+                answers.append(verdict[second])
+        if check.get("second") != "presence":  # there, it is the second answer
+            answers.append(presence.there)
+        known = [answer for answer in answers if answer is not None]
+        outvoted = min(known.count(True), known.count(False))
+        doubts.append(outvoted / len(known))
+    return max(doubts)

@@ -36,12 +36,13 @@ class ImageGroundingPipeline(Pipeline):
     `phrases_per_request` at once, `samples` times; `zoom` refines the
     boxes, `verify` grounds them again. `check` has the `judge`, by default the same model, look
     at every box: in one request an image with "fast", else with a second one about the crops,
-    and what lacks or doesn't fit is asked for again; a `second` model is asked what is left in
-    doubt. With `classes`, as PhraseLister takes
-    them, those are looked for in every image, and no caption is needed. With `contradictions`, a
-    step notes phrases whose words contradict their boxes, without a request. `negatives` of each
-    image are made up, out of its own phrases and those of `other_images`, and kept where the judge
-    calls them absent. `boxes` are the settings that all who ask for boxes share.
+    and what lacks or doesn't fit is asked for again; then the models of a `cascade`, one after the
+    other, are asked about what is left in doubt, from `cascade_doubt` on. With `classes`, as
+    PhraseLister takes them, those are looked for in every image, and no caption is needed. With
+    `contradictions`, a step notes phrases whose words contradict their boxes, without a request.
+    `negatives` of each image are made up, out of its own phrases and those of `other_images`, and
+    kept where the judge calls them absent. `boxes` are the settings that all who ask for boxes
+    share.
     """
 
     name = "image_grounding"
@@ -59,7 +60,8 @@ class ImageGroundingPipeline(Pipeline):
         verify: bool = False,
         check: bool | Literal["fast"] = False,
         judge: Serving | None = None,
-        second: Serving | None = None,
+        cascade: Sequence[Serving] = (),
+        cascade_doubt: float = 1.0,
         contradictions: bool = False,
         negatives: int = 0,
         other_images: Sequence[str] = (),
@@ -84,8 +86,8 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
         if check:
             self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
-        if check and second is not None:
-            self.further.append(steps.SecondOpinion(second, **boxes))
+            for further in cascade:
+                self.further.append(steps.SecondOpinion(further, from_doubt=cascade_doubt, **boxes))
         if contradictions:
             self.further.append(steps.ContradictionFinder())
         self.negating = _negating(serving, judge or serving, negatives, other_images, boxes)

@@ -150,6 +150,145 @@ def test_what_a_spec_says_wrong_is_told(
     assert message in done.err
 
 
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["large"], "vlm.cascade: a list names two models or more, the cheapest first"),
+        ([], "vlm.cascade: a list names two models or more, the cheapest first"),
+        (["small", "small"], "vlm.cascade: a list names each model once"),
+        (["small", ""], "vlm.cascade: each of a list is a model's name, or a block"),
+        (["small", 3], "vlm.cascade: each of a list is a model's name, or a block"),
+        (["small", {"opnai": {}}], "vlm.cascade.1.opnai is not a key of the spec"),
+        (["small", {"backend": "nobody"}], "vlm.cascade.1.backend"),
+    ],
+)
+def test_what_a_list_says_wrong_is_told_in_one_line(
+    place: Workplace, models: list[Any], message: str
+) -> None:
+    done = place.run(**{"vlm.cascade": models, "workflow.check": True})
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert message in done.err
+
+
+def test_a_list_needs_a_check_and_a_doubt_is_a_share(place: Workplace) -> None:
+    place.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
+    done = place.run(**{"vlm.cascade": ["small", "large"]})
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "vlm.cascade is asked what a check leaves in doubt: set workflow.check" in done.err
+    done = place.run(**{"workflow.cascade_doubt": 1.5})
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "workflow.cascade_doubt" in done.err
+
+
+@pytest.mark.parametrize("models", [["small", "nobody"], ["nobody", "small"]])
+def test_a_model_that_the_endpoint_doesnt_know_is_told_in_one_line(
+    place: Workplace, models: list[str]
+) -> None:
+    entry = {"openai": {"model_name": models[1]}, "box_format": "xyxy_px", "check_every": None}
+    with LoopbackServer(Model(), keep_bodies=True, models=["small"]) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        done = place.run(**{"vlm.cascade": [models[0], entry], "workflow.check": True})
+    assert done.code == 4, done
+    [error] = [line for line in done.err.splitlines() if line.startswith("Error")]
+    assert "(nobody) answered 404" in error
+    assert "the model's name" in error
+
+
+def test_the_first_of_a_list_takes_the_place_of_the_model_of_vlm(place: Workplace) -> None:
+    large = {"openai": {"model_name": "large"}, "box_format": "xyxy_px", "check_every": None}
+    models: dict[str, Model] = {}
+    for name, settings in {
+        "named": {"vlm.openai.model_name": "small", "vlm.cascade": large},
+        "listed": {"vlm.openai.model_name": "other", "vlm.cascade": ["small", large]},
+    }.items():
+        place.results = place.folder / name
+        models[name] = Model()
+        with LoopbackServer(models[name], keep_bodies=True) as server:
+            run(place, server, **settings)
+    assert models["listed"].asked == models["named"].asked
+    assert {name for name, _ in models["listed"].asked} == {"small", "large"}
+    written = [
+        (place.folder / name / "annotations.jsonl").read_bytes() for name in ("named", "listed")
+    ]
+    assert written[0] == written[1]
+    assert json.loads((place.results / "run.json").read_text())["model"] == "small"
+
+
+def test_a_key_goes_to_no_other_address_of_a_list(place: Workplace) -> None:
+    entry = {"model_name": "large", "timeout": 20}
+    with (
+        LoopbackServer(Model(), keep_bodies=True, key="sk-of-the-first") as first,
+        LoopbackServer(Model(), keep_bodies=True) as second,
+    ):
+        place.settings["vlm.openai.api_key"] = "sk-of-the-first"
+        other = {"openai": {**entry, "base_url": second.base_url}, "box_format": "xyxy_px"}
+        run(place, first, **{"vlm.cascade": ["small", other]})
+        headers = [str(request.headers) for request in second.requests]
+    assert headers
+    assert not any("sk-of-the-first" in header for header in headers)
+
+
+@pytest.mark.parametrize(
+    ("doubt", "asked"),
+    [(1.0, 1), (0.5, 2), (0.25, 3), (0.0, 4)],
+)
+def test_phrases_are_asked_about_from_a_doubt_on(square: None, doubt: float, asked: int) -> None:
+    kept = {"bbox_id": "a.0", "verdict": "right", "crop": True, "decision": "kept"}
+    dropped = {"bbox_id": "a.1", "verdict": "other", "crop": False, "decision": "dropped"}
+    said: dict[str, Any] = {"method": "check", "second": "crop", "there": True, "boxes": [kept]}
+    out: dict[str, Any] = {"instances": [], "rejected": [{**BOX, "bbox_id": "a.1"}]}
+    rows = [
+        {"text": "undecided", "instances": [BOX], "verified": None, "verification": said},
+        # its box was dropped, and the judge says that it is there
+        {"text": "split", **out, "verified": True, "verification": {**said, "boxes": [dropped]}},
+        {
+            "text": "one against",
+            "instances": [BOX],
+            "verified": True,
+            "verification": {**said, "there": False},
+        },
+        {"text": "of one mind", "instances": [BOX], "verified": True, "verification": said},
+        {"text": "never judged", "instances": [BOX]},
+    ]
+    with LoopbackServer(CannedAnswers(NONE), keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "large", box_format="xyxy_1000")
+        operator = SecondOpinion(serving, from_doubt=doubt, check_every=None)
+        operator({"image_path": "square.png", "expressions": rows})
+        [request] = server.requests
+    texts = [phrase["text"] for phrase in request.input["phrases"]]
+    assert texts == [row["text"] for row in rows][:asked]
+
+
+def test_what_a_check_had_decided_is_decided_anew(square: None) -> None:
+    """Below a doubt of 1: a kept box that it doesn't find goes, a dropped one that it finds is back."""
+    kept = {**DOUBT, "verdict": "right", "decision": "kept"}
+    dropped = {"bbox_id": "a.0", "verdict": "other", "crop": False, "decision": "dropped"}
+    said = {"method": "check", "second": "crop", "there": True, "boxes": [kept]}
+    with_kept = {"instances": [BOX], "verified": True, "verification": said}
+    without = {
+        "instances": [],
+        "status": "none",
+        "rejected": [{**BOX, "reason": "on another thing"}],
+        "verified": True,
+        "verification": {**said, "boxes": [dropped]},
+    }
+    gone = asked_again(NONE, from_doubt=0.0, **with_kept)
+    assert (gone["instances"], gone["status"]) == ([], "none")
+    assert gone["rejected"][0]["reason"] == "right; large: none"
+    stays = asked_again(THERE, from_doubt=0.0, **with_kept)
+    assert ([box["bbox"] for box in stays["instances"]], stays["verified"]) == ([BOX["bbox"]], True)
+    back = asked_again(THERE, from_doubt=0.0, **without)
+    assert (back["instances"], back["status"], back["verified"]) == ([BOX], "grounded", True)
+    assert "rejected" not in back
+    again_none = asked_again(NONE, from_doubt=0.0, **without)
+    assert (again_none["instances"], len(again_none["rejected"])) == ([], 1)
+    new = asked_again(ELSEWHERE, from_doubt=0.0, **without)
+    assert [box["found_by"] for box in new["instances"]] == ["second_opinion"]
+    assert [box["bbox"] for box in new["rejected"]] == [BOX["bbox"]]
+    untouched = asked_again(NONE, from_doubt=0.3, **with_kept)
+    assert (untouched["asked"], untouched["instances"][0]["bbox"]) == (0, BOX["bbox"])
+
+
 BOX = {"bbox_id": "a.0", "bbox": [300, 200, 500, 400]}
 DOUBT = {"bbox_id": "a.0", "verdict": "other", "crop": True, "decision": "undecided"}
 THERE = '{"objects": [{"id": 1, "bbox_2d": [375, 333, 625, 667]}]}'
@@ -164,12 +303,12 @@ def square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def asked_again(reply: str, **expression: Any) -> dict[str, Any]:
+def asked_again(reply: str, *, from_doubt: float = 1.0, **expression: Any) -> dict[str, Any]:
     said = {"method": "check", "there": True, "count": 1, "boxes": [DOUBT]}
     row = {"text": "the red square", "instances": [BOX], "verified": None, "verification": said}
     with LoopbackServer(CannedAnswers(reply)) as server:
         serving = OpenAIServing(server.base_url, "large", box_format="xyxy_1000")
-        operator = SecondOpinion(serving, check_every=None)
+        operator = SecondOpinion(serving, from_doubt=from_doubt, check_every=None)
         record = operator({"image_path": "square.png", "expressions": [{**row, **expression}]})
         record["asked"] = server.count()
     return {**record["expressions"][0], "asked": record["asked"]}

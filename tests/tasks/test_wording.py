@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +303,27 @@ def test_every_prompt_is_shown_and_every_operator_names_prompts_there_are() -> N
     for operator in _asking_operators():
         assert set(operator.tasks) <= set(prompt_names()), operator
     assert command(["prompts", "show", "phrase_groundin"]).code == 2
+
+
+@pytest.mark.parametrize("kind", list(_asking_operators()), ids=lambda kind: kind.__name__)
+def test_every_operator_takes_guidance_and_a_prompt_of_its_tasks(kind: type[Operator]) -> None:
+    serving = OpenAIServing("http://127.0.0.1:9/v1", "nobody", box_format="xyxy_px")
+    further = {
+        name: {"count": 1, "output_dir": "."}[name]
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and name not in ("self", "serving")
+    }
+    operator: Any = kind(serving=serving, **further)
+    prompts = {task: ejected(task) + "\nBe brief." for task in kind.tasks}
+    worded = operator.with_words(guidance=GUIDANCE, prompts=prompts)
+    assert worded.wording.guidance == GUIDANCE
+    assert worded.wording.prompts == prompts
+    assert not operator.wording
+    if len(prompts) == 1:
+        [own] = prompts.values()
+        assert operator.with_words(prompt=own).wording.prompts == prompts
 
 
 def test_prompts_written_out_never_replace_changed_ones(tmp_path: Path) -> None:

@@ -73,3 +73,67 @@ def test_refuses_ways_of_one_name_and_no_pictures():
         Race("a", ["a"], pictures=3)
     with pytest.raises(ValueError, match="pictures"):
         Race("a", ["b"], pictures=0)
+
+
+def told(race: Race, differences: dict[str, list[float]], base: float = 0.5) -> Race:
+    """Run a race to its end; a way's score is the base plus its differences in turn."""
+    while race.round:
+        for picture in race.round.pictures:
+            for way in race.round.ways:
+                turns = differences.get(way, [0.0])
+                race.tell(way, picture, base + turns[picture % len(turns)])
+        race.judge()
+    return race
+
+
+@pytest.mark.parametrize(("gain", "winner"), [(0.03, "a"), (0.12, "b")])
+def test_a_way_that_is_only_likely_to_be_better_leaves_the_default(gain, winner):
+    """Ahead is not enough: the chance of being better decides, at 84 %."""
+    race = told(Race("a", ["b"], pictures=40), {"b": [gain + 0.4, gain - 0.4]})
+    assert race.ended == "all pictures were asked about"
+    assert race.compare("b", "a").gain == pytest.approx(gain)
+    assert (race.chance("b") >= 0.84) is (winner == "b")
+    assert race.chance("b") > 0.5
+    assert race.winner == winner
+
+
+def test_a_way_that_only_a_surprise_could_bring_ahead_is_asked_no_more():
+    # a tenth worse, with so much luck that it isn't clearly worse; 8 more pictures can't mend it
+    race = told(Race("a", ["b"], pictures=40), {"b": [0.2, -0.4]})
+    assert race.left == {"b": "no longer likely to replace a"}
+    assert race.compare("b", "a").z > -2.5
+    assert len(race.scores["b"]) == 32
+    assert race.ended == "only the default is left"
+    # as much luck, and no worse: it is asked to the last picture
+    race = told(Race("a", ["b"], pictures=40), {"b": [0.3, -0.3]})
+    assert not race.left
+    assert len(race.scores["b"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("max_requests", "costs", "left"),
+    [(200, {}, 0), (199, {}, 1), (80, {}, 2), (200, {"d": 3.0}, 2), (280, {"d": 3.0}, 0)],
+)
+def test_the_lowest_ways_leave_only_where_the_requests_cant_carry_all(max_requests, costs, left):
+    """Five ways, 40 pictures: 200 requests carry them, one fewer doesn't; a dear way counts so."""
+    race = Race("a", list("bcde"), pictures=40, max_requests=max_requests, costs=costs)
+    gains = {"b": 0.02, "c": 0.01, "d": -0.01, "e": -0.02}
+    assert race.round is not None
+    for picture in race.round.pictures:
+        for way in race.round.ways:
+            luck = 0.4 if picture % 2 else -0.4
+            race.tell(way, picture, 0.5 + (luck + gains[way] if way != "a" else 0.0))
+    race.judge()
+    assert list(race.left) == ["e", "d", "c", "b"][:left]
+    assert all(why == "among the lowest after 8 pictures" for why in race.left.values())
+
+
+def test_a_way_that_is_clearly_worse_than_the_leader_leaves_though_it_is_better_than_the_default():
+    race = Race("a", ["b", "c"], pictures=40)
+    assert race.round is not None
+    for picture in race.round.pictures:
+        for way, score in {"a": 0.3, "b": 0.9, "c": 0.5}.items():
+            race.tell(way, picture, score)
+    race.judge()
+    assert race.left == {"c": "worse than b after 8 pictures"}
+    assert race.compare("c", "a").gain > 0

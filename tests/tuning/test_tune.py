@@ -111,6 +111,14 @@ def test_bound_is_said_before_anything_is_sent_and_kept(here: Path) -> None:
         done = tune(spec, "--json", "--max-requests", "30")
         assert server.count() <= 30
         assert done.summary["cost_usd"] <= said.summary["max_usd"]
+        page = (here / "tuning/tuning.html").read_text()
+        assert f"{done.summary['requests']} requests of at most 30" in page
+        assert f"{done.summary['cost_usd']:.4f} USD" in page
+        for way in done.summary["ways"].values():
+            assert f"<td>{way['score']:.3f}</td>" in page
+            if way["interval"]:
+                low, high = way["interval"]
+                assert f"<td>{low:+.3f} to {high:+.3f}</td>" in page
         sent = server.count()
         assert tune(spec, "--json", "--max-requests", "30").summary == done.summary
         assert server.count() == sent
@@ -227,6 +235,10 @@ REFUSED = {
         "two ways are called 'a'",
     ),
     "no such key": ("- {name: a, set: {workflow.zoooom: 1}}", "ways.yaml, a: "),
+    "a key that all have alike": (
+        "- {name: a, set: {workflow.fuse: true}}",
+        "ways.yaml, a: workflow.fuse can't be tried: every way is asked about the gold's own",
+    ),
     "a wrong value": ("- {name: a, set: {workflow.phrases_per_request: lots}}", "ways.yaml, a: "),
 }
 

@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import (
     EndpointRefused,
     NothingDone,
     RecordError,
+    SpecError,
     SuspectBoxes,
 )
 from dataflow_grounding._util.files import portable, within
@@ -51,6 +52,16 @@ PIPELINE = "image_grounding"
 _PHRASE_STEPS = ("step_0_expression_extraction", "step_0_class_list")
 """Folders in which grounding finds its phrases: those of captions, and those of `data.classes`."""
 _PLAN = "plan.json"
+_SET_HERE = (
+    "data.input_jsonl",
+    "data.columns",
+    "data.proposals",
+    "data.split",
+    "workflow.steps",
+    "workflow.fuse",
+    "workflow.negatives",
+)
+"""Keys that every way has alike, as all are asked about the gold's own phrases."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,14 @@ class Tuning:
     def spec_of(self, way: Candidate) -> Spec:
         """Return the spec of a way, which asks about the gold's phrases.
 
-        Raises SpecError where it has a key or value that specs don't have.
+        Raises SpecError where it has a key or value that specs don't have, or that all ways have
+        alike.
         """
+        for key in _SET_HERE:
+            if key in way.keys:
+                raise SpecError(
+                    f"{key} can't be tried: every way is asked about the gold's own phrases"
+                )
         rows = within(self.folder, "pictures.jsonl")
         overrides = [
             *self.overrides,

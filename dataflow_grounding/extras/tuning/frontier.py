@@ -1,0 +1,456 @@
+"""What a cascade's pilot tells of cost and F1: each model alone, checked, and at each doubt.
+
+Nothing is asked: every figure is made of the replies that the pilot has left.
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from dataflow_grounding._util.errors import InputError, RecordError
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.engine.at_work import readable_replies
+from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.image_memo import log_of
+from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.extras.evaluation.metrics import evaluate, read_annotations
+from dataflow_grounding.extras.evaluation.metrics.annotations import as_gold
+from dataflow_grounding.extras.evaluation.metrics.confidence import interval
+from dataflow_grounding.extras.evaluation.metrics.pairs import pair
+from dataflow_grounding.jobs.costs import Amount
+from dataflow_grounding.jobs.estimating import StepOnRecord, Trial, prices_of, tier_of, with_cost
+from dataflow_grounding.jobs.image_grounding import GroundingWorkflow
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.operators import BoxChecker, PhraseGrounder, SecondOpinion
+from dataflow_grounding.operators.second_opinion import PHRASES_AT_ONCE, doubt_of
+
+MOST_DOUBTS = 6
+"""Doubts of one cascade that are told: more would say the same."""
+FUSED = "caption_grounding"
+_GROUNDINGS = ("grounding", FUSED)
+
+Records = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to run, and what the pilot's pictures came to in it.
+
+    Attributes:
+        name: What people call it.
+        keys: Spec keys that ask for it, dotted, below the pipeline's block.
+        records: The pilot's records as this way leaves them.
+        requests: How many requests each model was sent, by its name.
+        amount: What its replies took in all.
+        is_own: Whether the spec asks for it as it stands.
+    """
+
+    name: str
+    keys: Mapping[str, Any]
+    records: Sequence[Record]
+    requests: Mapping[str, float]
+    amount: Amount
+    is_own: bool = False
+
+
+class PilotReplies:
+    """A pilot's replies, and what each way to run makes of them.
+
+    Args:
+        run: The pilot, which has been run.
+        replies: What it has stored.
+        images: What is known of the pictures.
+    """
+
+    def __init__(self, run: SpecRun, replies: KeyedLog, images: KeyedLog) -> None:
+        self._run = run
+        self._replies = replies
+        self._images = images
+        self._steps = list(run.steps)
+        operators = [step.operator for step in self._steps]
+        numbers = range(len(operators))
+        self._cascade = [n for n in numbers if isinstance(operators[n], SecondOpinion)]
+        self._check = next(n for n in numbers if isinstance(operators[n], BoxChecker))
+        self._grounding = next(n for n in numbers if operators[n].name in _GROUNDINGS)
+        self.models = [run.serving.model]
+        for number in self._cascade:
+            serving = operators[number].serving
+            assert serving is not None
+            self.models.append(serving.model)
+        self.names = [short_name(model) for model in self.models]
+        self.taken: list[list[StepOnRecord]] = []
+        """Of each record what each step left and took; records of which a part lacks are left out.
+        """
+
+    async def read(self) -> None:
+        """Take the pilot's records through all steps once more, out of what is stored."""
+        everything = self._trial_of(self._steps)
+        source = Source(self._steps, pilot=self._run.options.pilot)
+        for row in islice(self._run.job.rows(), self._run.options.pilot):
+            try:
+                record = source.record(row)
+            except RecordError:
+                continue
+            results = await everything.take(record)
+            is_whole = results[-1].record is not None
+            if is_whole and not any(result.to_send.requests for result in results):
+                self.taken.append(results)
+
+    def _trial_of(self, steps: Sequence[Step]) -> Trial:
+        return Trial(self._run, None, self._replies, self._images, steps)
+
+    def _records_after(self, number: int) -> list[Record]:
+        """Return the records as a step left them."""
+        return [_whole(results[number], self._steps[number]) for results in self.taken]
+
+    def first_alone(self) -> Point:
+        """Return what the first model comes to without a check."""
+        keys = {"workflow.check": False, "vlm.cascade": None}
+        return self._until(self._check, f"{self.names[0]} alone", keys)
+
+    def first_checked(self) -> Point:
+        """Return what the first model comes to with its check."""
+        return self._until(self._cascade[0], f"{self.names[0]}, checked", {"vlm.cascade": None})
+
+    def _until(self, end: int, name: str, keys: Mapping[str, Any]) -> Point:
+        """Return what the steps before one come to."""
+        bill = _Bill()
+        for results in self.taken:
+            for step, result in zip(self._steps[:end], results, strict=False):
+                bill.add(self._run, step, result.measured)
+        records = self._records_after(end - 1) if end else []
+        return Point(name, keys, records, bill.requests, bill.amount)
+
+    async def cascades(self) -> list[Point]:
+        """Return what each cascade comes to at each doubt, those of fewer models first."""
+        workflow = self._run.block.workflow
+        assert isinstance(workflow, GroundingWorkflow)
+        own = workflow.cascade_doubt
+        before = self.first_checked()
+        points = []
+        for last in range(1, len(self._cascade) + 1):
+            is_whole = last == len(self._cascade)
+            keys: dict[str, Any] = {} if is_whole else {"vlm.cascade": self.models[: last + 1]}
+            for doubt in doubts_of(before.records, own):
+                point = await self._at(doubt, self._cascade[:last], before, keys)
+                points.append(replace(point, is_own=is_whole and doubt == own))
+        return points
+
+    async def _at(
+        self, doubt: float, numbers: Sequence[int], before: Point, keys: Mapping[str, Any]
+    ) -> Point:
+        """Return what models one after the other make of checked records, from a doubt on."""
+        bill = _Bill(before)
+        records = list(before.records)
+        for number in numbers:
+            step = self._steps[number]
+            operator = copy.copy(step.operator)
+            assert isinstance(operator, SecondOpinion)
+            operator.from_doubt = doubt
+            operator.asks_all = False  # what is stored about all phrases tells of those in doubt
+            at_work = self._trial_of([replace(step, operator=operator)])
+            settled = []
+            for record in records:
+                asked = operator.doubted(record)
+                [result] = await at_work.take(record)
+                if asked:
+                    bill.add(self._run, step, _share_of(result.measured, asked, record))
+                settled.append(_whole(result, step))
+            records = settled
+        name = f"{' → '.join(self.names[: len(numbers) + 1])}, doubt {doubt:g}"
+        keys = {**keys, "workflow.cascade_doubt": doubt}
+        return Point(name, keys, records, bill.requests, bill.amount)
+
+    async def alone(self, place: int) -> Point:
+        """Return what a further model comes to alone, asked for the boxes of all phrases."""
+        step = self._steps[self._cascade[place]]
+        opinion = step.operator
+        assert isinstance(opinion, SecondOpinion)
+        grounder = PhraseGrounder(
+            opinion.serving, phrases_per_request=PHRASES_AT_ONCE, merge_iou=opinion.merge_iou
+        )
+        grounder.format_choice = opinion.format_choice
+        grounder.wording = opinion.wording
+        at_work = self._trial_of([replace(step, operator=grounder)])
+        # in a fused request, the phrases come with the first model's boxes
+        is_fused = self._steps[self._grounding].operator.name == FUSED
+        before = self._until(self._grounding + is_fused, "", {})
+        bill = _Bill(before)
+        records = []
+        for phrases in self._records_after(self._grounding):
+            [result] = await at_work.take(phrases)
+            bill.add(self._run, step, result.measured)
+            records.append(_whole(result, step))
+        keys = {
+            "vlm": f"as vlm.cascade has {self.models[place + 1]}",
+            "workflow.check": False,
+            "vlm.cascade": None,
+        }
+        name = f"{self.names[place + 1]} alone"
+        return Point(name, keys, records, bill.requests, bill.amount)
+
+
+def _whole(result: StepOnRecord, step: Step) -> Record:
+    """Return the record that a step left. Raises InputError where it failed, or lacks a reply."""
+    if result.record is None or result.to_send.requests:
+        raise InputError(f"a record of the pilot can't be made again by {step.label}")
+    return result.record
+
+
+class _Bill:
+    """What requests come to, by model and in all.
+
+    Args:
+        before: A point whose requests are sent, too.
+    """
+
+    def __init__(self, before: Point | None = None) -> None:
+        self.requests: dict[str, float] = dict(before.requests if before else {})
+        self.amount = before.amount if before else Amount()
+
+    def add(self, run: SpecRun, step: Step, took: Amount) -> None:
+        """Add what a step took, at the prices of whoever answers it."""
+        if took.requests:
+            serving = step.operator.serving or run.serving
+            sent_before = self.requests.get(serving.model, 0.0)
+            self.requests[serving.model] = sent_before + took.requests
+            self.amount += with_cost(took, prices_of(step, run), tier_of(step, run))
+
+
+def _share_of(whole: Amount, asked: int, record: Mapping[str, Any]) -> Amount:
+    """Return what a question about some of a record's phrases takes, from one about all of them.
+
+    What is written is in proportion to the phrases; what is read is the picture above all.
+    """
+    phrases = len(record["expressions"])
+    requests = math.ceil(asked / PHRASES_AT_ONCE) / math.ceil(phrases / PHRASES_AT_ONCE)
+    return replace(whole * requests, output=whole.output * asked / phrases)
+
+
+def doubts_of(records: Records, own: float) -> list[float]:
+    """Return the doubts at which other phrases are asked about, the highest first.
+
+    The spec's own is among them, in place of one at which the same phrases are.
+
+    Args:
+        records: As a check left them.
+        own: The spec's.
+
+    Example:
+        >>> doubts_of([], 0.3)
+        [0.3]
+    """
+    counts: Counter[float] = Counter()
+    for record in records:
+        for expression in record["expressions"]:
+            doubt = doubt_of(expression)
+            if doubt is not None:
+                counts[math.floor(doubt * 100) / 100] += 1
+    known = sorted({*counts, own}, reverse=True)
+    # of two between which no phrase lies, the spec's own is told
+    chosen = []
+    for doubt in known:
+        asks_as_own = _asked(counts, doubt) == _asked(counts, own)
+        if doubt == own or not asks_as_own:
+            chosen.append(doubt)
+    if len(chosen) > MOST_DOUBTS:
+        every = (len(chosen) - 1) / (MOST_DOUBTS - 1)
+        kept = {chosen[round(every * place)] for place in range(MOST_DOUBTS)}
+        chosen = [doubt for doubt in chosen if doubt in kept or doubt == own]
+    return chosen
+
+
+def _asked(counts: Mapping[float, int], doubt: float) -> int:
+    """Return how many phrases have at least a doubt."""
+    return sum(count for value, count in counts.items() if value >= doubt)
+
+
+def short_name(model: str) -> str:
+    """Return what a model is called in a picture: without who made it, at most 24 characters."""
+    name = model.rstrip("/").rpartition("/")[2] or model
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+def gold_for(path: str) -> Records:
+    """Return the records of a file with gold. Raises InputError where it has none."""
+    truth = as_gold(read_annotations(path))
+    if not truth.phrase_count:
+        raise InputError(f"{path} has no boxes: --gold is a file of records with the right ones")
+    return list(truth)
+
+
+@dataclass(frozen=True)
+class Score:
+    """F1 at IoU 0.5 with its 95 % interval, over pictures drawn anew; None without boxes."""
+
+    f1: float | None
+    interval: Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The part of some gold that a pilot was asked about, as each way to run is.
+
+    Attributes:
+        gold: Its records, with the phrases that were asked.
+        pictures: How many pictures these are.
+        phrases: How many phrases.
+        not_asked: How many phrases of these pictures were not asked.
+    """
+
+    gold: Records
+    pictures: int
+    phrases: int
+    not_asked: int
+
+
+def asked_of(gold: Records, records: Records) -> Asked:
+    """Return the part of gold that a pilot's records were asked about.
+
+    Raises InputError where they have no picture or no phrase in common.
+    """
+    answered = read_annotations([dict(record) for record in records])
+    truth = as_gold(read_annotations([dict(record) for record in gold]))
+    common = []
+    pictures = set()
+    phrases = 0
+    all_phrases = 0
+    for matched in pair(answered, truth):
+        if matched.found is None:
+            continue
+        known = [phrase for phrase, found in matched.phrases if found is not None]
+        common.append({**matched.gold, "expressions": known})
+        pictures.add(matched.image)
+        phrases += len(known)
+        all_phrases += len(matched.phrases)
+    if not phrases:
+        raise InputError("the gold has none of the phrases that the pilot was asked about")
+    return Asked(common, len(pictures), phrases, all_phrases - phrases)
+
+
+def score_of(records: Records, asked: Asked) -> Score:
+    """Return how right the boxes of records are, of the phrases that have gold."""
+    evaluation = evaluate([dict(record) for record in records], list(asked.gold))
+    precision, recall = "precision_at_iou_0.5", "recall_at_iou_0.5"
+    figures = evaluation.figures
+    f1 = _f1(np.array(figures[precision], float), np.array(figures[recall], float))
+    drawn = _f1(evaluation.draws[precision], evaluation.draws[recall])
+    value = float(f1)
+    return Score(None if math.isnan(value) else value, interval(drawn))
+
+
+def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    """Return the harmonic means; NaN where there are no gold boxes, 0 where none is right."""
+    filled = np.nan_to_num(precision)
+    total = filled + recall
+    return np.where(total > 0, 2 * filled * recall / np.where(total > 0, total, 1), recall * 0)
+
+
+def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
+    """Return what `frontier.json` holds: what each way to run costs, and how right it is.
+
+    Args:
+        run: The pilot, which has been run; with a cascade.
+        gold_path: A file with the right boxes; without one, the last model's boxes stand for them.
+
+    Raises:
+        InputError: No record of the pilot is whole, or none has gold.
+    """
+    folder = run.steps[0].storage.checkpoint_folder
+    with readable_replies(folder) as replies, closing(log_of(folder)) as images:
+        pilot = PilotReplies(run, replies, images)
+        points = run_blocking(lambda: _points(pilot))
+    gold = gold_for(gold_path) if gold_path else points[-1].records
+    asked = asked_of(gold, points[0].records)
+    count = len(pilot.taken)
+    whole = run.job.count_records()
+    rows = []
+    for point in points:
+        score = score_of(point.records, asked)
+        usd = point.amount.cost_usd / count
+        requests = {model: sent / count for model, sent in point.requests.items()}
+        has_price = not math.isnan(usd)
+        rows.append(
+            {
+                "name": point.name,
+                "set": dict(point.keys),
+                "is_own": point.is_own,
+                "f1": None if score.f1 is None else round(score.f1, 4),
+                "interval": score.interval,
+                "requests_per_1000": {name: round(1000 * n) for name, n in requests.items()},
+                "usd_per_1000": round(1000 * usd, 6) if has_price else None,
+                "usd_of_all": round(whole * usd, 6) if has_price and whole is not None else None,
+                "requests_of_all": None if whole is None else round(whole * sum(requests.values())),
+            }
+        )
+    _mark_frontier(rows)
+    return {
+        "frontier": 1,
+        "version": __version__,
+        "models": pilot.models,
+        "pictures": count,
+        "records": whole,
+        "gold": gold_path,
+        "judged_by": None if gold_path else pilot.models[-1],
+        "pictures_with_gold": asked.pictures,
+        "phrases": asked.phrases,
+        "phrases_not_asked": asked.not_asked,
+        "prices": run.prices_from,
+        "points": rows,
+    }
+
+
+async def _points(pilot: PilotReplies) -> list[Point]:
+    """Return all ways to run, from the first model alone to the last one alone."""
+    await pilot.read()
+    if not pilot.taken:
+        raise InputError("no record of the pilot went through all steps")
+    points = [pilot.first_alone(), pilot.first_checked(), *await pilot.cascades()]
+    for place in range(len(pilot.models) - 1):
+        points.append(await pilot.alone(place))
+    return points
+
+
+def cost_of(row: Mapping[str, Any]) -> float:
+    """Return what the picture's axis shows: USD, or requests where a model has no price."""
+    usd = row["usd_per_1000"]
+    return float(sum(row["requests_per_1000"].values())) if usd is None else float(usd)
+
+
+def _mark_frontier(rows: list[dict[str, Any]]) -> None:
+    """Say of each row under `better` which other one costs no more and is no worse; else None.
+
+    Rows without such a one are the frontier. Where a model has no price, none has: requests of
+    different models can't be weighed against each other.
+    """
+    if any(row["usd_per_1000"] is None for row in rows):
+        for row in rows:
+            row.update(usd_per_1000=None, usd_of_all=None)
+    for row in rows:
+        others = [other for other in rows if other is not row and _is_better(other, row)]
+        row["better"] = others[0]["name"] if others else None
+
+
+def _is_better(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a way is no worse than another and costs no more, and the other way round not."""
+    return _is_no_worse(row, other) and not _is_no_worse(other, row)
+
+
+def _is_no_worse(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a way is no worse than another, and costs no more."""
+    if row["f1"] is None or other["f1"] is None or row["f1"] < other["f1"]:
+        return False
+    if row["usd_per_1000"] is not None:
+        return bool(row["usd_per_1000"] <= other["usd_per_1000"])
+    allowed = other["requests_per_1000"]
+    return all(count <= allowed.get(name, 0) for name, count in row["requests_per_1000"].items())

@@ -1,0 +1,194 @@
+"""A `frontier.json` for people: lines of a terminal, and a page of one file."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.data.records import dump_text
+from dataflow_grounding.data.rows import write_text
+from dataflow_grounding.data.working_folder import sent
+from dataflow_grounding.extras.tuning.frontier import frontier_of, gold_for
+from dataflow_grounding.extras.tuning.frontier_picture import NARROW, STYLE, picture_of
+from dataflow_grounding.images.display import page_text
+from dataflow_grounding.jobs.spec_run import SpecRun
+
+ENDS = "95 %"
+FEW = 20
+"""With fewer pictures, intervals are so wide that a remark says so."""
+
+
+def write_frontier(run: SpecRun, gold: str | None = None) -> dict[str, Any]:
+    """Write `frontier.json`, `.svg` and `.html` of a pilot into its results folder.
+
+    Args:
+        run: The pilot, which has been run; with a cascade.
+        gold: A file with the right boxes, if there is one.
+
+    Returns:
+        What `frontier.json` holds, and under `page` where the page is.
+
+    Raises:
+        InputError: No record of the pilot is whole, or none has gold.
+    """
+    document = frontier_of(run, gold)
+    folder = run.spec.results_dir
+    files = {
+        "frontier.json": dump_text(document, 1) + "\n",
+        "frontier.svg": picture_of(document),
+        "frontier.html": page_of(document),
+    }
+    for name, text in files.items():
+        write_text(within(folder, name), text)
+    return {**document, "page": sent(os.path.join(folder, "frontier.html"))}
+
+
+def check_gold(path: str) -> None:
+    """Raises InputError where a file has no gold, before anything is asked."""
+    gold_for(path)
+
+
+def lines_of(document: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of the table, the heads first."""
+    yield ["way to run", *_heads(document)]
+    for point in document["points"]:
+        yield [point["name"], *_cells(point, document), _remark(point)]
+
+
+def _heads(document: Mapping[str, Any]) -> list[str]:
+    """Return the heads of the columns behind the name."""
+    if _has_prices(document):
+        heads = ["F1", ENDS, "USD per 1,000"]
+        if document["records"] is not None:
+            heads.append(f"USD for all {document['records']:,}")
+    else:
+        heads = ["F1", ENDS, "requests per 1,000"]
+        if document["records"] is not None:
+            heads.append(f"for all {document['records']:,}")
+    return [*heads, ""]
+
+
+def _has_prices(document: Mapping[str, Any]) -> bool:
+    return document["points"][0]["usd_per_1000"] is not None
+
+
+def _cells(point: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """Return the figures of a point, for the columns of `_heads` but the last."""
+    ends = point["interval"]
+    cells = [
+        "-" if point["f1"] is None else f"{point['f1']:.3f}",
+        "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
+    ]
+    if _has_prices(document):
+        cells.append(_usd(point["usd_per_1000"]))
+        if document["records"] is not None:
+            cells.append(_usd(point["usd_of_all"]))
+        return cells
+    by_model = point["requests_per_1000"].items()
+    cells.append(" + ".join(f"{count:,} {model}" for model, count in by_model))
+    if document["records"] is not None:
+        cells.append(f"{point['requests_of_all']:,}")
+    return cells
+
+
+def _usd(value: float) -> str:
+    return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def _remark(point: Mapping[str, Any]) -> str:
+    """Return what is to be said of a point."""
+    parts = []
+    if point["is_own"]:
+        parts.append("as the spec stands")
+    if point["better"]:
+        parts.append(f"{point['better']} is no worse and costs no more")
+    return "; ".join(parts)
+
+
+def judged_in_words(document: Mapping[str, Any]) -> str:
+    """Return in a sentence what F1 is measured against, and on how many pictures."""
+    phrases = counted(document["phrases"], "phrase")
+    pictures = f"{phrases} of {counted(document['pictures_with_gold'], 'picture')}"
+    if document["gold"]:
+        text = f"F1 at IoU 0.5 against {document['gold']}, on {pictures} of the pilot."
+        if document["phrases_not_asked"]:
+            text += f" {document['phrases_not_asked']:,} of its phrases there were not asked about."
+    else:
+        model = document["judged_by"]
+        text = (
+            f"No gold was given: F1 is how far the boxes agree with {model}'s own, on {pictures}"
+            f" of the pilot. So {model} alone has 1, and its errors count as right; --gold FILE"
+            " names the right boxes."
+        )
+    if document["pictures_with_gold"] < FEW:
+        text += f" Intervals of fewer than {FEW} pictures tell little."
+    return text
+
+
+def verdict_of(document: Mapping[str, Any]) -> str:
+    """Return in words what the spec as it stands comes to, and what would be better."""
+    own = next(point for point in document["points"] if point["is_own"])
+    f1, ends, *costs = _cells(own, document)
+    unit = " USD" if _has_prices(document) else ""
+    text = (
+        f"As the spec stands ({own['name']}), F1 is {f1} ({ends}), at {costs[0]}{unit} per 1,000"
+        " pictures"
+    )
+    if document["records"] is not None:
+        text += f", {costs[1]}{unit} for all {document['records']:,}"
+    text += "."
+    if own["better"]:
+        text += f" {own['better']} is no worse and costs no more."
+    return text
+
+
+def page_of(document: Mapping[str, Any]) -> str:
+    """Return the page. What comes from data is escaped, and keys are blotted out."""
+    rows = []
+    for number, point in enumerate(document["points"], 1):
+        f1, ends, *costs = _cells(point, document)
+        cells = f"<td>{_safe(f1)}<small>{_safe(ends)}</small></td>"
+        cells += "".join(f"<td>{_safe(cell)}</td>" for cell in costs)
+        own = ' class="own"' if point["is_own"] else ""
+        name = f'<span class="number">{number}</span><b>{_safe(point["name"])}</b>'
+        name += f"<small>{_safe(_remark(point))}</small>"
+        rows.append(f'<tr{own}><th scope="row">{name}</th>{cells}</tr>')
+    heads = [head for head in ["", *_heads(document)[:-1]] if head != ENDS]
+    head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in heads)
+    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(rows) + "</tbody></table>"
+    keys = []
+    for point in document["points"]:
+        shown = "\n".join(f"{key}: {_yaml(value)}" for key, value in point["set"].items())
+        keys.append(f"<h3>{_safe(point['name'])}</h3><pre>{_safe(shown)}</pre>")
+    prices = "No known price: with vlm.prices, and those of the entries, cost is in USD."
+    if document["prices"]:
+        prices = f"Prices: {document['prices']}."
+    template = resources.files(__package__).joinpath("frontier.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=_safe(f"Cost and F1: {' → '.join(document['models'])}"),
+        about=_safe(judged_in_words(document)),
+        verdict=_safe(verdict_of(document)),
+        style=STYLE,
+        wide=picture_of(document, alone=False),
+        narrow=picture_of(document, NARROW, alone=False),
+        table=table,
+        columns=str(len(heads) - 1),
+        keys="\n".join(keys),
+        prices=_safe(prices),
+        version=_safe(document["version"]),
+    )
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as a spec has it, in one line."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _safe(value: Any) -> str:
+    """Return a value as text of a page, without keys."""
+    return page_text(blotted_message(str(value)))
