@@ -69,6 +69,12 @@ class Scene:
         return boxes
 
 
+SEEN: dict[tuple[str, bool], Scene] = {}
+"""What was seen in pictures, by their digest and whether they are probes: of all models in this
+process, as a run's probes and a test's pictures come again and again.
+"""
+
+
 class ErringModel:
     """Answers `phrase_grounding`, `missing_boxes`, `box_check` and `crop_check` behind a loopback
     server with `keep_bodies`, for phrases such as "the red box" and for probe pictures.
@@ -85,7 +91,6 @@ class ErringModel:
         self._format = find_box_format(box_format, "")
         self._seed = seed
         self._asked: Counter[str] = Counter()
-        self._scenes: dict[str, Scene] = {}  # by the digest of the picture
         self.requests: Counter[str] = Counter()
         """How many requests came, by task."""
 
@@ -108,10 +113,10 @@ class ErringModel:
 
     def _looked_at(self, request: ReceivedRequest) -> Scene:
         """What is in a request's first picture."""
-        digest = request.image_digests[0]
-        if digest not in self._scenes:
-            self._scenes[digest] = scene_of(pictures_in(request)[0], about_probes(request))
-        return self._scenes[digest]
+        picture = (request.image_digests[0], about_probes(request))
+        if picture not in SEEN:
+            SEEN[picture] = scene_of(pictures_in(request)[0], about_probes(request))
+        return SEEN[picture]
 
     def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
         """The things that a phrase names."""
@@ -281,12 +286,16 @@ def scene_of(picture: Any, is_probe: bool = False) -> Scene:
         low = numpy.array([max(channel - near, 0) for channel in color])
         high = numpy.array([min(channel + near, 255) for channel in color])
         mask = cv2.inRange(pixels, low, high)
+        left, top, across, down = cv2.boundingRect(mask)
+        mask = mask[top : top + down, left : left + across]  # most colours are nowhere else
+        if not mask.size:
+            continue
         count, _, parts, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         pieces = []
         for number in range(1, count):
             x, y, width, height, filled = (int(value) for value in parts[number])
             if min(width, height) >= LEAST_PIECE and filled >= FILLED * width * height:
-                pieces.append(box_of([x, y, x + width, y + height]))
+                pieces.append(box_of([left + x, top + y, left + x + width, top + y + height]))
         boxes = [box for box in joined(pieces) if min(sides_of(box)) >= LEAST_SIDE]
         if boxes:
             things[name] = boxes
