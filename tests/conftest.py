@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from benchmarks.places import workplace as places
+from benchmarks.places.warm import WarmProcesses
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding.jobs.diagnosis import NAMES
 
@@ -78,6 +80,16 @@ def server() -> Iterator[LoopbackServer]:
 
     with LoopbackServer() as running:
         yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    """Processes of the command line are forked from one that has imported it."""
+    warm = WarmProcesses()
+    places.WARM.append(warm)
+    yield
+    places.WARM.remove(warm)
+    warm.close()
 
 
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

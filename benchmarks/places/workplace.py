@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dataflow_grounding
+from benchmarks.places.warm import WarmProcesses
 from dataflow_grounding.cli.main import main
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
@@ -197,6 +198,12 @@ def command(arguments: Sequence[str]) -> Done:
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
 
+WARM: list[WarmProcesses] = []
+"""Where there is one, it starts the processes, so that they needn't import all anew; tests have
+one.
+"""
+
+
 def process(
     arguments: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
@@ -210,6 +217,8 @@ def process(
         "encoding": "utf-8",
         **options,
     }
+    if WARM and WARM[0].may_start(whole, piped):
+        return WARM[0].start(line, whole, **piped)
     return subprocess.Popen(line, env=whole, **piped)
 
 

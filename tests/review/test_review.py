@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
+from benchmarks.places.workplace import ended, process
+
 pytestmark = pytest.mark.slow
 
-COMMAND = [sys.executable, "-m", "dataflow_grounding"]
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
 
 
@@ -76,11 +75,9 @@ def results(tmp_path: Path) -> Path:
 
 
 def run(*arguments: Any, code: int = 0) -> str:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = ended(process([*map(str, arguments)]), 120)
+    assert done.code == code, done
+    return done.out + done.err
 
 
 def applied(results: Path, *more: Any, code: int = 0) -> list[dict[str, Any]]:
@@ -98,10 +95,7 @@ def decisions(results: Path) -> list[dict[str, Any]]:
 
 class Server:
     def __init__(self, results: Path, *options: str) -> None:
-        command = [*COMMAND, "review", str(results), "--no-open", *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = process(["review", str(results), "--no-open", *options])
         assert self.process.stdout
         self.address = self.process.stdout.readline().strip()
         self.origin = self.address.rsplit("/", 2)[0]
