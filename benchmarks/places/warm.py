@@ -32,7 +32,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULE = "dataflow_grounding"
 # heavy, or with threads of their own, which no fork takes along
-NOT_AHEAD = ("compat", "embedded", "testing", "cluster", "rolling", "elsewhere", "notebook")
+NOT_AHEAD = ("compat", "embedded", "testing", "cluster", "notebook")
 LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_STACK")
 # what an interpreter and its libraries read once, as they begin
 READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC", "OMP_", "OPENBLAS", "COVERAGE", "TZ")
@@ -41,8 +41,9 @@ READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC", "OMP_", "OPENBLAS", "
 class WarmProcess(subprocess.Popen[Any]):
     """A process that another has forked: it is that one's child, which tells how it ended."""
 
-    def __init__(self, server: socket.socket, line: list[str], **options: Any) -> None:
+    def __init__(self, server: socket.socket, line: list[str], first: str, **options: Any) -> None:
         self._server = server
+        self._first = first
         self._new_session = options.get("start_new_session", False)
         self._ending = threading.Lock()
         super().__init__(line, **options)
@@ -52,7 +53,8 @@ class WarmProcess(subprocess.Popen[Any]):
         ours = (pipes[0], pipes[3], pipes[5])  # the child's ends
         told, tells = os.pipe()
         request = {
-            "arguments": args[3:],  # after `python -m dataflow_grounding`
+            "arguments": args[3:],  # after `python -m dataflow_grounding`, or `python -c CODE`
+            "first": self._first,
             "cwd": os.fspath(cwd or os.getcwd()),
             "env": dict(env),
             "new_session": self._new_session,
@@ -108,8 +110,10 @@ class WarmProcesses:
             and limits() == self._limits
         )
 
-    def start(self, line: list[str], env: dict[str, str], **options: Any) -> WarmProcess:
-        """Start `python -m dataflow_grounding …`."""
+    def start(
+        self, line: list[str], first: str, env: dict[str, str], **options: Any
+    ) -> WarmProcess:
+        """Start `python -m dataflow_grounding …`, where the code in `first` runs before."""
         if self._socket is None:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._begun = subprocess.Popen(
@@ -119,7 +123,7 @@ class WarmProcesses:
                 pass_fds=[theirs.fileno()],
             )
             theirs.close()
-        return WarmProcess(self._socket, line, env=env, **options)
+        return WarmProcess(self._socket, line, first, env=env, **options)
 
     def close(self) -> None:
         """Let the one that forks end."""
@@ -149,6 +153,8 @@ def import_ahead() -> None:
         if not set(module.name.split(".")) & {*NOT_AHEAD, "__main__"}:
             with suppress(ImportError):
                 importlib.import_module(module.name)
+    with suppress(ImportError):
+        importlib.import_module("s3fs")
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:
@@ -219,4 +225,5 @@ if __name__ == "__main__":
     gc.freeze()
     if (asked := wait_for_request(socket.socket(fileno=int(sys.argv[1])))) is not None:
         become(asked)
+        exec(asked["first"])
         runpy.run_module(MODULE, run_name="__main__", alter_sys=True)

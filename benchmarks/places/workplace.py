@@ -21,6 +21,7 @@ from dataflow_grounding.cli.main import main
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
+MAIN = "from dataflow_grounding.cli.main import main; main()"
 Rows = list[dict[str, Any]]
 
 
@@ -205,11 +206,17 @@ one.
 
 
 def process(
-    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
+    **options: Any,
 ) -> subprocess.Popen[str]:
-    """The command line as a process of its own."""
+    """The command line as a process of its own, in which the code in `first` runs before."""
     whole = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
-    line = [sys.executable, "-m", "dataflow_grounding", *arguments]
+    line = [sys.executable, "-c", f"{first}\n{MAIN}", *arguments]
+    if not first:
+        line[1:3] = ["-m", "dataflow_grounding"]
     piped = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
@@ -218,7 +225,7 @@ def process(
         **options,
     }
     if WARM and WARM[0].may_start(whole, piped):
-        return WARM[0].start(line, whole, **piped)
+        return WARM[0].start(line, first, whole, **piped)
     return subprocess.Popen(line, env=whole, **piped)
 
 

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -22,7 +21,7 @@ import pytest
 import s3fs
 
 from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
-from benchmarks.places.workplace import REPOSITORY, Done, Workplace, caption, command, ended
+from benchmarks.places.workplace import Done, Workplace, caption, command, ended, process
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
@@ -40,8 +39,8 @@ pytestmark = pytest.mark.slow
 
 ROWS = 120
 QUICK = (
-    "import dataflow_grounding.extras.scale.rolling as r, dataflow_grounding.engine.run_lock as l; r.ROLL_SECONDS = 0.3; "
-    "import dataflow_grounding.cli.main as m; l.BEAT_SECONDS = 0.5; m.main()"
+    "import dataflow_grounding.extras.scale.rolling as r, dataflow_grounding.engine.run_lock as l;"
+    " r.ROLL_SECONDS = 0.3; l.BEAT_SECONDS = 0.5"
 )
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
@@ -78,11 +77,7 @@ class Elsewhere:
 
     def start(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """A process that rolls and beats more often than usual."""
-        env = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
-        line = [sys.executable, "-c", QUICK, *self.arguments(*more)]
-        return subprocess.Popen(
-            line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return process(self.arguments(*more), env=environment, first=QUICK)
 
     def there(self, name: str) -> bytes:
         data = (
