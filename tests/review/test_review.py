@@ -149,14 +149,11 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def show(browser: Any) -> Iterator[Any]:
-    contexts, problems = [], []
+def show(new_page: Any) -> Iterator[Any]:
+    pages, problems = [], []
 
     def open_page(address: str, **options: Any) -> Any:
-        contexts.append(
-            browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        )
-        page = contexts[-1].new_page()
+        pages.append(page := new_page(**options))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
             "console", lambda message: message.type == "error" and problems.append(message.text)
@@ -169,8 +166,8 @@ def show(browser: Any) -> Iterator[Any]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 SINGLE = "#mode=single&order=file"
