@@ -9,7 +9,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,8 +30,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.table_seed is None:  # once: pytest-xdist hands it on to each worker
-        config.option.table_seed = random.SystemRandom().randrange(10**6)
+    if config.option.table_seed is None:
+        # all workers of pytest-xdist have to draw the same
+        drawn = getattr(config, "workerinput", {}).get("table_seed")
+        config.option.table_seed = drawn or random.SystemRandom().randrange(1, 10**6)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed on to a worker."""
+    node.workerinput["table_seed"] = node.config.option.table_seed
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
