@@ -32,8 +32,11 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def package_without(room: str, folder: Path) -> None:
     """A copy of the package without a room, with what lies beside it."""
-    # with what is compiled: times are copied too, and each command would compile it all again
-    shutil.copytree(ROOT / "dataflow_grounding", folder / "dataflow_grounding")
+    shutil.copytree(
+        ROOT / "dataflow_grounding",
+        folder / "dataflow_grounding",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     shutil.rmtree(folder / "dataflow_grounding" / "extras" / room)
     for name in ("api_pipelines", "example_data", "init_template"):
         (folder / name).symlink_to(ROOT / name)
