@@ -1,20 +1,77 @@
-"""What all tests share: the folder in which `generate` is run."""
+"""What all tests share: the folder in which `generate` is run, and how much of long tables is
+drawn.
+"""
 
 from __future__ import annotations
 
+import random
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from benchmarks.places import workplace as places
+from benchmarks.places.warm import WarmProcesses
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding.jobs.diagnosis import NAMES
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.testing import LoopbackServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("tables")
+    group.addoption("--whole", action="store_true", help="run all cases of tables marked `sampled`")
+    group.addoption("--table-seed", type=int, help="draw those cases that a run with it has drawn")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.table_seed is None:
+        # all workers of pytest-xdist have to draw the same
+        drawn = getattr(config, "workerinput", {}).get("table_seed")
+        config.option.table_seed = drawn or random.SystemRandom().randrange(1, 10**6)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed on to a worker."""
+    node.workerinput["table_seed"] = node.config.option.table_seed
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Draw some cases of each table that is marked `sampled`, and leave the rest out.
+
+    A table of simulations is thousands of draws of the same sentence: another part of it a run says
+    as much as the whole each time. A case that is asked for by its name is always run.
+    """
+    tables = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled") and not config.option.whole:
+            tables[item.nodeid.partition("[")[0]].append(item)
+    left_out = set()
+    for name, cases in tables.items():
+        marker = cases[0].get_closest_marker("sampled")
+        assert marker is not None
+        draw = random.Random(f"{config.option.table_seed} {name}")
+        drawn = draw.sample(cases, min(marker.args[0], len(cases)))
+        left_out.update(set(cases) - set(drawn))
+    if left_out:
+        config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if not config.option.whole:
+        terminalreporter.write_line(
+            f"of tables marked `sampled` a part ran: the same with --table-seed"
+            f" {config.option.table_seed}, all of it with --whole"
+        )
 
 
 @pytest.fixture
@@ -31,6 +88,16 @@ def server() -> Iterator[LoopbackServer]:
 
     with LoopbackServer() as running:
         yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    """Processes of the command line are forked from one that has imported it."""
+    warm = WarmProcesses()
+    places.WARM.append(warm)
+    yield
+    places.WARM.remove(warm)
+    warm.close()
 
 
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

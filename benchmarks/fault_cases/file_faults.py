@@ -93,7 +93,7 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
         assert place.run().code == 0
         files, path, lost = place.files(), place.results / name, 0
         ways = list(spoilt(path.read_text()))
-        for text in ways if full else ways[:9] + ways[9::7]:
+        for text in ways if full else ways[:9] + ways[9::23]:
             path.write_text(text)
             for arguments in (["report"], ["cost"], ["cost", "--json"]):
                 done = command([*arguments, str(place.results)])

@@ -4,10 +4,8 @@ silence, and kills.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from benchmarks.fault_cases.fault_case import (
     wait_until,
 )
 from benchmarks.places.store import BUCKET, FaultyStore, environment, faulty_store
-from benchmarks.places.workplace import REPOSITORY, Workplace, ended
+from benchmarks.places.workplace import Workplace, ended, process
 
 ROWS = 100
 QUICK = """
@@ -37,8 +35,6 @@ rolling.ROLL_SECONDS = 0.3
 rolling.SAY_SECONDS = 1.0
 run_lock.BEAT_SECONDS = 0.5
 run_lock.FREE_SECONDS = 1.0
-from dataflow_grounding.cli.main import main
-main()
 """
 FILES = (
     "annotations.jsonl",
@@ -58,13 +54,8 @@ class Bucket:
 
     def start(self) -> subprocess.Popen[str]:
         """A run that sends what it has more often than usual."""
-        line = [sys.executable, "-c", QUICK, *self.place.arguments()]
-        env, pipe = (
-            {**os.environ, "PYTHONPATH": str(REPOSITORY), **self.environment},
-            subprocess.PIPE,
-        )
-        return subprocess.Popen(
-            line, env=env, cwd=self.place.folder, stdout=pipe, stderr=pipe, text=True
+        return process(
+            self.place.arguments(), env=self.environment, first=QUICK, cwd=self.place.folder
         )
 
     def objects(self) -> dict[str, bytes]:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dataflow_grounding
+from benchmarks.places.warm import WarmProcesses
 from dataflow_grounding.cli.main import main
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
+MAIN = "from dataflow_grounding.cli.main import main; main()"
 Rows = list[dict[str, Any]]
 
 
@@ -197,12 +199,24 @@ def command(arguments: Sequence[str]) -> Done:
     return Done(int(code) if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
 
 
+WARM: list[WarmProcesses] = []
+"""Where there is one, it starts the processes, so that they needn't import all anew; tests have
+one.
+"""
+
+
 def process(
-    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, **options: Any
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
+    **options: Any,
 ) -> subprocess.Popen[str]:
-    """The command line as a process of its own."""
+    """The command line as a process of its own, in which the code in `first` runs before."""
     whole = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
-    line = [sys.executable, "-m", "dataflow_grounding", *arguments]
+    line = [sys.executable, "-c", f"{first}\n{MAIN}", *arguments]
+    if not first:
+        line[1:3] = ["-m", "dataflow_grounding"]
     piped = {
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
@@ -210,6 +224,8 @@ def process(
         "encoding": "utf-8",
         **options,
     }
+    if WARM and WARM[0].may_start(whole, piped):
+        return WARM[0].start(line, first, whole, **piped)
     return subprocess.Popen(line, env=whole, **piped)
 
 

@@ -53,10 +53,6 @@ class Errors:
     shared: bool = True
 
 
-_scenes: dict[tuple[str, bool], Scene] = {}
-"""What was seen, by a picture's digest and whether it is a probe: all models see alike."""
-
-
 @dataclass(frozen=True)
 class Scene:
     """What the model sees: `name` is the same for a picture with and without marks."""
@@ -71,6 +67,12 @@ class Scene:
         for name in sorted(self.things):
             boxes += [box for box in self.things[name] if box not in meant]
         return boxes
+
+
+SEEN: dict[tuple[str, bool], Scene] = {}
+"""What was seen in pictures, by their digest and whether they are probes: of all models in this
+process, as a run's probes and a test's pictures come again and again.
+"""
 
 
 class ErringModel:
@@ -112,9 +114,9 @@ class ErringModel:
     def _looked_at(self, request: ReceivedRequest) -> Scene:
         """What is in a request's first picture."""
         picture = (request.image_digests[0], about_probes(request))
-        if picture not in _scenes:
-            _scenes[picture] = scene_of(pictures_in(request)[0], about_probes(request))
-        return _scenes[picture]
+        if picture not in SEEN:
+            SEEN[picture] = scene_of(pictures_in(request)[0], about_probes(request))
+        return SEEN[picture]
 
     def meant(self, phrase: dict[str, Any], scene: Scene) -> list[Bbox]:
         """The things that a phrase names."""

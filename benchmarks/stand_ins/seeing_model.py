@@ -31,6 +31,10 @@ GROUND = (128, 128, 128)
 
 
 Resize = Callable[[int, int], tuple[float, float]]
+SEEN: dict[tuple[str, bool], tuple[Size, dict[str, list[Bbox]]]] = {}
+"""What was seen in pictures, by their digest and whether they are probes: of all models in this
+process, as each calibration sends the same probes.
+"""
 
 
 def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
@@ -77,7 +81,6 @@ class SeeingModel:
             seed,
         )
         self._asked: Counter[str] = Counter()
-        self._looked: dict[str, tuple[Size, dict[str, list[Bbox]]]] = {}
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         """The objects that it sees."""
@@ -85,12 +88,12 @@ class SeeingModel:
         self._asked[question] += 1
         chance = random.Random(f"{self._seed}/{self._asked[question]}/{question}")
         [image] = request.images
-        if image.digest not in self._looked:
-            probe = request.input["phrases"][0]["text"].endswith(" rectangle")
-            self._looked[image.digest] = look(
-                picture_in(request), PROBE_COLORS if probe else COLORS
+        is_probe = request.input["phrases"][0]["text"].endswith(" rectangle")
+        if (image.digest, is_probe) not in SEEN:
+            SEEN[image.digest, is_probe] = look(
+                picture_in(request), PROBE_COLORS if is_probe else COLORS
             )
-        size, seen = self._looked[image.digest]
+        size, seen = SEEN[image.digest, is_probe]
         objects = []
         for phrase in request.input["phrases"]:
             color = phrase["text"].split()[1]

@@ -52,6 +52,7 @@ CANVASES = [
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", [*ENLARGING, *MIDDLE, *SMALL, *CANVASES])
 def test_servers_that_treat_some_sizes_otherwise_are_read_right(name: str) -> None:
     """In all sizes of benchmarks/stand_ins/rule_runs.py, whether or not they were known; noisy models may be
@@ -69,6 +70,7 @@ def test_a_long_edge_that_small_squares_do_not_have_is_no_constant_side() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [3, 4])
 def test_rules_that_a_stranger_makes_up_are_never_read_wrong(seed: int) -> None:
     rules = made_up(12, seed)

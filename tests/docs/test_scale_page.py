@@ -21,10 +21,10 @@ pytestmark = pytest.mark.slow
 PAGE = REPOSITORY / "docs" / "scale.md"
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `init` writes, and what one machine leaves of it."""
-    folder = tmp_path / "work"
+    folder = tmp_path_factory.mktemp("begun") / "work"
     ended([start("dataflowgrounding init .", folder)])
     ended(
         [
@@ -35,6 +35,12 @@ def work(tmp_path: Path) -> Path:
         ]
     )
     return folder
+
+
+@pytest.fixture
+def work(begun: Path, tmp_path: Path) -> Path:
+    """A copy of it for each test."""
+    return Path(shutil.copytree(begun, tmp_path / "work"))
 
 
 def start(script: str, folder: Path, **environment: str) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,32 @@ def test_a_parquet_file_is_read_by_bytes_not_by_rows(tmp_path: Path) -> None:
     assert done.stdout.strip() == "3000", done
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A file of half a gigabyte with one caption, by its name; each is written once."""
+    folder, size = tmp_path_factory.mktemp("large"), 2**29
+    starts = {"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}
+    ends = {"a.csv": b'"\n', "a.json": b'"}]'}
+
+    def written(name: str) -> Path:
+        path = folder / name
+        if path.exists():
+            return path
+        if name.endswith("parquet"):
+            pyarrow = pytest.importorskip("pyarrow")
+            table = pyarrow.table({"caption": ["x" * size]})
+            pytest.importorskip("pyarrow.parquet").write_table(table, path)
+            return path
+        with path.open("wb") as file:
+            file.write(starts.get(name, b'{"caption": "'))
+            for _ in range(size >> 20):
+                file.write(b"x" * 2**20)
+            file.write(ends.get(name, b'"}\n'))
+        return path
+
+    return written
+
+
 STATS, LINT, EXPORT = ["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]
 
 
@@ -180,22 +207,9 @@ STATS, LINT, EXPORT = ["stats"], ["lint"], ["export", "--format", "coco", "-o", 
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_a_file_that_memory_does_not_do_for_is_named(
-    tmp_path: Path, name: str, line: list[str]
+    large: Callable[[str], Path], name: str, line: list[str]
 ) -> None:
-    path, size = tmp_path / name, 2**29
-    if name.endswith("parquet"):
-        pyarrow = pytest.importorskip("pyarrow")
-        pytest.importorskip("pyarrow.parquet").write_table(
-            pyarrow.table({"caption": ["x" * size]}), path
-        )
-    else:
-        with path.open("wb") as file:
-            file.write(
-                {"a.csv": b'image_path\n"', "a.json": b'[{"caption": "'}.get(name, b'{"caption": "')
-            )
-            for _ in range(size >> 20):
-                file.write(b"x" * 2**20)
-            file.write({"a.csv": b'"\n', "a.json": b'"}]'}.get(name, b'"}\n'))
+    path = large(name)
     done = bounded([line[0], str(path), *line[1:]], 0.9)
     assert done.code == 2, done
     assert (

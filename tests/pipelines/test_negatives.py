@@ -69,9 +69,18 @@ def captioned(gold: dict[str, Any]) -> str:
     return f"We see {' and '.join(there[:-1])}."
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return scenes(tmp_path_factory.mktemp("drawn"), PICTURES, seed=5)
+
+
 @pytest.fixture
-def gold(workplace: Workplace) -> list[dict[str, Any]]:
-    return scenes(workplace.folder, PICTURES, seed=5)
+def gold(workplace: Workplace, drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    copied = []
+    for record in drawn:
+        path = shutil.copy(record["image_path"], workplace.folder)
+        copied.append({**record, "image_path": str(path)})
+    return copied
 
 
 @pytest.fixture

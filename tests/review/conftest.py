@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -30,3 +30,25 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page of its own, in a context that pages of the same options share.
+
+    A context takes the browser as long to begin as most tests take, and a process, which ends with
+    its last page: so each keeps an empty one. Reports and reviews store nothing in a browser, so no
+    page sees what was in another.
+    """
+    contexts: dict[str, Any] = {}
+
+    def opened(**options: Any) -> Any:
+        options = {"viewport": {"width": 1280, "height": 900}, **options}
+        if repr(options) not in contexts:
+            contexts[repr(options)] = browser.new_context(**options)
+            contexts[repr(options)].new_page()
+        return contexts[repr(options)].new_page()
+
+    yield opened
+    for context in contexts.values():
+        context.close()

@@ -107,11 +107,11 @@ def results(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[[str], Any]]:
+def opened(new_page: Any) -> Iterator[Callable[[str], Any]]:
     pages: list[Any] = []
 
     def open_page(address: str) -> Any:
-        pages.append(page := browser.new_page(viewport={"width": 1280, "height": 900}))
+        pages.append(page := new_page())
         page.said = []
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))

@@ -94,21 +94,18 @@ def version(folder: Path, records: list[Any], name: str) -> Version:
 
 
 @pytest.fixture
-def show(browser: Any) -> Iterator[Any]:
-    contexts = []
+def show(new_page: Any) -> Iterator[Any]:
+    pages = []
 
     def open_page(path: Path, more: str = "", **options: Any) -> Any:
-        contexts.append(
-            browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        )
-        page = contexts[-1].new_page()
+        pages.append(page := new_page(**options))
         page.goto(path.as_uri() + more)
         page.wait_for_selector("[role=status]:not(:empty), [role=alert]")
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 def opacity(page: Any, selector: str) -> list[float]:

@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,10 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
+from benchmarks.places.workplace import ended, process
+
 pytestmark = pytest.mark.slow
 
-COMMAND = [sys.executable, "-m", "dataflow_grounding"]
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
 
 
@@ -76,11 +75,9 @@ def results(tmp_path: Path) -> Path:
 
 
 def run(*arguments: Any, code: int = 0) -> str:
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = ended(process([*map(str, arguments)]), 120)
+    assert done.code == code, done
+    return done.out + done.err
 
 
 def applied(results: Path, *more: Any, code: int = 0) -> list[dict[str, Any]]:
@@ -98,10 +95,7 @@ def decisions(results: Path) -> list[dict[str, Any]]:
 
 class Server:
     def __init__(self, results: Path, *options: str) -> None:
-        command = [*COMMAND, "review", str(results), "--no-open", *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = process(["review", str(results), "--no-open", *options])
         assert self.process.stdout
         self.address = self.process.stdout.readline().strip()
         self.origin = self.address.rsplit("/", 2)[0]
@@ -155,14 +149,11 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def show(browser: Any) -> Iterator[Any]:
-    contexts, problems = [], []
+def show(new_page: Any) -> Iterator[Any]:
+    pages, problems = [], []
 
     def open_page(address: str, **options: Any) -> Any:
-        contexts.append(
-            browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        )
-        page = contexts[-1].new_page()
+        pages.append(page := new_page(**options))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
             "console", lambda message: message.type == "error" and problems.append(message.text)
@@ -175,8 +166,8 @@ def show(browser: Any) -> Iterator[Any]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 SINGLE = "#mode=single&order=file"

@@ -109,8 +109,9 @@ def of_a_slow_start(line: str) -> bool:
 
 
 def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
-    workplace: Workplace, slow: LoopbackServer
+    workplace: Workplace, slow: LoopbackServer, cluster: str
 ) -> None:
+    """The same command goes on in a cluster that is there already, as in one of its own."""
     place = place_at(workplace, slow, 600)
     expected, once = alone(place)
     before = paid(slow)
@@ -121,7 +122,7 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     until(lambda: paid(slow) - before > 600, driver)
     driver.kill()
     ended(driver)
-    done = ended(place.start(*RAY), 120)
+    done = place.run(*RAY)
     assert done.code == 0, done
     assert not [line for line in done.err.splitlines() if not of_a_slow_start(line)], done.err
     assert left(place.results) == expected
@@ -130,7 +131,9 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     assert back.summary["already_complete"], back
 
 
-def test_ctrl_c_stops_all_and_keeps_every_reply(workplace: Workplace, slow: LoopbackServer) -> None:
+def test_ctrl_c_stops_all_and_keeps_every_reply(
+    workplace: Workplace, slow: LoopbackServer, cluster: str
+) -> None:
     place = place_at(workplace, slow, 300)
     expected, once = alone(place)
     before = paid(slow)
@@ -141,7 +144,7 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(workplace: Workplace, slow: Loop
     assert done.code == 130, done
     assert done.summary["stopped"].startswith("interrupted")
     assert 0 < done.summary["requests"] < once
-    assert ended(place.start(*RAY), 120).code == 0
+    assert place.run(*RAY).code == 0
     assert left(place.results) == expected
     assert paid(slow) - before == once  # what was in flight was waited for
 
@@ -570,10 +573,10 @@ def test_the_sums_have_what_a_lost_worker_sent(workplace: Workplace, slow: Loopb
     "engine", [(), ("--engine", "ray", "--workers", "1")], ids=["one process", "blocks"]
 )
 def test_small_blocks_end_with_a_check_as_one_run_does(
-    workplace: Workplace, server: LoopbackServer, engine: tuple[str, ...]
+    workplace: Workplace, server: LoopbackServer, cluster: str, engine: tuple[str, ...]
 ) -> None:
     place = place_at(workplace, server, 96)
-    done = ended(place.start(*engine, **{"vlm.check_every": 100}), 120)
+    done = place.run(*engine, **{"vlm.check_every": 100})
     assert done.code == 0, done
     asked = [
         request.image_digests[0]
