@@ -198,11 +198,12 @@ def test_a_scheme_that_the_user_named_may_stand_in_rows(monkeypatch: pytest.Monk
         "ABFS://box/b.jpg",
         "b.jpg",
         "s3://bucket/b.jpg",
-        "/b.jpg",
-        "file:///b.jpg",
     ):
         find_image(Record({"image": path}, ("abfs://box/a",)), "image")
-    assert len(looked) == 6
+    assert len(looked) == 4
+    # of this machine's files no store is asked
+    assert find_image(Record({"image": __file__}, ("abfs://box/a",)), "image").path == __file__
+    assert len(looked) == 4
     for path in ("ftp://box/b.jpg", "abf://box/b.jpg"):
         with pytest.raises(RecordError, match="which rows may not"):
             find_image(Record({"image": path}, ("abfs://box/a",)), "image")

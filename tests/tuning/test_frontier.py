@@ -107,8 +107,8 @@ def test_each_way_has_the_f1_that_eval_finds_and_the_cost_that_cost_finds(
         steps = {step["step"].partition("_")[2]: step for step in bill["steps"]}
         for name, step in [
             ("small alone", "step_1_grounding"),
-            ("small, checked", "step_5_box_mending"),
-            ("small → large, doubt 1", "step_6_second_opinion"),
+            ("small, checked", "step_6_box_mending"),
+            ("small → large, doubt 1", "step_7_second_opinion"),
         ]:
             path = place.results / step / "annotations.jsonl"
             assert points[name]["f1"] == pytest.approx(f1_in(path, gold), abs=1e-4), name
@@ -141,7 +141,7 @@ def test_a_pilot_of_some_steps_asks_no_more_than_the_run(place: Workplace) -> No
         for step in ("0", "1"):
             done = place.run("--pilot", str(PILOT), **{"workflow.steps": [step]})
             assert done.code == 0, done
-        doubted = [row["text"] for row in rows_of(place, "step_5_*") if row["verified"] is None]
+        doubted = [row["text"] for row in rows_of(place, "step_6_*") if row["verified"] is None]
     assert 0 < len(doubted) < PILOT * len(CLASSES) / 2
     assert sorted(text for _, text in model.phrases["large"]) == sorted(doubted)
     assert "frontier" not in done.summary
@@ -177,7 +177,7 @@ def test_a_full_run_goes_on_with_the_pilots_replies_at_any_doubt(place: Workplac
         at(place, server)
         foreseen = command(["estimate", "-e", str(place.spec()), "--pilot", str(PILOT), "--json"])
         steps = {step["step"]: step["requests"] for step in foreseen.summary["steps"]}
-        assert steps["step6_second_opinion"] == PILOT
+        assert steps["step7_second_opinion"] == PILOT
         first = pilot(place)
         assert model.requests["large"] == PILOT
         before = dict(model.requests)
@@ -186,7 +186,7 @@ def test_a_full_run_goes_on_with_the_pilots_replies_at_any_doubt(place: Workplac
         assert again.summary["frontier"] == first.summary["frontier"]
         left = command(["estimate", "-e", str(place.spec()), "--json"]).summary
         steps = {step["step"]: step["requests"] for step in left["steps"]}
-        assert steps["step6_second_opinion"] < PICTURES - PILOT + 1
+        assert steps["step7_second_opinion"] < PICTURES - PILOT + 1
         for doubt in (0.25, 0.0):
             done = place.run(**{"workflow.cascade_doubt": doubt})
             assert done.code == 0, done
@@ -273,7 +273,7 @@ def test_the_last_of_three_models_is_asked_what_the_second_leaves_in_doubt(
         at(place, server)
         assert place.run().code == 0
         doubted = {}
-        for name, step in [("middle", 5), ("large", 6)]:
+        for name, step in [("middle", 6), ("large", 7)]:
             rows = rows_of(place, f"step_{step}_*")
             doubted[name] = sorted(row["text"] for row in rows if row["verified"] is None)
         for name, texts in doubted.items():

@@ -26,6 +26,7 @@ _MAIN = (
     "precision_at_iou_",
     "recall_at_iou_",
     "n_acc",
+    "il_mcc",
     "span_exact_f1",
     "ap",
 )
