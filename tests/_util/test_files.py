@@ -267,6 +267,8 @@ JOINED = {
     "engine/shard.py": {"str(self)"},
     "extras/scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
+    # of that folder's listing, and the picture's path as its file has it, which a record may have
+    "extras/formats/detections.py": {"name", "picture"},
     "extras/formats/public_sets.py": {"'*.txt'", "self.data_file"},
     "extras/scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},

@@ -158,7 +158,7 @@ def test_eval_prints_figures(tmp_path: Path) -> None:
     }
     assert {name: said[name] for name in expected} == expected
     table = command(
-        "eval", results / "annotations.jsonl", "--gold", gold, "--iou", "0.9", cwd=tmp_path
+        "eval", results / "annotations.jsonl", "--gold", gold, "--iou", "0.9", "--all", cwd=tmp_path
     )
     assert table.returncode == 0
     assert "| precision_at_iou_0.9         | 0.0000 " in table.stdout
