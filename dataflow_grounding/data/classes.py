@@ -179,7 +179,8 @@ def _stated_names(results: str) -> Iterator[str]:
             for name, stated in classes.items():
                 # Entries are phrase → class, or class → a mapping.
                 names.append(stated if isinstance(stated, str) else name)
-        if names and not isinstance(names, str):
+        # run.json may be damaged
+        if names and isinstance(names, list):
             yield from (name for name in names if isinstance(name, str))
             return
 
