@@ -19,7 +19,7 @@ from dataflow_grounding.operators._box_decisions import (
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
-from dataflow_grounding.operators.judge_operator import JudgeOperator, none_obeyed
+from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
 from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 
@@ -78,37 +78,55 @@ class CropJudge(JudgeOperator):
         asked = self.asked_about(record)
         crops = _crops_of(asked)
         if crops:
-            reason = await self.why_not(record, ask)
+            reason = await self.why_not_trusted(record, ask)
             if reason:
-                return self.update_of(record, image, ask, none_obeyed(asked, reason))
+                return self.update_of(record, image, ask, all_unchecked(asked, reason))
         answers: dict[tuple[int, str], bool | None] = {}
         failed: RecordError | None = None
 
-        async def ask_once(some: list[Crop]) -> list[bool | None]:
-            return await ask(crop_check(image, [crop.box for crop in some], self.box_format))
+        async def ask_once(asked_crops: list[Crop]) -> list[bool | None]:
+            return await ask(crop_check(image, [crop.box for crop in asked_crops], self.box_format))
 
         for batch in batched(crops, MOST_CROPS):
             try:
-                for some, said in await ask_in_parts(batch, ask_once):
-                    for crop, answer in zip(some, said, strict=True):
+                for asked_crops, replies in await ask_in_parts(batch, ask_once):
+                    for crop, answer in zip(asked_crops, replies, strict=True):
                         answers[crop.place, crop.bbox_id] = answer
             except RecordError as error:
                 failed = error
         judged = {}
         for place, expression in asked.items():
-            presence = seconds_of_presence(expression)
-            seconds = {}
-            for bbox_id in verdicts_of(expression):
-                answer = answers.get((place, bbox_id))
-                can_not_tell = answer is None and (place, bbox_id) in answers
-                seconds[bbox_id] = presence[bbox_id] if can_not_tell else answer
-            judged[place] = decided(expression, seconds, "crop")
+            seconds = _seconds_of(place, expression, answers)
+            judged[place] = decided(expression, seconds, name="crop")
         update = self.update_of(record, image, ask, judged)
         return Partial(update, failed) if failed else update
 
 
+def _seconds_of(
+    place: int, expression: Expression, answers: Mapping[tuple[int, str], bool | None]
+) -> dict[str, bool | None]:
+    """The second answers about an expression's boxes, by `bbox_id`.
+
+    Where the judge can't tell by the crop, it is what the phrase's presence says. It is None where
+    the request about the crop failed.
+
+    Args:
+        place: The expression's place in its record.
+        expression: With the first answers.
+        answers: The answers about crops, by place and `bbox_id`; None where the crop can't tell. A
+            crop whose request failed is left out.
+    """
+    by_presence = seconds_of_presence(expression)
+    seconds: dict[str, bool | None] = {}
+    for bbox_id in verdicts_of(expression):
+        answer = answers.get((place, bbox_id))
+        cannot_tell = answer is None and (place, bbox_id) in answers
+        seconds[bbox_id] = by_presence[bbox_id] if cannot_tell else answer
+    return seconds
+
+
 def _crops_of(expressions: Mapping[int, Expression]) -> list[Crop]:
-    """All boxes of the expressions."""
+    """A crop for each box of the expressions, which are by their places in the record."""
     crops = []
     for place, expression in expressions.items():
         for instance in expression["instances"]:

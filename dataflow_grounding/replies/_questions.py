@@ -108,18 +108,22 @@ class Questions:
             return set(self.phrases)
         ids = set(self.ids(Details(details.labels, details.id)))
         for label in details.labels:
-            ids |= self._missing_ids(label)
+            ids |= self._ids_denied_with(label)
         if ids:
             return ids
         things = [thing_beside_none(label) for label in details.labels]
         if not all(things):
             return set(self.phrases)
         for thing in things:
-            ids |= self._missing_ids(thing)
+            ids |= self._ids_denied_with(thing)
         return ids
 
-    def _missing_ids(self, things: str) -> set[int]:
-        """Return the ids of the phrases that are not there when a thing, or a list, isn't."""
+    def _ids_denied_with(self, things: str) -> set[int]:
+        """Return the ids of the phrases that aren't there when `things` aren't.
+
+        `things` is one thing, or a list such as "a dog and a cat". Without a dog there is no brown
+        dog either: narrower phrases are denied, too.
+        """
         ids = missing_ids(things, self.phrases)
         for part in parts_of(things[:_LONGEST]):
             ids |= missing_ids(part, self.phrases)

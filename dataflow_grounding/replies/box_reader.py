@@ -9,7 +9,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies._absence import denies_itself, negates
-from dataflow_grounding.replies._conventions import asked_format_goes_first, unit_fits_scale
+from dataflow_grounding.replies._conventions import reads_tokens_as_asked, unit_fits_scale
 from dataflow_grounding.replies._pictures import SEVERAL
 from dataflow_grounding.replies._questions import KeptBox, Questions
 from dataflow_grounding.replies._talk import affirmation_in, denial_in, takes_back
@@ -301,7 +301,7 @@ class _BoxReader:
         box_format = self.format
         if raw.family is not None and raw.family != box_format.name:
             family_format = known_formats()[raw.family]
-            if asked_format_goes_first(box_format, family_format):
+            if reads_tokens_as_asked(box_format, family_format):
                 self.note_once(
                     "native_tokens", f"read as {box_format.name}, as asked, and not as {raw.family}"
                 )

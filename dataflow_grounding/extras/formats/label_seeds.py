@@ -81,8 +81,8 @@ class LabelSeeds(Seeds):
         source = f"{image_dir} with {origin}"
         super().__init__(source, own_files, (image_dir,), boxless, without=source)
 
-    def _forget(self) -> None:
-        """Set `found` to what is known before labels are read."""
+    def _reset_found(self) -> None:
+        """Forget what an earlier reading of the labels found, but for what the names alone tell."""
         self.found = {
             "images without a label": self._without_label,
             "labels without an image": self._without_image,

@@ -139,8 +139,8 @@ class AnnotationSeeds(Seeds):
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes)
 
-    def _forget(self) -> None:
-        """Set all that is found while records are made to nothing."""
+    def _reset_found(self) -> None:
+        """Forget what an earlier reading found: nothing is known before the records are read."""
         self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
         self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
         self._converted = 0  # records of TAO's
