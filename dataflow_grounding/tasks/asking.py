@@ -164,7 +164,11 @@ def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    """The words of a prompt where a box stands under another key, or under none."""
+    """The words of a prompt where a box stands under another key, or with `is_named` false none.
+
+    The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
+    is replaced, or taken out where boxes aren't named.
+    """
     before = f'under the key "{words["box_key"]}" '
     after = f'under the key "{key}" ' if is_named else ""
     return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}

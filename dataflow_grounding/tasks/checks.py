@@ -247,7 +247,7 @@ def _by_id(
     return answers
 
 
-def _truth(item: Mapping[str, Any], key: str) -> bool | None:
+def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
     """Yes, no, or None for "can't tell". Raises UnreadableReply for anything else."""
     value = item.get(key, "")
     if isinstance(value, str):
@@ -259,12 +259,16 @@ def _truth(item: Mapping[str, Any], key: str) -> bool | None:
 
 def _answer(item: Mapping[str, Any]) -> bool | None:
     """What is said of a crop."""
-    return _truth(item, "answer")
+    return _yes_no_or_none(item, "answer")
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    """What is said of a phrase; an answer that contradicts itself is none."""
-    there = _truth(item, "there")
+    """What is said of a phrase.
+
+    An answer that contradicts itself is none, such as a count of 0 of what is there. A count out of
+    range is None.
+    """
+    there = _yes_no_or_none(item, "there")
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None

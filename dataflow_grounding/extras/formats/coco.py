@@ -206,7 +206,7 @@ class Coco(Format):
 
     def thing(self, phrase: Phrase) -> str:
         """Return the phrase's category, which is all that detectors tell boxes apart by."""
-        return self._classes.of(phrase.expression)
+        return self._classes.written_class_of(phrase.expression)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
@@ -227,12 +227,14 @@ class Coco(Format):
                 if is_new:
                     put_image(self._image_entry(sample, image_id))
                 for phrase in sample.phrases:
-                    category_id, _ = categories.of(self._classes.of(phrase.expression))
+                    category_id, _ = categories.of(
+                        self._classes.written_class_of(phrase.expression)
+                    )
                     phrase_keys = {"category_id": category_id, **self.phrase_keys(phrase)}
                     for box_keys in _keys_of_boxes(phrase):
                         ids = {"id": next(annotation_ids), "image_id": image_id}
                         put_annotation({**ids, **phrase_keys, **box_keys})
-            self.remarks += self._classes.remarks(len(categories))
+            self.remarks += self._classes.remarks_on_numbers(len(categories))
 
     def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
         """Return the entry of a sample's image, of that number."""

@@ -225,7 +225,7 @@ class _LabelFormat(Format):
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
         """Return the expression's class: these formats have no other words."""
-        return self._classes.of(expression)
+        return self._classes.written_class_of(expression)
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return what the file with the names begins with.
@@ -284,7 +284,7 @@ class _LabelFormat(Format):
             yield classes
             if not len(classes):
                 names.write("  {}\n")  # no names, in YAML
-            self.remarks += self._classes.remarks(len(classes))
+            self.remarks += self._classes.remarks_on_numbers(len(classes))
 
     def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
         """Write a label file for each picture; samples of one picture share it."""
