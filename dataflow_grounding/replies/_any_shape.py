@@ -223,7 +223,10 @@ def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` what stands in an answer's special tokens and tags."""
+    """Add to `parsed` what stands in an answer's special tokens and tags.
+
+    Where that has boxes, the words around all of the answer's numbers are added, too.
+    """
     read_tokens(answer.text, parsed)
     if parsed.boxes:
         _add_talk_around_numbers(answer.text, parsed)

@@ -121,7 +121,10 @@ class _BoxReader:
         return reading
 
     def unread_phrases(self, parsed: ParsedReply) -> list[int]:
-        """Return the phrases that have no box, but points or something dropped."""
+        """Return the ids of phrases without a box of which the reply has points, or lost a box.
+
+        They come in their order. These phrases are neither found nor said not to be there.
+        """
         unread: set[int] = set()
         for point in parsed.points:
             unread.update(self.questions.about(point.details)[:1])
@@ -501,14 +504,19 @@ def _farthest(box: Bbox, moved: Bbox) -> float:
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    """Whether numbers lie far outside their range, or are parts of 1 in a range of more."""
-    fractions = True
+    """Whether numbers lie far outside their range, or are parts of 1 in a range of more.
+
+    Args:
+        corners: x and y by turns.
+        limits: The ends of the ranges of x and of y, which begin at 0.
+    """
+    are_parts_of_1 = True
     for i, value in enumerate(corners):
         if not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE:
             return True
-        fractions = fractions and 0 <= value <= 1
-    # [0, 0, 1, 1] too, which is the whole picture in these
-    return min(limits) > 10 and fractions
+        are_parts_of_1 = are_parts_of_1 and 0 <= value <= 1
+    # [0, 0, 1, 1] too, which is the whole picture in parts of 1
+    return min(limits) > 10 and are_parts_of_1
 
 
 def _in_brackets(numbers: Sequence[float]) -> str:

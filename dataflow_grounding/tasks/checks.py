@@ -189,11 +189,13 @@ def missing_boxes(
 
 
 def _size_of(image: Image) -> dict[str, int]:
+    """The size in which a picture is sent, as a request states it."""
     width, height = image.sent_size
     return {"width": width, "height": height}
 
 
 def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Texts as a request has them, with ids from 1."""
     return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
 
 
@@ -206,6 +208,7 @@ def _box_items(
 
 
 def _one_of(words: Sequence[str]) -> Schema:
+    """The JSON schema of one of some words."""
     return {"type": "string", "enum": list(words)}
 
 

@@ -247,9 +247,10 @@ class Coco(Format):
         }
 
     def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
-        """Return the number of a sample's image entry, and whether the entry is to be written.
+        """Return the number of a sample's image entry, and whether that is to be written now.
 
-        Samples of one picture share an entry here. `position` is that of the sample, from 1.
+        It isn't where an earlier sample of the same picture has it: they share an entry here.
+        `position` is that of the sample, from 1.
         """
         return self._picture_numbers.of(sample.file_name)
 
@@ -281,9 +282,8 @@ class Coco(Format):
                 if not entry["crowd"]:
                     caption = image.get("caption")
                     keyed += _expressions(entry, caption, file, self.passed_over)
-            if (
-                entries and not keyed
-            ):  # something is there, but nothing that is read, such as crowds
+            if entries and not keyed:
+                # something is there, but nothing that is read, such as crowds
                 row["background"] = False
             yield {"image_path": name, **row, "expressions": unite(keyed)}
 
@@ -367,8 +367,10 @@ def _expressions(
             # A phrase may have been corrected while its id stayed: only both together tell it.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
-        passed_over["annotations without a box"] += int(not box and not nothing_there)
-        passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
+        if not box and not nothing_there:
+            passed_over["annotations without a box"] += 1
+        if not entry["category"] and text == ONE:
+            passed_over[NO_LISTED_CATEGORY] += 1
 
 
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:

@@ -233,4 +233,5 @@ def _files(files: Mapping[str, str | None]) -> str:
 
 
 def _section(heading: str, content: str) -> str:
+    """Return a section of the page; `content` is HTML."""
     return f"<section><h2>{_safe(heading)}</h2>{content}</section>"

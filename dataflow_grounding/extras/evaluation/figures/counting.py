@@ -181,7 +181,9 @@ class FigureCounts:
         most_common = max(heads.values(), default=0)
         counts["top_head_share"] = Counter({True: most_common, False: heads.total() - most_common})
         counts["look_alikes"].update(look_alikes(counts["all_heads"]))
-        figures = {name: _value(row.get("kind"), counts[name]) for name, row in FIGURES.items()}
+        figures = {
+            name: _figure_of_counts(row.get("kind"), counts[name]) for name, row in FIGURES.items()
+        }
         for name, number in numbers.items():
             if number is None:
                 figures[name] = None
@@ -333,7 +335,7 @@ def _cell(part: float) -> int:
     return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
-def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
+def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
     """Return a figure of a kind from how often each value was counted.
 
     Without a kind it is the count of True. None where nothing was counted that it could be of.

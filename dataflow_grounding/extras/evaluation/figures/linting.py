@@ -162,17 +162,17 @@ def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> l
     if row.data is None:
         findings = [Finding("DG001", str(row.error))]
     else:
-        findings = list(_in_record(row.data, picture))
+        findings = list(_findings_in_record(row.data, picture))
     return [finding for finding in findings if finding.rule in rules]
 
 
-def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
     """Yield what all rules of a single record find in it; `picture` as for `_findings`.
 
     Mends change the record itself, by its own expressions.
     """
     size = picture if isinstance(picture, tuple) else stated_size(record)
-    yield from _in_picture(record, picture)
+    yield from _findings_in_picture(record, picture)
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow as error:
@@ -194,9 +194,9 @@ def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[F
     places = _places_of(expressions, caption)
     for index, (expression, place) in enumerate(zip(expressions, places, strict=True)):
         for instance in expression["instances"]:
-            yield from _in_box(repr(expression["text"]), instance, size)
+            yield from _findings_in_box(repr(expression["text"]), instance, size)
         change = partial(_change, own_expressions, index)
-        yield from _in_expression(expression, caption, place, change)
+        yield from _findings_in_expression(expression, caption, place, change)
 
 
 def _contradicted(expressions: Sequence[Mapping[str, Any]], size: Size | None) -> Iterator[Finding]:
@@ -266,7 +266,9 @@ def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) ->
     return None
 
 
-def _in_picture(record: Mapping[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+def _findings_in_picture(
+    record: Mapping[str, Any], picture: Size | str | None
+) -> Iterator[Finding]:
     """Yield DG401 for a picture that can't be read, DG402 for one of another size than stated."""
     if isinstance(picture, str):
         yield Finding("DG401", picture)
@@ -323,7 +325,7 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
         ids_seen.add(digest)
 
 
-def _in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
     """Yield what is wrong with a box; a mend changes the `bbox` of the instance in place.
 
     Args:
@@ -361,7 +363,7 @@ def _shorter_side(box: Bbox) -> float:
     return min(box[2] - box[0], box[3] - box[1])
 
 
-def _in_expression(
+def _findings_in_expression(
     expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
 ) -> Iterator[Finding]:
     """Yield what is wrong with an expression: its text, span, status, and boxes that are twice.
