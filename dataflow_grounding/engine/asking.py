@@ -308,10 +308,12 @@ class Asking:
     def _count_another(
         self, endpoint: Endpoint, refused: errors.RequestRefused | None = None
     ) -> None:
-        """Count that the serving sends once more for one answer.
+        """Count that the serving sends one more request for one answer.
 
-        Where it was refused, and finds out what the endpoint takes, in so many forms, the refusal
-        counts as often.
+        Args:
+            endpoint: Where to.
+            refused: The refusal of the request before, where the serving asks again in another
+                form to find out which one the endpoint takes; it counts as the endpoint's.
         """
         if refused is not None:
             endpoint.refused(refused)

@@ -185,6 +185,28 @@ def seconds_of_presence(expression: Mapping[str, Any]) -> dict[str, bool | None]
     return seconds
 
 
+def seconds_of_crops(
+    expression: Mapping[str, Any], answers: Mapping[str, bool | None]
+) -> dict[str, bool | None]:
+    """The second answers about each of an expression's boxes, by `bbox_id`.
+
+    Where the judge can't tell by a box's crop, it is what the phrase's presence says. It is None
+    where the request about the crop failed.
+
+    Args:
+        expression: With the first answers.
+        answers: The answers about crops, by `bbox_id`; None where the crop can't tell. A box whose
+            request failed is left out.
+    """
+    by_presence = seconds_of_presence(expression)
+    seconds: dict[str, bool | None] = {}
+    for bbox_id in verdicts_of(expression):
+        answer = answers.get(bbox_id)
+        cannot_tell = answer is None and bbox_id in answers
+        seconds[bbox_id] = by_presence[bbox_id] if cannot_tell else answer
+    return seconds
+
+
 def decided(expression: Expression, seconds: Mapping[str, bool | None], name: str) -> Expression:
     """The expression after a second answer to each of its boxes, by `bbox_id`.
 

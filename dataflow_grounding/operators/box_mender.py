@@ -95,11 +95,7 @@ class BoxMender(BoxOperator):
 
 
 def _misfits(expression: Expression) -> list[tuple[dict[str, Any], str]]:
-    """The instances to be asked for again, each with its verdict, `loose` or `part`.
-
-    None of an expression that a person settled. Boxes that were mended before, and those of which
-    the check's answers differ, are left out.
-    """
+    """The open expression's boxes to be asked for again, each with its verdict, loose or part."""
     if not is_open(expression):
         return []
     verdicts = verdicts_of(expression)

@@ -14,8 +14,7 @@ from dataflow_grounding.operators._box_decisions import (
     Expression,
     check_of,
     decided,
-    seconds_of_presence,
-    verdicts_of,
+    seconds_of_crops,
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
@@ -81,7 +80,7 @@ class CropJudge(JudgeOperator):
             reason = await self.why_not_trusted(record, ask)
             if reason:
                 return self.update_of(record, image, ask, all_unchecked(asked, reason))
-        answers: dict[tuple[int, str], bool | None] = {}
+        answers: dict[int, dict[str, bool | None]] = {}  # by place and bbox_id
         failed: RecordError | None = None
 
         async def ask_once(asked_crops: list[Crop]) -> list[bool | None]:
@@ -91,38 +90,15 @@ class CropJudge(JudgeOperator):
             try:
                 for asked_crops, replies in await ask_in_parts(batch, ask_once):
                     for crop, answer in zip(asked_crops, replies, strict=True):
-                        answers[crop.place, crop.bbox_id] = answer
+                        answers.setdefault(crop.place, {})[crop.bbox_id] = answer
             except RecordError as error:
                 failed = error
         judged = {}
         for place, expression in asked.items():
-            seconds = _seconds_of(place, expression, answers)
+            seconds = seconds_of_crops(expression, answers.get(place, {}))
             judged[place] = decided(expression, seconds, name="crop")
         update = self.update_of(record, image, ask, judged)
         return Partial(update, failed) if failed else update
-
-
-def _seconds_of(
-    place: int, expression: Expression, answers: Mapping[tuple[int, str], bool | None]
-) -> dict[str, bool | None]:
-    """The second answers about an expression's boxes, by `bbox_id`.
-
-    Where the judge can't tell by the crop, it is what the phrase's presence says. It is None where
-    the request about the crop failed.
-
-    Args:
-        place: The expression's place in its record.
-        expression: With the first answers.
-        answers: The answers about crops, by place and `bbox_id`; None where the crop can't tell. A
-            crop whose request failed is left out.
-    """
-    by_presence = seconds_of_presence(expression)
-    seconds: dict[str, bool | None] = {}
-    for bbox_id in verdicts_of(expression):
-        answer = answers.get((place, bbox_id))
-        cannot_tell = answer is None and (place, bbox_id) in answers
-        seconds[bbox_id] = by_presence[bbox_id] if cannot_tell else answer
-    return seconds
 
 
 def _crops_of(expressions: Mapping[int, Expression]) -> list[Crop]:

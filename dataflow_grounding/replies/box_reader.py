@@ -390,7 +390,7 @@ class _BoxReader:
             self.note_once("score_ignored", f"{shown_score} is not a score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, raw.numbers, details.evidence)
         if not self.phrases:
-            self.kept_boxes.append(KeptBox(box, raw.answer, self.questions.of(details)))
+            self.kept_boxes.append(KeptBox(box, raw.answer, self.questions.question_of(details)))
             return
         kept_box = KeptBox(box, raw.answer, phrase_id)
         new_index = len(self.kept_boxes)

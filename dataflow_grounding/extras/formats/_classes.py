@@ -26,7 +26,7 @@ class Numbers:
 
     Example:
         >>> numbers = Numbers()
-        >>> [numbers.of(name) for name in ("cat", "dog", "cat")]
+        >>> [numbers.number_of(name) for name in ("cat", "dog", "cat")]
         [(1, True), (2, True), (1, False)]
 
     `on_new` is called with each new number and name.
@@ -39,8 +39,11 @@ class Numbers:
     def __len__(self) -> int:
         return self._known.count
 
-    def of(self, name: str) -> tuple[int, bool]:
-        """Return the name's number, and whether it is new: then `on_new` was called."""
+    def number_of(self, name: str) -> tuple[int, bool]:
+        """Return the name's number, from 1, and whether it is new.
+
+        A new one is numbered now, and `on_new` called.
+        """
         key = hash(name)
         known = self._known.get(key)
         if known is not None:

@@ -221,13 +221,13 @@ class Coco(Format):
 
             categories = Numbers(put_new_category)
             for name in self._classes.fixed:
-                categories.of(name)
+                categories.number_of(name)
             for position, sample in enumerate(samples, 1):
                 image_id, is_new = self.image_number(sample, position)
                 if is_new:
                     put_image(self._image_entry(sample, image_id))
                 for phrase in sample.phrases:
-                    category_id, _ = categories.of(
+                    category_id, _ = categories.number_of(
                         self._classes.written_class_of(phrase.expression)
                     )
                     phrase_keys = {"category_id": category_id, **self.phrase_keys(phrase)}
@@ -252,7 +252,7 @@ class Coco(Format):
         It isn't where an earlier sample of the same picture has it: they share an entry here.
         `position` is that of the sample, from 1.
         """
-        return self._picture_numbers.of(sample.file_name)
+        return self._picture_numbers.number_of(sample.file_name)
 
     def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
         """Return what an image entry says besides the picture."""

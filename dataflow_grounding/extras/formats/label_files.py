@@ -280,7 +280,7 @@ class _LabelFormat(Format):
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head(pictures))
             for name in self._classes.fixed:
-                classes.of(name)
+                classes.number_of(name)
             yield classes
             if not len(classes):
                 names.write("  {}\n")  # no names, in YAML
@@ -290,14 +290,14 @@ class _LabelFormat(Format):
         """Write a label file for each picture; samples of one picture share it."""
         pictures = Numbers()
         for sample in samples:
-            _, is_new = pictures.of(sample.file_name)
+            _, is_new = pictures.number_of(sample.file_name)
             self._write_label(out, sample, self._lines(sample, classes), is_new)
 
     def _lines(self, sample: Sample, classes: Numbers) -> str:
         """Return the lines of a sample's boxes; new classes are numbered, and so written."""
         lines = ""
         for phrase in sample.phrases:
-            number, _ = classes.of(phrase.text)
+            number, _ = classes.number_of(phrase.text)
             for box, score in zip(phrase.boxes, phrase.scores, strict=True):
                 lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
         return lines

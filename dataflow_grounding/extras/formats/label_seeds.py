@@ -156,6 +156,7 @@ class LabelSeeds(Seeds):
         return {"count": len(items), "first": items[: self.shown]}
 
     def remarks(self) -> list[str]:
+        """Return also how many crowd regions are left out."""
         lines = super().remarks()
         if self._crowds:
             lines.append(f"{self._crowds} crowd regions are left out")

@@ -99,6 +99,7 @@ def find_proposals(
     folder = image_root or folder_of(path)
 
     def rows() -> Iterator[Row]:
+        """Yield a row for each record, with the classes that it lacks as phrases without boxes."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
@@ -224,6 +225,7 @@ class AnnotationSeeds(Seeds):
         return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:
+        """Return also how many records were TAO's, and the first lines that can't be read."""
         lines = []
         if self._converted:
             lines.append(f"TAO records taken over, with boxes in pixels: {self._converted}")

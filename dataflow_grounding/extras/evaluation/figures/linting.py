@@ -136,6 +136,7 @@ def _with_sizes(
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
 
     def with_size(known: _KnownRow) -> tuple[Row, Size | str | None]:
+        """Return a row with its picture's size, which is read where the run doesn't know it."""
         if not known.unread:
             return known.row, known.size
         return known.row, size_of(path_of(known.row.data or {}))
@@ -149,9 +150,9 @@ def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_Kn
         for row in read_rows(path):
             if read and row.data is not None:
                 size = _remembered_size(row.data, folders, log)
-                yield _KnownRow(row, size, size is None)
+                yield _KnownRow(row, size, unread=size is None)
             else:
-                yield _KnownRow(row, None, False)
+                yield _KnownRow(row, size=None, unread=False)
 
 
 def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
@@ -413,6 +414,7 @@ def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
 
     def weight(box: Mapping[str, Any]) -> tuple[int, float]:
+        """Return how much a box says: 2 for right, 1 for wrong, 0 for not judged; and its score."""
         score = box.get("score")
         rank = -1.0 if score is None else float(score)
         verdict = box.get("verified", expression.get("verified"))
