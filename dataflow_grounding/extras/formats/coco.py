@@ -367,10 +367,9 @@ def _expressions(
             # A phrase may have been corrected while its id stayed: only both together tell it.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
-        if not box and not nothing_there:
-            passed_over["annotations without a box"] += 1
-        if not entry["category"] and text == ONE:
-            passed_over[NO_LISTED_CATEGORY] += 1
+        # Both are counted for each annotation, 0 too: the first one settles the order of the lines.
+        passed_over["annotations without a box"] += int(not box and not nothing_there)
+        passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
 
 
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:

@@ -318,7 +318,7 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
 
 
 def _why_nothing(exported: Exported) -> list[str]:
-    """Return why no record was written, and where classes go instead; some may be empty."""
+    """Return why no record was written, and where classes go instead; some texts may be empty."""
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
         reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")

@@ -303,8 +303,9 @@ class _LabelFormat(Format):
         return lines
 
     def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
-        """Write the lines to the label file of the sample's picture; if it isn't new, append them.
+        """Write the lines to the label file of the sample's picture.
 
+        `is_new` says that no sample of this picture came before; else the lines are appended.
         Raises InputError where another picture has that label file: a.jpg and a.png.
         """
         stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)

@@ -274,7 +274,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a phrase adds to the counts, as `_record_entries` does for its record."""
+    """Yield what a phrase adds to the counts: the name of a figure, and a value of it."""
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
@@ -303,7 +303,10 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    """Yield what a box adds to the counts; without the picture's size by its own alone."""
+    """Yield what a box adds to the counts: the name of a figure, and a value of it.
+
+    `size` is the picture's; None leaves out the figures that need it.
+    """
     yield "sizes", _size_class(box)
     yield "small_share", area(box) < 32**2
     if size is None:
