@@ -117,7 +117,7 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
     variable, file = variable_and_file
     of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in of_file]
-    secret = _of_the_environment(texts) or _of_the_spec(key, headers, texts, of_file)
+    secret = _variable_in(texts) or _of_the_spec(key, headers, texts, of_file)
     if secret:
         raise SpecError(
             f"{variable} is set by {file}, and {secret} is not: a key goes to no address that"
@@ -126,8 +126,14 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
         )
 
 
-def _of_the_environment(texts: list[str]) -> str:
-    """Return in words which variable's key is in the texts; empty for none."""
+def _variable_in(texts: list[str]) -> str:
+    """Return in words which environment variable's value a text is or holds; empty for none.
+
+    A whole text is compared with the variables named as secrets, and with all others of some
+    length, as a key may stand in a variable of any name. Within a text, as in `Bearer KEY`, only
+    the long values of variables named as secrets are looked for: a longer text may well hold the
+    value of any other variable by accident.
+    """
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)

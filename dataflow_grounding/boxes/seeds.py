@@ -56,7 +56,7 @@ class Seeds(ABC):
         self.folders = folders
         self._boxless = boxless
         self._without = without
-        self._forget()
+        self._reset_found()
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield one record per image or row; one that can't be read says why, and fails later.
@@ -65,7 +65,7 @@ class Seeds(ABC):
             InputError: At the end, if there was no box at all and the steps need some. It isn't
                 raised where any record failed, as its own reason is then told.
         """
-        self._forget()
+        self._reset_found()
         has_use = self._boxless
         count = 0
         for record in self._records():
@@ -79,8 +79,11 @@ class Seeds(ABC):
             raise InputError(f"none of the {count} images has a box: {why}")
 
     @abstractmethod
-    def _forget(self) -> None:
-        """Set `found` to what is known before any record is read."""
+    def _reset_found(self) -> None:
+        """Set `found` to what is known before any record is read.
+
+        It is called before each reading, so that a second one doesn't count all of it twice.
+        """
 
     @abstractmethod
     def _records(self) -> Iterator[dict[str, Any]]:

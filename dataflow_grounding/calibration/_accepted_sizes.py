@@ -60,7 +60,7 @@ class AcceptedSizes:
 
     Args:
         max_side: The longest side that is ever sent, in pixels.
-        own: Sizes of the run's pictures, which should be left as they are.
+        own: Sizes of the run's pictures, the commonest first. They should be left as they are.
     """
 
     def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:

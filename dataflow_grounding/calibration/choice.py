@@ -273,14 +273,20 @@ class FormatChoice:
     def _sizes_to_try(
         self, known: Calibration, pictures: OwnPictures, folder: str | None
     ) -> tuple[list[list[int]], list[Size]]:
-        """Return the sizes that the run once accepted untried, and those that it has to try now."""
+        """Return two lists of sizes: accepted untried, and to be tried now.
+
+        The first are those with which an earlier start of the run went on though no calibration
+        covers them. The second are chosen from the sizes of the run, as sent, that neither the
+        calibration nor the first list covers: a few that stand for all of them.
+        """
         from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
 
         covers = covers_for(known.format.scale)
         sent = self._sizes_to_cover(pictures, in_pixels=known.format.scale == "px")
         accepted_untried = self._untried_before(folder)
-        most = most_own(sum(pictures.counts))
-        return accepted_untried, uncovered(sent, [*known.sizes, *accepted_untried], covers, most)
+        covered = [*known.sizes, *accepted_untried]
+        most_sizes = most_own(sum(pictures.counts))  # that are tried: more for more pictures
+        return accepted_untried, uncovered(sent, covered, covers, most_sizes)
 
     def _start_anew(self, start: RunStart, pictures: OwnPictures, wrong: list[Size]) -> RunStart:
         """Be `pending` again, with the limits that held before any calibration.

@@ -61,6 +61,8 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
     Raises:
         InputError: There is no such input, or it can't be read.
         MissingExtra: Its library isn't installed.
+        SpecError: It is a folder or a data set of Hugging Face's, and the library's own extension,
+            which reads these, isn't installed.
     """
     names = names_of("inputs")
     names.sort(key=lambda name: name == SHIPPED)  # the library's own goes last
@@ -72,6 +74,7 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
         source: Input | None = find(path, split, results_dir) if find else None
         if source is not None:
             return source
+    # `required` is called for its error alone, which says that the library's extension is missing.
     if path.startswith(DATASETS):
         required("inputs", SHIPPED, f"{path} as input")
     if kind_of(path) == "folder":

@@ -99,7 +99,10 @@ def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None)
 
 
 def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:
-    """Return what equal boxes have in common; boxes that can't be read have no numbers."""
+    """Return what equal boxes of a phrase have in common: its `class_key`, and their numbers.
+
+    A box that can't be read has () for numbers.
+    """
     bbox = box.get("bbox")
     numbers = tuple(bbox) if isinstance(bbox, list) and is_box(bbox) else ()
     return class_key(str(expression.get("text", ""))), numbers

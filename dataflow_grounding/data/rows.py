@@ -324,6 +324,7 @@ class RowWriter:
         InputError for rows that the type can't hold.
         """
         self._file.flush()
+        # So far the temporary file has JSON lines, whatever its ending; as such it is read here.
         if self.file_type == "parquet":
             write_parquet(self._part, read_records(self._part), self.path)
         elif self.file_type == "json":

@@ -79,7 +79,8 @@ class FileStorage:
     def like(cls, storage: Any) -> "FileStorage":
         """Return `storage` itself, or a FileStorage for another library's with the same attributes.
 
-        DataFlow's storage is such. Raises InputError for anything else.
+        DataFlow's storage is such; the new one has its files and its step, and no `image_root`.
+        Raises InputError for anything else.
         """
         if isinstance(storage, FileStorage):
             return storage

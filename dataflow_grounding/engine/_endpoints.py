@@ -141,12 +141,12 @@ class Endpoint:
                 come = time.strftime("at %H:%M on %Y-%m-%d", then)
             raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {come}")
         if isinstance(error, errors.RateLimited):
-            self._limited(error)
+            self._check_rate_limit(error)
         else:
-            self._faulty(error, tries, worn)
+            self._count_fault(error, tries, worn=worn)
 
-    def _limited(self, error: errors.RateLimited) -> None:
-        """Raises QuotaUsedUp where for too long nothing but rate limits has come."""
+    def _check_rate_limit(self, error: errors.RateLimited) -> None:
+        """Note when rate limits began; raise QuotaUsedUp if nothing else has come for too long."""
         now = time.monotonic()
         self._limited_since = self._limited_since or now
         waited = now - self._limited_since
@@ -155,8 +155,12 @@ class Endpoint:
                 f"{error}. No answer came for {duration(waited)}: come back later"
             )
 
-    def _faulty(self, error: errors.ServerFault, tries: int, worn: bool) -> None:
-        """Raises EndpointRefused before the first answer, later OutOfService, after many faults."""
+    def _count_fault(self, error: errors.ServerFault, tries: int, *, worn: bool) -> None:
+        """Count a fault of the server; the arguments are those of `failed`.
+
+        After many faults, raises EndpointRefused where no answer has come yet, and OutOfService
+        where none has come for long.
+        """
         hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
         self._odd += isinstance(error, errors.NoCompletion)

@@ -113,7 +113,7 @@ class StepAsk:
         return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
-        """Which replies of the step's store are vouched for."""
+        """Which replies of the step's store are vouched for; `of` and `trusting` are Vouching's."""
         return Vouching(self.store, of, trusting)
 
     def note(self, code: str, text: str = "") -> None:
@@ -125,6 +125,7 @@ class StepAsk:
 
 
 def _is_read_reply(reply: Any) -> bool:
+    """Whether a reader returned a pair of the answer and its notes."""
     return isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], (list, tuple))
 
 
@@ -163,7 +164,7 @@ async def annotated(
         if isinstance(update, Partial):
             lacking = update.error
             update = update.update
-        return _with_truth(record, as_json(_checked(update, operator))), lacking
+        return _with_settled_phrases(record, as_json(_checked(update, operator))), lacking
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
             ask.note("image_changed", "its facts are taken anew")
@@ -189,7 +190,7 @@ async def annotated(
         return None, fault or failed
 
 
-def _with_truth(record: Record, update: Update) -> Update:
+def _with_settled_phrases(record: Record, update: Update) -> Update:
     """Return the update with all phrases that a person has settled as the person left them.
 
     Phrases are known by their `expression_id`; a settled one that the update lacks is put back. One

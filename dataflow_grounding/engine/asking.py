@@ -74,7 +74,7 @@ class Asking:
             was_cut_off = isinstance(error, errors.TruncatedReply)
             this_try = request.again(attempt, str(error or ""), was_cut_off)
             key = this_try.key(self.identity)
-            lines = self._replayed(this_try, key, by) if from_store else []
+            lines = self._stored_replies(this_try, key, by) if from_store else []
             if not lines:
                 from_store = False
                 by.unstored()
@@ -121,10 +121,13 @@ class Asking:
         former = this_try.formerly.put_so(attempt=attempt, sample=sample)
         return self._stored(former, former.key(self.identity), by)
 
-    def _replayed(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        """The stored lines of replies to a try.
+    def _stored_replies(
+        self, this_try: Request[Any], key: str, by: "StepAsk"
+    ) -> list[dict[str, Any]]:
+        """Return the stored lines of replies to a try; [] for none.
 
-        Whoever reads them can find out whether there was a further try.
+        Where there are any, the request's `stored` is called with a function that tells whether
+        replies to a further try are stored, too: whoever reads a doubtful reply may rely on those.
         """
         lines = self._stored(this_try, key, by)
         if lines and this_try.stored is not None:
@@ -199,7 +202,7 @@ class Asking:
         tries = Counter[str]()  # by kind of fault
         failed_at = set[Endpoint]()  # since it last waited
         while True:
-            endpoint, number = await self._room(request, priority, failed_at)
+            endpoint, number = await self._wait_for_room(request, priority, failed_at)
             overloaded = False
             answered = False
             try:
@@ -239,12 +242,16 @@ class Asking:
             finally:
                 self.waiting_for_rate_limit -= limited
 
-    async def _room(
+    async def _wait_for_room(
         self, request: Request[Any], priority: Any, failed: set[Endpoint]
     ) -> tuple[Endpoint, int]:
         """Wait for room to send a request, and for leave to send it.
 
-        The leave is asked for last: things may have changed while it waited for room.
+        The leave, the request's `may_send`, is asked for last: things may have changed while it
+        waited for room.
+
+        Returns:
+            The endpoint with room, and the number of the place there, which is to be released.
         """
         while True:
             endpoint, number = await self.endpoints.acquire(priority, failed, request.at)
@@ -301,25 +308,28 @@ class Asking:
     def _count_another(
         self, endpoint: Endpoint, refused: errors.RequestRefused | None = None
     ) -> None:
-        """Count that the serving sends once more for one answer.
+        """Count that the serving sends one more request for one answer.
 
-        Where it was refused, and finds out what the endpoint takes, in so many forms, the refusal
-        counts as often.
+        Args:
+            endpoint: Where to.
+            refused: The refusal of the request before, where the serving asks again in another
+                form to find out which one the endpoint takes; it counts as the endpoint's.
         """
         if refused is not None:
             endpoint.refused(refused)
         with self._stopping():
             self._check_stopped()
-            self.budget.count()
+            self.budget.count_further_request()
         self.counts["sent"] += 1
 
     def _check_stopped(self) -> None:
+        """Raise what stopped this serving's requests, if anything did."""
         if self.stopped is not None:
             raise self.stopped
 
     @contextmanager
     def _stopping(self) -> Iterator[None]:
-        """What stops the run here stops it for all."""
+        """Hand a RunStopped that is raised in the block to `_stop`, and raise it."""
         try:
             yield
         except errors.RunStopped as why:

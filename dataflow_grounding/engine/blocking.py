@@ -35,6 +35,7 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     interrupted = False
 
     async def supervised() -> T:
+        """Do the work, and note where it runs, so that `interrupt` can cancel it."""
         running.append(
             (asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task()))
         )
@@ -43,6 +44,7 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return await work()
 
     def interrupt() -> None:
+        """Cancel the work, now or as soon as it begins."""
         nonlocal interrupted
         interrupted = True
         for loop, task in running:

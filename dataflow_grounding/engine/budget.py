@@ -157,16 +157,22 @@ class Budget:
         own: Prices | None = None if serving is None else serving.prices
         return own or self.prices
 
-    def count(self) -> None:
-        """One more request is sent for an answer that is reserved already.
+    def count_further_request(self) -> None:
+        """Count one more request for an answer whose cost is reserved already.
 
-        It waits where it is, and blocks its thread. Raises as `reserve`.
+        It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded, RunStopped if
+        there won't be any.
         """
         while not self._take(0.0, answers=0):
             time.sleep(WAIT_SECONDS)
 
     def _take(self, worst: float, answers: int) -> bool:
-        """Count a request that so many new `answers` come of, if there is room for it now."""
+        """Count a request if there is room for it now; return whether there was.
+
+        Args:
+            worst: USD that it may cost at most, which are reserved.
+            answers: 1 where it begins an answer, 0 where it is a further request for one.
+        """
         # Looking and taking are one step: between them another could take the same room.
         with self.lock:
             if not self.has_room(worst):

@@ -92,7 +92,7 @@ def execute(
             if isinstance(operator, WholeFile):
                 with as_part_of_the_run(segment[0], options, budget) as beside:
                     operator.work()
-                total = published(segment[0], beside, total)
+                total = summary_of_whole_file(segment[0], beside, total)
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
@@ -115,7 +115,8 @@ def execute(
 def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
     """Make what our servings answer an operator from elsewhere a part of the run.
 
-    It is kept with the replies of the run's own steps, and counts against its limits.
+    It is kept with the replies of the run's own steps, and counts against its limits. The block's
+    value counts what was sent; at the block's end its `cost_usd` is set, where prices are known.
     """
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
@@ -129,10 +130,13 @@ def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Itera
         beside.cost_usd = budget.spent - spent_before
 
 
-def published(step: Step, beside: Beside, earlier: Summary | None = None) -> Summary | None:
-    """The summary after an operator that writes a whole file: its rows, and what was sent `beside`.
+def summary_of_whole_file(
+    step: Step, beside: Beside, earlier: Summary | None = None
+) -> Summary | None:
+    """The summary after an operator that has written a whole file.
 
-    Where it wrote no file, that is `earlier`.
+    It counts the file's rows, what was sent `beside`, and what an `earlier` summary has. Where the
+    operator wrote no file, it is `earlier`.
     """
     path = step.storage.output_path
     if not os.path.exists(path):
@@ -307,7 +311,7 @@ def _prepare(
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    """The stop with what is done and what the rest would take.
+    """The same stop, with what is done and what the rest would take in its message.
 
     The rest is taken to be one request per step and record, at what the answered ones cost.
     """

@@ -126,8 +126,8 @@ def _records(
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
     """Return the image column with the path of a file, written for a picture that is in memory.
 
-    Empty where the row holds a path already, or no picture and none is needed. Raises what
-    `as_path` does.
+    Empty where the row holds a path already, or no picture and none is needed. Raises BrokenRow
+    for what is no picture, ImageBroken for one that can't be read.
     """
     value = row.get(column)
     if not is_picture(value):
@@ -192,6 +192,7 @@ async def _annotate_all(
     has_failed = bool(outcomes)
 
     async def work() -> None:
+        """Annotate record after record, until none is left or `until_failure` ends it."""
         nonlocal has_failed
         for index, record in queue:
             if until_failure and has_failed:

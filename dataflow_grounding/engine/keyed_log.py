@@ -179,6 +179,7 @@ class KeyedLog:
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
+        """Hand the pending lines to the system; they aren't on disk before `sync`."""
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
@@ -212,6 +213,7 @@ class KeyedLog:
         return self._offsets.count
 
     def _open(self) -> int:
+        """Open the file, and return its descriptor; -1 for one that is only read and missing."""
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -345,6 +347,7 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 
 def _sum(value: Mapping[str, Any]) -> int:
+    """Return the checksum of an object, whatever the order of its keys."""
     return zlib.crc32(repr(sorted(value.items())).encode())
 
 

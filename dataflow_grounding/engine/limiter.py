@@ -76,12 +76,17 @@ class Level:
         self._change(None)
 
     def send(self) -> int:
-        """A request is about to be sent: its number."""
+        """Return the number of a request that is about to be sent, from 1."""
         self.number += 1
         return self.number
 
     def refused(self, number: int, in_flight: int) -> None:
-        """The endpoint was busy, with so many in flight when it said so."""
+        """Lower the level, as the endpoint said that it is busy.
+
+        Args:
+            number: The refused request's, from `send`.
+            in_flight: How many requests were in flight when it said so.
+        """
         if number <= self._changed_at:
             self._refused_late()
             return
@@ -139,6 +144,7 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
+        """Let in more than the level, which stays what it is until the probe is sustained."""
         before = self._value
         self._value += self._stride
         self._stride *= 2
@@ -174,6 +180,7 @@ class Waiter:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
+        """Let `acquire` go on; in the waiter's own thread."""
         # One that is cancelled is done, too: it will find out about that, and give the place back.
         if not self.turn.done():
             self.turn.set_result(None)
@@ -234,6 +241,7 @@ class _InLine(NamedTuple):
 
 
 def _next_in_line(share: "Share") -> tuple[Any, int]:
+    """What shares are ordered by: the priority of who is first in a share's line, and its order."""
     first = share.waiting[0]
     return first.priority, first.order
 
@@ -279,7 +287,7 @@ class Share:
         return self.in_flight < self.allowed and self._limiter.has_room
 
     def enter(self, number: int = 1) -> None:
-        """Count one more in flight, or one less."""
+        """Add to what is in flight, here and to the endpoint: 1, or -1 where a request ended."""
         self._limiter.in_flight += number
         self.in_flight += number
 
@@ -361,7 +369,7 @@ class Limiters:
     def __init__(self) -> None:
         self._by_key: dict[Key, Limiter] = {}
 
-    def of(self, key: Key, most: int) -> Limiter:
+    def limiter_for(self, key: Key, most: int) -> Limiter:
         """The limiter of a key, made for `most` in flight where there is none yet."""
         limiter = self._by_key.get(key)
         if limiter is None:
@@ -385,11 +393,14 @@ def limiter_of(
 ) -> Share:
     """A serving's share of its endpoint's and model's limiter.
 
-    So many `servings` share the connections that may be open. Without `limiters` it is that of this
-    process.
+    Args:
+        serving: Whose share it is.
+        servings: How many servings share the connections that this process may open.
+        shared: Whether other processes send to the endpoint, too; None leaves that as it is.
+        limiters: Where the limiter is kept, or made; None for those of this process.
     """
     most = max(1, min(serving.max_workers, files_left() // servings))
-    limiter = (limiters or _of_this_process).of((serving.endpoint, serving.model), most)
+    limiter = (limiters or _of_this_process).limiter_for((serving.endpoint, serving.model), most)
     limiter.level.most = max(limiter.level.most, most)
     if shared is not None:
         limiter.level.shared = shared
@@ -403,7 +414,7 @@ def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None
     """
     most = min(share.most for share in shares)
     if limiters is not None and limiters.gates:
-        return Share(limiters.of((serving.endpoint, serving.model), most), most)
+        return Share(limiters.limiter_for((serving.endpoint, serving.model), most), most)
     level = Level(most)
     level.resume(Found(sum(share.level for share in shares)))
     return Share(Limiter(level), most)

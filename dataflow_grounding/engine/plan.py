@@ -94,7 +94,7 @@ class Ask(Protocol):
         """
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
-        """Which replies of the step's store are vouched for; see Vouching."""
+        """Which replies of the step's store are vouched for; `of` and `trusting` are Vouching's."""
 
 
 class Annotator:
@@ -162,7 +162,7 @@ class Annotator:
         return Counter()
 
     def prepare(self, start: RunStart) -> Counter[str]:
-        """Called before the first record of a run; what it asks, it counts."""
+        """Get ready for a run, before its first record; returns counts of requests and tokens."""
         return self.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
@@ -280,13 +280,13 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
 
     Those of the `columns` that are `empty` may be filled in: earlier steps leave `regions: []`.
     """
-    there = dict.fromkeys(columns, "the input")
-    anything = False
+    there = dict.fromkeys(columns, "the input")  # column → what it is from
+    may_have_any_column = False  # as a step may have written columns that it doesn't name
     for step in steps:
         reads, writes = step.operator.reads(), step.operator.writes()
         for role, column in reads.items():
             known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
-            if not known and not anything:
+            if not known and not may_have_any_column:
                 raise _without_column(step, role, column, there)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             is_filled = (column in there and there[column] != "the input") or column not in empty
@@ -296,7 +296,7 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
                 way = step.operator.way_to_rename(role)
                 raise PlanError(f"{step.label} would overwrite {whose}: {way}")
             there[column] = step.label
-        anything = anything or not writes
+        may_have_any_column = may_have_any_column or not writes
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:

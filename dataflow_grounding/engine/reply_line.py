@@ -63,10 +63,10 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """What the first of some replies says that can be read.
+    """Return what the first of some stored replies to a request says that can be read.
 
-    There are several where another part of the run has asked again, and was told better. Raises as
-    `read_line`, for the first.
+    There are several where another part of the run has asked again, and was told better. Where
+    none can be read, what `read_line` raises for the first one is raised.
     """
     error: UnreadableReply | None = None
     seen: list[Any] = []

@@ -347,7 +347,7 @@ class Run:
         )
 
     def now(self, total: int | None) -> Now:
-        """How far it is, of so many rows."""
+        """Return how far the run is; `total` is how many rows there are, None where unknown."""
         askings = self._askings.values()
         in_flight = 0
         for asking in askings:

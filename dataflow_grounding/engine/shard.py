@@ -73,14 +73,14 @@ class Shard(NamedTuple):
         return shard_of(row, self.of, image_key, image_root) == self.number
 
 
-def shard_of(row: Row, of: int, image_key: str, image_root: str | None) -> int:
-    """The number of the shard, `of` so many, that a row is in."""
+def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:
+    """Return the number, from 1 to `shard_count`, of the shard that a row is in."""
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
     # of absolute paths outside of the root only the file's name counts, by which such pictures are
     # numbered
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % of + 1
+    return int.from_bytes(digest, "little") % shard_count + 1
 
 
 def write_places(output_path: str, lines: "array[int]") -> None:

@@ -48,7 +48,7 @@ def identify(
 
     These are what `rows_of_image` remembers, so records have to come in the order of their rows.
     """
-    image_id = _told_apart(record, image_key, image_root, rows_of_image)
+    image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
     if image_id is None:
         return
@@ -66,13 +66,13 @@ def identify(
         rows_of_image.set(hash(record.unique_id), 1)
 
 
-def _told_apart(
+def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    """The record's id, with a number where another picture is called the same.
+    """The record's id, with a number where an earlier record of another picture has it: `x~2`.
 
-    Such are absolute paths without a common folder, of which only the file's name is in the id;
-    they get numbers from the second on.
+    Such are absolute paths without a common folder, of which only the file's name is in the id. A
+    new one is added to `rows_of_image`. None where the record names no picture.
     """
     image_id = image_id_of(record, image_key, image_root)
     if image_id is None or "/" in image_id or has_id(record.get("image_id")):
@@ -89,9 +89,9 @@ def _told_apart(
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """What the pictures of the first thousand records are.
+    """The sizes and types of the first thousand records' pictures, the commonest first.
 
-    Sizes of strips that are longer than LONGEST_SHAPE are left out.
+    Pictures that can't be read are left out, and so are sizes of strips longer than LONGEST_SHAPE.
     """
     sizes: Counter[Size] = Counter()
     media_types: Counter[str] = Counter()
@@ -112,10 +112,12 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 
 
 def _is_list_of_texts(value: Any) -> bool:
+    """Whether a value is a list with nothing but texts in it."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _header(image_key: str, record: Record) -> Header | None:
+    """The header of a record's picture; None where it can't be read."""
     with suppress(GroundingError):  # each tells its own trouble when its turn comes
         return read_header(find_image(record, image_key).path, b"")
     return None
@@ -169,12 +171,13 @@ class Source:
     def _rows(self) -> Iterator[tuple[int, Row]]:
         """The rows of this part, counted from 0, read anew."""
         rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
-        return enumerate(self._own(row._replace(place=place) for place, row in rows))
+        return enumerate(self._rows_of_shard(row._replace(place=place) for place, row in rows))
 
-    def _own(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows of the shard, each with where in the input it stood.
+    def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows of the shard, each with where in the input it stood; all without a shard.
 
-        A file of a shard's rows alone has all of them, and beside it where they stood.
+        A file of a shard's rows alone has all of them, and beside it where they stood. Where the
+        whole input was read to its end, `seen` and `digest` are set.
         """
         if self._shard is None:
             yield from rows
@@ -246,17 +249,18 @@ class Source:
                 return [row.data]
         return []
 
-    def split(self, of: int) -> Iterator[tuple[int, Row]]:
-        """The rows, each with the number of the shard that it is in.
+    def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
+        """The rows, each behind the number of the shard that it is in, of `shard_count` shards.
 
         Raises InputError if they can't be read.
         """
-        return (
-            (shard_of(row, of, self.image_key, self._image_root), row) for _, row in self._numbered
-        )
+        for _, row in self._numbered:
+            yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """The next rows, read off the event loop; an empty list at the end.
+        """At most so many next rows, each behind its place; an empty list at the end.
+
+        They are read off the event loop.
 
         Raises RunStopped if they can't be read.
         """

@@ -76,13 +76,13 @@ class Summary:
         return 1 if self.done else 4
 
     def count_expressions(self, record: Record) -> None:
-        """Add one finished record's expressions."""
+        """Add one finished record's expressions to the counts, the classes and the first boxes."""
         column = record.get("expressions")
         if not isinstance(column, list):
             return
         expressions = [expression for expression in column if isinstance(expression, dict)]
         if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
-            lines = _boxes(record.unique_id, expressions)
+            lines = _box_lines(record.unique_id, expressions)
             boxes = [(record.place, line) for line in lines]
             self.boxes = sorted(self.boxes + boxes)[:SHOWN]
         self.classes.add(record.image_id or record.unique_id, expressions)
@@ -167,6 +167,7 @@ class Summary:
         return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
 
     def _done(self) -> str:
+        """How many records there are, are done and have failed, in words."""
         return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
 
     def __str__(self) -> str:
@@ -214,8 +215,8 @@ class Summary:
         )
 
 
-def _boxes(of: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
-    """A line for each expression of a record that has boxes, with the first of them."""
+def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for people for each expression that has boxes, with the first three of them."""
     for expression in expressions:
         instances = expression.get("instances")
         if not isinstance(instances, list):
@@ -223,4 +224,4 @@ def _boxes(of: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
         boxes = [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i]
         if boxes:
             first = ", ".join(map(str, boxes[:3]))
-            yield shown(f"{of:.60}: {expression.get('text')!s:.60} {first}", lines=False)
+            yield shown(f"{record_id:.60}: {expression.get('text')!s:.60} {first}", lines=False)

@@ -64,14 +64,14 @@ class Vouching:
         return count
 
     def doubt(self) -> None:
-        """Signs speak against all replies, and no check can tell.
+        """Set all replies aside for this run: signs speak against them, and no check can tell.
 
-        That isn't kept: the next run sees the same signs.
+        That isn't kept in the store: the next run sees the same signs.
         """
         self._store.vouched.void[self._of] = [(0, None)]
 
     def finished(self) -> None:
-        """The run is done, and its replies are as good as they will be."""
+        """Note that the run is done: its open replies count as vouched for from now on."""
         self._mine["open"] = []
         self.write("finished")
 
@@ -83,7 +83,10 @@ class Vouching:
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
-        """The stored replies to this kind of question, bar those to checks, in some spans."""
+        """Yield the stored replies to this kind of question, bar those to checks, in some spans.
+
+        A span is the byte offsets in the store from which and up to which; None is up to the end.
+        """
         for first, last in spans:
             for line in read_lines(self._store.path, first, last):
                 if line.get("of") == self._of and line.get("task") != CHECK:

@@ -35,9 +35,9 @@ class Workers:
         self._went_well = time.monotonic()  # when something was done last
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Wait until all is done, come what may.
+        """Begin all coroutines at once, and wait until each has ended, come what may.
 
-        Raises what the first of them raised that was not cancelled.
+        Then raises the first error, in their order, of those that weren't cancelled.
         """
         self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
         while pending := [task for task in self._tasks if not task.done()]:
@@ -95,9 +95,9 @@ class Workers:
 
 
 async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
-    """What each returns, once all have ended: none is left at work.
+    """Return what each returns, in order, once all have ended: none is left at work.
 
-    Raises what the first raised that failed.
+    Where any failed, the first one's error is raised then.
     """
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     results: list[T] = []

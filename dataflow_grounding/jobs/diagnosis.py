@@ -61,9 +61,10 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
-    """Return what keeps the spec's endpoint from being asked, or, with `send`, how it answered.
+    """Return the facts about a spec's endpoint: `backend`, `box_format` and those of `endpoint_of`.
 
-    It is asked about a small picture.
+    Without `send` nothing is sent; with it the model is asked about a small picture, unless
+    something keeps it from being asked.
     """
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])

@@ -12,6 +12,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS
 
+_MOST_PIECES = 8  # that stand for the phrases of a caption in which none can be told
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
 _ABOUT = {
@@ -108,7 +109,11 @@ def _fitting(schema: Mapping[str, Any]) -> Any:
 
 
 def _expressions(caption: str) -> Any:
-    """Return the caption's noun phrases; where none can be told, as many pieces as there may be."""
+    """Return a reply with the caption's noun phrases.
+
+    Where none can be told, it has pieces of the caption, one for each phrase that the caption may
+    have, and 8 at most: what counts is the reply's length alone.
+    """
     extract = extension("phrases", "embedded")
     reply: dict[str, Any] = extract(caption) if extract else {"expressions": []}
     if not reply["expressions"]:
@@ -116,9 +121,12 @@ def _expressions(caption: str) -> Any:
         # six characters where words aren't parted by blanks.
         words = caption.split()
         pieces = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
-        if len(words) < len(caption) / 12:
+        has_hardly_any_blanks = len(words) < len(caption) / 12
+        if has_hardly_any_blanks:
             pieces = [caption[at : at + 6] for at in range(0, len(caption), 6)]
-        reply["expressions"] = [{"text": piece, "noun_chunk": piece} for piece in pieces[:8]]
+        reply["expressions"] = [
+            {"text": piece, "noun_chunk": piece} for piece in pieces[:_MOST_PIECES]
+        ]
     return reply
 
 

@@ -173,7 +173,7 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
 
 
 def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
-    """Return a box about the same middle with sides of at least so many px."""
+    """Return a box about the same middle whose sides are at least `least_side` long, px."""
     x1, y1, x2, y2 = bbox
     margin_x = max(0.0, least_side - (x2 - x1)) / 2
     margin_y = max(0.0, least_side - (y2 - y1)) / 2

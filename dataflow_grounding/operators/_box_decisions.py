@@ -67,7 +67,10 @@ def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[str, Any]:
-    """A verdict of a file, with the keys and values alone that a check writes."""
+    """A verdict that was read from a file, with the keys and values alone that a check writes.
+
+    `second` is what the second answers are called, whatever stands there in the file.
+    """
     fit = item.get("verdict")
     verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
     if isinstance(item.get("reason"), str):
@@ -139,8 +142,8 @@ def with_verdicts(
     return {**expression, "verified": None, "verification": verification}
 
 
-def not_obeyed(expression: Expression, reason: str) -> Expression:
-    """The expression as it was, with why the check says nothing of it."""
+def not_checked(expression: Expression, reason: str) -> Expression:
+    """The expression with its boxes as they were, `verified` null, and why it wasn't checked."""
     verification = {"method": METHOD, "reason": reason}
     return {**expression, "verified": None, "verification": verification}
 
@@ -182,6 +185,28 @@ def seconds_of_presence(expression: Mapping[str, Any]) -> dict[str, bool | None]
     return seconds
 
 
+def seconds_of_crops(
+    expression: Mapping[str, Any], answers: Mapping[str, bool | None]
+) -> dict[str, bool | None]:
+    """The second answers about each of an expression's boxes, by `bbox_id`.
+
+    Where the judge can't tell by a box's crop, it is what the phrase's presence says. It is None
+    where the request about the crop failed.
+
+    Args:
+        expression: With the first answers.
+        answers: The answers about crops, by `bbox_id`; None where the crop can't tell. A box whose
+            request failed is left out.
+    """
+    by_presence = seconds_of_presence(expression)
+    seconds: dict[str, bool | None] = {}
+    for bbox_id in verdicts_of(expression):
+        answer = answers.get(bbox_id)
+        cannot_tell = answer is None and bbox_id in answers
+        seconds[bbox_id] = by_presence[bbox_id] if cannot_tell else answer
+    return seconds
+
+
 def decided(expression: Expression, seconds: Mapping[str, bool | None], name: str) -> Expression:
     """The expression after a second answer to each of its boxes, by `bbox_id`.
 
@@ -218,11 +243,17 @@ def decided(expression: Expression, seconds: Mapping[str, bool | None], name: st
     if expression["instances"] and not kept:
         result["status"] = "none"
     result["verification"] = {**check_of(expression), "second": name, "boxes": boxes}
-    return concluded(result)
+    return with_conclusion(result)
 
 
-def _decision_of(first: bool | None, second: bool | None, is_addition: bool) -> str:
-    """What two answers decide about a box; `is_addition` where it was found because it lacked."""
+def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) -> str:
+    """What two answers decide about a box: `kept`, `dropped` or `undecided`.
+
+    Args:
+        first: Whether the first answer affirms the box; None where it can't tell.
+        second: Whether the second does.
+        is_addition: Whether the box was found because it lacked.
+    """
     if is_addition and second is False:
         return "dropped"
     if first is None or first is not second:
@@ -253,7 +284,7 @@ def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, A
         expression: As a check left it.
         found: The second grounding's instances, each with a `bbox`.
     """
-    others = [box_of(instance["bbox"]) for instance in found]
+    found_boxes = [box_of(instance["bbox"]) for instance in found]
     name = str(check_of(expression).get("second"))
     verdicts = verdicts_of(expression)
     doubts = in_doubt(expression)
@@ -262,8 +293,7 @@ def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, A
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
         if bbox_id in doubts:
-            bbox = box_of(instance["bbox"])
-            is_found = any(iou(bbox, other) >= SAME for other in others)
+            is_found = _is_among(box_of(instance["bbox"]), found_boxes)
             verdict = {**verdicts[bbox_id], "found_again": is_found}
             verdicts[bbox_id] = verdict
             if not is_found:
@@ -278,11 +308,11 @@ def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, A
     if expression["instances"] and not kept:
         result["status"] = "none"
     result["verification"] = {**check_of(expression), "boxes": list(verdicts.values())}
-    return concluded(result)
+    return with_conclusion(result)
 
 
-def decided_alone(expression: Expression) -> Expression:
-    """The expression after the verdicts alone: each box is judged for itself, by one answer.
+def decided_by_verdicts(expression: Expression) -> Expression:
+    """The expression after the judge's first answers alone, without second ones.
 
     A box goes into `rejected` that is on another thing or on nothing; one that couldn't be judged
     stays and is doubtful. So is an expression whose phrase has more things than boxes are left.
@@ -309,11 +339,11 @@ def decided_alone(expression: Expression) -> Expression:
     if expression["instances"] and not kept:
         result["status"] = "none"
     result["verification"] = {**check_of(expression), "boxes": boxes}
-    return concluded(result)
+    return with_conclusion(result)
 
 
 def _reopened(expression: Expression, others: Sequence[Bbox]) -> Expression:
-    """The expression with what a check has decided about it open again, for another model to say.
+    """The expression with its check's decisions undone, so that another model can decide.
 
     A box that the check has dropped comes back where the other model finds it too.
     """
@@ -388,7 +418,7 @@ def with_second_opinion(
         result["status"] = "none"
     if not expression["instances"]:
         result = with_found(result, found, BY_OTHER_MODEL)
-    return concluded(result)
+    return with_conclusion(result)
 
 
 def _decided_by_other(bbox: Bbox, others: Sequence[Bbox]) -> dict[str, Any]:
@@ -400,12 +430,13 @@ def _decided_by_other(bbox: Bbox, others: Sequence[Bbox]) -> dict[str, Any]:
     return {"decision": "undecided"}
 
 
-def concluded(expression: Expression) -> Expression:
-    """The expression with what its boxes' decisions make of it as a whole.
+def with_conclusion(expression: Expression) -> Expression:
+    """The expression with `verified`, `doubtful` and `verification`, as its boxes' decisions say.
 
     `verified` is true where all is decided and every box that is left is right, or was mended; null
-    else. It is `doubtful` where the judge's answers differ. `verification` has a `score`, the share
-    of the answers that affirm, and the `reason` in words.
+    else. It is `doubtful` where a box isn't decided, where boxes lack, or where none is left though
+    the thing may be there. `verification` has a `score`, the share of the answers that affirm, and
+    the `reason` in words.
     """
     check = check_of(expression)
     name = check.get("second")
@@ -417,13 +448,12 @@ def concluded(expression: Expression) -> Expression:
     doubts = [_doubt_of(verdict, name) for verdict in verdicts if verdict.get("decision") != "kept"]
     if not verdicts:
         there = presence_of(expression).there
-        scores.append(_score_of([None if there is None else not there]))
-        other = check.get("other_model")
-        found_none_either = isinstance(other, dict) and other.get("boxes") == 0
-        is_in_doubt = there or (there is None and not rejected)
-        if is_in_doubt and not found_none_either:
+        is_absent = None if there is None else not there
+        scores.append(_score_of([is_absent]))  # with no box, the only answer is whether it is there
+        if _may_lack_all_boxes(check, there, has_rejected=bool(rejected)):
             doubts.append("no box, though it may be there")
     elif name not in SECONDS and lacking(expression):
+        # After second answers, the boxes that lacked were asked for already: then it is no doubt.
         doubts.append("more are there than boxes")
     misfits = _misfits_of(verdicts)
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
@@ -438,6 +468,23 @@ def concluded(expression: Expression) -> Expression:
     if doubts:
         result["doubtful"] = True
     return result
+
+
+def _may_lack_all_boxes(
+    check: Mapping[str, Any], there: bool | None, *, has_rejected: bool
+) -> bool:
+    """Whether the thing of a phrase without a box may be there all the same.
+
+    Args:
+        check: The expression's `verification`.
+        there: Whether the judge says that the thing is there; None where it can't tell.
+        has_rejected: Whether boxes of the phrase were rejected. Then they were what it could have
+            meant, and a judge that can't tell leaves no doubt.
+    """
+    other = check.get("other_model")
+    if isinstance(other, dict) and other.get("boxes") == 0:
+        return False  # another model found none either
+    return there or (there is None and not has_rejected)
 
 
 def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
@@ -466,7 +513,7 @@ def with_mended(expression: Expression, better: Mapping[str, dict[str, Any]]) ->
     for verdict in verdicts_of(expression).values():
         boxes.append({**verdict, "mended": True} if verdict["bbox_id"] in better else verdict)
     verification = {**check_of(expression), "boxes": boxes}
-    return concluded({**expression, "instances": instances, "verification": verification})
+    return with_conclusion({**expression, "instances": instances, "verification": verification})
 
 
 def _score_of(answers: Sequence[bool | None]) -> float:
@@ -493,7 +540,11 @@ def _first_in_words(verdict: Mapping[str, Any]) -> str:
 
 
 def lacking(expression: Mapping[str, Any]) -> int:
-    """How many boxes lack, as far as the judge says; 0 where none does, or it can't tell."""
+    """How many boxes lack: the things that the judge counted, less the boxes that are there.
+
+    1 where it says that the thing is there, without a number, and there is no box. 0 where it
+    can't tell, or a person settled the expression.
+    """
     presence = presence_of(expression)
     if not presence.there or not is_open(expression):
         return 0

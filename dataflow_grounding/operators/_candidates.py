@@ -64,8 +64,8 @@ def candidates_of(
     return candidates
 
 
-def not_told(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
-    """The changed phrases that stand in nothing that is said of the image.
+def without_told(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
+    """The changed phrases without those that stand in something that is `told` of the image.
 
     What is in its caption is there, though nobody boxed it.
     """

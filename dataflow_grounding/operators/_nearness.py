@@ -90,7 +90,8 @@ async def ask_in_parts(
     middle = len(items) // 2
     halves = [items[:middle], items[middle:]]
     if box_of_item is not None:
-        groups = near_groups([box_of_item(item) for item in items], (len(items) + 1) // 2)
+        half_of_them = (len(items) + 1) // 2
+        groups = near_groups([box_of_item(item) for item in items], most=half_of_them)
         halves = []
         for group in groups:
             halves.append([items[place] for place in group])

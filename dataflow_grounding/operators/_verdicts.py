@@ -175,7 +175,7 @@ def _mean(values: Collection[float]) -> float | None:
 
 
 def _fold(text: str) -> str:
-    """Return a text single-spaced and without case, to compare it."""
+    """Return a text single-spaced and without case, to compare it with another one."""
     return " ".join(text.split()).casefold()
 
 
@@ -250,7 +250,10 @@ class ExpressionsToCheck:
 def expressions_to_check(
     expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> ExpressionsToCheck:
-    """Return the expressions that have boxes, with the regions that the boxes are of."""
+    """Return the expressions that have boxes, with the regions that the boxes are of.
+
+    Boxes that are on no region are added behind the record's regions, as regions without a type.
+    """
     all_regions = list(regions)
     verdicts: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):

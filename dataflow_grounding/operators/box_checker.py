@@ -7,14 +7,14 @@ from dataflow_grounding.operators._box_decisions import (
     Expression,
     decided,
     identified,
-    not_obeyed,
+    not_checked,
     seconds_of_presence,
     with_verdicts,
 )
 from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
-from dataflow_grounding.operators.judge_operator import JudgeOperator, none_obeyed
+from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_check
 from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
@@ -73,9 +73,9 @@ class BoxChecker(JudgeOperator):
         }
         if not asked:
             return self.update_of(record, image, ask, {})
-        reason = await self.why_not(record, ask)
+        reason = await self.why_not_trusted(record, ask)
         if reason:
-            return self.update_of(record, image, ask, none_obeyed(asked, reason))
+            return self.update_of(record, image, ask, all_unchecked(asked, reason))
         presences: dict[int, Presence] = {}
         verdicts: dict[int, list[BoxVerdict]] = {}
         errors: dict[int, RecordError] = {}
@@ -102,7 +102,7 @@ class BoxChecker(JudgeOperator):
         judged = {}
         for place, expression in asked.items():
             if place in errors:
-                judged[place] = not_obeyed(expression, "not checked")
+                judged[place] = not_checked(expression, "not checked")
                 continue
             judged[place] = self.decision_on(
                 with_verdicts(expression, presences[place], verdicts[place])
@@ -117,4 +117,4 @@ class BoxChecker(JudgeOperator):
 
 def by_presence(expression: Expression) -> Expression:
     """The expression, decided by the verdicts on its boxes and its phrase's presence."""
-    return decided(expression, seconds_of_presence(expression), "presence")
+    return decided(expression, seconds_of_presence(expression), name="presence")

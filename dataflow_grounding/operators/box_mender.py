@@ -72,22 +72,20 @@ class BoxMender(BoxOperator):
     async def _from_closer(
         self, image: Image, phrase: str, instance: dict[str, Any], fit: str, ask: Ask
     ) -> dict[str, Any] | None:
-        """The instance with the box that is found around its own; None where none is."""
+        """The instance with the box that is found from closer by, and its own as `before`.
+
+        Of several it is that whose middle is nearest. None where no box is found that overlaps its
+        own, or the same one is. A box that is found is noted.
+        """
         bbox = box_of(instance["bbox"])
         crop = crop_of(image, _grown(bbox, AROUND[fit]))
         [answer] = await self.ground(crop, [phrase], ask)
         middle = middle_of(bbox)
-        nearest: Bbox | None = None
-        for other in answer.instances:
-            box = crop.to_image(box_of(other["bbox"]))
-            if iou(box, bbox) == 0:
-                continue
-            if nearest is None or math.dist(middle_of(box), middle) < math.dist(
-                middle_of(nearest), middle
-            ):
-                nearest = box
-        if nearest is None:
+        boxes = [crop.to_image(box_of(other["bbox"])) for other in answer.instances]
+        overlapping = [box for box in boxes if iou(box, bbox) > 0]
+        if not overlapping:
             return None
+        nearest = min(overlapping, key=lambda box: math.dist(middle_of(box), middle))
         before = list(instance["bbox"])
         after = [int(edge) for edge in nearest]
         if after == before:
@@ -97,7 +95,7 @@ class BoxMender(BoxOperator):
 
 
 def _misfits(expression: Expression) -> list[tuple[dict[str, Any], str]]:
-    """The instances that a check calls loose or part, and which."""
+    """The open expression's boxes to be asked for again, each with its verdict, loose or part."""
     if not is_open(expression):
         return []
     verdicts = verdicts_of(expression)

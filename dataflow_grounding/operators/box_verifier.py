@@ -19,7 +19,7 @@ class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more and compares the two answers.
 
     Each expression is alone in its request. Boxes that were found from closer by are compared with
-    such as are, too. Raises SpecError for a wrong setting, or a model that draws no boxes.
+    boxes that are, too. Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving: The model that is asked.

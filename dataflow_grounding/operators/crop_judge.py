@@ -14,12 +14,11 @@ from dataflow_grounding.operators._box_decisions import (
     Expression,
     check_of,
     decided,
-    seconds_of_presence,
-    verdicts_of,
+    seconds_of_crops,
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
-from dataflow_grounding.operators.judge_operator import JudgeOperator, none_obeyed
+from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
 from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 
@@ -78,37 +77,32 @@ class CropJudge(JudgeOperator):
         asked = self.asked_about(record)
         crops = _crops_of(asked)
         if crops:
-            reason = await self.why_not(record, ask)
+            reason = await self.why_not_trusted(record, ask)
             if reason:
-                return self.update_of(record, image, ask, none_obeyed(asked, reason))
-        answers: dict[tuple[int, str], bool | None] = {}
+                return self.update_of(record, image, ask, all_unchecked(asked, reason))
+        answers: dict[int, dict[str, bool | None]] = {}  # by place and bbox_id
         failed: RecordError | None = None
 
-        async def ask_once(some: list[Crop]) -> list[bool | None]:
-            return await ask(crop_check(image, [crop.box for crop in some], self.box_format))
+        async def ask_once(asked_crops: list[Crop]) -> list[bool | None]:
+            return await ask(crop_check(image, [crop.box for crop in asked_crops], self.box_format))
 
         for batch in batched(crops, MOST_CROPS):
             try:
-                for some, said in await ask_in_parts(batch, ask_once):
-                    for crop, answer in zip(some, said, strict=True):
-                        answers[crop.place, crop.bbox_id] = answer
+                for asked_crops, replies in await ask_in_parts(batch, ask_once):
+                    for crop, answer in zip(asked_crops, replies, strict=True):
+                        answers.setdefault(crop.place, {})[crop.bbox_id] = answer
             except RecordError as error:
                 failed = error
         judged = {}
         for place, expression in asked.items():
-            presence = seconds_of_presence(expression)
-            seconds = {}
-            for bbox_id in verdicts_of(expression):
-                answer = answers.get((place, bbox_id))
-                can_not_tell = answer is None and (place, bbox_id) in answers
-                seconds[bbox_id] = presence[bbox_id] if can_not_tell else answer
-            judged[place] = decided(expression, seconds, "crop")
+            seconds = seconds_of_crops(expression, answers.get(place, {}))
+            judged[place] = decided(expression, seconds, name="crop")
         update = self.update_of(record, image, ask, judged)
         return Partial(update, failed) if failed else update
 
 
 def _crops_of(expressions: Mapping[int, Expression]) -> list[Crop]:
-    """All boxes of the expressions."""
+    """A crop for each box of the expressions, which are by their places in the record."""
     crops = []
     for place, expression in expressions.items():
         for instance in expression["instances"]:

@@ -8,7 +8,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.options import RunStart
-from dataflow_grounding.operators._box_decisions import Expression, is_open, not_obeyed
+from dataflow_grounding.operators._box_decisions import Expression, is_open, not_checked
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.watch.judge_watch import JUDGE_EVERY, JudgeWatch, Question
@@ -77,9 +77,13 @@ class JudgeOperator(Operator):
     def asks(self, record: Record) -> bool:
         return bool(self.asked_about(record))
 
-    async def why_not(self, record: Record, ask: Ask) -> str:
-        """Why the judge isn't obeyed in this record; empty where it is."""
-        reason = await self.judge_watch.why_not(ask, record.place)
+    async def why_not_trusted(self, record: Record, ask: Ask) -> str:
+        """Why the judge's answers about this record don't count; empty where they do.
+
+        The judge is tested on the way, where its last test is `check_every` records ago. A judge
+        that isn't trusted is noted.
+        """
+        reason = await self.judge_watch.why_not_trusted(ask, record.place)
         if reason:
             ask.note("judge_not_obeyed", reason)
         return reason
@@ -87,7 +91,10 @@ class JudgeOperator(Operator):
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
     ) -> Update:
-        """The record's columns with the expressions that were checked, by their place."""
+        """The record's columns with the `checked` expressions, by place, put in their places.
+
+        `doubtful` is set where one of these is.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         for place, expression in checked.items():
             expressions[place] = expression
@@ -97,6 +104,6 @@ class JudgeOperator(Operator):
         return update
 
 
-def none_obeyed(expressions: Mapping[int, Expression], reason: str) -> dict[int, Expression]:
-    """The expressions as they were, with why the check says nothing of them."""
-    return {place: not_obeyed(expression, reason) for place, expression in expressions.items()}
+def all_unchecked(expressions: Mapping[int, Expression], reason: str) -> dict[int, Expression]:
+    """The expressions, by place, each as `not_checked` leaves it for this reason."""
+    return {place: not_checked(expression, reason) for place, expression in expressions.items()}

@@ -77,11 +77,14 @@ class MissingFinder(BoxOperator):
                         ask.note("found_too_many", "more boxes than a check said were lacking")
         return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
 
-    async def _search(self, image: Image, some: list[Expression], ask: Ask) -> list[Found]:
-        """What is found for each of the expressions, whose boxes are drawn."""
-        texts = [expression["text"] for expression in some]
+    async def _search(self, image: Image, incomplete: list[Expression], ask: Ask) -> list[Found]:
+        """Ask once for the boxes that expressions lack, and return what is found for each.
+
+        The boxes that they have are drawn into the picture that is sent.
+        """
+        texts = [expression["text"] for expression in incomplete]
         drawn = []
-        for expression in some:
+        for expression in incomplete:
             for instance in expression["instances"]:
                 drawn.append(DrawnBox(expression["text"], box_of(instance["bbox"])))
         request = missing_boxes(image, texts, drawn, self.box_format, self.merge_iou)

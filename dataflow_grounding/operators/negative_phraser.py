@@ -1,5 +1,6 @@
 """Operator: phrases that are almost right for an image, and of other images; not yet checked."""
 
+import math
 from collections.abc import Sequence
 
 from dataflow_grounding._util.errors import RecordError
@@ -10,8 +11,8 @@ from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.operators._candidates import (
     COLUMN,
     candidates_of,
-    not_told,
     of_other_images,
+    without_told,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving, check_counts
@@ -76,7 +77,7 @@ class NegativePhraser(Operator):
         return bool(self._lacking(expressions) and _places_with_boxes(expressions))
 
     def _lacking(self, expressions: Sequence[Expression]) -> int:
-        """How many negatives a record with these expressions still lacks."""
+        """How many negatives a record with these expressions still lacks; 0 where it has all."""
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     def _told(self, record: Record) -> list[str]:
@@ -94,7 +95,8 @@ class NegativePhraser(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         told = self._told(record)
         wanted = SPARE * self._lacking(own)
-        others = of_other_images(record, self.phrases, -(-wanted // SHARE_OF_OTHERS), told)
+        count_of_others = math.ceil(wanted / SHARE_OF_OTHERS)
+        others = of_other_images(record, self.phrases, count_of_others, told)
         places = _places_with_boxes(own)
         changed: list[Changed] = []
         failed: RecordError | None = None
@@ -105,12 +107,12 @@ class NegativePhraser(Operator):
             except RecordError as error:
                 failed = error
         of_record = [answer._replace(place=places[answer.place]) for answer in changed]
-        candidates = candidates_of(record, own, not_told(told, of_record), others)
+        candidates = candidates_of(record, own, without_told(told, of_record), others)
         update = {**facts_of(record, image, ask, self.serving), self.keys.candidates: candidates}
         return Partial(update, failed) if failed else update
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
-    """The places of the expressions that can be changed."""
+    """The places, from 0, of the expressions that can be changed: the first MOST_CHANGED ones."""
     places = [place for place, item in enumerate(expressions) if item["instances"]]
     return places[:MOST_CHANGED]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
-from dataflow_grounding.operators._box_decisions import Expression, decided_alone
+from dataflow_grounding.operators._box_decisions import Expression, decided_by_verdicts
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.serving.base import Serving
@@ -64,7 +64,7 @@ class ProposalVerifier(BoxChecker):
 
     def decision_on(self, expression: Expression) -> Expression:
         """The expression without its false boxes."""
-        return decided_alone(expression)
+        return decided_by_verdicts(expression)
 
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]

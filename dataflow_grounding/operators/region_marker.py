@@ -231,7 +231,7 @@ def prompt_for(n: int) -> str:
 
 
 def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
-    """Return the regions that OpenCV sees in an image, at most so many."""
+    """Return at most `most` regions that OpenCV sees in an image, in its pixels."""
     import numpy
 
     propose_regions = required("regions", "opencv", "proposals='opencv'")

@@ -103,7 +103,10 @@ class SecondOpinion(BoxOperator):
         return sum(map(self._is_doubted, read_expressions(record, self.keys.expressions)))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Settles what the other model's boxes settle. Raises RecordError."""
+        """Keeps, rejects or adds boxes of doubted phrases, as the other model finds them.
+
+        Raises RecordError.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         doubted = [place for place, item in enumerate(expressions) if self._is_doubted(item)]

@@ -241,12 +241,12 @@ class _ForeignOperator:
         pipeline = current_pipeline.get()
         if pipeline is None:
             return work()
-        from dataflow_grounding.engine.execute import as_part_of_the_run, published
+        from dataflow_grounding.engine.execute import as_part_of_the_run, summary_of_whole_file
 
         # What our servings are asked by the operator is counted in `sent`, as the step's.
         with as_part_of_the_run(step, current_options.get(), pipeline.budget) as sent:
             returned = work()
-        summary = published(step, sent)
+        summary = summary_of_whole_file(step, sent)
         if summary:
             pipeline.summaries.append(summary)
         return returned

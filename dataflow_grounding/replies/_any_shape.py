@@ -39,6 +39,7 @@ from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, p
 _MORE_THAN_TALK = lazy_pattern(r"[\d\[\]{}<>\"]")
 _STRING_IN_OBJECT = lazy_pattern(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
 _DIGITS = lazy_pattern(r"\d+")
+_LONGEST_LINE = 400  # characters before a list in which its line may begin
 _MOST_COMPARED = 20_000  # labels in talk with labels in the answer
 _AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
 _PROSE = lazy_pattern(r"[^\W\d_]{2,}")
@@ -222,7 +223,10 @@ def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
 
 
 def _read_tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` what stands in an answer's special tokens and tags."""
+    """Add to `parsed` what stands in an answer's special tokens and tags.
+
+    Where that has boxes, the words around all of the answer's numbers are added, too.
+    """
     read_tokens(answer.text, parsed)
     if parsed.boxes:
         _add_talk_around_numbers(answer.text, parsed)
@@ -317,7 +321,7 @@ def _read_scan(
 
 
 def _set_crop(items: list[ItemInTalk], parsed: ParsedReply) -> None:
-    """Set why boxes may be of another picture, where the words before an item name a crop."""
+    """Set `parsed.elsewhere` to CROP where the words before an item say that it is of a crop."""
     if any(is_of_crop(item.before) for item in items):
         parsed.elsewhere = CROP
 
@@ -392,14 +396,25 @@ def _is_only_a_box(value: Any) -> bool:
 
 
 def _details_beside(before: str, behind: str) -> Details:
-    """Return what the words before a list of numbers say of it, or those behind it."""
-    begins_line = not before[-400:].rpartition("\n")[2].strip(" \t-*•")
+    """Return what the words beside a list of numbers say of it.
+
+    A label names the box, as in `car: [1, 2, 3, 4]`. It stands before the list; where the list
+    begins its line and has none before it, a label may stand behind it. Beside a label before it,
+    or without any, the thing that the sentence around the list talks of is kept as the details'
+    `talk`.
+
+    Args:
+        before: The words before the list, as far back as the list before it.
+        behind: The words behind the list.
+    """
+    line_before = before[-_LONGEST_LINE:].rpartition("\n")[2]
+    begins_line = line_before.strip(" \t-*•") == ""  # but for a bullet
     label = label_before(before)
     if begins_line and label is None:
         label_after = label_behind(behind)
         if label_after is not None:  # the words before belong to what is above
             return details_of_label(label_after)
-    return details_of_label(label, thing_before(before) or thing_behind(behind))
+    return details_of_label(label, talk=thing_before(before) or thing_behind(behind))
 
 
 def _drop_boxes_in_talk(parsed: ParsedReply, boxes_in_talk: list[RawBox]) -> None:

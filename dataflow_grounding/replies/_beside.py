@@ -9,6 +9,8 @@ from dataflow_grounding.replies._talk import TAG, thing_before, thing_behind
 from dataflow_grounding.replies.reading import NO_DETAILS, Details, details_of_label
 from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 
+_MOST_BESIDE = 1000  # characters beside a box that are looked at
+_LONGEST_LINE = 400  # characters of its line that are looked at
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
 _LABEL_BEHIND = lazy_pattern(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _ARTICLE = lazy_pattern(r"^(?:an?|the)\s+", re.IGNORECASE)
@@ -122,14 +124,17 @@ def label_behind(text: str) -> str | None:
 def details_ahead(text: str) -> Details:
     """Return the details of a box in a tag from the words before it.
 
-    Its label is the words themselves if they are a name, or else the thing that they name.
+    In JSON such as `"label": "cat", "box": "`, the label is the last one under a label's key.
+    Elsewhere it is a label as `label_before` reads it, with its colon or as a heading, or else
+    the whole line, as in `a cat`. The thing that the sentence before the box talks of, as in
+    `there is a cat at`, goes along as the details' `talk`.
     """
-    text = _CLOSING_TAG.sub(" ", text[-1000:])
+    text = _CLOSING_TAG.sub(" ", text[-_MOST_BESIDE:])
     if _JSON.search(text):
         labels = [match[1] for match in _JSON_LABEL.finditer(text)]
         return details_of_label(labels[-1]) if labels else NO_DETAILS
-    line = text[-400:].rpartition("\n")[2]
-    return details_of_label(label_before(text) or _bare_label(line), thing_before(text))
+    line = text[-_LONGEST_LINE:].rpartition("\n")[2]
+    return details_of_label(label_before(text) or _bare_label(line), talk=thing_before(text))
 
 
 def details_behind(text: str, *, in_lines: bool = False) -> Details:
@@ -139,12 +144,13 @@ def details_behind(text: str, *, in_lines: bool = False) -> Details:
         text: The words behind the box.
         in_lines: Whether each line is a box and its text, so that any words are its label.
     """
-    if _JSON.search(text[:1000]):
-        first = _JSON_LABEL.search(text[:1000])
+    text = text[:_MOST_BESIDE]
+    if _JSON.search(text):
+        first = _JSON_LABEL.search(text)
         return NO_DETAILS if first is None else details_of_label(first[1])
-    line = TAG.sub(" ", text[:1000].partition("\n")[0]).strip(MARKUP + "-)]}")
-    if _POINTS_BACK.match(line):
-        return details_of_label(None, thing_behind(line))
+    line = TAG.sub(" ", text.partition("\n")[0]).strip(MARKUP + "-)]}")
+    if _POINTS_BACK.match(line):  # as in `[1, 2, 3, 4] is the cat`
+        return details_of_label(None, talk=thing_behind(line))
     label = _bare_label(_ARTICLE.sub("", line))
     if label is None and in_lines:
         label = line[:200]
@@ -180,7 +186,7 @@ def _with_name_from_attribute(tag: re.Match[str]) -> str:
 
 def begins_line(text: str) -> bool:
     """Whether no words stand between the last new line of a text and its end."""
-    return _WORD.search(TAG.sub(" ", text[-400:].rpartition("\n")[2])) is None
+    return _WORD.search(TAG.sub(" ", text[-_LONGEST_LINE:].rpartition("\n")[2])) is None
 
 
 def _bare_label(line: str) -> str | None:
@@ -188,7 +194,7 @@ def _bare_label(line: str) -> str | None:
 
     None where it is a part of a sentence.
     """
-    label = _JOINS.sub("", TAG.sub(" ", line[-400:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
+    label = _JOINS.sub("", TAG.sub(" ", line[-_LONGEST_LINE:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
     first = _WORD.search(label)
     if first is None or first[0].lower() in _FILLER:
         return None

@@ -355,20 +355,27 @@ def _order_of_legend(names: str | None, word: str | None) -> Order | None:
     return None
 
 
-def asked_format_goes_first(asked: BoxFormat, family: BoxFormat) -> bool:
-    """Whether tokens are read in the format asked for, and not in that of the family they are of.
+def reads_tokens_as_asked(asked: BoxFormat, family: BoxFormat) -> bool:
+    """Whether location tokens are read in the format asked for, not in that of their family.
 
-    Several families write `<loc_12>`, each in its own scale. If the format of one of them was asked
-    for, it goes first, and so does a format of a scale and an order, but for pixels, which no such
-    token counts. `<loc0012>` is always one of 1,024 bins: only another order can be asked for.
+    Several families write `<loc_12>`, each in its own scale, so that the token alone doesn't tell
+    the format. `<loc0012>` is always one of 1,024 bins.
 
     Args:
         asked: The format that was asked for.
-        family: The format of the family.
+        family: The format of the family whose tokens they look like.
+
+    Returns:
+        Whether `asked` decides. False also where both formats mean the same, as then it makes no
+        difference.
     """
-    if asked.name in known_formats():
-        return asked.name in _SHARED_TOKENS and family.name in _SHARED_TOKENS
-    if family.name not in _SHARED_TOKENS and asked.scale != family.scale:
-        return False
-    same_convention = asked.scale == family.scale and asked.order == family.order
-    return isinstance(asked.scale, int) and not same_convention
+    is_family_format = asked.name in known_formats()
+    tokens_are_shared = family.name in _SHARED_TOKENS
+    if is_family_format:
+        # A family's own format can only mean tokens that this family writes, too.
+        return tokens_are_shared and asked.name in _SHARED_TOKENS
+    if not isinstance(asked.scale, int):
+        return False  # location tokens count neither pixels nor cells of a grid
+    if asked.scale == family.scale:
+        return asked.order != family.order
+    return tokens_are_shared  # the scale of other tokens is fixed

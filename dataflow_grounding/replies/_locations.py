@@ -89,7 +89,7 @@ def _read_runs(text: str, parsed: ParsedReply) -> None:
         if is_florence and ("<poly" in text or (not have_four_corners and _is_outline(run))):
             parsed.drop(f"an outline of {len(run) // 2} corners", details)
         else:
-            _take_run(run, details, family, 8 if have_four_corners else 4, parsed)
+            _take_run(run, details, family, length=8 if have_four_corners else 4, parsed=parsed)
 
 
 def _take_run(

@@ -25,7 +25,11 @@ def has_tokens(text: str) -> bool:
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the boxes and points that stand in special tokens or tags."""
+    """Add to `parsed` the boxes and points that stand in special tokens or tags.
+
+    Only the first sort of tokens counts that is found, in the order below: sorts that no other
+    writing looks like come before those that do. A reply has tokens of one model.
+    """
     if "<patch_index_" in text:
         _read_patches(text, parsed)
     elif LOCATION.search(text):

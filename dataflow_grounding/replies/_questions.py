@@ -108,18 +108,22 @@ class Questions:
             return set(self.phrases)
         ids = set(self.ids(Details(details.labels, details.id)))
         for label in details.labels:
-            ids |= self._missing_ids(label)
+            ids |= self._ids_denied_with(label)
         if ids:
             return ids
         things = [thing_beside_none(label) for label in details.labels]
         if not all(things):
             return set(self.phrases)
         for thing in things:
-            ids |= self._missing_ids(thing)
+            ids |= self._ids_denied_with(thing)
         return ids
 
-    def _missing_ids(self, things: str) -> set[int]:
-        """Return the ids of the phrases that are not there when a thing, or a list, isn't."""
+    def _ids_denied_with(self, things: str) -> set[int]:
+        """Return the ids of the phrases that aren't there when `things` aren't.
+
+        `things` is one thing, or a list such as "a dog and a cat". Without a dog there is no brown
+        dog either: narrower phrases are denied, too.
+        """
         ids = missing_ids(things, self.phrases)
         for part in parts_of(things[:_LONGEST]):
             ids |= missing_ids(part, self.phrases)
@@ -238,7 +242,7 @@ class Questions:
                 phrases_in_list.add(self.phrases[ids[0]])
         return len(phrases_in_list) > 1
 
-    def of(self, details: Details) -> Question:
+    def question_of(self, details: Details) -> Question:
         """Return the question that something with these details answers."""
         if self.phrases:
             ids = self.about(details)
@@ -258,7 +262,7 @@ class Questions:
         if not parsed.answer:
             return boxes, []
         for dropped in parsed.dropped:
-            if dropped.answer in parsed.corrections and self.of(dropped.details) is None:
+            if dropped.answer in parsed.corrections and self.question_of(dropped.details) is None:
                 raise UnreadableReply(_UNCLEAR_CORRECTION)
         boxes = _with_questions_of_corrections(boxes, parsed.corrections)
         last_answer = self._last_answer_to_each(boxes, parsed)
@@ -281,9 +285,9 @@ class Questions:
         for box in boxes:
             answers.append((box.question, box.answer))
         for dropped in parsed.dropped:
-            answers.append((self.of(dropped.details), dropped.answer))
+            answers.append((self.question_of(dropped.details), dropped.answer))
         for details, answer in parsed.absences:
-            answers.append((self.of(details), answer))
+            answers.append((self.question_of(details), answer))
         to_all = _last_answer_without_boxes(boxes, parsed)
         last_answer: dict[Question, int] = {}
         for question, answer in answers:

@@ -47,9 +47,11 @@ _SEPARATORS = lazy_pattern(r"[,;\s]+")
 
 
 def number_groups(text: str) -> list[list[str]]:
-    """Return each list of numbers in a box's text.
+    """Return each list in a box's text, as texts; that these are numbers isn't checked.
 
-    Two pairs that follow one another make one list of four.
+    Lists stand in brackets, `[1, 2, 3, 4]`; of two corners, `(1, 2), (3, 4)`, one list of four is
+    made. Or each number stands in a token, `<1><2><3><4>`, and a comma parts boxes. A text without
+    any brackets is one list.
     """
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
@@ -324,7 +326,14 @@ def _element(
 
 
 def _details_of_boxes(text: str, elements: list[_Element]) -> dict[int, Details]:
-    """Return the details of each box from what stands beside its tag, by its element's index."""
+    """Return the details of each box from what stands beside its tag, by its element's index.
+
+    They are empty where all boxes have their own labels. Where no label stands in a tag, they come
+    from the words around the boxes; else from the labels' tags ahead of the boxes, or behind them.
+
+    Raises:
+        UnreadableReply: It is unclear to which boxes the labels belong.
+    """
     boxes: list[int] = []
     labels: list[int] = []
     all_label_themselves = True
@@ -340,6 +349,7 @@ def _details_of_boxes(text: str, elements: list[_Element]) -> dict[int, Details]
     gaps = _gaps(text, elements)
     if not labels:
         return dict(zip(boxes, details_in_words(gaps), strict=True))
+    # Labels stand behind their boxes where no tag and no words ahead name the first box.
     if boxes[0] < labels[0] and (begins_line(gaps[0]) or details_ahead(gaps[0]) == NO_DETAILS):
         return _details_by_tags_behind(text, elements, boxes, labels)
     return _details_by_tags_ahead(elements, boxes, gaps)

@@ -9,7 +9,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies._absence import denies_itself, negates
-from dataflow_grounding.replies._conventions import asked_format_goes_first, unit_fits_scale
+from dataflow_grounding.replies._conventions import reads_tokens_as_asked, unit_fits_scale
 from dataflow_grounding.replies._pictures import SEVERAL
 from dataflow_grounding.replies._questions import KeptBox, Questions
 from dataflow_grounding.replies._talk import affirmation_in, denial_in, takes_back
@@ -121,7 +121,10 @@ class _BoxReader:
         return reading
 
     def unread_phrases(self, parsed: ParsedReply) -> list[int]:
-        """Return the phrases that have no box, but points or something dropped."""
+        """Return the ids of phrases without a box of which the reply has points, or lost a box.
+
+        They come in their order. These phrases are neither found nor said not to be there.
+        """
         unread: set[int] = set()
         for point in parsed.points:
             unread.update(self.questions.about(point.details)[:1])
@@ -301,7 +304,7 @@ class _BoxReader:
         box_format = self.format
         if raw.family is not None and raw.family != box_format.name:
             family_format = known_formats()[raw.family]
-            if asked_format_goes_first(box_format, family_format):
+            if reads_tokens_as_asked(box_format, family_format):
                 self.note_once(
                     "native_tokens", f"read as {box_format.name}, as asked, and not as {raw.family}"
                 )
@@ -387,7 +390,7 @@ class _BoxReader:
             self.note_once("score_ignored", f"{shown_score} is not a score from 0 to 1")
         box = FoundBox(bbox, phrase_id, label, score, raw.numbers, details.evidence)
         if not self.phrases:
-            self.kept_boxes.append(KeptBox(box, raw.answer, self.questions.of(details)))
+            self.kept_boxes.append(KeptBox(box, raw.answer, self.questions.question_of(details)))
             return
         kept_box = KeptBox(box, raw.answer, phrase_id)
         new_index = len(self.kept_boxes)
@@ -501,14 +504,19 @@ def _farthest(box: Bbox, moved: Bbox) -> float:
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    """Whether numbers lie far outside their range, or are parts of 1 in a range of more."""
-    fractions = True
+    """Whether numbers lie far outside their range, or are parts of 1 in a range of more.
+
+    Args:
+        corners: x and y by turns.
+        limits: The ends of the ranges of x and of y, which begin at 0.
+    """
+    are_parts_of_1 = True
     for i, value in enumerate(corners):
         if not -TOLERANCE <= value / limits[i % 2] <= 1 + TOLERANCE:
             return True
-        fractions = fractions and 0 <= value <= 1
-    # [0, 0, 1, 1] too, which is the whole picture in these
-    return min(limits) > 10 and fractions
+        are_parts_of_1 = are_parts_of_1 and 0 <= value <= 1
+    # [0, 0, 1, 1] too, which is the whole picture in parts of 1
+    return min(limits) > 10 and are_parts_of_1
 
 
 def _in_brackets(numbers: Sequence[float]) -> str:

@@ -24,6 +24,7 @@ MAX_DEPTH = 100
 # made once: `json.loads` makes a decoder anew each time
 _STRICT = json.JSONDecoder(object_pairs_hook=JsonObject, parse_constant=lambda _: None)
 _OPEN = lazy_pattern(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
+# Behind the last bracket: a box in parentheses that breaks off, as in "(12, 3".
 _CUT = lazy_pattern(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
 # Strings, which stay as they are, and full-width punctuation between the tokens of JSON.
 _WIDE = lazy_pattern(
@@ -65,7 +66,7 @@ def find_json(text: str) -> Scan:
         return strict
     if not text.isascii():
         text = _WIDE.sub(_narrow_punctuation, text)
-    return _Scanner(text).run()
+    return _Scanner(text).read_all()
 
 
 def _narrow_punctuation(match: re.Match[str]) -> str:
@@ -160,7 +161,7 @@ class _Scanner:
         self.line_end = -1
         self.closer_known_until: dict[str, tuple[int, bool]] = {}
 
-    def run(self) -> Scan:
+    def read_all(self) -> Scan:
         """Read all outermost arrays and objects, and return them."""
         scan = self.scan
         opening = _OPEN.search(self.text)

@@ -61,9 +61,10 @@ def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that talk means, as `matching_ids` does for a label.
+    """Return the ids of the phrases that talk means.
 
-    But talk may have any number of further words about the thing.
+    They are those that it means as a label, by `matching_ids`. Else it is the one phrase that is
+    like it and all of whose words it has, among any number of others; none where several are so.
     """
     matching = matching_ids(talk, phrases)
     if matching:

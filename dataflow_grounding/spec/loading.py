@@ -263,16 +263,19 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
     return OmegaConf.create(plain)
 
 
-def _name_pipeline(config: Any, others: Collection[str]) -> None:
-    """Set `autolabel_type`, where it is missing, to the name of the block if there is only one."""
+def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
+    """Set `autolabel_type`, where it is missing, to the pipeline that the spec has a block for.
+
+    It stays unset where there are blocks for several pipelines, or for none.
+    """
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
-    blocks = [name for name in names if name in others]
+    blocks = [name for name in names if name in known_pipelines]
     if not blocks:
         # The block's name may be misspelt: with the right type, this is reported as a wrong key.
         for name in names:
-            blocks += difflib.get_close_matches(name, others, 1, 0.8)
+            blocks += difflib.get_close_matches(name, known_pipelines, n=1, cutoff=0.8)
     if len(blocks) == 1:
         config.update({"autolabel_type": blocks[0]})
 

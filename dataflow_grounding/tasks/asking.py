@@ -159,12 +159,17 @@ _PARTS = tuple(part.name for part in fields(AskingForm) if part.name != "name")
 
 
 def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
+    """Raise SpecError unless a part of a form has one of the values that it can have."""
     if value not in values:
         raise SpecError(f"asking.{part} {value!r:.40} is none of {', '.join(values)}")
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    """The words of a prompt where a box stands under another key, or under none."""
+    """The words of a prompt where a box stands under another key, or with `is_named` false none.
+
+    The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
+    is replaced, or taken out where boxes aren't named.
+    """
     before = f'under the key "{words["box_key"]}" '
     after = f'under the key "{key}" ' if is_named else ""
     return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}
@@ -183,7 +188,7 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _reading_key(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str
 ) -> Callable[[str], ReadReply[T]]:
-    """Read a reply that has boxes under `key`, by a reader of those under the usual one."""
+    """Return a reader of replies with boxes under `key`, from one of those under `usual_key`."""
     if key == usual_key:
         return read
 
@@ -195,7 +200,7 @@ def _reading_key(
 
 
 def _reading_lines(read: Callable[[str], ReadReply[T]], key: str) -> Callable[[str], ReadReply[T]]:
-    """Read a reply in lines, by a reader of the JSON that is asked for otherwise."""
+    """Return a reader of replies in lines, from one of JSON with boxes under `key`."""
 
     def read_lines(reply: str) -> ReadReply[T]:
         objects = objects_of_lines(reply, key)

@@ -189,11 +189,13 @@ def missing_boxes(
 
 
 def _size_of(image: Image) -> dict[str, int]:
+    """The size in which a picture is sent, as a request states it."""
     width, height = image.sent_size
     return {"width": width, "height": height}
 
 
 def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Texts as a request has them, with ids from 1."""
     return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
 
 
@@ -206,6 +208,7 @@ def _box_items(
 
 
 def _one_of(words: Sequence[str]) -> Schema:
+    """The JSON schema of one of some words."""
     return {"type": "string", "enum": list(words)}
 
 
@@ -247,7 +250,7 @@ def _by_id(
     return answers
 
 
-def _truth(item: Mapping[str, Any], key: str) -> bool | None:
+def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
     """Yes, no, or None for "can't tell". Raises UnreadableReply for anything else."""
     value = item.get(key, "")
     if isinstance(value, str):
@@ -259,12 +262,16 @@ def _truth(item: Mapping[str, Any], key: str) -> bool | None:
 
 def _answer(item: Mapping[str, Any]) -> bool | None:
     """What is said of a crop."""
-    return _truth(item, "answer")
+    return _yes_no_or_none(item, "answer")
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    """What is said of a phrase; an answer that contradicts itself is none."""
-    there = _truth(item, "there")
+    """What is said of a phrase.
+
+    An answer that contradicts itself is none, such as a count of 0 of what is there. A count out of
+    range is None.
+    """
+    there = _yes_no_or_none(item, "there")
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None

@@ -192,7 +192,7 @@ class JudgeWatch:
         results = _results if start.folder is None else {}
         return _Testing(self.question, self.every, serving, box_format, results)
 
-    async def why_not(self, ask: Ask, place: int) -> str:
+    async def why_not_trusted(self, ask: Ask, place: int) -> str:
         """Return why the judge isn't obeyed for a record; "" where it is.
 
         Args:
@@ -216,7 +216,7 @@ class _Testing(JudgeWatch):
     results: dict[str, tuple[float, str]] = field(default_factory=dict)
     warned: list[str] = field(default_factory=list)
 
-    async def why_not(self, ask: Ask, place: int) -> str:
+    async def why_not_trusted(self, ask: Ask, place: int) -> str:
         """Return why the judge isn't obeyed for a record; "" where it is. See JudgeWatch.
 
         The judge is tested once for each block of `every` records, and again after FRESH seconds.

@@ -219,6 +219,20 @@ def test_what_is_drawn_beside_ours(out: Callable[..., Path]) -> None:
     assert [i["bbox"] for i in found["a red mug", "[17, 26]", "grounded"]] == [BOX]
 
 
+def test_a_box_at_no_place_leaves_its_phrase_where_it_stands(out: Callable[..., Path]) -> None:
+    """It joins the first expression of its text, and says nothing of that one's place."""
+    placed = {"text": "a red mug", "instances": [{"bbox": BOX, "score": None}]}
+    unplaced = {
+        "text": "a red mug",
+        "instances": [{"bbox": [5, 6, 9, 9], "score": None}],
+        "unplaced": True,
+    }
+    folder = out("label-studio", [record("a.png", SIZE, [placed, unplaced])])
+    (row,) = read(str(folder), "label-studio")
+    found = [(one["char_span"], len(one["instances"])) for one in row["expressions"]]
+    assert found == [([0, 9], 2)]
+
+
 @pytest.mark.parametrize(
     ("parts", "said"),
     [

@@ -74,7 +74,7 @@ def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any
     for row in rows:
         seen: set[tuple[str, tuple[float, ...]]] = set()
         for one in row["expressions"]:
-            if format.carries.why_not(one["status"], one["char_span"]):
+            if format.carries.why_lost(one["status"], one["char_span"]):
                 continue
             boxes = one["instances"]
             if not (format.whole or format.repeats):
@@ -183,7 +183,7 @@ def check_told(rows: list[dict[str, Any]], done: Exported, format: Format) -> No
     carries = format.carries
     every = [(row, one) for row in rows for one in row["expressions"]]
     sent = said(rows, format)
-    why = Counter(carries.why_not(one["status"], one["char_span"]) for _, one in every)
+    why = Counter(carries.why_lost(one["status"], one["char_span"]) for _, one in every)
     expected = Counter({reason: count for reason, count in why.items() if reason})
     if not carries.spans:
         expected["spans"] = sum(bool(one["char_span"]) for _, one in sent)

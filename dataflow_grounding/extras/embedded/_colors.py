@@ -206,10 +206,10 @@ def _gap(first: Box, second: Box) -> float:
 
 
 def _regions_of_mask(mask: Array, picture: Picture) -> tuple[Array, list[ColorRegion]]:
-    """Return the label image of a mask with small holes filled, and its regions, largest first.
+    """Return the label image of a mask, and its regions, largest first.
 
-    In the label image the pixels of each region have the region's label, others 0. Specks have a
-    label but are no regions.
+    Small holes are filled before, and what is thinner than 3 px is removed. In the label image the
+    pixels of each region have the region's label, others 0. Specks have a label but are no regions.
     """
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
     closed = cv2.morphologyEx(

@@ -103,7 +103,7 @@ def find_contradictions(
 
 
 def _picture(open_pixels: Callable[[], Any]) -> "Picture":
-    """Return the picture as colours are read from it."""
+    """Return a small copy of the picture with the colours of its pixels in Lab and LCh."""
     from dataflow_grounding.extras.embedded._picture import Picture  # with OpenCV
 
     return Picture(open_pixels())

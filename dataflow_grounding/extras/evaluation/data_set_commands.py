@@ -301,6 +301,7 @@ def of_lint(
     fixed = 0
 
     def tell(line: int, finding: Finding) -> None:
+        """Count a finding; print one that isn't fixed, or keep it for the JSON."""
         nonlocal fixed
         if out and finding.mend:
             fixed += 1

@@ -26,7 +26,7 @@ class Numbers:
 
     Example:
         >>> numbers = Numbers()
-        >>> [numbers.of(name) for name in ("cat", "dog", "cat")]
+        >>> [numbers.number_of(name) for name in ("cat", "dog", "cat")]
         [(1, True), (2, True), (1, False)]
 
     `on_new` is called with each new number and name.
@@ -39,8 +39,11 @@ class Numbers:
     def __len__(self) -> int:
         return self._known.count
 
-    def of(self, name: str) -> tuple[int, bool]:
-        """Return the name's number, and whether it is new: then `on_new` was called."""
+    def number_of(self, name: str) -> tuple[int, bool]:
+        """Return the name's number, from 1, and whether it is new.
+
+        A new one is numbered now, and `on_new` called.
+        """
         key = hash(name)
         known = self._known.get(key)
         if known is not None:
@@ -85,17 +88,24 @@ class Classes:
             return
         if how in ("class", "phrase"):
             self._listed = {class_key(name): self._class_name(name) for name in listed}
-        self.fixed = list(dict.fromkeys(self.of({"text": name}) for name in listed))
+        self.fixed = list(dict.fromkeys(self.written_class_of({"text": name}) for name in listed))
 
-    def remarks(self, count: int) -> list[str]:
-        """Return what to tell of the numbers of so many classes that were written."""
+    def remarks_on_numbers(self, class_count: int) -> list[str]:
+        """Return remarks for the user on how classes were numbered: one, or none.
+
+        `class_count` is how many classes have a number: the `fixed` ones, which come first, and
+        those behind them.
+        """
         if self.lacks_list:
             return [NO_LIST]
-        unlisted = count - len(self.fixed)
+        unlisted = class_count - len(self.fixed)
         return [f"{UNLISTED}: {unlisted}"] if self.fixed and unlisted else []
 
-    def of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class. Raises InputError for a phrase that the file lacks."""
+    def written_class_of(self, expression: Mapping[str, Any]) -> str:
+        """Return the expression's class. Raises InputError for a phrase that the file lacks.
+
+        Where the expression states a class and no list of classes is known, `lacks_list` is set.
+        """
         if self._how == "one":
             return ONE
         if self._how == "class":

@@ -69,8 +69,8 @@ class Carries:
     classes: bool = False
     numbers: str = ""
 
-    def why_not(self, status: str, span: object) -> str:
-        """Return what keeps a phrase out, in words to be counted under; empty where nothing does.
+    def why_lost(self, status: str, span: object) -> str:
+        """Return why the format can't say a phrase, in words to count it under; empty if it can.
 
         Args:
             status: The phrase's.
@@ -166,7 +166,10 @@ class Format(ABC):
     """Whether its rows are whole records: one without expressions says nothing of its picture."""
 
     def training(self) -> str:
-        """Return what the README says of training with it besides training.md, in Markdown."""
+        """Return a paragraph of the export's README, in Markdown, on training with the data.
+
+        It stands under the heading Training, behind what training.md says of the format.
+        """
         return ""
 
     def write(self, samples: Iterator[Sample], out: "ExportFolder") -> None:

@@ -206,7 +206,7 @@ class Coco(Format):
 
     def thing(self, phrase: Phrase) -> str:
         """Return the phrase's category, which is all that detectors tell boxes apart by."""
-        return self._classes.of(phrase.expression)
+        return self._classes.written_class_of(phrase.expression)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
@@ -221,18 +221,20 @@ class Coco(Format):
 
             categories = Numbers(put_new_category)
             for name in self._classes.fixed:
-                categories.of(name)
+                categories.number_of(name)
             for position, sample in enumerate(samples, 1):
                 image_id, is_new = self.image_number(sample, position)
                 if is_new:
                     put_image(self._image_entry(sample, image_id))
                 for phrase in sample.phrases:
-                    category_id, _ = categories.of(self._classes.of(phrase.expression))
+                    category_id, _ = categories.number_of(
+                        self._classes.written_class_of(phrase.expression)
+                    )
                     phrase_keys = {"category_id": category_id, **self.phrase_keys(phrase)}
                     for box_keys in _keys_of_boxes(phrase):
                         ids = {"id": next(annotation_ids), "image_id": image_id}
                         put_annotation({**ids, **phrase_keys, **box_keys})
-            self.remarks += self._classes.remarks(len(categories))
+            self.remarks += self._classes.remarks_on_numbers(len(categories))
 
     def _image_entry(self, sample: Sample, number: int) -> dict[str, Any]:
         """Return the entry of a sample's image, of that number."""
@@ -245,11 +247,12 @@ class Coco(Format):
         }
 
     def image_number(self, sample: Sample, position: int) -> tuple[int, bool]:
-        """Return the number of a sample's image entry, and whether the entry is to be written.
+        """Return the number of a sample's image entry, and whether that is to be written now.
 
-        Samples of one picture share an entry here. `position` is that of the sample, from 1.
+        It isn't where an earlier sample of the same picture has it: they share an entry here.
+        `position` is that of the sample, from 1.
         """
-        return self._picture_numbers.of(sample.file_name)
+        return self._picture_numbers.number_of(sample.file_name)
 
     def image_keys(self, sample: Sample, number: int) -> dict[str, Any]:
         """Return what an image entry says besides the picture."""
@@ -279,9 +282,8 @@ class Coco(Format):
                 if not entry["crowd"]:
                     caption = image.get("caption")
                     keyed += _expressions(entry, caption, file, self.passed_over)
-            if (
-                entries and not keyed
-            ):  # something is there, but nothing that is read, such as crowds
+            if entries and not keyed:
+                # something is there, but nothing that is read, such as crowds
                 row["background"] = False
             yield {"image_path": name, **row, "expressions": unite(keyed)}
 
@@ -365,6 +367,7 @@ def _expressions(
             # A phrase may have been corrected while its id stayed: only both together tell it.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
+        # Both are counted for each annotation, 0 too: the first one settles the order of the lines.
         passed_over["annotations without a box"] += int(not box and not nothing_there)
         passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
 

@@ -139,7 +139,7 @@ class _Conversations(Texts):
         return as_answer(phrase, fours, self.boxes)
 
     def training(self) -> str:
-        """Return the README's words on training: how the trained model is to be asked."""
+        """Return a paragraph of the README: how the trained model is to be asked."""
         return (
             f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
             " is there."
@@ -406,7 +406,7 @@ class Llava(_Conversations):
         return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
-        """Return what the README says of the boxes' numbers and of the questions."""
+        """Return two paragraphs of the README: on the boxes' numbers, and on the questions."""
         boxes = self.boxes
         if self.trainer:
             settings = _TRAINERS[self.trainer].settings.format(self.min_pixels, self.max_pixels)

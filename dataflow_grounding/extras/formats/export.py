@@ -318,7 +318,7 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
 
 
 def _why_nothing(exported: Exported) -> list[str]:
-    """Return why no record was written, and where classes go instead; some may be empty."""
+    """Return why no record was written, and where classes go instead; some texts may be empty."""
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
         reasons.append(f"classes and phrases of no caption go into {_for_detectors()}, say")
@@ -371,7 +371,7 @@ class _SampleMaker:
         """
         if self._format.detects:
             records = records if iter(records) is not records else list(records)
-            self._look_over(records)
+            self._note_what_holds_for_pictures(records)
             counts = Counter(self._false_backgrounds.values())
             self._partly_verified = counts[_UNVERIFIED]
             self._missing_boxes = counts[_MISSED_BOX]
@@ -427,15 +427,15 @@ class _SampleMaker:
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
-        wanted = self._wanted(record, expressions)
+        selected = self._selected(record, expressions)
         if self._false_backgrounds and self._pictures.name_of(record) in self._false_backgrounds:
             return None
         may_be_empty = carries.empty and self._is_empty(record, expressions)
-        if not wanted and not may_be_empty:
+        if not selected and not may_be_empty:
             self._exported.lost[_WITHOUT_PHRASE] += 1
             return None
         picture = self._pictures.find(record)
-        phrases = self._phrases(wanted, picture.size)
+        phrases = self._phrases(selected, picture.size)
         if not phrases and not may_be_empty:
             self._exported.lost[_WITHOUT_PHRASE] += 1
             return None
@@ -458,12 +458,12 @@ class _SampleMaker:
                 phrases.append(phrase)
         return phrases
 
-    def _look_over(self, records: Rows) -> None:
-        """Note what a row says of its picture that holds for the picture's other rows, too.
+    def _note_what_holds_for_pictures(self, records: Rows) -> None:
+        """Fill `_rejections` and `_false_backgrounds`, by picture, from all rows of the pictures.
 
-        That is what a person rejected, and why a detector would learn as background what may be a
-        thing, as it learns whatever has no box. What is wrong with a record is told when it is
-        written.
+        What a person rejected in one row of a picture, and why a detector would learn a thing in
+        it as background, holds for the picture's other rows, too. Records that can't be read are
+        passed over: what is wrong with them is told when they are written.
         """
         # one that counts for itself alone
         reader = _SampleMaker(self._format, self._pictures, self._select, Exported(""))
@@ -584,12 +584,13 @@ class _SampleMaker:
             span = spans[index]
             expressions[index]["char_span"] = list(span) if span else None
 
-    def _wanted(
+    def _selected(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
         """Return the expressions that are selected and that the format can say.
 
-        They have the boxes that are selected. What is not returned is counted.
+        They have the boxes that are selected. Expressions left out, and boxes that a person
+        rejected, are counted.
         """
         wanted = []
         for expression in expressions:
@@ -600,9 +601,9 @@ class _SampleMaker:
             if selected is None:
                 self._unselected_phrases += 1
                 continue
-            why = self._format.carries.why_not(status_of(selected), selected.get("char_span"))
-            if why:
-                self._exported.lost[why] += 1
+            why_lost = self._format.carries.why_lost(status_of(selected), selected.get("char_span"))
+            if why_lost:
+                self._exported.lost[why_lost] += 1
             else:
                 wanted.append(selected)
         return wanted
@@ -782,7 +783,7 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
     where = pictures.described(list(exported.parts))
     if format.packs:
         where = "The pictures are in it."
-    training = ["## Training", _training_of(format.name), format.training()]
+    training = ["## Training", _training_section(format.name), format.training()]
     parts = [
         f"# {format.name}: {format.about}",
         f"{MARK} {__version__}: {counts or 'nothing'}. {where}",
@@ -797,7 +798,7 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
     return out.front_matter(format.data_file) + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _training_of(name: str) -> str:
+def _training_section(name: str) -> str:
     """Return what training.md says of a format; empty where it has no section of that name."""
     text = files(__package__).joinpath("training.md").read_text("utf-8")
     for section in f"\n{text}".split(_SECTION):

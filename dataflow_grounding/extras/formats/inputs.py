@@ -148,6 +148,7 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
     """Return the input of WebDataset's shards: a row for each sample, which may be a broken one."""
 
     def rows() -> Iterator[Row]:
+        """Yield a row for each sample, a broken one where it can't be read."""
         for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
             try:
                 yield Row(number, _row_of_sample(sample))
@@ -202,6 +203,7 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
             file_names[str(image.get("id"))] = image.get("file_name")
 
     def rows() -> Iterator[dict[str, Any]]:
+        """Yield a row for each annotation: its caption, and its image's file name."""
         for item in annotations:
             annotation = item if isinstance(item, dict) else {}
             image_id = annotation.get("image_id")
@@ -245,6 +247,7 @@ def _of_dataset(path: str, split: str) -> Input:
     """Return the input of a `datasets` data set, which is loaded when its rows are asked for."""
 
     def rows() -> Iterator[dict[str, Any]]:
+        """Load the data set, and yield its rows."""
         loaded = _load(path)
         if isinstance(loaded, dict):
             loaded = _split_of(loaded, path, split)

@@ -225,7 +225,7 @@ class _LabelFormat(Format):
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
         """Return the expression's class: these formats have no other words."""
-        return self._classes.of(expression)
+        return self._classes.written_class_of(expression)
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return what the file with the names begins with.
@@ -280,31 +280,32 @@ class _LabelFormat(Format):
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head(pictures))
             for name in self._classes.fixed:
-                classes.of(name)
+                classes.number_of(name)
             yield classes
             if not len(classes):
                 names.write("  {}\n")  # no names, in YAML
-            self.remarks += self._classes.remarks(len(classes))
+            self.remarks += self._classes.remarks_on_numbers(len(classes))
 
     def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
         """Write a label file for each picture; samples of one picture share it."""
         pictures = Numbers()
         for sample in samples:
-            _, is_new = pictures.of(sample.file_name)
+            _, is_new = pictures.number_of(sample.file_name)
             self._write_label(out, sample, self._lines(sample, classes), is_new)
 
     def _lines(self, sample: Sample, classes: Numbers) -> str:
         """Return the lines of a sample's boxes; new classes are numbered, and so written."""
         lines = ""
         for phrase in sample.phrases:
-            number, _ = classes.of(phrase.text)
+            number, _ = classes.number_of(phrase.text)
             for box, score in zip(phrase.boxes, phrase.scores, strict=True):
                 lines += self.line(number, phrase.text, box, score, sample.size) + "\n"
         return lines
 
     def _write_label(self, out: ExportFolder, sample: Sample, lines: str, is_new: bool) -> None:
-        """Write the lines to the label file of the sample's picture; if it isn't new, append them.
+        """Write the lines to the label file of the sample's picture.
 
+        `is_new` says that no sample of this picture came before; else the lines are appended.
         Raises InputError where another picture has that label file: a.jpg and a.png.
         """
         stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)

@@ -81,8 +81,8 @@ class LabelSeeds(Seeds):
         source = f"{image_dir} with {origin}"
         super().__init__(source, own_files, (image_dir,), boxless, without=source)
 
-    def _forget(self) -> None:
-        """Set `found` to what is known before labels are read."""
+    def _reset_found(self) -> None:
+        """Forget what an earlier reading of the labels found, but for what the names alone tell."""
         self.found = {
             "images without a label": self._without_label,
             "labels without an image": self._without_image,
@@ -156,6 +156,7 @@ class LabelSeeds(Seeds):
         return {"count": len(items), "first": items[: self.shown]}
 
     def remarks(self) -> list[str]:
+        """Return also how many crowd regions are left out."""
         lines = super().remarks()
         if self._crowds:
             lines.append(f"{self._crowds} crowd regions are left out")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 from dataflow_grounding._util.errors import BrokenRow
@@ -27,6 +27,7 @@ _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
 _OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
 _OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote
+_NO_PLACE = ""  # instead of the id of a place in the caption
 _DECIMALS = 6  # of a pixel
 
 
@@ -226,44 +227,87 @@ def _time_of(annotation: Mapping[str, Any]) -> str:
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
+class _Mention(NamedTuple):
+    """A phrase that a region stands for.
+
+    Attributes:
+        text: The phrase.
+        span_id: The id of its place in the caption; _NO_PLACE where the region has none.
+        region: The region, as the file has it.
+        is_box: Whether the region is a box of the phrase; else it says that it has none.
+    """
+
+    text: str
+    span_id: str
+    region: dict[str, Any]
+    is_box: bool
+
+
 def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
     """Return the expressions of a result, a flat list of regions, their texts and relations.
 
     Boxes of one text that are related to one place in the caption are one expression's. A box
-    without a place joins the first expression of its text. Raises BrokenRow, KeyError.
+    without a place joins the first expression of its text. `char_span` is the place, None for a
+    phrase that the export wrote without one, and left out where it is to be looked for. Raises
+    BrokenRow, KeyError.
     """
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
         if _role(part) == "span":
             spans[part["id"]] = _code_points(part["value"], caption)
-    related = _related_spans(result, spans)
     expressions: dict[tuple[str, str], dict[str, Any]] = {}  # by the place's id and the text
-    for part in result:
-        region_id = part.get("id", "")
-        role = _role(part)
-        span_ids = related.get(region_id, [""])  # "": at no place
-        its_texts = texts.get(region_id)
-        for span_id, span_texts in _texts_by_span(span_ids, region_id, its_texts, spans, caption):
-            span = spans.get(span_id)
-            for text in _phrases(part, role, span_texts, span, caption):
-                key = (span_id or _span_id_of(text, expressions), text)
-                expression = expressions.setdefault(key, {"text": text, "instances": []})
-                # Of our own regions None says that the phrase is at no place; of others nothing is
-                # said, so that the phrase is looked for in the caption.
-                if span or _OUR_ID.fullmatch(region_id):
-                    expression["char_span"] = span
-                if role == "box":
-                    expression["instances"].append(_instance(part))
+    for mention in _mentions(result, texts, spans, caption):
+        text = mention.text
+        key = (mention.span_id or _span_id_of(text, expressions), text)
+        expression = expressions.setdefault(key, {"text": text, "instances": []})
+        span = spans.get(mention.span_id)
+        if span:
+            expression["char_span"] = span
+        elif _OUR_ID.fullmatch(mention.region.get("id", "")):
+            # The export wrote it without a place: it isn't looked for in the caption. The place of
+            # the expression that it joins stays.
+            expression.setdefault("char_span", None)
+        if mention.is_box:
+            expression["instances"].append(_instance(mention.region))
     return list(expressions.values())
 
 
+def _mentions(
+    result: list[dict[str, Any]],
+    texts: Mapping[str, Any],
+    spans: Mapping[str, list[int]],
+    caption: str,
+) -> Iterator[_Mention]:
+    """Yield each phrase that each region stands for, at each place that the region is related to.
+
+    Args:
+        result: Regions, their texts and relations, as a task has them.
+        texts: The texts of regions by the regions' ids.
+        spans: The places in the caption by the ids of their regions.
+        caption: The caption.
+
+    Raises:
+        BrokenRow: A region has no phrase, or can't be read.
+        KeyError: A region lacks what it needs.
+    """
+    related = _related_spans(result, spans)
+    for region in result:
+        region_id = region.get("id", "")
+        role = _role(region)
+        span_ids = related.get(region_id, [_NO_PLACE])
+        texts_by_span = _texts_by_span(span_ids, region_id, texts.get(region_id), spans, caption)
+        for span_id, span_texts in texts_by_span:
+            for text in _phrases(region, role, span_texts, spans.get(span_id), caption):
+                yield _Mention(text, span_id, region, is_box=role == "box")
+
+
 def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
-    """Return the id of the place of the first expression of a text; empty where there is none."""
+    """Return the id of the place of the first expression of a text; _NO_PLACE for none."""
     for span_id, its_text in expressions:
         if its_text == text:
             return span_id
-    return ""
+    return _NO_PLACE
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -41,7 +41,10 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def _picture_columns(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's columns of its picture, without a caption. Raises KeyError."""
+    """Return the columns that say of a record's picture what it is called, and how large it is.
+
+    `caption` is None among them. Raises KeyError.
+    """
     return {
         "image_path": name,
         "width": facts["width"],

@@ -243,6 +243,7 @@ class _BoundedMember(tarfile.TarInfo):
     """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        """Return the member to go on with, as tarfile asks of each member that it meets."""
         if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
             raise tarfile.TarError(f"it has notes of {self.size:,} bytes on {self.name[:40]!r}")
         return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # not in typeshed
@@ -440,7 +441,8 @@ def _with_area(
 ) -> Iterator[dict[str, Any]]:
     """Yield the expressions with only their boxes that have an area.
 
-    One that loses all of its boxes so is left out. Both are counted. Raises as `_has_area`.
+    One that loses all of its boxes so is left out. Both are counted. Raises BrokenRow for a box
+    that ends before it begins, or a score that is none.
     """
     for expression in expressions:
         instances = expression["instances"]

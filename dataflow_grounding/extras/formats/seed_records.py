@@ -99,6 +99,7 @@ def find_proposals(
     folder = image_root or folder_of(path)
 
     def rows() -> Iterator[Row]:
+        """Yield a row for each record, with the classes that it lacks as phrases without boxes."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
@@ -139,8 +140,8 @@ class AnnotationSeeds(Seeds):
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes)
 
-    def _forget(self) -> None:
-        """Set all that is found while records are made to nothing."""
+    def _reset_found(self) -> None:
+        """Forget what an earlier reading found: nothing is known before the records are read."""
         self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
         self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
         self._converted = 0  # records of TAO's
@@ -224,6 +225,7 @@ class AnnotationSeeds(Seeds):
         return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:
+        """Return also how many records were TAO's, and the first lines that can't be read."""
         lines = []
         if self._converted:
             lines.append(f"TAO records taken over, with boxes in pixels: {self._converted}")

@@ -65,7 +65,8 @@ class Texts(Format):
     def _record(self, line: Line, name: Any, size: Size) -> Line:
         """Return the record of a line, about a picture of that name and size.
 
-        Boxes of equal phrases are one expression's. Raises as `answers`.
+        Boxes of equal phrases are one expression's. Raises KeyError, ValueError or UnreadableReply
+        for a line that isn't of the format.
         """
         answers = list(self.answers(line, size))
         if not all(phrase for phrase, _ in answers):

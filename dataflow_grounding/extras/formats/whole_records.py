@@ -180,12 +180,12 @@ class _FreeKeys:
         folder, base = os.path.split(stem)
         first = os.path.join(folder, base.replace(".", "_"))
         key = first
-        _, is_new = self._taken.of(key)
+        _, is_new = self._taken.number_of(key)
         number = self._copies.get(hash(first)) or 1
         while not is_new:
             number += 1
             key = f"{first}~{number}"
-            _, is_new = self._taken.of(key)
+            _, is_new = self._taken.number_of(key)
         self._copies.set(hash(first), number)
         return key
 
@@ -244,6 +244,7 @@ def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
+        """Return an object with the example's keys alone, and `more`."""
         row: dict[str, Any] = {}
         for key, convert in converters.items():
             item = value.get(key)
@@ -299,6 +300,7 @@ def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[S
     """
 
     def part(first: Sample) -> Iterator[Sample]:
+        """Yield a part's samples, its first one and as many more as fit."""
         left = size
         for sample in chain([first], samples):
             yield sample

@@ -125,8 +125,15 @@ def _verdict(target: Mapping[str, Any] | None, boxes: Mapping[str, Any]) -> str:
     return f'<p class="verdict {look}">{_safe(text[0].upper() + text[1:])}</p>'
 
 
-def _row(name: str, figure: Mapping[str, Any], of: int | None) -> list[str]:
-    """Return a figure as the cells of a table's row."""
+def _row(name: str, figure: Mapping[str, Any], total: int | None) -> list[str]:
+    """Return a figure as the cells of a row, in the order of `_table`'s heads.
+
+    Args:
+        name: What the row is of.
+        figure: A figure as `_sampling.figure` gives it. `looked_at` counts the sample's items,
+            judged or not; `unsettled` those that nobody has decided, or two reviewers differently.
+        total: How many there are in all, in the sample or not; None leaves the cell blank.
+    """
     judged = figure["looked_at"] - figure["unsettled"]
     share = "not judged"
     if judged:
@@ -137,7 +144,7 @@ def _row(name: str, figure: Mapping[str, Any], of: int | None) -> list[str]:
         "{:.1f} to {:.1f}%".format(*widened_bounds(figure)),
         f"{figure['wrong']:,}",
         f"{judged:,} of {figure['looked_at']:,}",
-        "" if of is None else f"{of:,}",
+        "" if total is None else f"{total:,}",
     ]
 
 
@@ -226,4 +233,5 @@ def _files(files: Mapping[str, str | None]) -> str:
 
 
 def _section(heading: str, content: str) -> str:
+    """Return a section of the page; `content` is HTML."""
     return f"<section><h2>{_safe(heading)}</h2>{content}</section>"

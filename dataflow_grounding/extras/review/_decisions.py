@@ -350,7 +350,10 @@ class Decisions:
             return changes
 
     def _undoing(self, given: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-        """Return the changes that take a decision back, the last of its changes first."""
+        """Return the changes that take back the decision whose uid `given` has under `undoes`.
+
+        The last of its changes comes first. Raises InputError for no such decision.
+        """
         changes: list[Mapping[str, Any]] = []
         for change in reversed(self._changes_of(given["undoes"], key)):
             version = version_of(change["after"])

@@ -283,6 +283,7 @@ def _with_rejections(expression: Expression, rejected: Expression) -> Expression
 
 
 def _judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a box or an expression that say who judged it, and how."""
     return {name: item[name] for name in ("verified", "reviewed_by") if name in item}
 
 
@@ -409,6 +410,7 @@ def _still_holds(
 
 
 def _bboxes(expression: Expression) -> list[Any]:
+    """Return the corners of an expression's boxes, in its order."""
     return [instance["bbox"] for instance in expression["instances"]]
 
 

@@ -206,6 +206,7 @@ def figures(
         by[name][group] = figure(group_verdicts[name, group], group_sizes[name, group], level)
     missed = figure(phrase_verdicts, phrases_without_box, level)
     missed["phrases"] = phrases
+    # From a share of the phrases without a box to one of all phrases.
     for name in ("share", "low", "high"):
         if missed[name]:
             missed[name] = round(missed[name] * phrases_without_box / phrases, 6)
@@ -214,21 +215,22 @@ def figures(
 
 
 def figure(
-    verdicts: Sequence[bool | None], of: int | None = None, level: float = 0.95
+    verdicts: Sequence[bool | None], total: int | None = None, level: float = 0.95
 ) -> dict[str, Any]:
     """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.
 
     What is open counts as wrong in the share and the upper bound, but not in the lower bound.
 
     Args:
-        verdicts: For each item looked at whether it is right; None is open.
-        of: How many items there are in all. Bounds then allow for those that were not looked at to
-            be all right or all wrong, and for no more.
+        verdicts: For each item of the sample whether it is right; None is open.
+        total: How many items there are in all. Bounds then allow for those that were not looked at
+            to be all right or all wrong, and for no more.
         level: The confidence of the bounds, from 0 to 1.
 
     Returns:
-        `wrong`, `unsettled`, `looked_at`, `of` if given, and `share`, `low` and `high` in [0, 1];
-        `share` is None where nothing was looked at.
+        Counts `wrong`, `unsettled` (open), `looked_at` (the sample's items, open ones too) and, if
+        given, `of` (the `total`); and in [0, 1] the `share` that isn't right and its bounds `low`
+        and `high`. `share` is None where nothing was looked at.
 
     Example:
         >>> figure([True] * 48 + [False, None], 1000)["high"]
@@ -244,10 +246,10 @@ def figure(
     _, high = clopper_pearson(looked_at - right, looked_at, level)
     result: dict[str, Any] = {"wrong": wrong, "unsettled": counts[None], "looked_at": looked_at}
     share = round((looked_at - right) / looked_at, 6) if looked_at else None
-    if of is not None:
-        result["of"] = of
-        low = max(low, wrong / max(of, 1))
-        high = min(high, 1 - right / of) if of else 0.0
-        if of == 0 and not looked_at:
+    if total is not None:
+        result["of"] = total
+        low = max(low, wrong / max(total, 1))
+        high = min(high, 1 - right / total) if total else 0.0
+        if total == 0 and not looked_at:
             share = 0.0
     return {**result, "share": share, "low": round(low, 6), "high": round(high, 6)}

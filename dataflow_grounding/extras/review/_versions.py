@@ -139,8 +139,9 @@ def changes_view(
     versions: list[tuple[str, View]] = []
     for title, record in earlier:
         version = view_of(record, classes=classes)
-        # a region's caption is no other version of the region; expressions of regions may be
-        is_comparable = view["kind"] in (version["kind"], "expressions")
+        # Expressions that were made of regions are another version of these; captions of regions
+        # are none of the regions, which they don't replace.
+        is_comparable = view["kind"] == version["kind"] or view["kind"] == "expressions"
         if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
             versions.append((title, version))
     versions.append((name, view))

@@ -469,6 +469,7 @@ class Queue:
 
     @cached_property
     def _box_count(self) -> int:
+        """How many items are boxes, shown or not."""
         return sum(item.box is not None for item in self.items)
 
     @cached_property

@@ -1,7 +1,7 @@
 """The report of results: of a run's folder, of a script's, or of two runs beside each other."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import chain
 from typing import Any
@@ -42,7 +42,11 @@ def report_results(
     failures_file: str = "",
     versions: Sequence[tuple[str, str]] = (),
     is_run: bool = False,
-    **how: Any,
+    title: str,
+    summary: Mapping[str, Any],
+    single: bool = False,
+    copies: bool = False,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Write the report of an annotations file, and count the records that it shows.
 
@@ -58,7 +62,11 @@ def report_results(
             themselves, the others are shown beside them.
         is_run: Whether the versions are of two runs, not of a run's steps: then what one run alone
             has is shown, too, and the page begins with what differs.
-        how: `title`, `summary`, `single`, `copies`, `on_progress`, as for `write_report`.
+        title: The page's heading.
+        summary: What the page says of the run, by name.
+        single: Whether the page holds everything, without a folder beside it.
+        copies: Whether every picture gets a small copy.
+        on_progress: Told how many records are done, now and then.
 
     Returns:
         How many records the report shows.
@@ -89,17 +97,21 @@ def report_results(
         earlier = []
         for name, path in versions[:-1]:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
-        how["figures"] = figures
-        how["called"] = versions[-1][0] if versions else ""
-        how["versions"] = earlier
-        how["classes"] = known_classes(annotations)
-        how["begins_with"] = "changed" if is_run else ""
         return write_report(
             _counted(annotations, counts),
             find_image=image_of,
             out_path=out_path,
             failures=chain(_objects(failures_file), _unread(annotations)),
-            **how,
+            versions=earlier,
+            called=versions[-1][0] if versions else "",  # the annotations themselves
+            begins_with="changed" if is_run else "",
+            classes=known_classes(annotations),
+            single=single,
+            copies=copies,
+            figures=figures,
+            on_progress=on_progress,
+            title=title,
+            summary=summary,
         )
 
 

@@ -291,8 +291,8 @@ class Lease(SharedLimits):
     def __init__(
         self, max_wait: float = 600.0, now: Clock = time.monotonic, together: bool = False
     ) -> None:
-        super().__init__(None, None, None)
-        self.limiters = _LeasedLimiters(self, together)
+        super().__init__(max_requests=None, usd=None, prices=None)
+        self.limiters = _LeasedLimiters(self, gates=together)
         self._name = uuid.uuid4().hex
         self._number = 0  # of reports
         self._max_wait = max_wait

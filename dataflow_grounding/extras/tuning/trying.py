@@ -144,17 +144,17 @@ class Tuning:
 
     def sent(self, way: Candidate) -> int:
         """Return how many requests a way has been answered, by all calls."""
-        return sum(int(step["requests"]) for step in self.paid(way))
+        return sum(int(step["requests"]) for step in self.costs_by_step(way))
 
     def sent_in_all(self) -> int:
         """Return how many requests all ways have been answered, by all calls."""
         return sum(self.sent(way) for way in self.ways.values())
 
-    def paid(self, way: Candidate) -> list[dict[str, Any]]:
+    def costs_by_step(self, way: Candidate) -> list[dict[str, Any]]:
         """Return the requests and costs of all replies that a way's folder has, by step."""
         folder = within(self.folder, _folder_of(way))
-        run = self.run_of(way, 1)
-        return paid_by_step(folder, run.options.prices)
+        never_started = self.run_of(way, pictures=1)  # which only says the way's prices
+        return paid_by_step(folder, never_started.options.prices)
 
     def plan(self) -> dict[str, Any]:
         """Return what the race is to take from each way, as it was estimated at the first call.
@@ -333,7 +333,7 @@ def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
     result["keys"] = _keys_of(tuning.spec_of(winner), kept) if kept else {}
     steps = _paid_for_writing(trial)
     if result["classes"]:
-        steps = [*steps, *trial.paid(trial.own)]
+        steps = [*steps, *trial.costs_by_step(trial.own)]
     costs = [step["cost_usd"] for step in steps]
     result["requests"] = sum(step["requests"] for step in steps)
     result["cost_usd"] = None if None in costs else round(sum(costs), 6)
@@ -475,7 +475,7 @@ def document_of(
     ways = {}
     for name, way in tuning.ways.items():
         comparison = race.compare(name, race.default)
-        steps = tuning.paid(way)
+        steps = tuning.costs_by_step(way)
         costs = [step["cost_usd"] for step in steps]
         is_compared = name != race.default and comparison.pictures > 0
         mean = race.mean(name)

@@ -181,7 +181,9 @@ class FigureCounts:
         most_common = max(heads.values(), default=0)
         counts["top_head_share"] = Counter({True: most_common, False: heads.total() - most_common})
         counts["look_alikes"].update(look_alikes(counts["all_heads"]))
-        figures = {name: _value(row.get("kind"), counts[name]) for name, row in FIGURES.items()}
+        figures = {
+            name: _figure_of_counts(row.get("kind"), counts[name]) for name, row in FIGURES.items()
+        }
         for name, number in numbers.items():
             if number is None:
                 figures[name] = None
@@ -272,7 +274,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a phrase adds to the counts, as `_record_entries` does for its record."""
+    """Yield what a phrase adds to the counts: the name of a figure, and a value of it."""
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
@@ -301,7 +303,10 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    """Yield what a box adds to the counts; without the picture's size by its own alone."""
+    """Yield what a box adds to the counts: the name of a figure, and a value of it.
+
+    `size` is the picture's; None leaves out the figures that need it.
+    """
     yield "sizes", _size_class(box)
     yield "small_share", area(box) < 32**2
     if size is None:
@@ -333,7 +338,7 @@ def _cell(part: float) -> int:
     return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
-def _value(kind: str | None, counts: Mapping[Any, int]) -> Any:
+def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
     """Return a figure of a kind from how often each value was counted.
 
     Without a kind it is the count of True. None where nothing was counted that it could be of.

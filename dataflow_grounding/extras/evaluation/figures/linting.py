@@ -136,6 +136,7 @@ def _with_sizes(
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
 
     def with_size(known: _KnownRow) -> tuple[Row, Size | str | None]:
+        """Return a row with its picture's size, which is read where the run doesn't know it."""
         if not known.unread:
             return known.row, known.size
         return known.row, size_of(path_of(known.row.data or {}))
@@ -149,9 +150,9 @@ def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_Kn
         for row in read_rows(path):
             if read and row.data is not None:
                 size = _remembered_size(row.data, folders, log)
-                yield _KnownRow(row, size, size is None)
+                yield _KnownRow(row, size, unread=size is None)
             else:
-                yield _KnownRow(row, None, False)
+                yield _KnownRow(row, size=None, unread=False)
 
 
 def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> list[Finding]:
@@ -162,17 +163,17 @@ def _findings(rules: Collection[str], row: Row, picture: Size | str | None) -> l
     if row.data is None:
         findings = [Finding("DG001", str(row.error))]
     else:
-        findings = list(_in_record(row.data, picture))
+        findings = list(_findings_in_record(row.data, picture))
     return [finding for finding in findings if finding.rule in rules]
 
 
-def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[Finding]:
     """Yield what all rules of a single record find in it; `picture` as for `_findings`.
 
     Mends change the record itself, by its own expressions.
     """
     size = picture if isinstance(picture, tuple) else stated_size(record)
-    yield from _in_picture(record, picture)
+    yield from _findings_in_picture(record, picture)
     try:
         expressions = read_annotations(Record(record))
     except BrokenRow as error:
@@ -194,9 +195,9 @@ def _in_record(record: dict[str, Any], picture: Size | str | None) -> Iterator[F
     places = _places_of(expressions, caption)
     for index, (expression, place) in enumerate(zip(expressions, places, strict=True)):
         for instance in expression["instances"]:
-            yield from _in_box(repr(expression["text"]), instance, size)
+            yield from _findings_in_box(repr(expression["text"]), instance, size)
         change = partial(_change, own_expressions, index)
-        yield from _in_expression(expression, caption, place, change)
+        yield from _findings_in_expression(expression, caption, place, change)
 
 
 def _contradicted(expressions: Sequence[Mapping[str, Any]], size: Size | None) -> Iterator[Finding]:
@@ -266,7 +267,9 @@ def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) ->
     return None
 
 
-def _in_picture(record: Mapping[str, Any], picture: Size | str | None) -> Iterator[Finding]:
+def _findings_in_picture(
+    record: Mapping[str, Any], picture: Size | str | None
+) -> Iterator[Finding]:
     """Yield DG401 for a picture that can't be read, DG402 for one of another size than stated."""
     if isinstance(picture, str):
         yield Finding("DG401", picture)
@@ -323,7 +326,7 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
         ids_seen.add(digest)
 
 
-def _in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
     """Yield what is wrong with a box; a mend changes the `bbox` of the instance in place.
 
     Args:
@@ -361,7 +364,7 @@ def _shorter_side(box: Bbox) -> float:
     return min(box[2] - box[0], box[3] - box[1])
 
 
-def _in_expression(
+def _findings_in_expression(
     expression: Mapping[str, Any], caption: str, place: Span | None, change: Callable[..., None]
 ) -> Iterator[Finding]:
     """Yield what is wrong with an expression: its text, span, status, and boxes that are twice.
@@ -411,6 +414,7 @@ def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
 
     def weight(box: Mapping[str, Any]) -> tuple[int, float]:
+        """Return how much a box says: 2 for right, 1 for wrong, 0 for not judged; and its score."""
         score = box.get("score")
         rank = -1.0 if score is None else float(score)
         verdict = box.get("verified", expression.get("verified"))

@@ -85,6 +85,7 @@ def _sizes_of(data_set: DataSet) -> Iterator[int]:
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
+    """Return a picture's bytes on disk; 0 where there is no such file."""
     try:
         return find_image(Record({"image": path}, folders), "image").file_bytes
     except RecordError:

@@ -66,8 +66,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 @lru_cache(4096)
-def clopper_pearson(found: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Return exact binomial bounds of a share, of which a sample had `found` in `of`.
+def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, float]:
+    """Return exact binomial bounds of a share: low and high, where `hits` of `draws` had it.
 
     At `level` 0.95 the share is outside them in at most 5 % of samples. Source: Clopper and Pearson
     1934.
@@ -77,22 +77,24 @@ def clopper_pearson(found: int, of: int, level: float = 0.95) -> tuple[float, fl
         [0.0058, 0.053]
     """
     tail = (1 - level) / 2
-    return _lower_bound(found, of, tail), 1 - _lower_bound(of - found, of, tail)
+    return _lower_bound(hits, draws, tail), 1 - _lower_bound(draws - hits, draws, tail)
 
 
-def _lower_bound(drawn: int, of: int, tail: float) -> float:
-    """Return the share at which `drawn` or more in `of` have the probability `tail`; 0 for none.
+def _lower_bound(hits: int, draws: int, tail: float) -> float:
+    """Return the share at which `hits` or more of `draws` have the probability `tail`.
+
+    0 for no hits.
 
     It is found by bisection, in logarithms: factorials of large samples overflow.
     """
-    counts = np.arange(drawn, of + 1)
-    log_orders = [math.lgamma(n + 1) + math.lgamma(of - n + 1) for n in counts]
-    log_ways = math.lgamma(of + 1) - np.array(log_orders)
+    counts = np.arange(hits, draws + 1)
+    log_orders = [math.lgamma(n + 1) + math.lgamma(draws - n + 1) for n in counts]
+    log_ways = math.lgamma(draws + 1) - np.array(log_orders)
     low = 0.0
     high = 1.0
-    while drawn and high - low > 1e-9:
+    while hits and high - low > 1e-9:
         share = (low + high) / 2
-        log_chances = log_ways + counts * math.log(share) + (of - counts) * math.log1p(-share)
+        log_chances = log_ways + counts * math.log(share) + (draws - counts) * math.log1p(-share)
         if np.exp(log_chances).sum() < tail:
             low = share
         else:

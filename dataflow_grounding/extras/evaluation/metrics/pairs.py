@@ -113,8 +113,8 @@ class Pairs:
 
     def __iter__(self) -> Iterator[PairedRecord]:
         for image in range(self._gold_records.pictures):
-            gold = [self._gold[index] for index in self._gold_records.of(image)]
-            found = [self._found[index] for index in self._found_records.of(image)]
+            gold = [self._gold[index] for index in self._gold_records.indices_of(image)]
+            found = [self._found[index] for index in self._found_records.indices_of(image)]
             yield from self._of_image(image, gold, found)
 
     def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
@@ -228,7 +228,7 @@ class _RecordsByPicture:
         """How many records are of a gold picture."""
         return len(self._order)
 
-    def of(self, picture: int) -> list[int]:
+    def indices_of(self, picture: int) -> list[int]:
         """Return the indices of a picture's records, in the file's order."""
         begin, end = self._begins[picture : picture + 2]
         numbers: list[int] = self._order[begin:end].tolist()
