@@ -35,7 +35,18 @@ MODULE = "dataflow_grounding"
 NOT_AHEAD = ("compat", "embedded", "testing", "cluster", "notebook")
 LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_STACK")
 # what an interpreter and its libraries read once, as they begin
-READ_AT_START = ("PYTHON", "LD_", "SSL_", "LC_", "LANG", "MALLOC", "OMP_", "OPENBLAS", "COVERAGE", "TZ")
+READ_AT_START = (
+    "PYTHON",
+    "LD_",
+    "SSL_",
+    "LC_",
+    "LANG",
+    "MALLOC",
+    "OMP_",
+    "OPENBLAS",
+    "COVERAGE",
+    "TZ",
+)
 
 
 class WarmProcess(subprocess.Popen[Any]):
