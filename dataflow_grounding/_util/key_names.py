@@ -26,9 +26,11 @@ def key_variables() -> dict[str, str]:
 
 
 def with_names(value: Any) -> Any:
-    """Return lists, tuples and dicts with `text_with_names` of each text in them, at any depth.
+    """Return a copy with a reference to its variable in place of each key of the environment.
 
-    Anything else stays as it is.
+    Texts in lists, tuples and dicts are looked through, at any depth; dicts' own keys, and anything
+    else, stay. So settings can be handed to another process without keys in them. Raises SpecError
+    for a known secret that no variable holds.
     """
     keys = key_variables()
 

@@ -33,6 +33,7 @@ ONCE_OFF = 0.02  # the most that a single scale or shift may be off
 SURELY_OFF = 2.5  # standard errors that are allowed beyond that
 MOST_OFF = 2.0  # mean chi-squared of all scales and shifts above which they are off by more
 SYSTEMATIC = 0.003  # share of the side that models are off by beside chance
+AWAY_FROM_0 = 0.2  # of the side, from which on ratios of numbers to edges tell the scale
 ROUNDS = 6  # how often the line is fitted and outliers are left out anew
 # Leaving out the outliers makes the rest look less noisy than it is, by about this factor.
 UNTRIMMED = 1.15
@@ -232,7 +233,7 @@ def _fit_line(edges: Array, numbers: Array, far: float) -> Line | None:
     edges = edges[is_inner]
     numbers = numbers[is_inner]
     # Ratios say little near 0, where the edge is small and its error isn't.
-    is_away_from_0 = edges > 0.2 * far
+    is_away_from_0 = edges > AWAY_FROM_0 * far
     scale = float(np.median(numbers[is_away_from_0] / edges[is_away_from_0]))
     if not scale > 0:  # nan, too, which is the median of nothing
         return None

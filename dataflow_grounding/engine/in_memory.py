@@ -17,7 +17,7 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.options import RunStart, current_options, part_of_a_run
+from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers
@@ -44,7 +44,7 @@ def annotate_all(
     outcomes |= errors
     pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
-    run = part_of_a_run(options)
+    run = counter_for_memory(options)
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
         operator.prepare(RunStart(options, run.budget, None, pictures))
@@ -92,7 +92,7 @@ def _records(
     """Make the rows records: plain JSON values, and pictures in memory written to files.
 
     Returns one record for each row, and the outcome of each row that can't be one, by its index.
-    The record of such a row only holds its place.
+    Such a row has a record as well, though a useless one: records and rows have the same indices.
     """
     image_key = operator.reads().get("image")
     is_needed = bool(operator.needs_image and image_key)
@@ -115,8 +115,8 @@ def _records(
             records.append(row.updated(plain))
             continue
         # the id of a picture in memory comes from its content, not from the file it is in for now
-        named = {name: id_of(path) for name, path in picture_file.items()}
-        record = Record({**plain, **named}, place=index)
+        with_content_name = {name: id_of(path) for name, path in picture_file.items()}
+        record = Record({**plain, **with_content_name}, place=index)
         identify(record, column, None, rows_of_image)
         record.update(picture_file)
         records.append(record)

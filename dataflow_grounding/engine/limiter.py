@@ -88,7 +88,7 @@ class Level:
             in_flight: How many requests were in flight when it said so.
         """
         if number <= self._changed_at:
-            self._refused_late()
+            self._refused_before_cut()
             return
         before_probe = self._value_before_probe
         if before_probe is not None:
@@ -98,8 +98,12 @@ class Level:
         self._stride = 1.0
         self._change(None)
 
-    def _refused_late(self) -> None:
-        """Count a refusal of a flight that was cut: it may have accepted less than the cut left."""
+    def _refused_before_cut(self) -> None:
+        """Take in the refusal of a request that was sent before the last cut.
+
+        Where the endpoint has accepted less of that flight than the cut left, the level goes down
+        to what it has accepted, at most to half of the flight.
+        """
         self._refused_of_flight += 1
         accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
         if self._flight and accepted < self._value:

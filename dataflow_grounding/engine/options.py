@@ -85,7 +85,17 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 @dataclass
 class Beside:
-    """What our servings send for an operator from elsewhere: a part of the run that calls it."""
+    """Counts what our servings send beside a run's own requests.
+
+    An operator that isn't ours, such as DataFlow's, calls a serving's methods by itself. What is
+    sent so counts against the budget of the run that calls the operator, and in its summary.
+
+    Attributes:
+        budget: That of the run.
+        requests: How many were sent, by what became of them, and their tokens.
+        models: Who was asked.
+        cost_usd: What it cost; None where no price is known, or while the operator is at work.
+    """
 
     budget: "Budget"
     requests: Counter[str] = field(default_factory=Counter)
@@ -99,14 +109,16 @@ class Beside:
             self.models += {asking.serving.model} - {*self.models}
 
 
-# such an operator calls a serving's methods, which have no argument for the run
+# Set while an operator that isn't ours is at work: it calls a serving's methods, which have no
+# argument for the run.
 sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
 
 
-def part_of_a_run(options: RunOptions) -> Beside:
-    """What counts the requests about records in memory.
+def counter_for_memory(options: RunOptions) -> Beside:
+    """Return what counts requests that are about records in memory, and so about no run's rows.
 
-    That is the run's that calls for them, else one of their own.
+    While an operator that isn't ours is at work in a run, it is that run's. Else it is a new one,
+    with a budget of the options' own limits.
     """
     return sent_beside.get() or Beside(budget_of(options))
 

@@ -61,7 +61,10 @@ class Progress:
                 self._live.end()
 
     def parts(self) -> list[str]:
-        """The state, what matters most first."""
+        """Return the parts of the line, such as `120/500 records`, the most important first.
+
+        What is 0 or unknown is mostly left out.
+        """
         now = self._now()
         per_second, is_known = self._rate(now)
         of_total = "" if now.total is None else f"/{now.total}"
@@ -70,7 +73,7 @@ class Progress:
             parts.append(f"{now.failed} failed")
         digits = 1 if per_second < 100 else 0
         parts.append(f"{per_second:.{digits}f}/s")
-        if now.total is not None and is_known:
+        if now.total is not None and is_known:  # then records have been finished: it isn't 0
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
         if now.replayed:
             parts.append(f"{now.replayed} stored")

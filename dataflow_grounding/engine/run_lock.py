@@ -143,11 +143,12 @@ class HeartLock:
         with told_as(InputError, f"can't write {self._place}", again=True):
             self.take()
         try:
-            with beside(self.beat, BEAT_SECONDS):
+            with beside(self.beat, wait=BEAT_SECONDS):
                 yield
         finally:
-            with beside(self._free, FREE_SECONDS):
-                # a store that doesn't answer keeps nobody from leaving
+            # In a thread that is waited for a while only: a store that doesn't answer keeps nobody
+            # from leaving.
+            with beside(self._free, wait=FREE_SECONDS):
                 pass
 
     def _free(self, _: threading.Event) -> None:

@@ -76,9 +76,9 @@ class Vouching:
         self.write("finished")
 
     def write(self, verdict: str) -> None:
-        """Keep what is open and what is set aside.
+        """Append to the store which replies are open and which are set aside, of all kinds.
 
-        Also where replies are about to come, or a check told nothing.
+        `verdict` is for people who read the store: begun, good, bad, unclear or finished.
         """
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 

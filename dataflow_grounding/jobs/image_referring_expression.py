@@ -300,9 +300,10 @@ def _has_description(record: dict[str, Any]) -> bool:
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    """Return whether a step's file is there whose records did not go through another step.
+    """Return whether a step's file was written without another step, whose label is given.
 
-    `label` is that other step's.
+    Its first record tells, which doesn't name that step in `pipeline_steps`. A file that isn't
+    there, or that can't be read, was not.
     """
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)

@@ -332,7 +332,11 @@ def _write(path: str, rows: Iterator[Row]) -> int:
 
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Set how an operator watches its boxes, as far as the spec states it."""
+    """Set, where the block `vlm` states it, how an operator checks its boxes and its judge.
+
+    These are how often it does, and what becomes of boxes that don't look right. What isn't stated
+    stays as the operator has it.
+    """
     states_checks = "check_every" in vlm.model_fields_set
     judge_watch = getattr(operator, "judge_watch", None)
     if judge_watch is not None and states_checks:

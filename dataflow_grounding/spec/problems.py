@@ -176,8 +176,11 @@ def _depth_and_line(node: Any, location: Location) -> tuple[int, int]:
 
 
 def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:
-    """Return the nodes of a key and its value; None where it isn't there, or no mapping is."""
-    if getattr(node, "id", "") != "mapping":
+    """Return a key of a YAML mapping with its value, both as nodes.
+
+    None where the node is no mapping, or has no such key.
+    """
+    if getattr(node, "id", "") != "mapping":  # as PyYAML's nodes of mappings are called
         return None
     for key, value in node.value:
         if key.value == name:

@@ -102,6 +102,7 @@ class DataFlowServing(Serving):
                 image_list=[paths] if paths else None,
                 system_prompt=request.system,
             )
+        # of its older methods the one for a picture has a system prompt, the other one prompt alone
         if self._method == ONE_IMAGE:
             return self._serving.generate_from_input_one_image(
                 paths, [request.text], request.system

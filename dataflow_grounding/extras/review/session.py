@@ -161,10 +161,10 @@ class Session:
         Decisions that others took meanwhile are read first.
 
         Args:
-            wanted: `mode` (`grid` for a page of boxes, else some of the queue), and the filters
-                that a `Queue` takes, whose order stays as long as the session. `place`, where to
-                start: 0, or the `place` of the answer before. Without a grid `most`, how many items
-                at the most, up to 100.
+            wanted: What the page asks for: `mode` (`grid` for a page of boxes, else some of the
+                queue), and the filters that a `Queue` takes; the items of a filter keep their
+                order. `place`, where to start: 0, or the `place` of the answer before. Without a
+                grid `most`, how many items at the most, up to 100; without it there are none.
 
         Returns:
             `items`; `records`, their views by index; `place`, where the next call starts; `left`,
@@ -173,7 +173,8 @@ class Session:
             drawn anew; `who` asks; `order`, None for a sample's.
 
         Raises:
-            InputError: `show` or `below` is none, `place` or `most` no number.
+            InputError: `show` or `below` has a value that isn't allowed, `place` or `most` is no
+                number.
         """
         self.decisions.refresh()
         place = wanted.get("place", "0")

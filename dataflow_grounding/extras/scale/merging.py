@@ -30,7 +30,7 @@ from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.extras.scale.mirror import Mirror
 from dataflow_grounding.extras.scale.rolling import held_elsewhere
-from dataflow_grounding.extras.scale.shard_files import joined
+from dataflow_grounding.extras.scale.shard_files import write_joined
 from dataflow_grounding.images.picture_folder import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 
@@ -119,7 +119,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
         _gather_pictures(results_dir, folders, mirror)
         run = _sums(results_dir, runs)
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
-        written = joined(files, failures, failed, run["summary"]["done"])
+        written = write_joined(files, failures, failed, run["summary"]["done"])
         if written:
             copy_file(written[-1], annotations)
         _say_which_formats_are_not_merged(run)

@@ -83,7 +83,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
     # Failures of steps that were not run this time stay in the file.
     kept = other_failures(summary.failures_file, {step.label for step in steps})
     present(*shard_files, *map(lines_path, shard_files), *failed, anew=True)
-    joined(files, summary.failures_file, failed, summary.done, kept)
+    write_joined(files, summary.failures_file, failed, summary.done, kept)
     mirror = mirror_of(summary.failures_file)
     for shard in shards:
         os.remove(shard.rows)
@@ -93,26 +93,31 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
                 mirror.remove(os.path.relpath(shard.rows, mirror.root))
 
 
-def joined(
+def write_joined(
     files: Mapping[str, list[str]],
     failures: str,
-    failed: list[str],
+    shard_failures: list[str],
     done: int,
     kept: Iterable[dict[str, Any]] = (),
 ) -> list[str]:
-    """Put shards' files together, and return the step files that have rows.
+    """Write shards' files as one for each step and one for failures; return those with rows.
 
-    Of others, an earlier one stays. Raises InputError, RunStopped.
+    A step's file that would have no row isn't written: that of an earlier run stays.
 
     Args:
-        files: The shards' step files, by the file to write.
-        failures: The file of failures to write; `failed` are the shards'.
+        files: The shards' files of each step, by the file to write, in the order of the steps.
+        failures: The file of failures to write.
+        shard_failures: The shards' files of failures.
         done: How many rows the last step should have.
         kept: Failures of an earlier file, which come behind the others.
+
+    Raises:
+        InputError: Two shards have the same line of the input, or a file can't be read.
+        RunStopped: The last step's rows are not `done`, or a file can't be written.
     """
     with ExitStack() as open_writers, storing(failures):
         failures_writer = open_writers.enter_context(closing(RowWriter(failures)))
-        for _, line in _in_order(map(_failed_lines, failed)):  # a row may have several
+        for _, line in _in_order(map(_failed_lines, shard_failures)):  # a row may have several
             failures_writer.write_line(line)
         writers: list[RowWriter] = []
         for target, paths in files.items():

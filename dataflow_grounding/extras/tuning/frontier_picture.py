@@ -182,16 +182,20 @@ def _line(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> list[tuple[float,
 
 
 def _labels(scale: _Scale, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what each point is called, where it covers the least of anything else."""
+    """Yield the points' names as SVG texts, each where it covers the least of anything else.
+
+    Where a name is far from its point, a line to it comes first.
+    """
     frame = scale.frame
     taken = _drawn(scale, rows)
     for row in rows:
         text = row["name"] if frame.has_names else str(row["number"])
         x, y = scale.x(row["cost"]), scale.y(row["f1"])
         places = _places(x, y, _LETTER * len(text))
-        box = min(places, key=lambda box: _covered(box, taken, frame) + _far(box, x, y))
+        box = min(places, key=lambda place: _covered(place, taken, frame) + _far(place, x, y))
         taken.append(box)
-        # a font that is narrower than reckoned leaves its gap on the side away from the point
+        # The text is anchored at the side next to its point: with a font that is narrower than
+        # reckoned the gap is on the far side.
         edge = box.left
         anchor = "start"
         if box.right < x:

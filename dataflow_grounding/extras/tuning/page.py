@@ -22,10 +22,14 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _cells(name: str, way: Mapping[str, Any], chosen: str) -> list[str]:
-    """Return the figures of a way as text, for the columns of HEADS."""
+    """Return a way's figures as text, for the columns of HEADS.
+
+    The last one says whether it was chosen, or why it left the race.
+    """
     interval = way["interval"]
     ends = "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
-    remark = "chosen" if name == chosen else way["left"] or ""
+    why_it_left = way["left"] or ""
+    remark = "chosen" if name == chosen else why_it_left
     return [
         str(way["pictures"]),
         "-" if way["score"] is None else f"{way['score']:.3f}",
