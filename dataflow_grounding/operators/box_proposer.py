@@ -12,8 +12,8 @@ class BoxProposer(PhraseGrounder):
     answers that are the same thing's are one; its score is the share of answers that have it.
 
     Args:
-        serving, samples, box_format, phrases_per_request, merge_iou, on_suspect_boxes, check_every:
-            As PhraseGrounder's.
+        serving, samples, box_format, merge_iou: As PhraseGrounder's.
+        phrases_per_request, on_suspect_boxes, check_every: As PhraseGrounder's.
 
     Example:
         >>> from dataflow_grounding import BoxProposer, EmbeddedServing

@@ -229,8 +229,9 @@ def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
         settings = {"vlm.check_every": 20, "workflow.stream": stream}
         done = run(place, server, **settings)
         assert done.code == 2, done
-        # as many are on their way, and some were asked a third time
-        assert 45 < model.boxes <= 60 + 12 + 8
+        # As many are on their way, and some were asked a third time. A probe picture may be the first
+        # that is answered otherwise.
+        assert 45 <= model.boxes <= 60 + 12 + 8
         assert f"{Y} would fit" in done.err
         assert (
             "since the last good check are set aside: the next run asks for them again" in done.err
