@@ -245,9 +245,13 @@ def _is_in_parts(picture: SeenSize) -> bool:
 
 
 def _is_whole_side(picture: SeenSize, part: int) -> bool:
-    """Whether this number stands for the picture's whole width and for its whole height."""
+    """Whether the model writes about `part` for the whole width, and for the whole height.
+
+    That is within 1% and three standard errors, of which at most 1% counts each.
+    """
     for axis in (0, 1):
         number = picture.scale[axis] * picture.sent[axis]
-        if abs(number / part - 1) > 0.01 + 3 * min(picture.error[axis], 0.01):
+        tolerance = 0.01 + 3 * min(picture.error[axis], 0.01)
+        if abs(number / part - 1) > tolerance:
             return False
     return True

@@ -214,8 +214,9 @@ class Endpoints:
             self._gate = gate_of(serving, [endpoint.share for endpoint in self.all], limiters)
 
     def settle(self) -> int:
-        """Store the refusals that are surely about their records.
+        """Store, at the end of a run, the refusals that were held back and are about their records.
 
+        They are if an endpoint has answered anything, and if they aren't such as pass by themselves.
         Returns how many others there are, which the next run asks again.
         """
         has_answered = any(endpoint.last_answer is not None for endpoint in self.all)

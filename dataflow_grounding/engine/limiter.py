@@ -88,6 +88,7 @@ class Level:
             in_flight: How many requests were in flight when it said so.
         """
         if number <= self._changed_at:
+            # sent before the level last changed: it says nothing of the level as it is now
             self._refused_before_cut()
             return
         before_probe = self._value_before_probe
@@ -95,7 +96,7 @@ class Level:
             self._take_back(before_probe, in_flight)
         else:
             self._cut(in_flight)
-        self._stride = 1.0
+        self._stride = 1.0  # the next probe begins small again
         self._change(None)
 
     def _refused_before_cut(self) -> None:
@@ -395,7 +396,9 @@ def limiter_of(
     shared: bool | None = None,
     limiters: Limiters | None = None,
 ) -> Share:
-    """A serving's share of its endpoint's and model's limiter.
+    """Return a serving's share of its endpoint's and model's limiter, which is made if need be.
+
+    The limiter's upper bound is raised to what the serving may have in flight, never lowered.
 
     Args:
         serving: Whose share it is.

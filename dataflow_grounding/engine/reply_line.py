@@ -54,7 +54,7 @@ def line_of(
 def usage_of(line: dict[str, Any]) -> Usage:
     """The tokens that the endpoint counted for a stored reply.
 
-    None where they can't be counts: other versions stored anything.
+    All are 0 where the line has none, or what can't be counts, as lines of other versions may.
     """
     counts = line.get("usage")
     if isinstance(counts, list) and len(counts) == 3:

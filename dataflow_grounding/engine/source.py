@@ -318,9 +318,10 @@ class Source:
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
-        """How many rows there are, as far as a quick look tells; None where it doesn't.
+        """Return about how many rows there are, for showing progress; None where a look can't tell.
 
-        It is exact for JSONL, and of a shard about.
+        Lines of JSONL, CSV and TSV files are counted, a head or an empty line among them; of a
+        shard it is its part of these.
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None

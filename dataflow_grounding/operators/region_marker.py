@@ -113,10 +113,10 @@ class RegionMarker(BoxWatching):
 
     def asks(self, record: Record) -> bool:
         """Whether a model proposes regions, and the record has no boxes."""
-        return (
-            self.format_choice is not None
-            and read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
-        )
+        if self.format_choice is None:
+            return False
+        # Any size will do: whether the column is empty doesn't depend on it.
+        return read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the picture, the boxes in three ways, the prompt, and problems of boxes left out."""

@@ -130,10 +130,14 @@ def _parse_answers(answers: list[AnswerText], key: str) -> ParsedReply:
 
 
 def _is_addition(answer: AnswerText) -> bool:
-    """Whether the words up to an answer's first number say that it comes beside earlier ones."""
+    """Whether an answer that begins like a correction in truth adds to the earlier ones.
+
+    So "and another one at …" does. The words up to its first number tell.
+    """
     if not answer.cue:
         return False
-    return announces_addition(answer.cue + _DIGITS.split(answer.text, maxsplit=1)[0])
+    words_before_box = _DIGITS.split(answer.text, maxsplit=1)[0]
+    return announces_addition(answer.cue + words_before_box)
 
 
 def _check_absence(parsed: ParsedReply, answer: AnswerText) -> None:

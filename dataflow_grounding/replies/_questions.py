@@ -141,9 +141,10 @@ class Questions:
             self._learn_translation(parsed.boxes)
 
     def _learn_ids(self, parsed: ParsedReply) -> None:
-        """Set `shift` if the reply has an id that no phrase of the request has.
+        """Decide what the reply's ids mean, if one of them can't be the id of a phrase.
 
-        An unknown id with a label may be the reply's own count, but for 0.
+        An id that no phrase has doesn't matter where a label names the phrase: the reply may count
+        its boxes. A 0 does matter, as it may mean that the reply counts phrases from 0.
         """
         with_ids: list[Details] = []
         all_known = True

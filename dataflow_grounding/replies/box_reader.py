@@ -154,7 +154,9 @@ class _BoxReader:
             )
 
     def check_list(self, parsed: ParsedReply) -> None:
-        """Check that empty lists say of every phrase that it is not there.
+        """Check that what the reply calls absent, in empty lists or boxes of zeros, is every phrase.
+
+        A request without phrases passes.
 
         Raises:
             UnreadableReply: They don't, or words beside them say that a thing is there.
