@@ -154,7 +154,7 @@ class _BoxReader:
             )
 
     def check_list(self, parsed: ParsedReply) -> None:
-        """Check that what the reply calls absent, in empty lists or boxes of zeros, is every phrase.
+        """Check that the reply calls every phrase absent, by empty lists or boxes of zeros.
 
         A request without phrases passes.
 
