@@ -216,7 +216,8 @@ class Endpoints:
     def settle(self) -> int:
         """Store, at the end of a run, the refusals that were held back and are about their records.
 
-        They are if an endpoint has answered anything, and if they don't pass by themselves. Returns how many others there are, which the next run asks again.
+        They are if an endpoint has answered anything, and if they don't pass by themselves. Returns
+        how many others there are, which the next run asks again.
         """
         has_answered = any(endpoint.last_answer is not None for endpoint in self.all)
         for key, (line, passing, store) in list(self.held.items()):
