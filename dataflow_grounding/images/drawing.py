@@ -23,8 +23,8 @@ Box = tuple[int, int, int, int]  # whole pixels, [x1, x2) by [y1, y2)
 # Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/, without black,
 # of which photos are full; ordered so that neighbours differ in lightness as well as in hue.
 # blue, orange, bluish green, reddish purple, sky blue, vermillion, yellow
-# Behind them are those of Tol's "muted" (2021), https://sronpersonalpages.nl/~pault/, that are
-# like none of these: wine, olive, indigo, sand, green, purple, teal
+# Boxes are drawn with these into pictures that are sent, too: a change would change the keys of
+# stored replies, and have users pay for them again.
 PALETTE: tuple[Color, ...] = (
     (0, 114, 178),
     (230, 159, 0),
@@ -33,6 +33,12 @@ PALETTE: tuple[Color, ...] = (
     (86, 180, 233),
     (213, 94, 0),
     (240, 228, 66),
+)
+# Of pages, which tell more classes apart. Behind the others are those of Tol's "muted" (2021),
+# https://sronpersonalpages.nl/~pault/, that are like none of them: wine, olive, indigo, sand,
+# green, purple, teal.
+PAGE_PALETTE: tuple[Color, ...] = (
+    *PALETTE,
     (136, 34, 85),
     (153, 153, 51),
     (51, 34, 136),

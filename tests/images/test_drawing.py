@@ -302,3 +302,16 @@ def test_the_palette_begins_again_and_its_texts_have_contrast() -> None:
             for r, g, b in (tuple(v / 255 for v in c) for c in (text_color(color), color))
         )
         assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5
+
+
+def test_the_colours_of_pictures_that_are_sent_stay() -> None:
+    """Another one changes the keys of stored replies, and has users pay for them again."""
+    assert [f"{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE] == [
+        "0072b2",
+        "e69f00",
+        "009e73",
+        "cc79a7",
+        "56b4e9",
+        "d55e00",
+        "f0e442",
+    ]

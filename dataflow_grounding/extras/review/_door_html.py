@@ -19,7 +19,7 @@ from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
 from dataflow_grounding.extras.review._record_view import MEANING
 from dataflow_grounding.extras.review._report_files import GENERATOR, script_json
 from dataflow_grounding.images.display import page_text
-from dataflow_grounding.images.drawing import PALETTE, text_color
+from dataflow_grounding.images.drawing import PAGE_PALETTE, text_color
 
 _SCRIPTS = ("record.js", "report.js")
 _FIGURES = ("images", "failures", "captions", "expressions", *STATUSES)
@@ -41,7 +41,7 @@ def page_file(name: str) -> str:
     """
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     if name == "report.css":
-        for number, color in enumerate(PALETTE):
+        for number, color in enumerate(PAGE_PALETTE):
             ink = text_color(color)
             text += f":root {{ --c{number}: rgb{color}; --ink{number}: rgb{ink}; }}\n"
             text += f".c{number} {{ --c: var(--c{number}); --ink: var(--ink{number}); }}\n"

@@ -21,7 +21,7 @@ from dataflow_grounding.data.records import (
     was_checked,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
-from dataflow_grounding.images.drawing import PALETTE
+from dataflow_grounding.images.drawing import PAGE_PALETTE
 from dataflow_grounding.images.image import find_image
 
 _TEXTS = load_table(__package__, "texts.yaml")
@@ -91,7 +91,7 @@ class PageClasses:
         number = self.number_of(name)
         if number is None:
             number = crc32(class_key(name).encode(errors="replace"))
-        return number % len(PALETTE)
+        return number % len(PAGE_PALETTE)
 
 
 def known_classes(results: str) -> PageClasses:
@@ -170,7 +170,7 @@ def view_of(
     with_boxes = [expression for expression in expressions if expression["instances"]]
     classes = classes or PageClasses()
     for number, expression in enumerate(with_boxes):
-        expression["color"] = number % len(PALETTE)
+        expression["color"] = number % len(PAGE_PALETTE)
         if "class" in expression:
             expression["color"] = classes.color_of(expression["class"])
     width, height = picture.size or stated_size(record) or (0, 0)
