@@ -237,13 +237,8 @@ def decided(expression: Expression, seconds: Mapping[str, bool | None], name: st
             rejected.append({**instance, "reason": _in_words(verdict, name)})
         else:
             kept.append(instance)
-    result = {**expression, "instances": kept}
-    if rejected:
-        result["rejected"] = rejected
-    if expression["instances"] and not kept:
-        result["status"] = "none"
-    result["verification"] = {**check_of(expression), "second": name, "boxes": boxes}
-    return with_conclusion(result)
+    verification = {**check_of(expression), "second": name, "boxes": boxes}
+    return _with_decisions(expression, kept, rejected, verification)
 
 
 def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) -> str:
@@ -302,12 +297,23 @@ def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, A
                 rejected.append({**instance, "reason": reason})
                 continue
         kept.append(instance)
+    verification = {**check_of(expression), "boxes": list(verdicts.values())}
+    return _with_decisions(expression, kept, rejected, verification)
+
+
+def _with_decisions(
+    expression: Expression,
+    kept: Sequence[dict[str, Any]],
+    rejected: Sequence[dict[str, Any]],
+    verification: dict[str, Any],
+) -> Expression:
+    """The expression with the instances that stay, those that went, and what was decided."""
     result = {**expression, "instances": kept}
     if rejected:
         result["rejected"] = rejected
     if expression["instances"] and not kept:
         result["status"] = "none"
-    result["verification"] = {**check_of(expression), "boxes": list(verdicts.values())}
+    result["verification"] = verification
     return with_conclusion(result)
 
 
