@@ -32,6 +32,16 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def expect() -> Any:
+    """Playwright's `expect`, which waits until a page shows what it should.
+
+    `page.wait_for_function` can't: our pages forbid `eval` by their content security policy, by
+    which it looks a second time, so that it waits only where nothing has to be waited for.
+    """
+    return pytest.importorskip("playwright.sync_api").expect
+
+
 @pytest.fixture(scope="module")
 def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens a page of its own, in a context that pages of the same options share.

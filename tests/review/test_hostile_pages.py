@@ -178,7 +178,7 @@ def test_a_review_of_hostile_records_can_be_worked_on(
 
 @pytest.mark.parametrize("letter", ["x", "\U0001f600"])
 def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
-    tmp_path: Path, opened: Callable[[str], Any], letter: str
+    tmp_path: Path, opened: Callable[[str], Any], expect: Any, letter: str
 ) -> None:
     """What is selected is found in the caption, though the page has not all of it."""
     Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
@@ -203,10 +203,8 @@ def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
         )
         select(page, "cup " + 3 * letter)
         page.keyboard.press("n")
-        page.wait_for_function("() => document.querySelectorAll('.expressions li').length === 3")
-        page.wait_for_function(
-            "() => document.getElementById('saved').textContent.includes('all saved')"
-        )
+        expect(page.locator(".expressions li")).to_have_count(3)
+        expect(page.locator("#saved")).to_contain_text("all saved")
         [decision] = [
             json.loads(line)
             for line in (tmp_path / "reviews.jsonl").read_text("utf-8").splitlines()

@@ -512,7 +512,7 @@ def test_without_scripts_the_page_says_what_it_is_and_counts(folder: Path, brows
     page.close()
 
 
-def test_labels_beside_the_pictures_choose_among_them(folder: Path, show: Any) -> None:
+def test_labels_beside_the_pictures_choose_among_them(folder: Path, show: Any, expect: Any) -> None:
     cup = {
         **MUG_ON_TABLE,
         "image_id": "cup",
@@ -533,8 +533,7 @@ def test_labels_beside_the_pictures_choose_among_them(folder: Path, show: Any) -
         ("dog", "0"),
     ]
     labels.filter(has_text="spoon").click()
-    page.wait_for_function("document.querySelectorAll('article').length === 1")
-    assert page.locator("article h2").all_inner_texts() == ["kitchen/0001"]
+    expect(page.locator("article h2")).to_have_text(["kitchen/0001"])
     assert page.locator(".labels [aria-current]").inner_text().split()[0] == "spoon"
     sidebar = page.locator(".labels").bounding_box()
     assert sidebar["x"] + sidebar["width"] <= page.locator("main").bounding_box()["x"]
@@ -556,7 +555,7 @@ def classes_found(*names: str) -> list[dict[str, Any]]:
 
 
 def test_classes_are_the_labels_and_have_one_colour_on_all_of_the_page(
-    folder: Path, show: Any
+    folder: Path, show: Any, expect: Any
 ) -> None:
     pictures = {
         "a": classes_found("red mug", "Traffic Light"),
@@ -601,9 +600,9 @@ def test_classes_are_the_labels_and_have_one_colour_on_all_of_the_page(
     assert page.get_by_label("Head noun").count() == 0
     assert "No caption" not in page.inner_text("main")
     labels.filter(has_text="red mug").click()
-    page.wait_for_function("document.querySelectorAll('article').length === 1")
+    expect(page.locator("article h2")).to_have_text(["a"])
     page.locator("label[for=show-none]").click()
-    page.wait_for_function("document.querySelector('article h2').innerText === 'b'")
+    expect(page.locator("article h2")).to_have_text(["b"])
 
 
 def test_a_number_at_the_right_edge_stays_in_the_picture(folder: Path, show: Any) -> None:
@@ -770,7 +769,9 @@ def failure(n: int, kind: str = "refused", message: str = "no") -> dict[str, Any
     }
 
 
-def test_failures_are_first_with_reasons_and_a_filter_by_kind(folder: Path, show: Any) -> None:
+def test_failures_are_first_with_reasons_and_a_filter_by_kind(
+    folder: Path, show: Any, expect: Any
+) -> None:
     failures = [
         failure(0),
         failure(1, "image_missing", "no image 'a.jpg'"),
@@ -794,8 +795,7 @@ def test_failures_are_first_with_reasons_and_a_filter_by_kind(folder: Path, show
     page.get_by_role("region", name="Failures").get_by_role("table").wait_for()
     for kind, name in (("image_missing", "street/1"), ("refused", "street/0")):
         page.locator(".by-kind label", has_text=kind).click()
-        page.locator(".failures tr:visible td", has_text=name).wait_for()
-        assert page.locator(".failures tr:visible td:first-child").all_inner_texts() == [name]
+        expect(page.locator(".failures tr:visible td:first-child")).to_have_text([name])
         assert page.locator("article").is_visible()
     page.locator("label[for=kind-all]").click()
     page.locator(".failures tr").nth(3).wait_for()
@@ -1119,7 +1119,7 @@ def test_crops_of_one_phrase_stand_side_by_side(folder: Path, show: Any) -> None
         "all => all.map(e => e.innerText.split(/\\s*\\n/).join(' '))"
     ) == ["two spoons kitchen/0001", "two spoons kitchen/0001", "two spoons b", "two spoons b"]
     crop = page.locator(".crop").first
-    page.wait_for_function("[...document.images].every(one => one.complete)")
+    page.locator("img").evaluate_all("all => Promise.all(all.map(e => e.decode()))")
     place, line = crop.bounding_box(), crop.locator(".line").bounding_box()
     middle = line["x"] + line["width"] / 2, line["y"] + line["height"] / 2
     assert abs(middle[0] - place["x"] - 80) < 1

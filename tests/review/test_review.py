@@ -1123,9 +1123,13 @@ def test_two_thousand_boxes_in_one_picture_stay_smooth(
     write(results, {**RECORD, "expressions": rows})
     page = show(serve(results).address + SINGLE)
     assert page.locator(".stage .box").count() == 1, "the others are on a canvas"
-    page.wait_for_function(
-        "() => { const all = document.querySelector('canvas.overlay'), pen = all.getContext('2d');"
-        " return all.height && pen.getImageData(0, 0, all.width, all.height).data.some(n => n > 0); }"
+    page.locator("canvas.overlay").evaluate(
+        """canvas => new Promise(drawn => {
+        const pen = canvas.getContext("2d");
+        const look = () => canvas.height
+            && pen.getImageData(0, 0, canvas.width, canvas.height).data.some(n => n > 0)
+            ? drawn() : requestAnimationFrame(look);
+        look(); })"""
     )
     page.mouse.click(*point(page, 373, 258.5))
     assert page.locator("li.picked .phrase").all_text_contents() == ["dog 1999"]

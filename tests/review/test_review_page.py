@@ -45,11 +45,10 @@ def pressed(page: Any) -> list[str]:
 
 def seen(page: Any, cells: int) -> None:
     """Wait for a page of the grid with so many cells, until it may be accepted."""
-    page.wait_for_function(
-        "n => document.querySelectorAll('.cells:not([aria-busy]) .cell').length === n",
-        arg=cells,
-        timeout=20_000,
-    )
+    from playwright.sync_api import expect
+
+    shown = page.locator(".cells:not([aria-busy]) .cell")
+    expect(shown).to_have_count(cells, timeout=20_000)
 
 
 def one_by_one(page: Any) -> None:
