@@ -25,7 +25,7 @@ from dataflow_grounding.data.working_folder import CKPT, address_of, present, wo
 from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
-from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -245,7 +245,10 @@ class SpecRun:
             try:
                 self.job.prepare()
                 summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
-                self._copy_last(summary)
+                if summary.done:
+                    self._write_annotations()
+                summary.annotations = address_of(self.annotations_path)
+                summary.failures_file = address_of(summary.failures_file)
                 self._write_run_json(summary, None, started)
                 self.job.finish()
                 return summary
@@ -265,19 +268,16 @@ class SpecRun:
                 f" {way}"
             )
 
-    def _copy_last(self, summary: Summary) -> None:
-        """Copy the last step's file to `annotations.jsonl`, and put the results' addresses into the
-        summary.
+    def _write_annotations(self) -> None:
+        """Copy the file of the last step that has one to `annotations.jsonl`.
 
-        It is the last file that is there: an operator from another library may write none.
+        An operator from another library may write none. Raises StorageFailed.
         """
         target = self.annotations_path
-        if summary.done:
-            with told_as(StorageFailed, f"can't write {target}", again=True):
-                paths = [step.storage.output_path for step in self.steps]
-                copy_file([path for path in paths if os.path.exists(path)][-1], target)
-        summary.annotations = address_of(target)
-        summary.failures_file = address_of(summary.failures_file)
+        with told_as(StorageFailed, f"can't write {target}", again=True):
+            paths = [step.storage.output_path for step in self.steps]
+            written = [path for path in paths if os.path.exists(path)]
+            copy_file(written[-1], target)
 
     def plan(self) -> dict[str, Any]:
         """Return what would run, for `--dry-run`."""
@@ -425,7 +425,7 @@ class SpecRun:
             facts["shard"] = self._shard_facts(self.options.shard, summary)
         endpoints = self.serving.endpoints()
         limiters = limiters_of(self.options)
-        shares = [limiter_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
+        shares = [share_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
         facts["sustained_concurrency"] = sum(share.level for share in shares)
         facts["summary"] = summary.to_json() if summary else stopped and stopped.summary
         facts["prices"] = self.prices_from

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.data.working_folder import address_of
-from dataflow_grounding.engine.limiter import Found, Key, Level, limiter_of
+from dataflow_grounding.engine.limiter import Found, Key, Level, share_of
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -120,7 +120,7 @@ class DrivenRun(Run):
                 # A next run in this process begins with what was found out about endpoints.
                 levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
                 for key, serving in self._endpoints().items():
-                    limiter_of(serving).resume(levels[key])
+                    share_of(serving).resume(levels[key])
 
     def _join(self) -> None:
         """Put the blocks' files together."""
@@ -138,7 +138,7 @@ class DrivenRun(Run):
     def _begun_level(self, key: Key, most: int) -> Level:
         """Return a pool's level of an endpoint, which begins with what is known of it."""
         level = Level(most)
-        level.resume(limiter_of(self._endpoints()[key]).found)
+        level.resume(share_of(self._endpoints()[key]).found)
         return level
 
     def stop(self, why: RunStopped) -> None:
