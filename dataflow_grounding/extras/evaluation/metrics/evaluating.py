@@ -21,6 +21,7 @@ from dataflow_grounding.extras.evaluation.metrics._measures import (
     phrase_columns,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import (
+    Annotations,
     Source,
     as_gold,
     head_of,
@@ -68,7 +69,7 @@ class Evaluation:
         figures: The measures by name; None where there is nothing to divide by.
         classes: The figures of each class by its name; empty where no classes are stated.
         notes: What a reader of the figures has to know, in sentences.
-        places: For each kind of group and each group the indices of its gold phrases.
+        phrases_of_groups: For each kind of group and each group the indices of its gold phrases.
     """
 
     pairs: Pairs
@@ -80,7 +81,7 @@ class Evaluation:
     figures: Figures
     classes: dict[str, dict[str, Any]]
     notes: list[str]
-    places: Groups
+    phrases_of_groups: Groups
 
     @cached_property
     def draws(self) -> Columns:
@@ -100,7 +101,7 @@ class Evaluation:
             **self.figures,
             "intervals": intervals,
             **({"classes": self.classes} if self.classes else {}),
-            "groups": {kind: self._largest_groups(kind) for kind in self.places},
+            "groups": {kind: self._largest_groups(kind) for kind in self.phrases_of_groups},
             "cuts": cuts(self.curve),
             "notes": self.notes,
             "rules": vars(self.rules),
@@ -108,7 +109,7 @@ class Evaluation:
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
         """Return the figures of the _MOST_GROUPS largest groups of a kind, sorted by name."""
-        phrases_of = self.places[kind]
+        phrases_of = self.phrases_of_groups[kind]
         by_size = sorted(phrases_of, key=lambda name: -len(phrases_of[name]))
         groups: dict[str, Figures] = {}
         for group in sorted(by_size[:_MOST_GROUPS]):
@@ -182,30 +183,6 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
     classes = counts.class_rows(len(sums["one"]))
-    notes = []
-    if pairs.other_folders:
-        notes.append(
-            f"{answers.name} and {truth.name} name pictures from different folders: those are the"
-            " same whose paths end alike"
-        )
-    if not len(curve):
-        notes.append(_NO_SCORES)
-    if truth.reviewed and truth.not_mended:
-        notes.append(
-            f"not judged in {truth.name}: {counted(truth.not_mended, 'phrase')} with a box that a"
-            " reviewer rejected, as nobody drew the right one. Precision looks better than it is:"
-            " mend them in the review, or take the share of wrong boxes that `certify` states"
-        )
-    if answers.rejected:
-        notes.append(
-            f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
-            " (--keep-rejected)"
-        )
-    if counts.scaled:
-        notes.append(
-            f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
-            f" {truth.name} states"
-        )
     return Evaluation(
         pairs,
         rules,
@@ -215,9 +192,45 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         curve,
         _figures(counts, sums, answers.phrase_count, rules) | _map_of(classes),
         classes,
-        notes,
-        counts.places,
+        list(_notes(pairs, answers, truth, counts)),
+        counts.phrases_of_groups,
     )
+
+
+def _notes(
+    pairs: Pairs, answers: Annotations, truth: Annotations, counts: "_Counts"
+) -> Iterator[str]:
+    """Yield what a reader of the figures has to know, in sentences.
+
+    Args:
+        pairs: The records of both sides, matched.
+        answers: The predictions.
+        truth: The gold.
+        counts: What was counted of the pairs.
+    """
+    if pairs.other_folders:
+        yield (
+            f"{answers.name} and {truth.name} name pictures from different folders: those are the"
+            " same whose paths end alike"
+        )
+    if not counts.scores:
+        yield _NO_SCORES
+    if truth.reviewed and truth.not_mended:
+        yield (
+            f"not judged in {truth.name}: {counted(truth.not_mended, 'phrase')} with a box that a"
+            " reviewer rejected, as nobody drew the right one. Precision looks better than it is:"
+            " mend them in the review, or take the share of wrong boxes that `certify` states"
+        )
+    if answers.rejected:
+        yield (
+            f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
+            " (--keep-rejected)"
+        )
+    if counts.scaled:
+        yield (
+            f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
+            f" {truth.name} states"
+        )
 
 
 def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
@@ -259,7 +272,10 @@ def _right_phrases(columns: Columns, rules: Rules) -> np.ndarray:
 
     A phrase that the gold leaves open is never wrong.
     """
+    # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
     first_box_right = rules.passes(columns["held"], rules.threshold)
+    # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
+    # the gold leaves the phrase open.
     rightly_none = (columns["gprec_f1"] > 0) | (columns["judged"] == 0)
     return np.where(columns["boxed"] > 0, first_box_right, rightly_none)
 
@@ -291,7 +307,7 @@ class _Counts:
     Attributes:
         phrases: The columns of each gold phrase.
         scores: For each box with a score the score, then 1 or 0 for right or wrong.
-        places: For each kind of group and each group the indices of its phrases.
+        phrases_of_groups: For each kind of group and each group the indices of its gold phrases.
         precision: The AP of all judged phrases.
         missing: How many gold phrases were not found.
         extra: How many found phrases the gold doesn't have, in the records that it has.
@@ -309,7 +325,7 @@ class _Counts:
         self._phrases_of = array("q")
         self._extra_boxes = array("q")
         self.scores = array("d")
-        self.places: Groups = {}
+        self.phrases_of_groups: Groups = {}
         self.precision = AveragePrecision()
         self.missing = 0
         self.extra = 0
@@ -337,8 +353,8 @@ class _Counts:
         for kind, name in _groups_of(record, gold, found):
             if kind in _GROUPS_OF_FREE_TEXT and self._classes is not None:
                 continue
-            indices = self.places.setdefault(kind, {}).setdefault(name, array("I"))
-            indices.append(self.phrases.rows)
+            groups = self.phrases_of_groups.setdefault(kind, {})
+            groups.setdefault(name, array("I")).append(self.phrases.rows)
         columns, scores = phrase_columns(gold, found, self._rules)
         self.phrases.add(columns)
         for score, is_right in scores:
