@@ -101,9 +101,11 @@ def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:
-    """Return the size to which a picture is brought in a frame without padding.
+    """Return the size to which a picture is brought in a frame without padding, in pixels.
 
-    `match` is that of the frame's name with _FRAME.
+    Args:
+        match: Of the frame's name with _FRAME, whose groups say how sides are reckoned.
+        sent: The size in which the picture is sent.
     """
     if match["nearest"]:
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)

@@ -147,7 +147,7 @@ class Budget:
         if prices is not None and self.usd is not None:
             # at the ordinary tier's price: the endpoint may serve it there, whatever is asked for
             worst = prices.cost(worst_case(request, serving))
-        # Asked again and again rather than woken: whoever settles may be in another event loop.
+        # Tried again and again rather than woken: whoever settles may be in another event loop.
         while not self._take(worst, answers=1):
             await asyncio.sleep(WAIT_SECONDS)
         return worst

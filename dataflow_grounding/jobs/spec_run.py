@@ -405,11 +405,13 @@ class SpecRun:
             "box_format": self._format_asked,
             "image_folders": self._image_folders,
         }
+        # Models besides `model`. The first of them stands under `judge`: readers of results look
+        # for a judge there. It may be the second model of a cascade, where nobody else judges.
         others = []
         for model, prices in self.judges_prices.items():
-            others.append({"model": model, "prices": prices and vars(prices)})
+            others.append({"model": model, "prices": None if prices is None else vars(prices)})
         if others:
-            facts["judge"] = others[0]  # or the second model, where the judge is the first one
+            facts["judge"] = others[0]
         if len(others) > 1:
             facts["further_models"] = others[1:]
         facts |= self.job.facts()
@@ -427,12 +429,15 @@ class SpecRun:
         limiters = limiters_of(self.options)
         shares = [share_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
         facts["sustained_concurrency"] = sum(share.level for share in shares)
-        facts["summary"] = summary.to_json() if summary else stopped and stopped.summary
+        facts["summary"] = stopped.summary if stopped else None
         facts["prices"] = self.prices_from
         # A stopped run has none: stores may be large, and a stop should be quick.
-        facts["steps"] = summary and paid_by_step(
-            self.spec.results_dir, self.options.prices, self.judges_prices
-        )
+        facts["steps"] = None
+        if summary is not None:
+            facts["summary"] = summary.to_json()
+            facts["steps"] = paid_by_step(
+                self.spec.results_dir, self.options.prices, self.judges_prices
+            )
         facts["spec"] = self._stated()
         return facts
 

@@ -136,6 +136,7 @@ class RunWatch(BoxWatch):
             return True
 
         def read(reply: str) -> ReadReply[T]:
+            """Judge a reply and read it. Raises SuspectReply if it is to be asked for again."""
             if question.tries:  # one that is asked again is no further answer
                 self._probing.known.extra += 1
             else:

@@ -147,6 +147,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     def with_steadiness(
         region: ColorRegion, looser: list[ColorRegion], stricter: list[ColorRegion]
     ) -> ColorRegion:
+        """Return a region of the medium reading with whether it is steady."""
         is_steady = (
             _has_same_box(region, looser)
             and _has_same_box(region, stricter)

@@ -92,6 +92,8 @@ class Descriptions:
 
     def _meaning(self, text: str) -> Meaning | None:
         """Return what a phrase means among the things; None when not all of it is understood."""
+        # "the red mug left of the cat" is parsed as "the red thing left of the thing": `kinds` are
+        # those of the two things, in order.
         kinds = [self._nouns[noun].kind for noun in self._noun_pattern.findall(text.lower())]
         plain = self._noun_pattern.sub(
             lambda match: self._nouns[match.group()].stand_in, text.lower()
@@ -102,7 +104,9 @@ class Descriptions:
         phrases = [phrase]
         if phrase.relation is not None:
             phrases.append(phrase.relation.anchor)
-        if len(kinds) != len(phrases) or not all(map(_is_understood, phrases)):
+        if len(kinds) != len(phrases):  # a noun for each phrase
+            return None
+        if not all(_is_understood(parsed) for parsed in phrases):
             return None
         candidates = self._candidates(phrase, kinds[0])
         if phrase.relation is not None:

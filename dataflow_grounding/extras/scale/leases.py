@@ -368,6 +368,7 @@ class Lease(SharedLimits):
 
     def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
         """Renew a few times a second until it is `over`; then give back what is not used."""
+        # At once for the first time: nothing may be sent before.
         while not over.wait(RENEW_SECONDS if self._number else 0.0):
             self.renew(call)
         # The last report wants nothing and has no ceilings beyond what is used.

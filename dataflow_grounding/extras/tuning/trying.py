@@ -196,7 +196,8 @@ class Tuning:
             digest.update(dump_line(picture.row(number)).encode())
         for way in self.ways.values():
             digest.update(dump_text({way.name: dict(way.keys)}).encode())
-        digest.update(self.run_of(self.own, 1).serving.model.encode())
+        run = self.run_of(self.own, 1)  # isn't executed: it knows its model
+        digest.update(run.serving.model.encode())
         return digest.hexdigest()
 
 
@@ -490,9 +491,11 @@ def document_of(
             "requests": sum(step["requests"] for step in steps),
             "cost_usd": None if None in costs else round(sum(costs), 6),
         }
-    spent = [*ways.values(), *([definitions] if definitions else [])]
+    spent: list[Mapping[str, Any]] = [*ways.values()]  # whatever requests were sent for
+    if definitions:
+        spent.append(definitions)
     all_costs = [part["cost_usd"] for part in spent]
-    run = tuning.run_of(tuning.own, 1)
+    run = tuning.run_of(tuning.own, 1)  # isn't executed: it knows its model
     return {
         "tuning": 1,
         "version": __version__,

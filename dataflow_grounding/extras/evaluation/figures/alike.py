@@ -34,7 +34,7 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
     Args:
         data_sets: The data sets. Their pictures in order, those of the first data set first, are
             what `files` and `first` are of.
-        files: For each picture what tells its file from others of its name.
+        files: For each picture bytes that tell its file from others of its name.
         first: For each picture the index of the first one that it is the same as, or nearly; its
             own where it is new.
     """
@@ -47,6 +47,7 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
     first_of = dict[tuple[int, int], str]()
     again: list[tuple[Place, ...]] = []
     listed = set[tuple[str, bytes]]()
+    # By name, so that the first of a group is the same in whatever order pictures come.
     for (name, home), file, group in sorted(zip(pictures, files, first, strict=True)):
         earlier = first_of.setdefault((group, home), name)
         # The same file under the same name, in several data sets, is listed once.

@@ -111,7 +111,7 @@ class DrivenRun(Run):
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
         """Have workers do all blocks while the `watches` go on."""
         try:
-            async with self._helped_by(self._look(), *watches):
+            async with self._beside_helpers(self._look(), *watches):
                 count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:
