@@ -202,9 +202,14 @@ class Budget:
         serving: Serving | None = None,
         tier: str = "",
     ) -> None:
-        """Count what a serving's answer at a tier cost in place of what was reserved for it.
+        """Count what an answer cost, in place of what was reserved for it.
 
-        None: no answer came, though it may be billed; its worst case counts.
+        Args:
+            reserved: What `reserve` returned.
+            usage: The answer's tokens; None where none came. It may be billed all the same, so
+                that its worst case counts.
+            serving: Who answered, where that isn't the run's own serving.
+            tier: The service tier at which it was answered.
         """
         prices = self._prices_of(serving)
         if usage is None:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from dataflow_grounding.data.records import is_number, read_object, write_bytes
-from dataflow_grounding.engine.limiter import Found, share_of
+from dataflow_grounding.engine.limiter import FoundPlaces, share_of
 from dataflow_grounding.serving.base import Serving
 
 FILE = "concurrency.json"
@@ -56,14 +56,14 @@ def _name(serving: Serving) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _found(entry: Any) -> Found | None:
+def _found(entry: Any) -> FoundPlaces | None:
     """What a file says of an endpoint, if that can be."""
     if not isinstance(entry, dict):
         return None
     places = _count(entry.get("places"))
     if places is None:
         return None
-    return Found(places, _count(entry.get("refused_at")))
+    return FoundPlaces(places, _count(entry.get("refused_at")))
 
 
 def _count(value: Any) -> float | None:

@@ -22,7 +22,7 @@ YIELD = 16  # of so many places one is left to the other processes at each refus
 Key = tuple[str, str]  # an endpoint and a model
 
 
-class Found(NamedTuple):
+class FoundPlaces(NamedTuple):
     """How many `places` an endpoint was found to have.
 
     `refused_at` is at how many in flight it refused last; None if it didn't.
@@ -65,13 +65,13 @@ class Level:
         return int(self._value)
 
     @property
-    def found(self) -> Found:
+    def found(self) -> FoundPlaces:
         """What is known by now of the endpoint; what is just being probed isn't."""
         if self._value_before_probe is None:
-            return Found(self._value, self._refused_at)
-        return Found(self._value_before_probe, self._refused_at)
+            return FoundPlaces(self._value, self._refused_at)
+        return FoundPlaces(self._value_before_probe, self._refused_at)
 
-    def resume(self, found: Found) -> None:
+    def resume(self, found: FoundPlaces) -> None:
         """Go on from what an earlier run, or other processes, found; never above `most`."""
         self._value = min(max(1.0, found.places), float(self.most))
         self._refused_at = found.refused_at
@@ -285,11 +285,11 @@ class Share:
         return self._limiter
 
     @property
-    def found(self) -> Found:
+    def found(self) -> FoundPlaces:
         """What is known by now of the endpoint."""
         return self._limiter.level.found
 
-    def resume(self, found: Found) -> None:
+    def resume(self, found: FoundPlaces) -> None:
         """Let the endpoint's limit go on from what is known from elsewhere."""
         with self._limiter.lock:
             self._limiter.level.resume(found)
@@ -436,7 +436,7 @@ def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None
     if limiters is not None and limiters.gates:
         return Share(limiters.limiter_for((serving.endpoint, serving.model), most), most)
     level = Level(most)
-    level.resume(Found(sum(share.level for share in shares)))
+    level.resume(FoundPlaces(sum(share.level for share in shares)))
     return Share(Limiter(level), most)
 
 

@@ -130,7 +130,10 @@ class Run:
                     self.summary.cost_usd = self._budget.spent - spent_before
 
     async def _end_asking(self) -> None:
-        """Close connections; enter requests, tokens and models."""
+        """Close connections, store refusals that were held back, and complete the summary.
+
+        It gets the requests and tokens that were counted, and the models that were asked.
+        """
         models: dict[str, None] = {}
         for asking in self._askings.values():
             with suppress(Exception):

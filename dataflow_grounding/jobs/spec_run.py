@@ -357,17 +357,27 @@ class SpecRun:
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
-        """Return the facts by which the shards' parts of one run are told to belong together."""
+        """Return the facts by which the shards' parts of one run are told to belong together.
+
+        `summary` is None of a run that was stopped, which knows nothing of rows and pictures yet.
+        """
         paths = [step.storage.output_path for step in self.steps]
+        seen_rows = None
+        digest_of_rows = None
+        pictures = None
+        if summary is not None:
+            seen_rows = summary.seen
+            digest_of_rows = summary.digest
+            pictures = pictures_of(paths[-1], self._image_folders)
         return {
             "number": shard.number,
             "of": shard.of,
-            "rows_of_all": summary and summary.seen,
-            "digest_of_all": summary and summary.digest,
+            "rows_of_all": seen_rows,
+            "digest_of_all": digest_of_rows,
             "files": [os.path.relpath(path, self.spec.results_dir) for path in paths],
             "bytes": [bytes_of(path) for path in paths],
             "digests": [digest_of(path) for path in paths],
-            "pictures": summary and pictures_of(paths[-1], self._image_folders),
+            "pictures": pictures,
             "code": [(step.operator.settings() or {}).get("source") for step in self.steps],
         }
 

@@ -310,7 +310,14 @@ def _with_decisions(
     rejected: Sequence[dict[str, Any]],
     verification: dict[str, Any],
 ) -> Expression:
-    """The expression with the instances that stay, those that went, and what was decided."""
+    """Return the expression with what was decided on its boxes, and what follows for it.
+
+    Args:
+        expression: The expression with all of its instances.
+        kept: The instances that stay.
+        rejected: Those that go, each with the reason; they are kept in `rejected`.
+        verification: The judge's answers and decisions.
+    """
     result = {**expression, "instances": kept}
     if rejected:
         result["rejected"] = rejected

@@ -203,7 +203,11 @@ def missing_in(text: str) -> Missing | None:
 def _missing_together(missing: list[Missing], answer_count: int | None) -> Missing:
     """Return what several sentences together say is not there.
 
-    Where one of them says so of anything at all, that is it; `answer_count` is then as in Missing.
+    These are all the things that they name; or, where one of them names none, anything at all.
+
+    Args:
+        missing: What each sentence says.
+        answer_count: How many numbered lines say so; None where lines aren't numbered.
     """
     things = [in_sentence.thing for in_sentence in missing]
     foreign = any(in_sentence.foreign for in_sentence in missing)

@@ -163,7 +163,14 @@ class RunWatch(BoxWatch):
     ) -> None:
         """Act on what the replies to a question that was asked again have shown.
 
-        Raises SuspectBoxes.
+        Args:
+            question: The question, with what was seen of its replies.
+            ask: The means of its record to send requests.
+            request: The question as it is sent.
+            size: The size in which its picture is sent.
+
+        Raises:
+            SuspectBoxes, RunStopped.
         """
         if self.suspicion is not None:
             return
@@ -234,7 +241,8 @@ class RunWatch(BoxWatch):
     async def _review_taken(self, ask: Ask, *, last: bool) -> None:
         """Ask once more about replies that look like another format by now.
 
-        Raises SuspectBoxes, RunStopped.
+        At the end of a run (`last`) it asks about the likeliest besides, as far as the run has
+        requests to spare. Raises SuspectBoxes, RunStopped.
         """
         spare = self._probing.spare if last else 0
         for taken in await self._taken.doubtful(self._probing.evidence, spare):
@@ -319,9 +327,17 @@ class RunWatch(BoxWatch):
         orientation: str | None = None,
         last: bool = False,
     ) -> None:
-        """Send probe pictures, as Probing.check, and go on as they tell.
+        """Send probe pictures, and go on as they tell.
 
-        Raises SuspectBoxes, RunStopped.
+        Args:
+            ask: The means of a record to send requests.
+            holding: Whether nothing else is sent before they are answered.
+            of_size: The size that a picture has to be of; None for the sizes that are next.
+            orientation: The orientation that a picture has to be of; None for any.
+            last: Whether this is the run's last check.
+
+        Raises:
+            SuspectBoxes, RunStopped.
         """
         before = self._unvouched.all()
         self._enter(State.HOLDING if holding else State.PROBING)

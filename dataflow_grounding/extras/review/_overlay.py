@@ -166,7 +166,7 @@ def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
     return verified if isinstance(verified, bool) else None
 
 
-def is_judged(expression: Expression | None) -> bool:
+def was_judged(expression: Expression | None) -> bool:
     """Return whether a reviewer judged the expression, or one of its boxes."""
     if expression is None:
         return False

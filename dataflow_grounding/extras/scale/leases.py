@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import BudgetExceeded, RunStopped
 from dataflow_grounding.engine.budget import SharedLimits, no_request_left, no_usd_left
-from dataflow_grounding.engine.limiter import Found, Key, Level, Limiter, Limiters
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, Limiter, Limiters
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.engine.workers import beside
@@ -188,7 +188,7 @@ class LeasePool:
             total_usd += usd
         return int(total_requests), float(total_usd)
 
-    def known_levels(self) -> dict[Key, Found]:
+    def known_levels(self) -> dict[Key, FoundPlaces]:
         """Return what is known by now of how many requests at once each endpoint takes."""
         return {key: level.found for key, level in self.levels.items()}
 

@@ -376,9 +376,18 @@ def _paid_for_writing(trial: Tuning) -> list[dict[str, Any]]:
 def _proposals(
     tuning: Tuning, trial: Tuning, classes: Sequence[ClassErrors], run: SpecRun
 ) -> Proposals:
-    """Have the model define the classes that it got wrong; those that it can't are left out.
+    """Return definitions of the classes that the model got wrong, as it writes them itself.
 
-    Raises BudgetExceeded.
+    Classes for which no reply can be used are left out.
+
+    Args:
+        tuning: What is tuned; its race has taken requests already.
+        trial: The trial of definitions, in whose folder replies and sheets are kept.
+        classes: The classes with their errors.
+        run: The run whose errors these are.
+
+    Raises:
+        BudgetExceeded: Too few requests are left.
     """
     if not classes:
         return {}

@@ -27,7 +27,7 @@ from dataflow_grounding.data.records import (
     has_id,
     is_score,
     path_of,
-    read_annotations,
+    read_any_expressions,
     stated_size,
 )
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -175,7 +175,7 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
     size = picture if isinstance(picture, tuple) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
-        expressions = read_annotations(Record(record))
+        expressions = read_any_expressions(Record(record))
     except BrokenRow as error:
         yield Finding("DG002", str(error))
         return

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.data.working_folder import address_of
-from dataflow_grounding.engine.limiter import Found, Key, Level, share_of
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, share_of
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -99,7 +99,7 @@ class DrivenRun(Run):
         """Return requests and USD of all workers as last reported, those of lost ones too."""
 
     @abstractmethod
-    async def _levels_of_pool(self) -> dict[Key, Found]:
+    async def _levels_of_pool(self) -> dict[Key, FoundPlaces]:
         """Return how many requests at once each endpoint takes, as the pool has found out."""
 
     def _split(self, blocks: int) -> None:
