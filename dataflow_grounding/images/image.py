@@ -422,7 +422,10 @@ operators take that.
 
 
 def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
-    """Keep `value` for the record's next steps."""
+    """Put a value into `kept`, for the record's next steps, and return it.
+
+    Beyond 4,096 entries, the oldest are dropped.
+    """
     kept[key] = value
     while len(kept) > 4096:
         kept.popitem(last=False)

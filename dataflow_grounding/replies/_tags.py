@@ -402,6 +402,7 @@ def _details_by_tags_ahead(
             current = details_of_label(element.content.strip() if element.closed else None)
             label_since_box = True
         elif element.name == "pred":
+            # What follows repeats the boxes of a relation: words before them are no labels.
             label_since_box = True
         elif element.is_box:
             details = current

@@ -154,7 +154,7 @@ class Descriptions:
             if self._is_at(thing, position):
                 positions.append(position)
         property_sets = itertools.product(positions, ("", "small", "large"), colors)
-        for position, size, color in sorted(property_sets, key=_length):
+        for position, size, color in sorted(property_sets, key=_shortest_first):
             if position in _OUTERMOST_WORDS:
                 yield _joined("the", position, size, color, thing.kind)
             else:
@@ -223,7 +223,7 @@ def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == "thing" and not phrase.refusal and not phrase.unread
 
 
-def _length(properties: tuple[str, str, str]) -> tuple[int, bool]:
+def _shortest_first(properties: tuple[str, str, str]) -> tuple[int, bool]:
     """Return a sort key for position, size and colour: those that name fewer first, corners last.
 
     A property that isn't named is empty.
