@@ -550,6 +550,7 @@ def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
     wanted = ALL_UP_TO - HEAD
     taken = 0
     for number, row in enumerate(rows):
-        if number * wanted // rest >= taken:
+        due = number * wanted // rest  # how many of the rows so far are to be taken
+        if due >= taken:
             taken += 1
             yield row, rest / wanted
