@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +46,26 @@ class Row:
     reached: bool | None = None
 
 
+# Runs a command and writes what it used to the file descriptor that is named first. A process that
+# is begun by a large one has that one's peak memory, so this small one lies between.
+_LAUNCHER = """
+import json, os, sys, time
+report, command = int(sys.argv[1]), sys.argv[2:]
+os.set_inheritable(report, False)
+began = time.perf_counter()
+pid = os.posix_spawnp(command[0], command, os.environ)
+_, status, usage = os.wait4(pid, 0)
+used = {
+    "cpu_s": usage.ru_utime + usage.ru_stime,
+    "wall_s": time.perf_counter() - began,
+    "peak_mb": usage.ru_maxrss / 1024,
+    "page_faults": usage.ru_minflt,
+    "code": os.waitstatus_to_exitcode(status),
+}
+os.write(report, json.dumps(used).encode())
+"""
+
+
 def run(
     command: Sequence[str],
     *,
@@ -56,24 +75,23 @@ def run(
     """Run a command to its end and keep its output. Raises RuntimeError for an exit code that is
     not in `codes`.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        began = time.perf_counter()
-        environment = {**os.environ, **(settings or {})}
-        # an installed package isn't compiled at each start
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
-        # reaped here: subprocess must not wait for it again
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        errors.seek(0)
-        if process.returncode not in codes:
-            said = errors.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {said}")
-        cpu = usage.ru_utime + usage.ru_stime
-        printed = output.read().decode()
-    return Used(cpu, wall, usage.ru_maxrss / 1024, usage.ru_minflt, process.returncode, printed)
+    environment = {**os.environ, **(settings or {})}
+    # an installed package isn't compiled at each start
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryFile() as report:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(report.fileno())]
+        done = subprocess.run(
+            [*launcher, *command], capture_output=True, env=environment, pass_fds=[report.fileno()]
+        )
+        report.seek(0)
+        written = report.read()
+    if not written:
+        raise RuntimeError(f"can't run {command[0]}: {done.stderr.decode(errors='replace')}")
+    used = Used(**json.loads(written), output=done.stdout.decode())
+    if used.code not in codes:
+        errors = done.stderr.decode(errors="replace")[-2000:]
+        raise RuntimeError(f"{' '.join(command)} ended with {used.code}: {errors}")
+    return used
 
 
 def generate(

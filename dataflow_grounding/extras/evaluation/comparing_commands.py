@@ -121,7 +121,7 @@ def _write_charts(out: str, runs: dict[str, Evaluation]) -> None:
     accuracy: dict[str, Any] = {}
     kept: dict[str, Any] = {}
     for name, run in runs.items():
-        held = run.columns["held"][run.columns["boxed"] > 0]
+        held = run.overlaps[run.boxed]
         points = []
         if len(held):
             for threshold in THRESHOLDS:

@@ -1,6 +1,6 @@
 """Pictures that occur several times: within a data set, and in several of them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,21 +34,26 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
     Args:
         data_sets: The data sets. Their pictures in order, those of the first data set first, are
             what `files` and `first` are of.
-        files: For each picture bytes that tell its file from others of its name.
+        files: For each picture what tells its file from others of its name.
         first: For each picture the index of the first one that it is the same as, or nearly; its
             own where it is new.
     """
-    pictures = []
+    times = Counter(first)
+    # Of these alone something can be said, and they are few.
+    candidates: list[tuple[str, int, bytes, int]] = []
+    remaining = zip(files, first, strict=True)
     for home, data_set in enumerate(data_sets):
-        for name in data_set.paths:
-            pictures.append((name, home))
+        for name in data_set.number_of:
+            file, group = next(remaining)
+            if times[group] > 1:
+                candidates.append((name, home, file, group))
     names = [data_set.name for data_set in data_sets]
     # group of alike pictures and data set → the first of these pictures
     first_of = dict[tuple[int, int], str]()
     again: list[tuple[Place, ...]] = []
     listed = set[tuple[str, bytes]]()
     # By name, so that the first of a group is the same in whatever order pictures come.
-    for (name, home), file, group in sorted(zip(pictures, files, first, strict=True)):
+    for name, home, file, group in sorted(candidates):
         earlier = first_of.setdefault((group, home), name)
         # The same file under the same name, in several data sets, is listed once.
         if earlier != name and (name, file) not in listed:

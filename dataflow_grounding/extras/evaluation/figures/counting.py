@@ -106,7 +106,7 @@ class FigureCounts:
         self._pictures_tested: set[str] = set()  # by what they are called
         self._first_words: list[str] = []  # at most _FIRST_WORDS
         self._data_sets: list[DataSet] = []  # those that are counted
-        self._current = DataSet("")  # the one that is being counted
+        self._current = DataSet()  # the one that is being counted
 
     def add_broken(self) -> None:
         """Count a row that can't be read."""
@@ -120,7 +120,6 @@ class FigureCounts:
         """
         entries = list(_record_entries(record))
         name, own_id = names_of(record, where)
-        self._current.paths.setdefault(name, path_of(record))
         if self._test_ids and self._test_ids & {known_id(name), known_id(own_id)}:
             self._pictures_tested.add(name)
         phrases = 0
@@ -133,7 +132,7 @@ class FigureCounts:
                 phrases += 1
             if figure == "words" and len(self._first_words) < _FIRST_WORDS:
                 self._first_words.append(value)
-        self._current.phrases[name] += phrases
+        self._current.add(name, path_of(record), phrases)
 
     def end_data_set(
         self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
@@ -149,7 +148,7 @@ class FigureCounts:
         self._current.folders = tuple(image_folders)
         self._current.checkpoint = checkpoint
         self._data_sets.append(self._current)
-        self._current = DataSet("")
+        self._current = DataSet()
 
     def figures(self) -> dict[str, Any]:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
@@ -197,15 +196,11 @@ class FigureCounts:
         A figure is None for what wasn't looked at. `named` is set to the pictures that are alike by
         figure, and the phrases of each picture are added to the counts.
         """
-        names: list[str] = []
-        phrase_counts: list[int] = []
-        for data_set in self._data_sets:
-            for name in data_set.paths:
-                names.append(name)
-                phrase_counts.append(data_set.phrases[name])
         unread = set[str]()
         if self._compare == "names":
-            files = [short_digest(name) for name in names]
+            files: list[bytes] = []
+            for data_set in self._data_sets:
+                files += map(short_digest, data_set.number_of)
         else:
             files, unread = files_of(self._data_sets)
         # `again` are pictures that a data set has twice, `leaks` those that several have.
@@ -216,12 +211,9 @@ class FigureCounts:
             unread |= undecoded
             near = alike_in(self._data_sets, files, first_alike(looks))
             self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
-        # A picture that several data sets have, under one name and as one file, is one here.
-        phrases_of = Counter[tuple[str, bytes]]()
-        for name, file, count in zip(names, files, phrase_counts, strict=True):
-            phrases_of[name, file] += count
-        self._counts["phrases_per_image"].update(phrases_of.values())
-        numbers: dict[str, int | None] = {"images": len(phrases_of), "unread": len(unread)}
+        phrase_counts = self._phrases_by_picture(files)
+        self._counts["phrases_per_image"].update(phrase_counts)
+        numbers: dict[str, int | None] = {"images": len(phrase_counts), "unread": len(unread)}
         for figure in _ALIKE:
             numbers[figure] = len(self.named[figure]) if figure in self.named else None
         if self._compare == "names":
@@ -230,12 +222,28 @@ class FigureCounts:
             numbers["same_pictures"] = None
         return numbers
 
+    def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
+        """Return how many phrases each picture has, by what tells its file from others (`files`).
+
+        A picture that several data sets have, under one name and as one file, is one here.
+        """
+        if len(self._data_sets) == 1:
+            return self._data_sets[0].phrases
+        phrases_of = Counter[tuple[str, bytes]]()
+        remaining = iter(files)
+        for data_set in self._data_sets:
+            for name, count in zip(data_set.number_of, data_set.phrases, strict=True):
+                phrases_of[name, next(remaining)] += count
+        return list(phrases_of.values())
+
     def _looks(self) -> tuple[list[bytes], set[str]]:
         """Return `looks_of` the pictures of all data sets, and those that can't be decoded."""
         looks: list[bytes] = []
         undecoded = set[str]()
         for data_set in self._data_sets:
-            own_looks, own_undecoded = looks_of(data_set.paths, data_set.folders)
+            own_looks, own_undecoded = looks_of(
+                data_set.number_of, data_set.paths(), data_set.folders
+            )
             looks += own_looks
             undecoded |= own_undecoded
         return looks, undecoded

@@ -11,7 +11,7 @@ import re
 import threading
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
@@ -63,7 +63,9 @@ def known_id(path: str) -> str:
     return str(int(coco[1])) if coco else stem
 
 
-def looks_of(paths: Mapping[str, str], folders: tuple[str, ...]) -> tuple[list[bytes], set[str]]:
+def looks_of(
+    names: Iterable[str], paths: Iterable[str], folders: tuple[str, ...]
+) -> tuple[list[bytes], set[str]]:
     """Return a look for each picture, in order, and the names of those that can't be read.
 
     A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
@@ -71,13 +73,14 @@ def looks_of(paths: Mapping[str, str], folders: tuple[str, ...]) -> tuple[list[b
     alike to equal ones only.
 
     Args:
-        paths: What each picture is called, and its path.
+        names: What each picture is called.
+        paths: The path of each.
         folders: Where relative paths are looked for.
     """
     looks: list[bytes | None] = []
     look = partial(_look, folders=folders)
     far_folders = any(map(is_elsewhere, folders))
-    remaining = iter(paths.values())
+    remaining = iter(paths)
     with ThreadPool(_CORES) as cores:
         while True:
             batch = list(islice(remaining, _AT_ONCE))
@@ -90,16 +93,16 @@ def looks_of(paths: Mapping[str, str], folders: tuple[str, ...]) -> tuple[list[b
                 looks += cores.map(look, batch, 1)
     looks_or_names: list[bytes] = []
     unread = set[str]()
-    for name, own_look in zip(paths, looks, strict=True):
+    for name, own_look in zip(names, looks, strict=True):
         if own_look is None:
             unread.add(name)
         looks_or_names.append(own_look or short_digest(name))
     return looks_or_names, unread
 
 
-def looks_by_name(paths: Mapping[str, str]) -> tuple[list[bytes], set[str]]:
+def looks_by_name(names: Iterable[str]) -> tuple[list[bytes], set[str]]:
     """Return what `looks_of` would, reading no picture: 8 bytes of each name, and none unread."""
-    return [short_digest(name) for name in paths], set()
+    return [short_digest(name) for name in names], set()
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
@@ -270,10 +273,14 @@ def split(
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
     pictures = _pictures_of(results)
-    looks, unread = looks_of(pictures.paths, folders) if read else looks_by_name(pictures.paths)
+    names = list(pictures.paths)
+    if read:
+        looks, unread = looks_of(names, pictures.paths.values(), folders)
+    else:
+        looks, unread = looks_by_name(names)
     first = first_alike(looks)
     group_count = len(set(first))
-    part_of = _parts_by_chance(list(pictures.paths), first, parts, seed)
+    part_of = _parts_by_chance(names, first, parts, seed)
     counts = {name: {"records": 0, "pictures": 0} for name in parts}
     for picture, part in part_of.items():
         counts[part]["records"] += pictures.records[picture]

@@ -5,7 +5,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -21,23 +20,40 @@ from dataflow_grounding.images.image import find_image
 T = TypeVar("T")
 
 
-@dataclass
 class DataSet:
-    """A data set's pictures.
+    """A data set's pictures, numbered from 0 as they come: `number_of` and `phrases` have an entry
+    for each.
 
     Attributes:
         name: What the data set is called.
         folders: Where relative paths of its pictures are looked for.
         checkpoint: The folder in which its run remembers pictures; it may be missing.
-        paths: Each picture's path as its records have it, by what the picture is called.
-        phrases: How many phrases each picture has.
+        number_of: Each picture's number, by what the picture is called.
+        phrases: How many phrases each picture has, by its number.
     """
 
-    name: str
-    folders: tuple[str, ...] = ()
-    checkpoint: str = ""
-    paths: dict[str, str] = field(default_factory=dict)
-    phrases: Counter[str] = field(default_factory=Counter)
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.folders: tuple[str, ...] = ()
+        self.checkpoint = ""
+        self.number_of: dict[str, int] = {}
+        self.phrases = array("q")
+        # By a picture's number, for those whose path isn't what they are called: few, as a rule.
+        self._other_paths: dict[int, str] = {}
+
+    def add(self, name: str, path: str, phrases: int) -> None:
+        """Add a record's phrases to the picture that is called `name`; its first path counts."""
+        number = self.number_of.setdefault(name, len(self.number_of))
+        if number == len(self.phrases):
+            self.phrases.append(0)
+            if path != name:
+                self._other_paths[number] = path
+        self.phrases[number] += phrases
+
+    def paths(self) -> Iterator[str]:
+        """Yield each picture's path, as its first record has it."""
+        for name, number in self.number_of.items():
+            yield self._other_paths.get(number, name)
 
 
 def short_digest(text: str) -> bytes:
@@ -62,11 +78,11 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     missing = set[str]()
     for data_set, sizes in zip(data_sets, sizes_of, strict=True):
         shared_paths = []
-        for path, size in zip(data_set.paths.values(), sizes, strict=True):
+        for path, size in zip(data_set.paths(), sizes, strict=True):
             if size > 0 and times[size] > 1:
                 shared_paths.append(path)
         digests = _digests_of(shared_paths, data_set)
-        for name, size in zip(data_set.paths, sizes, strict=True):
+        for name, size in zip(data_set.number_of, sizes, strict=True):
             file: bytes | None = None
             if size > 0 and times[size] > 1:
                 file = next(digests)
@@ -81,7 +97,7 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
 def _sizes_of(data_set: DataSet) -> Iterator[int]:
     """Yield each picture's bytes on disk; 0 where there is no file, or nothing in it."""
     size_of = partial(_size_of, folders=data_set.folders)
-    return _each(size_of, data_set.paths.values(), data_set.folders)
+    return _each(size_of, data_set.paths(), data_set.folders)
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:

@@ -3,7 +3,8 @@
 import math
 from array import array
 from bisect import bisect
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,12 +37,11 @@ from dataflow_grounding.extras.evaluation.metrics.confidence import (
 )
 from dataflow_grounding.extras.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules, pair
 
-Columns = dict[
-    str, np.ndarray
-]  # the columns of `_measures` by name, a value for each phrase or image
+# the columns of `_measures` by name, a value for each image
+Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
-# kind of group, name of the group → the indices of its gold phrases
-Groups = dict[str, dict[str, "array[int]"]]
+# kind of group, name of the group → its gold phrases
+Groups = dict[str, dict[str, "_Group"]]
 _MOST_GROUPS = 20  # of each kind: the largest
 # By how many words a phrase has: D³'s groups.
 _WORD_BOUNDS = (4, 7, 10)
@@ -51,6 +51,7 @@ _SIZE_BOUNDS = (32**2, 96**2)
 _SIZE_GROUPS = ("small, < 32² px", "medium, < 96² px", "large")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
 _GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1", "density_f1")
+_AT_ONCE = 4096  # phrases whose columns are kept until they are summed
 _NO_SCORES = "no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"
 
 
@@ -61,27 +62,30 @@ class Evaluation:
     Attributes:
         pairs: The matched records; they are matched anew each time one iterates.
         rules: When a box is right.
-        columns: The columns of each gold phrase, in the order of `pairs`.
         sums: The columns of phrases and captions, summed for each image.
+        overlaps: For each gold phrase, in the order of `pairs`, what is held against thresholds of
+            its first box: the largest overlap with a gold box.
+        boxed: For each gold phrase whether it has boxes.
         right: For each gold phrase whether its first box is right, or, without gold boxes, whether
             there is none.
         curve: What a cut at each score keeps, as `kept_and_right` gives it.
         figures: The measures by name; None where there is nothing to divide by.
         classes: The figures of each class by its name; empty where no classes are stated.
         notes: What a reader of the figures has to know, in sentences.
-        phrases_of_groups: For each kind of group and each group the indices of its gold phrases.
+        groups: For each kind of group and each group its gold phrases.
     """
 
     pairs: Pairs
     rules: Rules
-    columns: Columns
     sums: Columns
+    overlaps: np.ndarray
+    boxed: np.ndarray
     right: np.ndarray
     curve: np.ndarray
     figures: Figures
     classes: dict[str, dict[str, Any]]
     notes: list[str]
-    phrases_of_groups: Groups
+    groups: Groups
 
     @cached_property
     def draws(self) -> Columns:
@@ -101,7 +105,7 @@ class Evaluation:
             **self.figures,
             "intervals": intervals,
             **({"classes": self.classes} if self.classes else {}),
-            "groups": {kind: self._largest_groups(kind) for kind in self.phrases_of_groups},
+            "groups": {kind: self._largest_groups(kind) for kind in self.groups},
             "cuts": cuts(self.curve),
             "notes": self.notes,
             "rules": vars(self.rules),
@@ -109,16 +113,15 @@ class Evaluation:
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
         """Return the figures of the _MOST_GROUPS largest groups of a kind, sorted by name."""
-        phrases_of = self.phrases_of_groups[kind]
-        by_size = sorted(phrases_of, key=lambda name: -len(phrases_of[name]))
-        groups: dict[str, Figures] = {}
-        for group in sorted(by_size[:_MOST_GROUPS]):
-            phrases = phrases_of[group]
-            sums = {name: column[phrases].sum() for name, column in self.columns.items()}
-            figures = _to_json(figures_from_sums(sums, self.rules))
-            groups[group] = {"expressions": len(phrases)}
-            groups[group] |= {name: figures[name] for name in _GROUP_MEASURES}
-        return groups
+        of_kind = self.groups[kind]
+        by_size = sorted(of_kind, key=lambda name: -of_kind[name].phrases)
+        shown: dict[str, Figures] = {}
+        for name in sorted(by_size[:_MOST_GROUPS]):
+            group = of_kind[name]
+            figures = _to_json(figures_from_sums(group.sums, self.rules))
+            shown[name] = {"expressions": group.phrases}
+            shown[name] |= {measure: figures[measure] for measure in _GROUP_MEASURES}
+        return shown
 
     def against(self, other: "Evaluation") -> dict[str, Any]:
         """Compare another run on the same gold with this one.
@@ -179,21 +182,21 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     counts = _Counts(rules, truth.states_classes or answers.states_classes)
     for record in pairs:
         counts.add(record)
-    columns = counts.phrases.columns()
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
     classes = counts.class_rows(len(sums["one"]))
     return Evaluation(
         pairs,
         rules,
-        columns,
         sums,
-        _right_phrases(columns, rules),
+        np.frombuffer(counts.overlaps),
+        np.frombuffer(counts.boxed, bool),
+        np.frombuffer(counts.right, bool),
         curve,
         _figures(counts, sums, answers.phrase_count, rules) | _map_of(classes),
         classes,
         list(_notes(pairs, answers, truth, counts)),
-        counts.phrases_of_groups,
+        counts.groups,
     )
 
 
@@ -244,7 +247,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
         rules: When a box is right.
     """
     totals = {name: column.sum() for name, column in sums.items()}
-    phrases = counts.phrases.rows
+    phrases = len(counts.right)
     matched_phrases = phrases - counts.missing
     return {
         "images": len(sums["one"]),
@@ -267,47 +270,101 @@ def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
     return {"map": mean_ap(classes)} if classes else {}
 
 
-def _right_phrases(columns: Columns, rules: Rules) -> np.ndarray:
-    """Return for each phrase whether its first box is right; without gold boxes, whether none is.
+def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
+    """Return whether a phrase's first box is right; without gold boxes, whether there is none.
 
     A phrase that the gold leaves open is never wrong.
     """
     # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
-    first_box_right = rules.passes(columns["held"], rules.threshold)
+    if columns["boxed"]:
+        return rules.passes(columns["held"], rules.threshold)
     # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
     # the gold leaves the phrase open.
-    rightly_none = (columns["gprec_f1"] > 0) | (columns["judged"] == 0)
-    return np.where(columns["boxed"] > 0, first_box_right, rightly_none)
+    return columns["gprec_f1"] > 0 or not columns["judged"]
+
+
+@dataclass
+class _Group:
+    """Gold phrases of a group: how many, and the sums of their columns."""
+
+    phrases: int
+    sums: dict[str, float]
 
 
 class _Table:
-    """Rows of numbers under the same names, 8 bytes a number. `rows` counts them."""
+    """Rows of numbers under the same names, summed by image: memory grows with the images alone.
+
+    The last rows are kept as they are until they are summed at once, which is quicker than row by
+    row. `labels` has for each of these the groups that it is in.
+    """
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.groups: Groups = {}
         self._names: list[str] = []  # of the first row, in its order
+        self._images = array("q")
         self._values = array("d")  # row after row
+        self._labels: list[list[tuple[str, str]]] = []
+        self._sums = array("d")  # image after image, a number for each name
 
-    def add(self, row: Mapping[str, float]) -> None:
-        """Add a row. It has the names of the first, in the same order: this isn't checked."""
+    def add(
+        self, image: int, row: Mapping[str, float], labels: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Add a row of an image, by its number from 0.
+
+        It has the names of the first row, in the same order: this isn't checked. `labels` are the
+        groups that it is in, each with its kind.
+        """
         if not self._names:
             self._names = list(row)
+        self._images.append(image)
         self._values.extend(row.values())
-        self.rows += 1
+        self._labels.append(list(labels))
+        if len(self._images) == _AT_ONCE:
+            self._sum_up()
 
-    def columns(self) -> Columns:
-        """Return the numbers by their names, an array with a value for each row."""
-        table = np.frombuffer(self._values).reshape(self.rows, -1)
+    def sums(self, images: int) -> Columns:
+        """Return the sums by their names, an array with a value for each of so many images."""
+        self._sum_up()
+        table = self._table_of_images(images)
         return dict(zip(self._names, table.T, strict=True))
+
+    def _table_of_images(self, images: int) -> np.ndarray:
+        """Return the sums of the first images, which can be written, shape (images, names)."""
+        columns = len(self._names)
+        missing = images * columns - len(self._sums)
+        if missing > 0:
+            self._sums.frombytes(bytes(missing * self._sums.itemsize))
+        return np.frombuffer(self._sums).reshape(-1, columns)
+
+    def _sum_up(self) -> None:
+        """Add the rows that are kept to the sums of their images and groups, and keep none."""
+        if not self._images:
+            return
+        rows = np.frombuffer(self._values).reshape(len(self._images), -1)
+        np.add.at(self._table_of_images(max(self._images) + 1), list(self._images), rows)
+        indices_of = defaultdict[tuple[str, str], list[int]](list)
+        for index, labels in enumerate(self._labels):
+            for label in labels:
+                indices_of[label].append(index)
+        for (kind, name), indices in indices_of.items():
+            groups = self.groups.setdefault(kind, {})
+            group = groups.setdefault(name, _Group(0, dict.fromkeys(self._names, 0.0)))
+            group.phrases += len(indices)
+            for column, number in zip(self._names, rows[indices].sum(axis=0), strict=True):
+                group.sums[column] += float(number)
+        self._images = array("q")
+        self._values = array("d")
+        self._labels = []
 
 
 class _Counts:
     """What the figures need of matched records, in numbers alone: the records aren't kept.
 
     Attributes:
-        phrases: The columns of each gold phrase.
+        overlaps: For each gold phrase the largest overlap of its first box with a gold box.
+        boxed: For each gold phrase 1 where it has boxes, else 0.
+        right: For each gold phrase 1 where it is right, else 0.
         scores: For each box with a score the score, then 1 or 0 for right or wrong.
-        phrases_of_groups: For each kind of group and each group the indices of its gold phrases.
         precision: The AP of all judged phrases.
         missing: How many gold phrases were not found.
         extra: How many found phrases the gold doesn't have, in the records that it has.
@@ -317,26 +374,30 @@ class _Counts:
     def __init__(self, rules: Rules, states_classes: bool) -> None:
         self._rules = rules
         self._classes = ClassFigures(rules) if states_classes else None
-        self.phrases = _Table()
+        self._phrases = _Table()
         self._captions = _Table()
-        # Of each record: its image, how many gold phrases it has, and how many boxes that count
-        # its phrases have that are not in the gold.
-        self._images = array("q")
-        self._phrases_of = array("q")
-        self._extra_boxes = array("q")
+        self._extra_boxes = _Table()
+        self._images = 0  # how many there are
+        self.overlaps = array("d")
+        self.boxed = array("b")
+        self.right = array("b")
         self.scores = array("d")
-        self.phrases_of_groups: Groups = {}
         self.precision = AveragePrecision()
         self.missing = 0
         self.extra = 0
         self.scaled = 0
 
+    @property
+    def groups(self) -> Groups:
+        """The phrases by kind of group and group; call `sums` before."""
+        return self._phrases.groups
+
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases."""
-        self._images.append(record.image)
-        self._phrases_of.append(len(record.phrases))
-        self._extra_boxes.append(sum(len(self._rules.counted(phrase)) for phrase in record.extra))
-        self._captions.add(caption_columns(record, self._rules))
+        self._images = record.image + 1
+        extra_boxes = sum(len(self._rules.counted(phrase)) for phrase in record.extra)
+        self._extra_boxes.add(record.image, {"boxes": extra_boxes})
+        self._captions.add(record.image, caption_columns(record, self._rules))
         self.extra += len(record.extra)
         self.scaled += record.scaled
         for gold, found in record.phrases:
@@ -350,13 +411,15 @@ class _Counts:
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
         """Count a gold phrase in its groups, the columns, the scores, the AP and its class."""
+        groups = []
         for kind, name in _groups_of(record, gold, found):
-            if kind in _GROUPS_OF_FREE_TEXT and self._classes is not None:
-                continue
-            groups = self.phrases_of_groups.setdefault(kind, {})
-            groups.setdefault(name, array("I")).append(self.phrases.rows)
+            if kind not in _GROUPS_OF_FREE_TEXT or self._classes is None:
+                groups.append((kind, name))
         columns, scores = phrase_columns(gold, found, self._rules)
-        self.phrases.add(columns)
+        self._phrases.add(record.image, columns, groups)
+        self.overlaps.append(columns["held"])
+        self.boxed.append(bool(columns["boxed"]))
+        self.right.append(_is_right(columns, self._rules))
         for score, is_right in scores:
             self.scores.extend((score, is_right))
         if found is None:
@@ -370,15 +433,11 @@ class _Counts:
         Boxes of phrases that the gold doesn't have are added to `boxes`, and so count as wrong. The
         columns of captions are 0 unless both sides state spans.
         """
-        images = np.frombuffer(self._images, np.int64)
-        image_of_phrase = np.repeat(images, np.frombuffer(self._phrases_of, np.int64))
-        sums = {}
-        for name, column in self.phrases.columns().items():
-            sums[name] = np.bincount(image_of_phrase, column, images.max() + 1)
-        for name, column in self._captions.columns().items():
+        sums = self._phrases.sums(self._images)
+        for name, column in self._captions.sums(self._images).items():
             # Where one side states no spans, there is nothing to compare.
-            sums[name] = np.bincount(images, column) * spans_stated
-        sums["boxes"] += np.bincount(images, np.frombuffer(self._extra_boxes, np.int64))
+            sums[name] = column * spans_stated
+        sums["boxes"] = sums["boxes"] + self._extra_boxes.sums(self._images)["boxes"]
         return sums
 
 

@@ -278,7 +278,7 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     The texts say which is which. Of more than `most` wrong phrases, those are given whose first box
     overlaps least. The records are matched again for this.
     """
-    overlap_of = run.columns["held"]
+    overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
     # The wrong ones come first, among them the smallest overlap.
     by_badness = np.lexsort((overlap_of, run.right))

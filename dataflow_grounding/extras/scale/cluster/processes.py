@@ -17,7 +17,7 @@ import os
 import pickle
 import signal
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from io import BytesIO
@@ -52,6 +52,7 @@ class ProcessesRun(DrivenRun):
         super().__init__(*arguments)
         self._count = count
         self._starting: list[asyncio.Task[_Process]] = []  # one for each worker that was started
+        self._ready: deque[_Process] = deque()  # started ahead, for the first shards
         self._shown = Counter[str]()  # how often each line was shown
 
     def _ship(self, work: Work) -> bytes:
@@ -59,7 +60,6 @@ class ProcessesRun(DrivenRun):
 
     async def _execute(self) -> None:
         """Split the rows, have the processes work them through, and put the parts together."""
-        self._split(self._count)
         budget = self._budget
         self._pool = LeasePool(
             budget.max_requests,
@@ -68,6 +68,11 @@ class ProcessesRun(DrivenRun):
             levels=self._begun_levels(),
         )
         try:
+            # Python and the package are loaded there while the rows are split here.
+            with suppress(WorkerLost):  # who asks for that worker is told
+                for _ in range(self._count):
+                    self._ready.append(await self._new_process())
+            self._split(self._count)
             await self._take_through(self._count)
         finally:
             started = await asyncio.gather(*self._starting, return_exceptions=True)
@@ -98,6 +103,10 @@ class ProcessesRun(DrivenRun):
         return levels
 
     async def _start_worker(self) -> WorkerHandle:
+        return self._ready.popleft() if self._ready else await self._new_process()
+
+    async def _new_process(self) -> "_Process":
+        """Start a worker's process. Raises WorkerLost."""
         starting = asyncio.create_task(_Process.started(self._pool, self._show))
         self._starting.append(starting)
         # Cancelled while it starts a process, asyncio loses track of that, and prints a warning.
