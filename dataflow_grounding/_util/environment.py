@@ -92,15 +92,19 @@ def names_address(address: str) -> tuple[str, str] | None:
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
+    if not host_and_port:
+        return None
     dotted_host = f".{parts.hostname}."
     for name in _set_by:
         file = _file_of(name)
         value = os.environ.get(name, "")
+        if not file or not value:
+            continue
         if value.isdecimal():
-            is_part = host_and_port.endswith(f":{value}")
+            names_part = host_and_port.endswith(f":{value}")
         else:
-            is_part = bool(value) and f".{value.strip('.').lower()}." in dotted_host
-        if file and host_and_port and (host_and_port in value or is_part):
+            names_part = f".{value.strip('.').lower()}." in dotted_host
+        if host_and_port in value or names_part:
             return name, file
     return None
 

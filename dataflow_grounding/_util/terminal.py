@@ -188,6 +188,7 @@ def telling(
     last_said = time.monotonic()
 
     def tell(done: int) -> None:
+        """Say how many records are done, unless that was said a moment ago."""
         nonlocal last_said
         now = time.monotonic()
         if now - last_said < interval:
@@ -220,8 +221,10 @@ def _width(text: str) -> int:
 
 
 def _print(text: str, err: bool = False) -> None:
+    """Print a text on standard output, or with `err` on standard error."""
     import click
 
-    for line in _live:
+    for line in _live:  # it makes room, and is written again behind the text
         line.write("")
+    # While `answers_alone` holds, sys.stdout is another stream than the real one.
     click.echo(text, None if err else _answers, err=err)  # noqa: TID251

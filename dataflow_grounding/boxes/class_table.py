@@ -128,7 +128,7 @@ class ClassTable:
         """Add the counts of another part of the data set."""
         self._with_class += part._with_class
         self._without_class += part._without_class
-        ours_by_their_number = {}
+        ours_by_their_number = {}  # the part numbers its classes by itself
         for theirs in part._by_key.values():
             ours = self._counts_of(theirs.name)
             ours.boxes += theirs.boxes
@@ -137,8 +137,9 @@ class ClassTable:
         for table_number, table in enumerate(part._states):
             first_class = table_number * _CLASSES_OF_A_TABLE
             for digest, states in table.items():
+                # The states of a picture's classes are one number, two bits for each class.
                 for index in range(_CLASSES_OF_A_TABLE):
-                    state = states >> (index * _BITS) & _ALL_BITS
+                    state = (states >> (index * _BITS)) & _ALL_BITS
                     if state:
                         ours = ours_by_their_number[first_class + index]
                         self._raise_state(digest, ours, state)

@@ -101,20 +101,22 @@ def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:
-    """Return the size to which a picture is brought in a frame without padding.
+    """Return the size to which a picture is brought in a frame without padding, in pixels.
 
-    `match` is that of the frame's name with _FRAME.
+    Args:
+        match: Of the frame's name with _FRAME, whose groups say how sides are reckoned.
+        sent: The size in which the picture is sent.
     """
-    if match["nearest"]:
+    if match["nearest"]:  # round_F
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
-    if match["factor"]:
+    if match["factor"]:  # smart_resize_F_MIN_MAX, whose areas are those of Qwen2.5-VL by default
         factor = max(1, int(match["factor"]))
         low = int(match["min"] or 4 * factor**2)
         high = int(match["max"] or 16384 * factor**2)
         return _smart_resize(sent, factor, low, high)
-    if match["width"]:
+    if match["width"]:  # seen_W_H
         return int(match["width"]), int(match["height"])
-    if match["edge"]:
+    if match["edge"]:  # long_edge_N_patch_P_M
         patch = int(match["patch"] or 0)
         return _long_edge(sent, int(match["edge"]), patch, int(match["patches"] or 0))
     return sent

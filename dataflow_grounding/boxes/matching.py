@@ -86,6 +86,10 @@ def _add_more(wanted_of: dict[int, int], near: Sequence[Sequence[int]]) -> None:
     """
 
     def find_partner(wanted_index: int, tried: set[int]) -> bool:
+        """Give a wanted box a found one, which may be another's that can take a third.
+
+        Found boxes that were `tried` before in vain are passed over. Returns whether one was found.
+        """
         for found_index in near[wanted_index]:
             if found_index not in tried:
                 tried.add(found_index)

@@ -257,13 +257,13 @@ def _unreadable(item: Any) -> str | None:
         return "not_finite"
     for number in item:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
-            return "not_finite" if _names_no_number(item) else "not_numbers"
-    if not all(map(is_number, item)):
+            return "not_finite" if _has_nan_as_text(item) else "not_numbers"
+    if not all(is_number(number) for number in item):  # NaN or infinite
         return "not_finite"
     return None
 
 
-def _names_no_number(item: Sequence[Any]) -> bool:
+def _has_nan_as_text(item: Sequence[Any]) -> bool:
     """Whether NaN or infinity stands among the four as a text."""
     words = [part.strip().lower() for part in item if isinstance(part, str)]
     return any(word in _NOT_FINITE for word in words)

@@ -66,9 +66,9 @@ class AcceptedSizes:
     def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
         self.limits = SizeLimits(max_side)
         self._own_areas = [math.prod(reduced_to(size, max_side)) for size in own]
-        self._first_refused: list[ProbedPicture] = []
-        self._doubted: set[Size] = set()
-        self._refusals = Counter[Size]()
+        self._first_refused: list[ProbedPicture] = []  # while none was answered
+        self._doubted: set[Size] = set()  # sizes whose refusal may have been an accident
+        self._refusals = Counter[Size]()  # how often each size was refused
 
     @property
     def is_narrowed(self) -> bool:
@@ -172,7 +172,14 @@ class AcceptedSizes:
     def _doubt(self, unexplained: Sequence[Size], refused: Sequence[ProbedPicture]) -> None:
         """Let sizes whose refusal nothing explains be asked for once more.
 
-        The refusal may have been an accident. Raises NoFit when one is refused a second time.
+        The refusal may have been an accident.
+
+        Args:
+            unexplained: The sizes.
+            refused: All pictures that were refused just now.
+
+        Raises:
+            NoFit: One of these had been let so before.
         """
         for picture in refused:
             if picture.size in self._doubted:

@@ -412,39 +412,55 @@ class Scores:
             raise NoFit(self.message(why))
 
     def check_one_format(self, best: int) -> None:
-        """Raises NoFit when another format, a rival, speaks against the best one.
+        """Raises NoFit when another format speaks against the best one, of number `best`.
 
-        A rival does where it fits about as well, fits one picture clearly better, or explains
-        several of the rectangles that the best one misses. Formats that mean the same boxes as the
-        best one are no rivals, nor are those in pixels that fit wherever it does.
+        It does where it fits about as well, fits one picture clearly better, or explains several of
+        the rectangles that the best one misses.
         """
-        noise = self.noise(best)
+        rivals = self._rivals(best)
+        if not rivals:  # as where every answer has special tokens, which are read one way alone
+            return
+        self._check_none_as_good(best, rivals)
+        self._check_none_better_in_one_picture(best, rivals)
+        self._check_left_over(best, rivals)
+
+    def _rivals(self, best: int) -> list[int]:
+        """Return the formats that may speak against the best one.
+
+        Those that mean the same boxes don't, nor do those in pixels that fit wherever it does.
+        """
         rivals = []
         for k in range(len(self.formats)):
             if not self.are_same(k, best) and not self.fits_wherever(k, best):
                 rivals.append(k)
-        if not rivals:  # as where every answer has special tokens, which are read one way alone
-            return
-        name = self.formats[best].name
-        losses = self.losses(noise)
+        return rivals
+
+    def _check_none_as_good(self, best: int, rivals: Sequence[int]) -> None:
+        """Raises NoFit when a rival fits all answers about as well as the best format."""
+        losses = self.losses(self.noise(best))
         for k in rivals:
             if losses[k] - losses[best] < SURE:
+                name = self.formats[best].name
                 rival = self.formats[k].name
                 raise NoFit(self.message(f"{name} and {rival} fit about as well"))
+
+    def _check_none_better_in_one_picture(self, best: int, rivals: Sequence[int]) -> None:
+        """Raises PicturesDisagree when a rival fits one of the pictures clearly better."""
+        noise = self.noise(best)
         for number, picture in enumerate(self.pictures):
-            losses_here = self.losses(noise, self.picture_of == number)
-            closest = rivals[int(losses_here[rivals].argmin())]
-            if losses_here[best] - losses_here[closest] > DISAGREE:
+            losses = self.losses(noise, self.picture_of == number)
+            closest = min(rivals, key=lambda k: losses[k])
+            if losses[best] - losses[closest] > DISAGREE:
+                name = self.formats[best].name
                 rival = self.formats[closest].name
                 why = f"{rival} fits the {size_text(picture.size)} picture, {name} the others"
                 raise PicturesDisagree(self.message(f"the pictures disagree: {why}"))
-        self._check_left_over(best, rivals)
 
     def _check_left_over(self, best: int, rivals: Sequence[int]) -> None:
         """Raises NoFit when another format explains several of the rectangles that the best misses.
 
-        A few answers in pixels don't show in `rivals`, whose sizes are measured from all answers.
-        So pixels of the picture as sent are tried besides.
+        Beside the `rivals`, it may be one in pixels of the picture as sent. A rival in pixels reads
+        in a size that is measured from all answers, so that the few in pixels don't show in it.
         """
         as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]
         boxes_as_sent = np.stack([self._boxes_in(known, False) for known in as_sent])

@@ -116,7 +116,7 @@ class SeenSize:
         `within` is the share of the side that they may be off by, beyond errors of measuring.
         """
         gaps = self.scale_gaps(expected)
-        starts = self.shift_gaps(Expected(expected.scale))
+        starts = self.shift_gaps(Expected(expected.scale))  # a shift of 0 is expected
         if not all(gap.is_within(within, 3) for gap in gaps + starts):
             return False
         mean = (gaps[0].gap + gaps[1].gap) / 2

@@ -145,7 +145,8 @@ def _seen_sides(measured: Sequence[SeenSize], side: int) -> SeenSides:
 
     Raises NoFit where their sizes differ by more than chance, or numbers don't begin at 0.
     """
-    # Each of these has a row for each picture, and a column for x and one for y.
+    # Each of these has a row for each picture, and a column for x and one for y: how many pixels
+    # the model counts for a pixel as sent, and the relative standard error of that.
     scales = np.array([picture.scale for picture in measured])
     errors = np.array([picture.error for picture in measured])
     mean, error = _weighted_means(scales, errors * scales)

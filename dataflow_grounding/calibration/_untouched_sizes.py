@@ -48,6 +48,8 @@ UNTOUCHED_MEAN = 0.006
 ALIKE = 4  # this many pictures of about the same area are taken together
 MARGIN = 0.95  # pictures are kept at this share of the longest side that was measured
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
+# A factor that is larger than the server's by no more than this counts as the same: it is measured.
+MEASURED_SCALE = 1.02
 SLACK = 0.97  # share of the least area that is enough, as sides are whole pixels
 STEP = 1.7  # the most that the area may grow from one picture asked for to the next larger one
 MIDDLE = ((4, 3), (2, 3), (16, 9), (9, 16), (1, 1), (3, 2))  # shapes of pictures in between
@@ -323,40 +325,38 @@ class SafeLimits:
 
 
 def _safe_limits(sizes: Sequence[Size], scales: Sequence[float]) -> SafeLimits:
-    """Return limits under which no picture is sent larger than it was seen, and reduced the least.
+    """Return the limits under which the server reduces no picture further, and pictures stay large.
 
-    Every combination of a longer side, an area and a shorter side that some picture was seen with
-    is tried. Of those that bring each picture down to what was seen of it, that one is taken which
-    leaves the pictures largest: the sum of the logarithms of their factors is greatest.
+    The server reduced some of the pictures that were measured. Limits are safe if they reduce each
+    of these to what was seen of it, or to less: then nothing is left for the server to do. Every
+    combination of a longer side, an area and a shorter side that some picture was seen with is
+    tried. Of the safe ones, those that reduce the pictures least are returned.
 
     Args:
         sizes: Width and height of the pictures as sent.
-        scales: The factor by which the sides of each were reduced, 1 for none.
+        scales: The factor by which the server reduced the sides of each; 1 where it didn't.
     """
-    sent = np.array(sizes, float)
-    seen_scales = np.array(scales)
-    seen = sent * seen_scales[:, None]
+    sent = np.array(sizes, float)  # [picture, side]
+    server_factors = np.array(scales)  # [picture]
+    seen = sent * server_factors[:, None]
     longer_sides = np.unique(seen.max(1))
     areas = np.append(np.unique(seen.prod(1)), math.inf)
     shorter_sides = np.append(np.unique(seen.min(1)), math.inf)
-    # The factor by which each limit alone would reduce each picture: [limit, picture].
-    by_area = np.sqrt(areas[:, None] / sent.prod(1))
-    by_shorter = shorter_sides[:, None] / sent.min(1)
-    # The same for both limits together: [area, shorter side, picture].
-    by_both = np.minimum(by_area[:, None], np.minimum(by_shorter, 1.0))
     best = SafeLimits(0.0, 0.0, 0.0)
-    best_total = -math.inf
+    best_size = -math.inf
     for longer_side in longer_sides:
-        factors = np.minimum(by_both, longer_side / sent.max(1))
-        is_safe = (factors <= 1.02 * seen_scales).all(-1)  # [area, shorter side]
-        totals = np.where(is_safe, np.log(factors).sum(-1), -math.inf).ravel()
-        # The last of equal ones has the widest limits. Its number in the flat array gives the
-        # number of the area and that of the shorter side.
-        last_of_best = int(np.flatnonzero(totals == totals.max())[-1])
-        area, shorter = divmod(last_of_best, len(shorter_sides))
-        if float(totals.max()) >= best_total:
-            best_total = float(totals.max())
-            best = SafeLimits(float(longer_side), float(areas[area]), float(shorter_sides[shorter]))
+        by_longer = np.minimum(longer_side / sent.max(1), 1.0)
+        for area in areas:
+            by_both = np.minimum(by_longer, np.sqrt(area / sent.prod(1)))
+            # With each of the shorter sides: the factor for each picture, [shorter side, picture].
+            factors = np.minimum(by_both, shorter_sides[:, None] / sent.min(1))
+            is_safe = (factors <= MEASURED_SCALE * server_factors).all(1)
+            size = np.log(factors).sum(1)  # how large all pictures stay, taken together
+            for number, shorter_side in enumerate(shorter_sides):
+                # Limits grow in these loops: of those that do equally well, the widest are kept.
+                if is_safe[number] and size[number] >= best_size:
+                    best_size = size[number]
+                    best = SafeLimits(float(longer_side), float(area), float(shorter_side))
     return best
 
 

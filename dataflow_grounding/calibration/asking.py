@@ -296,7 +296,7 @@ class _Asker:
             ) from None
         finally:
             await self.serving.aclose()
-            self.asking.endpoints.settle()
+            self.asking.endpoints.store_held_refusals()
             if self.asking.counts["answered"]:
                 self._store.put(_asked_key_of(self.serving), {"task": CHECK})
             self._store.close()

@@ -109,10 +109,10 @@ class FormatChoice:
         """Whether calibrating has found the format out, now or earlier."""
         return self._calibration is not None
 
-    def is_new(self, seconds: float) -> bool:
-        """Whether the model was calibrated in the last `seconds`, so that no check is needed.
+    def may_stand_for_check(self, seconds: float) -> bool:
+        """Whether the model was calibrated in the last `seconds`, which is as good as a check.
 
-        A calibration counts once: asked again, this is false.
+        A calibration stands for one check: asked again, this is false.
         """
         calibrated_at = self._calibrated_at
         self._calibrated_at = -math.inf
@@ -435,7 +435,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     candidate = format_of_model(serving.model, serving.box_formats)
     stated = wanted or serving.box_format
     name = stated.strip().lower()
-    if name not in ("auto", "calibrated"):
+    if name not in ("auto", "calibrated"):  # a format's own name
         known = find_box_format(stated, serving.model, serving.box_formats)
         if _is_pixels_of_the_table(known, name):
             return NamedFormat(known, None)

@@ -35,6 +35,31 @@ def class_key(name: str) -> str:
     return clean_caption(name).lower()
 
 
+def _pairs_stated(
+    classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
+) -> list[tuple[Any, Any]]:
+    """Return the pairs of a phrase and its class that `data.classes` states, as they stand there.
+
+    Raises SpecError where it is neither list nor mapping, or the phrases of a class are no list.
+    """
+    if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
+        raise SpecError(
+            "classes: should be a list of class names, or a mapping of phrases to classes"
+        )
+    if not isinstance(classes, Mapping):
+        return [(name, name) for name in classes]
+    pairs: list[tuple[Any, Any]] = []
+    for name, stated in classes.items():
+        if not isinstance(stated, Mapping):  # phrase → class
+            pairs.append((name, stated))
+            continue
+        phrases = stated.get(PHRASES) or [name]  # class → what is stated of it
+        if isinstance(phrases, str) or not isinstance(phrases, Sequence):
+            raise SpecError(f"classes: the {PHRASES} of {name!r} should be a list")
+        pairs += [(phrase, name) for phrase in phrases]
+    return pairs
+
+
 def phrases_with_classes(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
@@ -51,25 +76,9 @@ def phrases_with_classes(
         >>> phrases_with_classes({"person": {"phrases": ["a man", "a woman"]}, "a car": "vehicle"})
         {'a man': 'person', 'a woman': 'person', 'a car': 'vehicle'}
     """
-    pairs: list[tuple[Any, Any]] = []
-    if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
-        raise SpecError(
-            "classes: should be a list of class names, or a mapping of phrases to classes"
-        )
-    if not isinstance(classes, Mapping):
-        pairs = [(name, name) for name in classes]
-        classes = {}
-    for name, stated in classes.items():
-        if not isinstance(stated, Mapping):
-            pairs.append((name, stated))
-            continue
-        phrases = stated.get(PHRASES) or [name]
-        if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-            raise SpecError(f"classes: the {PHRASES} of {name!r} should be a list")
-        pairs += [(phrase, name) for phrase in phrases]
     by_phrase: dict[str, str] = {}
     first_by_key: dict[str, str] = {}
-    for phrase, name in pairs:
+    for phrase, name in _pairs_stated(classes):
         for text in (phrase, name):
             if not isinstance(text, str) or not text.strip():
                 raise SpecError(f"classes: {text!r} is not a text to look for")

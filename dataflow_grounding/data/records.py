@@ -210,7 +210,7 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     return expressions
 
 
-def read_annotations(record: "Record") -> list[dict[str, Any]]:
+def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
     """Return the record's expressions, else its region captions, else its regions.
 
     They have the form of `read_expressions`: a region becomes an expression with its own box.

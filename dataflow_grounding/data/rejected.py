@@ -161,6 +161,7 @@ class WithoutRejected:
             return {}
         columns: dict[str, Any] = {"expressions": kept_expressions}
         if len(kept_expressions) < len(expressions):
+            # What a dropped phrase means may be in the picture without a box: it is no background.
             columns["background"] = False
         if missed:
             columns[MISSED] = missed

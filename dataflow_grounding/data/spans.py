@@ -122,9 +122,10 @@ class _Folded:
         kinds: The kind of each, as a string of the same length.
         starts: For each, where its letter begins in the original text.
         ends: For each, where its letter ends there.
-        edged: The text with _EDGE wherever a word may begin or end. A phrase that is written the
-            same way has the signs at the same places, so that a plain search, which takes linear
-            time, finds it between edges of words only.
+        edged: The text with _EDGE wherever a word may begin or end, before its first letter and
+            after its last: "\na\n \ncat\n". A phrase that is written the same way has the signs at
+            the same places, so that a plain search, which takes linear time, finds it between edges
+            of words only.
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -153,18 +154,20 @@ class _Folded:
         """Yield where a phrase stands in the original text, from left to right, without overlap."""
         if not phrase.text:
             return
-        edge_count = 0  # the number of edges in `edged` up to `counted`
-        counted = 0
-        at = self.edged.find(phrase.edged)
-        while at >= 0:
-            edge_count += self.edged.count(_EDGE, counted, at + 1)
-            counted = at + 1
-            # The phrase's first and last character in `text`, which has no edges.
-            first = counted - edge_count
+        # Both texts are compared with their signs for edges. `text`, whose characters `starts` and
+        # `ends` are about, has none: an index in `edged` is there less by the signs before it.
+        signs = 0  # how many there are in `edged` before `counted_to`
+        counted_to = 0
+        match = self.edged.find(phrase.edged)  # where the sign before the phrase's first letter is
+        while match >= 0:
+            first_letter = match + 1
+            signs += self.edged.count(_EDGE, counted_to, first_letter)
+            counted_to = first_letter
+            first = first_letter - signs
             last = first + len(phrase.text) - 1
             yield self.starts[first], self.ends[last]
-            # The edge at the phrase's end may be the one at the beginning of the next.
-            at = self.edged.find(phrase.edged, at + len(phrase.edged) - 1)
+            # The sign at the phrase's end may be the one before the next occurrence, too.
+            match = self.edged.find(phrase.edged, match + len(phrase.edged) - 1)
 
 
 class _WantedPhrase(NamedTuple):

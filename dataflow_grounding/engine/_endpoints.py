@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.limiter import Share, gate_of, limiter_of
+from dataflow_grounding.engine.limiter import Share, gate_of, share_of
 from dataflow_grounding.engine.options import RunOptions, limiters_of
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.serving.base import Serving
@@ -206,18 +206,19 @@ class Endpoints:
         self.held: Held = {}
         self.all = []
         for part, weight in serving.endpoints():
-            share = limiter_of(part, servings, is_shared, limiters)
+            share = share_of(part, servings, is_shared, limiters)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held))
         self.most = min(endpoint.share.most for endpoint in self.all)
         self._gate: Share | None = None
         if len(self.all) > 1:
             self._gate = gate_of(serving, [endpoint.share for endpoint in self.all], limiters)
 
-    def settle(self) -> int:
-        """Store, at the end of a run, the refusals that were held back and are about their records.
+    def store_held_refusals(self) -> int:
+        """Store, at the end of a run, those refusals that were held back until then.
 
-        They are if an endpoint has answered anything, and if they don't pass by themselves. Returns
-        how many others there are, which the next run asks again.
+        A stored refusal isn't asked again. So they are stored only if the endpoints have answered
+        anything else, as otherwise the endpoint is at fault, not the records; and not those that
+        pass by themselves. Returns how many aren't stored: the next run asks these again.
         """
         has_answered = any(endpoint.last_answer is not None for endpoint in self.all)
         for key, (line, passing, store) in list(self.held.items()):

@@ -143,6 +143,12 @@ class Asking:
         Equal requests that are under way at once are sent once, and all get that reply. A refusal
         becomes a line as well, but is kept out of the store until the endpoint has answered
         something: until then it may be the endpoint's rather than the record's. Raises what failed.
+
+        Args:
+            request: What is asked.
+            key: The digest of all that its reply depends on.
+            by: Who asks: a step, for one of its records.
+            check: Whether the request is a check of the endpoint, not a record's.
         """
         if request.before is not None:
             await request.before()

@@ -147,7 +147,7 @@ class Budget:
         if prices is not None and self.usd is not None:
             # at the ordinary tier's price: the endpoint may serve it there, whatever is asked for
             worst = prices.cost(worst_case(request, serving))
-        # Asked again and again rather than woken: whoever settles may be in another event loop.
+        # Tried again and again rather than woken: whoever settles may be in another event loop.
         while not self._take(worst, answers=1):
             await asyncio.sleep(WAIT_SECONDS)
         return worst
@@ -202,9 +202,14 @@ class Budget:
         serving: Serving | None = None,
         tier: str = "",
     ) -> None:
-        """Count what a serving's answer at a tier cost in place of what was reserved for it.
+        """Count what an answer cost, in place of what was reserved for it.
 
-        None: no answer came, though it may be billed; its worst case counts.
+        Args:
+            reserved: What `reserve` returned.
+            usage: The answer's tokens; None where none came. It may be billed all the same, so
+                that its worst case counts.
+            serving: Who answered, where that isn't the run's own serving.
+            tier: The service tier at which it was answered.
         """
         prices = self._prices_of(serving)
         if usage is None:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any
 
 from dataflow_grounding.data.records import is_number, read_object, write_bytes
-from dataflow_grounding.engine.limiter import Found, limiter_of
+from dataflow_grounding.engine.limiter import FoundPlaces, share_of
 from dataflow_grounding.serving.base import Serving
 
 FILE = "concurrency.json"
@@ -34,7 +34,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
                 endpoints[_name(endpoint)] = endpoint
     for name, endpoint in endpoints.items():
         last = _found(left.get(name))
-        share = limiter_of(endpoint)
+        share = share_of(endpoint)
         if last is not None and not share.limiter.known:
             share.resume(last)
         share.limiter.known = True
@@ -42,7 +42,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
         yield
     finally:
         for name, endpoint in endpoints.items():
-            left[name] = limiter_of(endpoint).found._asdict()
+            left[name] = share_of(endpoint).found._asdict()
         with suppress(OSError):  # the next run finds out anew
             write_bytes(path, json.dumps(left, indent=1).encode())
 
@@ -56,14 +56,14 @@ def _name(serving: Serving) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _found(entry: Any) -> Found | None:
+def _found(entry: Any) -> FoundPlaces | None:
     """What a file says of an endpoint, if that can be."""
     if not isinstance(entry, dict):
         return None
     places = _count(entry.get("places"))
     if places is None:
         return None
-    return Found(places, _count(entry.get("refused_at")))
+    return FoundPlaces(places, _count(entry.get("refused_at")))
 
 
 def _count(value: Any) -> float | None:

@@ -208,6 +208,14 @@ def _execute_segment(
 
     The checks stand in this order: nothing is read before it is known that the run would not write
     over its input, and nothing is asked before the columns are known to fit.
+
+    Args:
+        steps: The segment's steps.
+        options: How the run goes.
+        name: What the pipeline is called; None outside of one.
+        budget: What the whole run may send and spend.
+        to_settle: The operators of all segments.
+        make_run: Makes what takes the rows through the steps.
     """
     storage = steps[0].storage
     storage.begin()
@@ -276,10 +284,19 @@ class Prepared(NamedTuple):
 def _prepare(
     steps: list[Step], to_settle: list[Annotator], start: RunStart, source: Source
 ) -> Prepared:
-    """Let the operators find out what they have to know before the first record."""
+    """Let the operators find out what they have to know before the first record.
+
+    Those that won't ask anything aren't prepared: that might send requests for nothing.
+
+    Args:
+        steps: The segment's steps.
+        to_settle: The operators of all segments.
+        start: What the run starts with.
+        source: The rows, of which is looked at what operators would ask.
+    """
     asked = Counter[str]()
     idle: set[int] = set()
-    made: set[str] = set()  # columns
+    made: set[str] = set()  # columns that earlier steps write
     makes_unnamed_columns = False
     for index, step in enumerate(steps):
         operator = step.operator

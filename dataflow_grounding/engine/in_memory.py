@@ -34,9 +34,17 @@ def annotate_all(
     """Return, by the index of a row, the row with the operator's update, or the row and its error.
 
     While the operator works, a picture in memory is a file, and other values are as JSON has them;
-    the rows returned hold the caller's own values. With `until_failure`, rows that were not begun
-    before the first failure are missing from the result. Preparing the operator may send requests
-    of its own, for a calibration, but not where every row is broken. Raises RunStopped.
+    the rows returned hold the caller's own values. Preparing the operator may send requests of its
+    own, for a calibration, but not where every row is broken.
+
+    Args:
+        operator: The operator.
+        rows: The caller's rows.
+        until_failure: Whether no row is begun once one has failed: such rows are missing from the
+            result.
+
+    Raises:
+        RunStopped: Nothing more can be asked.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
@@ -54,12 +62,14 @@ def annotate_all(
         own_options = replace(options, force_reprocess=False, retry_failed=False)
         asking = Asking(operator.serving, own_options, run.budget)
     with closing(KeyedLog(options.replies or "")) as store:
-        after_all = StepAsk(
+        # What the operator asks with when it concludes: behind all rows, whose priority is their
+        # index. Each record gets a copy with its own.
+        ask_at_end = StepAsk(
             asking, store, operator.name, (len(rows),), Counter(), wording=operator.wording
         )
         try:
             run_blocking(
-                lambda: _annotate_all(operator, pending, outcomes, after_all, until_failure)
+                lambda: _annotate_all(operator, pending, outcomes, ask_at_end, until_failure)
             )
         finally:
             run.add(asking)
@@ -171,7 +181,7 @@ async def _annotate_all(
     operator: Annotator,
     pending: Mapping[int, Record],
     outcomes: dict[int, Result],
-    after_all: StepAsk,
+    ask_at_end: StepAsk,
     until_failure: bool,
 ) -> None:
     """Annotate the pending records side by side, and enter their outcomes by index.
@@ -182,10 +192,10 @@ async def _annotate_all(
         operator: The operator.
         pending: Records by the index of their row.
         outcomes: Filled in. Those that it holds to begin with are failures.
-        after_all: What the operator asks with when it concludes, after the last record.
+        ask_at_end: What the operator asks with when it concludes, after the last record.
         until_failure: Whether no record is begun once one has failed.
     """
-    asking = after_all.asking
+    asking = ask_at_end.asking
     memo = ImageMemo(None)
     queue = iter(pending.items())  # all workers take from it
     suspects: set[tuple[int]] = set()
@@ -197,7 +207,7 @@ async def _annotate_all(
         for index, record in queue:
             if until_failure and has_failed:
                 return
-            ask = replace(after_all, priority=(index,), suspects=suspects)
+            ask = replace(ask_at_end, priority=(index,), suspects=suspects)
             annotate_once = partial(
                 annotated, operator, record, ask, memo, lambda: workers.cancelled
             )
@@ -216,7 +226,7 @@ async def _annotate_all(
         await workers.do(work() for _ in range(count))
         if workers.cancelled:
             raise asyncio.CancelledError
-        await operator.conclude(after_all)
+        await operator.conclude(ask_at_end)
         for (index,) in suspects:
             update, error = outcomes[index]
             outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

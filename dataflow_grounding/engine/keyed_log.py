@@ -96,7 +96,7 @@ class KeyedLog:
     ) -> None:
         self.path = path
         self._read_only = read_only
-        self.vouched = Vouched()
+        self.vouched = Vouched()  # nothing is known yet, while the lines are read
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._most_pending: float = 0  # bytes that wait to be written
         if buffered:
@@ -113,7 +113,7 @@ class KeyedLog:
         self.vouched = Vouched(self._own(MARK), self._size)
         for log in self.others:
             for of, entry in log.vouched.entries.items():
-                if entry["open"]:
+                if entry["open"]:  # lines that no check has vouched for
                     self.vouched.open_elsewhere.add(of)
 
     @property

@@ -22,7 +22,7 @@ YIELD = 16  # of so many places one is left to the other processes at each refus
 Key = tuple[str, str]  # an endpoint and a model
 
 
-class Found(NamedTuple):
+class FoundPlaces(NamedTuple):
     """How many `places` an endpoint was found to have.
 
     `refused_at` is at how many in flight it refused last; None if it didn't.
@@ -52,7 +52,9 @@ class Level:
         self._patience = PATIENCE  # windows without a refusal before the next probe
         self._refused_at: float | None = None
         self._value_before_probe: float | None = None
-        self._flight = 0.0  # how many were in flight at the last cut; 0 after a probe
+        # How many were in flight when the level was cut, and how many of them were refused; the
+        # first is 0 once the level has changed in another way.
+        self._flight = 0.0
         self._refused_of_flight = 0
         self._quiet = 0  # answers since the level last changed, of requests sent since
         self._changed_at = 0  # the number of the last request before that
@@ -63,13 +65,13 @@ class Level:
         return int(self._value)
 
     @property
-    def found(self) -> Found:
+    def found(self) -> FoundPlaces:
         """What is known by now of the endpoint; what is just being probed isn't."""
         if self._value_before_probe is None:
-            return Found(self._value, self._refused_at)
-        return Found(self._value_before_probe, self._refused_at)
+            return FoundPlaces(self._value, self._refused_at)
+        return FoundPlaces(self._value_before_probe, self._refused_at)
 
-    def resume(self, found: Found) -> None:
+    def resume(self, found: FoundPlaces) -> None:
         """Go on from what an earlier run, or other processes, found; never above `most`."""
         self._value = min(max(1.0, found.places), float(self.most))
         self._refused_at = found.refused_at
@@ -89,25 +91,25 @@ class Level:
         """
         if number <= self._changed_at:
             # sent before the level last changed: it says nothing of the level as it is now
-            self._refused_before_cut()
+            if self._flight:
+                self._refused_before_cut()
             return
+        self._stride = 1.0  # the next probe begins small again
         before_probe = self._value_before_probe
         if before_probe is not None:
             self._take_back(before_probe, in_flight)
         else:
             self._cut(in_flight)
-        self._stride = 1.0  # the next probe begins small again
-        self._change(None)
 
     def _refused_before_cut(self) -> None:
-        """Take in the refusal of a request that was sent before the last cut.
+        """Take in the refusal of a request that was in flight when the level was cut.
 
         Where the endpoint has accepted less of that flight than the cut left, the level goes down
         to what it has accepted, at most to half of the flight.
         """
         self._refused_of_flight += 1
         accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
-        if self._flight and accepted < self._value:
+        if accepted < self._value:
             self._value = max(1.0, accepted)
             self._refused_at = self._value + 1
 
@@ -122,18 +124,22 @@ class Level:
             self._value = max(1.0, before_probe)
             self._refused_at = float(in_flight)
         self._patience = min(self._patience * 2, MOST_PATIENCE)
-        self._flight = 0.0
+        self._change(None)
 
     def _cut(self, in_flight: int) -> None:
         """Cut the level, once per flight."""
-        self._flight = float(in_flight)
-        self._refused_of_flight = 1
         self._value = max(1.0, self._value * CUT)
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
+        self._change(None)
+        self._flight = float(in_flight)
+        self._refused_of_flight = 1
 
     def answered(self, number: int) -> None:
-        """A request was answered while all places were taken."""
+        """Raise the level, as a request was answered while all places were taken.
+
+        `number` is the request's, from `send`.
+        """
         if number > self._changed_at:
             self._quiet += 1
         if self._refused_at is None:
@@ -149,15 +155,22 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        """Let in more than the level, which stays what it is until the probe is sustained."""
+        """Let in more than the endpoint was found to take, to find out whether it takes that.
+
+        Called again while a probe is under way, it counts what was let in as taken.
+        """
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        """Begin to count anew what speaks for the level, or for the probe of it."""
+        """Begin to count anew what speaks for the level, which has just changed.
+
+        `value_before_probe` is the level to go back to if it was raised for a probe, else None.
+        """
         self._value_before_probe = value_before_probe
+        self._flight = 0.0
         self._quiet = 0
         self._changed_at = self.number
 
@@ -272,11 +285,11 @@ class Share:
         return self._limiter
 
     @property
-    def found(self) -> Found:
+    def found(self) -> FoundPlaces:
         """What is known by now of the endpoint."""
         return self._limiter.level.found
 
-    def resume(self, found: Found) -> None:
+    def resume(self, found: FoundPlaces) -> None:
         """Let the endpoint's limit go on from what is known from elsewhere."""
         with self._limiter.lock:
             self._limiter.level.resume(found)
@@ -390,7 +403,7 @@ class Limiters:
 _of_this_process = Limiters()
 
 
-def limiter_of(
+def share_of(
     serving: Serving,
     servings: int = 1,
     shared: bool | None = None,
@@ -423,7 +436,7 @@ def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None
     if limiters is not None and limiters.gates:
         return Share(limiters.limiter_for((serving.endpoint, serving.model), most), most)
     level = Level(most)
-    level.resume(Found(sum(share.level for share in shares)))
+    level.resume(FoundPlaces(sum(share.level for share in shares)))
     return Share(Limiter(level), most)
 
 

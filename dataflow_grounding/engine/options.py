@@ -63,7 +63,9 @@ class RunOptions:
             str: "a path, as text",
         }
         for option in fields(self):
-            kind, value = next(iter(get_args(option.type)), option.type), getattr(self, option.name)
+            value = getattr(self, option.name)
+            alternatives = get_args(option.type)  # of `int | None` these are int and NoneType
+            kind = alternatives[0] if alternatives else option.type
             if kind not in kinds or (value is None and option.default is None):
                 continue
             types = (int, float) if kind is float else kind

@@ -278,7 +278,11 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raises PlanError for a column that nobody provides, or one that a step would overwrite.
 
-    Those of the `columns` that are `empty` may be filled in: earlier steps leave `regions: []`.
+    Args:
+        steps: The steps, in order.
+        columns: Those of the input.
+        empty: Those of them that hold an empty list in each row, as other programs leave
+            `regions: []`. Such a column may be filled in.
     """
     there = dict.fromkeys(columns, "the input")  # column → what it is from
     may_have_any_column = False  # as a step may have written columns that it doesn't name
@@ -289,8 +293,9 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
             if not known and not may_have_any_column:
                 raise _without_column(step, role, column, there)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
-            is_filled = (column in there and there[column] != "the input") or column not in empty
-            if column in there and is_filled and column not in reads.values():
+            may_be_filled_in = there.get(column) == "the input" and column in empty
+            is_updated = column in reads.values()  # the step reads what it writes anew
+            if column in there and not may_be_filled_in and not is_updated:
                 whose = f"column {column!r} of {there[column]}"
                 role = next(role for role, name in writes.items() if name == column)
                 way = step.operator.way_to_rename(role)

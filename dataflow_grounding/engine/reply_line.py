@@ -24,9 +24,10 @@ T = TypeVar("T")
 def line_of(
     step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
 ) -> dict[str, Any]:
-    """A step's reply as it is stored, then read: without the keys that it repeats.
+    """Return the line of a reply to a step's request, as it is stored, and read later.
 
-    That to a `check` says it is one.
+    API keys that the reply repeats are blotted out. `check` says that it is the reply to a check of
+    the endpoint, not to a record's request.
     """
     line: dict[str, Any] = {
         "step": step,

@@ -130,12 +130,15 @@ class Run:
                     self.summary.cost_usd = self._budget.spent - spent_before
 
     async def _end_asking(self) -> None:
-        """Close connections; enter requests, tokens and models."""
+        """Close connections, store refusals that were held back, and complete the summary.
+
+        It gets the requests and tokens that were counted, and the models that were asked.
+        """
         models: dict[str, None] = {}
         for asking in self._askings.values():
             with suppress(Exception):
                 await asking.serving.aclose()
-            self.summary.passing_failures += asking.endpoints.settle()
+            self.summary.passing_failures += asking.endpoints.store_held_refusals()
             self.summary.requests.update(asking.counts)
             models[asking.serving.model] = None
         self.summary.models = list(models)
@@ -159,13 +162,13 @@ class Run:
         count = most + max(8, most // 8)
         self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
         self._loop = asyncio.get_running_loop()
-        async with self._helped_by(self._heeded(self._sync_now_and_then)):
-            await self._workers.do(self._heeded(self._work) for _ in range(count))
+        async with self._beside_helpers(self._stopping_run(self._sync_now_and_then)):
+            await self._workers.do(self._stopping_run(self._work) for _ in range(count))
             if self.stopped is None:
-                await self._workers.do([self._heeded(self._conclude)])
+                await self._workers.do([self._stopping_run(self._conclude)])
 
     @asynccontextmanager
-    async def _helped_by(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    async def _beside_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         """Run the helpers while the workers work: show progress, and stop at SIGINT or SIGTERM.
 
         Raises what stopped the run, once the workers have ended.
@@ -221,8 +224,11 @@ class Run:
         )
         return going_on
 
-    async def _heeded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some work; what stops it stops the run, without being raised here."""
+    async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work. If RunStopped or a defect ends it, the run is stopped, too.
+
+        RunStopped isn't raised here: the run raises what stopped it when all workers have ended.
+        """
         try:
             await work()
         except RunStopped as why:

@@ -83,19 +83,21 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
     return int.from_bytes(digest, "little") % shard_count + 1
 
 
-def write_places(output_path: str, lines: "array[int]") -> None:
-    """Keep beside a step's file in which lines of the input its rows stood: 8 bytes for each.
-    Raises OSError.
+def write_line_numbers(output_path: str, lines: "array[int]") -> None:
+    """Write beside a file of rows in which lines of the input they stood: 8 bytes for each.
+
+    For a shard's input, `lines` has two numbers for each row: its line, and its place among all
+    rows, from 0. Raises OSError.
     """
     write_bytes(lines_path(output_path), lines.tobytes())
 
 
 def lines_path(output_path: str) -> str:
-    """Where the lines of a step's file are kept."""
+    """Return the path of the file with the line numbers of a file's rows."""
     return f"{output_path}.lines"
 
 
-def read_places(output_path: str) -> "array[int]":
-    """The lines of a step's file. Raises OSError, ValueError."""
+def read_line_numbers(output_path: str) -> "array[int]":
+    """Return what `write_line_numbers` wrote beside a file. Raises OSError, ValueError."""
     with open(lines_path(output_path), "rb") as file:
         return array("q", file.read())

@@ -29,7 +29,7 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
-from dataflow_grounding.engine.shard import Shard, lines_path, read_places, shard_of
+from dataflow_grounding.engine.shard import Shard, lines_path, read_line_numbers, shard_of
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_image, is_far
 
@@ -182,11 +182,11 @@ class Source:
         if self._shard is None:
             yield from rows
         elif self._shard.rows:
-            lines = read_places(self.path)
+            lines = read_line_numbers(self.path)
             for row, line, place in zip(rows, lines[::2], lines[1::2], strict=False):
                 yield row._replace(line=line, place=place)
         elif self._keeps_lines():
-            for row, line in zip(rows, read_places(self.path), strict=False):
+            for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:
             seen = 0

@@ -81,6 +81,8 @@ class Summary:
         if not isinstance(column, list):
             return
         expressions = [expression for expression in column if isinstance(expression, dict)]
+        # The boxes of the first records are shown. Records end in any order: these replace later
+        # ones.
         if len(self.boxes) < SHOWN or record.place < self.boxes[-1][0]:
             lines = _box_lines(record.unique_id, expressions)
             boxes = [(record.place, line) for line in lines]

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.geometry import ordered
-from dataflow_grounding.data.records import Record, is_number, read_annotations, read_expressions
+from dataflow_grounding.data.records import (
+    Record,
+    is_number,
+    read_any_expressions,
+    read_expressions,
+)
 from dataflow_grounding.images.files import decode
 from dataflow_grounding.images.image import find_image, url_of
 from dataflow_grounding.images.in_memory import as_path
@@ -127,8 +132,8 @@ class ShownRecord(Shown, Record):
                 return read_expressions(self, key)
         for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
-                return read_annotations(Record({key: self[key]}))
-        return read_annotations(self) if "expressions" in self else []
+                return read_any_expressions(Record({key: self[key]}))
+        return read_any_expressions(self) if "expressions" in self else []
 
     def counts(self) -> tuple[int, int]:
         """Return how many expressions and boxes it has; 0 and 0 where they can't be read."""

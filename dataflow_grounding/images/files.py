@@ -118,7 +118,16 @@ def _read_whole(path: str) -> bytes:
 
 @contextmanager
 def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
-    """The file; of one elsewhere its bytes, or the `first`."""
+    """Open an image file to be read in the block; one elsewhere is fetched into memory.
+
+    Args:
+        path: The file's path or address.
+        first: How many bytes of a file elsewhere are enough; None for all.
+        size: The file's size in bytes, if the caller knows it: a file elsewhere isn't asked for it.
+
+    Raises:
+        ImageMissing, ImageBroken, MachineBusy, StorageFailed: As `cant_read` says.
+    """
     try:
         far = is_elsewhere(path)
         if size is None or not far:
@@ -169,7 +178,10 @@ def read_header(path: str, data: bytes | None = None, first: int | None = 2**16)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
-    """Facts from a file's bytes: header only, plus whether its end is there."""
+    """Return what is known of an image from its file's bytes, without decoding its pixels.
+
+    Raises ImageBroken for what is no image, or one whose end is missing.
+    """
     header = plain_header(data)
     if header is not None:
         if data.rfind(_END_OF_IMAGE, header.scan) < 0:
@@ -180,9 +192,10 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         size, media_type, orientation = _header_of(picture, data)
         if not _is_whole(data, picture.format):
             raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
-        plain = orientation == 1 and picture.mode in _PLAIN_MODES
-        # n_frames reads all
-        plain = plain and (picture.format == "MPO" or not getattr(picture, "is_animated", False))
+        # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
+        # read all of the file to tell.
+        is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
+        plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
         return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
 
 

@@ -348,7 +348,10 @@ def _file_at(path: str) -> ImageFile:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    """Whether a path names a file of this machine, as given or in one of the folders."""
+    """Whether a path names a file of this machine.
+
+    It is looked for in the folders that are on this machine; without any, where it says.
+    """
     here = [folder for folder in folders if not is_elsewhere(folder)]
     paths = [joined(folder, path) for folder in here] or [path]
     try:
@@ -419,7 +422,10 @@ operators take that.
 
 
 def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
-    """Keep `value` for the record's next steps."""
+    """Put a value into `kept`, for the record's next steps, and return it.
+
+    Beyond 4,096 entries, the oldest are dropped.
+    """
     kept[key] = value
     while len(kept) > 4096:
         kept.popitem(last=False)

@@ -69,28 +69,35 @@ class StepEstimate:
     coming: float = 0.0
 
     def expected(self) -> Amount:
-        """Return what is still to be sent, corrected by what was measured."""
-        to_send = self.to_send
-        measured = self.measured
-        guessed = self.guessed
-        if not measured.requests:
-            return to_send
-        if not guessed.requests:
-            # No guess foresees what the step asks about, such as small boxes: it is reckoned by the
-            # record.
-            return to_send + measured * (self.coming / max(self.done, 1))
-        request_factor = measured.requests / guessed.requests
-        if not measured.input or not guessed.input:  # the endpoint counts no tokens
-            return to_send * request_factor
+        """Return what is still to be sent: the guess, corrected by what was measured.
+
+        The guess is multiplied by how many times as much as guessed the stored replies have cost.
+        """
+        if not self.measured.requests:
+            return self.to_send  # nothing is stored that the guess could be corrected by
+        if not self.guessed.requests:
+            # No guess foresees what the step asks about, such as small boxes. Records that are
+            # still to come are taken to cost what those did that are done.
+            return self.to_send + self.measured * (self.coming / max(self.done, 1))
+        request_factor = self.measured.requests / self.guessed.requests
+        if not self.measured.input or not self.guessed.input:  # the endpoint counts no tokens
+            return self.to_send * request_factor
+        return self._expected_by_tokens(request_factor)
+
+    def _expected_by_tokens(self, request_factor: float) -> Amount:
+        """Return what is still to be sent, requests, input and output corrected each by its own.
+
+        `request_factor` is how many times as many requests as guessed were sent.
+        """
         output_factor = request_factor
-        if guessed.output:
-            output_factor = measured.output / guessed.output
-        input_tokens = to_send.input * measured.input / guessed.input
+        if self.guessed.output:
+            output_factor = self.measured.output / self.guessed.output
+        input_tokens = self.to_send.input * self.measured.input / self.guessed.input
         return Amount(
-            requests=to_send.requests * request_factor,
+            requests=self.to_send.requests * request_factor,
             input=input_tokens,
-            cached=input_tokens * measured.cached / measured.input,
-            output=to_send.output * output_factor,
+            cached=input_tokens * self.measured.cached / self.measured.input,
+            output=self.to_send.output * output_factor,
         )
 
 
@@ -543,6 +550,7 @@ def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
     wanted = ALL_UP_TO - HEAD
     taken = 0
     for number, row in enumerate(rows):
-        if number * wanted // rest >= taken:
+        due = number * wanted // rest  # how many of the rows so far are to be taken
+        if due >= taken:
             taken += 1
             yield row, rest / wanted

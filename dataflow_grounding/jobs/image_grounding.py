@@ -132,15 +132,20 @@ class CheckedVlmBlock(VlmBlock):
 
     @model_validator(mode="after")
     def _begins_with_the_first(self) -> "CheckedVlmBlock":
-        """Ask the first model of a list in place of that of `vlm`, in what the list says of it."""
-        if isinstance(self.cascade, list):
-            self._stated = self.model_copy()
-            first = self.cascade[0]
-            whole = judge_block(self, first)
-            stated = first.model_fields_set
-            for name in (*(stated - {"openai", "gemini", "local"}), "backend", whole.backend):
-                if name in type(first).model_fields:
-                    setattr(self, name, getattr(whole, name))
+        """Put the first model of a `cascade` that is a list in place of that of `vlm`.
+
+        Keys of `vlm` that the list's first entry doesn't state stay.
+        """
+        if not isinstance(self.cascade, list):
+            return self
+        self._stated = self.model_copy()
+        first = self.cascade[0]
+        whole = judge_block(self, first)
+        replaced = first.model_fields_set - {"openai", "gemini", "local"}
+        # Of the blocks of backends, that of the backend which is asked: it is called like it.
+        replaced |= {"backend", whole.backend}
+        for name in replaced & VlmBlock.model_fields.keys():
+            setattr(self, name, getattr(whole, name))
         return self
 
     @property

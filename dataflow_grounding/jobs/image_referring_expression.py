@@ -105,6 +105,7 @@ class ImageReferringExpressionJob(SpecJob):
             outputs = [step.storage.output_path for step in all_steps]
             self._labels.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
         self._numbers = [step.storage.operator_step for step in self.steps]
+        # A run of the caption alone, or of the check alone, does without regions in the seeds.
         without_regions = self._numbers in ([CAPTION], [CHECK])
         made = _made_by_steps(all_steps, self._numbers)
         self._seeds: Seeds = self._labels.find_seeds(self._data, made, without_regions)

@@ -88,7 +88,14 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 def _with_file(
     row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
 ) -> Row:
-    """Return the row with the path of its picture's file, which is made where there is none."""
+    """Return the row with the path of its picture's file, which is made where there is none.
+
+    Args:
+        row: The user's row; a broken one is returned as it is.
+        image: The column with the picture.
+        results_dir: The folder in which pictures are written that are bytes.
+        fetched: For each address that was fetched, the file it is in, or why it couldn't be.
+    """
     if row.data is None:
         return row
     picture = row.data.get(image)

@@ -25,7 +25,7 @@ from dataflow_grounding.data.working_folder import CKPT, address_of, present, wo
 from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
-from dataflow_grounding.engine.limiter import limiter_of
+from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -245,7 +245,10 @@ class SpecRun:
             try:
                 self.job.prepare()
                 summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
-                self._copy_last(summary)
+                if summary.done:
+                    self._write_annotations()
+                summary.annotations = address_of(self.annotations_path)
+                summary.failures_file = address_of(summary.failures_file)
                 self._write_run_json(summary, None, started)
                 self.job.finish()
                 return summary
@@ -265,19 +268,16 @@ class SpecRun:
                 f" {way}"
             )
 
-    def _copy_last(self, summary: Summary) -> None:
-        """Copy the last step's file to `annotations.jsonl`, and put the results' addresses into the
-        summary.
+    def _write_annotations(self) -> None:
+        """Copy the file of the last step that has one to `annotations.jsonl`.
 
-        It is the last file that is there: an operator from another library may write none.
+        An operator from another library may write none. Raises StorageFailed.
         """
         target = self.annotations_path
-        if summary.done:
-            with told_as(StorageFailed, f"can't write {target}", again=True):
-                paths = [step.storage.output_path for step in self.steps]
-                copy_file([path for path in paths if os.path.exists(path)][-1], target)
-        summary.annotations = address_of(target)
-        summary.failures_file = address_of(summary.failures_file)
+        with told_as(StorageFailed, f"can't write {target}", again=True):
+            paths = [step.storage.output_path for step in self.steps]
+            written = [path for path in paths if os.path.exists(path)]
+            copy_file(written[-1], target)
 
     def plan(self) -> dict[str, Any]:
         """Return what would run, for `--dry-run`."""
@@ -357,17 +357,27 @@ class SpecRun:
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
-        """Return the facts by which the shards' parts of one run are told to belong together."""
+        """Return the facts by which the shards' parts of one run are told to belong together.
+
+        `summary` is None of a run that was stopped, which knows nothing of rows and pictures yet.
+        """
         paths = [step.storage.output_path for step in self.steps]
+        seen_rows = None
+        digest_of_rows = None
+        pictures = None
+        if summary is not None:
+            seen_rows = summary.seen
+            digest_of_rows = summary.digest
+            pictures = pictures_of(paths[-1], self._image_folders)
         return {
             "number": shard.number,
             "of": shard.of,
-            "rows_of_all": summary and summary.seen,
-            "digest_of_all": summary and summary.digest,
+            "rows_of_all": seen_rows,
+            "digest_of_all": digest_of_rows,
             "files": [os.path.relpath(path, self.spec.results_dir) for path in paths],
             "bytes": [bytes_of(path) for path in paths],
             "digests": [digest_of(path) for path in paths],
-            "pictures": summary and pictures_of(paths[-1], self._image_folders),
+            "pictures": pictures,
             "code": [(step.operator.settings() or {}).get("source") for step in self.steps],
         }
 
@@ -405,11 +415,13 @@ class SpecRun:
             "box_format": self._format_asked,
             "image_folders": self._image_folders,
         }
+        # Models besides `model`. The first of them stands under `judge`: readers of results look
+        # for a judge there. It may be the second model of a cascade, where nobody else judges.
         others = []
         for model, prices in self.judges_prices.items():
-            others.append({"model": model, "prices": prices and vars(prices)})
+            others.append({"model": model, "prices": None if prices is None else vars(prices)})
         if others:
-            facts["judge"] = others[0]  # or the second model, where the judge is the first one
+            facts["judge"] = others[0]
         if len(others) > 1:
             facts["further_models"] = others[1:]
         facts |= self.job.facts()
@@ -425,14 +437,17 @@ class SpecRun:
             facts["shard"] = self._shard_facts(self.options.shard, summary)
         endpoints = self.serving.endpoints()
         limiters = limiters_of(self.options)
-        shares = [limiter_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
+        shares = [share_of(endpoint, limiters=limiters) for endpoint, _ in endpoints]
         facts["sustained_concurrency"] = sum(share.level for share in shares)
-        facts["summary"] = summary.to_json() if summary else stopped and stopped.summary
+        facts["summary"] = stopped.summary if stopped else None
         facts["prices"] = self.prices_from
         # A stopped run has none: stores may be large, and a stop should be quick.
-        facts["steps"] = summary and paid_by_step(
-            self.spec.results_dir, self.options.prices, self.judges_prices
-        )
+        facts["steps"] = None
+        if summary is not None:
+            facts["summary"] = summary.to_json()
+            facts["steps"] = paid_by_step(
+                self.spec.results_dir, self.options.prices, self.judges_prices
+            )
         facts["spec"] = self._stated()
         return facts
 

@@ -56,7 +56,10 @@ def presence_of(expression: Mapping[str, Any]) -> Presence:
 
 
 def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was said of each box, by its id; what is none of the words of a check is left out."""
+    """Return the judge's verdict on each box, by the box's id.
+
+    The expression may come from any file: keys and values that no check writes are left out.
+    """
     check = check_of(expression)
     verdicts = {}
     for item in check.get("boxes", []):
@@ -67,9 +70,9 @@ def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[str, Any]:
-    """A verdict that was read from a file, with the keys and values alone that a check writes.
+    """Return the verdict in an item of a file, with only such keys and values as a check writes.
 
-    `second` is what the second answers are called, whatever stands there in the file.
+    `second` is the key of the second answer as the file states it; it may be anything.
     """
     fit = item.get("verdict")
     verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
@@ -307,7 +310,14 @@ def _with_decisions(
     rejected: Sequence[dict[str, Any]],
     verification: dict[str, Any],
 ) -> Expression:
-    """The expression with the instances that stay, those that went, and what was decided."""
+    """Return the expression with what was decided on its boxes, and what follows for it.
+
+    Args:
+        expression: The expression with all of its instances.
+        kept: The instances that stay.
+        rejected: Those that go, each with the reason; they are kept in `rejected`.
+        verification: The judge's answers and decisions.
+    """
     result = {**expression, "instances": kept}
     if rejected:
         result["rejected"] = rejected

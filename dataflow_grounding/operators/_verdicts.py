@@ -46,8 +46,11 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
         places: The regions that the expression names, from 0.
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
-    fits_several = len(places) == 1 and len(check.places) > 1
-    if same_text and fits_several and (not check.matches or places[0] in check.places):
+    # The expression means one region, and its words are said to fit several.
+    fits_several = same_text and len(places) == 1 and len(check.places) > 1
+    # A model that calls it right, and names only other regions, contradicts itself.
+    contradicts_itself = check.matches and set(places).isdisjoint(check.places)
+    if fits_several and not contradicts_itself:
         return Verdict("several", text, check.places, check.reason)
     if check.matches is None:
         return Verdict("unknown", text, places, check.reason)

@@ -206,7 +206,7 @@ class Operator(plan.Annotator, ABC):
 
     def _run_alone(self, step: plan.Step) -> None:
         """Run the step outside of a Pipeline, and say where its failures are."""
-        # with all that running takes, where something is run
+        # imported only here: most who import an operator don't run it over files
         from dataflow_grounding.engine.execute import execute
 
         summary = execute([step], current_options.get())

@@ -59,6 +59,7 @@ class BoxMender(BoxOperator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
 
         async def mended(expression: Expression) -> Expression:
+            """Return an expression with the boxes that are better from closer by."""
             better = {}
             for instance, fit in _misfits(expression):
                 again = await self._from_closer(image, expression["text"], instance, fit, ask)

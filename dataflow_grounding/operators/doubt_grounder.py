@@ -89,7 +89,10 @@ def _places_in_doubt(expressions: list[Expression]) -> list[int]:
 
 
 def _boxed_everything(expressions: list[Expression]) -> bool:
-    """Whether absent things had boxes, which a check has dropped, and none was left without."""
+    """Whether every absent thing had boxes, which a check has dropped; False without any such.
+
+    A model that boxes whatever it is asked for does so, and grounding again would tell nothing.
+    """
     dropped = 0
     for expression in expressions:
         if expression["instances"] or presence_of(expression).there is not False:

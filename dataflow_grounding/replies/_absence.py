@@ -114,6 +114,7 @@ def _ends_with(phrase: str, thing: str) -> bool:
     """Whether a phrase in a script without blanks has a thing at its end, or is it."""
     if thing == phrase:
         return True
+    # A single character may be the end of another word, but behind "of" it is a word of its own.
     stands_alone = len(thing) > 1 or phrase[-2:-1] in ("的", "の")
     return stands_alone and phrase.endswith(thing)
 
@@ -202,7 +203,11 @@ def missing_in(text: str) -> Missing | None:
 def _missing_together(missing: list[Missing], answer_count: int | None) -> Missing:
     """Return what several sentences together say is not there.
 
-    That is anything at all where one of them says so, `answer_count` times.
+    These are all the things that they name; or, where one of them names none, anything at all.
+
+    Args:
+        missing: What each sentence says.
+        answer_count: How many numbered lines say so; None where lines aren't numbered.
     """
     things = [in_sentence.thing for in_sentence in missing]
     foreign = any(in_sentence.foreign for in_sentence in missing)

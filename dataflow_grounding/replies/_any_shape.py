@@ -104,7 +104,8 @@ def _parse_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     parsed = ParsedReply()
     for i, answer in enumerate(answers):
         is_last = i == len(answers) - 1
-        is_new = bool(parsed) and not _is_addition(answer)  # instead of the earlier ones
+        # An answer behind others replaces them, unless it adds to them.
+        is_new = bool(parsed) and not _is_addition(answer)
         answer_number = parsed.answer + 1 if is_new else parsed.answer
         try:
             parsed_answer = _parse_answer(answer, key, answer_number)
@@ -302,23 +303,24 @@ def _read_scan(
                 " the whole picture's"
             )
             continue
-        of_objects = holds_objects(value)
+        has_objects = holds_objects(value)
         details = outer if outer.labels else details_of_items[i]
-        if of_objects and not details.labels:
+        if has_objects and not details.labels:
             details = Details(talk=thing_before(item.before))
-        if of_objects and objects_gave_boxes and not scan.broken and _begins_anew(item.between):
-            parsed.answer += 1
+        if has_objects and objects_gave_boxes and not scan.broken and _begins_anew(item.between):
+            parsed.answer += 1  # the words before it begin another answer
         boxes_before = len(parsed.boxes)
         points_before = len(parsed.points)
         read_value(value, parsed, key, details)
         if len(items) > 1:  # else what all the words state is enough
             parsed.set_conventions(boxes_before, None, _unit_beside(item, items[0]))
-        if not of_objects:
+        if not has_objects:
             boxes_in_talk += parsed.boxes[boxes_before:]
             boxes_in_talk += parsed.points[points_before:]
         elif len(parsed.boxes) > boxes_before:
             objects_gave_boxes = True
     if objects_gave_boxes:
+        # Lists of numbers beside them are the reply's talk about these boxes, and no further ones.
         _drop_boxes_in_talk(parsed, boxes_in_talk)
     talk.append(items[-1].behind if items else scan.text)
     _add_talk_and_notes(scan, parsed, talk)

@@ -233,9 +233,12 @@ def _turn_of_assistant(text: str) -> str:
         return text
     first = names.index("assistant")
     before = text[: roles[first].start]
+    # A text that begins with "User:" echoes the question before the answer.
     begins_with_question = first > 0 and not text[: roles[0].start].strip()
     if not begins_with_question and may_answer(before):
         return before
+    # With several turns of the assistant the text goes on into a conversation, which is left out.
+    # With one, a line such as "User:" behind it counts as the answer's own.
     end = len(text)
     if names.count("assistant") > 1:
         for role in roles[first + 1 :]:
@@ -248,11 +251,12 @@ def _turn_of_assistant(text: str) -> str:
 def _without_thinking(text: str) -> list[str]:
     """Return the parts of a text that are outside of thinking.
 
-    These are the parts behind thoughts that may answer, or else the part before the first thought.
+    These are the parts behind thoughts that may answer, or else the part before the first thought;
+    if that is blank, all parts.
     """
     outside: list[str] = []
-    open_parts: list[str] = []
-    at = 0
+    open_parts: list[str] = []  # names of the thoughts that the marker is inside of
+    at = 0  # where the text outside of thoughts goes on
     for marker in markers(text):
         if not _THINKING.search(marker.name) or marker.side == 0:
             continue
@@ -261,7 +265,8 @@ def _without_thinking(text: str) -> list[str]:
                 outside.append(text[at : marker.start])
             open_parts.append(marker.name)
         elif not open_parts:
-            outside = [""]  # its beginning stands in the prompt
+            # The thought that closes here was opened in the prompt: all before it was thought.
+            outside = [""]
             at = marker.end
         elif marker.name in open_parts:
             del open_parts[open_parts.index(marker.name) :]
@@ -272,11 +277,13 @@ def _without_thinking(text: str) -> list[str]:
     answers = [part for part in outside[1:] if may_answer(part)]
     if answers:
         return answers
-    return outside[:1] if outside[0].strip() else outside
+    if outside[0].strip():
+        return [outside[0]]
+    return outside
 
 
 def _without_unknown_parts(text: str) -> str:
-    """Return a text without parts in tags of unknown names that are prose.
+    """Return a text without parts in tags of unknown names that are prose, so likely thoughts.
 
     Where what is left can't be an answer, the text is returned whole.
 
@@ -285,29 +292,32 @@ def _without_unknown_parts(text: str) -> str:
     """
     text = _without_channels(text)
     kept_parts = [""]
-    at = 0
+    at = 0  # up to here the text is in `kept_parts`, or left out
     count_alone = 0
     closing: set[int] = set()  # where tags stand that close a part which is kept
     for marker, end in _unknown_parts(text):
         if marker.start < at or marker.start in closing:
             continue
         if end is not None:
+            # A part between two tags: it is left out if it is prose, but for a document's text,
+            # which stands with its box.
             if _LOCATED.match(text, marker.end):
                 closing.add(end.start)
             elif _is_prose(text[marker.end : end.start]):
                 kept_parts.append(text[at : marker.start])
                 at = end.end
-        elif count_alone < _MOST_ALONE:
-            count_alone += 1
-            before = " ".join([*kept_parts, text[at : marker.start]])
-            if marker.side < 0 and _is_prose(before) and may_answer(before):
-                # its beginning stands in the prompt
-                kept_parts = [""]
-                at = marker.end
-            elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
-                raise UnreadableReply(
-                    f"the reply ends inside <{marker.name}>, which may be thinking"
-                )
+            continue
+        # A tag without a partner.
+        if count_alone == _MOST_ALONE:
+            continue
+        count_alone += 1
+        before = " ".join([*kept_parts, text[at : marker.start]])
+        if marker.side < 0 and _is_prose(before) and may_answer(before):
+            # The part that closes here was opened in the prompt: all before the tag is left out.
+            kept_parts = [""]
+            at = marker.end
+        elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
+            raise UnreadableReply(f"the reply ends inside <{marker.name}>, which may be thinking")
     kept_parts.append(text[at:])
     rest = " ".join(kept_parts)
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)

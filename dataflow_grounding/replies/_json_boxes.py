@@ -114,9 +114,10 @@ class _Walk:
     ) -> None:
         """Add a list as what its items make it: one box, a broken box, or several values."""
         letters = "".join(map(_letter_of_type, items))
-        count = letters.count("n")
+        count = letters.count("n")  # how many numbers there are
         in_a_row = "n" * count in letters
-        if getattr(items, "cut", False) and 1 < count == len(items) < 4:
+        is_all_numbers = count == len(items)
+        if getattr(items, "cut", False) and is_all_numbers and count in (2, 3):
             self.parsed.drop("a box that is cut off", details)
         elif count >= 2 and in_a_row and "o" not in letters:
             self.add_list_of_numbers(items, details, quad=quad)

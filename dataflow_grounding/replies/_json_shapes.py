@@ -179,7 +179,8 @@ def _corners(value: list[Any]) -> list[float]:
         corner = pair(item)
         if corner is not None:
             corners += corner
-    if len(corners) == 2 * len(value) >= 4:
+    are_all_pairs = len(corners) == 2 * len(value)
+    if are_all_pairs and len(value) >= 2:
         return corners
     numbers: list[float] = []
     for item in value:

@@ -127,6 +127,9 @@ def _stated_labels(lines: list[str], box_lines: set[int]) -> dict[int, str]:
 def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
     """Add to `parsed` the box or point of a line, if it has one.
 
+    That is a box with named coordinates, `x1=10, y1=20, x2=30, y2=40`; else four numbers at the
+    line's end; else a point, `x: 10, y: 20`. What stands before it may be its label.
+
     Args:
         line: The line.
         parsed: What was read so far.
@@ -137,7 +140,7 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
     before = "" if first is None else line[: first.start()]
     if add_corners(parsed, by_name, details_of_label(label_before(before), thing_before(before))):
         return
-    tail = line[-200:]
+    tail = line[-200:]  # four numbers are no longer, and searching long lines takes long
     four = _FOUR.search(tail)
     if four is not None:
         before = line[: len(line) - len(tail) + four.start()]
@@ -178,11 +181,12 @@ def label_before(text: str) -> str | None:
     None where it ends with talk.
     """
     *above, line = text[-400:].split("\n")
+    # A label touches its box, or has a mark such as ":" behind it.
     touches_box = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in MARKUP)
-    has_words = touches_box or bool(line.strip(MARKUP + "-"))
-    if has_words and plain_key(line) not in BOX_KEYS and not TALK.search(line):
-        return label_in(line) if touches_box else None
-    return _label_above(above)
+    is_blank = not touches_box and not line.strip(MARKUP + "-")
+    if is_blank or plain_key(line) in BOX_KEYS or TALK.search(line):
+        return _label_above(above)
+    return label_in(line) if touches_box else None
 
 
 def _label_above(lines: list[str]) -> str | None:

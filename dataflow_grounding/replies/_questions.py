@@ -164,9 +164,10 @@ class Questions:
             UnreadableReply: It is unclear what they mean.
         """
         ids = {details.id or 0 for details in with_ids}
-        positions = set(range(len(self.phrases)))
+        positions = set(range(len(self.phrases)))  # the ids of a reply that counts from 0
         from_0 = ids <= positions and self._labels_count_from_0(with_ids)
-        if from_0 and (ids == positions or all(details.labels for details in with_ids)):
+        all_positions_or_labels = ids == positions or all(details.labels for details in with_ids)
+        if from_0 and all_positions_or_labels:
             self.shift = 1
         elif all(self._ids_by_name(details) for details in with_ids):
             self.shift = _FAR  # the labels settle it

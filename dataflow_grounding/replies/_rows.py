@@ -47,9 +47,9 @@ def details_in_rows(gaps: list[str]) -> list[Details]:
     rows = [_lines(gap) for gap in gaps]
     between = rows[1:-1]
     if any(len(lines) == 1 for lines in between):
-        return []
+        return []  # two boxes stand on one line
     if any(names_anything(lines[-1]) for lines in rows[:-1]):
-        return []
+        return []  # words stand before a box on its line
     heading = label_before(gaps[0]) if _any_named(rows[0]) else None
     behind = [_details_on_line(lines[0]) for lines in rows[1:]]
     if any(details != NO_DETAILS for details in behind):
@@ -101,7 +101,7 @@ def _details_below(rows: list[list[str]], heading: str | None) -> list[Details]:
     between = rows[1:-1]
     behind_last = rows[-1][1:]
     label_of_last = _label_among(behind_last[:3])
-    if not between:
+    if not between:  # there is one box
         if label_of_last and not _any_named(rows[0]):
             return [details_of_label(label_of_last)]
         return []

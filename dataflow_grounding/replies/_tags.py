@@ -295,7 +295,14 @@ def _empty_element(tag: _Tag, match: re.Match[str]) -> _Element:
 def _element(
     text: str, tag: _Tag, match: re.Match[str], following: re.Match[str] | None
 ) -> _Element:
-    """Return the element of a tag that opens, up to the tag that follows it."""
+    """Return the element of a tag that opens, up to the tag that follows it.
+
+    Args:
+        text: The text that the tags are in.
+        tag: The tag that opens.
+        match: Where it stands in the text.
+        following: Where the next tag stands; None for the text's last tag.
+    """
     if following is None:
         has_corners = tag.name in _BOX_TAGS and tag.attributes.keys() >= _CORNERS
         return _Element(
@@ -395,6 +402,7 @@ def _details_by_tags_ahead(
             current = details_of_label(element.content.strip() if element.closed else None)
             label_since_box = True
         elif element.name == "pred":
+            # What follows repeats the boxes of a relation: words before them are no labels.
             label_since_box = True
         elif element.is_box:
             details = current
@@ -417,9 +425,15 @@ def _are_two_labels(first: _Element, second: _Element) -> bool:
 def _details_by_tags_behind(
     text: str, elements: list[_Element], boxes: list[int], labels: list[int]
 ) -> dict[int, Details]:
-    """Return the details of each box from the label's tag behind it.
+    """Return the details of each box from the label's tag behind it, by the box's index.
 
     MinerU writes <|box_start|>100 200 300 400<|box_end|><|ref_start|>table<|ref_end|>.
+
+    Args:
+        text: The text that the elements are in.
+        elements: The elements of all tags, in order.
+        boxes: The indices of those that are boxes.
+        labels: The indices of those that are labels, at least one.
 
     Raises:
         UnreadableReply: It is unclear on which side of their boxes the labels stand.
@@ -443,7 +457,10 @@ def _details_by_tags_behind(
 def _is_nearer_to_next_box(
     text: str, elements: list[_Element], boxes: list[int], label: int
 ) -> bool:
-    """Whether a label stands on a new line, and the next box on the same one."""
+    """Whether a label stands on a new line, and the next box on the same one.
+
+    `label` is the label's index among the elements of `text`, `boxes` are those of the boxes.
+    """
     before = text[elements[label - 1].end : elements[label].start]
     if "\n" not in before:
         return False

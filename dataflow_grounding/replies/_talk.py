@@ -4,7 +4,7 @@ They say what it is the box of, and whether it is to be taken back.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -205,7 +205,9 @@ def _absence_in(text: str, things: Mapping[int, str], *, others: bool) -> str | 
         for clause in (sentence, *_CLAUSE_END.split(sentence)):
             if clause.strip():
                 clauses.append(clause)
-    for clause in clauses[:_MOST_CLAUSES] + clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]:
+    first_clauses = clauses[:_MOST_CLAUSES]
+    last_clauses = clauses[_MOST_CLAUSES:][-_MOST_CLAUSES:]
+    for clause in first_clauses + last_clauses:
         missing = missing_in_clause(clause)
         if missing is None or _is_one_word(clause.strip(_MARKUP)):
             continue
@@ -295,6 +297,25 @@ class CorrectedPart(NamedTuple):
     text: str
 
 
+def _cues_outside_of_strings(text: str) -> Iterator[re.Match[str]]:
+    """Yield the words of correction in a text that aren't between quotation marks of their line.
+
+    The marks are counted on from one cue to the next, so that a text is gone through once.
+    """
+    counted_to = 0
+    in_string = False
+    for cue in _CUE.finditer(text):
+        line_start = text.rfind("\n", counted_to, cue.start()) + 1
+        if line_start > counted_to:  # a new line, on which no mark is open
+            counted_to = line_start
+            in_string = False
+        if text.count('"', counted_to, cue.start()) % 2 == 1:
+            in_string = not in_string
+        counted_to = cue.start()
+        if not in_string:
+            yield cue
+
+
 def split_at_corrections(text: str) -> list[CorrectedPart]:
     """Return a text cut where it corrects itself.
 
@@ -302,21 +323,13 @@ def split_at_corrections(text: str) -> list[CorrectedPart]:
         UnreadableReply: It does so again and again.
     """
     cuts = [(0, 0)]  # where each part begins, and its words of correction end
-    next_number = _DIGIT.search(text)
-    counted_to = 0  # up to where the quotation marks of the line are counted
-    in_string = False
-    for cue in _CUE.finditer(text):
+    next_number = _DIGIT.search(text)  # the first one behind the last cut
+    for cue in _cues_outside_of_strings(text):
         if next_number is None:
-            break
-        count_from = max(text.rfind("\n", counted_to, cue.start()) + 1, counted_to)
-        if count_from != counted_to:  # a new line
-            in_string = False
-        if text.count('"', count_from, cue.start()) % 2 == 1:
-            in_string = not in_string
-        counted_to = cue.start()
-        if in_string:
-            continue
-        if next_number.start() > cue.start():  # nothing was said since the last cut
+            break  # nothing more is said that could be corrected
+        if next_number.start() > cue.start():
+            # No number stands between the last cut and this cue, which takes nothing back: its
+            # words belong to those of the last correction.
             if len(cuts) > 1:
                 cuts[-1] = (cuts[-1][0], cue.end())
             continue

@@ -331,7 +331,7 @@ class _BoxReader:
         if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
                 raise _NoBox(f"grid cells {_in_brackets(raw.numbers)}")
-        elif raw.family is None and set(numbers) in ({0}, {-1}):
+        elif raw.family is None and (set(numbers) == {0} or set(numbers) == {-1}):
             raise _NothingThere(f"{_in_brackets(raw.numbers)}, which says that nothing is there")
         else:
             numbers = self.numbers_in_scale(raw, box_format)
@@ -433,7 +433,7 @@ class _BoxReader:
             _NoBox: Its object does, or its name in another language may.
         """
         name = details.labels[0] if details.labels else details.talk
-        if name in self.questions.translations:
+        if name in self.questions.translations:  # taken for the only phrase in another language
             if negates(name):
                 raise _NoBox(f"{name[:60]!r} may say that it isn't there")
             if not details.labels:

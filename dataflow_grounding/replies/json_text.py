@@ -326,6 +326,7 @@ class _Scanner:
         self._add(unescape(self.text[self.at + 1 : end]))
         self.at = end
         if self._is_open("}") and len(self.stack) > 1:
+            # Arrays inside of the object end with it.
             while self._close_innermost().closer != "}":
                 pass
 

@@ -115,7 +115,8 @@ def equal_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 
 def equal(first: str, second: str) -> bool:
     """Whether two texts are equal up to case, spacing and quotation marks, and not empty."""
-    return _fold(first) == _fold(second) != ""
+    folded = _fold(first)
+    return folded != "" and folded == _fold(second)
 
 
 def head_word(phrase: str) -> str:

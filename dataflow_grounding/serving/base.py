@@ -203,6 +203,7 @@ class Serving(ABC):
 
         Replies that earlier versions stored have this as part of their key.
         """
+        # Subclasses extend `identity`, which has no argument for this.
         token = _with_address.set(True)
         try:
             return self.identity()

@@ -251,6 +251,7 @@ class OpenAIServing(Serving):
         status, headers, data = await self._transport.get().post(body)
         if status != 200:
             error = error_of(status, headers, data, where=where)
+            # so the service says that it has no room in the tier that was asked for
             is_full = status == 429 and b"resource_unavailable" in data[:20_000]
             raise told_at(tier, error, is_full)
         try:

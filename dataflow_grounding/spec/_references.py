@@ -63,9 +63,12 @@ def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
     provider's own, and pictures would go there.
     """
     for place, text in _texts(stated, ()):
-        variable = _VARIABLE_ALONE.fullmatch(text.strip())
-        if variable and not os.environ.get(variable[1], "set").strip():
-            yield place, variable[1]
+        reference = _VARIABLE_ALONE.fullmatch(text.strip())
+        if reference is None:
+            continue
+        value = os.environ.get(reference[1])
+        if value is not None and not value.strip():
+            yield place, reference[1]
 
 
 def empty_other_backends(config: Any) -> None:

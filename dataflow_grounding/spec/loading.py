@@ -183,7 +183,13 @@ def _merge(
     others: Collection[str],
     whole: bool,
 ) -> _Merged:
-    """Merge files and overrides, and fill in their references; the arguments are `read_spec`'s."""
+    """Merge files and overrides, the later ones over the earlier, and fill in their references.
+
+    Args:
+        files: The files, as they were read.
+        overrides: Keys that the command line sets.
+        block_of, others, whole: As `read_spec` takes them.
+    """
     config: Any = OmegaConf.create()
     parts = [file.values for file in files]
     parts.append(overrides.values)

@@ -95,6 +95,10 @@ def box_check(
     )
 
     def read(reply: str) -> tuple[Checked, list[Note]]:
+        """Return what a reply says of the phrases, then of the boxes.
+
+        Of one that is cut off, the list that stands last in it may lack entries.
+        """
         data, notes = read_object(reply, required="phrases")
         is_cut = is_cut_off(notes)
         phrases_are_cut = is_cut and "boxes" not in data
@@ -146,6 +150,7 @@ def crop_check(
     schema = object_of(crops=list_of(object_of(id=INTEGER, answer=_one_of(ANSWERS))))
 
     def read(reply: str) -> tuple[list[bool | None], list[Note]]:
+        """Return what a reply says of each crop."""
         data, notes = read_object(reply, required="crops")
         items = _items(data, "crops", is_cut_off(notes))
         answers = _by_id(items, len(boxes), _answer, notes)

@@ -52,6 +52,7 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
     own = {class_key(phrase) for phrase in phrases}
 
     def read(reply: str) -> tuple[list[Changed], list[Note]]:
+        """Return the changed phrases of a reply, each once, none that the image has already."""
         items, notes = read_items(reply, "negatives")
         taken = set(own)
         changed = []

@@ -131,7 +131,7 @@ def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence
     raise UnreadableReply(complaint)
 
 
-def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
+def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
     """Read the regions that a reply names.
 
     Args:
@@ -139,24 +139,24 @@ def read_places(value: Any, count: int) -> tuple[list[int], list[Note]]:
         count: How many regions there are; their ids are 1 to `count`.
 
     Returns:
-        The regions' places, from 0, each once; and a note on each id that is none.
+        The regions' indices, from 0, each once; and a note on each id that no region has.
 
     Example:
-        >>> read_places([2, "1", 2, 7], 3)
+        >>> read_region_indices([2, "1", 2, 7], 3)
         ([1, 0], [Note(code='dropped', text='a region id that was not asked about')])
     """
     if value is None:
         return [], []
     items = value if isinstance(value, list) else [value]
-    places: list[int] = []
+    indices: list[int] = []
     notes: list[Note] = []
     for item in items:
         number = whole_number(item)
         if number is not None and 1 <= number <= count:
-            places.append(number - 1)
+            indices.append(number - 1)
         else:
             notes.append(Note("dropped", "a region id that was not asked about"))
-    return list(dict.fromkeys(places)), notes
+    return list(dict.fromkeys(indices)), notes
 
 
 def text_of(value: Any) -> str:
@@ -232,7 +232,7 @@ def grounding_expression(
             raise TruncatedReply("the reply is cut off before its last expression.")
         expressions: list[Merged] = []
         for item in items:
-            places, notes_on_ids = read_places(item.get("region_ids"), len(regions))
+            places, notes_on_ids = read_region_indices(item.get("region_ids"), len(regions))
             notes += notes_on_ids
             text = text_of(item.get("text"))
             if not text:
@@ -300,7 +300,7 @@ def double_check(
         item_by_id, notes = read_by_id(reply, "checks", count)
         check_by_id: dict[int, Check] = {}
         for number, item in item_by_id.items():
-            places, notes_on_ids = read_places(item.get("region_ids"), len(regions))
+            places, notes_on_ids = read_region_indices(item.get("region_ids"), len(regions))
             notes += notes_on_ids
             check_by_id[number] = Check(
                 _read_matches(item, number),

@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 INPUT = "<input>"
 """Where a prompt's file has the data: what the question is about."""
-SYSTEM_PROMPTS = ("system", "system_text_only")
+ABOUT_IMAGE = "system"
+ABOUT_NO_IMAGE = "system_text_only"
+SYSTEM_PROMPTS = (ABOUT_IMAGE, ABOUT_NO_IMAGE)
 """Sent before every question, about an image or about none: they have no data and no reply."""
 WITH_FORMS = "phrase_grounding"
 """The task that has forms of asking: whatever asks for boxes of phrases."""
@@ -89,7 +91,7 @@ class Wording:
             before, _, after = template.partition(INPUT)
             changes["instructions"] = filled(before.strip(), request.words)
             changes["closing"] = filled(after.strip(), request.words)
-        system = self.prompts.get(SYSTEM_PROMPTS[request.text_only])
+        system = self.prompts.get(ABOUT_NO_IMAGE if request.text_only else ABOUT_IMAGE)
         if system is not None:
             changes["system_prompt"] = system.strip()
         additions = []

@@ -191,9 +191,11 @@ class BoxStatistics:
     def __init__(self) -> None:
         self._all = ThingStatistics()
         self._things: dict[str, ThingStatistics] = {}
-        self._turned = TURNED_BEFORE
-        self._axes = AXES_BEFORE
-        self._expected_of_all: Figures | None = ANYTHING  # None: to be taken anew
+        self._turned = TURNED_BEFORE  # axes on which a box ended before it began
+        self._axes = AXES_BEFORE  # all axes, two for each box
+        # What is expected of boxes is kept until further ones are learnt: of any thing (None where
+        # it has to be worked out anew), and by the word for a thing.
+        self._expected_of_all: Figures | None = ANYTHING
         self._expected: dict[str, Figures] = {}
 
     def learn(self, box: BoxShape, thing: str) -> None:

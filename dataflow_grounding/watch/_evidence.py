@@ -29,34 +29,40 @@ from dataflow_grounding.watch._readings import (
 )
 from dataflow_grounding.watch._second_reply import JudgedReply, Proof, proof_of, says_the_same
 
-# One reply. A log-likelihood ratio of 3 is one of 20.
-SHOWS = 3.0  # from which on a reply's own numbers show that it is in another format
-SURELY = 6.0  # from which on, in two replies to one question, it is asked a third time
-LIKELIER = 1.0  # from which on it is asked again where there is some to spare
-# of being in a format that others were proven to be in, from which on it is asked again
+# Log-likelihood ratios of one reply: how much likelier its numbers are in another format than in
+# the one that was asked for. A ratio of 3 says that they are 20 times as likely.
+SHOWS = 3.0  # from here on the question is asked again
+SURELY = 6.0  # from here on it is asked a third time, if the second reply says the same
+LIKELIER = 1.0  # from here on it is asked again at the run's end, as far as requests are to spare
+# A question is also asked again if its reply is, with this chance, in a format that other replies
+# were proven to be in.
 CHANCE = 0.01
-IN_VAIN = 0.03  # the share that may be asked again and say the same before it takes more to ask
+# This share of questions may be asked again in vain; with more, a higher ratio is needed.
+IN_VAIN = 0.03
 MOST_BOXES = 64  # of a reply that are looked at
 
-# All replies, since they last spoke for the format that was asked for.
-ALARM = 7.0  # at which it is time for a probe picture
-MORE = 3.0  # by how much more it takes after one that showed nothing
-ALONE = 25.0  # at which a run is stopped where no probe picture can tell,
-CLEARLY = 3.0  # if a format is ahead of others by so much, or at twice as much
-MOST_OF_ONE = 3.0  # what one reply may add or take
+# Sums of these ratios over successive replies.
+ALARM = 7.0  # from here on a probe picture has to tell
+MORE = 3.0  # by this much the sum must grow after a probe picture that showed nothing
+# From here on a run is stopped in which no probe picture can tell. Of two formats that come so far,
+# one must be ahead by CLEARLY, or have come twice as far.
+ALONE = 25.0
+CLEARLY = 3.0
+MOST_OF_ONE = 3.0  # one reply adds or takes no more
 
-# Two replies to one question, of which the second proves in which format the first was.
-# the sum of these that no chance explains: of several boxes, or several replies
-BEYOND_CHANCE = 10.5
-FIRST_REPLIES = 200  # among which one that is in another format is no slip
-RECENT_REPLIES = 400  # among which two are none
-# of replies that look like another format, and say the same when asked again
-ODD_SHARE = 0.05
+# Replies that a second reply to the same question proved to be in another format.
+BEYOND_CHANCE = 10.5  # the sum of the proofs' ratios that chance doesn't explain
+FIRST_REPLIES = 200  # among these, one proven reply is more than a slip
+RECENT_REPLIES = 400  # among these, two are
+# Replies that look like another format, and say the same when asked again, are too many from this
+# number on, if they are more than this share of all.
 LEAST_ODD = 8
+ODD_SHARE = 0.05
 
 UNKNOWN = "a format that isn't known"
 SAME_BOX = "one box for different phrases"
-# share of replies with nothing but one box: of a model that sees none, of others
+# How often replies have one and the same box for different phrases: those of a model that sees no
+# picture, and others.
 OFTEN_SAME = 0.9
 SELDOM_SAME = 0.15
 
@@ -73,7 +79,7 @@ class Sum:
         """The sum as it would be if one reply could add any amount: tells like formats apart."""
 
     def add(self, ratio: float) -> None:
-        """Add the ratio of the next reply."""
+        """Add the log-likelihood ratio of the next reply; the sum starts anew where it is 0."""
         self.total = max(0.0, self.total + min(max(ratio, -MOST_OF_ONE), MOST_OF_ONE))
         if self.total:
             self.unbounded += ratio
@@ -169,17 +175,18 @@ class Evidence:
         replies were proven to be in. Where many were asked again in vain, the pictures are unlike
         what is expected, and it takes more.
         """
-        in_vain = max(0.0, self._in_vain - IN_VAIN * self.replies)
-        if reply.ratio >= SHOWS + math.log1p(in_vain):
+        too_many_in_vain = max(0.0, self._in_vain - IN_VAIN * self.replies)
+        if reply.ratio >= SHOWS + math.log1p(too_many_in_vain):
             return True
         if not self._proven:  # as in nearly every run
             return False
-        proven = Counter(reply.proof.format for reply in self._recently_proven())
-        among = min(self.replies, RECENT_REPLIES)
-        return any(
-            count / among * math.exp(reply.ratios.get(name, -math.inf)) >= CHANCE
-            for name, count in proven.items()
-        )
+        proven = Counter(proven.proof.format for proven in self._recently_proven())
+        recent = min(self.replies, RECENT_REPLIES)
+        for name, count in proven.items():
+            # How common the format is, times how much likelier it makes the reply.
+            if count / recent * math.exp(reply.ratios.get(name, -math.inf)) >= CHANCE:
+                return True
+        return False
 
     # All replies
 
@@ -256,7 +263,9 @@ class Evidence:
         if not names:
             return None
         is_clear = len(names) == 1 or ahead[names[0]] - ahead[names[1]] >= CLEARLY
-        return names[0] if is_clear or highest >= 2 * ALONE else None
+        if is_clear or highest >= 2 * ALONE:
+            return names[0]
+        return None
 
     def withdraw(self, orientations: Collection[str]) -> None:
         """Forget what spoke against the format in pictures of these orientations.

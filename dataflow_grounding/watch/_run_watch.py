@@ -98,12 +98,12 @@ class RunWatch(BoxWatch):
         try:
             answer = await ask(self._watched(request, ask, question))
         except RecordError:  # boxes in another format are often no boxes at all
-            await self._look_round(ask)
+            await self._make_due_checks(ask)
             raise
         await self._settle(question, ask, request, image.sent_size)
         if question.undoubted is not None and self._most_tries:
             self._taken.add(TakenReply(question.undoubted, question, ask, request))
-        await self._look_round(ask)
+        await self._make_due_checks(ask)
         return answer
 
     def _question(self, sent: Sent, phrases: Sequence[str]) -> WatchedQuestion:
@@ -136,6 +136,7 @@ class RunWatch(BoxWatch):
             return True
 
         def read(reply: str) -> ReadReply[T]:
+            """Judge a reply and read it. Raises SuspectReply if it is to be asked for again."""
             if question.tries:  # one that is asked again is no further answer
                 self._probing.known.extra += 1
             else:
@@ -162,7 +163,14 @@ class RunWatch(BoxWatch):
     ) -> None:
         """Act on what the replies to a question that was asked again have shown.
 
-        Raises SuspectBoxes.
+        Args:
+            question: The question, with what was seen of its replies.
+            ask: The means of its record to send requests.
+            request: The question as it is sent.
+            size: The size in which its picture is sent.
+
+        Raises:
+            SuspectBoxes, RunStopped.
         """
         if self.suspicion is not None:
             return
@@ -184,8 +192,8 @@ class RunWatch(BoxWatch):
     async def _settle_odd(self, odd: TakenReply, looks_like: str, size: Size) -> None:
         """Act on boxes that look like another format, also when they were asked for again.
 
-        A probe picture of such a size tells whether pictures of this size are like that. If none
-        can, the record is marked.
+        Either the boxes are wrong, or the run's pictures really have boxes like that. A probe
+        picture of the same size tells which. If none can, the record is marked as suspect.
 
         Args:
             odd: The reply, with its question.
@@ -197,32 +205,44 @@ class RunWatch(BoxWatch):
         """
         ask = odd.ask
         ask.note("odd_boxes", f"boxes look like {looks_like}, also when they are asked for again")
-        unanswered = False
-        if self._probing.possible and not self._probing.stands_for(size):
-            # A check of other pictures tells nothing of this size, and boxes that no probe picture
-            # stands for must not be learned as usual ones. All that wait go on at once, and the
-            # first of them may begin another check: hence a loop.
-            while self.state in (State.HOLDING, State.PROBING):
-                await self._no_check.wait()
-            if self.state is State.TRUSTED:
-                await self._probe(ask, holding=True, of_size=size)
-                unanswered = not self._probing.stands_for(size)
-        if self.suspicion is not None:
+        can_tell = await self._has_probe_of_size(size, ask)
+        if self.suspicion is not None:  # the probe picture, or other replies meanwhile, proved it
             return
         evidence = self._probing.evidence
         if evidence.often_odd is not None:
             self._suspect_all(findings.often_odd(evidence, evidence.often_odd))
-        elif unanswered or self.state is State.BLIND:
+            return
+        if not can_tell or self.state is State.BLIND:
             ask.note(SUSPECT, f"two replies look like {looks_like}, and no probe picture can tell")
-        else:
-            third = await self._asked_afresh(odd) if odd.judged.ratio >= SURELY else None
-            if third is None or not self._is_proven_wrong(odd, third):
-                odd.question.learn()  # the run's pictures are like that
+            return
+        if odd.judged.ratio >= SURELY:
+            third_reply = await self._asked_afresh(odd)
+            if third_reply is not None and self._is_proven_wrong(odd, third_reply):
+                return
+        odd.question.learn()  # the run's pictures have such boxes
+
+    async def _has_probe_of_size(self, size: Size, ask: Ask) -> bool:
+        """Return False if a probe picture of this size is wanted, and was sent in vain.
+
+        It is sent only if none of the size's orientation was answered lately: a check of other
+        pictures tells nothing of this one. Raises SuspectBoxes, RunStopped.
+        """
+        if not self._probing.possible or self._probing.stands_for(size):
+            return True
+        # All that wait for a check go on at once when it ends, and the first of them may begin
+        # another check: hence a loop.
+        while self.state in (State.HOLDING, State.PROBING):
+            await self._no_check.wait()
+        if self.state is not State.TRUSTED:
+            return True
+        await self._probe(ask, holding=True, of_size=size)
+        return self._probing.stands_for(size)
 
     async def _review_taken(self, ask: Ask, *, last: bool) -> None:
         """Ask once more about replies that look like another format by now.
 
-        Raises SuspectBoxes, RunStopped.
+        At the end of a run (`last`) it asks about the likeliest besides, as far as the run has
+        requests to spare. Raises SuspectBoxes, RunStopped.
         """
         spare = self._probing.spare if last else 0
         for taken in await self._taken.doubtful(self._probing.evidence, spare):
@@ -263,26 +283,40 @@ class RunWatch(BoxWatch):
         if self.state is State.UNPROBED:
             await self._probe(ask, holding=True)
         else:
-            await self._look_round(ask)
+            await self._make_due_checks(ask)
         await self._free.wait()
         self._check_stopped()
 
-    async def _look_round(self, ask: Ask, *, last: bool = False) -> None:
-        """Check the endpoint where it is time for it."""
+    async def _make_due_checks(self, ask: Ask, *, last: bool = False) -> None:
+        """Make the checks that are due by now: of the replies so far, and by probe pictures.
+
+        In other states than BLIND and TRUSTED nothing is due: a check is under way, or it is known
+        that boxes are wrong.
+
+        Args:
+            ask: The means of a record to send requests.
+            last: Whether the run has asked all its questions.
+
+        Raises:
+            SuspectBoxes, RunStopped.
+        """
         if self.state is State.BLIND:
             self._suspect_if_overwhelming()
-        elif self.state is State.TRUSTED:
-            if last or self._taken.is_due(self._probing.evidence.replies):
-                await self._review_taken(ask, last=last)
-                if self.state is not State.TRUSTED:
-                    # proven to be wrong, or another asks for a probe picture by now
-                    return
-            alarmed = self._probing.evidence.alarmed
-            at_the_end = last and self._probing.due_at_the_end()
-            if alarmed or at_the_end or self._probing.due():
-                await self._probe(
-                    ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end
-                )
+            return
+        if self.state is not State.TRUSTED:
+            return
+        if last or self._taken.is_due(self._probing.evidence.replies):
+            await self._review_taken(ask, last=last)
+            if self.state is not State.TRUSTED:
+                # Boxes were proven wrong meanwhile, or another question has begun a check.
+                return
+        # The orientation of the pictures whose replies look like another format, or "all".
+        alarmed = self._probing.evidence.alarmed
+        at_the_end = last and self._probing.due_at_the_end()
+        if alarmed or at_the_end or self._probing.due():
+            await self._probe(
+                ask, holding=alarmed is not None, orientation=alarmed, last=at_the_end
+            )
 
     async def _probe(
         self,
@@ -293,9 +327,17 @@ class RunWatch(BoxWatch):
         orientation: str | None = None,
         last: bool = False,
     ) -> None:
-        """Send probe pictures, as Probing.check, and go on as they tell.
+        """Send probe pictures, and go on as they tell.
 
-        Raises SuspectBoxes, RunStopped.
+        Args:
+            ask: The means of a record to send requests.
+            holding: Whether nothing else is sent before they are answered.
+            of_size: The size that a picture has to be of; None for the sizes that are next.
+            orientation: The orientation that a picture has to be of; None for any.
+            last: Whether this is the run's last check.
+
+        Raises:
+            SuspectBoxes, RunStopped.
         """
         before = self._unvouched.all()
         self._enter(State.HOLDING if holding else State.PROBING)
@@ -394,7 +436,7 @@ class RunWatch(BoxWatch):
         if self.state is State.ENDED:  # once, whichever operator comes first
             return
         if self.state is not State.STOPPED:
-            await self._look_round(ask, last=True)
+            await self._make_due_checks(ask, last=True)
         self._probing.finish(vouched=self.suspicion is None)
         if self._odd_probe and self.suspicion is None:
             say(f"Warning: {findings.odd_probe(self._odd_probe, self._probing.asked)}.")

@@ -90,7 +90,7 @@ class BoxWatch:
                 self.every,
                 start,
                 calibrated=choice.is_calibrated,
-                just_now=choice.is_new(FRESH),
+                just_now=choice.may_stand_for_check(FRESH),
                 trusting=self.on_suspect == "warn",
                 form=form,
             )

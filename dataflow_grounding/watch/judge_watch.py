@@ -103,6 +103,7 @@ def verdicts_question(
     """
 
     def mark(checked: Checked) -> list[bool]:
+        """Return whether each answer of the judge is right: on phrases, then on boxes."""
         marks = []
         for presence, there in zip(checked.presences, known.there, strict=True):
             marks.append(presence.there is there)
@@ -138,6 +139,7 @@ def crops_question(
     boxes, right = crops_of(known)
 
     def mark(answers: Sequence[bool | None]) -> list[bool]:
+        """Return whether the judge's answer about each crop is right."""
         return [answer is truth for answer, truth in zip(answers, right, strict=True)]
 
     return crop_check(image, boxes, box_format), mark

@@ -140,6 +140,7 @@ class Probing:
         self.evidence = self.known.evidence
         self._start: RunStart | None = start  # None once the sizes of its pictures were taken
         self._vouching: Vouching | None = None  # from the first record on
+        # Whether the run works on a block of the rows, which processes share among them.
         self._is_block = bool(start.options.shard and start.options.shard.rows)
         self._marked = False  # whether the folder says that checks have begun
         self._unchecked = 0  # requests of this run since its last check

@@ -19,7 +19,7 @@ from benchmarks.leased import Served
 from benchmarks.places.workplace import Workplace, ended
 from dataflow_grounding import OpenAIServing
 from dataflow_grounding._util.errors import BudgetExceeded
-from dataflow_grounding.engine.limiter import Level, limiter_of
+from dataflow_grounding.engine.limiter import Level, share_of
 from dataflow_grounding.engine.options import limiters_of
 from dataflow_grounding.extras.scale import leases
 from dataflow_grounding.extras.scale.leases import (
@@ -359,7 +359,7 @@ def test_what_a_lease_held_goes_with_it(busy: LoopbackServer) -> None:
     serving = OpenAIServing(busy.base_url, model_name="m")
     with leasing(LeasePool().renew) as options:
         lease = weakref.ref(options.shared_limits)
-        assert limiter_of(serving, limiters=limiters_of(options)).level == 0  # none is leased yet
+        assert share_of(serving, limiters=limiters_of(options)).level == 0  # none is leased yet
         del options
     gc.collect()
     assert lease() is None

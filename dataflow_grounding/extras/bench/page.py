@@ -77,6 +77,7 @@ def _run_cells(run: Mapping[str, Any]) -> list[str]:
 
 
 def _ways_table(document: Mapping[str, Any]) -> str:
+    """Return an HTML table of each way's figures, and of what its run took."""
     names = _names_in(document)
     rows = []
     for way, of_way in document["ways"].items():
@@ -88,6 +89,7 @@ def _ways_table(document: Mapping[str, Any]) -> str:
 
 
 def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return an HTML table of the figures of each kind of picture."""
     names = [name for name in _HEADS if name in next(iter(kinds.values()))]
     rows = []
     for kind, figures in kinds.items():

@@ -219,7 +219,14 @@ def _is_compound(tokens: Sequence[str], phrase: NounPhrase) -> bool:
 
 
 def _claims(thing: str, is_plural: bool, before: list[str], behind: str) -> Claims:
-    """Return the claims of a noun with the words before and behind it."""
+    """Return the claims of a noun with the words before and behind it.
+
+    Args:
+        thing: The noun in the singular.
+        is_plural: Whether it stands in the plural.
+        before: The words of its phrase before it, without articles.
+        behind: The rest of the text, words with single blanks between.
+    """
     tail = _read_tail(behind, _ordinal_of(before))
     unknown = [word for word in before if word not in _KNOWN_BEFORE and not word.isdecimal()]
     claims = Claims(
@@ -271,7 +278,11 @@ def _ordinal_of(before: Sequence[str]) -> int | None:
 
 
 def _count_of(before: Sequence[str], thing: str, is_plural: bool, behind: str) -> int | None:
-    """Return the exact number that is said of things, where each is a box of its own."""
+    """Return the exact number of things that is said, where each of them is a box of its own.
+
+    None where none is said, where it doesn't agree with the noun ("two dog"), and for things that
+    may be boxed in one ("two slices of cake"). The arguments are those of `_claims`.
+    """
     if thing.split()[-1] in _COLLECTIVE and behind.startswith("of "):
         return None
     for word in before:

@@ -60,35 +60,41 @@ def color_mask(
 ) -> Array:
     """Return where the colour term holds: bool, shaped as each of the three arrays.
 
+    A term has least and most hue, chroma and lightness (`words.COLOR_BOUNDS`).
+
     Args:
         term: The colour term.
-        lch: Lightness, 0 to 100; chroma; hue in degrees.
-        inset: Degrees that are taken off each end of the term's hues.
-        factor: On the term's least chroma.
+        lch: Lightness, 0 to 100; chroma, from 0; hue in degrees, 0 to 360.
+        inset: Degrees that are taken off each end of the term's hues; added, if negative.
+        factor: The term's least chroma is multiplied by it.
     """
     lightness, chroma, hue = lch
     hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]
-    palest, purest = chroma_bounds
-    darkest, lightest = lightness_bounds
     if term in ("red", "orange"):
         # The lighter of two colours between red and orange is the one called orange.
         hue = hue + np.float32(0.3) * (lightness - 50)
-    low = hue_bounds[0] + inset
-    high = hue_bounds[1] - inset
-    holds = (
-        (chroma >= palest * factor)
-        & (chroma <= purest)
-        & (lightness >= darkest)
-        & (lightness <= lightest)
-    )
-    # Hues that pass through 0 are bounded by more than 360 degrees.
-    holds &= ((hue >= low) & (hue <= high)) | (hue <= high - 360)
-    if term in ("blue", "purple"):
-        # In Lab, deep blues and light purples share a hue; they differ in chroma for their
-        # lightness.
-        is_blue = (hue < 297) | (chroma >= 2.2 * lightness) & (hue < 312)
-        holds &= is_blue if term == "blue" else ~is_blue
+    least_hue = hue_bounds[0] + inset
+    most_hue = hue_bounds[1] - inset
+    holds = (hue >= least_hue) & (hue <= most_hue)
+    # A range that goes through 0 ends above 360: pink, from 325 to 382, holds from 0 to 22, too.
+    holds |= hue <= most_hue - 360
+    holds &= (chroma >= chroma_bounds[0] * factor) & (chroma <= chroma_bounds[1])
+    holds &= (lightness >= lightness_bounds[0]) & (lightness <= lightness_bounds[1])
+    if term == "blue":
+        holds &= _is_blue(lightness, chroma, hue)
+    elif term == "purple":
+        holds &= ~_is_blue(lightness, chroma, hue)
     return np.asarray(holds)
+
+
+def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
+    """Return where a colour between blue and purple is called blue.
+
+    Deep blues and light purples share the hues from 297 to 312 degrees: blues have more chroma for
+    their lightness.
+    """
+    is_deep = chroma >= 2.2 * lightness
+    return np.asarray((hue < 297) | ((hue < 312) & is_deep))
 
 
 def color_matches(term: str, lab: Array) -> bool:
@@ -141,6 +147,7 @@ def find_regions(picture: Picture, term: str) -> ColorRegions:
     def with_steadiness(
         region: ColorRegion, looser: list[ColorRegion], stricter: list[ColorRegion]
     ) -> ColorRegion:
+        """Return a region of the medium reading with whether it is steady."""
         is_steady = (
             _has_same_box(region, looser)
             and _has_same_box(region, stricter)

@@ -92,6 +92,8 @@ class Descriptions:
 
     def _meaning(self, text: str) -> Meaning | None:
         """Return what a phrase means among the things; None when not all of it is understood."""
+        # "the red mug left of the cat" is parsed as "the red thing left of the thing": `kinds` are
+        # those of the two things, in order.
         kinds = [self._nouns[noun].kind for noun in self._noun_pattern.findall(text.lower())]
         plain = self._noun_pattern.sub(
             lambda match: self._nouns[match.group()].stand_in, text.lower()
@@ -102,7 +104,9 @@ class Descriptions:
         phrases = [phrase]
         if phrase.relation is not None:
             phrases.append(phrase.relation.anchor)
-        if len(kinds) != len(phrases) or not all(map(_is_understood, phrases)):
+        if len(kinds) != len(phrases):  # a noun for each phrase
+            return None
+        if not all(_is_understood(parsed) for parsed in phrases):
             return None
         candidates = self._candidates(phrase, kinds[0])
         if phrase.relation is not None:
@@ -150,7 +154,7 @@ class Descriptions:
             if self._is_at(thing, position):
                 positions.append(position)
         property_sets = itertools.product(positions, ("", "small", "large"), colors)
-        for position, size, color in sorted(property_sets, key=_length):
+        for position, size, color in sorted(property_sets, key=_shortest_first):
             if position in _OUTERMOST_WORDS:
                 yield _joined("the", position, size, color, thing.kind)
             else:
@@ -219,7 +223,7 @@ def _is_understood(phrase: Phrase) -> bool:
     return phrase.head == "thing" and not phrase.refusal and not phrase.unread
 
 
-def _length(properties: tuple[str, str, str]) -> tuple[int, bool]:
+def _shortest_first(properties: tuple[str, str, str]) -> tuple[int, bool]:
     """Return a sort key for position, size and colour: those that name fewer first, corners last.
 
     A property that isn't named is empty.

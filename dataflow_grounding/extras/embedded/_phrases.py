@@ -152,7 +152,8 @@ def _refusal(
 
     ``compound`` is the noun with what stands behind it after "of": "cup of tea".
     """
-    if head in words.PICTURES | (words.PLACES | words.DEPTHS) - words.NEVER.keys():
+    places = (words.PLACES | words.DEPTHS) - words.NEVER.keys()
+    if head in words.PICTURES or head in places:
         return "no object is named"
     if any(word.endswith(("'s", "s'")) for word in modifiers):
         return "whose it is can't be seen"

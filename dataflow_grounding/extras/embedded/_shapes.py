@@ -76,7 +76,14 @@ def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Sha
 def _read_shape(
     picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
 ) -> Shape | None:
-    """The shape that an even region is, which has a label and a box (x, y, width, height)."""
+    """Return the shape that an evenly coloured region is; None where it is none.
+
+    Args:
+        picture: The picture.
+        labels: For each of its pixels the label of its region.
+        label: The region's label.
+        box: x, y, width and height of the box around the region, in pixels.
+    """
     x, y, w, h = box
     margin = 10
     x1 = max(0, x - margin)

@@ -269,7 +269,7 @@ def _wrong_relation(phrase: _Phrase, all_phrases: Sequence[_Phrase], size: Size)
         return
     for box in phrase.boxes:
         for anchor in anchors:
-            if not _is_across(box, anchor, relation.side, size):
+            if not _is_on_opposite_side(box, anchor, relation.side, size):
                 return
     yield f"the {relation.side} of {relation.anchor!r} is said, and it is across from there"
 
@@ -302,28 +302,33 @@ def _without_articles(text: str) -> str:
     return " ".join(word for word in text.lower().split() if word not in words.ARTICLES)
 
 
-def _is_across(box: Bbox, anchor: Bbox, side: str, size: Size) -> bool:
-    """Return whether a box is clearly across from the side of its anchor that is said.
+def _is_on_opposite_side(box: Bbox, anchor: Bbox, side: str, size: Size) -> bool:
+    """Return whether a box is clearly on the other side of its anchor than on the one named.
 
-    The two overlap by at most a quarter of the shorter one along the axis, and their middles are in
-    the wrong order.
+    For the side "left" that is on its right. It is so clearly if the two hardly overlap from left
+    to right, and their middles are apart by _LEAST_GAP.
     """
-    # "left of" is wrong where the anchor comes first from left to right, "right of" where the box
-    # does; likewise from top to bottom.
-    first, second = (anchor, box) if side in ("left", "top") else (box, anchor)
-    is_horizontal = side in ("left", "right")
-    first_start, first_end = _extent(first, is_horizontal)
-    second_start, second_end = _extent(second, is_horizontal)
-    overlap = first_end - second_start
-    shorter = min(first_end - first_start, second_end - second_start)
-    distance = _distance_from(side, first, size) - _distance_from(side, second, size)
-    return overlap <= 0.25 * shorter and abs(distance) >= _LEAST_GAP
+    gap = abs(_distance_from(side, box, size) - _distance_from(side, anchor, size))
+    if gap < _LEAST_GAP:
+        return False
+    if side == "left":
+        return _comes_first(anchor, box, start=0, end=2)
+    if side == "right":
+        return _comes_first(box, anchor, start=0, end=2)
+    if side == "top":
+        return _comes_first(anchor, box, start=1, end=3)
+    return _comes_first(box, anchor, start=1, end=3)
 
 
-def _extent(box: Bbox, is_horizontal: bool) -> tuple[float, float]:
-    """Return where a box starts and ends: from left to right, or from top to bottom."""
-    x1, y1, x2, y2 = box
-    return (x1, x2) if is_horizontal else (y1, y2)
+def _comes_first(first: Bbox, second: Bbox, *, start: int, end: int) -> bool:
+    """Return whether one box comes before another along an axis, overlapping a little at most.
+
+    It may reach into the other by a quarter of the shorter one's extent. `start` and `end` are the
+    indices of the axis's edges in a box: 0 and 2 from left to right, 1 and 3 from top to bottom.
+    """
+    overlap = first[end] - second[start]
+    shorter = min(first[end] - first[start], second[end] - second[start])
+    return overlap <= 0.25 * shorter
 
 
 def _smaller_things_inside(boxes: Sequence[Bbox], things: Sequence[Bbox]) -> list[Bbox]:

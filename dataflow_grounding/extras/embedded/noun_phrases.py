@@ -74,7 +74,7 @@ def read_noun_phrase(
         is_label: Whether its noun may be an unknown word, as in a label or a phrase of its own.
         is_inner: Whether it stands behind "of" in another one.
     """
-    chunk = at
+    chunk = at  # where the words of the noun phrase begin, behind articles and numbers
     while chunk < at + _MOST_DETERMINERS and _token(tokens, chunk) in words.ARTICLES:
         chunk += 1
     may_be_unknown = chunk > at or is_label

@@ -338,6 +338,7 @@ def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) 
     tags = TAGS["qwen2-vl"]
 
     def written(placeholder: re.Match[str]) -> str:
+        """Return what stands for a placeholder: the next box, or the next phrase."""
         if placeholder[0] == "<bbox>":
             box = next(boxes)
             return dump_text(box) if is_json else tags.box.format(*box)

@@ -20,7 +20,7 @@ from dataflow_grounding.data.records import (
     has_id,
     image_id_of,
     is_score,
-    read_annotations,
+    read_any_expressions,
 )
 from dataflow_grounding.data.rejected import (
     MISSED,
@@ -545,7 +545,7 @@ class _SampleMaker:
             key = hash(row.image_id)
             row.occurrence = self._rows_of_image.get(key) or 0
             self._rows_of_image.set(key, row.occurrence + 1)
-        expressions = read_annotations(row)
+        expressions = read_any_expressions(row)
         for expression in expressions:
             status = status_of(expression)
             if status not in STATUSES and status != "pending":

@@ -332,8 +332,17 @@ def _texts_by_span(
 ) -> list[tuple[str, Any]]:
     """Return the ids of a region's places, each with the texts of the region that stand there.
 
-    The only place of a region gets all of its texts, as they are. Raises BrokenRow where a text
-    stands at none of several places.
+    The only place of a region gets all of its texts, as they are.
+
+    Args:
+        span_ids: The ids of the places in the caption that the region is related to.
+        region_id: The region's, for messages.
+        its_texts: The region's text, a list of them, or None.
+        spans: By id, where each place is: [start, end) in the caption.
+        caption: The caption.
+
+    Raises:
+        BrokenRow: A text stands at none of several places.
     """
     if len(span_ids) == 1:
         return [(span_ids[0], its_texts)]
@@ -377,11 +386,20 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    """Return the phrases that a region of that role stands for.
+    """Return the phrases that a region stands for.
 
     They are its texts; else the words at its place in the caption, else its labels. A place in the
     caption stands for a phrase only where the phrase has no boxes: the boxes stand for it else.
-    Raises BrokenRow where there is no phrase.
+
+    Args:
+        part: The region, as it stands in the task's `result`.
+        role: What it is, as `_role` says: a box, a place in the caption (span), or "" for neither.
+        texts: What was written for it, if anything.
+        span: Its place in the caption, if it has one.
+        caption: The caption.
+
+    Raises:
+        BrokenRow: There is no phrase.
     """
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]

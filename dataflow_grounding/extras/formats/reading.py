@@ -364,7 +364,7 @@ def complete_rows(
 
 
 def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) -> dict[str, Any]:
-    """Return one row completed, as `completed` says. Raises BrokenRow, KeyError."""
+    """Return one row completed, as `complete_rows` says. Raises BrokenRow, KeyError."""
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))

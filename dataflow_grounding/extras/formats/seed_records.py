@@ -72,7 +72,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     if name == "coco_json":
         return from_coco(data.image_dir, path, boxless)
     key = f"{block}.{name}"
-    names_file = None if name == "kitti_label_dir" else data.yolo_names or ""
+    names_file: str | None = None  # KITTI's labels name their classes themselves
+    if name == "yolo_label_dir":
+        names_file = data.yolo_names or ""
     return from_label_folder(data.image_dir, path, key, names_file, boxless)
 
 

@@ -212,8 +212,12 @@ def _labelled_regions(
 ) -> tuple[Regions, list[list[float]]]:
     """Return the labels' boxes as regions, where none is described yet, and boxes without an area.
 
-    Labels of the type DontCare are left out. The size that 1000 stands for is the image's, the
-    first of `sizes`; it is certain if both are the same.
+    Labels of the type DontCare are left out.
+
+    Args:
+        labels: The labels, with boxes in pixels.
+        sizes: The image's size, and the one that TAO may have taken it to have when it converted
+            pixels to parts of 1000. Here the image's is taken; that is certain if both are equal.
     """
     regions: list[dict[str, Any]] = []
     without_area = []

@@ -30,11 +30,11 @@ from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.extras.review._overlay import (
     Outcome,
     as_reviewed,
-    is_judged,
     next_id,
     reviewed_expression,
     standing_expressions,
     version_of,
+    was_judged,
 )
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of
 from dataflow_grounding.extras.review._row_keys import (
@@ -128,7 +128,7 @@ class Standing:
             original = before if known is None else known.before
             is_changed = version_of(after) != version_of(original)
             # An undone decision leaves what the pipeline wrote: it is as if nobody had judged it.
-            if is_changed or (is_judged(after) and not line.get("undoes")):
+            if is_changed or (was_judged(after) and not line.get("undoes")):
                 outcomes[id] = Outcome.between(after, original)
         self.outcomes[line["record"]] = outcomes
         if line.get("comment"):

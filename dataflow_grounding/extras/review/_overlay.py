@@ -166,7 +166,7 @@ def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
     return verified if isinstance(verified, bool) else None
 
 
-def is_judged(expression: Expression | None) -> bool:
+def was_judged(expression: Expression | None) -> bool:
     """Return whether a reviewer judged the expression, or one of its boxes."""
     if expression is None:
         return False
@@ -397,8 +397,13 @@ def _still_holds(
 ) -> bool:
     """Return whether a reviewed expression goes into the record that a later run wrote.
 
-    One whose boxes are all rejected doesn't where the record has other boxes for it by now, or no
-    such expression: only the boxes that the reviewer saw were rejected. All others do.
+    Where a reviewer rejected all of its boxes, only those were rejected that the reviewer saw. So
+    it goes in only if the record still has these boxes. Any other expression goes in.
+
+    Args:
+        expression: As the reviewer left it.
+        before: As it was when the reviewer saw it; None for one that the reviewer added.
+        current: As the record has it by now; None if it has it no longer.
     """
     has_right_box = any(map(reviewer_verdict, expression["instances"]))
     if expression.get("verified") is not False or has_right_box:
@@ -603,11 +608,16 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, given: Mapping[str, Any], who: str, states_verdicts: bool
 ) -> Expression:
-    """Return the expression with `verified` and `reviewed_by` as its boxes' judgements make them.
+    """Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them.
 
-    Wrong with a wrong box, right if all boxes are, as `given` says without boxes. While boxes wait
-    to be judged, an earlier review of the expression is removed; a pipeline's check stays. With
-    `states_verdicts` one that nobody judged says so, as `null`.
+    It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged, an
+    earlier review of the expression is removed; what a pipeline's check said stays.
+
+    Args:
+        after: The expression with the reviewer's changes.
+        given: The decision; of an expression without boxes its `verified` counts.
+        who: The reviewer.
+        states_verdicts: Whether an expression that nobody judged says so, with `verified` null.
     """
     instances = after["instances"]
     verdicts = {reviewer_verdict(instance) for instance in instances}

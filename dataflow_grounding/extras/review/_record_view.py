@@ -16,7 +16,7 @@ from dataflow_grounding.data.records import (
     annotated_column,
     is_number,
     path_of,
-    read_annotations,
+    read_any_expressions,
     stated_size,
     was_checked,
 )
@@ -89,7 +89,7 @@ class PageClasses:
     def color_of(self, name: str) -> int:
         """Return the colour of a class, its index in the palette."""
         number = self.number_of(name)
-        if number is None:
+        if number is None:  # one without a number has the colour that follows from its name
             number = crc32(class_key(name).encode(errors="replace"))
         return number % len(PAGE_PALETTE)
 
@@ -212,7 +212,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
-    for expression in read_annotations(record):
+    for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
         key = id
         number = 1

@@ -104,9 +104,8 @@ class ReportFiles:
         self.copies = copies or single
         self.folder = os.path.dirname(self.page)
         self.beside = os.path.splitext(self.page)[0] + "_files"
-        # whether nothing has the folder's name yet, and whether what has may be cleared
-        self._is_first = not os.path.lexists(self.beside)
-        self._is_ours = self._is_first or _is_ours(self.beside)
+        self._is_first = not os.path.lexists(self.beside)  # no earlier report made the folder
+        self._is_ours = self._is_first or _is_ours(self.beside)  # what is in it may be removed
         if os.path.lexists(self.page) and not _is_page(self.page):
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
@@ -175,8 +174,9 @@ class ReportFiles:
     def picture(self, path: str | None) -> Picture:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
-        A copy is made once for a file of that path, size and time. A picture that can't be read
-        raises nothing: the page says why it is missing.
+        A small file of a type that browsers show is shown itself. Of others there is a copy, made
+        once for a file of that path, size and time of change. If a picture can't be read, nothing
+        is raised, and the page says why it is missing.
 
         Args:
             path: The picture's file; None for one that is not there.
@@ -186,25 +186,26 @@ class ReportFiles:
         """
         if path is None:
             return Picture(missing=why_missing())
-        small = b""
+        made = b""  # the bytes of a small copy, if it is made now
         try:
             state = look(path)
             full = link(path, self.folder)
             if full and not self.copies and state.size <= MOST_BYTES:
-                size = _size_if_shown_itself(path)
-                if size:
-                    return Picture(size, full, full)
+                shown_size = _size_if_shown_itself(path)
+                if shown_size is not None:
+                    return Picture(shown_size, full, full)
             key = _key_of_copy(full or path, state)
-            name, size = self._copies_there.get(key, ("", (0, 0)))
-            if not name:
-                size, small = small_copy_of(path)
+            if key in self._copies_there:
+                name, size = self._copies_there[key]
+            else:
+                size, made = small_copy_of(path)
+                name = f"{key}-{size[0]}x{size[1]}.jpg"
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
-        if self.single:
-            return Picture(size, url_of(small, "image/jpeg").decode(), full)
-        if not name:
-            name = f"{key}-{size[0]}x{size[1]}.jpg"
-            write_bytes(within(self._copies_folder, name), small, alone=False)
+        if self.single:  # no copies of earlier reports are looked at then: it was made
+            return Picture(size, url_of(made, "image/jpeg").decode(), full)
+        if made:
+            write_bytes(within(self._copies_folder, name), made, alone=False)
         self._copies_used.add(name)
         return Picture(size, self._address_of(f"thumbnails/{name}"), full)
 
@@ -304,9 +305,10 @@ def _size_if_shown_itself(path: str) -> Size | None:
 
 
 def _key_of_copy(path: str, state: State) -> str:
-    """Return the name of a picture's small copy: 24 digits of its path, bytes and time of change.
+    """Return what a small copy is known by: 24 hex digits of a digest.
 
-    So a file that was replaced has another copy.
+    The digest is of the picture's path, size in bytes and time of change, so that a file that was
+    replaced has another copy.
     """
     identity = os.fsencode(f"{path}\n{state.size}\n{state.changed}")
     return hashlib.sha256(identity).hexdigest()[:24]

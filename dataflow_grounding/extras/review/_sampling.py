@@ -41,7 +41,8 @@ def settled_of(
             if outcome and version_of(outcome.before) == version_of(original):
                 verdicts[who] = _is_right(original, outcome, item.box)
         first = verdicts.get("")
-        is_disputed = first is not None and (not first) in verdicts.values()
+        opposite = not first
+        is_disputed = first is not None and opposite in verdicts.values()
         settled[item] = None if is_disputed else first
     return settled
 

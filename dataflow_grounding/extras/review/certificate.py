@@ -79,9 +79,10 @@ def write_page(results: str, certificate: Mapping[str, Any]) -> str:
 def changes_since(results: str) -> Iterator[str]:
     """Yield a line for each thing that has changed since the certificate was written.
 
-    That is the certificate itself, a file that it names, or a figure: all are worked out anew. What
-    can't be is compared without figures, and the error is the new `sentence`. The last line may
-    name pictures that couldn't be checked. Raises InputError where there is no certificate.
+    That is the certificate itself, a file that it names, or a figure: the certificate is worked out
+    anew and compared. If it can't be, as a file is gone or damaged, only the files are compared,
+    and the error is given as the new `sentence`. The last line may name pictures that couldn't be
+    checked. Raises InputError where there is no certificate.
     """
     path = _certificate_path(results)
     certificate = read_object(path)
@@ -102,6 +103,8 @@ def changes_since(results: str) -> Iterator[str]:
         digests = {name: digest_of(os.path.join(folder, name)) for name in files}
         now = {**certificate, "files": digests, "sentence": str(why)}
     yield from _differences(certificate, json.loads(json.dumps(now)))
+    # A file that wasn't found has the digest None: of one that wasn't found either time nobody can
+    # say whether it has changed.
     unread = [
         name for name, digest in now["files"].items() if digest is None and files.get(name) is None
     ]
@@ -117,11 +120,12 @@ def _certificate_now(results: str, certificate: Mapping[str, Any], folder: str) 
 
     `folder` is the certificate's, from which it names gold.
     """
-    gold = certificate.get("gold")
-    target = certificate.get("target")
-    if gold:
-        gold = os.path.join(folder, gold["file"])
-    max_error = target and target["max_error"]
+    gold = None
+    if certificate.get("gold"):
+        gold = os.path.join(folder, certificate["gold"]["file"])
+    max_error = None
+    if certificate.get("target"):
+        max_error = certificate["target"]["max_error"]
     now = certificate_of(results, gold, max_error, certificate.get("working_folder"))
     now["when"] = certificate.get("when")
     return now
@@ -230,7 +234,7 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
         drawn, items = reviewable.draw_sample(size, seed)
         if stated.get("annotations") != drawn["annotations"]:
             continue  # it is of another version of the file
-        if {**stated, **drawn} != stated:
+        if any(stated.get(name) != value for name, value in drawn.items()):
             raise InputError(
                 f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"
             )
@@ -255,8 +259,9 @@ def _on_gold(
 ) -> dict[str, Any]:
     """Return a `figure` of how often reviewers decided otherwise than the gold.
 
-    All items that the gold knows and somebody decided count, and besides those that were mixed into
-    a sample and not settled: these are open, and so count as wrong.
+    All items count that the gold has an answer for and somebody decided. Those that were mixed into
+    a sample and aren't settled count besides, and as wrong: else leaving hard ones open would look
+    better.
     """
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
@@ -315,7 +320,7 @@ def _sources(
 
 
 def _first_file(path: str, folders: Sequence[str]) -> str:
-    """Return the path of a file in one of the folders, the last first; "" where none has it."""
+    """Return the path of a file in the last of the folders that has it; "" where none has."""
     for folder in reversed(folders):
         candidate = os.path.join(folder, path)
         if os.path.isfile(candidate):
@@ -390,9 +395,11 @@ def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
     """Return the share of a `figure` in percent, and its bounds, rounded so that they only widen.
 
-    Where nothing was judged there are bounds alone.
+    Where nothing was judged, that is where all that was looked at is unsettled, there are bounds
+    alone.
     """
     low, high = widened_bounds(figure)
-    if figure["share"] is None or (0 < figure["looked_at"] == figure["unsettled"]):
+    all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
+    if figure["share"] is None or all_unsettled:
         return f"not judged: {low:.1f} to {high:.1f}%{of_what}"
     return f"{100 * figure['share']:.1f}%{of_what} (95%: {low:.1f}–{high:.1f}%)"

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import BudgetExceeded, RunStopped
 from dataflow_grounding.engine.budget import SharedLimits, no_request_left, no_usd_left
-from dataflow_grounding.engine.limiter import Found, Key, Level, Limiter, Limiters
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, Limiter, Limiters
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.engine.workers import beside
@@ -188,7 +188,7 @@ class LeasePool:
             total_usd += usd
         return int(total_requests), float(total_usd)
 
-    def known_levels(self) -> dict[Key, Found]:
+    def known_levels(self) -> dict[Key, FoundPlaces]:
         """Return what is known by now of how many requests at once each endpoint takes."""
         return {key: level.found for key, level in self.levels.items()}
 
@@ -203,43 +203,55 @@ class LeasePool:
     def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
         """Learn how many requests at once an endpoint takes from what came of a worker's.
 
-        From refusals it learns at once. Answers wait until this worker reports again: by then all
-        others have reported too.
+        Refusals lower the endpoint's level at once. Answers raise it later, when this worker
+        reports again: by then all others have reported too, so that those of all are learnt from
+        together.
+
+        Args:
+            key: The endpoint and model.
+            worker: The worker's name.
+            outcomes: What came of its requests since its last report.
         """
         level = self.levels.setdefault(key, Level(10**6))
-        unlearnt = self._unlearnt.setdefault(key, {})
         parts = self._parts(key).values()
         wanted = sum(part.wanted for part in parts)
-        held = sum(part.ceiling for part in parts)
-        for answered, tick in sorted(outcomes.elements()):
-            if not answered:
-                level.refused(tick, int(held))
+        granted = sum(part.ceiling for part in parts)
+        for tick in _ticks(outcomes, answered=False):
+            level.refused(tick, int(granted))
+        unlearnt = self._unlearnt.setdefault(key, {})
         if worker in unlearnt:
-            for answered, tick in sorted(sum(unlearnt.values(), Outcomes()).elements()):
+            outcomes_of_all = sum(unlearnt.values(), Outcomes())
+            for tick in _ticks(outcomes_of_all, answered=True):
                 # Where less is wanted than there are places, answers don't show that all of them
                 # can be in use.
-                if answered and wanted >= level.places:
+                if wanted >= level.places:
                     level.answered(tick)
             unlearnt.clear()
         unlearnt[worker] = outcomes
         level.number = self._tick
 
     def _ceiling(self, key: Key, worker: str) -> float:
-        """Return how far a worker may go: its share of what is left, unless others hold it yet."""
+        """Return how far a worker may go in using a limit, all that it has used included.
+
+        Beyond that, it gets its fair share of what is left. What other workers may still use by
+        their last grants is not given to it, though, before they have given it back.
+        """
         total = self._limits[key] if key in self._limits else self.levels[key].places
         if total is None:
             return math.inf
         parts = self._parts(key)
         own = parts[worker]
-        unit = own.unit or 1.0
-        held = {name: max(0.0, part.ceiling - part.used) for name, part in parts.items()}
         left = total - sum(part.used for part in parts.values())
-        held_by_others = sum(unused for name, unused in held.items() if name != worker)
+        # What each worker may still use by its last grant.
+        held = {name: max(0.0, part.ceiling - part.used) for name, part in parts.items()}
+        held_by_others = sum(amount for name, amount in held.items() if name != worker)
         free = left - held_by_others
+        # Shares are counted in whole requests, each of which takes a unit (1, or some USD).
+        unit = own.unit or 1.0
         wanted = {name: math.ceil(part.wanted / unit) for name, part in parts.items()}
-        # Shares are counted in requests, which take a unit each.
         fair_share = shares(int(left / unit), wanted, held)[worker]
-        return own.used + unit * max(0, min(fair_share, int(free / unit)))
+        further_requests = max(0, min(fair_share, int(free / unit)))
+        return own.used + unit * further_requests
 
     def _used_up(self, report: Report) -> UsedUp | None:
         """Return the first of the run's limits that lets nothing more be sent; None if all do."""
@@ -251,6 +263,11 @@ class LeasePool:
             if total - settled < unit:
                 return UsedUp(key, total, settled, unit)
         return None
+
+
+def _ticks(outcomes: Outcomes, *, answered: bool) -> list[int]:
+    """Return the ticks of all answers, or of all refusals, in order."""
+    return sorted(tick for was_answered, tick in outcomes.elements() if was_answered == answered)
 
 
 def shares(total: int, wanted: dict[str, int], held: dict[str, float]) -> dict[str, int]:
@@ -351,6 +368,7 @@ class Lease(SharedLimits):
 
     def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
         """Renew a few times a second until it is `over`; then give back what is not used."""
+        # At once for the first time: nothing may be sent before.
         while not over.wait(RENEW_SECONDS if self._number else 0.0):
             self.renew(call)
         # The last report wants nothing and has no ceilings beyond what is used.

@@ -216,12 +216,16 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
     The file may be a stranger's.
     """
     summary = run["summary"]
+    counts = [summary.get("images"), summary.get("done")]
     rows = run["shard"].get("rows_of_all")
-    for count in (summary.get("images"), summary.get("done"), 0 if rows is None else rows):
+    if rows is not None:
+        counts.append(rows)
+    for count in counts:
         if not isinstance(count, int) or _kind(count) != "number":
             return False
     for name, value in summary.items():
-        if not (_is_class_table(value) if name == CLASSES else _kind(value)):
+        is_known = _is_class_table(value) if name == CLASSES else _kind(value) != ""
+        if not is_known:
             return False
     box_format = run.get("box_format")
     if box_format is not None and not isinstance(box_format, dict):

@@ -215,7 +215,15 @@ class Mirror:
 
 
 def working_folder(results: str, part: str = "") -> str:
-    """The folder of this machine in which to work for `part` of an address. Raises InputError."""
+    """Return the folder of this machine in which to work for results that are elsewhere.
+
+    Args:
+        results: The address of the results folder, `s3://bucket/run`.
+        part: The folder in it that is worked in, such as a shard's; "" for all of it.
+
+    Raises:
+        InputError: It is no address of a folder, or has keys in it.
+    """
     scheme, _, place = results.partition("://")
     if not place.strip("/"):
         raise InputError(f"{results} names no bucket: results_dir should be as s3://bucket/run")

@@ -243,6 +243,12 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
 
 
 def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: str) -> None:
+    """Send to the store what wasn't sent yet when a run ends. Raises StorageFailed.
+
+    With `endings`, these are only files whose path ends so, after the store of replies, which is
+    always sent. Files go only while the run still holds the folder's lock: else another run has
+    taken the folder, and its files must stay.
+    """
     with told_as(
         StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True
     ):

@@ -21,7 +21,7 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.shard import Shard, lines_path, read_places, write_places
+from dataflow_grounding.engine.shard import Shard, lines_path, read_line_numbers, write_line_numbers
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.mirror import mirror_of
@@ -58,7 +58,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
             places[number - 1].extend((row.line, row.place))
         for writer, places_of_shard in zip(writers, places, strict=True):
             writer.commit()
-            write_places(writer.path, places_of_shard)
+            write_line_numbers(writer.path, places_of_shard)
     mirror = mirror_of(results_dir)
     if mirror is not None:
         paths: list[str] = []
@@ -157,7 +157,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
     if not os.path.exists(lines_path(path)):  # no row got so far
         return
     with _undamaged(path) as file:
-        places = read_places(path)
+        places = read_line_numbers(path)
         if any(place <= before for before, place in pairwise([0, *places])):
             raise ValueError("the places of its rows are not in order")
         yield from zip(places, file, strict=True)

@@ -231,6 +231,7 @@ def on(
     strikes: Counter[str] = Counter()  # by question, where these are counted apart
 
     def rule(request: ReceivedRequest) -> Fault | None:
+        """Return the fault if all conditions hold for a request, else None."""
         if indexes is not None and request.index not in indexes:
             return None
         if task is not None and request.task != task:

@@ -182,7 +182,14 @@ def scores_of(
     answers: Mapping[str, Mapping[str, Any]],
     first: int = 0,
 ) -> Iterator[tuple[int, float]]:
-    """Yield the number of each picture that a class is asked about in, and its F1 there."""
+    """Yield the number of each picture that a class is asked about in, and its F1 there.
+
+    Args:
+        label: The class.
+        pictures: The pictures with their gold.
+        answers: The records of the answers, by the picture's number as text.
+        first: The number of the first of the pictures.
+    """
     for number, picture in enumerate(pictures, first):
         phrases = [phrase for phrase in picture.phrases if phrase.label == label]
         if not phrases:

@@ -123,7 +123,10 @@ class PilotReplies:
         return self._until(self._cascade[0], f"{self.names[0]}, checked", {"vlm.cascade": None})
 
     def _until(self, end: int, name: str, keys: Mapping[str, Any]) -> Point:
-        """Return what the steps before one come to."""
+        """Return what it takes and gives to run the steps before the one of number `end`.
+
+        `name` and `keys` are what this way to run is called, and its keys of the spec.
+        """
         bill = _Bill()
         for results in self.taken:
             for step, result in zip(self._steps[:end], results, strict=False):
@@ -142,14 +145,24 @@ class PilotReplies:
             is_whole = last == len(self._cascade)
             keys: dict[str, Any] = {} if is_whole else {"vlm.cascade": self.models[: last + 1]}
             for doubt in doubts_of(before.records, own):
-                point = await self._at(doubt, self._cascade[:last], before, keys)
+                point = await self._with_further_models(doubt, self._cascade[:last], before, keys)
                 points.append(replace(point, is_own=is_whole and doubt == own))
         return points
 
-    async def _at(
+    async def _with_further_models(
         self, doubt: float, numbers: Sequence[int], before: Point, keys: Mapping[str, Any]
     ) -> Point:
-        """Return what models one after the other make of checked records, from a doubt on."""
+        """Return what it takes and gives to ask further models about what is doubted.
+
+        It is worked out from the stored replies of the pilot, in which each model was asked about
+        everything: of these, those count that a run with this limit would have asked for.
+
+        Args:
+            doubt: The doubt from which on a further model is asked.
+            numbers: Which of the further models are asked, one after the other.
+            before: The point without them: the checked records, and what they took.
+            keys: The spec's keys of this way to run.
+        """
         bill = _Bill(before)
         records = list(before.records)
         for number in numbers:
@@ -182,9 +195,12 @@ class PilotReplies:
         grounder.format_choice = opinion.format_choice
         grounder.wording = opinion.wording
         at_work = self._trial_of([replace(step, operator=grounder)])
-        # in a fused request, the phrases come with the first model's boxes
-        is_fused = self._steps[self._grounding].operator.name == FUSED
-        before = self._until(self._grounding + is_fused, "", {})
+        # The steps before the grounding give the phrases. In a fused request they come with the
+        # first model's boxes: then the grounding counts, too.
+        end = self._grounding
+        if self._steps[end].operator.name == FUSED:
+            end += 1
+        before = self._until(end, "", {})
         bill = _Bill(before)
         records = []
         for phrases in self._records_after(self._grounding):

@@ -76,7 +76,8 @@ class _Scale:
 
     def __init__(self, frame: Frame, rows: Sequence[Mapping[str, Any]]) -> None:
         self.frame = frame
-        self.costs = _ticks(0, max(row["cost"] for row in rows) or 1, 5 if frame.has_names else 3)
+        highest_cost = max(row["cost"] for row in rows) or 1  # an axis has a length
+        self.costs = _ticks(0, highest_cost, 5 if frame.has_names else 3)
         lows = [min(row["f1"], *(row["interval"] or [])) for row in rows]
         highs = [max(row["f1"], *(row["interval"] or [])) for row in rows]
         self.scores = _ticks(min(lows), min(max(highs), 1), 5)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -163,31 +164,40 @@ class Race:
     def chance(self, way: str) -> float:
         """Return how likely a way is to be better than the default, from 0 to 1.
 
-        The ways' true means are taken to lie around one mean, as far from it as the scores of all
-        of them suggest: a gain that stands out counts for more than the highest of many like ones
-        (empirical Bayes).
+        Of many ways that are nearly equal, the one with the highest scores is likely to be luck. So
+        the true means of all ways are taken to be normally distributed around one mean, and the
+        way's gain is reduced by what of it is likely to be luck. How far true means spread isn't
+        known: each spread in the rules is reckoned with, and counts as much as it explains the
+        gains of all ways (empirical Bayes). Without a picture that both were asked about, it is
+        0.5.
         """
-        gains = [0.0]
-        noises = []
-        for other in self.ways:
-            beside = self.compare(other, self.default)
-            if other != self.default and beside.pictures:
-                gains.append(beside.gain)
-                noises.append(beside.error**2 / 2)  # the other half is the default's
-        beside = self.compare(way, self.default)
-        if not beside.pictures:
+        compared = self.compare(way, self.default)
+        if not compared.pictures:
             return 0.5
-        noises.insert(0, min(noises))
-        noise = beside.error**2 / 2
+        gains = self._gains()
+        noise = compared.error**2 / 2
         weights = []
         chances = []
         for spread, weight in self.rules.spreads.items():
-            kept = spread**2 / (spread**2 + noise)  # of what is seen, the part that isn't luck
-            gain = kept * beside.gain
-            chances.append(NormalDist().cdf(gain / math.sqrt(2 * noise * kept)))
-            weights.append(weight * _likelihood(gains, noises, spread))
+            real_part = spread**2 / (spread**2 + noise)  # of the gain; the rest is luck
+            likely_gain = real_part * compared.gain
+            # The way's true mean and the default's are uncertain by noise * real_part each.
+            deviation = math.sqrt(2 * noise * real_part)
+            chances.append(NormalDist().cdf(likely_gain / deviation))
+            weights.append(weight * _likelihood(gains, spread))
         total = sum(weights)
         return sum(w * chance for w, chance in zip(weights, chances, strict=True)) / total
+
+    def _gains(self) -> "list[Gain]":
+        """Return the gains of all ways over the default, and the default's own, 0, first."""
+        gains = []
+        for way in self.ways:
+            compared = self.compare(way, self.default)
+            if way != self.default and compared.pictures:
+                # A gain is the difference of two means: half of its variance is the default's.
+                gains.append(Gain(compared.gain, compared.error**2 / 2))
+        least_noise = min(gain.noise for gain in gains)
+        return [Gain(0.0, least_noise), *gains]
 
     def judge(self) -> None:
         """End the round: ways leave, and the next round is made, or the race ends."""
@@ -270,22 +280,36 @@ class Race:
         return all(self.compare(leader, way).z >= self.rules.leaves_at for way in others)
 
 
-def _likelihood(gains: Sequence[float], noises: Sequence[float], spread: float) -> float:
-    """Return how well a spread of the true means explains gains, up to a factor.
+def _likelihood(gains: "Sequence[Gain]", spread: float) -> float:
+    """Return how likely these gains are, up to a factor, if the true means spread so far.
+
+    Each gain is normal around the true means' common mean, with `spread` squared and its own noise
+    as variance. The common mean may be anything: the likelihood is integrated over it.
 
     Args:
-        gains: What was seen of each way.
-        noises: Variance of each by luck.
-        spread: Standard deviation of the true means around their own mean.
+        gains: Of all ways.
+        spread: Standard deviation of the true means around their common mean.
     """
-    variances = [spread**2 + noise for noise in noises]
+    variances = [spread**2 + gain.noise for gain in gains]
     precision = sum(1 / variance for variance in variances)
     pairs = list(zip(gains, variances, strict=True))
-    middle = sum(gain / variance for gain, variance in pairs) / precision
-    log = -math.log(precision) / 2
+    likeliest_mean = sum(gain.seen / variance for gain, variance in pairs) / precision
+    log = -math.log(precision) / 2  # what integrating over the common mean leaves
     for gain, variance in pairs:
-        log -= (math.log(variance) + (gain - middle) ** 2 / variance) / 2
+        log -= (math.log(variance) + (gain.seen - likeliest_mean) ** 2 / variance) / 2
     return math.exp(log)
+
+
+class Gain(NamedTuple):
+    """How much better than the default a way was seen to do.
+
+    Attributes:
+        seen: The difference of their mean scores, in [-1, 1].
+        noise: Variance by luck of the way's own mean.
+    """
+
+    seen: float
+    noise: float
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,8 @@ class Tuning:
             digest.update(dump_line(picture.row(number)).encode())
         for way in self.ways.values():
             digest.update(dump_text({way.name: dict(way.keys)}).encode())
-        digest.update(self.run_of(self.own, 1).serving.model.encode())
+        run = self.run_of(self.own, 1)  # isn't executed: it knows its model
+        digest.update(run.serving.model.encode())
         return digest.hexdigest()
 
 
@@ -375,9 +376,18 @@ def _paid_for_writing(trial: Tuning) -> list[dict[str, Any]]:
 def _proposals(
     tuning: Tuning, trial: Tuning, classes: Sequence[ClassErrors], run: SpecRun
 ) -> Proposals:
-    """Have the model define the classes that it got wrong; those that it can't are left out.
+    """Return definitions of the classes that the model got wrong, as it writes them itself.
 
-    Raises BudgetExceeded.
+    Classes for which no reply can be used are left out.
+
+    Args:
+        tuning: What is tuned; its race has taken requests already.
+        trial: The trial of definitions, in whose folder replies and sheets are kept.
+        classes: The classes with their errors.
+        run: The run whose errors these are.
+
+    Raises:
+        BudgetExceeded: Too few requests are left.
     """
     if not classes:
         return {}
@@ -490,9 +500,11 @@ def document_of(
             "requests": sum(step["requests"] for step in steps),
             "cost_usd": None if None in costs else round(sum(costs), 6),
         }
-    spent = [*ways.values(), *([definitions] if definitions else [])]
+    spent: list[Mapping[str, Any]] = [*ways.values()]  # whatever requests were sent for
+    if definitions:
+        spent.append(definitions)
     all_costs = [part["cost_usd"] for part in spent]
-    run = tuning.run_of(tuning.own, 1)
+    run = tuning.run_of(tuning.own, 1)  # isn't executed: it knows its model
     return {
         "tuning": 1,
         "version": __version__,

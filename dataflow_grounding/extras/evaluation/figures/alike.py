@@ -52,6 +52,7 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
     first_of = dict[tuple[int, int], str]()
     again: list[tuple[Place, ...]] = []
     listed = set[tuple[str, bytes]]()
+    # By name, so that the first of a group is the same in whatever order pictures come.
     for name, home, file, group in sorted(candidates):
         earlier = first_of.setdefault((group, home), name)
         # The same file under the same name, in several data sets, is listed once.

@@ -16,7 +16,7 @@ from dataflow_grounding.data.records import (
     Record,
     is_negative,
     path_of,
-    read_annotations,
+    read_any_expressions,
     stated_size,
 )
 from dataflow_grounding.data.rejected import WithoutRejected
@@ -256,7 +256,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     and False. A record that can't be read has ("broken", True) alone.
     """
     try:
-        expressions = read_annotations(Record(record))
+        expressions = read_any_expressions(Record(record))
     except BrokenRow:
         yield "broken", True
         return

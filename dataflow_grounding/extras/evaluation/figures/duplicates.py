@@ -204,7 +204,15 @@ def _with_near_hash(
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    """Return those of the candidates of which no part differs by more than a deviation."""
+    """Return those of the candidates that look nearly like a picture in each of their parts.
+
+    That is where the brightness of no part differs by more than a standard deviation.
+
+    Args:
+        look: The picture's look: its hash, then the brightness of each part as an int8.
+        candidates: Indices of pictures among `looks`, with parts as well.
+        looks: The looks of all pictures.
+    """
     if not candidates:
         return []
     import numpy as np

@@ -27,7 +27,7 @@ from dataflow_grounding.data.records import (
     has_id,
     is_score,
     path_of,
-    read_annotations,
+    read_any_expressions,
     stated_size,
 )
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -175,7 +175,7 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
     size = picture if isinstance(picture, tuple) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
-        expressions = read_annotations(Record(record))
+        expressions = read_any_expressions(Record(record))
     except BrokenRow as error:
         yield Finding("DG002", str(error))
         return
@@ -338,13 +338,19 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     score = instance["score"]
     # how far the box is out of the picture, in pixels; 0 or less inside
     beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
+    # within one pixel, so likely in parts of the sides
+    is_in_parts = (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1
+    is_whole_picture = False
+    if size is not None and beyond <= 0:
+        is_whole_picture = area(box) > 0.95 * size[0] * size[1]
+    # lint_rules.yaml says what each rule is about
     wrong = {
         "DG303": not is_score(score),
         "DG103": _shorter_side(box) < 1,
         "DG101": beyond >= 1,
         "DG102": 0 < beyond < 1,
-        "DG107": (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1,
-        "DG106": size is not None and beyond <= 0 and area(box) > 0.95 * size[0] * size[1],
+        "DG107": is_in_parts,
+        "DG106": is_whole_picture,
     }
     in_size = f" in {size[0]}x{size[1]}" if size else ""
     where = f"{text}, {list(box)}{in_size}, score {score}"
@@ -379,16 +385,19 @@ def _findings_in_expression(
     span = expression.get("char_span")
     status = expression.get("status")
     boxes = expression["instances"]
-    different = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
-    unscored = [{"bbox": box} for box in different]
+    distinct = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
+    unscored = [{"bbox": box} for box in distinct]
+    has_equal_boxes = len(unscored) < len(boxes)
+    has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
+    # lint_rules.yaml says what each rule is about
     wrong = {
         "DG201": span is not None and not stands(text, span, caption),
         "DG202": span is None and find_spans([text], caption) != [None],
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
-        "DG104": len(unscored) < len(boxes),
-        "DG105": len(without_duplicates(unscored, MERGE_IOU)) < len(unscored),
+        "DG104": has_equal_boxes,
+        "DG105": has_near_boxes,
     }
     mends: dict[str, Callable[[], None]] = {}
     if place:

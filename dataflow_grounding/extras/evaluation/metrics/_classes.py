@@ -84,8 +84,8 @@ class ClassFigures:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._by_key: dict[str, _ClassCounts] = {}
-        self._image = -1
-        self._in_image: dict[str, _InImage] = {}  # of that image, by class_key
+        self._image = -1  # the number of the image whose boxes are collected
+        self._in_image: dict[str, _InImage] = {}  # these boxes, by class_key
 
     def add(self, record: PairedRecord) -> None:
         """Take in a record; those of one image have to follow one another."""
@@ -93,18 +93,21 @@ class ClassFigures:
             self._count_image()
             self._image = record.image
         for gold, found in record.phrases:
-            # who doesn't state a class is of that of its partner
-            stated = gold if "class" in gold or found is None else found
-            boxes = self._boxes_of(class_of(stated))
+            # A phrase that states no class is of the class of the phrase it is matched with.
+            gold_class = class_of(gold)
+            if "class" not in gold and found is not None:
+                gold_class = class_of(found)
+            boxes = self._boxes_of(gold_class)
             boxes.gold += gold["instances"]
             boxes.is_open = boxes.is_open or not is_judged(gold)
             if found is not None:
-                stated = found if "class" in found else stated
-                self._boxes_of(class_of(stated)).found += found["instances"]
+                found_class = class_of(found) if "class" in found else gold_class
+                self._boxes_of(found_class).found += found["instances"]
         for phrase in record.extra:
             self._boxes_of(class_of(phrase)).found += phrase["instances"]
 
     def _boxes_of(self, name: str) -> _InImage:
+        """Return the boxes of a class that were collected of the image so far."""
         return self._in_image.setdefault(class_key(name), _InImage(name))
 
     def _count_image(self) -> None:
@@ -114,6 +117,7 @@ class ClassFigures:
             if boxes.is_open:
                 counts.add(self._image, 0, 0, 0)
                 continue
+            # All phrases of the class are measured as if they were one.
             gold = {
                 "instances": _each_once(boxes.gold),
                 "status": "grounded" if boxes.gold else "none",
@@ -141,7 +145,8 @@ class ClassFigures:
         classes = sorted(
             self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
         )[:_MOST]
-        # the sums of all classes in one table, so that images are drawn once for all
+        # Bootstrap samples are drawn once for all classes: their columns go into one table, under
+        # names such as "3 right", right boxes of the fourth class.
         sums: dict[str, np.ndarray] = {}
         for index, counts in enumerate(classes):
             for name, column in counts.sums(images).items():
@@ -149,22 +154,41 @@ class ClassFigures:
         draws = draws_of(sums)
         rows = {}
         for index, counts in enumerate(classes):
-            names = {name: f"{index} {name}" for name in ("right", "boxes", "gold_boxes")}
-            totals = {name: sums[key].sum() for name, key in names.items()}
-            drawn = _ratios({name: draws[key] for name, key in names.items()})
-            intervals = {name: interval(values) for name, values in drawn.items()}
-            intervals["ap"] = interval(counts.precision.draws(images))
-            figures: dict[str, Any] = {
-                "gold_boxes": int(totals["gold_boxes"]),
-                "boxes": int(totals["boxes"]),
-            }
-            for name, value in _ratios(totals).items():
-                figures[name] = None if np.isnan(value) else round(float(value), 6)
-            average = counts.precision.value()
-            figures["ap"] = None if average is None else round(average, 6)
-            figures["intervals"] = intervals
-            rows[counts.name] = figures
+            totals = {}
+            drawn = {}
+            for name in ("right", "boxes", "gold_boxes"):
+                totals[name] = sums[f"{index} {name}"].sum()
+                drawn[name] = draws[f"{index} {name}"]
+            rows[counts.name] = _figures_of_class(counts.precision, totals, drawn, images)
         return rows
+
+
+def _figures_of_class(
+    precision: AveragePrecision,
+    totals: Mapping[str, Any],
+    drawn: Mapping[str, np.ndarray],
+    images: int,
+) -> dict[str, Any]:
+    """Return the figures of a class, as JSON, with their `intervals`.
+
+    Args:
+        precision: The class's average precision.
+        totals: The numbers of `right`, found (`boxes`) and gold boxes in all images.
+        drawn: The same for each bootstrap sample.
+        images: How many images there are.
+    """
+    figures: dict[str, Any] = {
+        "gold_boxes": int(totals["gold_boxes"]),
+        "boxes": int(totals["boxes"]),
+    }
+    for name, value in _ratios(totals).items():
+        figures[name] = None if np.isnan(value) else round(float(value), 6)
+    average = precision.value()
+    figures["ap"] = None if average is None else round(average, 6)
+    intervals = {name: interval(values) for name, values in _ratios(drawn).items()}
+    intervals["ap"] = interval(precision.draws(images))
+    figures["intervals"] = intervals
+    return figures
 
 
 def _each_once(boxes: Sequence[Row]) -> list[Row]:

@@ -141,7 +141,7 @@ def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotatio
         annotations = Annotations()
         rows = _records(source)
         where = "record"
-    columns = set[str]()
+    columns = set[str]()  # for each record which column says what is in its picture
     without_rejected = WithoutRejected(keep_rejected)
     for row in without_rejected(rows):
         columns.add(annotated_column(row))
@@ -152,7 +152,7 @@ def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotatio
         record = {name: row.get(name) for name in _OF_RECORD}
         annotations.add({**record, "expressions": expressions})
     annotations.rejected = without_rejected.boxes
-    # Where records have several of the three columns, the first one by name is the reason.
+    # Where records have different columns, one of them is named: the first by name.
     column = min(columns - {""}, default="expressions")
     if column != "expressions":
         raise InputError(

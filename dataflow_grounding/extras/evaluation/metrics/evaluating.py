@@ -22,6 +22,7 @@ from dataflow_grounding.extras.evaluation.metrics._measures import (
     phrase_columns,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import (
+    Annotations,
     Source,
     as_gold,
     head_of,
@@ -184,30 +185,6 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
     classes = counts.class_rows(len(sums["one"]))
-    notes = []
-    if pairs.other_folders:
-        notes.append(
-            f"{answers.name} and {truth.name} name pictures from different folders: those are the"
-            " same whose paths end alike"
-        )
-    if not len(curve):
-        notes.append(_NO_SCORES)
-    if truth.reviewed and truth.not_mended:
-        notes.append(
-            f"not judged in {truth.name}: {counted(truth.not_mended, 'phrase')} with a box that a"
-            " reviewer rejected, as nobody drew the right one. Precision looks better than it is:"
-            " mend them in the review, or take the share of wrong boxes that `certify` states"
-        )
-    if answers.rejected:
-        notes.append(
-            f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
-            " (--keep-rejected)"
-        )
-    if counts.scaled:
-        notes.append(
-            f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
-            f" {truth.name} states"
-        )
     return Evaluation(
         pairs,
         rules,
@@ -218,9 +195,45 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         curve,
         _figures(counts, sums, answers.phrase_count, rules) | _map_of(classes),
         classes,
-        notes,
+        list(_notes(pairs, answers, truth, counts)),
         counts.groups,
     )
+
+
+def _notes(
+    pairs: Pairs, answers: Annotations, truth: Annotations, counts: "_Counts"
+) -> Iterator[str]:
+    """Yield what a reader of the figures has to know, in sentences.
+
+    Args:
+        pairs: The records of both sides, matched.
+        answers: The predictions.
+        truth: The gold.
+        counts: What was counted of the pairs.
+    """
+    if pairs.other_folders:
+        yield (
+            f"{answers.name} and {truth.name} name pictures from different folders: those are the"
+            " same whose paths end alike"
+        )
+    if not counts.scores:
+        yield _NO_SCORES
+    if truth.reviewed and truth.not_mended:
+        yield (
+            f"not judged in {truth.name}: {counted(truth.not_mended, 'phrase')} with a box that a"
+            " reviewer rejected, as nobody drew the right one. Precision looks better than it is:"
+            " mend them in the review, or take the share of wrong boxes that `certify` states"
+        )
+    if answers.rejected:
+        yield (
+            f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
+            " (--keep-rejected)"
+        )
+    if counts.scaled:
+        yield (
+            f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
+            f" {truth.name} states"
+        )
 
 
 def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
@@ -262,8 +275,11 @@ def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
 
     A phrase that the gold leaves open is never wrong.
     """
+    # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
     if columns["boxed"]:
         return rules.passes(columns["held"], rules.threshold)
+    # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
+    # the gold leaves the phrase open.
     return columns["gprec_f1"] > 0 or not columns["judged"]
 
 

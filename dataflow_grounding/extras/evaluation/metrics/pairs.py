@@ -496,7 +496,10 @@ class Overlap(NamedTuple):
 
 
 def overlaps_of(found: list[Bbox], gold: list[Bbox], rules: Rules) -> list[Overlap]:
-    """Return all pairs of boxes that overlap, in the order of the found ones."""
+    """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
+
+    Where the rules say so, they are held against thresholds by generalised IoU.
+    """
     overlaps = []
     for found_index, found_box in enumerate(found):
         for gold_index, gold_box in enumerate(gold):

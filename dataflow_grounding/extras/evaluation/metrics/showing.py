@@ -36,10 +36,14 @@ _MOST_CLASSES = 30  # of the short page
 
 
 def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the main figures of `figures_page`, as Markdown, and what it has besides."""
+    """Return the main figures of `figures_page`, which has the arguments, as Markdown.
+
+    They are followed by the notes, and by how to see all figures.
+    """
     compared = figures.get("compared")
     main = {name: value for name, value in figures.items() if _is_main(name, value)}
-    parts = [_runs_table(main, compared, names, figures["intervals"])]
+    main["intervals"] = figures["intervals"]
+    parts = [_runs_table(main, compared, names)]
     if compared:
         parts.append(_comparison(compared, names[0]))
     classes = figures.get("classes", {})
@@ -74,7 +78,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """
     compared = figures.get("compared")
     missing = [name for name, value in figures.items() if value is None]
-    parts = [_runs_table(figures, compared, names, figures["intervals"])]
+    parts = [_runs_table(figures, compared, names)]
     if missing:
         parts.append(f"Nothing to measure: {', '.join(missing)}.")
     if compared:
@@ -104,14 +108,17 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
 
 
 def _runs_table(
-    figures: Mapping[str, Any],
-    compared: Mapping[str, Any] | None,
-    names: Sequence[str],
-    intervals: Mapping[str, Any],
+    figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
 ) -> str:
     """Return a table of a run's measures with intervals, or of two runs' and their difference.
 
     A measure that no run has is left out. R@5 and R@10 share R@1's row where all are equal.
+
+    Args:
+        figures: The measures that get a row, with the first run's values; its `intervals` too.
+        compared: The `figures` of the second run, and the `difference` with its `intervals`; None
+            for a table of one run.
+        names: What the runs are called.
     """
     heads = ["measure", names[0], "95 %"]
     runs = [figures]
@@ -126,7 +133,7 @@ def _runs_table(
         cells = []
         for run in runs:
             cells.append(_shown(run.get(name)))
-            cells.append(_shown(run.get("intervals", intervals).get(name)))
+            cells.append(_shown(run["intervals"].get(name)))
         if not any(cells):
             continue
         if rows and cells == rows[-1][1:] and _is_further_rank(name, rows[-1][0]):

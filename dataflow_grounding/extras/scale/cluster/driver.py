@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding.data.working_folder import address_of
-from dataflow_grounding.engine.limiter import Found, Key, Level, limiter_of
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level, share_of
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -99,7 +99,7 @@ class DrivenRun(Run):
         """Return requests and USD of all workers as last reported, those of lost ones too."""
 
     @abstractmethod
-    async def _levels_of_pool(self) -> dict[Key, Found]:
+    async def _levels_of_pool(self) -> dict[Key, FoundPlaces]:
         """Return how many requests at once each endpoint takes, as the pool has found out."""
 
     def _split(self, blocks: int) -> None:
@@ -111,7 +111,7 @@ class DrivenRun(Run):
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
         """Have workers do all blocks while the `watches` go on."""
         try:
-            async with self._helped_by(self._look(), *watches):
+            async with self._beside_helpers(self._look(), *watches):
                 count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:
@@ -120,7 +120,7 @@ class DrivenRun(Run):
                 # A next run in this process begins with what was found out about endpoints.
                 levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
                 for key, serving in self._endpoints().items():
-                    limiter_of(serving).resume(levels[key])
+                    share_of(serving).resume(levels[key])
 
     def _join(self) -> None:
         """Put the blocks' files together."""
@@ -138,7 +138,7 @@ class DrivenRun(Run):
     def _begun_level(self, key: Key, most: int) -> Level:
         """Return a pool's level of an endpoint, which begins with what is known of it."""
         level = Level(most)
-        level.resume(limiter_of(self._endpoints()[key]).found)
+        level.resume(share_of(self._endpoints()[key]).found)
         return level
 
     def stop(self, why: RunStopped) -> None:

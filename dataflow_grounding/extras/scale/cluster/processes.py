@@ -28,7 +28,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import learned
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.engine.limiter import Found, Key, Level
+from dataflow_grounding.engine.limiter import FoundPlaces, Key, Level
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, WorkError
@@ -98,7 +98,7 @@ class ProcessesRun(DrivenRun):
             if len(parts) > 1:
                 places = sum(levels[part.endpoint, part.model].places for part in parts)
                 together = Level(serving.max_workers)
-                together.resume(Found(places))
+                together.resume(FoundPlaces(places))
                 levels[serving.endpoint, serving.model] = together
         return levels
 
@@ -115,7 +115,7 @@ class ProcessesRun(DrivenRun):
     async def _totals_of_pool(self) -> tuple[int, float]:
         return self._pool.reported_totals()
 
-    async def _levels_of_pool(self) -> dict[Key, Found]:
+    async def _levels_of_pool(self) -> dict[Key, FoundPlaces]:
         return self._pool.known_levels()
 
     def _show(self, line: str, times: int) -> None:

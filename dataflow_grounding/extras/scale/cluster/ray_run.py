@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, Spec
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.engine.limiter import Found, Key
+from dataflow_grounding.engine.limiter import FoundPlaces, Key
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.extras.scale.cluster._shipping import shipped
@@ -117,8 +117,8 @@ class RayRun(DrivenRun):
         totals: tuple[int, float] = await self._pool.reported_totals.remote()
         return totals
 
-    async def _levels_of_pool(self) -> dict[Key, Found]:
-        levels: dict[Key, Found] = await self._pool.known_levels.remote()
+    async def _levels_of_pool(self) -> dict[Key, FoundPlaces]:
+        levels: dict[Key, FoundPlaces] = await self._pool.known_levels.remote()
         return levels
 
     async def _watch_the_start(self) -> None:
