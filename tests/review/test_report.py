@@ -635,6 +635,69 @@ def test_many_failures_are_folded_and_a_few_are_not(folder: Path, show: Any) -> 
     assert nothing.locator(".failures table").is_visible()
 
 
+def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
+    folder: Path, show: Any, expect: Any
+) -> None:
+    pictures = {
+        "none": [],
+        "low": [box(0, 0, 10, 10, score=0.05)],
+        "two": [box(0, 0, 10, 10, score=0.55), box(0, 0, 100, 100, score=0.95)],
+        "top": [box(0, 0, 300, 300, score=1)],
+        "four": [box(0, 0, 100, 100, score=None)] * 4,
+    }
+    records = [
+        {**MUG_ON_TABLE, "image_id": name, "expressions": [expression("", "a mug", *boxes)]}
+        for name, boxes in pictures.items()
+    ]
+    page = show(report(folder, records), viewport={"width": 1400, "height": 900})
+    names = page.locator("article h2")
+    page.locator(".histograms summary").click()
+
+    def bars(title: str) -> list[str]:
+        labels = page.get_by_role("group", name=title).get_by_role("checkbox")
+        texts = labels.evaluate_all("all => all.map(e => e.ariaLabel)")
+        return [text.rpartition(", ")[2] for text in texts if not text.endswith(": 0 pictures")]
+
+    assert bars("Score") == ["0 to .1: 1 picture", ".5 to .6: 1 picture", ".9 to 1: 2 pictures"]
+    sides = ["0 to 16: 2 pictures", "64 to 128: 2 pictures", "256 and more: 1 picture"]
+    assert bars("Side of a box") == sides
+    assert bars("Boxes in a picture") == [
+        "0: 1 picture",
+        "1: 2 pictures",
+        "2: 1 picture",
+        "3 to 5: 1 picture",
+    ]
+    high = page.get_by_role("checkbox", name="Score, .9 to 1")
+    high.press("Space")
+    expect(names).to_have_text(["two", "top"])
+    expect(high).to_be_focused()
+    assert bars("Score") == ["0 to .1: 1 picture", ".5 to .6: 1 picture", ".9 to 1: 2 pictures"]
+    assert bars("Boxes in a picture") == ["1: 1 picture", "2: 1 picture"]  # of those chosen
+    page.get_by_role("checkbox", name="Score, 0 to .1").press("Space")
+    expect(names).to_have_text(["low", "two", "top"])
+    page.get_by_role("checkbox", name="Side of a box, px, 256").press("Space")
+    expect(names).to_have_text(["top"])
+    assert "scores=0%2C9" in page.url
+    page.reload()
+    expect(names).to_have_text(["top"])
+    assert high.is_checked()  # and the histograms are open
+    page.get_by_role("link", name="Clear filters").click()
+    expect(names).to_have_count(5)
+    expect(high).not_to_be_checked()
+
+
+def test_without_scores_or_boxes_there_are_no_histograms_of_them(folder: Path, show: Any) -> None:
+    unscored = {
+        **MUG_ON_TABLE,
+        "expressions": [expression("", "a mug", box(1, 1, 9, 9, score=None))],
+    }
+    page = show(report(folder, [unscored]))
+    titles = page.locator(".histograms legend").all_text_contents()
+    assert titles == ["Side of a box, px", "Boxes in a picture"]
+    bare = show(report(folder, [{**MUG_ON_TABLE, "expressions": []}]))
+    assert bare.locator(".histograms").count() == 0
+
+
 def classes_found(*names: str) -> list[dict[str, Any]]:
     """Expressions of a run with the classes lamp, red mug, Traffic Light: these have a box each."""
     classes = ("lamp", "red mug", "Traffic Light")

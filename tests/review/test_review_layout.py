@@ -237,7 +237,7 @@ def test_boxes_have_their_phrases_numbers_as_large_however_far_one_zooms(
     page = show(serve(results).address + SINGLE, viewport={"width": width, "height": 900})
     numbers = page.locator(".stage .number")
     badges = page.locator(".expressions li:not(.grey) .badge")
-    assert set(numbers.all_inner_texts()) == set(badges.all_inner_texts()) != set()
+    assert set(numbers.all_text_contents()) == set(badges.all_text_contents()) != set()
 
     def height() -> float:
         return float(numbers.first.evaluate("e => e.getBBox().height * e.getScreenCTM().a"))

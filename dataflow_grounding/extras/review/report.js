@@ -9,6 +9,13 @@ const reportPage = (() => {
   const SMALL = 140; // below it there is no room for numbers
   const SIDE_STEP = 40; // of a key
   const LABELS = 100; // those with the most boxes, in the sidebar
+  // Histograms of the sidebar. A record's bits, from `first` on, say in which bins it has a box; the least value of each
+  // bin stands below it. See `_bins_of` of _report.py; how many boxes a picture has is counted here.
+  const HISTOGRAMS = [
+    { name: "scores", title: "Score", first: 0, bins: ["0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", ".9"], most: "1" },
+    { name: "sides", title: "Side of a box, px", first: 10, bins: ["0", "16", "32", "64", "128", "256"], most: "" },
+    { name: "boxes", title: "Boxes in a picture", first: 16, bins: ["0", "1", "2", "3", "6", "11", "21"], most: "" },
+  ];
   const FEW_FAILURES = 5; // are shown at once; more would take the pictures' place
   const WITHOUT_BOX = { none: "not found", pending: "not looked for yet" }; // of a status, in words; others say it
   const HEADS = 300; // most frequent ones that are offered
@@ -72,7 +79,17 @@ const reportPage = (() => {
     return ([, label, boxes]) => wantsBoxes.get(nameOf(label)) === boxes > 0;
   }
   const wordsOf = (state) => (state.q || "").toLowerCase().trim();
-  function matching(state) {
+  // The bits of the bins that are chosen, of each histogram; 0 where none is.
+  const masksOf = (state) => HISTOGRAMS.map(({ name, first }) =>
+    (state[name] || "").split(",").filter(Boolean).reduce((mask, bin) => mask | (1 << (first + Number(bin))), 0));
+  const isIn = (masks, place) => masks.every((mask) => !mask || rows[place][6] & mask);
+  const matching = (state) => {
+    const masks = masksOf(state);
+    return fitting(state).filter((place) => isIn(masks, place));
+  };
+
+  // The same, whatever histograms say.
+  function fitting(state) {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
     const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
     const isOfLabel = isOfLabels(state);
@@ -113,6 +130,59 @@ const reportPage = (() => {
   // What stands above the records is filled, or goes where there is nothing to choose from.
   const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
+  function buildHistograms() {
+    const sidebar = part(".histograms"), boxesBins = HISTOGRAMS[2].bins.map(Number);
+    for (const row of rows) {
+      const boxes = row[2].reduce((sum, [, , n]) => sum + n, 0);
+      row[6] |= 1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least));
+    }
+    for (const histogram of HISTOGRAMS) {
+      const { title, name, first, bins } = histogram;
+      const isKnown = rows.some((row) => (row[6] >> first) & ((1 << bins.length) - 1));
+      if (!isKnown || !boxesInAll()) continue;
+      histogram.bars = bins.map((least, n) => {
+        const box = node("input", { type: "checkbox" });
+        box.addEventListener("change", () => go({ [name]: [...chosenBins(histogram)].join(",") }));
+        return { box, bar: node("i"), text: node("small", null, least), n };
+      });
+      sidebar.append(node("fieldset", null, node("legend", null, title), histogram.bars.map(({ box, bar, text }) =>
+        node("label", null, box, node("span", null, bar), text))));
+    }
+    if (!sidebar.querySelector("fieldset")) sidebar.remove();
+    else sidebar.open = HISTOGRAMS.some(({ name }) => asked()[name]);
+  }
+  const boxesInAll = () => [...boxesOf.values()].some(Boolean);
+  const chosenBins = ({ bars }) => bars.filter(({ box }) => box.checked).map(({ n }) => n);
+
+  // Each bar is as high as the number of pictures that pass all filters but those of its own histogram.
+  function showHistograms(state) {
+    const masks = masksOf(state), places = fitting(state);
+    HISTOGRAMS.forEach(({ bars, first, bins, most, title }, h) => {
+      if (!bars) return;
+      const others = masks.map((mask, n) => (n === h ? 0 : mask));
+      const counts = bins.map(() => 0);
+      for (const place of places) {
+        if (!isIn(others, place)) continue;
+        for (let n = 0; n < counts.length; n++) counts[n] += (rows[place][6] >> (first + n)) & 1;
+      }
+      const highest = Math.max(1, ...counts);
+      bars.forEach(({ box, bar, n }) => {
+        const upTo = bins[n + 1] || most;
+        const range = h === 2 ? rangeOfCounts(bins, n) : `${bins[n]} ${upTo ? `to ${upTo}` : "and more"}`;
+        const text = `${title}, ${range}: ${count(counts[n])} picture${counts[n] === 1 ? "" : "s"}`;
+        box.checked = Boolean((masks[h] >> (first + n)) & 1);
+        box.setAttribute("aria-label", text);
+        box.parentNode.title = text;
+        bar.style.height = `${(100 * counts[n]) / highest}%`;
+      });
+    });
+  }
+  function rangeOfCounts(bins, n) {
+    const last = Number(bins[n + 1]) - 1;
+    if (!bins[n + 1]) return `${bins[n]} and more`;
+    return Number(bins[n]) === last ? bins[n] : `${bins[n]} to ${last}`;
+  }
+
   let labels = []; // names of those with the most boxes
   function build() {
     const times = new Map(); // phrases of each label
@@ -130,6 +200,7 @@ const reportPage = (() => {
     sidebar.querySelector("summary").append(node("span", null, hasClasses ? "Classes" : "Labels"), node("span", null, "boxes"));
     if (labels.length > 1) sidebar.open = matchMedia("(min-width: 70rem)").matches;
     else sidebar.remove();
+    buildHistograms();
     if (hasClasses && frequent.length <= LABELS) fields.elements.head.parentNode.remove();
     if (!rows.some((row) => row[4] >= 0)) part(".scores").remove();
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
@@ -307,6 +378,7 @@ const reportPage = (() => {
     const shownAs = phrases ? cropOf : cards ? cardOf : articleOf;
     main.replaceChildren(...views.map((view, n) => shownAs(view, side, here[n][1], here[n][2])));
     showLabels(state);
+    showHistograms(state);
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
