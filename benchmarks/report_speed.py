@@ -56,7 +56,8 @@ HASHES = (
 
 # Ask for something by the address, and wait until it stands there and a frame with it was drawn.
 TURN = """async (hash) => {
-  const began = performance.now(), main = document.querySelector("main"), first = main.firstChild;
+  const began = performance.now();
+  const main = document.querySelector(".records"), first = main.firstChild;
   const frame = () => new Promise(requestAnimationFrame);
   location.hash = hash;
   while (main.firstChild === first) await frame();

@@ -228,3 +228,26 @@ def test_a_screen_reader_is_told_what_changed(results: Path, serve: Any, show: A
     page.locator(".cells").wait_for()
     page.keyboard.type("11")
     assert log.inner_text().strip().endswith("11 marked as wrong")
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_boxes_have_their_phrases_numbers_as_large_however_far_one_zooms(
+    results: Path, serve: Any, show: Any, expect: Any, width: int
+) -> None:
+    page = show(serve(results).address + SINGLE, viewport={"width": width, "height": 900})
+    numbers = page.locator(".stage .number")
+    badges = page.locator(".expressions li:not(.grey) .badge")
+    assert set(numbers.all_text_contents()) == set(badges.all_text_contents()) != set()
+
+    def height() -> float:
+        return float(numbers.first.evaluate("e => e.getBBox().height * e.getScreenCTM().a"))
+
+    expect(page.locator(".stage")).to_have_attribute("style", re.compile("--px"))
+    before = height()
+    assert 12 <= before <= 24
+    for _ in range(5):
+        page.keyboard.press("+")
+    assert height() == pytest.approx(before, rel=0.05)
+    page.set_viewport_size({"width": 700, "height": 500})
+    page.wait_for_timeout(200)  # the observer of its size is told with the next frame
+    assert height() == pytest.approx(before, rel=0.05)

@@ -2,14 +2,20 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from string import Template
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.extras.review._door_html import page_file
-from dataflow_grounding.images.display import page_text
+from dataflow_grounding.extras.review._sampling import SIZES
+from dataflow_grounding.images.document import (
+    TableRow,
+    document_page,
+    facts,
+    readable_time,
+    safe,
+    section,
+    table,
+)
 
 _MOST_FILES = 500
 """Digests of so many files are listed; the JSON file has them all."""
@@ -43,22 +49,26 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
     ]
     if certificate["gold"]:
         rows.append(_row("Reviewers wrong, on gold", certificate["gold"], None))
-    sections = [_table("What was found", "", rows)]
+    sections = [_figures("What was found", "error", rows)]
     sections.extend(_group_tables(certificate["by"]))
     if certificate["checks"]:
         sections.append(_checks(certificate["checks"]))
-    sections.append(_facts("The sample", _about_samples(certificate)))
-    sections.append(_facts("The run", _about_run(certificate)))
+    sections.append(_terms("The sample", _about_samples(certificate)))
+    sections.append(_terms("The run", _about_run(certificate)))
     sections.append(_files(certificate["files"]))
-    return Template(page_file("certificate.html")).substitute(
-        title=_safe(f"Certificate of {os.path.basename(os.path.abspath(results))}"),
-        model=_safe(run.get("model") or "a model that run.json doesn't name"),
-        when=_safe(_readable_time(certificate.get("when", ""))),
-        verdict=_verdict(certificate["target"], certificate["boxes"]),
-        sentence=_safe(_sentence_without_verdict(certificate)),
-        sections="\n".join(sections),
-        results=_safe(results),
-        version=_safe(certificate["version"]),
+    model = run.get("model") or "a model that run.json doesn't name"
+    header = facts(f"Boxes of {model}", f"certified {readable_time(certificate.get('when', ''))}")
+    header += f'<p class="sentence">{safe(_sentence_without_verdict(certificate))}</p>'
+    header += _verdict(certificate["target"], certificate["boxes"])
+    return document_page(
+        f"Certificate of {os.path.basename(os.path.abspath(results))}",
+        header,
+        sections,
+        f"Made by dataflow-grounding {safe(certificate['version'])} out of certificate.json, which"
+        " has all of it and a checksum. The bounds are exact (Clopper and Pearson, 1934); what"
+        " nobody judged counts as wrong for the upper one. Whether anything has changed since:"
+        f" <code>dataflowgrounding certify {safe(results)} --verify</code>",
+        is_letter=True,
     )
 
 
@@ -71,17 +81,6 @@ def _sentence_without_verdict(certificate: Mapping[str, Any]) -> str:
     return f"{sentence}."
 
 
-def _readable_time(when: str) -> str:
-    """Return a time in UTC as people write it.
-
-    Example:
-        >>> _readable_time("2026-11-24T07:06:24Z")
-        '2026-11-24 07:06 UTC'
-    """
-    day, _, clock = when.partition("T")
-    return f"{day} {clock[:5]} UTC" if clock.endswith("Z") else when
-
-
 def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield a table for each kind of group; none for a kind that all boxes are one group of."""
     for name in sorted(by, key=[*_HEADINGS, *by].index):
@@ -89,11 +88,13 @@ def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         if len(groups) < 2:
             continue
         largest = sorted(groups, key=lambda group: -groups[group]["of"])[:_MOST_GROUPS]
+        if name == "size":
+            largest = [size for size in SIZES if size in groups]
         note = "Share of boxes that are wrong."
         if len(groups) > len(largest):
             note += f" The largest {len(largest)} of {len(groups):,}; certificate.json has all."
         rows = [_row(group, groups[group], groups[group]["of"]) for group in largest]
-        yield _table(_HEADINGS.get(name, f"By {name}"), note, rows)
+        yield _figures(_HEADINGS.get(name, f"By {name}"), name, rows, note)
 
 
 def widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
@@ -101,11 +102,6 @@ def widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
     low = math.floor(round(1000 * figure["low"], 3)) / 10
     high = math.ceil(round(1000 * figure["high"], 3)) / 10
     return low, high
-
-
-def _safe(value: Any) -> str:
-    """Return a value as text of a page, without keys."""
-    return page_text(blotted_message(str(value)))
 
 
 def verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
@@ -122,11 +118,11 @@ def _verdict(target: Mapping[str, Any] | None, boxes: Mapping[str, Any]) -> str:
         return ""
     look = "good" if target["accepted"] else "bad"
     text = verdict_of(target, boxes)
-    return f'<p class="verdict {look}">{_safe(text[0].upper() + text[1:])}</p>'
+    return f'<p class="verdict {look}">{safe(text[0].upper() + text[1:])}</p>'
 
 
-def _row(name: str, figure: Mapping[str, Any], total: int | None) -> list[str]:
-    """Return a figure as the cells of a row, in the order of `_table`'s heads.
+def _row(name: str, figure: Mapping[str, Any], total: int | None) -> TableRow:
+    """Return a figure as a row, in the order of `_figures`'s heads.
 
     Args:
         name: What the row is of.
@@ -138,54 +134,37 @@ def _row(name: str, figure: Mapping[str, Any], total: int | None) -> list[str]:
     share = "not judged"
     if judged:
         share = f"{100 * figure['share']:.1f}%"
-    return [
-        name,
+    cells = [
         share,
         "{:.1f} to {:.1f}%".format(*widened_bounds(figure)),
         f"{figure['wrong']:,}",
         f"{judged:,} of {figure['looked_at']:,}",
         "" if total is None else f"{total:,}",
     ]
+    return TableRow(name, cells)
 
 
-def _table(heading: str, note: str, rows: Sequence[Sequence[str]]) -> str:
+def _figures(heading: str, head: str, rows: Iterable[TableRow], note: str = "") -> str:
     """Return figures as a table under a heading."""
-    heads = ("", "share", "95% certain", "wrong", "judged", "in all")
-    return _section(
-        heading,
-        (f"<p>{_safe(note)}</p>" if note else "") + _html_table(heads, rows),
-    )
+    heads = ("share", "95% certain", "wrong", "judged", "in all")
+    return section(heading, table(head, heads, rows, look="lead"), note)
 
 
 def _checks(checks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return what the pipeline's own checks said of phrases."""
     rows = [
-        [name, f"{100 * counts['share']:.1f}%", f"{counts['phrases']:,}"]
+        TableRow(name, [f"{100 * counts['share']:.1f}%", f"{counts['phrases']:,}"])
         for name, counts in checks.items()
     ]
-    return _section("What the run's own checks said", _html_table(("", "share", "phrases"), rows))
-
-
-def _html_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; the first cell of each row is its head."""
-    head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in heads)
-    lines = []
-    for name, *cells in rows:
-        numbers = ""
-        for label, cell in zip(heads[1:], cells, strict=True):
-            # where the screen is narrow, each number stands beside what it is
-            numbers += f'<td data-label="{_safe(label)}">{_safe(cell)}</td>'
-        lines.append(f'<tr><th scope="row">{_safe(name)}</th>{numbers}</tr>')
-    body = "\n".join(lines)
-    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
+    head = "What the run's own checks said"
+    return section(head, table("check", ("share", "phrases"), rows, look="lead"))
 
 
 def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is known of the samples and of who judged them, with what it is called."""
     for sample in certificate["samples"]:
         size = counted(sample["size"], "item")
-        stated = f"stated {_readable_time(sample['when'])} by {sample['who']}"
+        stated = f"stated {readable_time(sample['when'])} by {sample['who']}"
         text = f"{size}, seed {sample['seed']}, {stated}"
         if sample["gold"]:
             text += ", with gold mixed in"
@@ -205,33 +184,28 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(box_format, Mapping) and box_format.get("name"):
         yield "box format", str(box_format["name"])
     if run.get("started"):
-        yield "started", _readable_time(str(run["started"]))
+        yield "started", readable_time(str(run["started"]))
     if run.get("version"):
         yield "version", str(run["version"])
     for status, count in certificate["statuses"].items():
         yield f"phrases of status {status}", f"{count:,}"
 
 
-def _facts(heading: str, facts: Iterable[tuple[str, str]]) -> str:
-    """Return facts as a list of terms under a heading."""
-    lines = [f"<div><dt>{_safe(name)}</dt><dd>{_safe(text)}</dd></div>" for name, text in facts]
-    return _section(heading, f"<dl>{''.join(lines)}</dl>")
+def _terms(heading: str, terms: Iterable[tuple[str, str]]) -> str:
+    """Return what is known as a list of terms under a heading."""
+    lines = [f"<div><dt>{safe(name)}</dt><dd>{safe(text)}</dd></div>" for name, text in terms]
+    return section(heading, f"<dl>{''.join(lines)}</dl>")
 
 
 def _files(files: Mapping[str, str | None]) -> str:
     """Return the digests of the files that the certificate rests on."""
     rows = []
     for name, digest in list(files.items())[:_MOST_FILES]:
-        rows.append([name, digest or "not found"])
+        rows.append(TableRow(name, [digest or "not found"]))
     note = f"SHA-256 of {counted(len(files), 'file')}."
     if len(files) > _MOST_FILES:
         note += f" The first {_MOST_FILES} of them; certificate.json has all."
-    table = _html_table(("file", "SHA-256"), rows)
-    return _section(
-        "What it rests on", f"<details><summary>{_safe(note)}</summary>{table}</details>"
+    digests = table("file", ("SHA-256",), rows)
+    return section(
+        "What it rests on", f"<details><summary>{safe(note)}</summary>{digests}</details>"
     )
-
-
-def _section(heading: str, content: str) -> str:
-    """Return a section of the page; `content` is HTML."""
-    return f"<section><h2>{_safe(heading)}</h2>{content}</section>"

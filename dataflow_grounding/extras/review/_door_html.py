@@ -1,7 +1,5 @@
 """The page of a report in HTML: all that it shows before its scripts fill in records."""
 
-import base64
-import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +17,7 @@ from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
 from dataflow_grounding.extras.review._record_view import MEANING
 from dataflow_grounding.extras.review._report_files import GENERATOR, script_json
 from dataflow_grounding.images.display import page_text
+from dataflow_grounding.images.document import page_colors, style_hash
 from dataflow_grounding.images.drawing import PAGE_PALETTE, text_color
 
 _SCRIPTS = ("record.js", "report.js")
@@ -36,11 +35,12 @@ _CELL = 8
 def page_file(name: str) -> str:
     """Return a file of this package that a page is made of, as text.
 
-    To `report.css` the colours of the palette are added: `--c0` and `--ink0`, the class `.c0`, and
-    so on.
+    `report.css` begins with the styles of all pages, and ends with the colours of the palette:
+    `--c0` and `--ink0`, the class `.c0`, and so on.
     """
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     if name == "report.css":
+        text = page_colors() + text
         for number, color in enumerate(PAGE_PALETTE):
             ink = text_color(color)
             text += f":root {{ --c{number}: rgb{color}; --ink{number}: rgb{ink}; }}\n"
@@ -73,13 +73,12 @@ def door_html(
         plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
     """
     style = page_file("report.css")
-    style_digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     nonce = secrets.token_urlsafe(16)
     page = Template(page_file("report.html")).substitute(
         generator=GENERATOR,
         title=page_text(blotted_message(title)),
         style=style,
-        style_hash=f"sha256-{style_digest}",
+        style_hash=style_hash(style),
         nonce=nonce,
         facts=" · ".join(_facts(summary)),
         figures=_figures_html(counts),

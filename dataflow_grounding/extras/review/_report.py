@@ -41,6 +41,8 @@ FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
 The index in this tuple is the number of the bit in a row of the index, which `report.js` reads.
 """
 _SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
+_SCORE_BINS = 10
+_SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
 AT_ONCE = 256  # records whose pictures are looked for together
 TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
@@ -233,7 +235,7 @@ def _index_row(view: View, marks: Collection[str], classes: PageClasses) -> list
 
     These are its id; its flags as bits of a number; for each expression its text in lower case,
     what it is listed under, and its number of boxes; the lowest and the highest score in
-    hundredths, or -1 without any; and the model.
+    hundredths, or -1 without any; the model; and what `_bins_of` returns.
     """
     phrases = []
     scores: list[float] = []
@@ -246,7 +248,24 @@ def _index_row(view: View, marks: Collection[str], classes: PageClasses) -> list
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    return [view["id"], bits, phrases, lowest, highest, view["model"]]
+    return [view["id"], bits, phrases, lowest, highest, view["model"], _bins_of(view)]
+
+
+def _bins_of(view: View) -> int:
+    """Return the bins of the page's histograms that a record has a box in, as bits of a number.
+
+    The first _SCORE_BINS are those of scores, in equal parts of 0 to 1; behind them are those of
+    sides, from _SIDES on.
+    """
+    bits = 0
+    for expression in view["expressions"]:
+        for instance in expression["instances"]:
+            side = area(box_of(instance["bbox"])) ** 0.5
+            bits |= 1 << (_SCORE_BINS + bisect(_SIDES, side))
+            if instance["score"] is not None:
+                tenth = _hundredths(instance["score"]) * _SCORE_BINS // 100
+                bits |= 1 << min(tenth, _SCORE_BINS - 1)
+    return bits
 
 
 def _label(expression: Mapping[str, Any], classes: PageClasses) -> str | int:

@@ -35,7 +35,7 @@ const reviewGrid = (() => {
   }
   function headOf(isOfBoxes) {
     if (!isOfBoxes) return "Phrases without a box";
-    const heads = [...new Set(page.items.map((item) => item.head))];
+    const heads = [...new Set(page.items.map((item) => item.head || "–"))];
     return heads.slice(0, MOST_HEADS).join(", ") + (heads.length > MOST_HEADS ? " …" : "");
   }
   function cellOf(item, n, side) {

@@ -5,7 +5,18 @@
 const reportPage = (() => {
   const { node, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, grid: 60, phrases: 60, failures: 20 }; // things on a page
+  const SIDES = { grid: 200, phrases: 160 }; // CSS pixels of a picture, unless the address says
+  const SMALL = 140; // below it there is no room for numbers
+  const SIDE_STEP = 40; // of a key
   const LABELS = 100; // those with the most boxes, in the sidebar
+  // Histograms of the sidebar. A record's bits, from `first` on, say in which bins it has a box; the least value of each
+  // bin stands below it. See `_bins_of` of _report.py; how many boxes a picture has is counted here.
+  const HISTOGRAMS = [
+    { name: "scores", title: "Score", first: 0, bins: ["0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", ".9"], most: "1" },
+    { name: "sides", title: "Side of a box, px", first: 10, bins: ["0", "16", "32", "64", "128", "256"], most: "" },
+    { name: "boxes", title: "Boxes in a picture", first: 16, bins: ["0", "1", "2", "3", "6", "11", "21"], most: "" },
+  ];
+  const FEW_FAILURES = 5; // are shown at once; more would take the pictures' place
   const WITHOUT_BOX = { none: "not found", pending: "not looked for yet" }; // of a status, in words; others say it
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
@@ -13,7 +24,7 @@ const reportPage = (() => {
   const rules = { createScriptURL: (address) => address };
   const policy = window.trustedTypes?.createPolicy("report", rules) || rules;
   const app = document.getElementById("report"), part = (selector) => app.querySelector(selector);
-  const main = part("main"), fields = part(".fields"), help = part("dialog");
+  const main = part(".records"), fields = part(".fields"), help = part("dialog"), sizing = part(".side");
   const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
   const count = (n) => n.toLocaleString("en");
   const boxesIn = (n) => `${count(n)} box${n === 1 ? "" : "es"}`;
@@ -40,11 +51,19 @@ const reportPage = (() => {
   const rowsAt = (name, places) => Promise.all(places.map(async (place) =>
     (await load(`${name}-${Math.floor(place / about.perFile) + 1}`))[place % about.perFile]));
 
-  // The address: what is asked for.
-  const asked = () => Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  const addressOf = (state) =>
-    `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== "" && value !== undefined))}`;
-  const isFiltered = (state) => Object.entries(state).some(([name, value]) => value && name !== "view" && name !== "page");
+  // The address: what is asked for. `heads` are labels, "" that of phrases without a head noun.
+  function asked() {
+    const inAddress = new URLSearchParams(location.hash.slice(1));
+    return { ...Object.fromEntries(inAddress), head: "", heads: inAddress.getAll("head") };
+  }
+  function addressOf({ heads = [], ...state }) {
+    const said = Object.entries(state).filter(([, value]) => value !== "" && value !== undefined);
+    return `#${new URLSearchParams([...said, ...heads.map((head) => ["head", head])])}`;
+  }
+  const LOOKS = new Set(["view", "page", "side"]); // what a page looks like, not what it is of
+  const isFiltered = (state) => state.heads.length > 0
+    || Object.entries(state).some(([name, value]) => name !== "heads" && value && !LOOKS.has(name));
+  const sideOf = (state) => Number(state.side) || SIDES[state.view] || SIDES.grid;
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
   // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
@@ -53,32 +72,45 @@ const reportPage = (() => {
   const boxesOf = new Map(); // how many boxes each label has, by its name
   const WITHOUT = new Set(["none", "ambiguous", "unsupported", "pending"]); // statuses of phrases without a box
 
-  // Whether a phrase is of the label asked for: one with boxes, unless the status asked for, or the label, has none.
-  const isOfLabel = (state) => {
-    const wantsBoxes = !WITHOUT.has(state.show) && boxesOf.get(state.head) > 0;
-    return ([, label, boxes]) => nameOf(label) === state.head && boxes > 0 === wantsBoxes;
-  };
+  // Whether a phrase is of one of the labels asked for, and with boxes, unless the status asked for, or the label, has
+  // none.
+  function isOfLabels({ heads, show }) {
+    const wantsBoxes = new Map(heads.map((head) => [head, !WITHOUT.has(show) && boxesOf.get(head) > 0]));
+    return ([, label, boxes]) => wantsBoxes.get(nameOf(label)) === boxes > 0;
+  }
   const wordsOf = (state) => (state.q || "").toLowerCase().trim();
-  function matching(state) {
+  // The bits of the bins that are chosen, of each histogram; 0 where none is.
+  const masksOf = (state) => HISTOGRAMS.map(({ name, first }) =>
+    (state[name] || "").split(",").filter(Boolean).reduce((mask, bin) => mask | (1 << (first + Number(bin))), 0));
+  const isIn = (masks, place) => masks.every((mask) => !mask || rows[place][6] & mask);
+  const matching = (state) => {
+    const masks = masksOf(state);
+    return fitting(state).filter((place) => isIn(masks, place));
+  };
+
+  // The same, whatever histograms say.
+  function fitting(state) {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
     const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
+    const isOfLabel = isOfLabels(state);
     const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
     return [...rows.keys()].filter((place) => {
       const [id, bits, phrases, least, most, model] = rows[place];
       return (bits & all) === all && [undefined, model].includes(state.model) && [undefined, id].includes(state.record)
         && (low === null || most >= low) && (high === null || (least >= 0 && least <= high))
         && (!words || id.toLowerCase().includes(words) || phrases.some(([text]) => text.includes(words)))
-        && (state.head === undefined || phrases.some(isOfLabel(state)));
+        && (!state.heads.length || phrases.some(isOfLabel));
     });
   }
 
   // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
   function boxesAmong(places, state) {
     const words = wordsOf(state);
+    const heads = new Set(state.heads);
     return places.flatMap((place) => {
       const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
       return phrases.flatMap(([text, label, boxes], e) =>
-        (state.head === undefined || nameOf(label) === state.head) && (!isAsked || text.includes(words))
+        (!heads.size || heads.has(nameOf(label))) && (!isAsked || text.includes(words))
           ? [...Array(boxes).keys()].map((n) => [place, e, n]) : []);
     });
   }
@@ -98,6 +130,59 @@ const reportPage = (() => {
   // What stands above the records is filled, or goes where there is nothing to choose from.
   const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
+  function buildHistograms() {
+    const sidebar = part(".histograms"), boxesBins = HISTOGRAMS[2].bins.map(Number);
+    for (const row of rows) {
+      const boxes = row[2].reduce((sum, [, , n]) => sum + n, 0);
+      row[6] |= 1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least));
+    }
+    for (const histogram of HISTOGRAMS) {
+      const { title, name, first, bins } = histogram;
+      const isKnown = rows.some((row) => (row[6] >> first) & ((1 << bins.length) - 1));
+      if (!isKnown || !boxesInAll()) continue;
+      histogram.bars = bins.map((least, n) => {
+        const box = node("input", { type: "checkbox" });
+        box.addEventListener("change", () => go({ [name]: [...chosenBins(histogram)].join(",") }));
+        return { box, bar: node("i"), text: node("small", null, least), n };
+      });
+      sidebar.append(node("fieldset", null, node("legend", null, title), histogram.bars.map(({ box, bar, text }) =>
+        node("label", null, box, node("span", null, bar), text))));
+    }
+    if (!sidebar.querySelector("fieldset")) sidebar.remove();
+    else sidebar.open = HISTOGRAMS.some(({ name }) => asked()[name]);
+  }
+  const boxesInAll = () => [...boxesOf.values()].some(Boolean);
+  const chosenBins = ({ bars }) => bars.filter(({ box }) => box.checked).map(({ n }) => n);
+
+  // Each bar is as high as the number of pictures that pass all filters but those of its own histogram.
+  function showHistograms(state) {
+    const masks = masksOf(state), places = fitting(state);
+    HISTOGRAMS.forEach(({ bars, first, bins, most, title }, h) => {
+      if (!bars) return;
+      const others = masks.map((mask, n) => (n === h ? 0 : mask));
+      const counts = bins.map(() => 0);
+      for (const place of places) {
+        if (!isIn(others, place)) continue;
+        for (let n = 0; n < counts.length; n++) counts[n] += (rows[place][6] >> (first + n)) & 1;
+      }
+      const highest = Math.max(1, ...counts);
+      bars.forEach(({ box, bar, n }) => {
+        const upTo = bins[n + 1] || most;
+        const range = h === 2 ? rangeOfCounts(bins, n) : `${bins[n]} ${upTo ? `to ${upTo}` : "and more"}`;
+        const text = `${title}, ${range}: ${count(counts[n])} picture${counts[n] === 1 ? "" : "s"}`;
+        box.checked = Boolean((masks[h] >> (first + n)) & 1);
+        box.setAttribute("aria-label", text);
+        box.parentNode.title = text;
+        bar.style.height = `${(100 * counts[n]) / highest}%`;
+      });
+    });
+  }
+  function rangeOfCounts(bins, n) {
+    const last = Number(bins[n + 1]) - 1;
+    if (!bins[n + 1]) return `${bins[n]} and more`;
+    return Number(bins[n]) === last ? bins[n] : `${bins[n]} to ${last}`;
+  }
+
   let labels = []; // names of those with the most boxes
   function build() {
     const times = new Map(); // phrases of each label
@@ -115,6 +200,7 @@ const reportPage = (() => {
     sidebar.querySelector("summary").append(node("span", null, hasClasses ? "Classes" : "Labels"), node("span", null, "boxes"));
     if (labels.length > 1) sidebar.open = matchMedia("(min-width: 70rem)").matches;
     else sidebar.remove();
+    buildHistograms();
     if (hasClasses && frequent.length <= LABELS) fields.elements.head.parentNode.remove();
     if (!rows.some((row) => row[4] >= 0)) part(".scores").remove();
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
@@ -127,14 +213,25 @@ const reportPage = (() => {
     if (!marked.length) part(".by-show").remove();
     if (kinds.size < 2) part(".by-kind").remove();
     if (!about.failures) part(".failures").remove();
+    else {
+      part("#failures").append(" ", node("b", null, count(about.failures)));
+      part(".failures details").open = !rows.length || about.failures <= FEW_FAILURES || Boolean(asked().kind);
+    }
     if (!rows.length) app.querySelectorAll(".views, .fields").forEach((element) => element.remove());
     fields.addEventListener("submit", (event) => event.preventDefault());
     for (const type of ["input", "change"]) fields.addEventListener(type, ({ target: { name, value } }) => {
-      if ((name === "q") !== (type === "input")) return; // each letter of a phrase, else what was chosen
-      history.replaceState(null, "", addressOf({ ...asked(), page: "", [name]: value.trim() }));
-      show().catch(fail);
+      const isAtOnce = name === "q" || name === "side"; // each letter of a phrase; others once they are chosen
+      if (isAtOnce !== (type === "input")) return;
+      const text = value.trim();
+      const change = name === "head" ? { heads: text ? [text] : [] } : { [name]: text };
+      replace(name === "side" ? change : { ...change, page: "" });
     });
     app.hidden = false;
+  }
+
+  function replace(change) {
+    history.replaceState(null, "", addressOf({ ...asked(), ...change }));
+    show().catch(fail);
   }
 
   // Of `all` the page that the address asks for as `name`: what is on it, how many are before it, and links to the
@@ -185,23 +282,44 @@ const reportPage = (() => {
     return [found.length ? listOf({ ...view, expressions: found }) : null, rest];
   }
 
-  function cardOf(view) {
-    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.length, 0), most = [230, 192]; // CSS pixels
+  function cardOf(view, side) {
+    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.length, 0);
+    const most = [1.15 * side, 0.96 * side]; // CSS pixels
     return lightsUp(node("article", { class: "card record", tabindex: -1 },
       node("figure", null, pictureOf(view, ...most), view.missing && node("p", { class: "missing" }, view.missing)),
-      node("a", { class: "facts", href: addressOf({ record: view.id }) }, node("bdi", null, view.id),
+      node("a", { class: "facts", href: addressOf({ record: view.id }), title: view.id }, node("bdi", null, view.id),
         node("b", null, boxesIn(boxes)))));
   }
 
+  let focusOn = null; // the label whose box was used by keyboard or pointer, as the list is made anew
   function showLabels(state) {
     const nav = part(".labels nav");
     if (!nav) return;
     const classes = new Map(about.classes.map((name, n) => [name, n % recordPage.COLORS]));
-    const link = (text, head, n) => node("a", { href: addressOf({ ...state, head, page: "" }),
-      class: n ? null : "zero", "aria-current": (state.head || "") === head && "true" },
-      classes.has(head) && node("i", { class: `c${classes.get(head)}` }), node("bdi", null, text), node("b", null, count(n)));
-    nav.replaceChildren(link("all", "", [...boxesOf.values()].reduce((sum, n) => sum + n, 0)),
-      ...labels.map((name) => link(name || "–", name, boxesOf.get(name))));
+    const chosen = new Set(state.heads);
+    const link = (text, heads, n, isChosen, color) => node("a", { href: addressOf({ ...state, heads, page: "" }),
+      "aria-current": isChosen && "true" },
+      color !== undefined && node("i", { class: `c${color}` }), node("bdi", null, text), node("b", null, count(n)));
+    // The name chooses a label alone; the box before it adds it to those that are chosen, or takes it away.
+    const rowOf = (name, n) => {
+      const box = node("input", { type: "checkbox", "aria-label": `also ${name || "–"}` });
+      box.checked = chosen.has(name);
+      box.addEventListener("change", () => {
+        const heads = box.checked ? [...state.heads, name] : state.heads.filter((head) => head !== name);
+        go({ heads });
+        focusOn = name;
+      });
+      return node("li", { class: n ? null : "zero" }, box, link(name || "–", [name], n, chosen.has(name), classes.get(name)));
+    };
+    const whole = [...boxesOf.values()].reduce((sum, n) => sum + n, 0);
+    const named = [...labels, ...state.heads.filter((head) => !labels.includes(head))]; // one that is rare may be chosen
+    const list = node("ul", null, node("li", null, link("all", [], whole, !chosen.size)),
+      named.map((name) => rowOf(name, boxesOf.get(name) || 0)));
+    const place = nav.scrollTop;
+    nav.replaceChildren(list);
+    nav.scrollTop = place;
+    if (focusOn !== null) list.children[1 + named.indexOf(focusOn)]?.querySelector("input").focus();
+    focusOn = null;
   }
 
   function articleOf(view) {
@@ -217,11 +335,18 @@ const reportPage = (() => {
       view.changes && besideOf(view)));
   }
 
-  function cropOf(view, e, n) {
+  function cropOf(view, side, e, n) {
     const expression = view.expressions[e], instance = expression.instances[n];
     return node("a", { class: "cell", href: addressOf({ record: view.id }), title: recordPage.describe(instance) },
-      recordPage.cropOf(view, instance, expression.color), node("bdi", null, expression.text),
+      recordPage.cropOf(view, instance, expression.color, side), node("bdi", null, expression.text),
       node("small", null, view.id));
+  }
+
+  // What a control of the form says; of several labels the sidebar has them all.
+  function valueOf(name, state) {
+    if (name === "side") return sideOf(state);
+    if (name === "head") return state.heads.length === 1 ? state.heads[0] : "";
+    return state[name] || "";
   }
 
   // Show what the address asks for; a later call overtakes an earlier one that still waits for data.
@@ -230,6 +355,7 @@ const reportPage = (() => {
     const call = ++calls, state = asked(), phrases = state.view === "phrases", cards = state.view === "grid";
     const places = matching(state), all = phrases ? boxesAmong(places, state) : places.map((place) => [place]);
     const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : cards ? SIZE.grid : SIZE.pictures, "page", state);
+    const side = Math.min(sideOf(state), main.clientWidth || Infinity); // a phone is no wider
     const views = await rowsAt("records", here.map(([place]) => place));
     if (call !== calls) return;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
@@ -237,19 +363,22 @@ const reportPage = (() => {
     else part(".note").replaceChildren(`${phrases ? "Boxes" : "Images"} ` +
       `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
-      isFiltered(state) ? node("a", { href: addressOf({ view: state.view }) }, "Clear filters") : "");
+      isFiltered(state) ? node("a", { href: addressOf({ view: state.view, side: state.side }) }, "Clear filters") : "");
     const ways = [["Pictures", ""], ["Grid", "grid"], ["Phrases side by side", "phrases"]];
     part(".views")?.replaceChildren(...ways.map(([text, view]) => node("a", {
       href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
     if (marked.length) chips("show", marked, about.records, state);
     for (const control of fields.elements) {
-      if (control !== document.activeElement) control.value = state[control.name] || "";
+      if (control !== document.activeElement) control.value = valueOf(control.name, state);
     }
+    sizing.hidden = !phrases && !cards;
+    main.style.setProperty("--side", `${side}px`);
     app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linked()));
-    main.className = phrases ? "grid" : cards ? "cards" : "";
+    main.className = ["records", phrases && "grid", cards && "cards", side < SMALL && "small"].filter(Boolean).join(" ");
     const shownAs = phrases ? cropOf : cards ? cardOf : articleOf;
-    main.replaceChildren(...views.map((view, n) => shownAs(view, here[n][1], here[n][2])));
+    main.replaceChildren(...views.map((view, n) => shownAs(view, side, here[n][1], here[n][2])));
     showLabels(state);
+    showHistograms(state);
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
@@ -258,9 +387,17 @@ const reportPage = (() => {
     const items = [...main.children], at = items.findIndex((item) => item.contains(document.activeElement));
     items[Math.min(Math.max(at + by, 0), items.length - 1)]?.focus();
   }
+  // The pictures of a grid larger or smaller, as far as the slider goes.
+  function resize(by) {
+    const slider = fields.elements.side;
+    if (sizing.hidden) return;
+    slider.value = Number(slider.value) + by;
+    replace({ side: slider.value });
+  }
   const turn = (rel) => part(`.pages.main [rel=${rel}]`)?.click();
   const DOES = { j: () => step(1), k: () => step(-1), ArrowRight: () => turn("next"), ArrowLeft: () => turn("previous"),
     g: () => go({ view: asked().view === "phrases" ? "" : "phrases" }), "/": () => fields.elements.q.focus(),
+    "+": () => resize(SIDE_STEP), "-": () => resize(-SIDE_STEP),
     "?": () => help.showModal() };
   document.addEventListener("keydown", (event) => {
     const busy = event.ctrlKey || event.altKey || event.metaKey || help.open;

@@ -208,8 +208,7 @@ def report_folder(
         name = _folder_name(results_dir)
         other_name = _folder_name(other)
         if name == other_name:  # run_1/results and run_2/results
-            name = results_dir
-            other_name = other
+            name, other_name = _told_apart(results_dir, other)
         versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
         how["title"] = f"{name} → {other_name}"
         folders += image_folders_of(results_dir, image_root)
@@ -239,6 +238,17 @@ def _check_results(folder: str) -> None:
     raise InputError(
         f"no {address}/annotations.jsonl: is {address} the results_dir of a finished run?"
     )
+
+
+def _told_apart(one: str, other: str) -> tuple[str, str]:
+    """Return names for two folders that are called the same: their paths, less what both have."""
+    paths = [os.path.abspath(path) for path in (one, other)]
+    try:
+        shared = os.path.commonpath(paths)
+    except ValueError:  # they are on two drives
+        return one, other
+    first, second = [os.path.relpath(path, shared) for path in paths]
+    return first, second
 
 
 def _folder_name(folder: str) -> str:

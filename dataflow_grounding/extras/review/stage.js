@@ -44,7 +44,8 @@ const reviewStage = (() => {
     const isMany = all.length > recordPage.MOST_SHAPES;
     const boxes = all.filter(({ e, instance }) => !isMany || isPicked(e, instance)).map(({ e, instance, bbox }) =>
       shape("g", { class: `box link e${e.index} c${e.color}${isPicked(e, instance) ? " picked" : ""}`,
-        "data-e": e.index }, ["halo", "line"].map((name) => shape("rect", { class: name, ...rectOf(bbox) }))));
+        "data-e": e.index }, ["halo", "line"].map((name) => shape("rect", { class: name, ...rectOf(bbox) })),
+      shape("text", { class: "number", x: bbox[0], y: bbox[1] }, String(e.index + 1))));
     const canvas = isMany && recordPage.canvasOf(all, () => {
       const { a, d, e, f } = svg.getScreenCTM();
       const place = canvas.getBoundingClientRect();
@@ -73,7 +74,13 @@ const reviewStage = (() => {
       stage.around = [within(x, size[0] - width), within(y, size[1] - height), width, height];
       svg.setAttribute("viewBox", stage.around.join(" "));
       if (canvas) canvas.draw();
+      sizeNumbers();
     }
+    // Numbers are as large on the screen however far the picture is zoomed.
+    function sizeNumbers() {
+      if (svg.isConnected && svg.clientWidth) svg.style.setProperty("--px", `${1 / scale()}px`);
+    }
+    new ResizeObserver(sizeNumbers).observe(svg);
     stage.whole = () => show(0, 0, ...size);
     stage.zoom = (by, at) => {
       const [left, top, width, height] = stage.around;

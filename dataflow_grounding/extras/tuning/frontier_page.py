@@ -3,22 +3,44 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from importlib import resources
-from string import Template
 from typing import Any
 
 from dataflow_grounding._util.files import within
-from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.records import dump_text
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.working_folder import sent
 from dataflow_grounding.extras.tuning.frontier import frontier_of, gold_for
 from dataflow_grounding.extras.tuning.frontier_picture import NARROW, STYLE, picture_of
-from dataflow_grounding.images.display import page_text
+from dataflow_grounding.images.document import (
+    Cell,
+    TableRow,
+    document_page,
+    safe,
+    section,
+    spec_section,
+    table,
+)
 from dataflow_grounding.jobs.spec_run import SpecRun
 
 ENDS = "95 %"
+_ABOUT_PICTURE = (
+    "Ringed: the spec as it stands. Filled: no other way is as good and costs no more. A doubt is"
+    " the least at which the next model is asked about a phrase: at 1 where the check couldn't"
+    " decide, at 0 about every phrase."
+)
+_ABOUT_COST = (
+    "from the replies that the pilot left. Boxes in doubt count. A model alone is asked for the"
+    " boxes of the phrases that the first model found in the captions. Of a further model's"
+    " requests at a doubt, all that is read is counted, and what it writes by the share of the"
+    " phrases. Tests of models and formats, about one request in a hundred, aren't counted."
+)
+_STYLE = """
+svg { display: block; width: 100%; height: auto; }
+.of-wide { max-width: 54rem; margin: 0 auto; }
+.of-narrow { display: none; }
+@media (max-width: 40rem) { .of-wide { display: none; } .of-narrow { display: block; } }
+"""
 FEW = 20
 """With fewer pictures, intervals are so wide that a remark says so."""
 
@@ -150,45 +172,36 @@ def verdict_of(document: Mapping[str, Any]) -> str:
 def page_of(document: Mapping[str, Any]) -> str:
     """Return the page. What comes from data is escaped, and keys are blotted out."""
     rows = []
+    settings = []
     for number, point in enumerate(document["points"], 1):
         f1, ends, *costs = _cells(point, document)
-        cells = f"<td>{_safe(f1)}<small>{_safe(ends)}</small></td>"
-        cells += "".join(f"<td>{_safe(cell)}</td>" for cell in costs)
-        own = ' class="own"' if point["is_own"] else ""
-        name = f'<span class="number">{number}</span><b>{_safe(point["name"])}</b>'
-        name += f"<small>{_safe(_remark(point))}</small>"
-        rows.append(f'<tr{own}><th scope="row">{name}</th>{cells}</tr>')
-    heads = [head for head in ["", *_heads(document)[:-1]] if head != ENDS]
-    head = "".join(f'<th scope="col">{_safe(text)}</th>' for text in heads)
-    table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>" + "\n".join(rows) + "</tbody></table>"
-    keys = []
-    for point in document["points"]:
+        cells: list[Cell | str] = [Cell(f1, "" if ends == "-" else ends), *costs]
+        name = f"{number}. {point['name']}"
+        rows.append(TableRow(name, cells, _remark(point), is_own=point["is_own"]))
         shown = "\n".join(f"{key}: {_yaml(value)}" for key, value in point["set"].items())
-        keys.append(f"<h3>{_safe(point['name'])}</h3><pre>{_safe(shown)}</pre>")
+        settings.append((point["name"], shown))
+    heads = [head for head in _heads(document)[:-1] if head != ENDS]
+    wide = picture_of(document, alone=False)
+    narrow = picture_of(document, NARROW, alone=False)
+    pictures = f'<div class="of-wide">{wide}</div><div class="of-narrow">{narrow}</div>'
     prices = "No known price: with vlm.prices, and those of the entries, cost is in USD."
     if document["prices"]:
         prices = f"Prices: {document['prices']}."
-    template = resources.files(__package__).joinpath("frontier.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=_safe(f"Cost and F1: {' → '.join(document['models'])}"),
-        about=_safe(judged_in_words(document)),
-        verdict=_safe(verdict_of(document)),
-        style=STYLE,
-        wide=picture_of(document, alone=False),
-        narrow=picture_of(document, NARROW, alone=False),
-        table=table,
-        columns=str(len(heads) - 1),
-        keys="\n".join(keys),
-        prices=_safe(prices),
-        version=_safe(document["version"]),
+    return document_page(
+        f"Cost and F1: {' → '.join(document['models'])}",
+        f'<p class="sentence">{safe(verdict_of(document))}</p>'
+        f'<p class="note">{safe(judged_in_words(document))}</p>',
+        [
+            section("What is paid, and what it brings", pictures, _ABOUT_PICTURE),
+            section("Figures", table("way to run", heads, rows)),
+            spec_section("What asks for each, below the pipeline's block in the spec", settings),
+        ],
+        f"{safe(prices)} Made by dataflow-grounding {safe(document['version'])} out of"
+        f" frontier.json, {_ABOUT_COST}",
+        style=_STYLE + STYLE,
     )
 
 
 def _yaml(value: Any) -> str:
     """Return a value as a spec has it, in one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _safe(value: Any) -> str:
-    """Return a value as text of a page, without keys."""
-    return page_text(blotted_message(str(value)))

@@ -1,0 +1,192 @@
+"""A document as a page of one file: a certificate, figures of a bench, what `tune` found.
+
+Such pages run no script and load nothing. They share their look with the report and the review:
+`colors.css` is of all of them.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from string import Template
+from typing import Any
+
+from dataflow_grounding._util.secrets import blotted_message
+from dataflow_grounding.images.display import page_text
+
+
+def page_colors() -> str:
+    """Return the styles that all pages begin with: colours for light and dark, and letters."""
+    return _file("colors.css")
+
+
+def safe(value: Any) -> str:
+    """Return a value as text of a page: escaped, without keys.
+
+    Example:
+        >>> safe("a <b> & c")
+        'a &lt;b&gt; &amp; c'
+    """
+    return page_text(blotted_message(str(value)))
+
+
+def style_hash(style: str) -> str:
+    """Return what a page's policy calls a style that it allows."""
+    digest = hashlib.sha256(style.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def document_page(
+    title: str,
+    header: str,
+    sections: Iterable[str],
+    footer: str,
+    *,
+    style: str = "",
+    is_letter: bool = False,
+) -> str:
+    """Return a page.
+
+    Args:
+        title: The heading, as text.
+        header: What stands below it, as HTML.
+        sections: As `section` returns them.
+        footer: HTML without blocks.
+        style: CSS of this page alone, which goes behind that of all documents.
+        is_letter: Whether it is read as a letter is, and so is no wider than one.
+    """
+    style = page_colors() + _file("document.css") + style
+    return Template(_file("document.html")).substitute(
+        title=safe(title),
+        header=header,
+        sections="\n".join(sections),
+        footer=footer,
+        style=style,
+        style_hash=style_hash(style),
+        look=' class="letter"' if is_letter else "",
+    )
+
+
+def facts(*texts: str) -> str:
+    """Return short facts as a line, which isn't broken within one.
+
+    Example:
+        >>> facts("3 pictures", "seed 1")
+        '<p class="facts"><span>3 pictures</span> · <span>seed 1</span></p>'
+    """
+    return f'<p class="facts">{" · ".join(f"<span>{safe(text)}</span>" for text in texts)}</p>'
+
+
+def section(heading: str, content: str, note: str = "") -> str:
+    """Return a section of a page: heading and note are text, the content is HTML."""
+    paragraph = f"<p>{safe(note)}</p>" if note else ""
+    return f"<section><h2>{safe(heading)}</h2>{paragraph}{content}</section>"
+
+
+def spec_section(heading: str, settings: Iterable[tuple[str, str]]) -> str:
+    """Return a section of pieces of a spec, each below its name."""
+    parts = [f"<h3>{safe(name)}</h3><pre>{safe(text)}</pre>" for name, text in settings]
+    return section(heading, "\n".join(parts))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        value: What it says; `""` or `"-"` for nothing.
+        below: Smaller text below it, for instance an interval.
+        is_text: Whether it is text that may break, not a figure.
+    """
+
+    value: str
+    below: str = ""
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table.
+
+    Attributes:
+        name: The head of the row.
+        cells: What stands behind it, a text for a cell that has no more than its value.
+        below: Smaller text below the name.
+        is_own: Whether it stands out.
+    """
+
+    name: str
+    cells: Sequence[Cell | str]
+    below: str = ""
+    is_own: bool = False
+
+
+def table(head: str, heads: Sequence[str], rows: Iterable[TableRow], *, look: str = "") -> str:
+    """Return a table. Where the screen is narrow, each figure stands beside what it is.
+
+    Args:
+        head: What the names of the rows are.
+        heads: What the cells are, in order.
+        rows: As many cells in each.
+        look: `lead`, where the first figure of a row is what the row is about.
+    """
+    lines = list(rows)
+    columns = f'<th scope="col">{safe(head)}</th>'
+    for number, text in enumerate(heads):
+        columns += _column_head(text, any(_cell(row, number).is_text for row in lines))
+    body = "\n".join(_row_html(row, heads) for row in lines)
+    style = f' class="{look}"' if look else ""
+    # what may have to be scrolled is reached by keyboard
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="{safe(head)}"><table{style}>'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(row: TableRow, number: int) -> Cell:
+    cell = row.cells[number]
+    return cell if isinstance(cell, Cell) else Cell(cell)
+
+
+def _column_head(text: str, is_text: bool) -> str:
+    """Return the head of a column; of one without a name a cell that is no head of anything."""
+    if not text:
+        return "<td></td>"
+    look = ' class="text"' if is_text else ""
+    return f'<th scope="col"{look}>{safe(text)}</th>'
+
+
+def _row_html(row: TableRow, heads: Sequence[str]) -> str:
+    below = f"<small>{safe(row.below)}</small>" if row.below else ""
+    html = f'<th scope="row">{safe(row.name)}{below}</th>'
+    for number, head in enumerate(heads):
+        html += _cell_html(_cell(row, number), head)
+    look = ' class="own"' if row.is_own else ""
+    return f"<tr{look}>{html}</tr>"
+
+
+def _cell_html(cell: Cell, head: str) -> str:
+    looks = []
+    if cell.is_text:
+        looks.append("text")
+    if cell.value in ("", "-"):
+        looks.append("none")
+    look = f' class="{" ".join(looks)}"' if looks else ""
+    below = f"<small>{safe(cell.below)}</small>" if cell.below else ""
+    return f'<td data-label="{safe(head)}"{look}>{safe(cell.value)}{below}</td>'
+
+
+def readable_time(when: str) -> str:
+    """Return a time in UTC as people write it.
+
+    Example:
+        >>> readable_time("2026-11-24T07:06:24Z")
+        '2026-11-24 07:06 UTC'
+    """
+    day, _, clock = when.partition("T")
+    return f"{day} {clock[:5]} UTC" if clock.endswith("Z") else when
+
+
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
