@@ -37,8 +37,9 @@ class CropJudge(JudgeOperator):
 
     It follows a `BoxChecker(serving, decides=False)`. One request shows all crops of an image. A
     box stays where both answers affirm it, and goes into `rejected` where both deny it; where they
-    differ it stays, `verified` null and `doubtful`. Where the crop alone can't tell, the phrase's
-    presence is the second answer.
+    differ it stays, `verified` null and `doubtful`. So does a denied box, of a thing that is there,
+    that no other phrase's box explains. Where the crop alone can't tell, the phrase's presence is
+    the second answer.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.

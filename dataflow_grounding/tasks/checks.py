@@ -262,7 +262,7 @@ def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
 
 def _bare(word: str) -> str:
     """A word in lower case, without a full stop behind it."""
-    return word.strip().removesuffix(".").lower()
+    return word.strip().removesuffix(".").rstrip().lower()
 
 
 def _answer(item: Mapping[str, Any]) -> bool | None:
