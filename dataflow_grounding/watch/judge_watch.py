@@ -2,9 +2,9 @@
 
 The pictures are our own, with rectangles of known colours. Half of the boxes are around what they
 are said to be; the others are around another rectangle, for a colour that isn't in the picture. A
-judge isn't obeyed who may be one that says yes as often, and no as often, whatever it is shown: by
-the hypergeometric distribution, which is Fisher's exact test. So one that always says no gains
-nothing by questions of which most are to be denied.
+judge isn't obeyed whose right answers may be those of one who says yes as often, but at random, by
+the binomial distribution. So one that always says no gains nothing by questions of which most are
+to be denied.
 """
 
 import json
@@ -31,8 +31,8 @@ from dataflow_grounding.tasks.request import Request
 JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
 BOXED = 4  # boxes with their own phrase; as many have the phrase of a colour that isn't there
-# A judge is obeyed if as many yeses, given at random, are right with no more than this probability:
-# with 14 of 16 answers right, as a rule.
+# A judge is obeyed if as many yeses, given at random, are right as often with no more than this
+# probability, as they are in 13 of 16 where half are to be affirmed.
 BY_CHANCE = 0.011
 MOST_PICTURES = 3  # the judge is asked about so many pictures before it counts as no better
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
@@ -69,18 +69,22 @@ class Mark(NamedTuple):
 
 
 def right_by_chance(marks: Sequence[Mark]) -> float:
-    """The probability that as many yeses, given at random, are right as often, or more.
+    """The probability that a judge who says yes as often, but at random, does as well, or better.
 
-    Fisher's exact test, one-sided. An answer that can't tell counts as the wrong one.
+    By the binomial distribution. An answer that can't tell counts as the wrong one.
     """
-    true = sum(mark.truth for mark in marks)
-    right_yeses = sum(mark.truth and mark.is_right for mark in marks)
-    wrong_yeses = sum(not mark.truth and not mark.is_right for mark in marks)
-    yeses = right_yeses + wrong_yeses
-    ways = 0
-    for right in range(right_yeses, min(true, yeses) + 1):
-        ways += math.comb(true, right) * math.comb(len(marks) - true, yeses - right)
-    return float(ways / math.comb(len(marks), yeses))
+    if not marks:
+        return 1.0
+    right = sum(mark.is_right for mark in marks)
+    true = sum(mark.truth for mark in marks) / len(marks)
+    yes = sum(mark.truth is mark.is_right for mark in marks) / len(marks)
+    # of questions of which half are to be affirmed, this is 1/2 however often it says yes
+    chance = yes * true + (1 - yes) * (1 - true)
+    probability = 0.0
+    for count in range(right, len(marks) + 1):
+        ways = math.comb(len(marks), count)
+        probability += ways * chance**count * (1 - chance) ** (len(marks) - count)
+    return probability
 
 
 def known_picture(layout: int) -> KnownPicture:
