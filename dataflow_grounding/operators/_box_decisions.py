@@ -4,7 +4,7 @@ Nothing is asked here. The verdicts stand in an expression's `verification`, fro
 next, and are read there as anything else that comes out of a file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
@@ -210,17 +210,37 @@ def seconds_of_crops(
     return seconds
 
 
-def decided(expression: Expression, seconds: Mapping[str, bool | None], name: str) -> Expression:
+def dropped_by(expression: Expression, seconds: Mapping[str, bool | None]) -> list[str]:
+    """The ids of the expression's boxes that go by its first answers and these second ones."""
+    presence = presence_of(expression)
+    dropped = []
+    for bbox_id, verdict in verdicts_of(expression).items():
+        first = is_yes(verdict, presence)
+        is_addition = bool(verdict.get("found_by"))
+        decision = _decision_of(first, seconds.get(bbox_id), is_addition=is_addition)
+        if decision == "dropped":
+            dropped.append(bbox_id)
+    return dropped
+
+
+def decided(
+    expression: Expression,
+    seconds: Mapping[str, bool | None],
+    name: str,
+    spared: Collection[str] = (),
+) -> Expression:
     """The expression after a second answer to each of its boxes, by `bbox_id`.
 
     A box stays that both answers affirm, and goes into `rejected` where both deny it. Where they
     differ, or one is missing, it stays and is doubtful; but one that was found because it lacked
-    goes where the second answer denies it, as the first grounding didn't find it either.
+    goes where the second answer denies it, as the first grounding didn't find it either. The
+    `spared` stay, and are doubtful.
 
     Args:
         expression: With the first answers.
         seconds: Whether the second answer affirms the box.
         name: What the second answers are called in `verification`.
+        spared: The ids of boxes that stay whatever the answers.
     """
     verdicts = verdicts_of(expression)
     presence = presence_of(expression)
@@ -233,6 +253,8 @@ def decided(expression: Expression, seconds: Mapping[str, bool | None], name: st
         first = is_yes(verdict, presence)
         second = seconds.get(bbox_id)
         decision = _decision_of(first, second, is_addition=bool(verdict.get("found_by")))
+        if bbox_id in spared:
+            decision = "undecided"
         score = _score_of([first, second])
         verdict = {**verdict, name: second, "score": score, "decision": decision}
         boxes.append(verdict)
@@ -396,8 +418,9 @@ def with_second_opinion(
     """The expression after the boxes that another model finds for its phrase.
 
     A box in doubt stays that it finds too, and goes into `rejected` where it finds none. Where its
-    boxes are others, a box stays in doubt. A phrase without a box gets those that it finds. Where
-    the check had decided about the phrase, all of its boxes are in doubt.
+    boxes are others, a box stays in doubt, but goes if both of the check's answers deny it. A
+    phrase that is left without a box gets those that it finds. Where the check had decided about
+    the phrase, all of its boxes are in doubt.
 
     Args:
         expression: As a check left it.
@@ -415,10 +438,11 @@ def with_second_opinion(
         bbox_id = str(instance.get("bbox_id"))
         verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
         if verdict.get("decision") not in ("kept", "dropped"):
-            verdict = {**verdict, **_decided_by_other(box_of(instance["bbox"]), others)}
+            verdict = {**verdict, **_decided_by_other(verdict, box_of(instance["bbox"]), others)}
         boxes.append(verdict)
         if verdict["decision"] == "dropped":
-            reason = f"{_first_in_words(verdict)}; {model}: none"
+            where = "elsewhere" if others else "none"
+            reason = f"{_first_in_words(verdict)}; {model}: {where}"
             rejected.append({**instance, "reason": reason})
         else:
             kept.append(instance)
@@ -432,17 +456,19 @@ def with_second_opinion(
         result["rejected"] = rejected
     if expression["instances"] and not kept:
         result["status"] = "none"
-    if not expression["instances"]:
+    if not kept:
         result = with_found(result, found, BY_OTHER_MODEL)
     return with_conclusion(result)
 
 
-def _decided_by_other(bbox: Bbox, others: Sequence[Bbox]) -> dict[str, Any]:
+def _decided_by_other(
+    verdict: Mapping[str, Any], bbox: Bbox, others: Sequence[Bbox]
+) -> dict[str, Any]:
     """What the boxes that another model finds decide of a box in doubt."""
-    if not others:
-        return {"other_model": False, "decision": "dropped"}
     if _is_among(bbox, others):
         return {"other_model": True, "decision": "kept"}
+    if not others or _is_denied(verdict):
+        return {"other_model": False, "decision": "dropped"}
     return {"decision": "undecided"}
 
 
@@ -507,7 +533,14 @@ def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
     """Return in words why a box isn't decided: `second` names the other answer, if there is one."""
     if second not in SECONDS:
         return f"a box is {_first_in_words(verdict)}"
-    return f"the answers differ: {_in_words(verdict, str(second))}"
+    if _is_denied(verdict):
+        return f"denied, though it is said to be there: {_in_words(verdict, second)}"
+    return f"the answers differ: {_in_words(verdict, second)}"
+
+
+def _is_denied(verdict: Mapping[str, Any]) -> bool:
+    """Whether both answers deny a box, the verdict on it and its crop."""
+    return verdict.get("verdict") in ("other", "nothing") and verdict.get("crop") is False
 
 
 def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:

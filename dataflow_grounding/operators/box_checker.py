@@ -102,7 +102,7 @@ class BoxChecker(JudgeOperator):
         judged = {}
         for place, expression in asked.items():
             if place in errors:
-                judged[place] = not_checked(expression, "not checked")
+                judged[place] = {**not_checked(expression, "not checked"), "doubtful": True}
                 continue
             judged[place] = self.decision_on(
                 with_verdicts(expression, presences[place], verdicts[place])

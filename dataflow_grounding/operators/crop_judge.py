@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.geometry import box_of
-from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.images.sheet import MOST_CROPS
 from dataflow_grounding.operators._box_decisions import (
@@ -17,6 +17,7 @@ from dataflow_grounding.operators._box_decisions import (
     seconds_of_crops,
 )
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
+from dataflow_grounding.operators._unclaimed import unclaimed
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
 from dataflow_grounding.tasks.checks import DrawnBox, crop_check
@@ -36,8 +37,9 @@ class CropJudge(JudgeOperator):
 
     It follows a `BoxChecker(serving, decides=False)`. One request shows all crops of an image. A
     box stays where both answers affirm it, and goes into `rejected` where both deny it; where they
-    differ it stays, `verified` null and `doubtful`. Where the crop alone can't tell, the phrase's
-    presence is the second answer.
+    differ it stays, `verified` null and `doubtful`. So does a denied box, of a thing that is there,
+    that no other phrase's box explains. Where the crop alone can't tell, the phrase's presence is
+    the second answer.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.
@@ -93,10 +95,13 @@ class CropJudge(JudgeOperator):
                         answers.setdefault(crop.place, {})[crop.bbox_id] = answer
             except RecordError as error:
                 failed = error
+        seconds = {}
+        for place, expression in asked.items():
+            seconds[place] = seconds_of_crops(expression, answers.get(place, {}))
+        spared = unclaimed(read_expressions(record, self.keys.expressions), seconds)
         judged = {}
         for place, expression in asked.items():
-            seconds = seconds_of_crops(expression, answers.get(place, {}))
-            judged[place] = decided(expression, seconds, name="crop")
+            judged[place] = decided(expression, seconds[place], "crop", spared.get(place, []))
         update = self.update_of(record, image, ask, judged)
         return Partial(update, failed) if failed else update
 

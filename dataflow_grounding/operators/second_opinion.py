@@ -38,8 +38,9 @@ class SecondOpinion(BoxOperator):
 
     It follows a BoxChecker or a CropJudge. A box in doubt stays if the other model finds it too,
     and goes into `rejected` if it finds none; a phrase without a box gets those that it finds, with
-    `found_by`. Where its boxes are others, the phrase stays in doubt. What has less doubt is not
-    asked about; what an earlier SecondOpinion has settled isn't either.
+    `found_by`. Where its boxes are others, they take the place of a box that the check denies; else
+    the phrase stays in doubt. What has less doubt is not asked about; what an earlier SecondOpinion
+    has settled isn't either.
 
     Where a stored reply of the other model is about all phrases of a picture, as that of a pilot
     is, it counts for those in doubt, and nothing is sent.

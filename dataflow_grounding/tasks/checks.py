@@ -259,10 +259,15 @@ def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
     """Yes, no, or None for "can't tell". Raises UnreadableReply for anything else."""
     value = item.get(key, "")
     if isinstance(value, str):
-        value = _TRUTHS.get(value.strip().lower(), "")
+        value = _TRUTHS.get(_bare(value), "")
     if value is not None and not isinstance(value, bool):
         raise UnreadableReply(f'"{key}" of id {item["id"]!r:.20} is none of yes, no and unsure.')
     return value
+
+
+def _bare(word: str) -> str:
+    """A word in lower case, without a full stop behind it."""
+    return word.strip().removesuffix(".").rstrip().lower()
 
 
 def _answer(item: Mapping[str, Any]) -> bool | None:
@@ -291,7 +296,7 @@ def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:
         return BoxVerdict(None, reason)
-    fit = word.strip().lower() if isinstance(word, str) else ""
+    fit = _bare(word) if isinstance(word, str) else ""
     if fit not in FITS:
         what = f'"verdict" of id {item["id"]!r:.20}'
         raise UnreadableReply(f"{what} is none of {', '.join(FITS)}.")

@@ -2,7 +2,9 @@
 
 The pictures are our own, with rectangles of known colours. Half of the boxes are around what they
 are said to be; the others are around another rectangle, for a colour that isn't in the picture. A
-judge whose right answers may be tosses of a coin, by the binomial distribution, isn't obeyed.
+judge isn't obeyed whose right answers may be those of one who says yes as often, but at random, by
+the binomial distribution. So one that always says no gains nothing by questions of which most are
+to be denied.
 """
 
 import json
@@ -29,8 +31,8 @@ from dataflow_grounding.tasks.request import Request
 JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
 BOXED = 4  # boxes with their own phrase; as many have the phrase of a colour that isn't there
-# A judge is obeyed if tosses of a coin get as many answers right with no more than this
-# probability, as they do with 13 of 16.
+# A judge is obeyed if as many yeses, given at random, are right as often with no more than this
+# probability, as they are in 13 of 16 where half are to be affirmed.
 BY_CHANCE = 0.011
 MOST_PICTURES = 3  # the judge is asked about so many pictures before it counts as no better
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
@@ -54,17 +56,35 @@ class KnownPicture(NamedTuple):
     right: list[bool]
 
 
-class Tally(NamedTuple):
-    """How many answers were right, of those that were asked for."""
+class Mark(NamedTuple):
+    """A judge's answer to a question of known answer: yes, no, or None where it can't tell."""
 
-    right: int
-    asked: int
+    answer: bool | None
+    truth: bool
 
     @property
-    def by_chance(self) -> float:
-        """The probability that tosses of a coin get as many right, or more (binomial)."""
-        ways = sum(math.comb(self.asked, n) for n in range(self.right, self.asked + 1))
-        return float(ways / 2**self.asked)
+    def is_right(self) -> bool:
+        """Whether it is the known answer."""
+        return self.answer is self.truth
+
+
+def right_by_chance(marks: Sequence[Mark]) -> float:
+    """The probability that a judge who says yes as often, but at random, does as well, or better.
+
+    By the binomial distribution. An answer that can't tell counts as the wrong one.
+    """
+    if not marks:
+        return 1.0
+    right = sum(mark.is_right for mark in marks)
+    true = sum(mark.truth for mark in marks) / len(marks)
+    yes = sum(mark.truth is mark.is_right for mark in marks) / len(marks)
+    # of questions of which half are to be affirmed, this is 1/2 however often it says yes
+    chance = yes * true + (1 - yes) * (1 - true)
+    probability = 0.0
+    for count in range(right, len(marks) + 1):
+        ways = math.comb(len(marks), count)
+        probability += ways * chance**count * (1 - chance) ** (len(marks) - count)
+    return probability
 
 
 def known_picture(layout: int) -> KnownPicture:
@@ -95,21 +115,20 @@ def known_picture(layout: int) -> KnownPicture:
 
 def verdicts_question(
     image: Image, known: KnownPicture, box_format: BoxFormat
-) -> tuple[Request[Any], Callable[[Any], list[bool]]]:
+) -> tuple[Request[Any], Callable[[Any], list[Mark]]]:
     """Return the `box_check` question about a known picture, and the function that marks answers.
 
-    The function takes the answer, and returns for each presence and each verdict whether it is
-    right.
+    The function takes the answer, and returns each presence and each verdict beside what is known.
     """
 
-    def mark(checked: Checked) -> list[bool]:
-        """Return whether each answer of the judge is right: on phrases, then on boxes."""
+    def mark(checked: Checked) -> list[Mark]:
+        """Return the judge's answers beside what is known: on phrases, then on boxes."""
         marks = []
         for presence, there in zip(checked.presences, known.there, strict=True):
-            marks.append(presence.there is there)
+            marks.append(Mark(presence.there, there))
         for verdict, right in zip(checked.verdicts, known.right, strict=True):
             says_yes = verdict.fit not in ("other", "nothing")
-            marks.append(verdict.fit is not None and says_yes is right)
+            marks.append(Mark(None if verdict.fit is None else says_yes, right))
         return marks
 
     return box_check(image, known.phrases, known.boxes, box_format), mark
@@ -131,16 +150,16 @@ def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
 
 def crops_question(
     image: Image, known: KnownPicture, box_format: BoxFormat
-) -> tuple[Request[Any], Callable[[Any], list[bool]]]:
+) -> tuple[Request[Any], Callable[[Any], list[Mark]]]:
     """Return the `crop_check` question about a known picture, and the function that marks answers.
 
-    The function takes the answers, and returns for each whether it is right.
+    The function takes the answers, and returns each beside what is known.
     """
     boxes, right = crops_of(known)
 
-    def mark(answers: Sequence[bool | None]) -> list[bool]:
-        """Return whether the judge's answer about each crop is right."""
-        return [answer is truth for answer, truth in zip(answers, right, strict=True)]
+    def mark(answers: Sequence[bool | None]) -> list[Mark]:
+        """Return the judge's answer about each crop beside what is known."""
+        return [Mark(answer, truth) for answer, truth in zip(answers, right, strict=True)]
 
     return crop_check(image, boxes, box_format), mark
 
@@ -246,26 +265,26 @@ class _Testing(JudgeWatch):
 
         Returns why it isn't obeyed; "" where its answers are better than chance.
         """
-        tally = Tally(0, 0)
+        marks: list[Mark] = []
         for number in range(MOST_PICTURES):
             try:
-                marks = await self._ask_about(ask, MOST_PICTURES * block + number)
+                marks += await self._ask_about(ask, MOST_PICTURES * block + number)
             except RecordError as error:
                 return f"the judge could not be tested: {error}"
-            tally = Tally(tally.right + sum(marks), tally.asked + len(marks))
-            if tally.by_chance <= BY_CHANCE:
+            if right_by_chance(marks) <= BY_CHANCE:
                 return ""
+        right = sum(mark.is_right for mark in marks)
         reason = (
-            f"the judge is not obeyed: {tally.right} of its {tally.asked} answers to questions of"
-            " known answer are right, no more than by chance"
+            f"the judge is not obeyed: {right} of its {len(marks)} answers to questions of known"
+            " answer are right, no more than by chance"
         )
         if not self.warned:
             self.warned.append(reason)
             say(f"Warning: {reason}. Name a better one as vlm.check.")
         return reason
 
-    async def _ask_about(self, ask: Ask, layout: int) -> list[bool]:
-        """Ask the judge about a test picture, and return for each answer whether it is right.
+    async def _ask_about(self, ask: Ask, layout: int) -> list[Mark]:
+        """Ask the judge about a test picture, and return each answer beside what is known.
 
         Raises RecordError, RunStopped.
         """

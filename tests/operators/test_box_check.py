@@ -48,7 +48,7 @@ from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRe
 from dataflow_grounding.operators._box_decisions import decided, with_verdicts
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
-from dataflow_grounding.watch.judge_watch import Tally, crops_of, known_picture
+from dataflow_grounding.watch.judge_watch import Mark, crops_of, known_picture, right_by_chance
 
 SIZE = (1200, 900)
 RED = [100, 120, 480, 600]
@@ -174,12 +174,61 @@ def test_two_answers_decide_where_they_agree(
     assert judge.asked["box_check"] == judge.asked["crop_check"] == 1
 
 
+# A box that both answers deny, of a phrase that the judge says is there
+
+
+def test_a_denied_box_stays_in_doubt_that_no_other_phrase_claims(photo: str) -> None:
+    judge = Judge(fits={"dog": "other"}, crops={"dog": "no"}, there={"dog": 1, "fox": 0})
+    dog, cup, fox = checked(judge, record_with(photo, dog=[RED], cup=[BLUE], fox=[]))
+    assert ([box["bbox"] for box in dog["instances"]], "rejected" in dog) == ([RED], False)
+    assert (dog["status"], dog["verified"], dog["doubtful"]) == ("grounded", None, True)
+    [verdict] = dog["verification"]["boxes"]
+    assert (verdict["decision"], verdict["score"]) == ("undecided", 0.0)
+    expected = "denied, though it is said to be there: on another thing (so); crop: no"
+    assert dog["verification"]["reason"] == expected
+    assert (cup["verified"], fox["verified"]) == (True, True)
+    assert judge.asked == {"box_check": 1, "crop_check": 1}
+
+
 def test_a_thing_that_is_there_and_lost_its_box_is_doubtful(photo: str) -> None:
-    judge = Judge(fits={"dog": "other"}, crops={"dog": "no"}, there={"dog": 1})
-    [expression] = checked(judge, record_with(photo, dog=[RED]))
-    assert (expression["instances"], len(expression["rejected"])) == ([], 1)
-    assert (expression["verified"], expression["doubtful"]) == (None, True)
-    assert "it may be there" in expression["verification"]["reason"]
+    """The box is on the cup, as the cup's own box says."""
+    judge = Judge(fits={"dog": "other"}, crops={"dog": "no"})
+    near = [edge + 5 for edge in RED]
+    dog, cup = checked(judge, record_with(photo, dog=[RED], cup=[near]))
+    assert (dog["instances"], len(dog["rejected"]), len(cup["instances"])) == ([], 1, 1)
+    assert (dog["verified"], dog["doubtful"]) == (None, True)
+    assert "it may be there" in dog["verification"]["reason"]
+
+
+def test_a_denied_box_claims_nothing(photo: str) -> None:
+    judge = Judge(dict.fromkeys(("dog", "cup"), "other"), crops={"dog": "no", "cup": "no"})
+    dog, cup = checked(judge, record_with(photo, dog=[RED], cup=[RED]))
+    assert [len(dog["instances"]), len(cup["instances"])] == [1, 1]
+    assert (dog["verified"], cup["verified"]) == (None, None)
+
+
+def test_a_denied_box_goes_where_the_model_boxed_what_is_absent(photo: str) -> None:
+    denied = dict.fromkeys(("dog", "cat"), "other")
+    judge = Judge(denied, {"dog": 1, "cat": 0}, dict.fromkeys(denied, "no"))
+    dog, cat, _ = checked(judge, record_with(photo, dog=[RED], cat=[BLUE], cup=[[1, 1, 9, 9]]))
+    assert (dog["instances"], cat["instances"]) == ([], [])
+    assert (dog["verified"], cat["verified"]) == (None, True)
+
+
+@pytest.mark.parametrize(("count", "stays"), [(1, False), (2, True), (None, True)])
+def test_a_denied_box_goes_that_the_count_does_not_need(
+    photo: str, count: int | None, stays: bool
+) -> None:
+    def says(request: ReceivedRequest) -> Any:
+        if request.task == "crop_check":
+            return {"crops": [{"id": 1, "answer": "yes"}, {"id": 2, "answer": "no"}]}
+        phrases = [{"id": 1, "there": True, "count": count}]
+        boxes = [{"id": 1, "verdict": "right"}, {"id": 2, "verdict": "nothing"}]
+        return {"phrases": phrases, "boxes": boxes}
+
+    [dog] = checked(says, record_with(photo, dog=[RED, BLUE]))
+    assert [box["bbox"] for box in dog["instances"]] == ([RED, BLUE] if stays else [RED])
+    assert dog["verified"] is (None if stays else True)
 
 
 # A box in doubt, of a phrase that the judge calls absent
@@ -342,11 +391,19 @@ def test_what_lacks_is_asked_for_once_and_judged_with_the_others(photo: str) -> 
 
 def test_what_is_found_and_its_crop_denies_goes_and_the_phrase_is_doubtful(photo: str) -> None:
     judge = Judge(finds={"dog": [thousandths(BLUE)]}, crops={"dog": "no"})
-    [expression] = checked(judge, record_with(photo, dog=[]))
-    assert (expression["instances"], expression["status"]) == ([], "none")
-    [dropped] = expression["rejected"]
+    dog, _ = checked(judge, record_with(photo, dog=[], cup=[BLUE]))
+    assert (dog["instances"], dog["status"]) == ([], "none")
+    [dropped] = dog["rejected"]
     assert (dropped["bbox"], dropped["reason"]) == (BLUE, "found because it lacked; crop: no")
-    assert (expression["verified"], expression["doubtful"]) == (None, True)
+    assert (dog["verified"], dog["doubtful"]) == (None, True)
+
+
+def test_what_is_found_on_a_thing_of_its_own_stays_in_doubt(photo: str) -> None:
+    judge = Judge(finds={"dog": [thousandths(BLUE)]}, crops={"dog": "no"})
+    dog, _ = checked(judge, record_with(photo, dog=[], cup=[RED]))
+    assert ([box["bbox"] for box in dog["instances"]], "rejected" in dog) == ([BLUE], False)
+    assert (dog["verified"], dog["doubtful"]) == (None, True)
+    assert "found because it lacked; crop: no" in dog["verification"]["reason"]
 
 
 def test_a_thing_that_is_there_and_not_found_is_doubtful(photo: str) -> None:
@@ -421,6 +478,7 @@ def test_an_answer_that_cant_be_had_leaves_the_boxes(photo: str) -> None:
     record = json.loads(Path(storage.output_path).read_text())
     [expression] = record["expressions"]
     assert (expression["instances"][0]["bbox"], expression["verified"]) == (RED, None)
+    assert (expression["doubtful"], record["doubtful"]) == (True, True)
 
 
 def test_a_reply_that_is_cut_off_is_asked_for_in_halves(photo: str) -> None:
@@ -718,9 +776,50 @@ def test_known_answers_are_half_right_half_wrong() -> None:
         assert (len(boxes), sum(right)) == (16, 4)
 
 
-def test_how_likely_a_coin_does_as_well() -> None:
-    assert Tally(0, 0).by_chance == 1.0
-    assert Tally(13, 16).by_chance == pytest.approx(0.0106, abs=1e-4)
+def marks_of(right_yeses: int, wrong_noes: int, right_noes: int, wrong_yeses: int) -> list[Mark]:
+    return [
+        *[Mark(True, True)] * right_yeses,
+        *[Mark(False, True)] * wrong_noes,
+        *[Mark(False, False)] * right_noes,
+        *[Mark(True, False)] * wrong_yeses,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ([], 1.0),
+        (marks_of(8, 0, 8, 0), 1 / 2**16),
+        (marks_of(6, 2, 7, 1), 0.01064),  # 13 of 16 tosses of a coin
+        (marks_of(8, 0, 5, 3), 0.01064),
+        (marks_of(4, 0, 12, 0), 0.625**16),
+        (marks_of(0, 8, 24, 0), 0.5935),  # always no: 24 of 32, each right with 3/4
+        (marks_of(4, 0, 0, 12), 0.5950),  # always yes: 4 of 16, each right with 1/4
+        ([Mark(None, True)] * 4 + [Mark(None, False)] * 12, 1.0),
+    ],
+)
+def test_how_likely_as_many_yeses_at_random_do_as_well(marks: list[Mark], expected: float) -> None:
+    assert right_by_chance(marks) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "unsure"])
+def test_a_judge_who_says_the_same_of_all_crops_is_not_obeyed(photo: str, word: str) -> None:
+    """Most of the crops that it is tested with are to be denied."""
+    seeing = ErringModel()
+
+    def says(request: ReceivedRequest) -> Any:
+        if request.task != "crop_check":
+            return seeing(request)
+        return {"crops": [{"id": crop["id"], "answer": word} for crop in request.input["crops"]]}
+
+    boxes = {"the red box": [RED], "the green box": [BLUE]}
+    with LoopbackServer(says, keep_bodies=True) as server:
+        serving = serving_at(server)
+        record = BoxChecker(serving, decides=False)(record_with(photo, **boxes))
+        red, green = CropJudge(serving)(record)["expressions"]
+    assert [red["instances"][0]["bbox"], green["instances"][0]["bbox"]] == [RED, BLUE]
+    assert (red["verified"], green["verified"]) == (None, None)
+    assert "not obeyed" in red["verification"]["reason"]
 
 
 def test_the_check_brings_what_it_should(tmp_path: Path) -> None:
@@ -742,6 +841,18 @@ def test_what_was_missed_is_found(tmp_path: Path) -> None:
     plain = worth_of(gold, ErringModel(errors), PLAIN)
     worth = worth_of(gold, ErringModel(errors), CHECKS["check"])
     assert worth.f1 >= plain.f1 + 0.07
+
+
+@pytest.mark.slow
+def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -> None:
+    """Only those go that verdict, crop and presence deny: one in 2,000."""
+    worths = []
+    for seed in range(20, 23):
+        gold = scenes(tmp_path, 24, seed)
+        errors = Errors(noise=NOISE, accuracy=0.92, shared=False)
+        worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECKS["check"]))
+    # it is 0.983 where all go that verdict and crop deny
+    assert mean_of(worths).recall >= 0.996
 
 
 @pytest.mark.slow

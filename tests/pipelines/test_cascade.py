@@ -332,6 +332,21 @@ def test_what_the_other_models_boxes_settle(
         assert settled["rejected"][0]["reason"] == "on another thing; large: none"
 
 
+def test_a_denied_box_gives_way_to_those_that_the_other_model_finds(square: None) -> None:
+    denied = {**DOUBT, "crop": False}
+    said = {"method": "check", "second": "crop", "there": True, "count": 1, "boxes": [denied]}
+    settled = asked_again(ELSEWHERE, verification=said)
+    assert (settled["verified"], settled["status"]) == (True, "grounded")
+    assert [box["found_by"] for box in settled["instances"]] == ["second_opinion"]
+    [rejected] = settled["rejected"]
+    assert (rejected["bbox"], rejected["reason"]) == (
+        BOX["bbox"],
+        "on another thing; large: elsewhere",
+    )
+    stays = asked_again(THERE, verification=said)
+    assert ([box["bbox"] for box in stays["instances"]], stays["verified"]) == ([BOX["bbox"]], True)
+
+
 def test_a_phrase_without_a_box_gets_those_that_it_finds(square: None) -> None:
     said = {"method": "check", "there": True, "count": 1, "boxes": []}
     settled = asked_again(THERE, instances=[], verification=said, status="none")

@@ -128,6 +128,14 @@ def test_an_answer_that_contradicts_itself_is_none(image: Image) -> None:
     assert checked.presences == [Presence(None, None), Presence(True, None)]
 
 
+def test_a_full_stop_behind_a_word_is_no_other_word(image: Image) -> None:
+    boxes = [{"id": 1, "verdict": "Right."}, {"id": 2, "verdict": " other. "}]
+    said = [{"id": 1, "there": "Yes."}, {"id": 2, "there": "no.", "count": 0}]
+    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(said, boxes))
+    assert [verdict.fit for verdict in checked.verdicts] == ["right", "other"]
+    assert [presence.there for presence in checked.presences] == [True, False]
+
+
 def test_a_judge_may_not_know(image: Image) -> None:
     boxes = [{"id": 1, "verdict": None}, {"id": 2, "verdict": "nothing", "reason": "x" * 999}]
     checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, boxes))
@@ -152,7 +160,7 @@ def test_crops_are_asked_about_in_one_picture(image: Image) -> None:
     assert request.input["image"] == {"width": width, "height": height}
     for item, tile in zip(request.input["crops"], sheet.tiles, strict=True):
         assert item["bbox_2d"] == list(tile)
-    said = [{"id": 2, "answer": "Unsure"}, {"id": "1", "answer": "NO"}]
+    said = [{"id": 2, "answer": "Unsure"}, {"id": "1", "answer": "NO."}]
     assert request.read(json.dumps({"crops": said}))[0] == [False, None]
     for wrong in ("perhaps", "", 1, {"yes": 1}):
         said = [{"id": 1, "answer": "yes"}, {"id": 2, "answer": wrong}]
