@@ -29,7 +29,6 @@ from dataflow_grounding.engine.limiter import limiter_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
@@ -358,6 +357,8 @@ class SpecRun:
 
     def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
         """Return the facts by which the shards' parts of one run are told to belong together."""
+        from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
+
         paths = [step.storage.output_path for step in self.steps]
         return {
             "number": shard.number,
