@@ -723,6 +723,7 @@ def test_how_likely_a_coin_does_as_well() -> None:
     assert Tally(13, 16).by_chance == pytest.approx(0.0106, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_check_brings_what_it_should(tmp_path: Path) -> None:
     """The goals, on fewer pictures than the benchmark has: a third of the errors' weight is noise."""
     gold = scenes(tmp_path, 12, seed=3)

@@ -4,6 +4,7 @@ everywhere.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -37,10 +38,11 @@ from dataflow_grounding.extras.scale.cluster import ray_run
 from dataflow_grounding.extras.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
-pytestmark = pytest.mark.slow
-
-ray = pytest.importorskip("ray")
-Cluster = pytest.importorskip("ray.cluster_utils").Cluster
+# Ray is imported where it is used: it takes half a second, in each process that collects tests.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray"),
+]
 
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 RAY = ("--engine", "ray", "--workers", "2")
@@ -195,6 +197,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster that is there already, with room for two workers, started elsewhere; this process
     is connected to it.
     """
+    import ray
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with pytest.MonkeyPatch.context() as there:
         there.chdir(folder := tmp_path_factory.mktemp("cluster"))
@@ -488,6 +492,8 @@ def test_machines_that_come_late_and_one_that_is_lost(
     workplace: Workplace, slow: LoopbackServer
 ) -> None:
     """As a cluster is that begins with no machine to work on, and has some taken away."""
+    from ray.cluster_utils import Cluster
+
     place = place_at(workplace, slow, 200)
     expected, once = alone(place)
     before = paid(slow)
