@@ -160,7 +160,7 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     assert (server.count(200), server.abandoned) == (20, 0)
 
 
-def test_results_in_a_bucket_are_those_of_a_folder(
+def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_sums(
     workplace: Workplace, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = place_at(workplace, slow, 300)
@@ -177,6 +177,9 @@ def test_results_in_a_bucket_are_those_of_a_folder(
         os.kill(workers_of(driver)[0], signal.SIGKILL)
         done = ended(driver, 120)
         assert done.code == 0, done
+        told = done.summary["requests"] - done.summary["rate_limited"]
+        # the sums have what the lost worker sent; it tells that five times a second
+        assert abs(paid(slow) - before - told) <= 40
         found = {
             name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read()
             for name in expected
@@ -562,17 +565,6 @@ def test_options_that_do_not_go_together(
     done = place_at(workplace, server, 4).run(*arguments)
     assert done.code == 2
     assert said in done.err
-
-
-def test_the_sums_have_what_a_lost_worker_sent(workplace: Workplace, slow: LoopbackServer) -> None:
-    place = place_at(workplace, slow, 800)
-    driver = place.start(*RAY)
-    until(lambda: paid(slow) > 300 and workers_of(driver), driver)
-    os.kill(workers_of(driver)[0], signal.SIGKILL)
-    done = ended(driver, 120)
-    assert done.code == 0, done
-    told = done.summary["requests"] - done.summary["rate_limited"]
-    assert abs(paid(slow) - told) <= 40  # five times a second it tells what it sends
 
 
 @pytest.mark.parametrize(
