@@ -22,16 +22,13 @@ from benchmarks.fault_cases.fault_case import (
     reached_by,
     wait_until,
 )
-from benchmarks.places.workplace import REPOSITORY, Workplace, ended
+from benchmarks.places.workplace import Workplace, ended, process
 
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
-import sys
 import dataflow_grounding.extras.scale.cluster.ray_run as ray_run
 ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
 ray_run.MOST_SILENCES = 3
-from dataflow_grounding.cli.main import main
-main()
 """
 FULL = """
 import os, sys
@@ -40,7 +37,7 @@ os.environ["RAY_local_fs_capacity_threshold"] = "1"  # a disk that is nearly ful
 import numpy, ray
 from ray.cluster_utils import Cluster
 there = Cluster(initialize_head=True, head_node_args={
-    "num_cpus": 4, "include_dashboard": False, "object_store_memory": 80 * 2**20})
+    "num_cpus": 2, "include_dashboard": False, "object_store_memory": 80 * 2**20})
 ray.init(address=there.address, log_to_driver=False, configure_logging=False)
 kept = [ray.put(numpy.zeros(2**22, "uint8")) for _ in range(40)]
 print(there.address, flush=True)
@@ -68,10 +65,7 @@ def family(pid: int) -> dict[int, str]:
 
 def driver(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
     """A run on Ray that waits for less long than usual."""
-    line = [sys.executable, "-c", QUICK, *place.arguments(*(arguments or RAY))]
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(line, env=env, cwd=place.folder, stdout=pipe, stderr=pipe, text=True)
+    return process(place.arguments(*(arguments or RAY)), first=QUICK, cwd=place.folder)
 
 
 @contextmanager

@@ -149,23 +149,28 @@ def limits() -> list[tuple[int, int]]:
 
 
 def read_at_start(env: dict[str, str]) -> dict[str, str]:
-    """The variables that can't be changed any more in a process that has begun."""
-    return {
-        name: value
-        for name, value in env.items()
-        if name.startswith(READ_AT_START) and name != "PYTHONPATH"
-    }
+    """The variables that can't be changed any more in a process that has begun.
+
+    Where OpenCV is imported it puts a folder of its own into LD_LIBRARY_PATH, for processes to
+    come. The one that forks has imported it too: that makes no difference.
+    """
+    names = {name for name in env if name.startswith(READ_AT_START) and name != "PYTHONPATH"}
+    read = {name: env[name] for name in names}
+    folders = read.pop("LD_LIBRARY_PATH", "").split(":")
+    read["LD_LIBRARY_PATH"] = ":".join(path for path in folders if path and "/cv2/" not in path)
+    return read
 
 
 def import_ahead() -> None:
-    """Import what commands need."""
+    """Import what commands need, and the scripts that ours are compared with."""
     package = importlib.import_module(MODULE)
     for module in pkgutil.walk_packages(package.__path__, f"{MODULE}."):
         if not set(module.name.split(".")) & {*NOT_AHEAD, "__main__"}:
             with suppress(ImportError):
                 importlib.import_module(module.name)
-    with suppress(ImportError):
-        importlib.import_module("s3fs")
+    for module in ("openai", "s3fs"):
+        with suppress(ImportError):
+            importlib.import_module(module)
 
 
 def wait_for_request(server: socket.socket) -> dict[str, Any] | None:

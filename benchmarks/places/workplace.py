@@ -229,6 +229,27 @@ def process(
     return subprocess.Popen(line, env=whole, **piped)
 
 
+def script_process(
+    script: Path, *, env: Mapping[str, str], **options: Any
+) -> subprocess.Popen[Any]:
+    """A script as a process of its own, with this environment and no other."""
+    whole = {**env, "PYTHONPATH": str(REPOSITORY)}
+    if WARM and WARM[0].may_start(whole, options):
+        return WARM[0].start([sys.executable, "-c", ""], run_script(script), whole, **options)
+    return subprocess.Popen([sys.executable, str(script)], env=whole, **options)
+
+
+def run_script(script: Path) -> str:
+    """Return code that runs a script as Python does, and ends the process with it."""
+    path = str(script)
+    return (
+        "import runpy, sys\n"
+        f"sys.argv[:] = [{path!r}]\n"
+        f"runpy.run_path({path!r}, run_name='__main__')\n"
+        "raise SystemExit"
+    )
+
+
 def ended(running: subprocess.Popen[str], within: float = 60) -> Done:
     """Wait for a process."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import random
@@ -54,6 +55,7 @@ class Picture:
         return list(self.boxes)[:2]
 
 
+@functools.cache
 def pictures() -> list[Picture]:
     """All pictures, always the same; no two have the same three colours."""
     names = [name for name in COLORS if name not in ("black", "white")]
@@ -102,8 +104,15 @@ def absent_phrase(picture: Picture) -> str:
 
 def draw(folder: Path, picture: Picture, *, lies: bool = False) -> None:
     """Write a picture's file into the job's folder, upright or lying on its side."""
+    (folder / picture.path).write_bytes(_drawn(picture.number, lies))
+
+
+@functools.cache  # a table of trials takes the same pictures a hundred times
+def _drawn(number: int, lies: bool) -> bytes:
+    """A picture's file."""
     from PIL import Image, ImageDraw
 
+    picture = pictures()[number]
     drawn = Image.new("RGB", picture.size, GROUND)
     pen = ImageDraw.Draw(drawn)
     for phrase, (x1, y1, x2, y2) in picture.boxes.items():
@@ -112,7 +121,9 @@ def draw(folder: Path, picture: Picture, *, lies: bool = False) -> None:
     if lies:
         drawn = drawn.transpose(Image.Transpose.ROTATE_90)
         exif[ORIENTATION] = 6
-    drawn.save(folder / picture.path, exif=exif)
+    file = io.BytesIO()
+    drawn.save(file, "PNG", exif=exif)
+    return file.getvalue()
 
 
 @dataclass

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.places.workplace import REPOSITORY
+from benchmarks.places.workplace import script_process
 from benchmarks.side_by_side.planted import BEGINS, Planted
 from benchmarks.side_by_side.scene import (
     ABSENT,
@@ -245,7 +243,6 @@ def _run(world: World, way: Way, script: Path, folder: Path) -> tuple[int, str]:
         **kept,
         "HOME": str(folder),
         "XDG_CACHE_HOME": str(folder / ".cache"),
-        "PYTHONPATH": str(REPOSITORY),
         "DF_BASE_URL": world.server.base_url,
         "DF_ADDRESS": world.server.address,
         "DF_MODEL": way.model,
@@ -253,14 +250,8 @@ def _run(world: World, way: Way, script: Path, folder: Path) -> tuple[int, str]:
     }
     log = folder / "said.txt"
     with open(log, "wb") as said:
-        running = subprocess.Popen(
-            [sys.executable, str(script)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            preexec_fn=_no_core,
+        running = script_process(
+            script, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
         end = time.monotonic() + WITHIN
         while running.poll() is None:
@@ -272,10 +263,6 @@ def _run(world: World, way: Way, script: Path, folder: Path) -> tuple[int, str]:
     for failures in (folder / "out").glob("*failures*.jsonl"):
         words += failures.read_text("utf-8", "replace")
     return running.returncode, words
-
-
-def _no_core() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _is_told(words: str, fault: Planted) -> bool:

@@ -1,20 +1,21 @@
 """Threads that wait for stores (s3://, gs://, hf://), so that nobody else has to.
 
-A process has one pool of them, made when it is first needed.
+A process has one pool of them, made when it is first needed. What it is made of is imported then:
+every command imports this module, and few wait for a store.
 """
 
-import asyncio
 import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
 from itertools import islice
-from multiprocessing.pool import ThreadPool
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import InputError
+
+if TYPE_CHECKING:
+    from multiprocessing.pool import ThreadPool
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -29,11 +30,13 @@ THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's st
 
 
 @cache
-def _threads(process: int) -> ThreadPool:
+def _threads(process: int) -> "ThreadPool":
     """Return the pool of threads of a process, by its id: a forked process makes its own.
 
     A store may take its time: Python doesn't wait for these threads at its end.
     """
+    from multiprocessing.pool import ThreadPool
+
     try:
         pool = ThreadPool(_most_threads())
     except (RuntimeError, AttributeError):  # the second is what ThreadPool makes of the first
@@ -73,6 +76,9 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 
     The event loop's own threads are too few for that.
     """
+    import asyncio
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
     _threads(os.getpid()).apply_async(work, arguments, {}, future.set_result, future.set_exception)
     return await asyncio.shield(asyncio.wrap_future(future))

@@ -29,7 +29,6 @@ from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
@@ -361,6 +360,8 @@ class SpecRun:
 
         `summary` is None of a run that was stopped, which knows nothing of rows and pictures yet.
         """
+        from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
+
         paths = [step.storage.output_path for step in self.steps]
         seen_rows = None
         digest_of_rows = None

@@ -1,6 +1,6 @@
 """What `operators` has, and where each stands; nothing is imported before it is used."""
 
-from ._calling import Annotated as Annotated
+from ._in_memory import Annotated as Annotated
 from .base import (
     OPERATOR_REGISTRY as OPERATOR_REGISTRY,
 )

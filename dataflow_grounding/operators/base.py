@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding._util.errors import (
-    BrokenRow,
     InputError,
     NothingDone,
     PlanError,
@@ -23,7 +22,7 @@ from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Ask, Partial
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
-from dataflow_grounding.operators._calling import Annotated, Columns, OnError, Rows
+from dataflow_grounding.operators._calling import Columns, OnError, Rows
 from dataflow_grounding.serving.base import Serving, check_can_think
 from dataflow_grounding.tasks.wording import Wording
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from dataflow_grounding.images.display import ShownRecord
+    from dataflow_grounding.operators._in_memory import Annotated
 
 C = TypeVar("C", bound=type[Any])
 O = TypeVar("O", bound="Operator")  # noqa: E741
@@ -226,7 +226,7 @@ class Operator(plan.Annotator, ABC):
     ) -> "ShownRecord": ...
 
     @overload
-    def __call__(self, data: Rows, *, on_error: OnError = ..., **columns: str) -> Annotated: ...
+    def __call__(self, data: Rows, *, on_error: OnError = ..., **columns: str) -> "Annotated": ...
 
     @overload
     def __call__(
@@ -256,17 +256,14 @@ class Operator(plan.Annotator, ABC):
                 failed and would be dropped.
             RunStopped: Nothing more could be sent.
         """
-        operator = self.bound(**columns)
-        row = calling.record_of(data)
-        if row is None:
-            return calling.annotated_rows(operator, data, on_error)
-        from dataflow_grounding.engine.in_memory import annotate_all
+        # here, as a run over files needs none of it
+        from dataflow_grounding.operators import _in_memory as in_memory
 
-        calling.check_columns(operator, [row], BrokenRow)
-        record, error = annotate_all(operator, [row])[0]
-        if error is not None:
-            raise error
-        return record
+        operator = self.bound(**columns)
+        row = in_memory.record_of(data)
+        if row is None:
+            return in_memory.annotated_rows(operator, data, on_error)
+        return in_memory.annotated_record(operator, row)
 
     def bound(self: O, **arguments: str) -> O:
         """Return a copy of this operator with other columns.

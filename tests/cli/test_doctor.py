@@ -158,6 +158,7 @@ def test_commands_and_options_are_completed() -> None:
     assert "plain,--pilot" in completed("dataflowgrounding generate --pi", 2).split()
 
 
+@pytest.mark.slow
 def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path) -> None:
     def completed(spec: str, words: str) -> list[str]:
         (tmp_path / "spec.yaml").write_text(spec)

@@ -31,11 +31,15 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def package_without(room: str, folder: Path) -> None:
-    """A copy of the package without a room, with what lies beside it."""
+    """A copy of the package without a room, with what lies beside it.
+
+    What is compiled is copied too, as each process would otherwise compile all of it anew; files
+    that another process is just writing there (`.pyc.123`) are not.
+    """
     shutil.copytree(
         ROOT / "dataflow_grounding",
         folder / "dataflow_grounding",
-        ignore=shutil.ignore_patterns("__pycache__"),
+        ignore=shutil.ignore_patterns("*.pyc.*"),
     )
     shutil.rmtree(folder / "dataflow_grounding" / "extras" / room)
     for name in ("api_pipelines", "example_data", "init_template"):

@@ -41,6 +41,19 @@ def test_folder_environment_streams_and_exit_code_are_its_own(
     assert "No such option '--force'" in wrong.err
 
 
+def test_it_is_forked_also_where_opencv_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is imported, OpenCV sets LD_LIBRARY_PATH. Another value begins anew."""
+    pytest.importorskip("cv2")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/venv/site-packages/cv2/../../lib64:")
+    running = process(["--version"])
+    assert isinstance(running, WarmProcess)
+    assert ended(running).code == 0
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/elsewhere")
+    running = process(["--version"])
+    assert not isinstance(running, WarmProcess)
+    assert ended(running).code == 0
+
+
 @pytest.mark.parametrize("env", [{}, ANEW], ids=["forked", "anew"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_ends_it_alone(

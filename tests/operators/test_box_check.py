@@ -822,6 +822,7 @@ def test_a_judge_who_says_the_same_of_all_crops_is_not_obeyed(photo: str, word: 
     assert "not obeyed" in red["verification"]["reason"]
 
 
+@pytest.mark.slow
 def test_the_check_brings_what_it_should(tmp_path: Path) -> None:
     """The goals, on fewer pictures than the benchmark has: a third of the errors' weight is noise."""
     gold = scenes(tmp_path, 12, seed=3)

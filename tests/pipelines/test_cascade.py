@@ -70,6 +70,7 @@ def expressions(place: Workplace) -> list[dict[str, Any]]:
     return [row for record in place.annotations() for row in record["expressions"]]
 
 
+@pytest.mark.slow
 def test_what_the_check_doubts_is_asked_of_the_other_model_and_nothing_else(
     place: Workplace,
 ) -> None:

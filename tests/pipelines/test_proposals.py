@@ -297,6 +297,7 @@ def test_the_judge_sees_no_score_and_no_order(tmp_path: Path) -> None:
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.slow
 def test_goals_hold_on_the_stand_in(tmp_path: Path) -> None:
     figures = verified(scenes(tmp_path, 40, seed=1), 0.92, seed=1)
     assert not set(figures.missed_goals(0.92)) - {"dropped"}, figures

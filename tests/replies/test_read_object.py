@@ -123,6 +123,7 @@ def test_lists_under_any_key_that_is_there_twice_are_one() -> None:
     assert found == {"phrases": [1], "boxes": [2, 3], "note": "a"}
 
 
+@pytest.mark.slow
 def test_many_repeated_keys_take_no_longer_than_they_are() -> None:
     keys = "".join(f'"k{n}": {n}, ' for n in range(150_000))
     reply = "{" + keys + '"boxes": [], ' * 150_000 + '"boxes": [1]}'

@@ -15,8 +15,15 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
-# each takes half a second
-FLAGS += ["--renderer-process-limit=1", "--disable-features=SpareRendererForSitePerProcess"]
+# Each takes half a second: a renderer more than pages need, one in reserve, and one for what the
+# address bar would show.
+NEEDLESS = (
+    "SpareRendererForSitePerProcess",
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+    "WebUIOmniboxFullPopup",
+)
+FLAGS += ["--renderer-process-limit=1", f"--disable-features={','.join(NEEDLESS)}"]
 
 
 @pytest.fixture(scope="module")

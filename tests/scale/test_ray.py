@@ -4,6 +4,7 @@ everywhere.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -37,10 +38,11 @@ from dataflow_grounding.extras.scale.cluster import ray_run
 from dataflow_grounding.extras.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 
-pytestmark = pytest.mark.slow
-
-ray = pytest.importorskip("ray")
-Cluster = pytest.importorskip("ray.cluster_utils").Cluster
+# Ray is imported where it is used: it takes half a second, in each process that collects tests.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray"),
+]
 
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 RAY = ("--engine", "ray", "--workers", "2")
@@ -158,7 +160,7 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     assert (server.count(200), server.abandoned) == (20, 0)
 
 
-def test_results_in_a_bucket_are_those_of_a_folder(
+def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_sums(
     workplace: Workplace, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = place_at(workplace, slow, 300)
@@ -175,6 +177,9 @@ def test_results_in_a_bucket_are_those_of_a_folder(
         os.kill(workers_of(driver)[0], signal.SIGKILL)
         done = ended(driver, 120)
         assert done.code == 0, done
+        told = done.summary["requests"] - done.summary["rate_limited"]
+        # the sums have what the lost worker sent; it tells that five times a second
+        assert abs(paid(slow) - before - told) <= 40
         found = {
             name: bucket.get_object(Bucket=BUCKET, Key=f"run/{name}")["Body"].read()
             for name in expected
@@ -195,6 +200,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster that is there already, with room for two workers, started elsewhere; this process
     is connected to it.
     """
+    import ray
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with pytest.MonkeyPatch.context() as there:
         there.chdir(folder := tmp_path_factory.mktemp("cluster"))
@@ -488,6 +495,8 @@ def test_machines_that_come_late_and_one_that_is_lost(
     workplace: Workplace, slow: LoopbackServer
 ) -> None:
     """As a cluster is that begins with no machine to work on, and has some taken away."""
+    from ray.cluster_utils import Cluster
+
     place = place_at(workplace, slow, 200)
     expected, once = alone(place)
     before = paid(slow)
@@ -556,17 +565,6 @@ def test_options_that_do_not_go_together(
     done = place_at(workplace, server, 4).run(*arguments)
     assert done.code == 2
     assert said in done.err
-
-
-def test_the_sums_have_what_a_lost_worker_sent(workplace: Workplace, slow: LoopbackServer) -> None:
-    place = place_at(workplace, slow, 800)
-    driver = place.start(*RAY)
-    until(lambda: paid(slow) > 300 and workers_of(driver), driver)
-    os.kill(workers_of(driver)[0], signal.SIGKILL)
-    done = ended(driver, 120)
-    assert done.code == 0, done
-    told = done.summary["requests"] - done.summary["rate_limited"]
-    assert abs(paid(slow) - told) <= 40  # five times a second it tells what it sends
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from PIL import Image
 
@@ -88,6 +87,8 @@ def test_the_address_is_taken_however_it_ends(row: dict[str, Any], path: str) ->
 
 
 def own_client(server: LoopbackServer, kind: str) -> Any:
+    import openai  # half a second, which whoever only collects tests needn't wait
+
     if kind == "azure":
         return openai.AsyncAzureOpenAI(
             azure_endpoint=server.address,

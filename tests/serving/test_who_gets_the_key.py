@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from PIL import Image
 
@@ -119,6 +118,8 @@ def test_no_serving_follows_a_redirect(
 def test_a_client_of_ones_own_follows_none_here_either(
     azure: bool, tmp_path: Path, thief: LoopbackServer
 ) -> None:
+    import openai  # half a second, which whoever only collects tests needn't wait
+
     Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
     elsewhere = Fault(
         307, "moved", headers={"Location": f"http://127.0.0.1:{thief.port}/v1/chat/completions"}

@@ -49,6 +49,7 @@ def tune(spec: str, *more: str) -> Done:
     return command(["tune", spec, *arguments, *more])
 
 
+@pytest.mark.slow
 def test_confused_classes_are_defined_and_nothing_is_sent_twice(here: Path) -> None:
     model = ConfusingModel(Habits(TAKEN, harmful=0.0))
     with LoopbackServer(model, keep_bodies=True) as server:
@@ -77,6 +78,7 @@ def test_confused_classes_are_defined_and_nothing_is_sent_twice(here: Path) -> N
         assert sheet.width > 500
 
 
+@pytest.mark.slow
 def test_definition_that_harms_elsewhere_is_not_kept(here: Path) -> None:
     model = ConfusingModel(Habits(TAKEN, harmful=1.0))
     with LoopbackServer(model, keep_bodies=True) as server:
@@ -88,6 +90,7 @@ def test_definition_that_harms_elsewhere_is_not_kept(here: Path) -> None:
     assert done.summary["keys"] == {}
 
 
+@pytest.mark.slow
 def test_class_that_the_spec_defines_is_defined_anew_in_its_place(here: Path) -> None:
     stated = {"red": {"phrases": ["the red box"], "definition": "boxes that are red"}}
     model = ConfusingModel(Habits({"red": "pink"}, harmful=0.0))
@@ -101,6 +104,7 @@ def test_class_that_the_spec_defines_is_defined_anew_in_its_place(here: Path) ->
     }
 
 
+@pytest.mark.slow
 def test_reference_in_a_reply_stays_words(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_MINE", "do-not-tell")
 
@@ -117,6 +121,7 @@ def test_reference_in_a_reply_stays_words(here: Path, monkeypatch: pytest.Monkey
         assert not path.is_file() or b"do-not-tell" not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_budget_holds_with_definitions(here: Path) -> None:
     with LoopbackServer(ConfusingModel(Habits(TAKEN)), keep_bodies=True) as server:
         done = tune(spec_at(here, server), "--max-requests", "50")
@@ -124,6 +129,7 @@ def test_budget_holds_with_definitions(here: Path) -> None:
         assert server.count() <= 50
 
 
+@pytest.mark.slow
 def test_retries_of_definitions_count_for_the_budget(here: Path) -> None:
     garbled = on(faults.says("I would rather not."), task="class_definition")
     model = ConfusingModel(Habits(TAKEN, missed=0.8))

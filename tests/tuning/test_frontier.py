@@ -93,6 +93,7 @@ def f1_in(path: Path, gold: Path) -> float:
     return float(2 * precision * recall / (precision + recall))
 
 
+@pytest.mark.slow
 def test_each_way_has_the_f1_that_eval_finds_and_the_cost_that_cost_finds(
     place: Workplace,
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_whole_run_sends_what_the_picture_said(place: Workplace) -> None:
     assert sent["small → large, doubt 0"] == PICTURES
 
 
+@pytest.mark.slow
 def test_a_full_run_goes_on_with_the_pilots_replies_at_any_doubt(place: Workplace) -> None:
     model = ModelsByName()
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
@@ -263,6 +265,7 @@ def test_without_gold_it_says_whose_boxes_stand_for_it_and_without_prices_it_cou
     assert "USD per 1,000" not in page
 
 
+@pytest.mark.slow
 def test_the_last_of_three_models_is_asked_what_the_second_leaves_in_doubt(
     place: Workplace,
 ) -> None:

@@ -1,0 +1,236 @@
+"""An operator called on records: rows in, rows out, without files.
+
+Only a call needs this, so that a run of a spec doesn't import how records show themselves.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    GroundingError,
+    InputError,
+    PlanError,
+    RecordError,
+)
+from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.data.dataframes import plain_row
+from dataflow_grounding.engine.in_memory import annotate_all
+from dataflow_grounding.engine.plan import NO_MODEL, for_want_of_a_model
+from dataflow_grounding.images.display import ShownRecord, table
+from dataflow_grounding.operators._calling import OnError, roles_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from dataflow_grounding.engine.plan import Annotator
+
+
+class Annotated(list[ShownRecord]):
+    """The records that an operator gives back, in order.
+
+    Attributes:
+        failures: (place, error) of each record that failed.
+    """
+
+    def __init__(
+        self, records: Iterable[ShownRecord], failures: Sequence[tuple[int, RecordError]]
+    ) -> None:
+        super().__init__(records)
+        self.failures = list(failures)
+
+    def _repr_html_(self) -> str:
+        """Return tables of the records and of the failures, for notebooks."""
+        html = table(
+            ("record", "phrases", "boxes"),
+            [(record.unique_id, *record.counts()) for record in self],
+        )
+        if self.failures:
+            html += table(
+                ("failed row", "kind", "why"),
+                [(place, error.kind, error) for place, error in self.failures],
+            )
+        return html
+
+
+def record_of(data: Any) -> Mapping[str, Any] | None:
+    """Return a record, or a row of a DataFrame as a record; None for anything else."""
+    if (
+        hasattr(data, "iloc")
+        and not hasattr(data, "columns")
+        and all(isinstance(name, str) for name in data.index)
+    ):
+        data = data.to_dict()
+    return data if isinstance(data, Mapping) else None
+
+
+def check_columns(
+    operator: Any, rows: Sequence[Mapping[str, Any]], error: type[GroundingError]
+) -> None:
+    """Check, before anything is sent, that the rows have the columns that an operator needs.
+
+    Args:
+        operator: The operator.
+        rows: The rows; a column is there if any of them has it.
+        error: The class of what is raised where a column is missing.
+    """
+    names: dict[str, None] = {}  # a set that keeps its order
+    for row in rows:
+        names.update(dict.fromkeys(map(str, row)))
+    columns = list(names)
+    lacking = operator.lacking(columns)
+    if not lacking:
+        return
+    reads = operator.reads()
+    for role in lacking:
+        if for_want_of_a_model(operator, role):
+            raise error(f"{operator.name} {NO_MODEL.format(reads[role])}")
+    argument_of = {role: argument for argument, role in roles_of(operator).items()}
+    unused = [name for name in columns if name not in reads.values()]
+    hints: list[str] = []
+    for role in lacking:
+        similar = difflib.get_close_matches(reads[role], unused, 1)
+        hints.append(f"{argument_of[role]}={repr(similar[0]) if similar else '…'}")
+    wanted = " and ".join(repr(reads[role]) for role in lacking)
+    known = "none"
+    if columns:
+        known = f"only {', '.join(repr(name) for name in columns[:12])}"
+        if len(columns) > 12:
+            known += ", …"
+    raise error(
+        f"{type(operator).__name__} needs column {wanted}, and there is {known}: name yours with"
+        f" {', '.join(hints)}"
+    )
+
+
+def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:
+    """Run an operator on one record, and return it with the operator's columns.
+
+    Raises RecordError for a record that fails; BrokenRow is one without a column that is needed.
+    """
+    check_columns(operator, [row], BrokenRow)
+    record, error = annotate_all(operator, [row])[0]
+    if error is not None:
+        raise error
+    return record
+
+
+def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Annotated | DataFrame":
+    """Run an operator on a list or a DataFrame, and return its rows with the operator's columns.
+
+    Args:
+        operator: The operator.
+        data: The records.
+        on_error: What becomes of rows that fail; "raise" raises the first failure.
+    """
+    if on_error not in get_args(OnError):
+        raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
+    frame: DataFrame | None = None
+    if hasattr(data, "iloc") and hasattr(data, "columns"):
+        frame = data
+        data = frame.rename(columns=str).to_dict("records")
+    rows = _rows_of_list(operator, data)
+    if rows:
+        check_columns(operator, rows, InputError)
+    results = annotate_all(operator, rows, until_failure=on_error == "raise")
+    nulls = dict.fromkeys(operator.writes().values())
+    failures: list[tuple[int, RecordError]] = []
+    kept: dict[int, ShownRecord] = {}
+    for number, (record, error) in results.items():
+        if error is None:
+            kept[number] = record
+            continue
+        failures.append((number, error))
+        if on_error == "keep":
+            kept[number] = record.updated(nulls)
+    if failures:
+        _report_failures(failures, len(rows), on_error)
+    if frame is None:
+        return Annotated(kept.values(), failures)
+    return _annotated_frame(operator, frame, rows, kept, failures)
+
+
+def _report_failures(
+    failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
+) -> None:
+    """Raise the first failure, or say that rows are left out, or do neither.
+
+    Args:
+        failures: (place, error) of each row that failed.
+        count: How many rows there are.
+        on_error: "raise" raises the first failure, and so does "drop" where no row is left.
+    """
+    number, error = failures[0]
+    if on_error == "raise":
+        error.args = (f"row {number}: {error}",)
+        raise error
+    if on_error == "drop" and len(failures) == count:
+        left = "on_error='keep' keeps them" if count > 1 else "on_error='keep' keeps it"
+        error.args = (f"all {counted(count, 'row')} failed. Row {number}: {error} ({left})",)
+        raise error
+    if on_error == "drop":
+        say(
+            f"Warning: {len(failures)} of {count} rows failed and are left out. Row {number}:"
+            f" {error} (on_error='keep' keeps them; .failures or .attrs['failures'] has all)"
+        )
+
+
+def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
+    """Return a list's records. Raises InputError for what is no list of records."""
+    wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
+    rows = [record_of(row) or row for row in data]
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InputError(f"{wanted}: row {number} is {type(row).__name__}")
+    return rows
+
+
+def _annotated_frame(
+    operator: "Annotator",
+    frame: "DataFrame",
+    rows: Sequence[Mapping[str, Any]],
+    kept: Mapping[int, ShownRecord],
+    failures: Sequence[tuple[int, RecordError]],
+) -> "DataFrame":
+    """Return a copy of a DataFrame's rows with the columns that an operator set in their records.
+
+    Args:
+        operator: The operator.
+        frame: The DataFrame. Its index, and columns that weren't set, stay as they are.
+        rows: The frame's rows as they were before.
+        kept: Place of a row → its record, for those that go into the copy.
+        failures: (place, error) of each row that failed, for `.attrs`.
+    """
+    result: DataFrame = frame.iloc[list(kept)].copy()
+    names = dict.fromkeys(operator.writes().values())  # a set that keeps its order
+    missing = object()
+    for number, record in kept.items():
+        for name, value in record.items():
+            if value is not rows[number].get(name, missing):
+                names[name] = None
+    for name in names:
+        result[name] = _column([record.get(name) for record in kept.values()])
+    failed_rows: list[dict[str, Any]] = []
+    for number, error in failures:
+        index = frame.index[number]
+        failed_row = {"place": number, "index": index, "kind": error.kind, "error": str(error)}
+        failed_rows.append(plain_row(failed_row))
+    result.attrs = {**frame.attrs, "failures": failed_rows}
+    return result
+
+
+def _column(values: list[Any]) -> Any:
+    """Return values as a column for pandas, in a type of its own if that doesn't change them.
+
+    Values of several types stay objects: 2**53 + 1 beside null would become the float 2**53.
+    """
+    import pandas
+
+    column = pandas.Series(values, dtype=object)
+    types = {type(value) for value in values}
+    if len(types) == 1:
+        column = column.infer_objects()
+    return column.array
