@@ -118,8 +118,18 @@ class RowsJob(SpecJob):
         return dict(self._data.glossary)
 
     def remarks(self) -> list[str]:
-        of_input = [self._input.remark] if self._from_input and self._input.remark else []
-        return [*super().remarks(), *of_input]
+        if not self._from_input:
+            return super().remarks()
+        of_input = [self._input.remark, self._input.passed_over]
+        return [*super().remarks(), *filter(None, of_input)]
+
+    @property
+    def image_root_key(self) -> str:
+        return f"{self._data_key}.image_root" if self._from_input else ""
+
+    @property
+    def passed_over(self) -> str:
+        return self._input.passed_over if self._from_input else ""
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of those of all `steps` that the spec asks for, as texts."""

@@ -53,7 +53,12 @@ def validated(
         return model.model_validate(values), []
     except ValidationError as error:
         wrong = error.errors()
-    problems = [f"{place(problem['loc'])}: {explain(problem, model)}" for problem in wrong]
+    problems = []
+    for problem in wrong:
+        where = place(problem["loc"])
+        explanation = explain(problem, model)
+        # Of an override, the place is the key: it isn't named twice.
+        problems.append(f"{where}: {explanation.removeprefix(where.replace('=…', ': '))}")
     for problem in wrong:
         drop(values, problem["loc"])
     try:
