@@ -331,7 +331,8 @@ class Source:
             while block := file.read(BLOCK):
                 lines += block.count(b"\n")
                 last = block[-1:]
-        lines += last != b"\n"  # a last line without an end
+        if last != b"\n":  # a last line without an end
+            lines += 1
         if not self.path.endswith(".jsonl"):
             lines = max(0, lines - 1)
         if self._pilot:

@@ -251,6 +251,7 @@ class ImageGroundingJob(RowsJob):
         "expression_extraction": (
             "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?"
         ),
+        "class_list": "Are the expressions the classes, in your words, that you want boxed?",
         "grounding": (
             "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
             " any?"

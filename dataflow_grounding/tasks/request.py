@@ -152,7 +152,7 @@ class Request(Generic[T]):
             return self.question
         return (
             f"{self.question}\n\n"
-            f"An earlier reply could not be read: {self.complaint} "
+            f"An earlier reply could not be read: {self.complaint.rstrip('.')}. "
             f"Reply with {self.reply_with} alone."
         )
 

@@ -602,7 +602,7 @@ def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) ->
         (("--status", "none"), "pictures without a phrase to write (1)"),
         (
             ("--min-score", "0.95"),
-            "phrases that weren't asked for, by status, score, check or review: 1",
+            "phrases left out, by their status or score, or as an option or a reviewer says: 1",
         ),
         (("--min-score", "nan"), "nan is not in 0<=x<=1"),
         (("--image-root", "nowhere"), "no image 'a.jpg'"),
