@@ -216,8 +216,11 @@ class RowsJob(SpecJob):
     def _hint_at_role(self, name: str) -> str:
         """Return a hint for a column's name where a role is wanted: `image_path` for `image`.
 
-        It is empty where no role has such a column.
+        Captions aren't read beside classes, which is said. It is empty where no role has such a
+        column.
         """
+        if name == "caption" and getattr(self._data, "classes", None):
+            return f": captions aren't read beside {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
             if column == name:
                 return f": write {role}, whose column is {name}"

@@ -546,6 +546,11 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
         {"data.classes": "dog"},
         "/dog. Name a file of class names, or give a list of them: [person, cup]",
     ),
+    "a column of captions beside classes": (
+        lambda p: "pictures",
+        {"data.classes": ["dog"], "data.columns": {"caption": "text"}},
+        "columns.caption is not one of image, image_id: captions aren't read beside image_grounding.data.classes",
+    ),
     "nobody who can write captions": (
         *(lambda p: "pictures", {"vlm.backend": "embedded"}),
         "pictures without captions, and embedded-opencv can't write captions: choose another vlm.backend, or name what",
