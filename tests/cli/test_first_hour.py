@@ -122,6 +122,19 @@ def test_what_the_same_command_does_not_try_again_is_told_with_the_option_that_d
         assert server.count() > sent
 
 
+def test_a_summary_says_how_many_boxes_it_leaves_out(workplace: Workplace) -> None:
+    workplace.many(9)
+    with LoopbackServer() as server:
+        done = told(workplace, **{"vlm.openai.base_url": server.base_url})
+    grounded = sum(
+        expression["status"] == "grounded"
+        for record in workplace.annotations()
+        for expression in record["expressions"]
+    )
+    assert grounded > 5
+    assert f"… and {grounded - 5} more with boxes" in done.err
+
+
 def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplace) -> None:
     workplace.many(3)
     own = told(workplace, "--pilot", "1", **{"vlm.backend": "embedded", "vlm.box_format": "auto"})
