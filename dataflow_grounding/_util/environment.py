@@ -67,7 +67,7 @@ def _add_settings(path: str) -> None:
     for name, (value, line) in _settings(path).items():
         if name in os.environ:
             continue
-        if not _SETTABLE.fullmatch(name):
+        if not may_be_in_env_file(name):
             passed_over.append(name)
             continue
         if "${" in value:
@@ -83,6 +83,11 @@ def _add_settings(path: str) -> None:
             " DF_WORK_FOLDER), *_API_KEY, *_API_TOKEN, *_BASE_URL and HF_TOKEN; set others in the"
             " environment"
         )
+
+
+def may_be_in_env_file(name: str) -> bool:
+    """Return whether a `.env` file may set the variable of this name."""
+    return _SETTABLE.fullmatch(name) is not None
 
 
 def names_address(address: str) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
@@ -114,6 +115,35 @@ def counted_items(what: str, items: list[str]) -> list[str]:
     if len(items) > 3:
         first += "; ..."
     return [f"{what}: {len(items)} ({first})"]
+
+
+_PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What tells messages of one kind apart: what they quote, and their numbers."""
+
+
+def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
+    """Return messages in their order, with at most so many of each kind.
+
+    Of one kind are those that differ in what they quote and in numbers alone. The last that is kept
+    of a kind says how many more there are.
+
+    Example:
+        >>> grouped([f"line {n}: no image 'a{n}.jpg'" for n in range(9)], most=2)
+        ["line 0: no image 'a0.jpg'", "line 1: no image 'a1.jpg' … and 7 more like it"]
+    """
+    counts: Counter[str] = Counter()
+    kept: list[str] = []
+    last_of: dict[str, int] = {}  # the place in `kept` of the last message of a kind
+    for message in messages:
+        kind = _PARTICULARS.sub("", message)
+        counts[kind] += 1
+        if counts[kind] <= most:
+            last_of[kind] = len(kept)
+            kept.append(message)
+    for kind, place in last_of.items():
+        if counts[kind] > most:
+            kept[place] += f" … and {counts[kind] - most:,} more like it"
+    return kept
 
 
 LINE_EVERY = 10.0  # seconds between two lines that say how far work is

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.terminal import counted, in_columns, say, say_json
+from dataflow_grounding._util.terminal import counted, grouped, in_columns, say, say_json
 from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.cli.arguments import (
     answer,
@@ -38,8 +38,10 @@ def of_check(spec_paths: tuple[str, ...], as_json: bool, overrides: tuple[str, .
             say(f"A run asks {findings.asks}.", err=False)
         for remark in findings.remarks:
             say(remark, err=False)
-        for problem in findings.problems:
+        for problem in grouped(findings.problems):
             say(f"Problem: {problem}")
+        for line in findings.advice:
+            say(f"Advice: {line}")
         records = counted(findings.records, "record")
         problems = counted(len(findings.problems), "problem")
         say(f"{records} checked, {problems}. Nothing was sent.", err=False)

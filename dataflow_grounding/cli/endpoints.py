@@ -18,7 +18,12 @@ from dataflow_grounding.cli.arguments import (
     spec_option_for,
 )
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
-from dataflow_grounding.jobs.diagnosis import endpoint_of, endpoint_of_spec, installation
+from dataflow_grounding.jobs.diagnosis import (
+    NOT_READABLE,
+    endpoint_of,
+    endpoint_of_spec,
+    installation,
+)
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, serving_of
 from dataflow_grounding.jobs.spec_run import options_of
@@ -51,7 +56,8 @@ def doctor(
     """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
 
     The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small
-    picture, up to five times until it is accepted. Exits with 4 if there is no answer.
+    picture, up to five times until it is accepted. Exits with 4 if there is no answer, with 1 if
+    the answer can't be read.
     """
     if overrides and not spec_paths:
         raise SpecError(f"{overrides[0]!r}: key=value goes with a spec (-e SPEC)")
@@ -65,7 +71,16 @@ def doctor(
         except SpecError as error:
             findings["endpoint"] = {"problems": [str(error)]}
     answer(as_json, findings, _lines(findings))
-    return 4 if findings.get("endpoint", {}).get("problems") else 0
+    endpoint = findings.get("endpoint", {})
+    if endpoint.get("problems"):
+        return 4
+    return 1 if _is_unreadable(endpoint) else 0
+
+
+def _is_unreadable(endpoint: dict[str, Any]) -> bool:
+    """Return whether the reply of an endpoint, or of one of several, can't be read."""
+    parts = [endpoint, *endpoint.get("endpoints", ())]
+    return any(str(part.get("reply", "")).startswith(NOT_READABLE) for part in parts)
 
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
@@ -81,24 +96,32 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
     for extra, version in extras.items():
         if version:
             yield f"extra {extra}: {version}"
-    lacking = ",".join(extra for extra in extras if not extras[extra])
+    lacking = [extra for extra in extras if not extras[extra]]
     if lacking:
-        yield f"extras not installed: pip install 'dataflow-grounding[{lacking}]'"
+        yield (
+            f"optional, not installed: {', '.join(lacking)}. Whatever needs one names it; to add"
+            f" one: pip install 'dataflow-grounding[{lacking[0]}]'"
+        )
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
     """Yield what `doctor` says of the endpoint, and of each where there are several."""
     endpoint = findings.get("endpoint", {})
     if not endpoint:
-        way = unused_keys()
+        way = unused_keys().strip()
         if not way:
-            way = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e"
-        yield f"endpoint: none named: {way}"
+            way = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e."
+        yield f"endpoint: none named: {way} Until then the embedded grounder answers (backend auto)"
     yield from _of_endpoint(endpoint)
     for part in endpoint.get("endpoints", ()):
         yield from _of_endpoint(part)
     for problem in endpoint.get("problems", ()):
         yield f"Problem: {problem}"
+    if _is_unreadable(endpoint):
+        yield (
+            "Problem: the endpoint works, but the model didn't answer as it was asked to. Run it"
+            " again; if it stays so, use a stronger model or raise max_tokens"
+        )
 
 
 def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:

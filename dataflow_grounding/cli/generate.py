@@ -25,6 +25,7 @@ from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
+from dataflow_grounding.jobs.missing_pictures import advice, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.spec import Spec
@@ -180,6 +181,8 @@ def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
 def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
     """Say what was done, and what can be done now."""
     say(str(summary))
+    if run.job.passed_over:
+        say(run.job.passed_over)
     if summary.done and in_pilot:
         say(_advice(run))
     elif summary.records:
@@ -311,9 +314,15 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
         line = "next: see in failures.jsonl why records failed"
         if summary.passing_failures:
             line += "; the same command tries again what may pass"
-        elif ASKED_AGAIN.intersection(summary.failures):
-            line += "; --retry-failed asks again"
+        lasting = sorted(ASKED_AGAIN.intersection(summary.failures))
+        if lasting:
+            only = "only " if summary.passing_failures else ""
+            line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
         lines.append(line)
+    if summary.failures["image_missing"]:
+        root = advice(run.job, missing_names(run.job))
+        if root:
+            lines.append(f"next: {root}")
     if summary.done and not run.serving.free:
         lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")
     if summary.expressions["total"]:

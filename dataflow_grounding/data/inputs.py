@@ -34,6 +34,7 @@ class Input:
         plain: Whether it is a data file that can be read as it is.
         bare: Whether the rows are pictures and nothing else.
         remark: A sentence for the user; "" for none.
+        passed_over: A sentence on files of a folder that aren't taken for pictures; "" for none.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Input:
     plain: bool = False
     bare: bool = False
     remark: str = ""
+    passed_over: str = ""
 
 
 def find_input(path: str, split: str = "", results_dir: str = "") -> Input:

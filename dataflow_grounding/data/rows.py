@@ -51,6 +51,7 @@ NO_PICKLE = (
 )
 PARQUET_ROWS = 64  # rows that are read at a time; with more, each row takes longer
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_NOT_UTF8 = "is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), then run this again"
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
@@ -217,7 +218,7 @@ def _read_csv(path: str) -> Iterator[Row]:
                 yield Row(line, None, BrokenRow(f"not CSV: {error}"))
                 continue
             if not _is_utf8(cells):
-                yield Row(line, None, BrokenRow("is not UTF-8"))
+                yield Row(line, None, BrokenRow(_NOT_UTF8))
             elif len(cells) == len(names):
                 yield Row(line, dict(zip(names, map(_cell, cells), strict=True)))
             elif cells:  # an empty line is passed over
@@ -238,7 +239,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
             f"{path} should begin with the names of its columns, but its first line is empty"
         )
     if not _is_utf8(names):
-        raise InputError(f"{path}, line 1: is not UTF-8")
+        raise InputError(f"{path}, line 1: {_NOT_UTF8}")
     other_delimiters = {";", "\t"}.intersection(names[0])
     if len(names) == 1 and other_delimiters:
         raise InputError(

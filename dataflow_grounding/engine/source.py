@@ -320,15 +320,21 @@ class Source:
     def length(self) -> int | None:
         """Return about how many rows there are, for showing progress; None where a look can't tell.
 
-        Lines of JSONL, CSV and TSV files are counted, a head or an empty line among them; of a
-        shard it is its part of these.
+        Lines of JSONL, CSV and TSV files are counted, empty ones among them, but for the line with
+        the names of columns; of a shard it is its part of these.
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
         lines = 0
+        last = b"\n"
         with open(self.path, "rb") as file:
             while block := file.read(BLOCK):
                 lines += block.count(b"\n")
+                last = block[-1:]
+        if last != b"\n":  # a last line without an end
+            lines += 1
+        if not self.path.endswith(".jsonl"):
+            lines = max(0, lines - 1)
         if self._pilot:
             lines = min(lines, self._pilot)
         return lines // self._shard.of if self._shard else lines

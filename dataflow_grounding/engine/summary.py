@@ -209,6 +209,9 @@ class Summary:
             yield f"  {line}"
         for _, line in self.boxes:
             yield f"  {line}"
+        more = self.expressions["grounded"] - len(self.boxes)
+        if self.boxes and more > 0:
+            yield f"  … and {more:,} more with boxes"
 
     def _counts_of(self, words: Iterable[str]) -> str:
         """How many expressions each word is said of; nothing of those that none is."""

@@ -185,6 +185,16 @@ class SpecJob:
             for model in sorted(ignoring_models)
         ]
 
+    @property
+    def image_root_key(self) -> str:
+        """The spec's key of the folder of relative image paths; "" for a pipeline without one."""
+        return ""
+
+    @property
+    def passed_over(self) -> str:
+        """A sentence on files of an input folder that aren't taken for pictures; "" for none."""
+        return ""
+
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says besides what it says of every pipeline.
 

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from dataflow_grounding._util.errors import GroundingError, InputError, RecordError, told_as
+from dataflow_grounding._util.errors import (
+    GroundingError,
+    ImageMissing,
+    InputError,
+    RecordError,
+    told_as,
+)
 from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, counted_items
@@ -28,6 +34,7 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.jobs.estimating import unanswerable
+from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
@@ -45,12 +52,14 @@ class Findings:
         remarks: What is good to know, line by line.
         records: How many were looked over.
         asks: Model and address of who would be asked.
+        advice: What to add to the command to mend problems, line by line.
     """
 
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     records: int = 0
     asks: str = ""
+    advice: list[str] = field(default_factory=list)
 
     @contextmanager
     def taking(self) -> Iterator[None]:
@@ -184,11 +193,13 @@ def _check_folder(folder: str, findings: Findings) -> None:
 class _RowCheck:
     """Looks rows over, one after the other, and notes those that repeat an earlier one."""
 
-    def __init__(self, step: Step) -> None:
-        self.source = Source([step])
+    def __init__(self, step: Step, name: str | None) -> None:
+        self.source = Source([step], name)
         self.folders: Counter[str] = Counter()  # how many images were found in each
         self.repeated: list[str] = []  # which line repeats which, in words
         self.stems = SharedStems()
+        self.missing_count = 0  # of images that aren't found
+        self.missing: list[str] = []  # what rows call the first of them
         self._step = step
         self._reads = step.operator.reads()
         self._texts = set(self._reads.values()) - {self.source.image_key}
@@ -222,6 +233,13 @@ class _RowCheck:
         """Open the image, and note whether an earlier row asks the same of it."""
         image_key = self.source.image_key
         self.stems.add(str(record.get(image_key) or ""))
+        try:
+            find_image(record, image_key)
+        except ImageMissing:
+            self.missing_count += 1
+            if len(self.missing) < MOST_NAMES:
+                self.missing.append(str(record[image_key]))
+            raise
         self.folders[_folder_of(record, image_key)] += 1
         open_image(record, image_key)
         path = os.path.realpath(find_image(record, image_key).path)
@@ -243,7 +261,8 @@ class _RowCheck:
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
     """Look over every row and the header of its image, and note what there is to know of them."""
-    check = _RowCheck(run.steps[0])
+    check = _RowCheck(run.steps[0], run.job.source)
+    earlier = tuple(findings.problems)
     for row in run.job.rows():
         findings.records += 1
         where = run.job.where(row)
@@ -251,8 +270,12 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = check.check(row)
         except RecordError as error:
             problem = str(error)
-        if problem is not None:
+        # Where no row could be read, the first one was told as the reason.
+        told = f"line {row.line}: {problem}"
+        if problem is not None and not any(line.endswith(told) for line in earlier):
             findings.problems.append(f"{where}: {problem}")
+    if check.missing_count > check.folders.total():
+        findings.advice += filter(None, [advice(run.job, check.missing)])
     findings.remarks += run.job.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)

@@ -46,6 +46,9 @@ NAMES = (
     *GEMINI_KEYS,
 )
 
+NOT_READABLE = "not readable"
+"""How the verdict on a reply begins that can't be read."""
+
 
 def installation() -> dict[str, Any]:
     """Return versions, extras (None: not installed), and which names the environment has.
@@ -133,7 +136,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         _, notes = request.read(reply.text)
         verdict = f"readable ({', '.join(map(str, notes))})" if notes else "as asked for"
     except RecordError as error:
-        verdict = f"not readable: {error}"
+        verdict = f"{NOT_READABLE}: {error}"
     if not reply.usage.input_tokens:
         verdict += "; it reports no token counts, so costs are unknown"
     return {"seconds": seconds, "usage": vars(reply.usage), "takes": takes, "reply": verdict}

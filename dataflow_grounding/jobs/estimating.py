@@ -140,7 +140,7 @@ class _StandIn(Serving):
         if pictures in self._seen and beginning >= rules.least_cached:
             self.counted.cached += beginning
         self._seen.add(pictures)
-        earlier_turns = "".join(turn.text for turn in request.turns)
+        earlier_turns = "".join(turn.text for turn in request.messages[:-1])
         self.counted.input += beginning + rules.text(request.text) + rules.text(earlier_turns)
         self.counted.output += rules.text(reply)
 

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding.data.class_files import read_class_file
 from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
@@ -62,8 +63,9 @@ class GroundingData(RowsData):
     """`image_grounding.data`.
 
     `classes` are what to look for in every picture: class names, or phrase → class, or class → its
-    phrases and definition. `proposals` is the format of a detector's boxes in `input_jsonl`, which
-    are verified instead of asked for; or `samples`, for those of all answers of the model.
+    phrases and definition, or the path of a file that says it. `proposals` is the format of a
+    detector's boxes in `input_jsonl`, which are verified instead of asked for; or `samples`, for
+    those of all answers of the model.
     """
 
     proposals: str = ""
@@ -72,8 +74,13 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        """Check `data.classes`, so that what is wrong is told with the key."""
+        """Read the file of `data.classes`, if it names one, and check what it says.
+
+        So what is wrong is told with the key.
+        """
         try:
+            if isinstance(value, str) and value.strip():
+                value = read_class_file(value)
             if value:
                 phrases_with_classes(value)
         except SpecError as error:
@@ -249,6 +256,7 @@ class ImageGroundingJob(RowsJob):
         "expression_extraction": (
             "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?"
         ),
+        "class_list": "Are the expressions the classes, in your words, that you want boxed?",
         "grounding": (
             "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
             " any?"

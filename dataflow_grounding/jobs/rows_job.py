@@ -118,8 +118,18 @@ class RowsJob(SpecJob):
         return dict(self._data.glossary)
 
     def remarks(self) -> list[str]:
-        of_input = [self._input.remark] if self._from_input and self._input.remark else []
-        return [*super().remarks(), *of_input]
+        if not self._from_input:
+            return super().remarks()
+        of_input = [self._input.remark, self._input.passed_over]
+        return [*super().remarks(), *filter(None, of_input)]
+
+    @property
+    def image_root_key(self) -> str:
+        return f"{self._data_key}.image_root" if self._from_input else ""
+
+    @property
+    def passed_over(self) -> str:
+        return self._input.passed_over if self._from_input else ""
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of those of all `steps` that the spec asks for, as texts."""
@@ -206,8 +216,11 @@ class RowsJob(SpecJob):
     def _hint_at_role(self, name: str) -> str:
         """Return a hint for a column's name where a role is wanted: `image_path` for `image`.
 
-        It is empty where no role has such a column.
+        Captions aren't read beside classes, which is said. It is empty where no role has such a
+        column.
         """
+        if name == "caption" and getattr(self._data, "classes", None):
+            return f": captions aren't read beside {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
             if column == name:
                 return f": write {role}, whose column is {name}"

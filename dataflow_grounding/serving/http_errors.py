@@ -56,7 +56,7 @@ def error_of(
         text += f": {message}"
     advice = _advice_for_all(status, message)
     if advice is not None:
-        return errors.EndpointRefused(f"{text}. {advice.text}.", certain=advice.certain)
+        return errors.EndpointRefused(f"{text.rstrip('.')}. {advice.text}.", certain=advice.certain)
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _wait(headers, details))

@@ -18,7 +18,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import has_scheme, is_elsewhere, joined, plain_path
 from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
@@ -235,10 +235,11 @@ def _unset_variable(
     plain_overrides: Any = OmegaConf.to_container(overrides.values)
     key = str(getattr(error, "full_key", "") or "")
     place = place_of(roots, plain_overrides, re.split(r"[.[]", key))
-    return (
-        f"{place}: {key or 'a key'} takes the variable {name}, which is not set: export"
-        f" {name}=..., write it into a .env file, or ${{oc.env:{name},''}} where it may be missing"
-    )
+    ways = f"export {name}=..., "
+    if may_be_in_env_file(name):
+        ways += "write it into a .env file, "
+    ways += f"or write ${{oc.env:{name},''}} where it may be missing"
+    return f"{place}: {key or 'a key'} takes the variable {name}, which is not set: {ways}"
 
 
 def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:

@@ -53,7 +53,12 @@ def validated(
         return model.model_validate(values), []
     except ValidationError as error:
         wrong = error.errors()
-    problems = [f"{place(problem['loc'])}: {explain(problem, model)}" for problem in wrong]
+    problems = []
+    for problem in wrong:
+        where = place(problem["loc"])
+        explanation = explain(problem, model)
+        # Of an override, the place is the key: it isn't named twice.
+        problems.append(f"{where}: {explanation.removeprefix(where.replace('=…', ': '))}")
     for problem in wrong:
         drop(values, problem["loc"])
     try:
@@ -107,10 +112,12 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """Return the end of a message about an unknown word: `; is it 'WORD'?`, or "" for none near.
 
-    `least` is the similarity from which on a known word counts as near, from 0 to 1.
+    Capitals make no difference. `least` is the similarity from which on a known word counts as
+    near, from 0 to 1.
     """
-    close = difflib.get_close_matches(word, list(known), 1, least)
-    return f"; is it {close[0]!r}?" if close else ""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), list(by_lower), 1, least)
+    return f"; is it {by_lower[close[0]]!r}?" if close else ""
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:

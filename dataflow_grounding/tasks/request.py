@@ -37,12 +37,16 @@ BOX: Schema = {"type": "array", "items": {"type": "number"}}
 COOLEST = 0.2
 
 
+SYSTEM = "system"
+"""The role of a turn that joins the system message."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """A turn of a conversation.
 
     Attributes:
-        role: `user` or `assistant`.
+        role: `user`, `assistant`, or `system` for what the model is told before all.
         text: The message.
         images: The pictures that came with it.
     """
@@ -84,7 +88,8 @@ class Request(Generic[T]):
         text_only: Whether it is about no image. It is stated, so that a question whose image is
             missing can't pass for one.
         turns: The messages before it: the user's and the assistant's, one after the other. Their
-            pictures are the first ones of `images`. For a serving that `takes_turns`.
+            pictures are the first ones of `images`. Before them may be some with the role `system`,
+            which join the system message. For a serving that `takes_turns`.
         formerly: The same question as earlier versions put it: a stored reply to that one counts.
         words: What stood for the {names} of its prompt, so that a user's own prompt can be filled.
         prompt_name: The name of its prompt; empty where that is the task's.
@@ -147,7 +152,7 @@ class Request(Generic[T]):
             return self.question
         return (
             f"{self.question}\n\n"
-            f"An earlier reply could not be read: {self.complaint} "
+            f"An earlier reply could not be read: {self.complaint.rstrip('.')}. "
             f"Reply with {self.reply_with} alone."
         )
 
@@ -155,14 +160,23 @@ class Request(Generic[T]):
     def messages(self) -> list[Turn]:
         """What is sent: the turns before it, then its text with the pictures left for it."""
         count_in_turns = sum(len(turn.images) for turn in self.turns)
-        return [*self.turns, Turn("user", self.text, self.images[count_in_turns:])]
+        turns = [turn for turn in self.turns if turn.role != SYSTEM]
+        return [*turns, Turn("user", self.text, self.images[count_in_turns:])]
 
     @property
     def system(self) -> str:
-        """The system message: one for all tasks about an image, one for those about none."""
-        if self.system_prompt is not None:
-            return self.system_prompt
-        return load_prompt("system_text_only" if self.text_only else "system")
+        """The system message: one for all tasks about an image, one for those about none.
+
+        What turns with the role `system` say stands behind it: some models take one such message
+        alone, at the beginning.
+        """
+        text = self.system_prompt
+        if text is None:
+            text = load_prompt("system_text_only" if self.text_only else "system")
+        if not self.turns:
+            return text
+        of_turns = [turn.text for turn in self.turns if turn.role == SYSTEM]
+        return "\n\n".join([text, *of_turns])
 
     def put_so(self, **fields: Any) -> "Request[T]":
         """Return the same question with other values of some fields.

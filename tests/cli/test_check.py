@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,114 @@ def test_pictures_that_would_share_a_label_file_are_told_before_they_are_paid_fo
     done = command(["check", "-e", path])
     assert (done.code, "label file" in done.out) == (0, True), done
     assert "1 (a.jpg and a.png)" in done.out
+
+
+def captions_apart_from_pictures(place: Workplace, count: int) -> None:
+    """A table of captions, and its pictures in a folder that no key names."""
+    (place.folder / "tables").mkdir()
+    place.picture("photos/summer/p0.jpg")
+    for number in range(1, count):
+        shutil.copy(
+            place.folder / "photos/summer/p0.jpg", place.folder / f"photos/summer/p{number}.jpg"
+        )
+    rows = [f"p{number}.jpg,{caption(number)}" for number in range(count)]
+    table = place.folder / "tables" / "captions.csv"
+    table.write_text("\n".join(["image_path,caption", *rows]) + "\n")
+
+
+def test_pictures_in_a_folder_nearby_are_told_with_the_key_that_names_it(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions_apart_from_pictures(workplace, 40)
+    monkeypatch.chdir(workplace.folder)
+    settings = {"vlm.backend": "embedded", "data.input_jsonl": "tables/captions.csv"}
+    spec = str(workplace.spec(**settings))
+    done = command(["check", "-e", spec])
+    assert done.code == 2, done
+    problems = [line for line in done.err.splitlines() if line.startswith("Problem: ")]
+    assert len(problems) == 3, "alike ones are told together"
+    assert problems[-1].endswith(" … and 37 more like it")
+    assert "40 problems" in done.out
+    assert len(json.loads(command(["check", "--json", "-e", spec]).out)["problems"]) == 40
+    advice = "if the pictures are in photos/summer, add "
+    [line] = [line for line in done.err.splitlines() if advice in line]
+    override = line.partition(advice)[2]
+    assert command(["check", "-e", spec, override]).code == 0
+    ran = command(["generate", "-e", spec, "--no-progress", "--no-report"])
+    assert f"next: {advice}{override}" in ran.err, ran
+
+
+def test_a_few_pictures_that_are_missing_make_no_other_folder_the_right_one(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.picture("here.jpg")
+    workplace.picture("attic/gone.jpg")
+    names = ["here.jpg", "here.jpg", "gone.jpg"]
+    workplace.rows(
+        [{"image_path": name, "caption": caption(number)} for number, name in enumerate(names)]
+    )
+    monkeypatch.chdir(workplace.folder)
+    done = command(["check", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
+    assert "no image 'gone.jpg'" in done.err, done
+    assert "Advice" not in done.err
+
+
+@pytest.mark.parametrize("source", ["pictures", "pictures/*"])
+def test_files_of_a_folder_that_are_passed_over_are_told(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    workplace.picture("pictures/a.jpg")
+    for name in ("b.HEIC", "c.HEIC", "d.heic", "notes.txt", "LICENSE"):
+        (workplace.folder / "pictures" / name).write_bytes(b"any")
+    (workplace.folder / "pictures" / ".hidden.txt").write_bytes(b"any")
+    monkeypatch.chdir(workplace.folder)
+    settings = {
+        "vlm.backend": "embedded",
+        "data.input_jsonl": source,
+        "data.classes": ["navy square"],
+    }
+    spec = str(workplace.spec(**settings))
+    passed_over = "5 files passed over, by ending: 3 .heic, "
+    done = command(["check", "-e", spec])
+    assert (done.code, passed_over in done.out) == (0, True), done
+    assert "1 .txt" in done.out
+    assert "Convert .heic to .jpg" in done.out
+    ran = command(["generate", "-e", spec, "--no-progress", "--no-report"])
+    assert (ran.code, passed_over in ran.err) == (0, True), ran
+    (workplace.folder / "pictures" / "a.jpg").unlink()
+    none = command(["check", "-e", spec])
+    assert passed_over in none.err, none
+
+
+def test_a_folder_of_pictures_alone_has_nothing_passed_over(workplace: Workplace) -> None:
+    workplace.picture("pictures/a.jpg")
+    settings = {
+        "vlm.backend": "embedded",
+        "data.input_jsonl": str(workplace.folder / "pictures"),
+        "data.classes": ["navy square"],
+    }
+    assert "passed over" not in command(["check", "-e", str(workplace.spec(**settings))]).out
+
+
+def test_a_table_in_latin_1_is_one_problem_that_says_how_to_save_it(workplace: Workplace) -> None:
+    workplace.picture("a.jpg")
+    table = workplace.folder / "rows.csv"
+    table.write_bytes("image_path,caption\na.jpg,Ein Café\n".encode("latin-1"))
+    settings = {"vlm.backend": "embedded", "data.input_jsonl": str(table)}
+    done = command(["check", "-e", str(workplace.spec(**settings))])
+    [problem] = [line for line in done.err.splitlines() if line.startswith("Problem: ")]
+    assert "line 2: is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8)" in problem
+    assert "1 problem." in done.out
+
+
+@pytest.mark.parametrize("steps", ["step_0", 7, {"a": 1}, [1]])
+def test_steps_of_a_row_that_are_no_list_of_texts_are_seen_before_the_run(
+    workplace: Workplace, steps: object
+) -> None:
+    workplace.picture("a.jpg")
+    workplace.rows([{"image_path": "a.jpg", "caption": caption(0), "pipeline_steps": steps}])
+    spec = str(workplace.spec(**{"vlm.backend": "embedded"}))
+    reason = "column 'pipeline_steps' should be a list of texts"
+    assert reason in command(["generate", "-e", spec, "--no-progress"]).err
+    done = command(["check", "-e", spec])
+    assert (done.code, f"line 1: {reason}" in done.err) == (2, True), done

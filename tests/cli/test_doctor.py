@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
-from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer, Takes, faults, on
+from dataflow_grounding.extras.testing import (
+    CannedAnswers,
+    EchoAnswers,
+    LoopbackServer,
+    Takes,
+    faults,
+    on,
+)
 
 KEY = "sk-doctor-secret"
 
@@ -57,9 +64,11 @@ def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:
         text=True,
         env={"PYTHONPATH": str(REPOSITORY)},
     )
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("extras not installed")]
-    names = line.removeprefix("extras not installed: pip install 'dataflow-grounding[")
-    assert "gemini" in names.removesuffix("]'").split(",")
+    start = "optional, not installed: "
+    [line] = [line for line in done.stdout.splitlines() if line.startswith(start)]
+    names, _, how = line.removeprefix(start).partition(". ")
+    assert names.split(", ")[0] == "gemini"
+    assert how.endswith("to add one: pip install 'dataflow-grounding[gemini]'")
 
 
 TAKES = [
@@ -121,6 +130,33 @@ def test_an_endpoint_that_refuses(workplace: Workplace, rule: faults.FaultRule, 
     assert done.code == 4, done
     assert said in done.out
     assert KEY not in done.out + done.err
+
+
+def test_a_model_that_answers_something_else_is_a_problem(workplace: Workplace) -> None:
+    with LoopbackServer(CannedAnswers("I'd rather talk about the weather.")) as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
+        done = command(["doctor", "-e", spec])
+    assert done.code == 1, done
+    assert "reply: not readable" in done.out
+    assert (
+        "Problem: the endpoint works, but the model didn't answer as it was asked to." in done.out
+    )
+    assert "use a stronger model" in done.out
+
+
+def test_without_an_endpoint_it_says_who_answers() -> None:
+    [line] = [line for line in command(["doctor"]).out.splitlines() if "endpoint:" in line]
+    assert "set DF_BASE_URL and DF_MODEL" in line
+    assert line.endswith("Until then the embedded grounder answers (backend auto)")
+
+
+def test_a_message_that_ends_with_a_full_stop_gets_no_second_one(workplace: Workplace) -> None:
+    error = {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404}
+    refusal = faults.Fault(404, body=json.dumps({"error": error}).encode())
+    with LoopbackServer(faults=on(refusal)) as server:
+        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
+        done = command(["doctor", "-e", spec])
+    assert "The model `x` does not exist. Check the address and the model's name." in done.out, done
 
 
 def test_an_endpoint_that_isnt_there(workplace: Workplace) -> None:

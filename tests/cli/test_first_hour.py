@@ -13,7 +13,7 @@ import yaml
 from benchmarks.places.workplace import REPOSITORY, Done, Workplace, caption, command
 from dataflow_grounding import EmbeddedServing, FileStorage, PhraseGrounder
 from dataflow_grounding._util.errors import NothingDone, PlanError, RecordError
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 
 
 def told(place: Workplace, *arguments: str, **settings: Any) -> Done:
@@ -100,7 +100,39 @@ def test_advice_after_a_run_is_of_what_can_help(workplace: Workplace) -> None:
     with LoopbackServer(faults=on(faults.refusal())) as server:
         workplace.many(9)
         done = told(workplace, **{"vlm.openai.base_url": server.base_url})
-        assert "--retry-failed asks again" in done.err
+        assert "--retry-failed asks again about refused" in done.err
+
+
+def test_what_the_same_command_does_not_try_again_is_told_with_the_option_that_does(
+    workplace: Workplace,
+) -> None:
+    workplace.picture("a.jpg")
+    rows = [{"image_path": "a.jpg", "caption": caption(n)} for n in range(3)]
+    workplace.rows([*rows, {"image_path": "gone.jpg", "caption": caption(3)}])
+    with LoopbackServer(CannedAnswers("I see many nice things.")) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_attempts": 1}
+        done = told(workplace, **settings)
+        sent = server.count()
+        [line] = [line for line in done.err.splitlines() if "next: see in failures" in line]
+        assert "the same command tries again what may pass; " in line
+        assert line.endswith("; only --retry-failed asks again about unreadable_reply")
+        told(workplace, **settings)
+        assert server.count() == sent
+        told(workplace, "--retry-failed", **settings)
+        assert server.count() > sent
+
+
+def test_a_summary_says_how_many_boxes_it_leaves_out(workplace: Workplace) -> None:
+    workplace.many(9)
+    with LoopbackServer() as server:
+        done = told(workplace, **{"vlm.openai.base_url": server.base_url})
+    grounded = sum(
+        expression["status"] == "grounded"
+        for record in workplace.annotations()
+        for expression in record["expressions"]
+    )
+    assert grounded > 5
+    assert f"… and {grounded - 5} more with boxes" in done.err
 
 
 def test_a_pilots_advice_names_settings_that_its_backend_has(workplace: Workplace) -> None:

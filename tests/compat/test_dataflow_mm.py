@@ -623,6 +623,40 @@ def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) 
         assert "inlineData" in body["contents"][0]["parts"][0]
 
 
+SYSTEM_TURN = {"from": "system", "value": "Answer in Dutch."}
+
+
+@pytest.mark.parametrize("dialect", ["openai", "gemini"])
+@pytest.mark.parametrize("talk", [TALK, TALK[-1:]], ids=["a talk", "one question"])
+def test_a_system_turn_joins_the_system_message(
+    tmp_path: Path, dialect: str, talk: list[dict[str, str]]
+) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
+    row = {"image": str(tmp_path / "a.png"), "conversation": [SYSTEM_TURN, *talk]}
+    with LoopbackServer(told, keep_bodies=True) as server:
+        serving: Any = OpenAIServing(server.base_url, "loopback")
+        if dialect == "gemini":
+            serving = GeminiServing(base_url=server.address, api_key="k")
+        PromptedVQAGenerator(serving)(row)
+        [request] = server.requests
+    assert "Answer in Dutch." in request.system
+    assert "Reply with one JSON object" in request.system
+    assert [role for role, _ in request.turns] == ["user", "assistant"][: len(talk) - 1]
+    assert "conversation" not in request.input
+    assert request.body is not None
+    if dialect == "openai":
+        roles = [message["role"] for message in request.body["messages"]]
+        assert roles == ["system", "user", "assistant", "user"][: 1 + len(talk)]
+
+
+def test_a_system_turn_is_part_of_what_a_reply_is_kept_by(server: LoopbackServer) -> None:
+    asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "loopback"))
+    other = {"role": "system", "content": "Answer in French."}
+    asker([{"conversation": [SYSTEM_TURN, *TALK]}, {"conversation": [other, *TALK]}])
+    systems = [request.system for request in server.requests]
+    assert sorted(text.endswith("Answer in French.") for text in systems) == [False, True]
+
+
 def test_a_talk_out_of_turn_stays_data(server: LoopbackServer) -> None:
     PromptedVQAGenerator(OpenAIServing(server.base_url, "loopback"))({"conversation": TALK[1:]})
     [request] = server.requests

@@ -59,7 +59,14 @@ def blocks() -> Iterator[Block]:
 SPECS = [block for block in blocks() if block.mark.startswith("endpoint: ")]
 WHOLE = tuple(
     REPOSITORY / name
-    for name in ("README.md", "docs/tutorial.md", "docs/scale.md", "docs/detector.md")
+    for name in (
+        "README.md",
+        "docs/tutorial.md",
+        "docs/scale.md",
+        "docs/detector.md",
+        "docs/captions.md",
+        "docs/troubleshooting.md",
+    )
 )
 """Pages that are run from beginning to end, in test_pages_run.py."""
 COMMANDS = [block for block in blocks() if block.kind == "bash" and block.page not in WHOLE]

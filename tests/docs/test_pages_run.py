@@ -4,6 +4,7 @@ core is installed.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -27,6 +28,8 @@ BLOCK = re.compile(
 EXPORT = re.compile(r"^export DF_BASE_URL=\S+ DF_MODEL=\S+ DF_API_KEY=\S+$", re.MULTILINE)
 README, TUTORIAL = REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md"
 DETECTOR = REPOSITORY / "docs" / "detector.md"
+CAPTIONS = REPOSITORY / "docs" / "captions.md"
+TROUBLESHOOTING = REPOSITORY / "docs" / "troubleshooting.md"
 
 
 def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
@@ -176,6 +179,77 @@ def test_the_detectors_page_runs_to_a_data_yaml(clone: Path, tmp_path: Path) -> 
     assert {line.split()[0] for line in labels.splitlines()} <= {"0", "1", "2"}
     assert labels
     assert "| class " in out
+
+
+def captioned_photos(clone: Path, work: Path) -> None:
+    """What the page on captions begins with: `photos/` and `captions.csv`, and its spec."""
+    shutil.copytree(clone / "example_data" / "images", work / "photos")
+    lines = (clone / "example_data" / "captions.jsonl").read_text("utf-8").splitlines()
+    with (work / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "text"])
+        for row in map(json.loads, lines):
+            table.writerow([Path(row["image_path"]).name, row["caption"]])
+    for mark, text in blocks(CAPTIONS, "yaml"):
+        (work / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+
+
+def test_the_page_on_captions_runs_with_an_endpoint_and_without(
+    clone: Path, tmp_path: Path
+) -> None:
+    activated = f"source {clone}/.venv/bin/activate\n"
+    for way in ("with", "without"):
+        work = tmp_path / way / "work"
+        captioned_photos(clone, work)
+        if way == "with":
+            run_page(CAPTIONS, work, tmp_path / "home", before=activated)
+        else:
+            texts = [text for mark, text in blocks(CAPTIONS, "bash") if mark != "endpoint"]
+            run(activated + "".join(texts), work, tmp_path / "home")
+        records = (work / "results" / "annotations.jsonl").read_text("utf-8").splitlines()
+        assert len(records) == 10
+        assert (work / "train" / "odvg.jsonl").is_file()
+        assert (work / "yolo" / "data.yaml").is_file()
+
+
+def test_the_tutorial_can_be_gone_through_without_an_endpoint(clone: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    captioned_photos(clone, work)
+    [(_, text)] = blocks(TUTORIAL, "yaml")
+    spec = yaml.safe_load(text)
+    spec["image_grounding"]["vlm"] = {"backend": "embedded"}
+    of_table = yaml.safe_load((work / "captions.yaml").read_text("utf-8"))
+    spec["image_grounding"]["data"] = of_table["image_grounding"]["data"]
+    (work / "grounding.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    texts = [text for _, text in blocks(TUTORIAL, "bash") if "export DF_BASE_URL" not in text]
+    activated = f"source {clone}/.venv/bin/activate\n"
+    run(activated + "".join(texts), work, tmp_path / "home")
+    assert (work / "train" / "odvg.jsonl").is_file()
+
+
+def test_every_command_of_the_page_on_troubles_runs(clone: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    captioned_photos(clone, work)
+    spec = yaml.safe_load((work / "captions.yaml").read_text("utf-8"))
+    del spec["image_grounding"]["data"]["columns"]
+    (work / "data.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    table = (work / "captions.csv").read_text("utf-8")
+    table = table.replace("file,text", "image_path,caption", 1)
+    (work / "captions.csv").write_text(table, encoding="utf-8")
+    (work / "classes.txt").write_text("person\nred circle\n", encoding="utf-8")
+    texts = [text for _, text in blocks(TROUBLESHOOTING, "bash")]
+    assert len(texts) > 10
+    with LoopbackServer(ProbeModel("qwen3-vl"), key="sk-mine") as server:
+        before = f"source {clone}/.venv/bin/activate\nexport DF_BASE_URL={server.base_url}"
+        before += " DF_MODEL=Qwen/Qwen3-VL-8B-Instruct DF_API_KEY=sk-mine\n"
+        out = run(before + "".join(texts), work, tmp_path / "home")
+    assert "10 images: 10 done, 0 failed" in out
+    # what people search the pages for
+    page = TROUBLESHOOTING.read_text("utf-8").lower()
+    for word in ("resume", "transparent", "heic", "min_score", "yolo export", "gpu memory"):
+        assert word in page
+    for word in ("rate limit", "proxy", "utf-8", "troubleshooting", "401", "unsupported"):
+        assert word in page
 
 
 def turned(path: Path) -> None:

@@ -5,6 +5,7 @@ rate is that of late.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.places.workplace import Workplace, process
+from benchmarks.places.workplace import Workplace, caption, process
 from dataflow_grounding.extras.testing import LoopbackServer
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,24 @@ def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_
     # An estimate, not a promise; by the rate of all 124 records it would be several times as long.
     assert max(told) <= 2 * took, lines
     assert all("100 stored" in line for line in lines if " left" in line), lines
+
+
+@pytest.mark.parametrize("end", ["\n", ""], ids=["a line end at the end", "none"])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+def test_a_line_of_columns_is_no_record(
+    workplace: Workplace, terminal: Terminal, ending: str, end: str
+) -> None:
+    workplace.picture("a.jpg")
+    delimiter = "\t" if ending == ".tsv" else ","
+    rows = [("a.jpg", caption(number)) for number in range(12)]
+    lines = [delimiter.join(row) for row in [("image_path", "caption"), *rows]]
+    if ending == ".jsonl":
+        lines = [json.dumps({"image_path": name, "caption": text}) for name, text in rows]
+    workplace.input = workplace.folder / f"rows{ending}"
+    workplace.input.write_text("\n".join(lines) + end)
+    with LoopbackServer(latency=0.3) as server:
+        text = watched(workplace, terminal, server)
+    assert set(re.findall(r"/(\d+) records", text)) == {"12"}, text
 
 
 def test_replayed_records_make_no_rate_and_no_time_left(

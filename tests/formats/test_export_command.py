@@ -53,12 +53,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def test_capitals_make_no_other_format(run: Path, tmp_path: Path) -> None:
+    done = command("export", run, "--format", "YOLO", "-o", tmp_path / "out")
+    assert (done.code, "is it 'yolo'?" in done.err) == (2, True), done
+
+
 def test_counts_and_losses_are_told(run: Path, tmp_path: Path) -> None:
     done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
     assert done.code == 0
     assert done.out.splitlines() == [f"{tmp_path / 'out'}: 3 records, 19 phrases, 20 boxes"]
     for told in (
-        "odvg can't say",
+        "odvg has no place for: ",
         "phrases that aren't in their picture (2)",
         "scores (",
         "texts changed",
@@ -602,7 +607,7 @@ def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) ->
         (("--status", "none"), "pictures without a phrase to write (1)"),
         (
             ("--min-score", "0.95"),
-            "phrases that weren't asked for, by status, score, check or review: 1",
+            "phrases left out, by their status or score, or as an option or a reviewer says: 1",
         ),
         (("--min-score", "nan"), "nan is not in 0<=x<=1"),
         (("--image-root", "nowhere"), "no image 'a.jpg'"),

@@ -356,6 +356,68 @@ def test_classes_are_asked_for_in_every_picture(place: Workplace, classes: Any) 
         assert len({found["expression_id"] for found in record["expressions"]}) == 2
 
 
+CLASS_FILES = {
+    "lines": ("names.txt", "\ufeffred thing\n\n  dog \n"),
+    "a JSON list": ("names.json", '["red thing", "dog"]'),
+    "COCO": (
+        "coco.json",
+        '{"categories": [{"id": 9, "name": "dog"}, {"id": 2, "name": "red thing"}]}',
+    ),
+    "a YAML list": ("names.yaml", "- red thing\n- dog\n"),
+    "Ultralytics' list": ("data.yaml", "path: x\nnames: [red thing, dog]\n"),
+    "Ultralytics' mapping": ("data.yml", "names:\n  1: dog\n  0: red thing\n"),
+    "phrases": ("phrases.yaml", "red thing: red thing\ndog: dog\n"),
+}
+
+
+@pytest.mark.parametrize("name", CLASS_FILES)
+def test_classes_in_a_file_are_those_of_the_list(place: Workplace, name: str) -> None:
+    file, text = CLASS_FILES[name]
+    (place.folder / file).write_text(text, encoding="utf-8")
+    settings = {"vlm.backend": "embedded", "vlm.box_format": "auto", "data.input_jsonl": "pictures"}
+    done = place.run(**settings, **{"data.classes": file})
+    assert done.code == 0, done
+    [classes] = {tuple(e["class"] for e in r["expressions"]) for r in place.annotations()}
+    assert classes == ("red thing", "dog")
+    run = json.loads((place.results / "run.json").read_text(encoding="utf-8"))
+    stated = run["spec"]["image_grounding"]["data"]["classes"]
+    assert list(stated) == ["red thing", "dog"], "exports number classes as run.json has them"
+    assert place.run(**settings, **{"data.classes": ["red thing", "dog"]}).summary["requests"] == 0
+
+
+BAD_CLASS_FILES = {
+    "nothing in it": ("names.txt", b"\n \n", "names.txt has no names of classes in it"),
+    "not UTF-8": ("names.txt", b"caf\xe9\n", "names.txt is not a text in UTF-8"),
+    "no YAML": ("names.yaml", b"[a, b", "can't read the names of classes in"),
+    "numbers that are none": (
+        "data.yaml",
+        b"names: {a: b}\n",
+        "can't read the names of classes in",
+    ),
+    "no JSON": ("names.json", b"{", "can't read the names of classes in"),
+    "COCO without names": ("coco.json", b'{"categories": [{"id": 1}]}', "can't read the names of"),
+    "deep": ("names.json", b"[" * 100_000, "can't read the names of classes in"),
+    "a name twice": ("names.txt", b"dog\ncat\ndog\n", "'dog' stands there twice"),
+    "no text": ("names.json", b"[1]", "1 is not a text to look for"),
+    "one text": ("names.json", b'"dog"', "should be a list of class names"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLASS_FILES)
+def test_a_file_of_classes_that_can_not_be_read_is_told_in_one_line(
+    place: Workplace, name: str
+) -> None:
+    file, content, message = BAD_CLASS_FILES[name]
+    (place.folder / file).write_bytes(content)
+    settings = {"vlm.backend": "embedded", "data.input_jsonl": "pictures"}
+    spec = str(place.spec(**settings))
+    done = command(["check", "-e", spec, f"image_grounding.data.classes={place.folder / file}"])
+    [problem] = [line for line in done.err.splitlines() if "data.classes=…" in line]
+    assert (done.code, message in problem) == (2, True), done
+    assert problem.count("data.classes") == 1
+    assert "Traceback" not in done.err
+
+
 def test_a_class_that_is_not_there_is_said_to_be_none(place: Workplace) -> None:
     place.settings = {
         "vlm.backend": "embedded",
@@ -482,7 +544,12 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     "classes that are no list": (
         lambda p: "pictures",
         {"data.classes": "dog"},
-        "data.classes: should be a list of class names",
+        "/dog. Name a file of class names, or give a list of them: [person, cup]",
+    ),
+    "a column of captions beside classes": (
+        lambda p: "pictures",
+        {"data.classes": ["dog"], "data.columns": {"caption": "text"}},
+        "columns.caption is not one of image, image_id: captions aren't read beside image_grounding.data.classes",
     ),
     "nobody who can write captions": (
         *(lambda p: "pictures", {"vlm.backend": "embedded"}),

@@ -48,6 +48,18 @@ def test_drawing_with_a_box_picked_replaces_it(results: Path, serve: Any, show: 
     assert page.problems == []
 
 
+def test_a_moved_box_is_told_to_count_as_right(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results).address + SINGLE)
+    assert page.locator("#hint").inner_text() == ""
+    page.keyboard.press("ArrowRight")
+    saved(page)
+    hint = page.locator("#hint").inner_text()
+    assert hint == "The moved box counts as right: z takes that back."
+    page.keyboard.press("z")
+    saved(page)
+    assert applied(results) == [RECORD]
+
+
 def test_of_several_boxes_drawing_replaces_the_picked_one_where_it_stands(
     results: Path, serve: Any, show: Any
 ) -> None:
@@ -194,6 +206,7 @@ def test_marked_in_the_grid_they_are_mended_one_by_one(
     page.locator(".stage").wait_for()
     assert "show=mend" in page.url
     assert page.locator("#shown").inner_text().startswith("3 to mend")
+    assert page.locator("#hint").inner_text().startswith("Drag in the picture to draw the right")
     mended = []
     for n in range(3):
         mended.append(page.locator("li.picked .phrase").text_content())

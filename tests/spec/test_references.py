@@ -161,18 +161,25 @@ def test_what_is_let_through_fills_in_no_more_than_was_reckoned(spec: dict[str, 
     assert len(json.dumps(filled)) <= len(json.dumps(spec)) * 10 + MOST
 
 
-def test_a_variable_that_is_not_set_is_named_with_its_line_and_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "env_file"),
+    [("NOBODYS_BASE_URL", " write it into a .env file,"), ("NOBODYS_URL", "")],
+    ids=["one that a .env file may set", "one that it may not"],
+)
+def test_a_variable_that_is_not_set_is_named_with_its_line_and_key(
+    tmp_path: Path, name: str, env_file: str
+) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         "results_dir: out\nimage_grounding:\n  vlm:\n    openai:\n"
-        "      base_url: ${oc.env:NOBODYS_URL}\n",
+        f"      base_url: ${{oc.env:{name}}}\n",
         "utf-8",
     )
     done = command(["check", "-e", str(spec)])
     assert done.code == 2
     assert (
-        f"{spec}, line 5: image_grounding.vlm.openai.base_url takes the variable NOBODYS_URL,"
-        " which is not set: export NOBODYS_URL=..., write it into a .env file, or"
-        " ${oc.env:NOBODYS_URL,''} where it may be missing" in done.err
+        f"{spec}, line 5: image_grounding.vlm.openai.base_url takes the variable {name},"
+        f" which is not set: export {name}=...,{env_file} or write"
+        f" ${{oc.env:{name},''}} where it may be missing\n" in done.err
     )
     assert "KeyError" not in done.err

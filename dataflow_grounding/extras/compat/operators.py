@@ -8,6 +8,7 @@ import copy
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, ClassVar
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError, TruncatedReply, UnreadableReply
@@ -21,7 +22,7 @@ from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.prompts import load_prompt
-from dataflow_grounding.tasks.request import STRING, Request, Turn, filled, object_of
+from dataflow_grounding.tasks.request import STRING, SYSTEM, Request, Turn, filled, object_of
 
 NO_REGIONS = prompt_for(0)
 """What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
@@ -176,19 +177,23 @@ class PromptedVQAGenerator(Operator):
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
         """Return the request with the earlier turns as chat turns, where the serving takes these.
 
-        Else it has them as data, in its input. So has a conversation in which user and assistant
-        don't alternate: few endpoints take one.
+        Turns of the system's at the beginning join the system message. Else it has them as data, in
+        its input. So has a conversation in which user and assistant don't alternate: few endpoints
+        take one.
         """
-        roles = [turn["role"] for turn in earlier]
-        alternating = ["user", "assistant"] * (len(roles) // 2)
-        if not roles or roles != alternating or not self.serving.takes_turns:
-            return request
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
-        turns[0] = replace(turns[0], images=request.images)
+        of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
+        talk = turns[len(of_system) :]
+        alternating = ["user", "assistant"] * (len(talk) // 2)
+        is_in_turn = [turn.role for turn in talk] == alternating
+        if not turns or not is_in_turn or not self.serving.takes_turns:
+            return request
+        if talk:
+            talk[0] = replace(talk[0], images=request.images)
         return replace(
             request,
             input={"prompt": request.input["prompt"]},
-            turns=tuple(turns),
+            turns=(*of_system, *talk),
             formerly=request,  # a reply that was stored for the request with data still counts
         )
 

@@ -105,9 +105,34 @@ def of_split(
         "nearly the same as an earlier picture, and in its part:"
         f" {counted(summary['alike'], 'picture')}"
     )
-    say(f"can't be read, and told apart by path alone: {counted(summary['unread'], 'picture')}")
+    if summary["unread"]:
+        say(
+            f"{counted(summary['unread'], 'picture')} can't be read: whether others are nearly the"
+            " same isn't known"
+        )
+    missed = _missed_ratios(summary["parts"], _parts(ratios))
+    if missed:
+        say(missed)
     if summary["rejected"]:
         say(f"rejected by a reviewer, left out (--keep-rejected): {summary['rejected']:,} boxes")
+
+
+def _missed_ratios(parts: dict[str, Any], weights: dict[str, float]) -> str:
+    """Return a line where parts have other shares of the records than asked for; "" where none has.
+
+    A record more or less, or a twentieth of all, is no other share.
+    """
+    total = sum(counts["records"] for counts in parts.values())
+    asked = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    allowed = max(1.0, total / 20)
+    if all(abs(parts[name]["records"] - asked[name] * total) <= allowed for name in asked):
+        return ""
+    shares = ", ".join(f"{name} {parts[name]['records'] / total:.0%}" for name in asked)
+    wanted = ", ".join(f"{share:.0%}" for share in asked.values())
+    return (
+        f"the parts are {shares}, not {wanted}: pictures that are nearly the same stay together."
+        " Another --seed may come nearer"
+    )
 
 
 def _parts(ratios: str) -> dict[str, float]:

@@ -366,7 +366,7 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
         say(f"{os.path.join(exported.path, name)}: {_counts(written)}", err=False)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
     if exported.lost:
-        say(f"{format} can't say, and this is lost: {exported.losses()}")
+        say(f"{format} has no place for: {exported.losses()}")
     for remark in (*_passed_over_lines(passed_over), *exported.remarks):
         say(remark)
     if exported.left_out:

@@ -396,7 +396,7 @@ class _SampleMaker:
             f"texts changed, as {self._format.name} can't have them as they are": (
                 self._changed_texts
             ),
-            "phrases that weren't asked for, by status, score, check or review": (
+            "phrases left out, by their status or score, or as an option or a reviewer says": (
                 self._unselected_phrases
             ),
             "boxes that a reviewer rejected": self._rejected_boxes,

@@ -7,6 +7,7 @@ are read only when they are asked for.
 import glob
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -20,6 +21,7 @@ from dataflow_grounding._util.paths import (
     names_in,
     open_file,
 )
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.data.inputs import DATASETS, Input
 from dataflow_grounding.data.json_lists import read_json
@@ -29,6 +31,8 @@ from dataflow_grounding.extras.formats.reading import TarSample, files_under, ta
 from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of an image folder
+_TO_CONVERT = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
+"""Endings of files that people take for pictures."""
 BATCH = 64  # rows with their pictures that are in memory at a time
 
 
@@ -95,7 +99,7 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     if below:
         hint = f"; is it {os.path.dirname(below[0])}?"
     if_none = f"{folder} has no pictures in it{hint}"
-    names = files_under(folder, ENDINGS, "data.input_jsonl")
+    names = files_under(folder, ("",), "data.input_jsonl")
     return _of_pictures(folder, folder, names, results_dir, if_none)
 
 
@@ -121,27 +125,55 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     shards = [joined(folder, name) for name in names if name.endswith(".tar")]
     if shards:
         return _of_tars(pattern, shards)
-    pictures = [name for name in names if name.lower().endswith(ENDINGS)]
+    if not is_elsewhere(pattern):
+        names = [name for name in names if os.path.isfile(joined(folder, name))]
     if_none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
-    return _of_pictures(pattern, folder or ".", pictures, results_dir, if_none)
+    return _of_pictures(pattern, folder or ".", names, results_dir, if_none)
 
 
 def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
-    """Return the input of the pictures of these names in a folder, without those in `results_dir`.
+    """Return the input of the pictures among the files of these names in a folder.
 
-    Raises InputError with the message `if_none` where none is left.
+    Files in `results_dir` are left out. Raises InputError with the message `if_none` where there
+    are no pictures.
     """
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     rows = []
+    others: Counter[str] = Counter()  # how many files have each ending that is none of a picture
     for name in names:
-        is_result = results and absolute(joined(folder, name)).startswith(results)
-        if not is_result:
+        if results and absolute(joined(folder, name)).startswith(results):
+            continue
+        if name.lower().endswith(ENDINGS):
             rows.append({"image": name})
+        else:
+            others[os.path.splitext(name)[1].lower() or "without an ending"] += 1
+    passed_over = _passed_over(others)
     if not rows:
-        raise InputError(if_none)
-    return Input(path, lambda: _numbered(rows), (folder,), columns={"image": "image"}, bare=True)
+        raise InputError(f"{if_none}; {passed_over}" if passed_over else if_none)
+    return Input(
+        path,
+        lambda: _numbered(rows),
+        (folder,),
+        columns={"image": "image"},
+        bare=True,
+        passed_over=passed_over,
+    )
+
+
+def _passed_over(others: Counter[str]) -> str:
+    """Return how many files of each ending aren't taken for pictures, in words; "" for none."""
+    if not others:
+        return ""
+    by_ending = ", ".join(f"{count:,} {ending}" for ending, count in others.most_common(5))
+    if len(others) > 5:
+        by_ending += ", …"
+    hint = ""
+    to_convert = [ending for ending in others if ending in _TO_CONVERT]
+    if to_convert:
+        hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
+    return f"{counted(others.total(), 'file')} passed over, by ending: {by_ending}{hint}"
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:

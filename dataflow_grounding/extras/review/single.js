@@ -4,6 +4,8 @@
 const reviewSingle = (() => {
   const { node } = recordPage;
   const { found, boxes, given, placeOf, viewOf, commit, hint, announce } = reviewDecisions;
+  const HOW_TO_MEND = "Drag in the picture to draw the right box; a drag inside the picked one moves it. ] goes on.";
+  const MOVED = "The moved box counts as right: z takes that back.";
   const PICK_FIRST = "Pick a phrase first: by its number, or by a click in the list.";
 
   const main = document.getElementById("main");
@@ -21,6 +23,7 @@ const reviewSingle = (() => {
   function show(now) {
     item = now;
     pick(item.id, placeOf(viewNow(), item));
+    if (document.forms.wanted.elements.show.value === "mend") hint(HOW_TO_MEND);
   }
   function pick(id, box = null) {
     const e = found(viewNow(), id);
@@ -134,6 +137,7 @@ const reviewSingle = (() => {
     const kept = cutToPicture(bbox, viewNow());
     instances[picked.box] = { ...box, bbox: kept, verified: true };
     change("move", current(), { instances });
+    hint(MOVED);
     announce(`Box at ${kept.map(Math.round).join(", ")}`);
     return null;
   }

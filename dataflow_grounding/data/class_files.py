@@ -1,0 +1,88 @@
+"""Files of class names, as `data.classes` may name one."""
+
+import json
+from os.path import splitext
+from typing import Any
+
+from dataflow_grounding._util.errors import InputError, SpecError
+from dataflow_grounding._util.paths import kind_of, open_file
+
+
+def read_class_file(path: str) -> Any:
+    """Return what a file says of classes: a list of names, or a mapping as `data.classes` takes.
+
+    Args:
+        path: A text file with a name in each line; a `.json` file with a list of names, or of COCO,
+            whose `categories` are taken in the order of their ids; or a `.yaml` file with a list,
+            with `names` as Ultralytics writes them, or with what else `data.classes` takes.
+
+    Raises:
+        SpecError: There is no such file, it can't be read, or it has no names.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with open(f"{folder}/classes.txt", "w") as file:
+        ...         _ = file.write("person\\ntraffic light\\n")
+        ...     read_class_file(f"{folder}/classes.txt")
+        ['person', 'traffic light']
+    """
+    ending = splitext(path)[1].lower()
+    text = _text_of(path)
+    try:
+        if ending == ".json":
+            classes = _of_json(json.loads(text))
+        elif ending in (".yaml", ".yml"):
+            classes = _of_yaml(text)
+        else:
+            classes = [line.strip() for line in text.splitlines() if line.strip()]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpecError(f"classes: can't read the names of classes in {path}: {reason}") from None
+    if not classes:
+        raise SpecError(f"classes: {path} has no names of classes in it")
+    return classes
+
+
+def _text_of(path: str) -> str:
+    """Return the text of a file of class names. Raises SpecError."""
+    try:
+        if kind_of(path) != "file":
+            raise SpecError(
+                f"classes: no file {path}. Name a file of class names, or give a list of them:"
+                " [person, cup]"
+            )
+        with open_file(path) as file:
+            return file.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SpecError(f"classes: {path} is not a text in UTF-8: save it as one") from None
+    except (OSError, InputError) as error:
+        raise SpecError(f"classes: can't read {path}: {error}") from None
+
+
+def _of_json(data: Any) -> Any:
+    """Return the names in the value of a JSON file: those of COCO's categories, or a list's."""
+    if isinstance(data, dict) and isinstance(data.get("categories"), list):
+        categories = sorted(data["categories"], key=lambda category: category["id"])
+        return [category["name"] for category in categories]
+    return data
+
+
+def _of_yaml(text: str) -> Any:
+    """Return the names in a YAML file: Ultralytics' `names`, a list, or phrases with classes.
+
+    Raises ValueError for what is no YAML.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value is a text: `no` is, too
+    try:
+        data = yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict) or "names" not in data:
+        return data
+    names = data["names"]
+    if isinstance(names, dict):
+        return [names[number] for number in sorted(names, key=int)]
+    return names

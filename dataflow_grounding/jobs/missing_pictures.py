@@ -1,0 +1,99 @@
+"""Where pictures that aren't found may be: advice to state another `data.image_root`."""
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from dataflow_grounding._util.errors import GroundingError, ImageMissing
+from dataflow_grounding._util.paths import is_absolute, is_elsewhere, joined
+from dataflow_grounding._util.terminal import shown
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.images.image import find_image
+from dataflow_grounding.jobs.base import SpecJob
+
+DEEPEST = 3
+"""How many levels below a folder are looked at."""
+MOST_FOLDERS = 2000
+MOST_NAMES = 20
+"""How many of the missing pictures are looked for."""
+MOST_ROWS = 200
+
+
+def advice(job: SpecJob, names: Sequence[str]) -> str:
+    """Return what to add to the command to have missing pictures found; "" where nothing helps.
+
+    Args:
+        job: Whose input names the pictures.
+        names: What rows call the pictures that weren't found.
+    """
+    key = job.image_root_key
+    if not key:
+        return ""
+    starts = [os.path.dirname(job.reads) or ".", "."]
+    near = folder_with([name for name in names if not is_absolute(name)], starts)
+    return f"if the pictures are in {near}, add {shlex.quote(f'{key}={near}')}" if near else ""
+
+
+def missing_names(job: SpecJob) -> list[str]:
+    """Return what the first rows call pictures that aren't found; none where most are found."""
+    source = Source(job.steps)
+    names = []
+    count = 0
+    for row in islice(job.rows(), MOST_ROWS):
+        with suppress(GroundingError):
+            record = source.record(row)
+            count += 1
+            try:
+                find_image(record, source.image_key)
+            except ImageMissing:
+                names.append(str(record[source.image_key]))
+    return names if 2 * len(names) > count else []
+
+
+def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
+    """Return the folder, at or below one of `starts`, that has most of the files; "" for none.
+
+    It is relative where the start is. Of folders with equally many, the first counts.
+    """
+    wanted = names[:MOST_NAMES]
+    best = ""
+    most = 0
+    for start in dict.fromkeys(starts):
+        for folder in islice(_folders_under(start), MOST_FOLDERS):
+            present = sum(_is_file(joined(folder, name)) for name in wanted)
+            if present > most:
+                best = folder
+                most = present
+        if most:
+            break
+    return shown(os.path.normpath(best), lines=False) if best else ""
+
+
+def _folders_under(start: str) -> Iterator[str]:
+    """Yield a folder of this machine and those below it, without hidden ones, level by level."""
+    level = [] if is_elsewhere(start) else [start]
+    for _ in range(DEEPEST + 1):
+        below = []
+        for folder in level:
+            yield folder
+            with suppress(OSError):
+                inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
+                below += [entry.path for entry in inside if _is_open_folder(entry)]
+        level = below
+
+
+def _is_open_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, neither hidden nor a virtual environment."""
+    with suppress(OSError):
+        is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+        return entry.is_dir() and not entry.name.startswith(".") and not is_environment
+    return False
+
+
+def _is_file(path: str) -> bool:
+    """Whether a path names a file; what can be no path names none."""
+    with suppress(OSError, ValueError):
+        return os.path.isfile(path)
+    return False
