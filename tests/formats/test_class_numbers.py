@@ -486,3 +486,36 @@ def test_many_rows_of_one_picture_have_keys_of_their_own(tmp_path: Path) -> None
         names = tar.getnames()
     assert len(set(names)) == len(names) == 8000
     assert {"a.json", "a~2.json", "a~4000.json"} <= set(names)
+
+
+NOUNS = """
+    horses:horse houses:house leaves:leaf knives:knife bookshelves:bookshelf shelves:shelf
+    tomatoes:tomato cherries:cherry cookies:cookie children:child men:man snowmen:snowman
+    women:woman mice:mouse geese:goose people:person glasses:glasses scissors:scissors
+    trousers:trousers buses:bus dresses:dress boxes:box watches:watch brushes:brush moustaches:moustache
+    shoes:shoe canoes:canoe vases:vase nurses:nurse blouses:blouse viruses:virus lenses:lens
+    irises:iris gas:gas cactus:cactus series:series sheep:sheep deer:deer taxis:taxi menus:menu
+    sofas:sofa photos:photo potatoes:potato gloves:glove olives:olive sleeves:sleeve scarves:scarf
+    wolves:wolf puppies:puppy monkeys:monkey prizes:prize teeth:tooth octopuses:octopus
+"""
+
+
+def test_several_things_and_one_are_of_one_class(tmp_path: Path) -> None:
+    """With `--classes head`; the figures of `stats` have the same names."""
+    pairs = [pair.split(":") for pair in NOUNS.split()]
+    rows = []
+    for number, (several, one) in enumerate(pairs):
+        expressions = [
+            {"text": f"the {several} on the left", "instances": [{"bbox": [1, 2, 30, 40]}]},
+            {"text": f"a red {one}", "instances": [{"bbox": [5, 5, 40, 44]}]},
+        ]
+        rows.append(record(f"{number}.png", SIZE, expressions, caption=""))
+    run = run_of(tmp_path / "run", rows)
+    out = tmp_path / "out"
+    done = command("export", run, "--format", "yolo", "--classes", "head", "-o", out)
+    assert done.code == 0, done.err
+    nouns = list(dict.fromkeys(one for _, one in pairs))
+    assert names_in(out / "data.yaml") == nouns
+    figures = json.loads(command("stats", run, "--json", "--no-pictures").out)
+    assert {noun: count for noun, count in figures["heads"].items() if count != 2} == {}
+    assert sorted(figures["heads"]) == sorted(nouns)

@@ -15,6 +15,7 @@ from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.extras.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.extras.embedded.regions import Thing
+from dataflow_grounding.replies.plurals import singular
 
 # What is selected from: things seen by a detector, or regions that a request describes.
 Selectable = TypeVar("Selectable", Candidate, Thing)
@@ -87,7 +88,7 @@ def parse_phrase(text: str) -> Phrase:
 def _phrase(tokens: list[str], noun_phrase: NounPhrase) -> Phrase:
     """Return what a noun phrase among the tokens, and the words behind it, ask for."""
     head_token = tokens[noun_phrase.head]
-    head = words.singular(head_token)
+    head = singular(head_token)
     before_head = tokens[noun_phrase.start : noun_phrase.head]
     modifiers = [word for word in before_head if word not in words.ARTICLES]
     position_words = tokens[noun_phrase.end : noun_phrase.position_end]

@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.replies.labels import head_word
+from dataflow_grounding.extras.embedded.noun_phrases import head_of
 
 _HASHES = 2**64
 ONE = "object"  # the class of all, where there is only one
@@ -117,7 +117,7 @@ class Classes:
         if self._how == "phrase":
             return self._listed.get(phrase) or self._class_name(phrase)
         if self._how == "head":
-            return self._class_name(head_word(phrase) or phrase)
+            return self._class_name(head_of(phrase) or phrase)
         if phrase not in self._class_of_phrase and _REST not in self._class_of_phrase:
             raise InputError(
                 f"{self._how} has no class for {phrase!r}: add it, or {_REST!r} for all others"

@@ -12,6 +12,7 @@ from benchmarks.places.measuring import COMMAND, run
 
 pytestmark = pytest.mark.slow
 
+
 def test_eval_of_thousands_of_records_takes_little_memory(tmp_path: Path) -> None:
     sides = [*zip(*records(20_000, 4), strict=True)]
     for name, rows in zip(("gold", "found"), sides, strict=True):
