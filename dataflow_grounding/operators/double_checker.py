@@ -21,6 +21,7 @@ from dataflow_grounding.operators._verdicts import (
     expressions_to_check,
     verdict_of_check,
     verdict_of_regrounding,
+    within_image,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionMarks, RegionOperator
@@ -131,6 +132,7 @@ class DoubleChecker(RegionOperator):
         for number, expression in enumerate(expressions):
             if number in results:
                 expression = to_check.with_result(number, expression, results[number], self.method)
+                expression = within_image(expression, image.size)
             checked.append(expression)
         update = {
             self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption"))

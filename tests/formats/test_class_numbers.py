@@ -519,3 +519,44 @@ def test_several_things_and_one_are_of_one_class(tmp_path: Path) -> None:
     figures = json.loads(command("stats", run, "--json", "--no-pictures").out)
     assert {noun: count for noun, count in figures["heads"].items() if count != 2} == {}
     assert sorted(figures["heads"]) == sorted(nouns)
+
+
+def test_each_phrase_of_a_caption_as_a_class_is_told(tmp_path: Path) -> None:
+    box = {"instances": [{"bbox": [1, 2, 30, 40]}]}
+    expressions = [{"text": text, **box} for text in ("a red mug", "a blue mug", "the dog")]
+    run = run_of(tmp_path / "run", [record("a.png", SIZE, expressions, caption="")])
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "phrases")
+    assert "3 classes, each phrase is one: --classes head for nouns" in done.err
+    for format in ("yolo", "coco"):
+        out = tmp_path / f"{format}-heads"
+        done = command("export", run, "--format", format, "--classes", "head", "-o", out)
+        assert "each phrase is one" not in done.err
+    classes = run_of(tmp_path / "classes", [with_classes("a.png", "cat", "dog")], ["cat", "dog"])
+    done = command("export", classes, "--format", "yolo", "-o", tmp_path / "of classes")
+    assert "each phrase is one" not in done.err
+
+
+def test_the_file_of_classes_that_is_used_is_named(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")])
+    (run / "classes.txt").write_text("person\nsky\n")
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
+    assert f"the list is {run / 'classes.txt'}" in done.err
+    listed = run_of(tmp_path / "listed", [with_classes("a.png", "cat")], ["cat", "dog", "tie"])
+    done = command("export", listed, "--format", "yolo", "-o", tmp_path / "out 2")
+    assert "the list is" not in done.err
+
+
+def test_classes_that_are_undecided_in_all_pictures_are_named(tmp_path: Path) -> None:
+    rows = [with_classes("a.png", "cat"), with_classes("b.png", "cat")]
+    for row in rows:
+        row["expressions"].append(
+            {"text": "car", "class": "Car", "instances": [], "status": "unsupported"}
+        )
+    rows[0]["expressions"][0] |= {"status": "ambiguous"}  # a tie, in one of the two
+    run = run_of(tmp_path / "run", rows)
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "nothing is written" in done.err
+    assert "car: undecided in 2 of 2 pictures" in done.err
+    assert "take such a class out of data.classes" in done.err
+    assert "tie: undecided" not in done.err
