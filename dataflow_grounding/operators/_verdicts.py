@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError
-from dataflow_grounding.boxes.geometry import Bbox, Size, iou
+from dataflow_grounding.boxes.geometry import Bbox, iou
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.regions import boxes_reach_out, instances_on, places_of
+from dataflow_grounding.boxes.regions import instances_on, places_of
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.regions import Check
@@ -35,21 +35,6 @@ class Verdict:
     places: list[int]
     reason: str = ""
     iou: float | None = None
-
-
-def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
-    """Return a checked expression, not verified where a box reaches out of an image of `size`.
-
-    A model that is shown such a box sees the part that is inside, and may say that it fits.
-    """
-    reach = boxes_reach_out(boxes_of(expression["instances"]), size)
-    if not reach or expression.get("verified") is not True:
-        return expression
-    verification = {
-        **expression["verification"],
-        "reason": f"a box reaches {reach:g} px out of the image",
-    }
-    return {**expression, "verified": False, "verification": verification}
 
 
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:

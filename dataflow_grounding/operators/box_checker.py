@@ -12,8 +12,8 @@ from dataflow_grounding.operators._box_decisions import (
     with_verdicts,
 )
 from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
+from dataflow_grounding.operators._expressions import within_image
 from dataflow_grounding.operators._nearness import ask_in_parts
-from dataflow_grounding.operators._verdicts import within_image
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
 from dataflow_grounding.serving.base import Serving

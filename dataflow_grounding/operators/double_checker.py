@@ -12,7 +12,12 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._expressions import any_has_boxes, boxes_of, texts_of
+from dataflow_grounding.operators._expressions import (
+    any_has_boxes,
+    boxes_of,
+    texts_of,
+    within_image,
+)
 from dataflow_grounding.operators._nearness import ask_in_parts, batched, near_groups, reground
 from dataflow_grounding.operators._verdicts import (
     ExpressionsToCheck,
@@ -21,7 +26,6 @@ from dataflow_grounding.operators._verdicts import (
     expressions_to_check,
     verdict_of_check,
     verdict_of_regrounding,
-    within_image,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
 from dataflow_grounding.operators.box_operator import RegionMarks, RegionOperator

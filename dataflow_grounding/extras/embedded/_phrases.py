@@ -158,7 +158,7 @@ def _refusal(
     if any(word.endswith(("'s", "s'")) for word in modifiers):
         return "whose it is can't be seen"
     if len(compound) > 1:
-        return "things made of things can't be looked for"
+        return "a thing of others, such as a row of cups, can't be looked for"
     if head in words.NEVER:
         return f"{words.NEVER[head]} can't be looked for"
     if not words.MANY_COLORED.isdisjoint(modifiers):

@@ -77,7 +77,10 @@ _writing_options = together(
     click.option(
         "--partly-verified",
         is_flag=True,
-        help="For detectors: also pictures of which something may be missing.",
+        help=(
+            "For detectors: also pictures of which something may be missing, such as those of an"
+            " undecided class."
+        ),
     ),
     click.option("--keep-rejected", is_flag=True, help="Rejected boxes, too."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
