@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
-from dataflow_grounding.boxes.regions import boxes_reach_out
 from dataflow_grounding.data.records import Record, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import Ask
@@ -35,6 +34,8 @@ def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
 
     A model that is shown such a box sees the part that is inside, and may say that it fits.
     """
+    from dataflow_grounding.boxes.regions import boxes_reach_out  # most runs check nothing
+
     reach = boxes_reach_out(boxes_of(expression["instances"]), size)
     if not reach or expression.get("verified") is not True:
         return expression
