@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.vocabulary import words
+from dataflow_grounding.replies.vocabulary import PAIRS, singular, words
 
 _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
@@ -120,8 +120,6 @@ def equal(first: str, second: str) -> bool:
 
 def head_noun(phrase: str) -> str:
     """Return the head of a noun phrase, which says what thing it means, in the singular."""
-    from dataflow_grounding.replies.plurals import singular
-
     return singular(_head(_WORD.findall(_NUMBERING.sub("", _fold(phrase)))))
 
 
@@ -208,9 +206,6 @@ def _words_of_kind(text: str) -> frozenset[str]:
 
 def _compared(word: str) -> str:
     """Return a word as words are compared: in the singular, "scissor" for "scissors"."""
-    # with the first label that doesn't equal a phrase; most runs have none
-    from dataflow_grounding.replies.plurals import PAIRS, singular
-
     if word in PAIRS:
         return word.removesuffix("es" if word.endswith("sses") else "s")
     return singular(word)

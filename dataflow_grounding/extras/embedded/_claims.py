@@ -15,7 +15,7 @@ from dataflow_grounding.extras.embedded.noun_phrases import (
     read_noun_phrase,
     tokenize,
 )
-from dataflow_grounding.replies.plurals import singular
+from dataflow_grounding.replies.vocabulary import singular
 
 
 class Superlative(NamedTuple):

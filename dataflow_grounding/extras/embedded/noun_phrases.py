@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.replies.labels import head_noun
-from dataflow_grounding.replies.plurals import singular
+from dataflow_grounding.replies.vocabulary import singular
 
 # Nobody says more in one phrase, and reading takes time in proportion to the text's length.
 _MOST_DETERMINERS = 3

@@ -17,7 +17,7 @@ from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._colors import color_mask, find_regions
 from dataflow_grounding.extras.embedded._detectors import detect
 from dataflow_grounding.extras.embedded._picture import Array, Box, Picture, box_of
-from dataflow_grounding.replies.plurals import PAIRS, plural, singular
+from dataflow_grounding.replies.vocabulary import PAIRS, plural, singular
 
 _DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
 _SAME_REGION_IOU = 0.5
