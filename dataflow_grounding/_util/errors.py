@@ -98,6 +98,10 @@ class MachineBusy(RecordError, kind="machine_busy", passing=True):
     """
 
 
+class SizeDiffers(RecordError, kind="size_differs"):
+    """The record's boxes are in a picture of another size than its image file has."""
+
+
 class OperatorFailed(RecordError, kind="operator_failed"):
     """An operator's own code raised while it worked on this record."""
 

@@ -5,14 +5,14 @@ name the regions that they stand on. Given boxes are the user's own, `[x, y, wid
 are looked through for mistakes (`read_given_boxes`). All are in pixels of the image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding._util.errors import BrokenRow, SizeDiffers
 from dataflow_grounding.boxes.coordinates import to_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.data.records import Record, is_box, is_number
+from dataflow_grounding.data.records import Record, is_box, is_number, stated_size
 
 # The column of a record that says why the files that it was made from can't be read.
 SEED_ERROR = "seed_error"
@@ -33,6 +33,56 @@ def check_seed(record: Record) -> None:
     """Raises BrokenRow for a record whose labels can't be read."""
     if isinstance(record.get(SEED_ERROR), str):
         raise BrokenRow(record[SEED_ERROR])
+
+
+def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
+    """Refuse a record with boxes that states another size than its image has.
+
+    The boxes are in pixels of the picture that they were drawn in; in another one they would be
+    wrong without a sign of it.
+
+    Args:
+        record: A record with boxes; its `width` and `height` are what it states.
+        size: Width and height of the image in pixels, turned as its EXIF orientation says.
+
+    Raises:
+        SizeDiffers: The two sizes differ.
+
+    Example:
+        >>> check_stated_size({"width": 640, "height": 480}, (640, 480))
+    """
+    stated = stated_size(record)
+    if stated is None or stated == size:
+        return
+    differs = (
+        f"the boxes are in a picture of {stated[0]} x {stated[1]} px, the file is"
+        f" {size[0]} x {size[1]} px"
+    )
+    if stated == size[::-1]:
+        raise SizeDiffers(
+            f"{differs} when it is turned upright by its EXIF orientation: give boxes of the"
+            " upright picture, with its width and height"
+        )
+    raise SizeDiffers(
+        f"{differs}: give the picture that they were drawn in, or its own width and height if they"
+        " fit it"
+    )
+
+
+def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
+    """Return by how many pixels boxes (x1, y1, x2, y2) reach out of an image of `size`.
+
+    0 where they do by no more than the slack of boxes that are measured loosely.
+
+    Example:
+        >>> boxes_reach_out([(10, 10, 50, 90)], (100, 60))
+        30
+    """
+    reach: float = 0
+    for x1, y1, x2, y2 in boxes:
+        if not _is_within((x1, y1, x2, y2), size):
+            reach = max(reach, -x1, -y1, x2 - size[0], y2 - size[1])
+    return reach
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:

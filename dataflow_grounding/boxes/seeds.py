@@ -46,7 +46,7 @@ class Seeds(ABC):
 
     found: dict[str, list[str]]
     shown = 20
-    reading = 4
+    reading = 5
 
     def __init__(
         self, origin: str, files: list[str], folders: tuple[str, ...], boxless: bool, without: str

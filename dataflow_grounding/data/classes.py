@@ -133,16 +133,21 @@ def classes_of(results: str) -> list[str]:
     Raises:
         InputError: A list can't be read.
     """
-    names: Iterable[str] = _stated_names(results)
-    for path in (list_of_file(results), joined(folder_of_results(results), CLASSES_FILE)):
-        if kind_of(path) == "file":
-            names = _names_in(path)
-            break
+    path = file_of_classes(results)
+    names: Iterable[str] = _names_in(path) if path else _stated_names(results)
     by_key: dict[str, str] = {}
     for name in names:
         if name.strip():
             by_key.setdefault(class_key(name), " ".join(name.split()))
     return list(by_key.values())
+
+
+def file_of_classes(results: str) -> str:
+    """Return the file that lists the classes of RESULTS, as `classes_of` takes it; "" for none."""
+    for path in (list_of_file(results), joined(folder_of_results(results), CLASSES_FILE)):
+        if kind_of(path) == "file":
+            return path
+    return ""
 
 
 def list_of_file(path: str) -> str:

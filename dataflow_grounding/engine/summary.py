@@ -31,6 +31,12 @@ WARNINGS = {
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""
 
+REMARKS = {
+    "dropped": ("answer", "dropped from replies: of no phrase that was asked for, or of no use"),
+    "not_in_caption": ("phrase", "that the caption doesn't have: kept, with char_span null"),
+}
+"""Notes that are good to know of, in words as WARNINGS."""
+
 ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"}
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
 
@@ -185,6 +191,9 @@ class Summary:
         for note, (thing, what) in WARNINGS.items():
             if self.notes[note]:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
+        for note, (thing, what) in REMARKS.items():
+            if self.notes[note]:
+                lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.records import Record, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.base import Ask
@@ -27,6 +27,23 @@ def texts_of(expressions: Iterable[Mapping[str, Any]]) -> list[str]:
 def any_has_boxes(expressions: Iterable[Mapping[str, Any]]) -> bool:
     """Whether any of the expressions has a box."""
     return any(expression["instances"] for expression in expressions)
+
+
+def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
+    """Return a checked expression, not verified where a box reaches out of an image of `size`.
+
+    A model that is shown such a box sees the part that is inside, and may say that it fits.
+    """
+    from dataflow_grounding.boxes.regions import boxes_reach_out  # most runs check nothing
+
+    reach = boxes_reach_out(boxes_of(expression["instances"]), size)
+    if not reach or expression.get("verified") is not True:
+        return expression
+    verification = {
+        **expression["verification"],
+        "reason": f"a box reaches {reach:g} px out of the image",
+    }
+    return {**expression, "verified": False, "verification": verification}
 
 
 def extracted_expressions(

@@ -12,6 +12,7 @@ from dataflow_grounding.operators._box_decisions import (
     with_verdicts,
 )
 from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
+from dataflow_grounding.operators._expressions import within_image
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
@@ -63,16 +64,16 @@ class BoxChecker(JudgeOperator):
         self.decides = decides
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds `verified`, `verification` and, of boxes that go, `rejected`.
+        """Adds `verified`, `verification` and `rejected`.
 
         Partial where an answer can't be had: its expressions keep their boxes, `verified` null.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        asked = {
-            place: identified(expression) for place, expression in self.asked_about(record).items()
-        }
+        open_ones = self.asked_about(record)
+        asked = {place: identified(expression) for place, expression in open_ones.items()}
         if not asked:
             return self.update_of(record, image, ask, {})
+        self.check_size(record, image)
         reason = await self.why_not_trusted(record, ask)
         if reason:
             return self.update_of(record, image, ask, all_unchecked(asked, reason))
@@ -91,7 +92,7 @@ class BoxChecker(JudgeOperator):
             try:
                 answers = await ask_in_parts(group, ask_once)
             except RecordError as error:
-                errors.update(dict.fromkeys([part.place for part in group], error))
+                errors.update((part.place, error) for part in group)
                 continue
             for parts, checked in answers:
                 coming = iter(checked.verdicts)
@@ -103,10 +104,9 @@ class BoxChecker(JudgeOperator):
         for place, expression in asked.items():
             if place in errors:
                 judged[place] = {**not_checked(expression, "not checked"), "doubtful": True}
-                continue
-            judged[place] = self.decision_on(
-                with_verdicts(expression, presences[place], verdicts[place])
-            )
+            else:
+                answered = with_verdicts(expression, presences[place], verdicts[place])
+                judged[place] = within_image(self.decision_on(answered), image.size)
         update = self.update_of(record, image, ask, judged)
         return Partial(update, next(iter(errors.values()))) if errors else update
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
-from dataflow_grounding.boxes.regions import read_regions
+from dataflow_grounding.boxes.regions import check_stated_size, read_regions
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import Record, Update, is_number
 from dataflow_grounding.engine.options import RunStart
@@ -157,10 +157,17 @@ class RegionOperator(Operator):
         """Whether a record has regions."""
         return bool(read_regions(record, self.keys.regions))
 
+    def look_over(self, record: Record) -> None:
+        """Raise SizeDiffers where the record's regions are in a picture of another size."""
+        if read_regions(record, self.keys.regions):
+            check_stated_size(record, open_image(record, self.keys.image).size)
+
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds what `described` returns, and the image's size. Raises RecordError."""
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
+        if regions:
+            check_stated_size(record, image.size)
         update = await self.described(record, image, regions, ask)
         facts = facts_of(record, image, ask, self.serving)
         if isinstance(update, Partial):

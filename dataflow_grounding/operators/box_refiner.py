@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, without_duplicates
+from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import ImageCrop, crop_around
@@ -140,6 +141,7 @@ class BoxRefiner(LooksCloser):
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
+        check_stated_size(record, image.size)
         refined: list[dict[str, Any]] = []
         for expression in expressions:
             refined.append(await self._refine(expression, image, ask))

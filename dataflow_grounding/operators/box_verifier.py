@@ -5,9 +5,10 @@ from typing import Any
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.matching import SAME, agreement
+from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._expressions import any_has_boxes, texts_of
+from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_refiner import LooksCloser
@@ -51,6 +52,7 @@ class BoxVerifier(LooksCloser):
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
+        check_stated_size(record, image.size)
         with_boxes = [expression for expression in expressions if expression["instances"]]
         zoomed_in = {expression["text"] for expression in with_boxes if _was_zoomed(expression)}
 
@@ -69,7 +71,7 @@ class BoxVerifier(LooksCloser):
         for expression in expressions:
             if expression["instances"]:
                 verdict = _verdict(expression, answers[expression["text"]])
-                expression = {**expression, **verdict}
+                expression = within_image({**expression, **verdict}, image.size)
             checked.append(expression)
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
         for answer in answers.values():

@@ -1,7 +1,7 @@
 """Operator: a caption of each image."""
 
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.regions import check_seed, read_regions
+from dataflow_grounding.boxes.regions import check_seed, check_stated_size, read_regions
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, facts_of, open_image
@@ -43,6 +43,8 @@ class CaptionGenerator(Operator):
         """Adds `caption`, `cleaned_caption` and the image's size."""
         check_seed(record)
         image = open_image(record, self.keys.image, self.serving.image_limits)
+        if record.get("regions"):  # it fails in the step that describes them: no request for it
+            check_stated_size(record, image.size)
         known = {}
         if self.serving.needs_labels:
             box_format = find_box_format(self.serving.box_format, self.serving.model)

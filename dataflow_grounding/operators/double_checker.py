@@ -12,7 +12,12 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
-from dataflow_grounding.operators._expressions import any_has_boxes, boxes_of, texts_of
+from dataflow_grounding.operators._expressions import (
+    any_has_boxes,
+    boxes_of,
+    texts_of,
+    within_image,
+)
 from dataflow_grounding.operators._nearness import ask_in_parts, batched, near_groups, reground
 from dataflow_grounding.operators._verdicts import (
     ExpressionsToCheck,
@@ -131,6 +136,7 @@ class DoubleChecker(RegionOperator):
         for number, expression in enumerate(expressions):
             if number in results:
                 expression = to_check.with_result(number, expression, results[number], self.method)
+                expression = within_image(expression, image.size)
             checked.append(expression)
         update = {
             self.keys.output: _with_spans(checked, expressions, record.get("cleaned_caption"))

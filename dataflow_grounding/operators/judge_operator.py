@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.operators._box_decisions import Expression, is_open, not_checked
-from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of
+from dataflow_grounding.operators._expressions import any_has_boxes
+from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.watch.judge_watch import JUDGE_EVERY, JudgeWatch, Question
 
@@ -73,6 +75,15 @@ class JudgeOperator(Operator):
             if is_open(expression):
                 asked[place] = expression
         return asked
+
+    def look_over(self, record: Record) -> None:
+        """Raise SizeDiffers where the record's boxes are in a picture of another size."""
+        self.check_size(record, open_image(record, self.keys.image))
+
+    def check_size(self, record: Record, image: Image) -> None:
+        """Raise SizeDiffers where the record has boxes, and states another size than its image."""
+        if any_has_boxes(self.asked_about(record).values()):
+            check_stated_size(record, image.size)
 
     def asks(self, record: Record) -> bool:
         return bool(self.asked_about(record))

@@ -8,7 +8,13 @@ from dataflow_grounding._util.errors import BrokenRow, SpecError
 from dataflow_grounding._util.extensions import required
 from dataflow_grounding.boxes.coordinates import from_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, box_of
-from dataflow_grounding.boxes.regions import GivenBoxes, largest, normalized, read_given_boxes
+from dataflow_grounding.boxes.regions import (
+    GivenBoxes,
+    check_stated_size,
+    largest,
+    normalized,
+    read_given_boxes,
+)
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.images.shown import marked, numbered_marks
@@ -108,8 +114,10 @@ class RegionMarker(BoxWatching):
         """Raise BrokenRow where a box of the row can't be used."""
         size = open_image(record, self.keys.image).size
         row_boxes = read_given_boxes(record.get(self.keys.bbox), size)
-        if row_boxes is not None and row_boxes.problems:
-            raise BrokenRow(row_boxes.report())
+        if row_boxes is not None:
+            check_stated_size(record, size)
+            if row_boxes.problems:
+                raise BrokenRow(row_boxes.report())
 
     def asks(self, record: Record) -> bool:
         """Whether a model proposes regions, and the record has no boxes."""
@@ -123,6 +131,8 @@ class RegionMarker(BoxWatching):
         limits = self.serving.image_limits if self.serving else None
         image = open_image(record, self.keys.image, limits)
         row_boxes = read_given_boxes(record.get(self.keys.bbox), image.size)
+        if row_boxes is not None:
+            check_stated_size(record, image.size)
         if row_boxes is not None and not row_boxes.boxes:
             raise BrokenRow(
                 f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"

@@ -116,6 +116,7 @@ class _BoxReader:
         for dropped in parsed.dropped:
             self.note("dropped", dropped.reason)
         reading.unread = self.unread_phrases(parsed)
+        reading.unsure = self.unsure_phrases(parsed)
         if not reading.boxes and not reading.statuses:
             self.check_none(parsed)
         return reading
@@ -134,6 +135,25 @@ class _BoxReader:
             if box.id is not None:
                 unread.discard(box.id)
         return sorted(unread)
+
+    def unsure_phrases(self, parsed: ParsedReply) -> dict[int, str]:
+        """Return the phrases of which a box of an unknown id may be, with the reason, by their ids.
+
+        A box of an id that no phrase has answers some phrase: any that the reply says nothing of.
+        """
+        strays: list[Dropped] = []
+        for dropped in parsed.dropped:
+            if dropped.details.id is None or dropped.answer != parsed.answer:
+                continue
+            if not self.questions.about(dropped.details):
+                strays.append(dropped)
+        if not strays or not self.phrases:
+            return {}
+        answered = {box.id for box in self.reading.boxes} | set(self.reading.statuses)
+        for details, _ in parsed.absences[:_MOST_ABSENCES]:
+            answered |= self.questions.ids_not_there(details)
+        reason = f"a box of id {strays[0].details.id}, which no phrase has, may be its own"
+        return {phrase_id: reason for phrase_id in self.phrases if phrase_id not in answered}
 
     def check_none(self, parsed: ParsedReply) -> None:
         """Check that a reply without boxes says that nothing is there.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.replies.vocabulary import words
+from dataflow_grounding.replies.vocabulary import PAIRS, singular, words
 
 _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
@@ -119,13 +119,18 @@ def equal(first: str, second: str) -> bool:
     return folded != "" and folded == _fold(second)
 
 
-def head_word(phrase: str) -> str:
+def head_noun(phrase: str) -> str:
     """Return the head of a noun phrase, which says what thing it means, in the singular."""
+    return singular(_head(_WORD.findall(_NUMBERING.sub("", _fold(phrase)))))
+
+
+def head_word(phrase: str) -> str:
+    """Return the head of a noun phrase as words are compared: "scissor" for "scissors"."""
     return _meaning(phrase)[0]
 
 
 def all_words(text: str) -> frozenset[str]:
-    """Return the words of a text in the singular, without words such as articles."""
+    """Return the words of a text as words are compared, without words such as articles."""
     return _meaning(text)[1]
 
 
@@ -160,18 +165,18 @@ def _likeness(first: str, second: str) -> float:
 
 @lru_cache(maxsize=1024)
 def _meaning(text: str) -> tuple[str, frozenset[str]]:
-    """Return the head word and all words of a phrase, in the singular, without empty words."""
+    """Return the head word and all words of a phrase, as compared, without empty words."""
     words: list[str] = []
     for word in _WORD.findall(_NUMBERING.sub("", _fold(text))):
         if _SPACELESS.search(word):
             words += word  # each character
         else:
             words.append(word)
-    singular_words: set[str] = set()
+    compared_words: set[str] = set()
     for word in words:
         if word not in _EMPTY_WORDS and word not in _RELATIONS_OF_THINGS:
-            singular_words.add(_singular(word))
-    return _head(words), frozenset(singular_words)
+            compared_words.add(_compared(word))
+    return _compared(_head(words)), frozenset(compared_words)
 
 
 def _head(words: list[str]) -> str:
@@ -182,7 +187,7 @@ def _head(words: list[str]) -> str:
         if head and (word in _RELATIONS or word in ("is", "are", "no", "not") or participle):
             break
         if word not in _EMPTY_WORDS:
-            head = _singular(word)
+            head = word
     return head
 
 
@@ -191,19 +196,17 @@ def _words_of_kind(text: str) -> frozenset[str]:
     head = _meaning(text)[0]
     words_of_kind: set[str] = set()
     for word in _WORD.findall(_fold_without_empty_words(text)):
-        singular = _singular(word)
-        if singular == head:
+        compared = _compared(word)
+        if compared == head:
             break
-        participle = len(singular) > 4 and singular.endswith("ed")
-        if singular not in _QUALITIES and not participle:
-            words_of_kind.add(singular)
+        participle = len(compared) > 4 and compared.endswith("ed")
+        if compared not in _QUALITIES and not participle:
+            words_of_kind.add(compared)
     return frozenset(words_of_kind)
 
 
-def _singular(word: str) -> str:
-    """Return a word without the ending of the plural."""
-    if len(word) > 4 and word.endswith(("ses", "xes", "ches", "shes")):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
-        return word[:-1]
-    return word
+def _compared(word: str) -> str:
+    """Return a word as words are compared: in the singular, "scissor" for "scissors"."""
+    if word in PAIRS:
+        return word.removesuffix("es" if word.endswith("sses") else "s")
+    return singular(word)

@@ -339,6 +339,7 @@ class Reading:
         statuses: Phrase id → status, as the embedded grounder gives it.
         reasons: Phrase id → why.
         unread: Ids of phrases that the reply answers in no usable way: nothing is known about them.
+        unsure: Phrase id → why it isn't known to be absent, though the reply has no box for it.
     """
 
     boxes: list[FoundBox]
@@ -346,6 +347,7 @@ class Reading:
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     unread: list[int] = field(default_factory=list)
+    unsure: dict[int, str] = field(default_factory=dict)
 
     def count(self, code: str) -> int:
         """Return how many notes have this code."""

@@ -86,8 +86,14 @@ def phrase_grounding(
                 notes.append(
                     Note("merged", f"a box of phrase {number} that is nearly the same as another")
                 )
-            status = "grounded" if instances else reading.statuses.get(number, "none")
-            answers.append(Found(status, instances, reading.reasons.get(number)))
+            status = reading.statuses.get(number, "none")
+            reason = reading.reasons.get(number)
+            if instances:
+                status = "grounded"
+            elif status == "none" and number in reading.unsure:
+                status = "ambiguous"
+                reason = reading.unsure[number]
+            answers.append(Found(status, instances, reason))
         phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
         for phrase in phrases_everywhere:
             notes.append(

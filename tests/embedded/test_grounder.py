@@ -219,7 +219,7 @@ def test_the_eyes_of_the_only_face() -> None:
     assert entry == {
         "id": 1,
         "status": "unsupported",
-        "reason": "'eye' can't be looked for by colour",
+        "reason": "'eye' with a colour can't be looked for",
     }
 
 

@@ -486,3 +486,77 @@ def test_many_rows_of_one_picture_have_keys_of_their_own(tmp_path: Path) -> None
         names = tar.getnames()
     assert len(set(names)) == len(names) == 8000
     assert {"a.json", "a~2.json", "a~4000.json"} <= set(names)
+
+
+NOUNS = """
+    horses:horse houses:house leaves:leaf knives:knife bookshelves:bookshelf shelves:shelf
+    tomatoes:tomato cherries:cherry cookies:cookie children:child men:man snowmen:snowman
+    women:woman mice:mouse geese:goose people:person glasses:glasses scissors:scissors
+    trousers:trousers buses:bus dresses:dress boxes:box watches:watch brushes:brush moustaches:moustache
+    shoes:shoe canoes:canoe vases:vase nurses:nurse blouses:blouse viruses:virus lenses:lens
+    irises:iris gas:gas cactus:cactus series:series sheep:sheep deer:deer taxis:taxi menus:menu
+    sofas:sofa photos:photo potatoes:potato gloves:glove olives:olive sleeves:sleeve scarves:scarf
+    wolves:wolf puppies:puppy monkeys:monkey prizes:prize teeth:tooth octopuses:octopus
+"""
+
+
+def test_several_things_and_one_are_of_one_class(tmp_path: Path) -> None:
+    """With `--classes head`; the figures of `stats` have the same names."""
+    pairs = [pair.split(":") for pair in NOUNS.split()]
+    rows = []
+    for number, (several, one) in enumerate(pairs):
+        expressions = [
+            {"text": f"the {several} on the left", "instances": [{"bbox": [1, 2, 30, 40]}]},
+            {"text": f"a red {one}", "instances": [{"bbox": [5, 5, 40, 44]}]},
+        ]
+        rows.append(record(f"{number}.png", SIZE, expressions, caption=""))
+    run = run_of(tmp_path / "run", rows)
+    out = tmp_path / "out"
+    done = command("export", run, "--format", "yolo", "--classes", "head", "-o", out)
+    assert done.code == 0, done.err
+    nouns = list(dict.fromkeys(one for _, one in pairs))
+    assert names_in(out / "data.yaml") == nouns
+    figures = json.loads(command("stats", run, "--json", "--no-pictures").out)
+    assert {noun: count for noun, count in figures["heads"].items() if count != 2} == {}
+    assert sorted(figures["heads"]) == sorted(nouns)
+
+
+def test_each_phrase_of_a_caption_as_a_class_is_told(tmp_path: Path) -> None:
+    box = {"instances": [{"bbox": [1, 2, 30, 40]}]}
+    expressions = [{"text": text, **box} for text in ("a red mug", "a blue mug", "the dog")]
+    run = run_of(tmp_path / "run", [record("a.png", SIZE, expressions, caption="")])
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "phrases")
+    assert "3 classes, each phrase is one: --classes head for nouns" in done.err
+    for format in ("yolo", "coco"):
+        out = tmp_path / f"{format}-heads"
+        done = command("export", run, "--format", format, "--classes", "head", "-o", out)
+        assert "each phrase is one" not in done.err
+    classes = run_of(tmp_path / "classes", [with_classes("a.png", "cat", "dog")], ["cat", "dog"])
+    done = command("export", classes, "--format", "yolo", "-o", tmp_path / "of classes")
+    assert "each phrase is one" not in done.err
+
+
+def test_the_file_of_classes_that_is_used_is_named(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", [with_classes("a.png", "cat", "dog")])
+    (run / "classes.txt").write_text("person\nsky\n")
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
+    assert f"the list is {run / 'classes.txt'}" in done.err
+    listed = run_of(tmp_path / "listed", [with_classes("a.png", "cat")], ["cat", "dog", "tie"])
+    done = command("export", listed, "--format", "yolo", "-o", tmp_path / "out 2")
+    assert "the list is" not in done.err
+
+
+def test_classes_that_are_undecided_in_all_pictures_are_named(tmp_path: Path) -> None:
+    rows = [with_classes("a.png", "cat"), with_classes("b.png", "cat")]
+    for row in rows:
+        row["expressions"].append(
+            {"text": "car", "class": "Car", "instances": [], "status": "unsupported"}
+        )
+    rows[0]["expressions"][0] |= {"status": "ambiguous"}  # a tie, in one of the two
+    run = run_of(tmp_path / "run", rows)
+    done = command("export", run, "--format", "yolo", "-o", tmp_path / "out")
+    assert done.code == 2
+    assert "nothing is written" in done.err
+    assert "car: undecided in 2 of 2 pictures" in done.err
+    assert "take such a class out of data.classes" in done.err
+    assert "tie: undecided" not in done.err

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from dataflow_grounding.extras.embedded.noun_phrases import head_of
 from dataflow_grounding.extras.formats import WRITTEN, find_format, read, write
 from dataflow_grounding.extras.formats.base import Format
 from dataflow_grounding.extras.formats.export import Exported
-from dataflow_grounding.replies.labels import head_word
 from tests.formats.data import data_sets, draw, hostile
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ def what_it_is(expression: dict[str, Any], format: Format) -> str:
     if how == "one" and format.name == "coco":
         return "object"
     if how == "head":
-        return head_word(expression["text"].lower()) or expression["text"].lower()
+        return head_of(expression["text"].lower()) or expression["text"].lower()
     return str(format.safe(format.words_of(expression))).lower()
 
 

@@ -223,3 +223,36 @@ def test_stated_sizes_lose_against_the_file(photo: str) -> None:
             {"image_path": photo, "caption": "x", "width": stated}
         )
         assert (record["width"], record["height"]) == (200, 30)
+
+
+class Strange(Counting):
+    """Gives the second phrase's box an id that no phrase has."""
+
+    def __init__(self, label: str, absent: bool = False) -> None:
+        super().__init__()
+        self.label = label
+        self.says_absent = absent
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        self.asked.append([phrase["text"] for phrase in request.input["phrases"]])
+        objects: list[dict[str, Any]] = [
+            {"id": 1, "label": "a man", "bbox_2d": [0, 0, 20, 20]},
+            {"id": 99, "label": self.label, "bbox_2d": [30, 0, 60, 20]},
+            {"id": 3, "label": "a flag", "bbox_2d": [70, 0, 90, 20]},
+        ]
+        if self.says_absent:
+            objects.append({"id": 2, "label": "an orange suit", "bbox_2d": None})
+        return Reply(json.dumps({"objects": objects}), "stop")
+
+
+def test_a_box_of_an_unknown_id_leaves_no_phrase_absent(photo: str) -> None:
+    serving = Strange("a dog")
+    found = grounded(serving, photo, ["a man", "an orange suit", "a flag"])
+    assert [expression["status"] for expression in found] == ["grounded", "ambiguous", "grounded"]
+    assert "id 99" in found[1]["reason"]
+    assert len(serving.asked) == 1
+
+
+def test_a_phrase_that_the_reply_denies_is_absent_whatever_other_boxes_it_has(photo: str) -> None:
+    found = grounded(Strange("a dog", absent=True), photo, ["a man", "an orange suit", "a flag"])
+    assert [expression["status"] for expression in found] == ["grounded", "none", "grounded"]

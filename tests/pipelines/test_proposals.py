@@ -327,3 +327,19 @@ def test_what_a_spec_says_wrong_is_told(
     done = place.run(**{"vlm.openai.base_url": "http://127.0.0.1:9", **settings})
     assert done.code == 2, done
     assert message in done.err
+
+
+def test_proposals_in_a_picture_of_another_size_fail_their_record_alone(place: Workplace) -> None:
+    coco = json.loads(place.input.read_text("utf-8"))
+    coco["images"][1] |= {"width": 900, "height": 1200}
+    place.input.write_text(json.dumps(coco), encoding="utf-8")
+    model = Judge()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        checked = command(["check", "-e", str(place.spec(**settings))])
+        assert checked.code == 2
+        assert "when it is turned upright by its EXIF" in checked.err
+        assert place.run(**settings).code == 1
+    [failure] = place.failures()
+    assert failure["kind"] == "size_differs"
+    assert len(place.annotations()) == PICTURES - 1

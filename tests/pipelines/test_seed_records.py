@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.referring_place import ReferringPlace, kitti
+from benchmarks.places.workplace import command
 from dataflow_grounding.extras.testing import LoopbackServer
 
 
@@ -389,3 +390,92 @@ def test_a_record_of_ours_is_never_taken_for_taos(place: ReferringPlace) -> None
     given(place, row)
     assert place.run().code == 0
     assert place.annotations()[0]["regions"][0]["bbox"] == [71, 18, 137, 48]
+
+
+SIDES = {"a.png": (640, 480), "sub/b.JPG": (640, 480)}
+
+
+def sized_coco(place: ReferringPlace, width: int, height: int) -> None:
+    """Labels of two pictures, of which a.png is said to have these sides."""
+    for name, sides in SIDES.items():
+        place.picture(name, sides)
+    coco(
+        place,
+        [
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 20, 30, 40]},
+            {"id": 2, "image_id": 9, "category_id": 4, "bbox": [10, 20, 30, 40]},
+        ],
+        [
+            {"id": 7, "file_name": "a.png", "width": width, "height": height},
+            {"id": 9, "file_name": "sub/b.JPG", "width": 640, "height": 480},
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("sides", "why"),
+    [
+        ((1024, 1024), "the boxes are in a picture of 1024 x 1024 px, the file is 640 x 480 px"),
+        ((480, 640), "when it is turned upright by its EXIF orientation"),
+    ],
+    ids=["another picture's", "not turned"],
+)
+def test_boxes_in_a_picture_of_another_size_fail_their_image_alone(
+    place: ReferringPlace, server: LoopbackServer, sides: tuple[int, int], why: str
+) -> None:
+    sized_coco(place, *sides)
+    checked = command(["check", "-e", str(place.spec())])
+    assert checked.code == 2
+    assert "a.png" in checked.err
+    assert why in checked.err
+    assert "b.JPG" not in checked.err.replace("sub/b.JPG found", "")
+    done = place.run()
+    assert done.code == 1, done
+    [failure] = place.failures()
+    assert failure["kind"] == "size_differs"
+    assert why in failure["message"]
+    assert [record["image_path"] for record in place.annotations()] == ["sub/b.JPG"]
+    assert set(server.by_task.values()) == {1}
+
+
+def test_boxes_in_a_picture_of_its_own_size_are_used(place: ReferringPlace) -> None:
+    sized_coco(place, 640, 480)
+    assert command(["check", "-e", str(place.spec())]).code == 0
+    assert place.run().code == 0
+
+
+def test_records_that_state_another_size_for_their_regions_fail(place: ReferringPlace) -> None:
+    place.picture("a.png", (640, 480))
+    row = {"image_path": "a.png", "width": 320, "height": 240}
+    with_box = {**row, "regions": [{"bbox": [10, 20, 300, 200], "type": "Car"}]}
+    annotations = place.folder / "rows.jsonl"
+    annotations.write_text(json.dumps(with_box) + "\n", encoding="utf-8")
+    place.settings |= {
+        "data.kitti_label_dir": None,
+        "data.input_annotations_jsonl": str(annotations),
+    }
+    checked = command(["check", "-e", str(place.spec())])
+    assert checked.code == 2
+    assert "in a picture of 320 x 240 px" in checked.err
+    assert place.run().code == 4
+    assert [failure["kind"] for failure in place.failures()] == ["size_differs"]
+
+
+@pytest.mark.parametrize("method", ["ask", "reground"])
+def test_a_box_that_reaches_out_of_its_picture_is_not_verified(
+    place: ReferringPlace, method: str
+) -> None:
+    place.picture("a.png", (640, 480))
+    place.label("a.txt", [kitti("Car", 10, 20, 300, 800), kitti("Van", 10, 20, 300, 485)])
+    place.settings |= {"double_check.method": method, "double_check.iou": 0.1}
+    assert place.run().code == 0
+    [record] = (record for record in place.annotations() if record["image_id"] == "a")
+    verdicts = {
+        tuple(expression["instances"][0]["bbox"]): (
+            expression["verified"],
+            expression["verification"]["reason"],
+        )
+        for expression in record["expressions"]
+    }
+    assert verdicts[10, 20, 300, 800] == (False, "a box reaches 320 px out of the image")
+    assert verdicts[10, 20, 300, 485][0] is True

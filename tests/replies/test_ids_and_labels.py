@@ -155,3 +155,21 @@ def test_a_label_that_may_be_another_thing_is_noted_where_no_id_says_whose_it_is
     assert [box.id for box in reading.boxes] == [1]
     assert reading.doubtful is not sure
     assert not read([{"id": 1, "label": label}], [phrase]).doubtful
+
+
+@pytest.mark.parametrize(
+    ("phrase", "label"),
+    [
+        ("the horse", "horses"),
+        ("a house on the hill", "houses on the hill"),
+        ("the man", "men"),
+        ("the tomato", "tomatoes"),
+        ("a bus", "buses"),
+        ("a cookie", "cookies"),
+        ("a glass", "glasses"),
+        ("the scissors", "scissor"),
+    ],
+)
+def test_labels_of_several_things_mean_the_phrase_of_one(phrase: str, label: str) -> None:
+    reading = read([{"label": label}, {"label": "bird"}], [phrase, "bird"])
+    assert [box.id for box in reading.boxes] == [1, 2]

@@ -150,9 +150,41 @@ def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
     )
     assert [(e["text"], e["char_span"], e.get("caption_span")) for e in applied(folder)] == [
         ("a dog", [5, 10], [6, 11]),
-        ("A cat", None, None),
         ("two", [12, 15], None),
     ]
+
+
+def test_a_phrase_that_its_caption_no_longer_has_is_left_out_and_told(tmp_path: Path) -> None:
+    circle = phrase("A black circle", "A", char_span=[0, 14])
+    folder = write(tmp_path, circle, phrase("an elephant", "B"), caption="A black circle.")
+    decided(folder, "a#0", judged("A"))
+    decided(folder, "a#1", judged("B"))  # which the caption never had
+    for number, (text, span, box) in enumerate(
+        [("circle", [8, 14], "C"), ("black", [2, 7], "C"), ("a bus", None, "bus")]
+    ):
+        drawn = {"instances": [{"bbox": BOXES[box], "from": None}], "status": "grounded"}
+        after = {"text": text, "char_span": span, **drawn}
+        change = {"fresh": True, "version": "", "after": after}
+        decided(folder, "", after, "add", changes=[change], uid=f"added {number}")
+    write(
+        folder,
+        phrase("A round black circle", "A", char_span=[0, 20]),
+        caption="A round black circle.",
+    )
+    assert [(e["text"], e.get("char_span")) for e in applied(folder)] == [
+        ("A round black circle", [0, 20]),
+        ("an elephant", None),
+        ("circle", [14, 20]),
+        ("black", [8, 13]),
+        ("a bus", None),
+    ]
+    told = "left out, as the caption no longer has the phrase: 1 decision\n"
+    assert told in command(["apply", str(folder)]).out
+    view = Session(Reviewable(str(folder)), "ann").view(0)
+    assert "A black circle" not in [row["text"] for row in view["expressions"]]
+    write(folder, circle, phrase("an elephant", "B"), caption="A black circle.")
+    assert ("A black circle", "A", True) in what_stands(folder)  # no decision is lost
+    assert "no longer" not in command(["apply", str(folder)]).out
 
 
 def test_what_a_reviewer_added_takes_the_place_of_no_other(tmp_path: Path) -> None:

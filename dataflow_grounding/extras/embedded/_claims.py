@@ -15,6 +15,7 @@ from dataflow_grounding.extras.embedded.noun_phrases import (
     read_noun_phrase,
     tokenize,
 )
+from dataflow_grounding.replies.vocabulary import singular
 
 
 class Superlative(NamedTuple):
@@ -199,7 +200,7 @@ def read_claims(text: str) -> Claims | None:
     phrase = read_noun_phrase(readable, 0, is_label=True)
     if phrase is None:
         return None
-    thing = words.singular(tokens[phrase.head])
+    thing = singular(tokens[phrase.head])
     if thing in words.NOT_OBJECTS or thing in _SELECTING:
         return None
     before = [token for token in tokens[phrase.start : phrase.head] if token not in _ARTICLES]
@@ -358,4 +359,4 @@ def _noun_alone(text: str) -> str | None:
     phrase = read_noun_phrase(tokens, 0, is_label=True)
     if phrase is None or phrase.head + 1 != len(tokens):
         return None
-    return words.singular(tokens[phrase.head])
+    return singular(tokens[phrase.head])

@@ -201,7 +201,7 @@ def _find_by_detector(phrase: Phrase, scene: _Scene, kind: str = "") -> list[Can
     Raises _Undecided for a phrase with a colour, and where some of what is seen is doubtful.
     """
     if phrase.color is not None:
-        raise _Undecided("unsupported", f"{phrase.head!r} can't be looked for by colour")
+        raise _Undecided("unsupported", f"{phrase.head!r} with a colour can't be looked for")
     detections = scene.detections(kind or words.KINDS[phrase.head])
     if detections.doubtful:
         raise _Undecided("ambiguous", "there may be more than those that are clear")
@@ -295,7 +295,7 @@ def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
         # An ellipse or a rectangle may pass for one when it isn't long.
         confusable = [shape for shape in confusable if 0.6 <= _aspect_ratio(shape) <= 1 / 0.6]
     if not confusable or len(color_regions) > len(confusable):
-        raise _Undecided("ambiguous", f"something {color} is there, but its shape is not clear")
+        raise _Undecided("ambiguous", f"something {color} is there, but not clearly of that shape")
     return [replace(shape, score=shapes.LOOSE_SHAPE_SCORE) for shape in confusable]
 
 

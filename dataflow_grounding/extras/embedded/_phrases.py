@@ -15,6 +15,7 @@ from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.extras.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.extras.embedded.regions import Thing
+from dataflow_grounding.replies.vocabulary import singular
 
 # What is selected from: things seen by a detector, or regions that a request describes.
 Selectable = TypeVar("Selectable", Candidate, Thing)
@@ -87,7 +88,7 @@ def parse_phrase(text: str) -> Phrase:
 def _phrase(tokens: list[str], noun_phrase: NounPhrase) -> Phrase:
     """Return what a noun phrase among the tokens, and the words behind it, ask for."""
     head_token = tokens[noun_phrase.head]
-    head = words.singular(head_token)
+    head = singular(head_token)
     before_head = tokens[noun_phrase.start : noun_phrase.head]
     modifiers = [word for word in before_head if word not in words.ARTICLES]
     position_words = tokens[noun_phrase.end : noun_phrase.position_end]
@@ -158,7 +159,7 @@ def _refusal(
     if any(word.endswith(("'s", "s'")) for word in modifiers):
         return "whose it is can't be seen"
     if len(compound) > 1:
-        return "things made of things can't be looked for"
+        return "a thing of others, such as a row of cups, can't be looked for"
     if head in words.NEVER:
         return f"{words.NEVER[head]} can't be looked for"
     if not words.MANY_COLORED.isdisjoint(modifiers):

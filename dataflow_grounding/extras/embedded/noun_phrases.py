@@ -4,9 +4,12 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.extras.embedded import words
+from dataflow_grounding.replies.labels import head_noun
+from dataflow_grounding.replies.vocabulary import singular
 
 # Nobody says more in one phrase, and reading takes time in proportion to the text's length.
 _MOST_DETERMINERS = 3
@@ -84,7 +87,7 @@ def read_noun_phrase(
         return None
     head = _last_noun(tokens, head, chunk + _MOST_WORDS)
     end = head + 1
-    singular_head = words.singular(tokens[head])
+    singular_head = singular(tokens[head])
     takes_of = singular_head in words.OF_HEADS or singular_head in words.QUANTITIES
     # One "of" deep: the rest of "a cup of a brand of tea" is left.
     if takes_of and not is_inner and _token(tokens, end) == "of":
@@ -98,6 +101,49 @@ def read_noun_phrase(
     while chunk < head and (tokens[chunk] in _COUNTS or tokens[chunk].isdecimal()):
         chunk += 1
     return NounPhrase(at, chunk, head, end, read_position(tokens, end))
+
+
+@lru_cache(maxsize=65536)
+def head_of(phrase: str) -> str:
+    """Return the noun that says what a phrase names, in the singular and in lower case.
+
+    The first 400 characters are read as a noun phrase; where they are none, `head_noun` decides.
+
+    Example:
+        >>> [head_of(phrase) for phrase in ("the two red mugs on the left", "a lot of cars")]
+        ['mug', 'car']
+    """
+    tokens = tokenize(phrase[:400])
+    noun_phrase = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
+    if noun_phrase is None:
+        return head_noun(phrase)
+    head = noun_phrase.head
+    while _is_noun_of_label(tokens, head + 1):
+        head += 1
+    if tokens[head] == "glasses" and _hold_drinks(tokens, head):
+        return "glass"
+    return singular(tokens[head])
+
+
+def _hold_drinks(tokens: Sequence[str], at: int) -> bool:
+    """Whether the glasses that stand there are several to drink from, not a pair to see through."""
+    return _token(tokens, at + 1) == "of" or _token(tokens, at - 1) in words.DRINKS
+
+
+def _is_noun_of_label(tokens: Sequence[str], at: int) -> bool:
+    """Whether a label's noun is followed by another, though that may be a verb: "soda can".
+
+    It is where the label, or its noun phrase, ends behind it. A verb would be "runs" there.
+    """
+    noun = tokens[at - 1]
+    word = _token(tokens, at)
+    after = _token(tokens, at + 1)
+    ends_there = not after or after in words.STOPS or not after[0].isalnum()
+    if not ends_there or words.is_plural(noun):
+        return False
+    if words.is_known_noun(word):
+        return True
+    return word in words.VERB_STEMS and noun not in words.PEOPLE
 
 
 def read_position(tokens: Sequence[str], at: int) -> int:
@@ -276,7 +322,7 @@ def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
         if phrase is None:
             at += 1
             continue
-        head = words.singular(tokens[phrase.head])
+        head = singular(tokens[phrase.head])
         # "on the left", "in the picture": where something is, not a thing.
         is_no_thing = head in words.NOT_OBJECTS or head.isdecimal() or head in words.NUMBERS
         if is_no_thing or _token(tokens, at - 1) in words.NEGATIONS:

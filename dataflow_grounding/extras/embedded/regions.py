@@ -17,6 +17,7 @@ from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._colors import color_mask, find_regions
 from dataflow_grounding.extras.embedded._detectors import detect
 from dataflow_grounding.extras.embedded._picture import Array, Box, Picture, box_of
+from dataflow_grounding.replies.vocabulary import PAIRS, plural, singular
 
 _DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
 _SAME_REGION_IOU = 0.5
@@ -68,7 +69,7 @@ def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
 
     People are not called by a colour: theirs is empty.
     """
-    if any(words.singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
+    if any(singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
     requested = requested.strip().lower()
     if requested in words.COLOR_BOUNDS:
@@ -85,30 +86,16 @@ def plural_of(kind: str) -> str:
     noun = -1
     if len(parts) > 1 and parts[-1].endswith("ing"):
         noun = -2
-    parts[noun] = _plural(parts[noun])
+    parts[noun] = plural(parts[noun])
     return " ".join(parts)
 
 
 def with_article(name: str) -> str:
     """A noun phrase with "a" or "an"; without, where it is always plural: "glasses"."""
-    if name.split()[-1] in words.ALWAYS_PLURAL:
+    if name.split()[-1] in PAIRS:
         return name
     article = "an" if name[0] in "aeiou" else "a"
     return f"{article} {name}"
-
-
-def _plural(word: str) -> str:
-    """The plural of one word."""
-    for plural, singular in words.IRREGULAR_PLURALS.items():
-        if singular == word:
-            return plural
-    if word in words.ALWAYS_PLURAL:
-        return word
-    if word.endswith(("s", "x", "z", "ch", "sh")):
-        return word + "es"
-    if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):
-        return word[:-1] + "ies"
-    return word + "s"
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:

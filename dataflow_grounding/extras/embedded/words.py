@@ -3,6 +3,7 @@
 from typing import Any
 
 from dataflow_grounding._util.tables import load_table
+from dataflow_grounding.replies.vocabulary import singular
 
 _LISTS: dict[str, Any] = load_table(__package__, "words.yaml")
 
@@ -67,6 +68,7 @@ NOT_OBJECTS = (PICTURES | DEPTHS | PLACES | _words("not_objects")) - {"hand"}
 OF_HEADS = _words("of_heads")
 OF_AN_OWNER = _words("of_an_owner")
 NAMED_BY_COLOR = _words("named_by_color")
+DRINKS = _words("drinks")
 QUANTITIES = _words("quantities")
 PREPOSITIONS = _words("prepositions")
 CONJUNCTIONS = _words("conjunctions")
@@ -78,14 +80,13 @@ STOPS = (
     | _words("auxiliaries")
     | _words("adverbs")
 )
-_REGULAR_VERBS = {form for stem in _words("verb_stems") for form in _inflected(stem)}
+VERB_STEMS = _words("verb_stems")
+_REGULAR_VERBS = {form for stem in VERB_STEMS for form in _inflected(stem)}
 VERBS = _words("verb_irregular").union(_REGULAR_VERBS) - {"leaves"}
 ADJECTIVES = _words("adjectives")
-ALWAYS_PLURAL = _words("always_plural")
 FOREIGN = _words("foreign")
 TESTED = _words("tested")
 NOUNS = _words("common_nouns").union(KINDS, NEVER, SHAPES, OF_HEADS)
-IRREGULAR_PLURALS: dict[str, str] = _LISTS["irregular_plurals"]
 RELATIONS: dict[str, str] = _LISTS["relations"]
 LOOSE_SHAPES: dict[str, str] = _LISTS["loose_shapes"]
 _KNOWN = STOPS.union(
@@ -103,24 +104,6 @@ _KNOWN = STOPS.union(
     OTHER_COLORS,
     MANY_COLORED,
 )
-
-
-def singular(word: str) -> str:
-    """The singular of an English noun in lower case.
-
-    The word itself when it is singular or not a noun.
-    """
-    if word in IRREGULAR_PLURALS:
-        return IRREGULAR_PLURALS[word]
-    if word in ALWAYS_PLURAL or len(word) < 4:
-        return word
-    if not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    if word.endswith(("ches", "shes", "xes", "sses", "zzes", "oes")):
-        return word[:-2]
-    return word[:-1]
 
 
 def is_plural(word: str) -> bool:

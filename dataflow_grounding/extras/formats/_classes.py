@@ -6,7 +6,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.replies.labels import head_word
+from dataflow_grounding.extras.embedded.noun_phrases import head_of
 
 _HASHES = 2**64
 ONE = "object"  # the class of all, where there is only one
@@ -79,6 +79,7 @@ class Classes:
         self._class_of_phrase: dict[str, str] = {}  # of the file, by class_key of the phrase
         self._listed: dict[str, str] = {}  # class_key → name as it is listed
         self.lacks_list = False
+        self._from_phrases = False  # whether an expression without a class was asked for its one
         # the name of a class as it is written, and its class_key, as hashes
         self._key_of_name = NumberTable()
         if how not in _WAYS:
@@ -89,17 +90,23 @@ class Classes:
         if how in ("class", "phrase"):
             self._listed = {class_key(name): self._class_name(name) for name in listed}
         self.fixed = list(dict.fromkeys(self.written_class_of({"text": name}) for name in listed))
+        self._from_phrases = False  # those were names of classes
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
-        """Return remarks for the user on how classes were numbered: one, or none.
+        """Return remarks for the user on how classes were made and numbered.
 
         `class_count` is how many classes have a number: the `fixed` ones, which come first, and
         those behind them.
         """
+        remarks = []
+        if self._from_phrases and class_count > 1:
+            remarks.append(f"{class_count} classes, each phrase is one: --classes head for nouns")
         if self.lacks_list:
-            return [NO_LIST]
+            remarks.append(NO_LIST)
         unlisted = class_count - len(self.fixed)
-        return [f"{UNLISTED}: {unlisted}"] if self.fixed and unlisted else []
+        if self.fixed and unlisted:
+            remarks.append(f"{UNLISTED}: {unlisted}")
+        return remarks
 
     def written_class_of(self, expression: Mapping[str, Any]) -> str:
         """Return the expression's class. Raises InputError for a phrase that the file lacks.
@@ -110,14 +117,16 @@ class Classes:
             return ONE
         if self._how == "class":
             name = class_of(expression)
-            if "class" in expression and not self._listed:
+            if "class" not in expression:
+                self._from_phrases = True
+            elif not self._listed:
                 self.lacks_list = True
             return self._listed.get(class_key(name)) or self._class_name(name)
         phrase = class_key(expression["text"])
         if self._how == "phrase":
             return self._listed.get(phrase) or self._class_name(phrase)
         if self._how == "head":
-            return self._class_name(head_word(phrase) or phrase)
+            return self._class_name(head_of(phrase) or phrase)
         if phrase not in self._class_of_phrase and _REST not in self._class_of_phrase:
             raise InputError(
                 f"{self._how} has no class for {phrase!r}: add it, or {_REST!r} for all others"

@@ -22,7 +22,14 @@ from dataflow_grounding.cli.arguments import (
     say_what_is_not_reviewed,
     together,
 )
-from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of, parts_of, split_of
+from dataflow_grounding.data.classes import (
+    CLASSES_FILE,
+    ClassList,
+    classes_of,
+    file_of_classes,
+    parts_of,
+    split_of,
+)
 from dataflow_grounding.data.records import STATUSES, dump_text, path_of
 from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
@@ -37,6 +44,7 @@ from dataflow_grounding.extras.formats import (
     write,
     write_parts,
 )
+from dataflow_grounding.extras.formats._classes import UNLISTED
 from dataflow_grounding.extras.formats.base import Format
 from dataflow_grounding.extras.formats.export import Exported, Selection
 from dataflow_grounding.extras.formats.export_folder import is_data_file
@@ -69,7 +77,10 @@ _writing_options = together(
     click.option(
         "--partly-verified",
         is_flag=True,
-        help="For detectors: also pictures of which something may be missing.",
+        help=(
+            "For detectors: also pictures of which something may be missing, such as those of an"
+            " undecided class."
+        ),
     ),
     click.option("--keep-rejected", is_flag=True, help="Rejected boxes, too."),
     click.option("--reviewed-only", is_flag=True, help="Expressions that a person looked at."),
@@ -276,6 +287,9 @@ def export(
         settings["class_list"] = _classes_of_all(results, parts)
     records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
     exported = _write(records, format, out, image_folders_of(results, image_root), settings)
+    list_file = file_of_classes(results)
+    if list_file and any(UNLISTED in remark for remark in exported.remarks):
+        exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
     return _tell(exported, format, as_json, None)
 
 

@@ -350,6 +350,9 @@ class _SampleMaker:
         self._partly_verified = 0
         self._missing_boxes = 0
         self._undecided = 0
+        # by class, in how many records it was looked for, and in how many it is undecided
+        self._records_of_class = Counter[str]()
+        self._undecided_of_class = Counter[str]()
         # by picture, why a detector would learn as background what may be a thing; counted when its
         # first row comes
         self._false_backgrounds: dict[str, str] = {}
@@ -418,6 +421,8 @@ class _SampleMaker:
             "pictures that aren't there, and may be turned by their EXIF": self._pictures.missing,
         }
         self._exported.remarks += [f"{what}: {count}" for what, count in counts.items() if count]
+        if self._undecided:
+            self._exported.remarks += self._remarks_on_undecided_classes()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         """Return the record as the format writes it; None where there is nothing to write.
@@ -477,9 +482,30 @@ class _SampleMaker:
             rejections = rejections_in(expressions)
             if rejections:
                 self._rejections.setdefault(name, {}).update(rejections)
+            self._records_of_class.update(_stated_classes(expressions))
+            self._undecided_of_class.update(_undecided_classes(expressions))
             why = self._why_false_background(record, expressions)
             if why and not self._select.partly_verified:
                 self._false_backgrounds.setdefault(name, why)
+
+    def _remarks_on_undecided_classes(self) -> list[str]:
+        """Return a line that names the classes that are undecided wherever they were looked for.
+
+        They alone keep pictures out; there is no line without any.
+        """
+        always = []
+        for name, count in sorted(self._undecided_of_class.items()):
+            of_all = self._records_of_class[name]
+            if count == of_all:
+                always.append(f"{name}: undecided in {count} of {of_all} pictures")
+        if not always:
+            return []
+        if len(always) > _MAX_REASONS:
+            always[_MAX_REASONS:] = [f"and {len(always) - _MAX_REASONS} more"]
+        return [
+            f"{', '.join(always)} (ambiguous or unsupported: neither there nor absent); take such a"
+            " class out of data.classes, or have another model look for it"
+        ]
 
     def _why_false_background(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -489,7 +515,7 @@ class _SampleMaker:
             return _UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):
             return _MISSED_BOX
-        return _UNDECIDED_CLASS if _has_undecided_class(expressions) else ""
+        return _UNDECIDED_CLASS if _undecided_classes(expressions) else ""
 
     def _leaves_out_boxes(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -671,8 +697,14 @@ class _SampleMaker:
         return safe
 
 
-def _has_undecided_class(expressions: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether it couldn't be told of a class if it is there, and no phrase of it has a box.
+def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the classes, as `class_key` has them, that expressions state."""
+    names = [expression.get("class") for expression in expressions]
+    return {class_key(name) for name in names if isinstance(name, str)}
+
+
+def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the classes of which it couldn't be told if they are there, and which have no box.
 
     Phrases of a caption state no class: nobody looks for them in other pictures either.
     """
@@ -686,7 +718,7 @@ def _has_undecided_class(expressions: Sequence[Mapping[str, Any]]) -> bool:
             boxed.add(class_key(name))
         elif status_of(expression) in ("ambiguous", "unsupported"):
             undecided.add(class_key(name))
-    return bool(undecided - boxed)
+    return undecided - boxed
 
 
 def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:

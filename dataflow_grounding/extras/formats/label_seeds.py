@@ -19,7 +19,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import UNREAD, Seeds
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.extras.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.extras.formats.label_files import (
     Labelled,
@@ -56,6 +56,7 @@ class LabelSeeds(Seeds):
         files: All files that are read for labels.
         boxless: Whether the steps do without regions.
         crowds: How many crowd regions are left out.
+        stated_sizes: Of images, the width and height that the labels say their boxes are in.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class LabelSeeds(Seeds):
         files: list[str],
         boxless: bool,
         crowds: int = 0,
+        stated_sizes: Mapping[str, Size] | None = None,
     ) -> None:
+        self._stated_sizes = stated_sizes or {}
         self._images = images
         self._label_of_image = label_of_image
         self._read = read
@@ -124,6 +127,9 @@ class LabelSeeds(Seeds):
             else:
                 left_out.append(f"{path}: the box {box} has no area")
         record["regions"] = regions
+        if regions and size is not None and path in self._stated_sizes:
+            # Where it is another size than the image's, the record fails: `check_stated_size`.
+            record |= size_columns(self._stated_sizes[path])
         outside = [] if size is None else boxes_beyond(regions, size, path)
         return record, left_out, outside
 
@@ -241,8 +247,13 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     id_of_name: dict[str, str] = {}
-    for image_id, name, _ in coco.images():
-        id_of_name[os.path.normpath(name).replace(os.sep, "/")] = image_id
+    stated_sizes: dict[str, Size] = {}
+    for image_id, name, image in coco.images():
+        path_in_folder = os.path.normpath(name).replace(os.sep, "/")
+        id_of_name[path_in_folder] = image_id
+        stated = stated_size(image)
+        if stated is not None:
+            stated_sizes[path_in_folder] = stated
     if id_of_name.keys().isdisjoint(images):
         raise InputError(
             f"no image of {path} is in {image_dir}: its file_name should be relative to"
@@ -261,6 +272,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
         [path],
         boxless,
         left_out[CROWDS],
+        stated_sizes,
     )
 
 

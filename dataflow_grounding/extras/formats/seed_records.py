@@ -17,7 +17,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.inputs import Input
-from dataflow_grounding.data.records import as_json, read_object
+from dataflow_grounding.data.records import as_json, read_object, stated_size
 from dataflow_grounding.data.rows import Row, read_rows, write_rows, write_text
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.extras.formats import find_format, folder_of, read
@@ -193,7 +193,11 @@ class AnnotationSeeds(Seeds):
             self._converted += 1
             self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
             self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
-        record = {**self._without_remade(with_status(row)), **size_columns(size)}
+        record = self._without_remade(with_status(row))
+        if not (record.get("regions") and size and stated_size(record)):
+            # With boxes the record keeps the size that it states for them, and fails where it is
+            # another one than the image's: `check_stated_size`.
+            record |= size_columns(size)
         record.setdefault("source", SOURCE)
         if self._boxless:
             record.setdefault("regions", [])

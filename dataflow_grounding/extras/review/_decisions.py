@@ -31,6 +31,7 @@ from dataflow_grounding.extras.review._overlay import (
     Outcome,
     as_reviewed,
     next_id,
+    outdated_decisions,
     reviewed_expression,
     standing_expressions,
     version_of,
@@ -139,6 +140,13 @@ class Standing:
     def reviewed(self, record: Record, key: str) -> Record:
         """Return the record with the decisions on it, and its comment."""
         return as_reviewed(record, self.outcomes.get(key, {}), self.comments.get(key))
+
+    def outdated(self, record: Record, key: str) -> list[str]:
+        """Return the ids of what was decided about phrases that the record's caption lost."""
+        outcomes = self.outcomes.get(key, {})
+        if not outcomes:
+            return []
+        return outdated_decisions(record, expressions_of(record), outcomes)
 
     def expressions(self, record: Record, key: str) -> dict[str, Expression]:
         """Return the record's expressions with the decisions on them, by id.

@@ -12,7 +12,7 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.records import STATUSES, is_number
 from dataflow_grounding.engine.progress import duration
-from dataflow_grounding.engine.summary import WARNINGS
+from dataflow_grounding.engine.summary import REMARKS, WARNINGS
 from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
 from dataflow_grounding.extras.review._record_view import MEANING
 from dataflow_grounding.extras.review._report_files import GENERATOR, script_json
@@ -122,7 +122,7 @@ def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
     """Return a paragraph for each warning of the run, and one of the kinds of failures."""
     notes = summary.get("notes")
     lines = []
-    for name, (noun, warning) in WARNINGS.items():
+    for name, (noun, warning) in {**WARNINGS, **REMARKS}.items():
         number = notes.get(name) if isinstance(notes, Mapping) else None
         if type(number) is int:
             lines.append(page_text(f"{counted(number, noun)} {warning}"))

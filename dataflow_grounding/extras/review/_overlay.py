@@ -23,6 +23,7 @@ from dataflow_grounding.data.records import (
     is_box,
     stated_size,
 )
+from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.extras.review._record_view import (
     Expression,
@@ -221,8 +222,9 @@ def standing_expressions(
     """Return a record's expressions with the decisions on them, by id.
 
     The record's own come first, in their order, then those that reviewers added. Deleted ones are
-    left out. An id that the reviews know stays with the expression they know by it: another
-    expression to which a later run gave this id gets a new one.
+    left out, and so are those that stood in a caption which no longer has them. An id that the
+    reviews know stays with the expression they know by it: another expression to which a later run
+    gave this id gets a new one.
 
     Args:
         record: Its captions say where texts stand, and its id is the beginning of new ids.
@@ -234,7 +236,7 @@ def standing_expressions(
     reviewed: dict[str, Expression] = {}  # all that weren't deleted, by reviewed id
     standing: dict[str, Expression] = {}  # those of them that hold for this run
     for id, outcome in outcomes.items():
-        if outcome.after:
+        if outcome.after and not _is_outdated(record, outcome, current.get(id)):
             reviewed[id] = _brought_up_to_date(record, outcome, current.get(id))
             if _still_holds(reviewed[id], outcome.before, current.get(id)):
                 standing[id] = reviewed[id]
@@ -258,6 +260,38 @@ def standing_expressions(
     for id, expression in standing.items():
         rows.setdefault(id, expression)
     return rows
+
+
+def outdated_decisions(
+    record: Record, expressions: Mapping[str, Expression], outcomes: Mapping[str, Outcome]
+) -> list[str]:
+    """Return the ids of the outcomes about phrases that the record's caption no longer has.
+
+    The arguments are those of `standing_expressions`.
+    """
+    reviewed_ids = set(_match_with_outcomes(expressions, outcomes).values())
+    outdated = []
+    for id, outcome in outcomes.items():
+        current = outcome.after if id in reviewed_ids else None
+        if outcome.after and _is_outdated(record, outcome, current):
+            outdated.append(id)
+    return outdated
+
+
+def _is_outdated(record: Record, outcome: Outcome, current: Expression | None) -> bool:
+    """Return whether a decision is about a phrase that stood in a caption, and no longer does.
+
+    A phrase that had no place in the caption from the beginning is not, nor one that the record
+    still has, `current`; nor any of a record that has no caption.
+    """
+    if current is not None or outcome.after is None:
+        return False
+    sides = [side for side in (outcome.before, outcome.after) if side]
+    had_place = any(side.get("char_span") or side.get("caption_span") for side in sides)
+    captions = [caption_of(record), str(record.get("caption") or "")]
+    if not had_place or not any(captions):
+        return False
+    return all(find_spans([outcome.after["text"]], caption) == [None] for caption in captions)
 
 
 def _with_rejections(expression: Expression, rejected: Expression) -> Expression:

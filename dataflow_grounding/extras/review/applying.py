@@ -45,9 +45,10 @@ def apply_decisions(
 
     Returns:
         `reviewed` (the file), counts of `records`, of expressions that are `verified` and
-        `rejected`, of `boxes_left_out`, of all `decisions` and those `taken_over`; `refused`, a
-        line for each decision that was: why; and `second_reviews`: how far blind second ones agree,
-        None without any.
+        `rejected`, of `boxes_left_out`, of all `decisions`, those `taken_over` and those
+        `outdated`, left out as their caption no longer has the phrase; `refused`, a line for each
+        decision that was: why; and `second_reviews`: how far blind second ones agree, None without
+        any.
 
     Raises:
         InputError: There are no records or decisions, or a file can't be read or written, or `out`
@@ -70,7 +71,7 @@ def apply_decisions(
         raise InputError(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
         )
-    counts = Counter(records=0, verified=0, rejected=0)
+    counts = Counter(records=0, verified=0, rejected=0, outdated=0)
     homeless = set(decisions.standing_of().outcomes)
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
@@ -118,11 +119,14 @@ def _reviewed(
     """Yield the records with the decisions on them.
 
     Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
-    expressions goes up, and the keys of the records are removed from `homeless`.
+    expressions, and of `outdated` decisions, goes up, and the keys of the records are removed from
+    `homeless`.
     """
     for key, record in records_with_keys(files.annotations, decisions.decided_rows):
         homeless.discard(key)
-        reviewed = decisions.standing_of().reviewed(record, key)
+        standing = decisions.standing_of()
+        reviewed = standing.reviewed(record, key)
+        counts["outdated"] += len(standing.outdated(record, key))
         counts["records"] += 1
         rows = reviewed.get(annotated_column(reviewed))
         if isinstance(rows, list):

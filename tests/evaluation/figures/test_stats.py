@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 
 from benchmarks.places.workplace import Done, command, ended, process
+from dataflow_grounding.extras.embedded.noun_phrases import head_of
 from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
-from dataflow_grounding.extras.evaluation.metrics.annotations import head_of
 from tests.formats.data import record
 
 W, H = 400, 200
@@ -363,6 +363,11 @@ def test_a_test_picture_is_found_by_its_own_id_too(
         ("the dog that is not wearing a collar", "dog"),
         ("traffic light", "light"),
         ("a lot of cars", "car"),
+        ("soda can", "can"),
+        ("two church towers by a lake", "tower"),
+        ("two dogs run", "dog"),
+        ("three wine glasses", "glass"),
+        ("a man with glasses", "man"),
         ("红色的杯子", "红色的杯子"),
         ("?", ""),
     ],

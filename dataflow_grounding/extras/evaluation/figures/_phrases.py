@@ -10,6 +10,7 @@ from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.extras.embedded import words
+from dataflow_grounding.replies.vocabulary import singular
 
 Expression: TypeAlias = Mapping[str, Any]
 
@@ -50,7 +51,7 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
         >>> look_alikes({"mug": 3, "mugs": 2})
         {'mug (3) / mugs (2)': 5}
     """
-    plain_form = {head: words.singular(head.replace("-", "")) for head in heads}
+    plain_form = {head: singular(head.replace("-", "")) for head in heads}
     heads_by_form = defaultdict[str, set[str]](set)
     for head in heads:
         heads_by_form[plain_form[head]].add(head)

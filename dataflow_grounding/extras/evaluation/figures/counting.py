@@ -22,7 +22,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.extras.embedded.noun_phrases import tokenize
+from dataflow_grounding.extras.embedded.noun_phrases import head_of, tokenize
 from dataflow_grounding.extras.evaluation.figures._phrases import (
     ATTRIBUTES,
     look_alikes,
@@ -32,7 +32,7 @@ from dataflow_grounding.extras.evaluation.figures._phrases import (
 from dataflow_grounding.extras.evaluation.figures.alike import Place, alike_in, first_same
 from dataflow_grounding.extras.evaluation.figures.duplicates import first_alike, known_id, looks_of
 from dataflow_grounding.extras.evaluation.figures.same_files import DataSet, files_of, short_digest
-from dataflow_grounding.extras.evaluation.metrics.annotations import head_of, names_of
+from dataflow_grounding.extras.evaluation.metrics.annotations import names_of
 from dataflow_grounding.extras.formats.export import status_of
 
 Compare: TypeAlias = Literal["names", "files", "looks"]

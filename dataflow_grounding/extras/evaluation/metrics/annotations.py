@@ -1,13 +1,12 @@
 """Records with their phrases and boxes, read and checked for figures.
 
-Also what figures call a picture (`names_of`), and the noun of a phrase (`head_of`).
+Also what figures call a picture (`names_of`).
 """
 
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -22,8 +21,6 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
 from dataflow_grounding.data.results_folder import annotations_of, records_of
-from dataflow_grounding.extras.embedded import words
-from dataflow_grounding.extras.embedded.noun_phrases import read_noun_phrase, tokenize
 from dataflow_grounding.extras.evaluation.metrics._rows_on_disk import RowsOnDisk
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
@@ -260,18 +257,3 @@ def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     if not path:
         return own_id, own_id
     return unicodedata.normalize("NFC", os.path.normpath(path)), own_id
-
-
-@lru_cache(maxsize=65536)
-def head_of(phrase: str) -> str:
-    """Return the noun that says what a phrase names, in the singular.
-
-    The first 400 characters are read as a noun phrase; where they are none, `head_word` decides.
-    """
-    from dataflow_grounding.replies.labels import head_word
-
-    tokens = tokenize(phrase[:400])
-    noun_phrase = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
-    if noun_phrase and noun_phrase.head < len(tokens):
-        return words.singular(tokens[noun_phrase.head])
-    return head_word(phrase)

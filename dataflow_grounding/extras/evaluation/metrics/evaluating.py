@@ -14,6 +14,7 @@ import numpy as np
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.extras.embedded.noun_phrases import head_of
 from dataflow_grounding.extras.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.extras.evaluation.metrics._classes import ClassFigures, mean_ap
 from dataflow_grounding.extras.evaluation.metrics._measures import (
@@ -25,7 +26,6 @@ from dataflow_grounding.extras.evaluation.metrics.annotations import (
     Annotations,
     Source,
     as_gold,
-    head_of,
     read_annotations,
 )
 from dataflow_grounding.extras.evaluation.metrics.confidence import (
