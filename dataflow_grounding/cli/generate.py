@@ -25,7 +25,6 @@ from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
-from dataflow_grounding.jobs.missing_pictures import advice, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.spec import Spec
@@ -320,6 +319,8 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
             line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
         lines.append(line)
     if summary.failures["image_missing"]:
+        from dataflow_grounding.jobs.missing_pictures import advice, missing_names
+
         root = advice(run.job, missing_names(run.job))
         if root:
             lines.append(f"next: {root}")

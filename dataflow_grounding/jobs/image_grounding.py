@@ -16,7 +16,6 @@ from pydantic_core import PydanticCustomError
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data.class_files import read_class_file
 from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
@@ -80,6 +79,8 @@ class GroundingData(RowsData):
         """
         try:
             if isinstance(value, str) and value.strip():
+                from dataflow_grounding.data.class_files import read_class_file
+
                 value = read_class_file(value)
             if value:
                 phrases_with_classes(value)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.extras.embedded._grounder import ground_phrases
-from dataflow_grounding.extras.embedded.noun_phrases import extract_expressions
+from dataflow_grounding.extras.embedded.captions import extract_expressions
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_data"
 DRAWN = {"shapes", "landscape", "toys"}

@@ -162,7 +162,7 @@ def test_taos_spec_runs_for_captions_too(tmp_path: Path, server: LoopbackServer)
             "data.long_video_max_frames is not a key of the spec",
         ),
         ("hydro.run.dir=x", "hydro is not a key of the spec"),
-        ("results_dir=", "results_dir: give it a folder"),
+        ("results_dir=", "results_dir=…: give it a folder"),
         ("autolabel_type=mal", "autolabel_type 'mal' is not one of image_grounding, "),
     ],
 )

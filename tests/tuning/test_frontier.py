@@ -258,7 +258,9 @@ def test_without_gold_it_says_whose_boxes_stand_for_it_and_without_prices_it_cou
     assert points["large alone"]["usd_per_1000"] is None
     # fewer requests to another model are no less
     assert points["small, checked"]["better"] is None
-    assert points["small → large, doubt 1"]["better"] is None
+    # as many to the one model, and some to the other besides, for boxes that are no better
+    assert points["small → large, doubt 1"]["f1"] == points["small, checked"]["f1"]
+    assert points["small → large, doubt 1"]["better"] == "small, checked"
     page = (place.results / "frontier.html").read_text()
     assert "No gold was given" in page
     assert "requests per 1,000" in page

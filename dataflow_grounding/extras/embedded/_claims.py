@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from dataflow_grounding.extras.embedded import words
-from dataflow_grounding.extras.embedded.noun_phrases import (
+from dataflow_grounding.replies.english import words
+from dataflow_grounding.replies.english.noun_phrases import (
     NounPhrase,
     read_noun_phrase,
     tokenize,

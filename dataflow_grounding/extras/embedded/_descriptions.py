@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._phrases import (
     Phrase,
     is_at,
@@ -21,8 +20,9 @@ from dataflow_grounding.extras.embedded._phrases import (
     select_meant,
 )
 from dataflow_grounding.extras.embedded._picture import Array, Picture
-from dataflow_grounding.extras.embedded.noun_phrases import tokenize
 from dataflow_grounding.extras.embedded.regions import Thing, plural_of, read_things, with_article
+from dataflow_grounding.replies.english import words
+from dataflow_grounding.replies.english.noun_phrases import tokenize
 
 _OUTERMOST_WORDS = ("leftmost", "rightmost", "topmost", "lowest")
 _POSITION_PHRASES = (

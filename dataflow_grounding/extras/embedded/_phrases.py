@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from dataflow_grounding.extras.embedded import words
 from dataflow_grounding.extras.embedded._picture import Box, Candidate, Picture
-from dataflow_grounding.extras.embedded.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.extras.embedded.regions import Thing
+from dataflow_grounding.replies.english import words
+from dataflow_grounding.replies.english.noun_phrases import NounPhrase, read_noun_phrase, tokenize
 from dataflow_grounding.replies.vocabulary import singular
 
 # What is selected from: things seen by a detector, or regions that a request describes.

@@ -8,7 +8,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import RequestRefused
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.extras.embedded.noun_phrases import extract_expressions
+from dataflow_grounding.extras.embedded.captions import extract_expressions
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.base import Reply, Serving
 from dataflow_grounding.tasks import Request

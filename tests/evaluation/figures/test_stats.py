@@ -11,8 +11,8 @@ import PIL.Image
 import pytest
 
 from benchmarks.places.workplace import Done, command, ended, process
-from dataflow_grounding.extras.embedded.noun_phrases import head_of
 from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
+from dataflow_grounding.replies.english.noun_phrases import head_of
 from tests.formats.data import record
 
 W, H = 400, 200

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
 from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.extras.embedded import words
+from dataflow_grounding.replies.english import words
 from dataflow_grounding.replies.vocabulary import singular
 
 Expression: TypeAlias = Mapping[str, Any]

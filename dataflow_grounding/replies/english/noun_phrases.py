@@ -1,13 +1,11 @@
-"""English read by rules over closed word lists: noun phrases, and the expressions of a caption."""
+"""English noun phrases, read by rules over closed word lists."""
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from dataflow_grounding.extras.embedded import words
+from dataflow_grounding.replies.english import words
 from dataflow_grounding.replies.labels import head_noun
 from dataflow_grounding.replies.vocabulary import singular
 
@@ -30,9 +28,7 @@ _MODIFIERS = words.ADJECTIVES.union(
     words.VAGUE_COUNTS,
     words.NUMBERS,
 )
-_TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
-# A longer text is not a caption; only its beginning is read, so that time stays bounded.
-_MOST_CHARACTERS = 20_000
+TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
 
@@ -63,7 +59,7 @@ def tokenize(text: str) -> list[str]:
 
     A word is letters and digits, joined by hyphens and apostrophes.
     """
-    return [token.lower().replace("’", "'") for token in _TOKEN.findall(text)]
+    return [token.lower().replace("’", "'") for token in TOKEN.findall(text)]
 
 
 def read_noun_phrase(
@@ -289,32 +285,7 @@ def _is_noun_of_phrase(tokens: Sequence[str], at: int, modified: bool, may_be_pl
     return len(word) > 3 and word.isascii() and words.is_plural(word)
 
 
-def extract_expressions(caption: str) -> dict[str, Any]:
-    """Return the referring expressions of an English caption, by word lists and rules (no model).
-
-    Returns ``{"cleaned_caption": str, "expressions": [{"text": str, "noun_chunk": str}, ...]}``.
-    ``cleaned_caption`` is the caption in NFC with single spaces; each ``text`` is an exact part of
-    it, in order of occurrence and not overlapping: a noun phrase with the position words that
-    follow it. ``noun_chunk`` is that phrase without article, number and position words. A caption
-    in another language has no expressions.
-    """
-    cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
-    beginning = cleaned[:_MOST_CHARACTERS]
-    tokens = tokenize(beginning)
-    expressions: list[dict[str, str]] = []
-    if not _is_english(tokens, beginning):
-        return {"cleaned_caption": cleaned, "expressions": expressions}
-    matches = list(_TOKEN.finditer(beginning))  # one for each token
-    for phrase in _noun_phrases(tokens):
-        start = matches[phrase.start].start()
-        text = cleaned[start : matches[phrase.position_end - 1].end()]
-        chunk_start = matches[phrase.chunk].start()
-        chunk = cleaned[chunk_start : matches[phrase.end - 1].end()]
-        expressions.append({"text": text, "noun_chunk": chunk})
-    return {"cleaned_caption": cleaned, "expressions": expressions}
-
-
-def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
+def noun_phrases(tokens: Sequence[str]) -> Iterator[NounPhrase]:
     """The noun phrases that name a thing, one after the other."""
     at = 0
     while at < len(tokens):
@@ -330,20 +301,3 @@ def _noun_phrases(tokens: list[str]) -> Iterator[NounPhrase]:
         else:
             yield phrase
             at = phrase.position_end
-
-
-def _is_english(tokens: list[str], text: str) -> bool:
-    """Return whether a text is in Latin letters, many of its words known and few foreign.
-
-    At least half of the letters must be Latin and a third of the words known. English function
-    words must be twice as many as those of other languages; some are spelled alike ("die", "in").
-    """
-    text_words = [token for token in tokens if token[0].isalpha()]
-    letters = sum(character.isalpha() for character in text)
-    latin = sum(character.isalpha() and character < "\u0250" for character in text)
-    known = sum(words.is_known(word) for word in text_words)
-    foreign = sum(word in words.FOREIGN for word in text_words)
-    english = sum(word in words.STOPS or word in words.ARTICLES for word in text_words)
-    is_latin = bool(text_words) and latin * 2 >= letters
-    is_known = known * 3 >= len(text_words)
-    return is_latin and is_known and foreign * 2 <= max(english, 1)
