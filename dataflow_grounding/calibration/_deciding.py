@@ -220,7 +220,12 @@ class Deciding:
         """Decide for a model whose numbers look like pixels, by finding limits of size.
 
         The decision's limits are those within which its pixels are those of the picture as sent.
-        Raises NoFit.
+        The numbers may only look so: where one number means the whole side of every picture, they
+        are parts of the side, and the decision, limits too, is that of `_decide_parts`. Raises
+        NoFit.
+
+        Args:
+            known: The format that fits so far: pixels, in a frame and an order.
         """
         measured = measure_seen_sizes(self.pictures, known.order, known.frame)
         constant = constant_side(measured, known.frame)

@@ -180,9 +180,11 @@ class UntouchedSizes:
     def size_in_multiples(
         self, inside: Sequence[SeenSize], limits: SizeLimits, multiple: int
     ) -> list[Size]:
-        """Return one large size with sides in such multiples; none if one was asked for.
+        """Return one large size with sides in multiples of `multiple`, to be asked for; or none.
 
-        Runs send pictures with sides in these multiples. Others may look rounded by chance.
+        None is needed where `multiple` is 1, or where a picture `inside` the limits has such sides.
+        Runs send pictures with sides in these multiples, so one has to show that they arrive
+        untouched: that pictures with other sides seem to be rounded to them may be chance.
         """
         if multiple == 1:
             return []

@@ -465,7 +465,8 @@ def _is_proof(candidate: BoxFormat) -> bool:
 def _can_be_extended(known: Calibration) -> bool:
     """Whether a calibration can be tried in further sizes, and added to."""
     if known.format.scale == "px" and known.limits is None:
-        return False
+        return False  # pixels hold only within limits, and this calibration has none
+    # Answers about probe pictures are measured as four numbers; a pair of grid cells is two.
     return len(known.sizes) < MOST_SIZES and known.format.scale != "grid_32"
 
 

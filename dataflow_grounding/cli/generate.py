@@ -223,9 +223,11 @@ def _check_together(spec: Spec, options: dict[str, Any]) -> None:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    """Write the report's page, unless it is there already.
+    """Write the report's page, unless it is there already; `summary.report` becomes its address.
 
-    Where it can't be written, the run counts all the same.
+    Where results are elsewhere, the page is sent there. Where it can't be written, a warning says
+    why, and the run counts all the same; without the extension for reports nothing is written.
+    `silent` shows no progress.
     """
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
@@ -236,8 +238,9 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
         return
     try:
         with telling("results are written; making the report", summary.done, silent) as tell:
-            written = report_folder(run.spec.results_dir, on_progress=tell)
-            summary.report = sent(written[0])
+            # The page's path comes before how many records it shows.
+            page = report_folder(run.spec.results_dir, on_progress=tell)[0]
+            summary.report = sent(page)
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 

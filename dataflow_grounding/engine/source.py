@@ -201,7 +201,7 @@ class Source:
             self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
-        """Whether the file is of a shard's rows, and beside it is where in the input they stood."""
+        """Whether the file is of the shard's rows alone, and beside it is where they stood."""
         if self._shard is None:
             return False
         return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
@@ -321,7 +321,8 @@ class Source:
         """Return about how many rows there are, for showing progress; None where a look can't tell.
 
         Lines of JSONL, CSV and TSV files are counted, empty ones among them, but for the line with
-        the names of columns; of a shard it is its part of these.
+        the names of columns. Of a file with the rows of all shards, an equal part is taken to
+        be the shard's.
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
@@ -337,7 +338,9 @@ class Source:
             lines = max(0, lines - 1)
         if self._pilot:
             lines = min(lines, self._pilot)
-        return lines // self._shard.of if self._shard else lines
+        if self._shard is None or self._keeps_lines():
+            return lines
+        return lines // self._shard.of
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Digest of rows and of what images are on the disk; None if one can't be read twice.

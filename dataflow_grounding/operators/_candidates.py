@@ -103,10 +103,12 @@ def of_other_images(
 
 
 def why_kept_out(candidate: Expression) -> str:
-    """Why a candidate isn't known to be absent; empty where it is.
+    """Why a candidate can't be taken as a negative: it isn't known to be absent. Empty where it is.
 
-    It is where the judge said that it isn't there, and denied, by verdict and by crop, each box
-    that it was said to be in.
+    A model was asked to box the candidate all the same, and a judge to check it. It is known to be
+    absent where the judge said that it isn't in the picture, and each of these boxes was dropped:
+    both the check's verdict on it and the answer about a crop of it alone say that it isn't one of
+    the candidate.
     """
     check = check_of(candidate)
     verdicts = verdicts_of(candidate)

@@ -48,8 +48,11 @@ def _boxes_as_asked(reply: str, key: str) -> tuple[RawBox, ...] | None:
 
 
 def _box_as_asked(item: Any, key: str) -> RawBox | None:
-    """Return the box of an object with an id, a label and four numbers; None for any other."""
-    if not isinstance(item, JsonObject) or item.parts:
+    """Return the box of an object with an id, a label and four numbers; None for any other.
+
+    It may have a score and an evidence as well, and no key besides, nor one twice.
+    """
+    if not isinstance(item, JsonObject) or item.parts:  # it has parts where a key is repeated
         return None
     for name in item:
         if name != key and name not in _KEYS:
@@ -66,7 +69,7 @@ def _box_as_asked(item: Any, key: str) -> RawBox | None:
     if type(phrase_id) is not int or not isinstance(label, str) or not label.strip():
         return None
     evidence = item.get("evidence")
-    if evidence not in keys.EVIDENCE:
+    if evidence not in keys.EVIDENCE:  # None is among these: it may be left out
         return None
     details = Details((label.strip(),), phrase_id, item.get("score"), evidence)
     return RawBox("box", tuple(numbers), details)

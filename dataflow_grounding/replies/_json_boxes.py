@@ -333,9 +333,9 @@ class _Walk:
         return True
 
     def add_points(self, fields: dict[str, Any], details: Details) -> bool:
-        """Add the points of an object, under keys for them or as an x and a y.
+        """Add the points of an object: those under keys for points, else its x and y as one.
 
-        Returns whether it has any.
+        Returns whether it has any, or an empty list under a key for them.
         """
         has_points = False
         for key, item in fields.items():
@@ -344,7 +344,8 @@ class _Walk:
                 self.add_value(item, details, expects_box=False)
         point = shapes.pair([fields.get("x"), fields.get("y")])
         if point is not None and not has_points:
-            self.parsed.add_raw_box(RawBox("point", point, details, "xyxy"))
+            # The keys say which number is x: it is first, also where the format has y first.
+            self.parsed.add_raw_box(RawBox("point", point, details, order="xyxy"))
         return has_points or point is not None
 
     # What an object holds beside its own box

@@ -217,7 +217,11 @@ def set_details_from_lists(parsed: ParsedReply, since: int, lists: Mapping[str, 
 
 
 def _labels_beside(count: int, lists: Mapping[str, list[Any]]) -> list[str] | None:
-    """Return the first list of texts that are the labels of `count` boxes; None for none."""
+    """Return the first list of texts that is meant as the labels of `count` boxes; None for none.
+
+    A list under a key for labels is meant so whatever its length, which the caller compares. Under
+    other keys a list is where it has `count` texts, of two boxes or more.
+    """
     for key in keys.LABEL_LIST_KEYS:
         texts = lists.get(key)
         if texts and _are_texts(texts):

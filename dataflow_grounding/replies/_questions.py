@@ -50,7 +50,8 @@ class Questions:
 
     Attributes:
         phrases: The phrases by id.
-        turns: How many boxes a text that several phrases have has been given, by answer and text.
+        turns: How many boxes have gone to phrases of the same text, by the number of the answer and
+            the text: `id_of` gives such phrases boxes in turn.
         translations: What the reply calls the only phrase in a language with other letters.
         shift: What to add to the reply's ids to get those of phrases: 1 where the reply counts from
             0; `_FAR`, which makes no phrase's id, where its ids mean nothing.

@@ -280,6 +280,8 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
     An answer that contradicts itself is none, such as a count of 0 of what is there. A count out of
     range is None.
+
+    Raises UnreadableReply where `there` is none of yes, no and unsure.
     """
     there = _yes_no_or_none(item, "there")
     count = whole_number(item.get("count"))

@@ -504,6 +504,20 @@ def test_a_shard_whose_steps_run_one_after_the_other_says_what_it_has_read(
     assert merged(place).code == 0
 
 
+def test_a_shard_stopped_in_a_later_step_says_what_its_own_rows_still_take(
+    place: Workplace,
+) -> None:
+    place.many(40)
+    place.settings["workflow.stream"] = False
+    stopped = place.run("--shard", "1/2", **{"workflow.max_requests": 30})  # in the second step
+    assert stopped.code == 3, stopped
+    assert place.run("--shard", "1/2").code == 0
+    shard = place.results / "shards" / "1-of-2"
+    rows = len((shard / "annotations.jsonl").read_text().splitlines())
+    assert 15 < rows < 28  # so that 30 requests end among those of the second step
+    assert f"the rest takes about {2 * rows - 30} more requests" in stopped.err
+
+
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [

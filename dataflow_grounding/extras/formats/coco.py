@@ -345,10 +345,18 @@ def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _expressions(
     entry: Any, caption: Any, file: str, passed_over: Counter[str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield the expression of an annotation, behind the key that unites it with others of its kind.
+    """Yield the expression of an annotation, after the key by which `unite` groups expressions.
 
-    An annotation without a box yields nothing, and is counted, unless it says with gRefCOCO's
-    category that nothing is there. Raises InputError.
+    COCO has an annotation for each box, so that an expression's boxes stand in several. An
+    annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing is
+    there: then it yields an expression without boxes. Raises InputError.
+
+    Args:
+        entry: The annotation.
+        caption: The picture's caption.
+        file: The file's path, for messages.
+        passed_over: Counts, by what a message calls them, annotations without a box, those whose
+            category isn't listed, and scores outside of 0 to 1.
     """
     box = entry.get("bbox")
     nothing_there = entry.get("category_id") == NO_CATEGORY
@@ -362,9 +370,11 @@ def _expressions(
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
         if box or nothing_there:
             instances = []
-            if box and not (nothing_there and 0 in box[2:]):  # gRefCOCO writes zeros for no box
+            # gRefCOCO writes zeros for no box: of one without width or height, none is there.
+            if box and not (nothing_there and 0 in box[2:]):
                 instances = [_instance(entry, passed_over)]
             # A phrase may have been corrected while its id stayed: only both together tell it.
+            # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
         # Both are counted for each annotation, 0 too: the first one settles the order of the lines.

@@ -262,7 +262,11 @@ class _LabelFormat(Format):
     def write_parts(
         self, parts: Iterator[tuple[Iterator[Sample], ExportFolder]], out: ExportFolder
     ) -> None:
-        """Write each part's label files into its folder, and the names of classes once for all."""
+        """Write each part's label files into its folder, and the names of classes once for all.
+
+        A class has one number in all parts: those of a fixed order come first, then others as they
+        appear. Raises InputError where two pictures of a part have the same label file.
+        """
         pictures = {name: f"{name}/{FOLDER}" for name in out.parts}
         with self._names_file(out, pictures) as classes:
             for samples, folder in parts:

@@ -444,10 +444,11 @@ def cost_of(row: Mapping[str, Any]) -> float:
 
 
 def _mark_frontier(rows: list[dict[str, Any]]) -> None:
-    """Say of each row under `better` which other one costs no more and is no worse; else None.
+    """Set each row's `better` to the name of the first row that is better; None where none is.
 
-    Rows without such a one are the frontier. Where a model has no price, none has: requests of
-    different models can't be weighed against each other.
+    Rows of which none is better are the frontier. Where any row has no USD, all lose theirs, so
+    that all are compared by the same: then a row costs no more than another if it takes no more
+    requests of any model, as one model's can't be weighed against another's.
     """
     if any(row["usd_per_1000"] is None for row in rows):
         for row in rows:
@@ -458,12 +459,18 @@ def _mark_frontier(rows: list[dict[str, Any]]) -> None:
 
 
 def _is_better(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a way is no worse than another and costs no more, and the other way round not."""
+    """Whether a way is no worse than another and costs no more, and the other way round not.
+
+    Of two equal ways neither is better.
+    """
     return _is_no_worse(row, other) and not _is_no_worse(other, row)
 
 
 def _is_no_worse(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a way is no worse than another, and costs no more."""
+    """Whether a way's F1 is no lower than another's, and its cost no higher.
+
+    It isn't where either has no F1.
+    """
     if row["f1"] is None or other["f1"] is None or row["f1"] < other["f1"]:
         return False
     if row["usd_per_1000"] is not None:

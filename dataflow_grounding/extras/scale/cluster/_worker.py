@@ -143,10 +143,11 @@ class Worker:
         return ShardOutcome(self._run.summary, now, wrong)
 
     def _takes(self) -> str:
-        """Return what a serving has found out that its endpoint takes, in words; else empty.
+        """Return in what form an endpoint takes requests, in words, as a serving has found out.
 
-        The first serving that knows counts. It is found out in this process: the driver's own
-        serving has sent nothing.
+        An example is "response_format json_schema, max_tokens, a system message, temperature". The
+        first serving that knows counts; it is empty where none does. It is found out in this
+        process: the driver's own serving has sent nothing.
         """
         for step in self._work.steps:
             serving = step.operator.serving

@@ -189,7 +189,11 @@ class DrivenRun(Run):
         self._cancel_idle()
 
     def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
-        """Count what became of a shard. Raises the error that kept it from being finished."""
+        """Count what became of a shard.
+
+        Where a RunStopped kept it from being finished, the whole run is stopped, as `self.stop`
+        does; any other error is raised.
+        """
         del self._at_work[shard]
         self._progress_of_shards[shard] = outcome.now
         self.summary.add_part(outcome.summary)
