@@ -302,7 +302,7 @@ JOINED = {
     "extras/formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "extras/review/_versions.py": {"name"},
     # a certificate names files by their way from its folder, wherever they are: they are only read
-    "extras/review/certificate.py": {"path", "gold['file']", "name", "working"},
+    "extras/review/certificate.py": {"path", "certificate['gold']['file']", "name", "working"},
 }
 """What may be joined without `within`, by module: the last part."""
 
