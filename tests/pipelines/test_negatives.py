@@ -30,6 +30,8 @@ from dataflow_grounding import NegativeJudge, NegativePhraser
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
 
+pytestmark = pytest.mark.slow
+
 PICTURES = 4
 ERRORS = Errors(absent=0.9)
 STEPS = ("negative_phrases", "negative_grounding", "negative_check", "negative_judgement")

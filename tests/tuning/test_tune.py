@@ -18,6 +18,8 @@ from benchmarks.stand_ins.asking_model import AskingModel
 from benchmarks.stand_ins.check_quality import scenes
 from dataflow_grounding.extras.testing import LoopbackServer, faults, on
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-of-tuning"
 CANDIDATES = """
 - {name: loudly, set: {workflow.guidance: LOUDLY}}
