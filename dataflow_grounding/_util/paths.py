@@ -172,7 +172,7 @@ def open_file(path: str) -> IO[bytes]:
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """Return the files under a folder elsewhere, or those that match a pattern, relative to it.
 
-    Raises InputError.
+    A pattern is an address with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError.
     """
     return cast("list[str]", stores(folder).names_in(folder, pattern))
 

@@ -30,7 +30,10 @@ REASONS = {
 
 
 def check_seed(record: Record) -> None:
-    """Raises BrokenRow for a record whose labels can't be read."""
+    """Raises BrokenRow for a record made from label files (its seed) that can't be read.
+
+    Whoever made the record left the reason in its column SEED_ERROR.
+    """
     if isinstance(record.get(SEED_ERROR), str):
         raise BrokenRow(record[SEED_ERROR])
 

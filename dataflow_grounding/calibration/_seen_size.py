@@ -89,13 +89,16 @@ class SeenSize:
         return self.sent[0] * self.scale[0], self.sent[1] * self.scale[1]
 
     @property
-    def reduced(self) -> float:
-        """How much less the model saw than was sent: 0.5 for half the width and height."""
+    def mean_scale(self) -> float:
+        """Mean scale of both sides: 0.5 where the model saw half the width and height sent.
+
+        Above 1, the picture was enlarged.
+        """
         return math.sqrt(self.scale[0] * self.scale[1])
 
     @property
-    def reduced_error(self) -> float:
-        """Standard error of `reduced`, relative."""
+    def mean_scale_error(self) -> float:
+        """Standard error of `mean_scale`, relative."""
         return math.hypot(*self.error) / 2
 
     def scale_gaps(self, expected: Expected) -> list[Gap]:
@@ -120,7 +123,7 @@ class SeenSize:
         if not all(gap.is_within(within, 3) for gap in gaps + starts):
             return False
         mean = (gaps[0].gap + gaps[1].gap) / 2
-        return Gap(mean, self.reduced_error).is_within(within, 3)
+        return Gap(mean, self.mean_scale_error).is_within(within, 3)
 
 
 class Line(NamedTuple):

@@ -235,7 +235,7 @@ class UntouchedSizes:
         least: float = self.least
         not_enlarged = []
         for picture in measured:
-            if picture.reduced - 1 > _doubt(picture):
+            if picture.mean_scale - 1 > _doubt(picture):
                 # The server enlarges pictures of less area than the model saw here.
                 least = max(least, math.prod(picture.size))
             else:
@@ -289,7 +289,8 @@ def _reduced_by(picture: SeenSize, largest: int) -> float:
 
     `largest` is the longest side that is ever sent, in pixels.
     """
-    scale = min(picture.reduced, 1 / picture.reduced)
+    # A picture seen a little larger than sent counts as reduced by as much: it wasn't seen as sent.
+    scale = min(picture.mean_scale, 1 / picture.mean_scale)
     # For a picture with the longest side, any reduction counts: rounding hardly changes it, and a
     # limit just below its side would go unnoticed.
     doubt = 0.0 if max(picture.sent) == largest else _doubt(picture)
@@ -298,12 +299,12 @@ def _reduced_by(picture: SeenSize, largest: int) -> float:
 
 def _is_surely_whole(picture: SeenSize) -> bool:
     """Whether a picture was surely seen whole: reduced by no more than CERTAIN."""
-    return abs(1 - picture.reduced) + 3 * picture.reduced_error <= CERTAIN
+    return abs(1 - picture.mean_scale) + 3 * picture.mean_scale_error <= CERTAIN
 
 
 def _doubt(picture: SeenSize) -> float:
-    """Return how far from 1 `reduced` may be where sides were only rounded, not resized."""
-    return CERTAIN / 2 + 3 * picture.reduced_error + ROUNDED_PX / min(picture.sent)
+    """Return how far from 1 `mean_scale` may be where sides were only rounded, not resized."""
+    return CERTAIN / 2 + 3 * picture.mean_scale_error + ROUNDED_PX / min(picture.sent)
 
 
 def _of_area(area: float, shape: tuple[int, int]) -> Size:

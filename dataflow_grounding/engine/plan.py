@@ -155,9 +155,11 @@ class Annotator:
         return False
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Find out what it must know of the model; returns counts of requests and tokens.
+        """Find out what it must know of the model, as the format in which the model writes boxes.
 
-        Called before anything is paid for, by earlier steps too.
+        A run calls it on its operators that may ask, before any of them asks about a record, so
+        that what stops this one stops the run before its records cost anything. Returns counts of
+        the requests and tokens that it took: none here, as this operator needs to know nothing.
         """
         return Counter()
 

@@ -157,13 +157,22 @@ class Header(NamedTuple):
 
 
 def read_header(path: str, data: bytes | None = None, first: int | None = 2**16) -> Header:
-    """An image file's header, from all its `data` if that is known.
+    """Return an image file's header, without decoding its pixels.
 
-    Data of b"" passes over the orientation of a PNG, for which the whole file would have to be
-    read. Of a file elsewhere the `first` bytes are fetched, or all where they are too few. Raises
-    ImageMissing, MachineBusy, ImageBroken.
+    Args:
+        path: The file's path or address.
+        data: All of the file's bytes, where the caller has them; None reads the file. b"" reads it
+            too, but takes a PNG's orientation for 1: its EXIF may stand at the end, and to find it
+            the whole file would have to be read.
+        first: How many bytes of a file elsewhere are fetched; all where they are too few. None
+            fetches all at once.
+
+    Raises:
+        ImageMissing, MachineBusy, ImageBroken: As `_opened` and `_open_file` say.
     """
     try:
+        # A picture that is too large to be decoded still has a size, by which its labels are
+        # imported and reviewed. Pillow itself opens none of more than twice MAX_PIXELS.
         with (
             io.BytesIO(data) if data else _open_file(path, first) as file,
             _opened(file, path, 2 * MAX_PIXELS) as picture,

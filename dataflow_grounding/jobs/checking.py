@@ -207,9 +207,10 @@ class _RowCheck:
         self._lines_of_questions: dict[int, int] = {}
 
     def check(self, row: Row) -> str | None:
-        """Return what is wrong with a row that can be read; None where nothing is.
+        """Return in words that a row states an image_id of an earlier one; None where it doesn't.
 
-        Raises RecordError where it can't be read, or its image can't.
+        Notes what else there is to tell of it: its image's folder, a question asked before. Raises
+        RecordError where the row, its image, or the labels that it was made from can't be read.
         """
         record = self.source.record(row)
         check_seed(record)

@@ -351,9 +351,11 @@ class ImageGroundingJob(RowsJob):
 
     @property
     def has_frontier(self) -> bool:
-        """Whether further models are asked about what a check doubts, and all steps run.
+        """Whether a pilot can tell what several ways to run cost, and how right they are.
 
-        Nobody draws it where that extra isn't installed: then no pilot pays for it either.
+        That takes a cascade, whose further models are asked about what a check doubts, and all of
+        its steps in the run. Where the part that computes the frontier isn't installed, it is
+        False: no pilot then pays for its replies.
         """
         steps = [step.storage.operator_step for step in self.steps]
         names = {operator.name for operator in self.operators}
@@ -361,10 +363,11 @@ class ImageGroundingJob(RowsJob):
         return bool(has_all) and min(steps) == 0 and extension("frontiers", "write") is not None
 
     def begin_pilot(self, pilot: int | None) -> None:
-        """In a pilot, each model of a cascade is asked about every phrase.
+        """In a pilot, each model of a cascade is asked about every phrase, not only doubted ones.
 
-        So it can be told what each would come to alone, and at another doubt; the full run takes
-        what it needs from the same replies.
+        From these replies the frontier is computed: the cost and F1 of each model alone and of the
+        cascade with other values of `cascade_doubt`. The full run takes what it needs from the same
+        replies, so that they aren't paid for twice.
         """
         super().begin_pilot(pilot)
         if pilot is None or not self.has_frontier:

@@ -186,7 +186,7 @@ def plural(word: str) -> str:
     """
     if word in _PLURAL_OF:
         return _PLURAL_OF[word]
-    if word in _SINGULAR_OF:  # of one form
+    if word in _SINGULAR_OF:  # of one form, as "sheep", or a plural already
         return word
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"

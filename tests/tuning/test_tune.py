@@ -239,6 +239,16 @@ REFUSED = {
         "- {name: a, set: {workflow.zoom: true}}\n- {name: a, set: {workflow.zoom: true}}",
         "two ways are called 'a'",
     ),
+    "a name for any backend, then for one": (
+        "- {name: a, set: {workflow.zoom: true}}\n"
+        "- {name: a, backend: openai, set: {workflow.zoom: true}}",
+        "two ways are called 'a'",
+    ),
+    "a name for one backend, then for any": (
+        "- {name: a, backend: openai, set: {workflow.zoom: true}}\n"
+        "- {name: a, set: {workflow.zoom: true}}",
+        "two ways are called 'a'",
+    ),
     "no such key": ("- {name: a, set: {workflow.zoooom: 1}}", "ways.yaml, a: "),
     "a key that all have alike": (
         "- {name: a, set: {workflow.fuse: true}}",

@@ -151,14 +151,19 @@ def _unanswerable(run: SpecRun) -> str:
 
 
 def _recording_of(run: SpecRun) -> dict[str, Any]:
-    """Return what the first line of a recording says of whose replies it holds."""
+    """Return what the first line of a recording says of whose replies it holds.
+
+    For people it shows the serving's identity with the address, masked. The keys of the replies
+    are made from the other identity, which an address isn't part of: the same server answers the
+    same elsewhere. `keyed_by_endpoint: false` has who looks replies up leave the endpoint out, too.
+    """
     serving = run.serving
-    identity = serving.identity()
+    key_identity = serving.identity()
     box_format = run.box_format.format.name if run.box_format else serving.box_format
     shown_identity = masked(serving.identity_there())
     shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
     recording: dict[str, Any] = {"recorded": shown_identity, "box_format": box_format}
-    if "endpoint" not in identity:
+    if "endpoint" not in key_identity:
         recording["keyed_by_endpoint"] = False
     if not serving.is_vlm:
         recording["is_vlm"] = False

@@ -85,7 +85,8 @@ _TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
 }
 _BOX_KEY = re.compile('"((?:bbox|box)_2d)"')
 _MAY_HAVE_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
-# Begins an answer that is meant to be boxes, and not words with numbers in brackets among them.
+# Matches an answer that is meant as boxes, not as words with numbers in brackets among them: it
+# begins with a bracket or a code block, or has a box key or a tag anywhere.
 _MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
 _PLACEHOLDER = re.compile("<ref-object>|<bbox>")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

@@ -289,8 +289,9 @@ def _sources(
     called by their paths from `folder`, or as run and records name them, so that the folder may be
     moved. A picture that isn't found has the digest None.
     """
-    run_path = _first_file("run.json", (os.path.join(folder, ".."), folder))
-    run = read_object(run_path)
+    # The folder's own run.json counts before the one above it.
+    run_path = _file_in_last_folder("run.json", (os.path.join(folder, ".."), folder))
+    run = read_object(run_path)  # empty where there is no run.json: then the path is ""
     paths: dict[str, str] = {}  # where each file is, by what it is called
     annotations, decisions, _ = reviewable.files
     for path in (annotations, decisions, run_path, gold):
@@ -298,7 +299,7 @@ def _sources(
             paths[os.path.relpath(path, folder)] = path
     for data in stated_in(run, "data"):
         for name in map(str, data.values()):
-            path = _first_file(name, reviewable.folders)
+            path = _file_in_last_folder(name, reviewable.folders)
             if path:
                 paths[name] = path
     for place in sorted({item.record for item in drawn}):
@@ -307,7 +308,7 @@ def _sources(
         try:
             paths[name] = path_of_picture(record)
         except GroundingError:
-            paths[name] = ""
+            paths[name] = ""  # no file, so it gets the digest None
     prompts = sorted(resources.files("dataflow_grounding.tasks.prompts").iterdir(), key=str)
     texts = [prompt.read_text("utf-8") for prompt in prompts if prompt.name.endswith(".txt")]
     facts = ("model", "box_format", "version", "started", "summary")
@@ -319,7 +320,7 @@ def _sources(
     }
 
 
-def _first_file(path: str, folders: Sequence[str]) -> str:
+def _file_in_last_folder(path: str, folders: Sequence[str]) -> str:
     """Return the path of a file in the last of the folders that has it; "" where none has."""
     for folder in reversed(folders):
         candidate = os.path.join(folder, path)

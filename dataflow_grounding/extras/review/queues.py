@@ -398,9 +398,12 @@ class Queue:
     def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items for a page of the grid, and where the next one starts.
 
-        A page has boxes alone, of one thing or of several where there are few, sorted by thing;
-        every fifth was drawn at random. With the show `empty` it has phrases without a box, those
-        of a record together. `start` is an index in an order of its own, not in `items`.
+        A page has boxes alone. They come from one thing (head noun) after the other, the thing with
+        the largest sum of doubts first; unless a filter is set, one of whatever thing that was
+        drawn at random comes after every four. The page is then sorted by thing, those drawn among
+        the rest. With the show `empty` it has phrases without a box, those of a record together.
+
+        `start` is an index in the order of pages, not in `items`.
         """
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)

@@ -215,7 +215,7 @@ def version_told(info: dict[str, Any]) -> str:
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """Return the files under a folder elsewhere, or those that match a pattern, relative to it.
 
-    Raises InputError.
+    A pattern is an address with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError.
     """
     system, name = place_of(folder)
     ask = partial(system.find, name)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,13 +112,14 @@ def _candidate(row: Any, where: str, folder: str) -> Candidate:
 
 
 def _refuse_equal_names(candidates: Sequence[Candidate], path: str) -> None:
-    """Raise SpecError where two candidates for the same backend have the same name.
+    """Raise SpecError where two candidates have the same name and some backend would have both.
 
-    A candidate without a backend is for any.
+    One without a backend is for any, so no other may have its name, before it or after it. Two for
+    different backends may have the same: a spec has one backend.
     """
-    seen = set()
+    backends_of = defaultdict[str, list[str]](list)
     for candidate in candidates:
-        for backend in {candidate.backend, ""}:
-            if (candidate.name, backend) in seen:
+        for backend in backends_of[candidate.name]:
+            if backend == candidate.backend or "" in (backend, candidate.backend):
                 raise SpecError(f"{path}: two ways are called {candidate.name!r}: rename one")
-        seen.add((candidate.name, candidate.backend))
+        backends_of[candidate.name].append(candidate.backend)

@@ -167,9 +167,10 @@ class Race:
         Of many ways that are nearly equal, the one with the highest scores is likely to be luck. So
         the true means of all ways are taken to be normally distributed around one mean, and the
         way's gain is reduced by what of it is likely to be luck. How far true means spread isn't
-        known: each spread in the rules is reckoned with, and counts as much as it explains the
-        gains of all ways (empirical Bayes). Without a picture that both were asked about, it is
-        0.5.
+        known. So the chance is computed for each spread in the rules, and the mean of these chances
+        is returned, each weighted by the spread's weight in the rules times how likely the gains of
+        all ways are under that spread (empirical Bayes). Without a picture that both were asked
+        about, it is 0.5.
         """
         compared = self.compare(way, self.default)
         if not compared.pictures:
