@@ -210,6 +210,8 @@ def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
             for line in (tmp_path / "reviews.jsonl").read_text("utf-8").splitlines()
         ]
         assert decision["changes"][0]["after"]["char_span"] == [2, 9]
+        page.reload()  # what the review makes of it, though the phrase ends within a word
+        expect(page.locator(".expressions li")).to_have_count(3)
     finally:
         server.kill()
         server.process.communicate()

@@ -291,7 +291,12 @@ def _is_outdated(record: Record, outcome: Outcome, current: Expression | None) -
     captions = [caption_of(record), str(record.get("caption") or "")]
     if not had_place or not any(captions):
         return False
-    return all(find_spans([outcome.after["text"]], caption) == [None] for caption in captions)
+    text = outcome.after["text"]
+    for caption in captions:
+        # A person may select a part of a word, where find_spans looks at word edges alone.
+        if text in caption or find_spans([text], caption) != [None]:
+            return False
+    return True
 
 
 def _with_rejections(expression: Expression, rejected: Expression) -> Expression:
