@@ -228,11 +228,11 @@ class FigureCounts:
         A picture that several data sets have, under one name and as one file, is one here.
         """
         if len(self._data_sets) == 1:
-            return self._data_sets[0].phrases
+            return self._data_sets[0].counts
         phrases_of = Counter[tuple[str, bytes]]()
         remaining = iter(files)
         for data_set in self._data_sets:
-            for name, count in zip(data_set.number_of, data_set.phrases, strict=True):
+            for name, count in zip(data_set.number_of, data_set.counts, strict=True):
                 phrases_of[name, next(remaining)] += count
         return list(phrases_of.values())
 

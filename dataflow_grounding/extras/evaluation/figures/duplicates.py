@@ -10,13 +10,13 @@ import os
 import re
 import threading
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 from multiprocessing.pool import ThreadPool
-from typing import Any, NamedTuple
+from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, told_as
 from dataflow_grounding._util.files import within
@@ -27,7 +27,7 @@ from dataflow_grounding.data.records import Record, dump_text, path_of
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import image_folders_of, records_of
 from dataflow_grounding.data.rows import RowWriter, write_text
-from dataflow_grounding.extras.evaluation.figures.same_files import short_digest
+from dataflow_grounding.extras.evaluation.figures.same_files import DataSet, short_digest
 from dataflow_grounding.extras.evaluation.metrics.annotations import names_of
 from dataflow_grounding.images.files import decoding, read_file
 from dataflow_grounding.images.image import find_image
@@ -229,13 +229,6 @@ def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes])
     return near
 
 
-class _Pictures(NamedTuple):
-    """The pictures of records: by what each is called its path, and how many records have it."""
-
-    paths: dict[str, str]
-    records: Counter[str]
-
-
 def split(
     results: str,
     out: str,
@@ -273,9 +266,9 @@ def split(
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
     pictures = _pictures_of(results)
-    names = list(pictures.paths)
+    names = list(pictures.number_of)
     if read:
-        looks, unread = looks_of(names, pictures.paths.values(), folders)
+        looks, unread = looks_of(names, pictures.paths(), folders)
     else:
         looks, unread = looks_by_name(names)
     first = first_alike(looks)
@@ -283,7 +276,7 @@ def split(
     part_of = _parts_by_chance(names, first, parts, seed)
     counts = {name: {"records": 0, "pictures": 0} for name in parts}
     for picture, part in part_of.items():
-        counts[part]["records"] += pictures.records[picture]
+        counts[part]["records"] += pictures.counts[pictures.number_of[picture]]
         counts[part]["pictures"] += 1
     for name, count in counts.items():
         if not count["records"]:
@@ -307,15 +300,15 @@ def split(
     }
 
 
-def _pictures_of(results: str) -> _Pictures:
-    """Read the pictures of all records. Raises InputError for a record that names none."""
-    pictures = _Pictures({}, Counter())
+def _pictures_of(results: str) -> DataSet:
+    """Read the pictures of all records, and count the records of each.
+
+    Raises InputError for a record that names none.
+    """
+    pictures = DataSet()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
-        path = path_of(record)
-        # Equal texts are kept once: there may be millions.
-        pictures.paths.setdefault(name, name if path == name else path)
-        pictures.records[name] += 1
+        pictures.add(name, path_of(record), 1)
     return pictures
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class DataSet:
-    """A data set's pictures, numbered from 0 as they come: `number_of` and `phrases` have an entry
+    """A data set's pictures, numbered from 0 as they come: `number_of` and `counts` have an entry
     for each.
 
     Attributes:
@@ -29,7 +29,7 @@ class DataSet:
         folders: Where relative paths of its pictures are looked for.
         checkpoint: The folder in which its run remembers pictures; it may be missing.
         number_of: Each picture's number, by what the picture is called.
-        phrases: How many phrases each picture has, by its number.
+        counts: How many phrases, or records, each picture has, by its number.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -37,18 +37,18 @@ class DataSet:
         self.folders: tuple[str, ...] = ()
         self.checkpoint = ""
         self.number_of: dict[str, int] = {}
-        self.phrases = array("q")
+        self.counts = array("q")
         # By a picture's number, for those whose path isn't what they are called: few, as a rule.
         self._other_paths: dict[int, str] = {}
 
-    def add(self, name: str, path: str, phrases: int) -> None:
-        """Add a record's phrases to the picture that is called `name`; its first path counts."""
+    def add(self, name: str, path: str, count: int) -> None:
+        """Add to the count of the picture that is called `name`; its first path holds."""
         number = self.number_of.setdefault(name, len(self.number_of))
-        if number == len(self.phrases):
-            self.phrases.append(0)
+        if number == len(self.counts):
+            self.counts.append(0)
             if path != name:
                 self._other_paths[number] = path
-        self.phrases[number] += phrases
+        self.counts[number] += count
 
     def paths(self) -> Iterator[str]:
         """Yield each picture's path, as its first record has it."""
