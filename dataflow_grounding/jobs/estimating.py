@@ -37,6 +37,7 @@ from dataflow_grounding.serving.base import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import ReadReply
+from dataflow_grounding.watch.judge_watch import USUAL_PICTURES
 from dataflow_grounding.watch.probing import checks_for
 
 T = TypeVar("T")
@@ -521,7 +522,8 @@ def _add_tests(steps: list[Step], estimates: list[StepEstimate], records: int) -
         every = operator.judge_watch.every
         if every is not None and operator.serving.takes_probes:
             tests = -(-records // every)
-            estimated.to_send += estimated.to_send * (tests / requests)
+            pictures = USUAL_PICTURES * tests
+            estimated.to_send += estimated.to_send * (pictures / requests)
 
 
 def _check_every(step: Step) -> int | None:

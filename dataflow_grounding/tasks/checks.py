@@ -1,6 +1,7 @@
 """Tasks about boxes that are there: `box_check`, `crop_check` and `missing_boxes`.
 
-A judge's reply is read strictly: what isn't one of the answers that were asked for is no answer.
+A judge's reply is read strictly: what isn't one of the answers that were asked for is none, or says
+that the judge can't tell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -103,10 +104,11 @@ def box_check(
         is_cut = is_cut_off(notes)
         phrases_are_cut = is_cut and "boxes" not in data
         items = _items(data, "phrases", phrases_are_cut)
-        presences = _by_id(items, len(phrases), _presence, notes)
+        presences = _by_id(items, len(phrases), _presence, Presence(None, None), notes)
         verdicts: dict[int, BoxVerdict] = {}
         if boxes and not phrases_are_cut:
-            verdicts = _by_id(_items(data, "boxes", is_cut), len(boxes), _verdict, notes)
+            items = _items(data, "boxes", is_cut)
+            verdicts = _by_id(items, len(boxes), _verdict, BoxVerdict(None, ""), notes)
         checked = Checked(
             all_of(presences, len(phrases), "the answer to the phrase", notes),
             all_of(verdicts, len(boxes), "the verdict", notes),
@@ -153,7 +155,7 @@ def crop_check(
         """Return what a reply says of each crop."""
         data, notes = read_object(reply, required="crops")
         items = _items(data, "crops", is_cut_off(notes))
-        answers = _by_id(items, len(boxes), _answer, notes)
+        answers = _by_id(items, len(boxes), _answer, None, notes)
         return all_of(answers, len(boxes), "the answer", notes), notes
 
     given = {"image": _size_of(sheet), "crops": _box_items(tiles, sheet, box_format)}
@@ -236,33 +238,61 @@ def _items(data: Mapping[str, Any], key: str, is_cut: bool) -> list[Any]:
     return items[:-1] if is_cut else items
 
 
+class _UnknownWord(UnreadableReply):
+    """An answer in a word that wasn't asked for."""
+
+
 def _by_id(
-    items: Sequence[Any], count: int, read: Callable[[Mapping[str, Any]], T], notes: list[Note]
+    items: Sequence[Any],
+    count: int,
+    read: Callable[[Mapping[str, Any]], T],
+    cannot_tell: T,
+    notes: list[Note],
 ) -> dict[int, T]:
     """What each item says, by its id from 1 to `count`.
 
-    Raises UnreadableReply where an id is answered twice, and not alike.
+    An answer in a word that wasn't asked for is taken as `cannot_tell`, if fewer than half of them
+    are such: the others are worth what they were paid for.
+
+    Raises UnreadableReply where an id is answered twice, and not alike, or an answer lacks, and
+    where half of the answers are in words that weren't asked for.
     """
     answers: dict[int, T] = {}
+    unknown_words: dict[int, _UnknownWord] = {}
     for item in items:
         number = whole_number(item.get("id")) if isinstance(item, dict) else None
         if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", "an answer to what was not asked"))
             continue
-        answer = read(item)
+        try:
+            answer = read(item)
+        except _UnknownWord as error:
+            unknown_words[number] = error
+            answer = cannot_tell
         if answers.setdefault(number, answer) != answer:
             raise UnreadableReply(f"id {number} is answered twice, and not alike.")
+    if unknown_words and 2 * len(unknown_words) >= len(answers):
+        raise next(iter(unknown_words.values()))
+    for _ in unknown_words:
+        notes.append(Note("unknown_word", "an answer in a word that was not asked for"))
     return answers
 
 
 def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
-    """Yes, no, or None for "can't tell". Raises UnreadableReply for anything else."""
+    """Yes, no, or None for "can't tell".
+
+    Raises _UnknownWord for any other word, UnreadableReply for anything else.
+    """
     value = item.get(key, "")
-    if isinstance(value, str):
-        value = _TRUTHS.get(_bare(value), "")
-    if value is not None and not isinstance(value, bool):
-        raise UnreadableReply(f'"{key}" of id {item["id"]!r:.20} is none of yes, no and unsure.')
-    return value
+    if value is None or isinstance(value, bool):
+        return value
+    complaint = f'"{key}" of id {item["id"]!r:.20} is none of yes, no and unsure.'
+    if not isinstance(value, str) or not value:
+        raise UnreadableReply(complaint)
+    word = _bare(value)
+    if word not in _TRUTHS:
+        raise _UnknownWord(complaint)
+    return _TRUTHS[word]
 
 
 def _bare(word: str) -> str:
@@ -293,13 +323,18 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
-    """What is said of a box. Raises UnreadableReply for a word that was not asked for."""
+    """What is said of a box.
+
+    Raises _UnknownWord for a word that was not asked for, UnreadableReply for anything else.
+    """
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:
         return BoxVerdict(None, reason)
-    fit = _bare(word) if isinstance(word, str) else ""
-    if fit not in FITS:
-        what = f'"verdict" of id {item["id"]!r:.20}'
-        raise UnreadableReply(f"{what} is none of {', '.join(FITS)}.")
-    return BoxVerdict(fit, reason)
+    complaint = f'"verdict" of id {item["id"]!r:.20} is none of {", ".join(FITS)}.'
+    if not isinstance(word, str) or not word:
+        raise UnreadableReply(complaint)
+    for fit in FITS:
+        if _bare(word) == fit:
+            return BoxVerdict(fit, reason)
+    raise _UnknownWord(complaint)

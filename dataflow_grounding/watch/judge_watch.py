@@ -32,9 +32,14 @@ JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
 BOXED = 4  # boxes with their own phrase; as many have the phrase of a colour that isn't there
 # A judge is obeyed if as many yeses, given at random, are right as often with no more than this
-# probability, as they are in 13 of 16 where half are to be affirmed.
-BY_CHANCE = 0.011
-MOST_PICTURES = 3  # the judge is asked about so many pictures before it counts as no better
+# probability, as they are in 15 of 16 where half are to be affirmed, in 25 of 32, or in 35 of 48.
+BY_CHANCE = 0.0011
+# The judge is asked about so many pictures before it counts as no better than chance, and looked at
+# after each. A coin passes in one of 320 tests of verdicts, and in one of 2,500 of crops; a judge
+# who is right in 85 of 100 fails in one of 1,000 (20,000 simulated tests each).
+MOST_PICTURES = 6
+USUAL_PICTURES = 2  # that a judge of 85% and more is asked about
+PICTURES_OF_ITS_OWN = 3  # the first so many of a test; the others are the next tests' ones
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
 
 
@@ -268,7 +273,7 @@ class _Testing(JudgeWatch):
         marks: list[Mark] = []
         for number in range(MOST_PICTURES):
             try:
-                marks += await self._ask_about(ask, MOST_PICTURES * block + number)
+                marks += await self._ask_about(ask, PICTURES_OF_ITS_OWN * block + number)
             except RecordError as error:
                 return f"the judge could not be tested: {error}"
             if right_by_chance(marks) <= BY_CHANCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -48,7 +49,14 @@ from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRe
 from dataflow_grounding.operators._box_decisions import decided, with_verdicts
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
-from dataflow_grounding.watch.judge_watch import Mark, crops_of, known_picture, right_by_chance
+from dataflow_grounding.watch.judge_watch import (
+    BY_CHANCE,
+    MOST_PICTURES,
+    Mark,
+    crops_of,
+    known_picture,
+    right_by_chance,
+)
 
 SIZE = (1200, 900)
 RED = [100, 120, 480, 600]
@@ -736,7 +744,7 @@ def test_a_judge_no_better_than_chance_is_not_obeyed(
     worth = worth_of(gold, model, CHECKS[name])
     assert (worth.f1, worth.n_acc, worth.undecided) == (plain.f1, plain.n_acc, 1.0)
     assert model.requests["crop_check"] == 0  # nobody asks it further
-    assert model.requests["box_check"] == 3  # tests alone
+    assert model.requests["box_check"] == 6  # tests alone
 
 
 @pytest.mark.parametrize("word", ["right", "other"])
@@ -800,6 +808,35 @@ def marks_of(right_yeses: int, wrong_noes: int, right_noes: int, wrong_yeses: in
 )
 def test_how_likely_as_many_yeses_at_random_do_as_well(marks: list[Mark], expected: float) -> None:
     assert right_by_chance(marks) == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "least", "most"),
+    [(0.5, 0.0, 0.004), (0.85, 0.999, 1.0), (0.92, 0.99999, 1.0)],
+    ids=["a coin", "a judge of 85%", "a judge of 92%"],
+)
+def test_how_often_a_judge_passes_the_test(accuracy: float, least: float, most: float) -> None:
+    """Exactly: over all numbers of right answers, 16 a picture, of which 8 are to be affirmed."""
+    passes = 0.0
+    in_doubt = {0: 1.0}  # right answers so far -> the probability that it is still tested then
+    for picture in range(1, MOST_PICTURES + 1):
+        after: Counter[int] = Counter()
+        for right, probability in in_doubt.items():
+            for more in range(17):
+                ways = math.comb(16, more)
+                of_more = ways * accuracy**more * (1 - accuracy) ** (16 - more)
+                after[right + more] += probability * of_more  # type: ignore[assignment]
+        in_doubt = {}
+        for right, probability in after.items():
+            # how many of the right ones are affirmed makes no difference where half are to be
+            yeses = min(right, 8 * picture)
+            noes = right - yeses
+            marks = marks_of(yeses, 8 * picture - yeses, noes, 8 * picture - noes)
+            if right_by_chance(marks) <= BY_CHANCE:
+                passes += probability
+            else:
+                in_doubt[right] = probability
+    assert least <= passes <= most
 
 
 @pytest.mark.parametrize("word", ["yes", "no", "unsure"])

@@ -136,6 +136,28 @@ def test_a_full_stop_behind_a_word_is_no_other_word(image: Image) -> None:
     assert [presence.there for presence in checked.presences] == [True, False]
 
 
+def test_one_unknown_word_among_answers_leaves_the_others(image: Image) -> None:
+    """A judge who uses its own word for one box has judged the others all the same."""
+    boxes = [DrawnBox("a cat", (10 * n, 10, 10 * n + 9, 60)) for n in range(3)]
+    said = [{"id": n, "verdict": word} for n, word in enumerate(("right", "fine", "other"), 1)]
+    checked, notes = box_check(image, PHRASES, boxes, PIXELS).read(reply_of(THERE, said))
+    assert [verdict.fit for verdict in checked.verdicts] == ["right", None, "other"]
+    assert [note.code for note in notes] == ["unknown_word"]
+
+    said = [{"id": n, "answer": word} for n, word in enumerate(("yes", "No, it isn't", "no"), 1)]
+    answers, notes = crop_check(image, boxes, PIXELS).read(json.dumps({"crops": said}))
+    assert answers == [True, None, False]
+    assert [note.code for note in notes] == ["unknown_word"]
+
+
+@pytest.mark.parametrize("lacking", [{"id": 2}, {"id": 2, "answer": 0}, {"id": 2, "answer": ""}])
+def test_an_answer_that_lacks_is_no_unknown_word(image: Image, lacking: dict[str, Any]) -> None:
+    boxes = [DrawnBox("a cat", (10 * n, 10, 10 * n + 9, 60)) for n in range(3)]
+    said = [{"id": 1, "answer": "yes"}, lacking, {"id": 3, "answer": "no"}]
+    with pytest.raises(UnreadableReply, match="none of yes, no and unsure"):
+        crop_check(image, boxes, PIXELS).read(json.dumps({"crops": said}))
+
+
 def test_a_judge_may_not_know(image: Image) -> None:
     boxes = [{"id": 1, "verdict": None}, {"id": 2, "verdict": "nothing", "reason": "x" * 999}]
     checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, boxes))
