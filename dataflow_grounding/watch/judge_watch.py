@@ -32,12 +32,14 @@ JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
 BOXED = 4  # boxes with their own phrase; as many have the phrase of a colour that isn't there
 # A judge is obeyed if as many yeses, given at random, are right as often with no more than this
-# probability, as they are in 15 of 16 where half are to be affirmed, in 25 of 32, or in 35 of 48.
-BY_CHANCE = 0.0011
-# The judge is asked about so many pictures before it counts as no better than chance, and looked at
-# after each. A coin passes in one of 320 tests of verdicts, and in one of 2,500 of crops; a judge
-# who is right in 85 of 100 fails in one of 1,000 (20,000 simulated tests each).
-MOST_PICTURES = 6
+# probability, as they are in 15 of 16 where half are to be affirmed, in 26 of 32, or in 37 of 48.
+BY_CHANCE = 0.0003
+# The judge is looked at after each picture. Of 20,000 simulated tests, a coin passes 1 in 900 of
+# verdicts, and 1 in 10,000 of crops; a judge who is right in 85 of 100 fails none of verdicts, and
+# 1 in 5,000 of crops.
+MOST_PICTURES = 8
+HOPELESS_AFTER = 3  # pictures, after which a judge is given up ...
+HOPELESS = 0.2  # ... whose answers random ones equal with this probability
 USUAL_PICTURES = 2  # that a judge of 85% and more is asked about
 PICTURES_OF_ITS_OWN = 3  # the first so many of a test; the others are the next tests' ones
 FRESH = 600.0  # seconds for which a test holds for further calls in this process
@@ -266,7 +268,7 @@ class _Testing(JudgeWatch):
         return json.dumps({**whose, "as": self.box_format.name}, sort_keys=True, default=repr)
 
     async def _test(self, ask: Ask, block: int) -> str:
-        """Ask the judge questions of known answer, until guessing is ruled out.
+        """Ask the judge questions of known answer, until guessing is ruled out, or likely.
 
         Returns why it isn't obeyed; "" where its answers are better than chance.
         """
@@ -276,8 +278,11 @@ class _Testing(JudgeWatch):
                 marks += await self._ask_about(ask, PICTURES_OF_ITS_OWN * block + number)
             except RecordError as error:
                 return f"the judge could not be tested: {error}"
-            if right_by_chance(marks) <= BY_CHANCE:
+            by_chance = right_by_chance(marks)
+            if by_chance <= BY_CHANCE:
                 return ""
+            if number + 1 >= HOPELESS_AFTER and by_chance > HOPELESS:
+                break
         right = sum(mark.is_right for mark in marks)
         reason = (
             f"the judge is not obeyed: {right} of its {len(marks)} answers to questions of known"
