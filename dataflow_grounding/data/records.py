@@ -40,8 +40,8 @@ NEGATIVE = "negative"
 
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
 REGIONS = "regions"
-VERDICTS = {True: "verified", False: "not verified", None: "not checked"}
-"""An expression's `verified`, in words."""
+VERDICTS = ("verified", "not verified", "undecided", "not checked")
+"""What a check may have said of an expression, in words; see `verdict_of`."""
 
 
 class Record(dict[str, Any]):
@@ -297,6 +297,25 @@ def was_checked(expression: Mapping[str, Any]) -> bool:
         (False, True)
     """
     return expression.get("verified") is not None or bool(expression.get("verification"))
+
+
+def verdict_of(expression: Mapping[str, Any]) -> str:
+    """What a check said of an expression, one of VERDICTS.
+
+    A judge whose answers differ leaves it undecided; one that couldn't be asked, not checked.
+
+    Example:
+        >>> verdict_of({"verified": True}), verdict_of({"verified": None})
+        ('verified', 'not checked')
+        >>> verdict_of({"verified": None, "verification": {"method": "check", "boxes": []}})
+        'undecided'
+    """
+    verified = expression.get("verified")
+    if isinstance(verified, bool):
+        return "verified" if verified else "not verified"
+    verification = expression.get("verification")
+    was_judged = isinstance(verification, dict) and isinstance(verification.get("boxes"), list)
+    return "undecided" if was_judged else "not checked"
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:

@@ -8,7 +8,7 @@ from typing import Any
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
-from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, was_checked
+from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
 from dataflow_grounding.engine.plan import SUSPECT
 
 WARNINGS = {
@@ -40,6 +40,7 @@ REMARKS = {
 ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"}
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
 
+FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
 SHOWN = 5
 """How many of the first boxes a summary shows."""
 MOST_CLASSES = 20
@@ -99,9 +100,7 @@ class Summary:
             if expression.get("status") in STATUSES:
                 self.expressions[expression["status"]] += 1
             if was_checked(expression):
-                verified = expression.get("verified")
-                verdict = VERDICTS[verified if isinstance(verified, bool) else None]
-                self.expressions[verdict] += 1
+                self.expressions[verdict_of(expression)] += 1
 
     def tell_failure(self, place: int, line: str) -> None:
         """Keep the line of a row that failed, if none before it in the input did."""
@@ -191,6 +190,7 @@ class Summary:
         for note, (thing, what) in WARNINGS.items():
             if self.notes[note]:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
+        lines += self._judge_in_doubt()
         for note, (thing, what) in REMARKS.items():
             if self.notes[note]:
                 lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
@@ -211,7 +211,7 @@ class Summary:
         """How many expressions there are, by status and verdict, then the first boxes."""
         if self.expressions["total"]:
             total = counted(self.expressions["total"], "expression")
-            by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS.values())]
+            by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS)]
             parts = "; ".join(filter(None, by_word))
             yield f"{total}: {parts}" if parts else total
         for line in class_lines(self.classes.rows(), MOST_CLASSES):
@@ -221,6 +221,19 @@ class Summary:
         more = self.expressions["grounded"] - len(self.boxes)
         if self.boxes and more > 0:
             yield f"  … and {more:,} more with boxes"
+
+    def _judge_in_doubt(self) -> Iterator[str]:
+        """A warning, where a judge's answers differ as often as guesses do.
+
+        One may be good at the pictures that it is tested with, and no good at these.
+        """
+        undecided = self.expressions["undecided"]
+        judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
+        if judged >= FEWEST_JUDGED and undecided > judged / 2:
+            yield (
+                f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"
+                " it may be guessing. Look at them in the report, or name another one as vlm.check."
+            )
 
     def _counts_of(self, words: Iterable[str]) -> str:
         """How many expressions each word is said of; nothing of those that none is."""

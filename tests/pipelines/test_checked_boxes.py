@@ -67,6 +67,14 @@ def checked(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
     return done
 
 
+def told(place: Workplace, server: LoopbackServer) -> Done:
+    """A checked run, and what it tells people."""
+    settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
+    done = command(["generate", "-e", str(place.spec(**settings))])
+    assert done.code == 0, done
+    return done
+
+
 def figures(place: Workplace) -> dict[str, Any]:
     gold = str(place.folder / "gold.jsonl")
     done = command(["eval", str(place.results), "--gold", gold, "--json"])
@@ -440,3 +448,34 @@ def test_several_processes_ask_the_judge_too(place: Workplace) -> None:
     assert run.returncode == 0, (out, err)
     assert {task for _, task in judge.asked} == set(CHECKS)
     assert all(row["verification"]["second"] == "crop" for row in expressions(place))
+
+
+def test_a_judge_whose_answers_differ_is_told_of(place: Workplace) -> None:
+    """It is good at the pictures that it is tested with, and contradicts itself about these."""
+    model = Model()
+
+    def says(request: ReceivedRequest) -> Any:
+        answer = model(request)
+        if request.task == "crop_check" and not about_probes(request):
+            for crop in answer["crops"]:
+                crop["answer"] = "no" if crop["answer"] == "yes" else "yes"
+        return answer
+
+    with LoopbackServer(says, keep_bodies=True) as server:
+        done = told(place, server)
+    rows = expressions(place)
+    undecided = [row for row in rows if row["verified"] is None]
+    # all that a crop was asked of, but for phrases whose box wasn't found a second time
+    assert len(undecided) > len(rows) / 2
+    assert not any(row.get("rejected") for row in rows)
+    assert f"{len(undecided)} undecided" in done.err
+    assert f"Warning: the judge left {len(undecided)} of {len(rows)} undecided" in done.err
+
+
+def test_a_good_judge_is_not_warned_of(
+    place: Workplace, endpoint: tuple[LoopbackServer, Model]
+) -> None:
+    done = told(place, endpoint[0])
+    assert "verified" in done.err
+    assert "not checked" not in done.err
+    assert "the judge left" not in done.err

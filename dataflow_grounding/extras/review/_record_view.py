@@ -11,13 +11,13 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (
     STATUSES,
-    VERDICTS,
     Record,
     annotated_column,
     is_number,
     path_of,
     read_any_expressions,
     stated_size,
+    verdict_of,
     was_checked,
 )
 from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
@@ -110,12 +110,6 @@ def picture_column(record: Mapping[str, Any]) -> str:
 def path_of_picture(record: Record) -> str:
     """Return the path of a record's picture. Raises RecordError where it isn't found."""
     return find_image(record, picture_column(record)).path
-
-
-def verdict_of(row: Mapping[str, Any]) -> str:
-    """Return what a check said of an expression, in a word."""
-    verified = row.get("verified")
-    return VERDICTS[verified if isinstance(verified, bool) else None]
 
 
 def why_missing(error: Exception | None = None) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import area, box_of, iou
 from dataflow_grounding.data.classes import class_of
-from dataflow_grounding.data.records import was_checked
+from dataflow_grounding.data.records import verdict_of, was_checked
 from dataflow_grounding.extras.review._decisions import Decisions
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict, version_of
-from dataflow_grounding.extras.review._record_view import Expression, expressions_of, verdict_of
+from dataflow_grounding.extras.review._record_view import Expression, expressions_of
 from dataflow_grounding.extras.review.queues import Item, Reviewable, records_with_keys
 
 SIZES = ("small, < 32² px", "medium, < 96² px", "large")  # COCO's
