@@ -898,6 +898,7 @@ def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("absent", [0.3, 0.9])
 def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
     tmp_path: Path, absent: float
