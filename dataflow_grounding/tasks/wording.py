@@ -29,6 +29,7 @@ LONGEST = 100_000
 
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 _KEY = re.compile(r'"([^"\s]+)":')
+_REPLY_LINE = re.compile(r"^\d+\. .+: (.+)$", re.MULTILINE)  # 1. the red cup: [n, n, n, n]
 _REPLY = "Reply:"
 
 
@@ -172,20 +173,28 @@ def _check_prompt(name: str, text: str) -> None:
     if text.count(INPUT) != 1:
         what = "lacks" if INPUT not in text else "should have only once"
         raise SpecError(f"the prompt {name} {what} {INPUT}, the place of the question's data")
-    for part in _needed_parts(load_prompt(name)):
-        if part not in text:
+    for part, pattern in _needed_parts(load_prompt(name)):
+        if not re.search(pattern, text):
             raise SpecError(
                 f"the prompt {name} lacks {part}: compare it with the shipped one, as"
                 f" `dataflowgrounding prompts show {name}` prints it"
             )
 
 
-def _needed_parts(shipped: str) -> Iterator[str]:
-    """Yield what a prompt has to keep: its placeholders, and the keys of its reply's form."""
+def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
+    """Yield what a prompt has to keep, each with the pattern that finds it.
+
+    These are its placeholders and the keys of its reply's form. A key counts where a colon comes
+    behind it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
+    stands behind the colons.
+    """
+    for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
+        yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)
-    yield from sorted(set(_PLACEHOLDER.findall(shipped)))
     for key in dict.fromkeys(_KEY.findall(reply)):
-        yield f'"{key}"'
+        yield f'"{key}"', rf'"{re.escape(key)}"\s*:'
+    for value in _REPLY_LINE.findall(reply):
+        yield value, re.escape(value)
 
 
 def _texts_in(value: Any) -> Iterator[str]:
