@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -40,6 +41,9 @@ WRITERS = {
     "all are good": Writer(good=1.0, harmful=0.0),
     "4 of 10 are good": Writer(good=0.4, harmful=0.3),
     "none is good": Writer(good=0.0, harmful=0.5),
+    "none does anything": Writer(good=0.0, harmful=0.0),
+    "good ones do two thirds": Writer(kept_out=2 / 3),
+    "40% are taken, not 70%": Writer(taken=0.4),
 }
 SAME = 1e-9  # accuracies that differ by less are one
 
@@ -155,7 +159,8 @@ def tuned(
             ways.append({"name": form, "set": {"workflow.guidance": word}})
     (folder / "ways.yaml").write_text(json.dumps(ways))  # JSON is YAML
     (folder / "gold.jsonl").write_text("".join(json.dumps(record) + "\n" for record in gold))
-    model = AskingModel(accuracy)
+    # A draw of its own for each profile: one that is lucky for a form would be so in all of them.
+    model = AskingModel(accuracy, seed=crc32(profile.name.encode()))
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
         place = Workplace(folder, server.base_url, **{"vlm.box_format": "xyxy_1000"})
         place.rows([{"image_path": "a.jpg", "caption": "A box."}])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.tasks.request import Request, filled
 
@@ -65,9 +66,14 @@ class Wording:
         for name, text in self.prompts.items():
             _check_prompt(name, text)
         if not isinstance(self.guidance, str) or len(self.guidance) > LONGEST:
-            raise SpecError(f"guidance should be a text of at most {LONGEST} characters")
+            raise SpecError(
+                f"{setting('workflow.guidance')} should be a text of at most {LONGEST} characters"
+            )
         if INPUT in self.guidance or "</input>" in self.guidance:
-            raise SpecError(f"guidance can't hold {INPUT}: the data of a question stand there")
+            raise SpecError(
+                f"{setting('workflow.guidance')} can't hold {INPUT}: the data of a question stand"
+                " there"
+            )
         for term, definition in self.definitions.items():
             for text in (term, definition):
                 if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
