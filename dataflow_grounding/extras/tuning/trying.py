@@ -210,8 +210,9 @@ class Tuning:
         counts = []
         for checks in (True, False):
             figures = estimate(self.run_of(self.own, pictures, checks=checks))
-            counts.append(figures["requests"] + figures["stored"])
-        return counts[0] - counts[1]
+            counts.append(float(figures["requests"] + figures["stored"]))
+        with_checks, without = counts
+        return with_checks - without
 
     def store_plan(self, plan: Mapping[str, Any]) -> None:
         """Write the plan, which the next call goes by."""
