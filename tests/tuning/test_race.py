@@ -99,6 +99,16 @@ def test_a_way_that_is_only_likely_to_be_better_leaves_the_default(gain, winner)
     assert race.winner == winner
 
 
+@pytest.mark.parametrize(("gain", "winner"), [(0.08, "a"), (0.1, "b")])
+def test_more_pictures_have_to_say_more_for_a_way(gain, winner):
+    """After 80 pictures it takes a chance of 92 %."""
+    race = told(Race("a", ["b"], pictures=80), {"b": [gain + 0.4, gain - 0.4]})
+    assert race.ended == "all pictures were asked about"
+    assert race.chance("b") > 0.84
+    assert (race.chance("b") >= 0.92) is (winner == "b")
+    assert race.winner == winner
+
+
 def test_a_way_that_only_a_surprise_could_bring_ahead_is_asked_no_more():
     # a tenth worse, with so much luck that it isn't clearly worse; 8 more pictures can't mend it
     race = told(Race("a", ["b"], pictures=40), {"b": [0.2, -0.4]})
@@ -216,3 +226,12 @@ def test_further_models_lose_little(profile: Profile):
         assert outcome.loss <= 0.002
     if profile.best - profile.accuracy[profile.default] >= 0.099:
         assert outcome.found >= 0.8
+
+
+@pytest.mark.parametrize("profile", read_profiles(FURTHER), ids=lambda profile: profile.name)
+def test_goals_hold_on_all_models_with_twice_the_pictures(profile: Profile):
+    outcome = outcome_of(profile, runs=400, pictures=80, max_requests=320, seed=1)
+    assert outcome.worse <= GOAL_WORSE
+    assert outcome.loss <= GOAL_LOSS
+    if profile.best - profile.accuracy[profile.default] >= 0.099:
+        assert outcome.found >= GOAL_FOUND
