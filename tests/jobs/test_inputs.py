@@ -541,6 +541,26 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
         {"data.classes": [False]},
         "data.classes: false is not a text to look for",
     ),
+    "a class that states something else": (
+        lambda p: "pictures",
+        {"data.classes": {"dog": {"def": "no toys"}}},
+        "line 1: image_grounding.data.classes: 'dog' has 'def': a class states phrases, definition",
+    ),
+    "a class whose definition is no text": (
+        lambda p: "pictures",
+        {"data.classes": {"dog": {"definition": ["no toys"]}}},
+        "line 1: image_grounding.data.classes: the definition of 'dog' should be a text",
+    ),
+    "a term without a definition": (
+        lambda p: "pictures",
+        {"data.classes": ["dog"], "data.glossary": {"dog": " "}},
+        "line 1: image_grounding.data.glossary: a term and what counts as it should be texts",
+    ),
+    "guidance that holds the place of the data": (
+        lambda p: "pictures",
+        {"data.classes": ["dog"], "workflow.guidance": "put it in <input>"},
+        "workflow.guidance can't hold <input>",
+    ),
     "classes that are no list": (
         lambda p: "pictures",
         {"data.classes": "dog"},
