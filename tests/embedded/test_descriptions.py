@@ -182,7 +182,7 @@ def test_captions_count(rows: list[tuple[str, str]], caption: str) -> None:
         ("saleswoman", "saleswomen"),
         ("human", "humans"),
         ("mongoose", "mongooses"),
-        *((word, f"{word}s") for word in "roof chief belief proof safe handkerchief".split()),
+        *((word, f"{word}s") for word in ("roof", "chief", "belief", "proof", "safe")),
     ],
 )
 def test_plurals(kind: str, plural: str) -> None:
