@@ -8,7 +8,7 @@ from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.operators import OPERATOR_REGISTRY
-from dataflow_grounding.tasks.asking import WITH_FORMS, forms_with_prompt
+from dataflow_grounding.tasks.asking import forms_with_prompt
 from dataflow_grounding.tasks.prompts import prompt_names
 from dataflow_grounding.tasks.wording import SYSTEM_PROMPTS, ejected
 
@@ -60,7 +60,7 @@ def _use_of(name: str) -> str:
         return f"the system message of every question about {about}"
     forms = forms_with_prompt(name)
     if forms:
-        return f"as {WITH_FORMS}, with vlm.asking {' or '.join(forms)}"
+        return f"as phrase_grounding, with vlm.asking {' or '.join(forms)}"
     operators = []
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
         if name in operator.tasks:

@@ -33,12 +33,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF
 runs Ghostscript.
 """
 
-_AVIF = (".avif",) if importlib.util.find_spec("PIL.AvifImagePlugin") else ()  # since 11.3
-ENDINGS = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
-    *(".jp2", ".ppm"),
-    *_AVIF,
-)
+ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+ENDINGS += (".jp2", ".ppm")
+if importlib.util.find_spec("PIL.AvifImagePlugin"):  # since Pillow 11.3
+    ENDINGS += (".avif",)
 """By which a picture among other files is known: what this Pillow reads."""
 
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb

@@ -138,9 +138,7 @@ def test_a_model_that_answers_something_else_is_a_problem(workplace: Workplace) 
         done = command(["doctor", "-e", spec])
     assert done.code == 1, done
     assert "reply: not readable" in done.out
-    assert (
-        "Problem: the endpoint works, but the model didn't answer as it was asked to." in done.out
-    )
+    assert "Error: the endpoint works, but the model didn't answer as it was asked to." in done.out
     assert "use a stronger model" in done.out
 
 
