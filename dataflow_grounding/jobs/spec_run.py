@@ -20,6 +20,7 @@ from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
 from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
 from dataflow_grounding.engine.at_work import at_work
@@ -453,8 +454,15 @@ class SpecRun:
         return facts
 
     def _stated(self) -> dict[str, Any]:
-        """Return the spec as it stands, beginning with the keys that every `run.json` has."""
+        """Return the spec as it stands, beginning with the keys that every `run.json` has.
+
+        `data.classes` are filled in where they stand as `${oc.env:NAME}`: exports number by them.
+        """
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
+        classes = self.spec.block.data.model_dump().get("classes")
+        for data in stated_in({"spec": own}, "data"):
+            if classes and "classes" in data:
+                data["classes"] = classes
         return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
+from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.extras.testing import LoopbackServer
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
@@ -383,6 +384,23 @@ def test_classes_in_a_file_are_those_of_the_list(place: Workplace, name: str) ->
     stated = run["spec"]["image_grounding"]["data"]["classes"]
     assert list(stated) == ["red thing", "dog"], "exports number classes as run.json has them"
     assert place.run(**settings, **{"data.classes": ["red thing", "dog"]}).summary["requests"] == 0
+
+
+def test_classes_from_the_environment_are_numbered_by_exports_and_secrets_stay_out(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.folder / "names.txt").write_text("zebra\nred thing\n", encoding="utf-8")
+    monkeypatch.setenv("MY_CLASSES", "names.txt")
+    monkeypatch.setenv("MY_OWN_KEY", "sk-hidden-4711")
+    settings = {"vlm.backend": "embedded", "vlm.box_format": "auto", "data.input_jsonl": "pictures"}
+    settings |= {"data.classes": "${oc.env:MY_CLASSES}"}
+    settings |= {"vlm.openai.api_key": "${oc.env:MY_OWN_KEY}"}
+    assert place.run(**settings).code == 0
+    text = (place.results / "run.json").read_text(encoding="utf-8")
+    assert "sk-hidden" not in text
+    block = json.loads(text)["spec"]["image_grounding"]
+    assert block["data"]["classes"] == ["zebra", "red thing"]
+    assert classes_of(str(place.results)) == ["zebra", "red thing"]
 
 
 BAD_CLASS_FILES = {

@@ -313,6 +313,8 @@ def _asking_operators() -> Iterator[type[Operator]]:
 
 def test_every_prompt_is_shown_and_every_operator_names_prompts_there_are() -> None:
     listed = command(["prompts", "list"]).out
+    assert "phrase_grounding_lines  as phrase_grounding, with vlm.asking lines\n" in listed
+    assert "as phrase_grounding, with vlm.asking lists or json_lists\n" in listed
     for name in prompt_names():
         assert name in listed
         shown = command(["prompts", "show", name])
