@@ -485,7 +485,9 @@ def test_addresses_without_end_in_a_text_come_to_an_end(part: str, tmp_path: Pat
         "expressions": [{"text": long, "instances": []}],
     }
     (tmp_path / "annotations.jsonl").write_text(json.dumps(row) + "\n")
-    before = time.process_time()  # of this process, whatever else the machine does; quadratic: minutes
+    before = (
+        time.process_time()
+    )  # of this process, whatever else the machine does; quadratic: minutes
     assert command(["lint", str(tmp_path), "--no-pictures"]).code == 1
     assert time.process_time() - before < 60
 
