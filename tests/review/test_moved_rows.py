@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.review.test_review import RECORD, applied, decisions, phrase, results, run, serve, write
 
@@ -223,3 +224,89 @@ def test_a_phrase_in_another_case_is_the_same_and_a_renamed_class_is_taken_over(
     [row] = applied(folder)
     [expression] = row["expressions"]
     assert (expression["class"], expression["verified"]) == ("kitty", True)
+
+
+# A verdict is of a picture, whatever its id is by now
+
+
+def drawn(folder: Path, name: str, color: str) -> None:
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (200, 150), color).save(folder / name)
+
+
+def row_of(name: str, **columns: Any) -> dict[str, Any]:
+    return {**line_of(A), "image_path": name, "image_id": name.partition(".")[0], **columns}
+
+
+def judged_rows(folder: Path, serve: Any, row: dict[str, Any]) -> None:
+    write(folder, row)
+    server = serve(folder)
+    judge(server, 0, True)
+    server.process.terminate()
+    server.process.communicate(timeout=30)
+
+
+def verdicts_of(rows: list[dict[str, Any]]) -> dict[str, bool | None]:
+    return {row["image_path"]: row["expressions"][0].get("verified") for row in rows}
+
+
+@pytest.mark.parametrize("caption", [{}, {"caption": "A cat."}], ids=["classes", "one caption"])
+def test_a_verdict_stays_with_its_picture_where_another_one_takes_its_id(
+    tmp_path: Path, serve: Any, caption: dict[str, str]
+) -> None:
+    folder = tmp_path / "out"
+    drawn(folder, "b.png", "red")
+    judged_rows(folder, serve, row_of("b.png", **caption))
+    drawn(folder, "b.jpg", "blue")
+    other_box = {"expressions": line_of(C)["expressions"]}  # of a later run
+    b_png = row_of("b.png", **caption, **other_box, image_id="b.png")
+    write(folder, row_of("b.jpg", **caption), b_png)
+    assert verdicts_of(applied(folder)) == {"b.jpg": None, "b.png": True}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_renamed_pictures_verdict_goes_to_no_other_one(
+    tmp_path: Path, serve: Any, is_there: bool
+) -> None:
+    """`shape.jpg` was judged and is called otherwise now; `shape.png` has its id since."""
+    folder = tmp_path / "out"
+    drawn(folder, "shape.jpg", "red")
+    judged_rows(folder, serve, row_of("shape.jpg"))
+    (folder / "shape.jpg").unlink()
+    if is_there:
+        drawn(folder, "shape.png", "green")
+    write(folder, row_of("shape.png"))
+    assert verdicts_of(applied(folder)) == {"shape.png": None}
+
+
+def test_a_verdict_is_not_of_a_picture_that_was_replaced(tmp_path: Path, serve: Any) -> None:
+    folder = tmp_path / "out"
+    drawn(folder, "b.png", "red")
+    judged_rows(folder, serve, row_of("b.png"))
+    before = (folder / "b.png").read_bytes()
+    drawn(folder, "b.png", "blue")
+    assert verdicts_of(applied(folder)) == {"b.png": None}
+    assert "1 record" in run("apply", folder)
+    (folder / "b.png").write_bytes(before)  # written anew, and the same
+    assert verdicts_of(applied(folder)) == {"b.png": True}
+    (folder / "b.png").unlink()
+    assert verdicts_of(applied(folder)) == {"b.png": True}
+
+
+def test_a_verdict_stays_where_another_picture_of_its_stem_is_renamed(
+    tmp_path: Path, serve: Any
+) -> None:
+    folder = tmp_path / "out"
+    drawn(folder, "shape.jpg", "red")
+    drawn(folder, "shape.png", "green")
+    caption = {"caption": "A cat."}
+    both = [row_of("shape.jpg", **caption), row_of("shape.png", **caption, image_id="shape.png")]
+    write(folder, *both)
+    server = serve(folder)
+    judge(server, 0, True)
+    server.process.terminate()
+    server.process.communicate(timeout=30)
+    (folder / "shape.png").rename(folder / "z.png")
+    other_box = {"expressions": line_of(C)["expressions"]}
+    write(folder, row_of("shape.jpg", **caption, **other_box), row_of("z.png", **caption))
+    assert verdicts_of(applied(folder)) == {"shape.jpg": True, "z.png": None}

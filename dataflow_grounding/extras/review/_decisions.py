@@ -27,6 +27,7 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.engine.keyed_log import append, storing
+from dataflow_grounding.extras.review._judged_pictures import JudgedPicture
 from dataflow_grounding.extras.review._overlay import (
     Outcome,
     as_reviewed,
@@ -37,7 +38,11 @@ from dataflow_grounding.extras.review._overlay import (
     version_of,
     was_judged,
 )
-from dataflow_grounding.extras.review._record_view import Expression, expressions_of
+from dataflow_grounding.extras.review._record_view import (
+    Expression,
+    expressions_of,
+    picture_column,
+)
 from dataflow_grounding.extras.review._row_keys import (
     DecidedRow,
     RowCounts,
@@ -383,7 +388,12 @@ class Decisions:
 def _facts_of_row(record: Record, counts: RowCounts | None) -> dict[str, Any]:
     """Return what a decision says of its row, in the columns of a line."""
     row = row_digest(record)
-    facts: dict[str, Any] = {"row": row, "written": written_digest(record)}
+    picture = JudgedPicture.of_record(record, picture_column(record))
+    facts: dict[str, Any] = {
+        "row": row,
+        "written": written_digest(record),
+        "picture": picture.to_json(),
+    }
     if counts is not None and record.image_id is not None:
         facts |= {"rows": counts.rows(record.image_id), "alike": counts.alike(row)}
     return facts

@@ -1,19 +1,22 @@
 """Which row of a file is the one that was decided on, however the file was written since.
 
-A decision keeps four facts of its row. `row` digests the image's id and the caption, or the phrases
+A decision keeps facts of its row. `row` digests the image's id and the caption, or the phrases
 without one: a later run leaves it as it is. `written` digests all that the reviewer saw: the
 picture's path, caption and boxes. `rows` counts the rows of the image, and `alike` those of them
-with the same `row`: where these counts have changed, the place of a row proves nothing.
+with the same `row`: where these counts have changed, the place of a row proves nothing. `picture`
+tells what the reviewer saw: a decision goes to no row of another picture, whatever its id.
 """
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.records import Record, annotated_column, dump_line, path_of
+from dataflow_grounding.extras.review._judged_pictures import JudgedPicture, path_here
+from dataflow_grounding.extras.review._record_view import picture_column
 
 
 class DecidedRow(NamedTuple):
@@ -23,6 +26,7 @@ class DecidedRow(NamedTuple):
     written: str | None = None
     rows: int | None = None
     alike: int | None = None
+    picture: JudgedPicture = JudgedPicture()
 
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> "DecidedRow":
@@ -36,16 +40,19 @@ class DecidedRow(NamedTuple):
             written if isinstance(written, str) else None,
             rows if isinstance(rows, int) else None,
             alike if isinstance(alike, int) else None,
+            JudgedPicture.of_line(line),
         )
 
 
 class PlacedRow(NamedTuple):
-    """A row of the file: its key by its place among its image's rows, and its digests."""
+    """A row of the file: its key by its place among its image's rows, digests, and picture."""
 
     key: str
     image_id: str
     row: str
     written: str
+    picture: str  # its path, as the row states it
+    column: str  # that has the path
 
 
 def row_digest(record: Record) -> str:
@@ -113,30 +120,43 @@ class RowCounts:
 
 
 def moved_keys(
-    placed: Iterable[tuple[str, Record]], decided: Mapping[str, DecidedRow]
+    placed: Iterable[tuple[str, Record]],
+    decided: Mapping[str, DecidedRow],
+    folders: Sequence[str] = (),
 ) -> dict[str, str]:
     """Return, by the key of its place, the key that a row is to have instead.
 
     A decided key goes to the row that is written as it was; else to the only row with its caption
     or phrases; else it stays with its place, if the image has as many rows as it had. Otherwise no
-    row gets it, and its decision is of none. Rows whose key is taken so get one that is free.
+    row gets it, and its decision is of none. Rows whose key is taken so get one that is free. A row
+    of another picture than was judged gets no decided key.
 
     Args:
         placed: The file's rows with the keys of their places.
         decided: What was decided on, by key.
+        folders: Where relative paths of pictures are looked for, in this order.
     """
+
+    def is_of_picture(row: PlacedRow, key: str) -> bool:
+        """Whether the picture of a row may be the one that was judged under a key."""
+        judged = decided[key].picture
+        if judged == JudgedPicture():
+            return True
+        return judged.may_be(row.picture, path_here(row.picture, folders, row.column))
+
     candidates, counts = _candidates_of(placed, decided)
-    key_of = dict(_pairs_by("written", candidates, decided))  # key of the place → decided key
+    # key of the place → decided key
+    key_of = dict(_pairs_by("written", candidates, decided, is_of_picture))
     left = [row for row in candidates if row.key not in key_of]
     granted = set(key_of.values())
-    for place_key, key in _pairs_by("row", left, decided):
+    for place_key, key in _pairs_by("row", left, decided, is_of_picture):
         if key not in granted and decided[key].alike in (None, 1):
             key_of[place_key] = key
     granted = set(key_of.values())
     for row in left:
         if row.key in key_of or row.key in granted or row.key not in decided:
             continue
-        if _is_in_its_place(row, decided[row.key], counts):
+        if _is_in_its_place(row, decided[row.key], counts) and is_of_picture(row, row.key):
             key_of[row.key] = row.key
     moved = {place_key: key for place_key, key in key_of.items() if place_key != key}
     return moved | _free_keys(candidates, decided, key_of, counts)
@@ -185,7 +205,14 @@ def _candidates_of(
     for key, record in placed:
         if record.image_id is None:
             continue
-        row = PlacedRow(key, record.image_id, row_digest(record), written_digest(record))
+        row = PlacedRow(
+            key,
+            record.image_id,
+            row_digest(record),
+            written_digest(record),
+            path_of(record),
+            picture_column(record),
+        )
         earlier = _as_named_earlier(row, record)
         if earlier is not None and digests.isdisjoint((row.row, row.written)):
             row = earlier
@@ -208,11 +235,14 @@ def _as_named_earlier(row: PlacedRow, record: Record) -> PlacedRow | None:
 
 
 def _pairs_by(
-    name: str, candidates: Iterable[PlacedRow], decided: Mapping[str, DecidedRow]
+    name: str,
+    candidates: Iterable[PlacedRow],
+    decided: Mapping[str, DecidedRow],
+    is_of_picture: Callable[[PlacedRow, str], bool],
 ) -> Iterator[tuple[str, str]]:
     """Yield pairs of a place's key and a decided key with the same digest of this name.
 
-    A digest that several rows, or several decided keys, have tells nothing.
+    A digest that several decided keys have, or several rows of the picture, tells nothing.
     """
     keys_then: dict[str, str] = {}
     times_decided = Counter[str]()
@@ -221,12 +251,12 @@ def _pairs_by(
         if digest is not None:
             keys_then[digest] = key
             times_decided[digest] += 1
-    keys_now: dict[str, str] = {}
-    times_there = Counter[str]()
+    rows_now = defaultdict[str, list[PlacedRow]](list)
     for row in candidates:
-        digest = getattr(row, name)
-        keys_now[digest] = row.key
-        times_there[digest] += 1
+        rows_now[getattr(row, name)].append(row)
     for digest, key in keys_then.items():
-        if times_decided[digest] == 1 and times_there[digest] == 1:
-            yield keys_now[digest], key
+        if times_decided[digest] > 1:
+            continue
+        rows = [row for row in rows_now.get(digest, []) if is_of_picture(row, key)]
+        if len(rows) == 1:
+            yield rows[0].key, key

@@ -86,7 +86,7 @@ def apply_decisions(
         more = ", …" if len(homeless) > 1 else ""
         say(
             f"Note: decisions on {counted(len(homeless), 'record')} that {files.annotations}"
-            f" doesn't have: {min(homeless)!r}{more}"
+            f" doesn't have, or whose picture is another one by now: {min(homeless)!r}{more}"
         )
     return {
         "reviewed": path,

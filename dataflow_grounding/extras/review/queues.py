@@ -111,7 +111,7 @@ class Reviewable:
         # the offset at which each record's line begins in it, and the end of the last
         self._begins = array("Q")
         for index, (key, record) in enumerate(
-            records_with_keys(self.files.annotations, self.decisions.decided_rows)
+            records_with_keys(self.files.annotations, self.decisions.decided_rows, self.folders)
         ):
             self.keys.append(key)
             self.places[key] = index
@@ -184,7 +184,9 @@ def digest_of(path: str) -> str | None:
 
 
 def records_with_keys(
-    annotations: str, decided_rows: Mapping[str, DecidedRow] | None = None
+    annotations: str,
+    decided_rows: Mapping[str, DecidedRow] | None = None,
+    folders: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, Record]]:
     """Yield the records of a file, each with its key, which is what decisions call it.
 
@@ -196,8 +198,12 @@ def records_with_keys(
         annotations: The file.
         decided_rows: By key, what is known of the row that was decided under it; None gives
             every row the key of its place.
+        folders: Where relative paths of pictures are looked for; None for those of the run.
     """
-    moved = moved_keys(_records_as_placed(annotations), decided_rows) if decided_rows else {}
+    moved: dict[str, str] = {}
+    if decided_rows:
+        folders = image_folders_of(annotations) if folders is None else folders
+        moved = moved_keys(_records_as_placed(annotations), decided_rows, folders)
     for key, record in _records_as_placed(annotations):
         old_key = moved.get(key, key)
         if old_key != key:
