@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import StorageFailed, told_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding.data.dataframes import plain_value
 from dataflow_grounding.engine.shard import FOLDER
 
 CHECK = "check"
@@ -24,9 +23,21 @@ MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
 _HEAD = b'{"key": "'
-_LINES = json.JSONEncoder(default=plain_value)  # `json.dumps` makes one anew each time
 # byte offsets in a log, from and to; None: all that is written from now on
 Span: TypeAlias = tuple[int, int | None]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has no form for as `plain_value` does.
+
+    A user's serving may put a number of NumPy's into its reply.
+    """
+    from dataflow_grounding.data.dataframes import plain_value  # few replies have such values
+
+    return plain_value(value)
+
+
+_LINES = json.JSONEncoder(default=_plain)  # `json.dumps` makes one anew each time
 
 
 class Vouched:
