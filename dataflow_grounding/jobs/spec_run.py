@@ -18,10 +18,16 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
+from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
+from dataflow_grounding.data.working_folder import (
+    CALIBRATION,
+    CKPT,
+    address_of,
+    present,
+    working_folder,
+)
 from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
@@ -81,7 +87,7 @@ def _in_working_folder(spec: Spec, shard: Shard | None) -> Spec:
 def _bring_earlier_results(results_dir: str) -> None:
     """Bring the files that an earlier run left for this one, where the folder is elsewhere."""
     run_json = os.path.join(results_dir, RUN_JSON)
-    box_format = os.path.join(results_dir, f"{CKPT}/{RUN_FILE}")
+    box_format = os.path.join(results_dir, f"{CKPT}/{CALIBRATION}")
     present(run_json, box_format, anew=True)
 
 
