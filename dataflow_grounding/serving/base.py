@@ -27,6 +27,7 @@ _with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 
 FLEX = "flex"
 """The service tier that is slower, and cheaper."""
+LONGEST_TIER_NAME = 40  # characters in a reply; longer ones are no names
 MOST_TOKENS = 10**9
 """The highest count of tokens of one request or reply that is believed.
 
@@ -74,6 +75,11 @@ def is_token_count(value: object) -> bool:
 def _token_count(value: int) -> int:
     """Return a number of tokens from outside; 0 for what can't be one."""
     return value if is_token_count(value) else 0
+
+
+def tier_named(name: object) -> str:
+    """Return the name of the tier that served a reply, in lower case; "" for no name."""
+    return name.lower() if isinstance(name, str) and len(name) <= LONGEST_TIER_NAME else ""
 
 
 @dataclass(frozen=True)
