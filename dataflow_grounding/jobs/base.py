@@ -21,7 +21,6 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.base import Serving, check_can_think
 from dataflow_grounding.spec import PipelineBlock, Spec
-from dataflow_grounding.tasks.wording import Wording, read_prompts
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.asking import AskingForm
@@ -78,6 +77,12 @@ class SpecJob:
         What an operator was given by `with_words` goes before. Raises SpecError.
         """
         block = self.spec.block
+        has_words = bool(block.prompts.dir or block.workflow.guidance or self.definitions())
+        has_forms = any(vlm.asking != "auto" for vlm in block.vlms)
+        if not (has_words or has_forms or any(operator.wording for operator in self.operators)):
+            return
+        from dataflow_grounding.tasks.wording import Wording, read_prompts  # few runs state words
+
         prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
         of_spec = Wording(prompts, block.workflow.guidance, self.definitions())
         forms = self._forms_of_asking()
