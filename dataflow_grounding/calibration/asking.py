@@ -49,9 +49,9 @@ from dataflow_grounding.calibration.probes import (
 )
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BudgetExceeded, SpecError
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.limiter import Limiters
 from dataflow_grounding.serving.base import FLEX, Serving, Usage

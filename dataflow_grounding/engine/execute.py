@@ -23,7 +23,6 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine._manifest import Manifest
 from dataflow_grounding.engine.at_work import at_work
-from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.options import (
@@ -46,6 +45,7 @@ from dataflow_grounding.engine.plan import (
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.workers import run_blocking
 
 MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, Budget, Collection[int]], Run]
 
