@@ -28,12 +28,12 @@ from dataflow_grounding.data.working_folder import (
     present,
     working_folder,
 )
-from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import at_work
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of

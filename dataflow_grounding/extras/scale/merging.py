@@ -22,10 +22,9 @@ from dataflow_grounding.data.records import read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
-from dataflow_grounding.engine.at_work import at_work
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.run_lock import at_work, only_run
 from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.extras.scale.mirror import Mirror
