@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding._util.errors import (
     InputError,
@@ -34,7 +34,6 @@ from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.run_lock import at_work
-from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
@@ -44,6 +43,9 @@ from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import SpecHead
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.shard import Shard
 
 RUN_JSON = "run.json"
 MOST_ADDRESSES = 16
@@ -78,7 +80,7 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
     return RunOptions(**{**of_spec, "prices": prices, **of_command}, shared_limits=shared_limits)
 
 
-def _in_working_folder(spec: Spec, shard: Shard | None) -> Spec:
+def _in_working_folder(spec: Spec, shard: "Shard | None") -> Spec:
     """Return the spec with a results folder of this machine in place of one that is elsewhere."""
     part = "" if shard is None else shard.folder("")
     return spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
@@ -361,7 +363,7 @@ class SpecRun:
     def _image_folders(self) -> list[str]:
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
-    def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
+    def _shard_facts(self, shard: "Shard", summary: Summary | None) -> dict[str, Any]:
         """Return the facts by which the shards' parts of one run are told to belong together.
 
         `summary` is None of a run that was stopped, which knows nothing of rows and pictures yet.
