@@ -1,10 +1,11 @@
 """Whether `tune` chooses well: the way of asking of models whose accuracy by form is known.
 
-    python -m benchmarks.tuning [--runs 2000] [--profiles FILE]
+    python -m benchmarks.tuning [--runs 2000] [--profiles FILE] [--chance 0.84] [--only-race]
 
 Each run draws 40 pictures of 6 phrases and lets the race choose within 160 requests. FILE has
 profiles of your own: `name: {form: accuracy, …}`, the default form first. Then definitions of
 classes that are confused, and last each profile once through the real command on loopback.
+`--chance` is of being better, at which a form replaces the default in the first of these tables.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -25,9 +27,10 @@ from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.definition_runs import Writer, gains_of
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.extras.tuning.candidates import DEFAULT
-from dataflow_grounding.extras.tuning.race import Race
+from dataflow_grounding.extras.tuning.race import Race, Rules
 
 PHRASES = 6
+USUAL_RULES = Rules()
 GOAL_WORSE = 0.03
 GOAL_FOUND = 0.90
 GOAL_LOSS = 0.025
@@ -40,6 +43,9 @@ WRITERS = {
     "all are good": Writer(good=1.0, harmful=0.0),
     "4 of 10 are good": Writer(good=0.4, harmful=0.3),
     "none is good": Writer(good=0.0, harmful=0.5),
+    "none does anything": Writer(good=0.0, harmful=0.0),
+    "good ones do two thirds": Writer(kept_out=2 / 3),
+    "40% are taken, not 70%": Writer(taken=0.4),
 }
 SAME = 1e-9  # accuracies that differ by less are one
 
@@ -58,11 +64,13 @@ class Outcome:
     requests: float
 
 
-def chosen(profile: Profile, scores: dict[str, np.ndarray], max_requests: int) -> Race:
+def chosen(
+    profile: Profile, scores: dict[str, np.ndarray], max_requests: int, rules: Rules = USUAL_RULES
+) -> Race:
     """Run one race over known scores."""
     others = [form for form in profile.accuracy if form != profile.default]
     pictures = len(scores[profile.default])
-    race = Race(profile.default, others, pictures=pictures, max_requests=max_requests)
+    race = Race(profile.default, others, pictures=pictures, max_requests=max_requests, rules=rules)
     while race.round:
         for form in race.round.ways:
             for picture in race.round.pictures:
@@ -71,13 +79,20 @@ def chosen(profile: Profile, scores: dict[str, np.ndarray], max_requests: int) -
     return race
 
 
-def outcome_of(profile: Profile, runs: int, pictures: int, max_requests: int, seed: int) -> Outcome:
+def outcome_of(
+    profile: Profile,
+    runs: int,
+    pictures: int,
+    max_requests: int,
+    seed: int,
+    rules: Rules = USUAL_RULES,
+) -> Outcome:
     """Let the race choose many times, each on pictures of its own."""
     chance = np.random.default_rng(seed)
     at_default = profile.accuracy[profile.default]
     losses, worse, found, requests = [], 0, 0, []
     for _ in range(runs):
-        race = chosen(profile, profile.scores(chance, pictures, PHRASES), max_requests)
+        race = chosen(profile, profile.scores(chance, pictures, PHRASES), max_requests, rules)
         accuracy = profile.accuracy[race.winner]
         losses.append(profile.best - accuracy)
         worse += accuracy < at_default - SAME
@@ -98,7 +113,7 @@ def row_of(profile: Profile, outcome: Outcome) -> str:
         missed.append("found")
     misses = f"  misses {', '.join(missed)}" if missed else ""
     return (
-        f"{profile.name:24} {100 * difference:10.1f} {100 * outcome.loss:6.1f}"
+        f"{profile.name:26} {100 * difference:8.1f} {100 * outcome.loss:6.1f}"
         f" {outcome.worse:6.1%} {outcome.found:6.1%} {outcome.requests:8.0f}{misses}"
     )
 
@@ -155,7 +170,8 @@ def tuned(
             ways.append({"name": form, "set": {"workflow.guidance": word}})
     (folder / "ways.yaml").write_text(json.dumps(ways))  # JSON is YAML
     (folder / "gold.jsonl").write_text("".join(json.dumps(record) + "\n" for record in gold))
-    model = AskingModel(accuracy)
+    # A draw of its own for each profile: one that is lucky for a form would be so in all of them.
+    model = AskingModel(accuracy, seed=crc32(profile.name.encode()))
     with LoopbackServer(model, keep_bodies=True, record=False) as server:
         place = Workplace(folder, server.base_url, **{"vlm.box_format": "xyxy_1000"})
         place.rows([{"image_path": "a.jpg", "caption": "A box."}])
@@ -177,6 +193,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=160)
     parser.add_argument("--profiles", type=Path, default=SHIPPED)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chance", type=float, default=USUAL_RULES.replaces_at)
+    parser.add_argument("--only-race", action="store_true", help="print the first table alone")
     arguments = parser.parse_args()
     print(
         f"{arguments.runs:,} runs, {arguments.pictures} pictures of {PHRASES} phrases, at most"
@@ -185,11 +203,19 @@ def main() -> None:
     print(f"{'':24} {'difference':>10} {'loss':>6} {'worse':>6} {'found':>6} {'requests':>8}")
     print(f"{'goal':24} {'':10} {'2.5':>6} {'3.0%':>6} {'90.0%':>6}  found: from 10 points on")
     profiles = read_profiles(arguments.profiles)
+    rules = Rules(replaces_at=arguments.chance)
     for profile in profiles:
         outcome = outcome_of(
-            profile, arguments.runs, arguments.pictures, arguments.requests, arguments.seed
+            profile,
+            arguments.runs,
+            arguments.pictures,
+            arguments.requests,
+            arguments.seed,
+            rules,
         )
         print(row_of(profile, outcome), flush=True)
+    if arguments.only_race:
+        return
     print_definitions(arguments.runs // 4, arguments.pictures, arguments.seed)
     print_commands(profiles, arguments.pictures, arguments.requests)
 

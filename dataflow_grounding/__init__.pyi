@@ -1,5 +1,6 @@
 """What the package has, and where each stands; nothing is imported before it is used."""
 
+from . import errors as errors
 from ._util.errors import GroundingError as GroundingError
 from ._util.version import __version__ as __version__
 from .calibration.standalone import calibrate as calibrate

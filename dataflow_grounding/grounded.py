@@ -188,7 +188,11 @@ def ground(
         a box.
 
     Raises:
-        GroundingError: For everything that can go wrong, in one sentence.
+        GroundingError: For everything that can go wrong, in one sentence. Its kinds, which
+            `dataflow_grounding.errors` has, are ImageMissing and ImageBroken for the picture,
+            EndpointRefused for a wrong key, model or address, EndpointUnreachable and others for
+            the network, RequestRefused and UnreadableReply for this request, SpecError for an
+            argument.
 
     It may be called from several threads at once, also with one serving: they share its limits.
     `aground` is the same for asyncio.

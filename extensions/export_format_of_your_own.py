@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.errors import InputError
 from dataflow_grounding.extras.formats.base import Carries, Format, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 

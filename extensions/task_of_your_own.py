@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from dataflow_grounding import OPERATOR_REGISTRY, Operator, Serving
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.errors import UnreadableReply
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import Request

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import pickle
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import (
+    EmbeddedServing,
     GroundingError,
     OpenAIServing,
     Serving,
     aground,
+    errors,
     ground,
     grounded,
 )
@@ -187,3 +191,23 @@ def test_in_asyncio_many_are_at_work_and_the_loop_goes_on(picture: Path) -> None
         assert server.max_in_flight > 2
     with pytest.raises(GroundingError, match="name at least one thing"):
         asyncio.run(aground(picture, []))
+
+
+def test_what_is_raised_can_be_caught_by_the_name_that_it_shows_and_pickled() -> None:
+    with pytest.raises(errors.ImageMissing) as caught:
+        ground("gone.jpg", ["a cup"], serving=EmbeddedServing())
+    shown = traceback.format_exception_only(caught.value)[0]
+    assert shown.startswith("dataflow_grounding.errors.ImageMissing: no image 'gone.jpg'")
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert (kind.__module__, kind.__name__) == ("dataflow_grounding.errors", name)
+        error = kind("it", "parquet") if name == "MissingExtra" else kind("it")
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (kind, str(error))
+
+
+def test_an_error_of_ones_own_keeps_its_module() -> None:
+    class Mine(errors.RecordError):
+        pass
+
+    assert Mine.__module__ == __name__

@@ -194,7 +194,7 @@ asyncio.new_event_loop().run_until_complete(notebook())
 def notebook(place: Workplace, full: bool) -> Outcome:
     """A cell is interrupted while a loop is running, as a notebook's is, and run again at once."""
     place.many(COUNT)
-    with Witness(latency=0.15) as witness:
+    with Witness(latency=0.4) as witness:
         path = [str(REPOSITORY)]
         (place.folder / "cell.py").write_text(CELL.format(path=path, url=witness.server.base_url))
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

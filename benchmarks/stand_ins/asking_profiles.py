@@ -11,6 +11,8 @@ import numpy as np
 import yaml
 
 SHIPPED = Path(__file__).with_suffix(".yaml")
+FURTHER = Path(__file__).with_name("further_profiles.yaml")
+"""Models that the rules of the race were not made by."""
 RHO = 0.6
 """Correlation of how hard a phrase is asked in one form and in another (Gaussian copula)."""
 

@@ -25,6 +25,7 @@ class Writer:
         taken: Share of the other things that are boxed, of a class that is confused.
         missed: Share of things without a box.
         good: Share of definitions that keep the other things out.
+        kept_out: Share of the other things that a good definition keeps out.
         harmful: Share of definitions by which half of what counts is left out, too; the rest
             changes nothing but luck.
         confused: Classes that are confused; `others` aren't.
@@ -33,6 +34,7 @@ class Writer:
     taken: float = 0.7
     missed: float = 0.1
     good: float = 0.7
+    kept_out: float = 1.0
     harmful: float = 0.15
     confused: int = 2
     others: int = 6
@@ -90,7 +92,7 @@ def gains_of(writer: Writer, chance: np.random.Generator, pictures: int) -> Gain
             draw = chance.random()
             told = (writer.missed, taken)
             if draw < writer.good:
-                told = (writer.missed, 0.0)
+                told = (writer.missed, taken * (1 - writer.kept_out))
             elif draw < writer.good + writer.harmful:
                 told = (0.5 + writer.missed / 2, taken)
             there = _Class(chance, pictures - half)

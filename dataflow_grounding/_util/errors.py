@@ -54,9 +54,11 @@ class MissingExtra(GroundingError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'"
-        )
+        super().__init__(what, extra)  # both, as an unpickled one is made of them
+
+    def __str__(self) -> str:
+        what, extra = self.args
+        return f"{what} needs an optional part: pip install 'dataflow-grounding[{extra}]'"
 
 
 class RecordError(GroundingError):
@@ -219,6 +221,16 @@ class StorageFailed(RunStopped):
 
 class Interrupted(RunStopped):
     """The user, or the system, asked the run to stop."""
+
+
+def _name_public_module() -> None:
+    """Have a traceback show `dataflow_grounding.errors.ImageMissing`, by which it can be caught."""
+    for value in list(globals().values()):
+        if isinstance(value, type) and issubclass(value, GroundingError):
+            value.__module__ = "dataflow_grounding.errors"
+
+
+_name_public_module()
 
 
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}

@@ -6,7 +6,8 @@ A run remembers where each of millions of replies stands in its log.
 from array import array
 from collections.abc import Iterator
 
-_ALL_BITS = 2**64 - 1
+ALL_BITS = 2**64 - 1
+"""A mask that makes any number, a hash among them, one that a table holds."""
 
 
 class NumberTable:
@@ -22,12 +23,12 @@ class NumberTable:
 
     def get(self, key: int) -> int | None:
         """Return the number of `key`; None where it has none."""
-        slot = self._slot(key & _ALL_BITS or 1)
+        slot = self._slot(key & ALL_BITS or 1)
         return self._values[slot] if self._keys[slot] else None
 
     def set(self, key: int, value: int) -> None:
         """Give `key` the number `value` (0 to 2**64 - 1)."""
-        key = key & _ALL_BITS or 1
+        key = key & ALL_BITS or 1
         slot = self._slot(key)
         if not self._keys[slot]:
             self.count += 1

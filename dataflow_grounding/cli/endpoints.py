@@ -117,10 +117,10 @@ def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
     for part in endpoint.get("endpoints", ()):
         yield from _of_endpoint(part)
     for problem in endpoint.get("problems", ()):
-        yield f"Problem: {problem}"
+        yield f"Error: {problem}"
     if _is_unreadable(endpoint):
         yield (
-            "Problem: the endpoint works, but the model didn't answer as it was asked to. Run it"
+            "Error: the endpoint works, but the model didn't answer as it was asked to. Run it"
             " again; if it stays so, use a stronger model or raise max_tokens"
         )
 

@@ -8,6 +8,7 @@ from dataflow_grounding._util.errors import GroundingError, InputError, told_as
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.operators import OPERATOR_REGISTRY
+from dataflow_grounding.tasks.asking import forms_with_prompt
 from dataflow_grounding.tasks.prompts import prompt_names
 from dataflow_grounding.tasks.wording import SYSTEM_PROMPTS, ejected
 
@@ -53,10 +54,13 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
 
 
 def _use_of(name: str) -> str:
-    """Return what a prompt is for: the operators that ask it, or the system message it is."""
+    """Return what a prompt is for: who asks it, in which form, or the system message it is."""
     if name in SYSTEM_PROMPTS:
         about = "no image" if name == "system_text_only" else "an image"
         return f"the system message of every question about {about}"
+    forms = forms_with_prompt(name)
+    if forms:
+        return f"as phrase_grounding, with vlm.asking {' or '.join(forms)}"
     operators = []
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
         if name in operator.tasks:

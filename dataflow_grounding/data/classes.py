@@ -40,7 +40,7 @@ def _pairs_stated(
 ) -> list[tuple[Any, Any]]:
     """Return the pairs of a phrase and its class that `data.classes` states, as they stand there.
 
-    Raises SpecError where it is neither list nor mapping, or the phrases of a class are no list.
+    Raises SpecError where it is neither list nor mapping, or what a class states can't be read.
     """
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise SpecError(
@@ -53,6 +53,13 @@ def _pairs_stated(
         if not isinstance(stated, Mapping):  # phrase → class
             pairs.append((name, stated))
             continue
+        unknown = [str(key) for key in stated if key not in (PHRASES, DEFINITION)]
+        if unknown:
+            raise SpecError(
+                f"classes: {name!r} has {unknown[0]!r:.40}: a class states {PHRASES}, {DEFINITION}"
+            )
+        if isinstance(stated.get(DEFINITION, ""), (Mapping, list)):
+            raise SpecError(f"classes: the {DEFINITION} of {name!r} should be a text")
         phrases = stated.get(PHRASES) or [name]  # class → what is stated of it
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
             raise SpecError(f"classes: the {PHRASES} of {name!r} should be a list")

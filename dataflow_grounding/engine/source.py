@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import (
     RecordError,
     RunStopped,
 )
-from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.number_table import ALL_BITS, NumberTable
 from dataflow_grounding._util.paths import is_absolute, kind_of, open_file
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size
@@ -71,17 +71,32 @@ def identify(
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    """The record's id, with a number where an earlier record of another picture has it: `x~2`.
+    """The record's id, which no earlier record of another picture has, unless the rows state it.
 
-    Such are absolute paths without a common folder, of which only the file's name is in the id. A
-    new one is added to `rows_of_image`. None where the record names no picture.
+    Of pictures that differ in their ending alone, the first is `x` and the next `x.png`. Absolute
+    paths without a common folder, of which only the file's name is in the id, get a number: `x~2`.
+    What is new is added to `rows_of_image`. None where the record names no picture.
     """
     image_id = image_id_of(record, image_key, image_root)
-    if image_id is None or "/" in image_id or has_id(record.get("image_id")):
-        return image_id
     path = record.get(image_key)
-    if not isinstance(path, str) or not is_absolute(path):
+    if image_id is None or has_id(record.get("image_id")) or not isinstance(path, str):
         return image_id
+    if is_absolute(path) and "/" not in image_id:
+        return _numbered_id(image_id, path, rows_of_image)
+    file_name = f"{image_id}{os.path.splitext(path)[1]}"
+    for candidate in (image_id, file_name):
+        whose = hash((candidate, "whose"))
+        owner = rows_of_image.get(whose)
+        if owner is None:
+            rows_of_image.set(whose, hash(file_name) & ALL_BITS)
+            return candidate
+        if owner == hash(file_name) & ALL_BITS:
+            return candidate
+    return file_name  # a third picture is really called x.png.jpg: this one counts as its next row
+
+
+def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
+    """The id of the picture at an absolute path: its file's name, with a number from the second."""
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
         number = (rows_of_image.get(hash((image_id,))) or 0) + 1

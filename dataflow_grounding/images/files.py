@@ -33,8 +33,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF
 runs Ghostscript.
 """
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""By which a picture among other files is known."""
+ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+ENDINGS += (".jp2", ".ppm")
+if importlib.util.find_spec("PIL.AvifImagePlugin"):  # since Pillow 11.3
+    ENDINGS += (".avif",)
+"""By which a picture among other files is known: what this Pillow reads."""
 
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 PIXELS_AT_ONCE = 100_000_000

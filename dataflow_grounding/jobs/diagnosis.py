@@ -3,6 +3,7 @@
 The last is found out by asking it once.
 """
 
+import difflib
 import importlib.metadata
 import os
 import platform
@@ -11,7 +12,8 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any
 
-from dataflow_grounding._util.errors import GroundingError, RecordError
+from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
+from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record
@@ -46,6 +48,7 @@ NAMES = (
     *GEMINI_KEYS,
 )
 
+MOST_MODELS, MOST_CHARACTERS = 20, 100  # that are named of an endpoint's, and of a name
 NOT_READABLE = "not readable"
 """How the verdict on a reply begins that can't be read."""
 
@@ -129,7 +132,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         try:
             reply = run_blocking(ask)
         except GroundingError as error:
-            return {"problems": [str(error)]}
+            return {"problems": [f"{error}{_models_instead(serving, error)}"]}
     seconds = round(time.monotonic() - start, 2)
     takes = serving.facts().get("takes", "JSON schemas, a system message")
     try:
@@ -140,6 +143,27 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
     if not reply.usage.input_tokens:
         verdict += "; it reports no token counts, so costs are unknown"
     return {"seconds": seconds, "usage": vars(reply.usage), "takes": takes, "reply": verdict}
+
+
+def _models_instead(serving: Serving, error: GroundingError) -> str:
+    """Return in a sentence which models an endpoint has that refused this one; "" for none.
+
+    The likeliest comes first. Nothing is asked where the key or the connection is at fault.
+    """
+    if not isinstance(error, EndpointRefused) or error.certain:
+        return ""
+
+    async def ask() -> list[str]:
+        async with aclosing(serving):
+            return await serving.list_models()
+
+    names = [excerpt(name, MOST_CHARACTERS) for name in run_blocking(ask)]
+    if not names or serving.model in names:
+        return ""
+    likely = difflib.get_close_matches(serving.model, names, 1)
+    names = list(dict.fromkeys([*likely, *names]))
+    more = f", … ({len(names):,})" if len(names) > MOST_MODELS else ""
+    return f" It has {', '.join(names[:MOST_MODELS])}{more}."
 
 
 def _version(package: str) -> str | None:

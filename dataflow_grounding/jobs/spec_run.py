@@ -461,8 +461,18 @@ class SpecRun:
         return facts
 
     def _stated(self) -> dict[str, Any]:
-        """Return the spec as it stands, beginning with the keys that every `run.json` has."""
+        """Return the spec as it stands, beginning with the keys that every `run.json` has.
+
+        `data.classes` are filled in where they stand as `${oc.env:NAME}`: exports number by them.
+        """
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
+        classes = self.spec.block.data.model_dump().get("classes")
+        if classes:
+            from dataflow_grounding.data.results_folder import stated_in  # few runs state classes
+
+            for data in stated_in({"spec": own}, "data"):
+                if "classes" in data:
+                    data["classes"] = classes
         return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
 
 

@@ -180,13 +180,16 @@ def plural(word: str) -> str:
     """Return the plural of an English noun in lower case.
 
     Example:
-        >>> [plural(word) for word in ("person", "shelf", "cherry", "bus", "sheep", "scissors")]
-        ['people', 'shelves', 'cherries', 'buses', 'sheep', 'scissors']
+        >>> [plural(word) for word in ("person", "bookshelf", "roof", "bus", "sheep", "scissors")]
+        ['people', 'bookshelves', 'roofs', 'buses', 'sheep', 'scissors']
     """
     if word in _PLURAL_OF:
         return _PLURAL_OF[word]
     if word in _SINGULAR_OF:  # of one form, as "sheep", or a plural already
         return word
+    for ending in _ENDS_WORDS:
+        if word.endswith(_SINGULAR_OF[ending]):
+            return word.removesuffix(_SINGULAR_OF[ending]) + ending
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"
     if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):

@@ -102,21 +102,34 @@ class HttpTransport:
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body; status, headers and body of the answer. Raises what failed on the way."""
+        return await self._answered("POST", body, MAX_BODY_BYTES)
+
+    async def get(self, most: int) -> tuple[int, Mapping[str, str], bytes]:
+        """Ask for what is there, of `most` bytes, as `post` does."""
+        return await self._answered("GET", None, most)
+
+    async def _answered(
+        self, method: str, body: bytes | None, most: int
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return what answers a request, which is refused if its body is larger than `most`."""
         import aiohttp
 
         try:
-            sent = self.session.post(
-                self.url, data=body, headers=self.headers, proxy=self.proxy, allow_redirects=False
+            sent = self.session.request(
+                method,
+                self.url,
+                data=body,
+                headers=self.headers,
+                proxy=self.proxy,
+                allow_redirects=False,
             )
             async with sent as response:
                 data = bytearray()
                 async for chunk in response.content.iter_any():
                     data += chunk
-                    if len(data) > MAX_BODY_BYTES:
+                    if len(data) > most:
                         response.close()
-                        raise ServerFault(
-                            f"{self.url} answered more than {MAX_BODY_BYTES >> 20} MiB"
-                        )
+                        raise ServerFault(f"{self.url} answered more than {most >> 20} MiB")
                 return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None

@@ -238,6 +238,10 @@ class Serving(ABC):
         """Return advice to give before a run, one line each, for `check`; it can send even so."""
         return []
 
+    async def list_models(self) -> list[str]:
+        """Return the names of models that the endpoint says it has; empty where it doesn't say."""
+        return []
+
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         """Return the fields of a request that have its model think less: `low` or `off`.
 

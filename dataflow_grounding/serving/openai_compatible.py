@@ -5,12 +5,19 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding._util.environment import check_one_source
-from dataflow_grounding._util.errors import EndpointRefused, NoCompletion, RequestRefused, SpecError
+from dataflow_grounding._util.errors import (
+    EndpointRefused,
+    GroundingError,
+    NoCompletion,
+    RequestRefused,
+    SpecError,
+)
 from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
@@ -55,6 +62,8 @@ class _Settings(NamedTuple):
 
 OPENAI_URL = "https://api.openai.com/v1"
 TIMEOUT = 60.0
+MODELS_TIMEOUT = 10.0
+MODELS_BYTES = 2**20
 
 
 class OpenAIServing(Serving):
@@ -125,6 +134,7 @@ class OpenAIServing(Serving):
         address = address.rstrip("/").removesuffix("/chat/completions")
         self._url = f"{address}{mark}{query}"
         self._completions = f"{address}/chat/completions{mark}{query}"
+        self._models = f"{address}/models{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
         self._tier = _asked_tier(service_tier, ordinary_tier_after)
         timeout = _timeout_at(self._tier, timeout)
@@ -325,6 +335,19 @@ class OpenAIServing(Serving):
             # what the user states of the same object goes before
             settings = with_fields(self.thinking_fields(request.thinking) or {}, settings)
         return settings
+
+    async def list_models(self) -> list[str]:
+        if self._client is not None:
+            return []
+        timeout = min(self.timeout, MODELS_TIMEOUT)
+        transport = HttpTransport(self._models, self._api_key, timeout, self.extra_headers)
+        async with aclosing(transport):
+            # A server without a list, or one that is no list, says nothing.
+            with suppress(GroundingError, ValueError, KeyError, TypeError, RecursionError):
+                status, _, data = await transport.get(MODELS_BYTES)
+                if status == 200:
+                    return [str(model["id"]) for model in json.loads(data)["data"]]
+        return []
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         from dataflow_grounding.serving._thinking import thinking_fields  # few runs say so

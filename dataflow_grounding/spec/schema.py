@@ -222,6 +222,16 @@ class RowsData(Block):
     allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
     glossary: dict[str, str] = {}
 
+    @field_validator("glossary")
+    @classmethod
+    def _defines_something(cls, glossary: dict[str, str]) -> dict[str, str]:
+        """Refuse a term or a definition that is empty, so that it is told with its place."""
+        for term, definition in glossary.items():
+            if not term.strip() or not definition.strip():
+                wrong = "a term and what counts as it should be texts, as {pallet jack: low trucks}"
+                raise PydanticCustomError("glossary", "{wrong}", {"wrong": wrong})
+        return glossary
+
     @property
     def fetches(self) -> bool:
         """Whether pictures at http(s) addresses may be fetched, from some hosts at least."""

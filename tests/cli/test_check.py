@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image, features
 
 from benchmarks.places.workplace import Workplace, caption, command, ended, process
 from dataflow_grounding.extras.testing import LoopbackServer
@@ -218,6 +219,28 @@ def test_files_of_a_folder_that_are_passed_over_are_told(
     (workplace.folder / "pictures" / "a.jpg").unlink()
     none = command(["check", "-e", spec])
     assert passed_over in none.err, none
+
+
+def test_pictures_of_a_folder_are_taken_in_every_format_that_is_read(workplace: Workplace) -> None:
+    endings = ["jp2", "ppm", *(["avif"] if features.check("avif") else [])]
+    (workplace.folder / "pictures").mkdir()
+    for ending in endings:
+        picture = Image.new("RGB", (200, 160), "white")
+        picture.paste("blue", (60, 40, 130, 110))
+        picture.save(workplace.folder / "pictures" / f"{ending}_picture.{ending.upper()}")
+    settings = {
+        "vlm.backend": "embedded",
+        "data.input_jsonl": str(workplace.folder / "pictures"),
+        "data.classes": ["blue square"],
+    }
+    ran = command(
+        ["generate", "-e", str(workplace.spec(**settings)), "--no-progress", "--no-report"]
+    )
+    assert (ran.code, "passed over" in ran.err) == (0, False), ran
+    found = {}
+    for record in workplace.annotations():
+        found[record["image_id"]] = [e["status"] for e in record["expressions"]]
+    assert found == {f"{ending}_picture": ["grounded"] for ending in endings}
 
 
 def test_a_folder_of_pictures_alone_has_nothing_passed_over(workplace: Workplace) -> None:

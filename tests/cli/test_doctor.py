@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -132,15 +134,67 @@ def test_an_endpoint_that_refuses(workplace: Workplace, rule: faults.FaultRule, 
     assert KEY not in done.out + done.err
 
 
+def doctor_of_a_wrong_model(workplace: Workplace, server: LoopbackServer) -> str:
+    settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.model_name": "qwen3-vl-8b"}
+    done = command(["doctor", "-e", str(workplace.spec(**settings))])
+    assert done.code == 4, done
+    return done.out
+
+
+def test_a_wrong_models_name_is_told_with_those_that_the_endpoint_has(workplace: Workplace) -> None:
+    with LoopbackServer(faults=[on(faults.model_not_found())]) as server:
+        server.models = [
+            "llava",
+            *(f"m{n}" for n in range(30)),
+            "Qwen3-VL-8B",
+            "x\x1b[31m" + "y" * 500,
+        ]
+        out = doctor_of_a_wrong_model(workplace, server)
+        [line] = [line for line in out.splitlines() if line.startswith("Error: ")]
+        assert "Check the address and the model's name. It has Qwen3-VL-8B, llava, m0, " in line
+        assert line.endswith(", … (33).")
+        assert "\x1b" not in out
+        server.models = ["qwen3-vl-8b"]
+        assert "It has" not in doctor_of_a_wrong_model(workplace, server)
+
+
+@pytest.mark.parametrize(
+    "listed", [b"{}", b"no JSON", b'{"data": [7]}', b"[" * 99_999, b" " * 2_000_000]
+)
+def test_an_endpoint_without_a_list_of_models_says_no_more_than_before(
+    workplace: Workplace, listed: bytes
+) -> None:
+    class OnlyList(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(listed)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), OnlyList) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {"vlm.openai.base_url": f"http://127.0.0.1:{server.server_port}/v1"}
+        done = command(["doctor", "-e", str(workplace.spec(**settings))])
+        server.shutdown()
+    assert done.code == 4, done
+    assert "It has" not in done.out
+    assert "Check the address and the model's name.\n" in done.out
+
+
 def test_a_model_that_answers_something_else_is_a_problem(workplace: Workplace) -> None:
     with LoopbackServer(CannedAnswers("I'd rather talk about the weather.")) as server:
         spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
         done = command(["doctor", "-e", spec])
     assert done.code == 1, done
     assert "reply: not readable" in done.out
-    assert (
-        "Problem: the endpoint works, but the model didn't answer as it was asked to." in done.out
-    )
+    assert "Error: the endpoint works, but the model didn't answer as it was asked to." in done.out
     assert "use a stronger model" in done.out
 
 

@@ -259,7 +259,7 @@ def test_doctor_shows_what_is_there_when_half_is_missing(monkeypatch: pytest.Mon
     done = command(["doctor"])
     assert done.code == 4
     assert "DF_BASE_URL: set" in done.out
-    assert "Problem: no model is named" in done.out
+    assert "Error: no model is named" in done.out
 
 
 def test_a_picture_is_not_drawn_over(folder: Path) -> None:

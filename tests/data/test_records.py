@@ -113,7 +113,17 @@ ROWS_OF_IDS: list[tuple[str, list[dict[str, Any]], list[Any]]] = [
     (
         "one stem, two endings",
         [{"image_path": "a/x.jpg"}, {"image_path": "a/x.png"}],
-        ["a/x", "a/x"],
+        ["a/x", "a/x.png"],
+    ),
+    (
+        "two rows of each",
+        [{"image_path": name} for name in ("x.jpg", "./x.png", "x.jpg", "x.png")],
+        ["x", "x.png", "x", "x.png"],
+    ),
+    (
+        "a name that looks made",
+        [{"image_path": name} for name in ("x.png.jpg", "x.jpg", "x.png")],
+        ["x.png", "x", "x.png"],
     ),
     ("five rows of one image", [{"image_path": "x.jpg"}] * 5, ["x"] * 5),
     ("the user's", [{"image_path": "x.jpg", "image_id": "mine"}], ["mine"]),

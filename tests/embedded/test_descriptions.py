@@ -176,6 +176,13 @@ def test_captions_count(rows: list[tuple[str, str]], caption: str) -> None:
         ("traffic light", "traffic lights"),
         ("glasses", "glasses"),
         ("bench", "benches"),
+        ("bookshelf", "bookshelves"),
+        ("snowman", "snowmen"),
+        ("housewife", "housewives"),
+        ("saleswoman", "saleswomen"),
+        ("human", "humans"),
+        ("mongoose", "mongooses"),
+        *((word, f"{word}s") for word in ("roof", "chief", "belief", "proof", "safe")),
     ],
 )
 def test_plurals(kind: str, plural: str) -> None:

@@ -5,6 +5,7 @@ full length.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,15 @@ PLAYED_ELSEWHERE = {
 RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 
+def _param_of(case: Case) -> Any:
+    """A line of the table; of those of Ray two a run, as each begins a cluster of its own."""
+    marks = [pytest.mark.sampled(2)] if case.needs == "ray" else []
+    return pytest.param(case, id=case.name, marks=marks)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=case.name) for case in CASES if case.name not in PLAYED_ELSEWHERE],
+    "case", [_param_of(case) for case in CASES if case.name not in PLAYED_ELSEWHERE]
 )
 def test_it_is_survived(workplace: Workplace, case: Case) -> None:
     if case.needs:

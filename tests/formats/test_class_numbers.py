@@ -496,6 +496,7 @@ NOUNS = """
     shoes:shoe canoes:canoe vases:vase nurses:nurse blouses:blouse viruses:virus lenses:lens
     irises:iris gas:gas cactus:cactus series:series sheep:sheep deer:deer taxis:taxi menus:menu
     sofas:sofa photos:photo potatoes:potato gloves:glove olives:olive sleeves:sleeve scarves:scarf
+    humans:human dobermans:doberman mongooses:mongoose roofs:roof handkerchiefs:handkerchief
     wolves:wolf puppies:puppy monkeys:monkey prizes:prize teeth:tooth octopuses:octopus
 """
 

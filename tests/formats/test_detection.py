@@ -529,7 +529,7 @@ def test_two_pictures_of_one_label_file_both_come_in(
     rows = list(read(str(tmp_path), format))
     assert [(row["image_path"], row["image_id"]) for row in rows] == [
         ("images/a.jpg", "images/a"),
-        ("images/a.png", "images/a@2"),
+        ("images/a.png", "images/a.png"),
     ]
     assert texts(rows) == [[("cat", [[16, 12, 48, 36]])]] * 2
 

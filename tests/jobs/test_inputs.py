@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.workplace import REPOSITORY, Workplace, command
+from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.extras.testing import LoopbackServer
 
 NAMES = ["red.jpg", "green.jpg", "sub/blue.jpg"]
@@ -385,6 +386,23 @@ def test_classes_in_a_file_are_those_of_the_list(place: Workplace, name: str) ->
     assert place.run(**settings, **{"data.classes": ["red thing", "dog"]}).summary["requests"] == 0
 
 
+def test_classes_from_the_environment_are_numbered_by_exports_and_secrets_stay_out(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.folder / "names.txt").write_text("zebra\nred thing\n", encoding="utf-8")
+    monkeypatch.setenv("MY_CLASSES", "names.txt")
+    monkeypatch.setenv("MY_OWN_KEY", "sk-hidden-4711")
+    settings = {"vlm.backend": "embedded", "vlm.box_format": "auto", "data.input_jsonl": "pictures"}
+    settings |= {"data.classes": "${oc.env:MY_CLASSES}"}
+    settings |= {"vlm.openai.api_key": "${oc.env:MY_OWN_KEY}"}
+    assert place.run(**settings).code == 0
+    text = (place.results / "run.json").read_text(encoding="utf-8")
+    assert "sk-hidden" not in text
+    block = json.loads(text)["spec"]["image_grounding"]
+    assert block["data"]["classes"] == ["zebra", "red thing"]
+    assert classes_of(str(place.results)) == ["zebra", "red thing"]
+
+
 BAD_CLASS_FILES = {
     "nothing in it": ("names.txt", b"\n \n", "names.txt has no names of classes in it"),
     "not UTF-8": ("names.txt", b"caf\xe9\n", "names.txt is not a text in UTF-8"),
@@ -540,6 +558,26 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
         lambda p: "pictures",
         {"data.classes": [False]},
         "data.classes: false is not a text to look for",
+    ),
+    "a class that states something else": (
+        lambda p: "pictures",
+        {"data.classes": {"dog": {"def": "no toys"}}},
+        "line 1: image_grounding.data.classes: 'dog' has 'def': a class states phrases, definition",
+    ),
+    "a class whose definition is no text": (
+        lambda p: "pictures",
+        {"data.classes": {"dog": {"definition": ["no toys"]}}},
+        "line 1: image_grounding.data.classes: the definition of 'dog' should be a text",
+    ),
+    "a term without a definition": (
+        lambda p: "pictures",
+        {"data.classes": ["dog"], "data.glossary": {"dog": " "}},
+        "line 1: image_grounding.data.glossary: a term and what counts as it should be texts",
+    ),
+    "guidance that holds the place of the data": (
+        lambda p: "pictures",
+        {"data.classes": ["dog"], "workflow.guidance": "put it in <input>"},
+        "workflow.guidance can't hold <input>",
     ),
     "classes that are no list": (
         lambda p: "pictures",

@@ -445,6 +445,55 @@ def test_a_box_that_does_not_fit_is_asked_for_from_closer(photo: str, fit: str) 
     assert seeing.requests["phrase_grounding"] == 1
 
 
+def test_boxes_near_each_other_are_asked_for_together_and_far_ones_apart(tmp_path: Path) -> None:
+    right = {
+        "red": [100, 100, 160, 160],
+        "blue": [200, 110, 260, 150],
+        "green": [1000, 700, 1100, 790],
+    }
+    path = str(tmp_path / "three.png")
+    draw(path, SIZE, {color: [tuple(box)] for color, box in right.items()})  # type: ignore[misc]
+    loose = {}
+    for color, (x1, y1, x2, y2) in right.items():
+        loose[f"the {color} box"] = [[x1 - 20, y1 - 20, x2 + 25, y2 + 25]]
+    judge = Judge(fits=dict.fromkeys(loose, "loose"))
+    seeing = ErringModel()
+    questions: list[list[str]] = []
+
+    def says(request: ReceivedRequest) -> Any:
+        if request.task != "phrase_grounding":
+            return judge(request)
+        questions.append([phrase["text"] for phrase in request.input["phrases"]])
+        return seeing(request)
+
+    expressions = checked(says, record_with(path, **loose))
+    assert sorted(questions) == [["the green box"], ["the red box", "the blue box"]]
+    for expression, box in zip(expressions, right.values(), strict=True):
+        [instance] = expression["instances"]
+        assert all(abs(a - b) <= 2 for a, b in zip(instance["bbox"], box, strict=True))
+        assert [instance["before"]] == loose[expression["text"]]
+        assert expression["verified"] is True
+
+
+def test_many_boxes_are_asked_for_in_several_requests(tmp_path: Path) -> None:
+    path = str(tmp_path / "many.png")
+    draw(path, SIZE, {})
+    boxes = {f"thing {n}": [[20 * n, 10, 20 * n + 15, 25]] for n in range(20)}
+    judge = Judge(fits=dict.fromkeys(boxes, "loose"))
+    expressions = checked(judge, record_with(path, **boxes))
+    assert judge.asked["phrase_grounding"] == 2
+    assert all(expression["verified"] is None for expression in expressions)
+
+
+def test_a_judge_that_contradicts_itself_on_a_box_has_it_not_asked_for(photo: str) -> None:
+    """The thing isn't there, it says, and the box has it and much besides."""
+    judge = Judge(fits={"dog": "loose"}, there={"dog": 0}, finds={"dog": [[0, 0, 1000, 1000]]})
+    [expression] = checked(judge, record_with(photo, dog=[RED]))
+    assert (expression["instances"][0]["bbox"], expression["verified"]) == (RED, None)
+    assert "too large" in expression["verification"]["reason"]
+    assert judge.asked["phrase_grounding"] == 0
+
+
 def test_a_box_that_does_not_fit_and_is_not_found_again_is_not_verified(photo: str) -> None:
     [expression] = checked(Judge(fits={"dog": "loose"}), record_with(photo, dog=[RED]))
     assert (expression["instances"][0]["bbox"], expression["verified"]) == (RED, None)
@@ -898,6 +947,7 @@ def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("absent", [0.3, 0.9])
 def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
     tmp_path: Path, absent: float

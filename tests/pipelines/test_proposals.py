@@ -309,7 +309,7 @@ def test_estimate_counts_the_verification(place: Workplace) -> None:
     done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
     assert done.code == 0, done
     told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
-    assert told["proposal_check"] == PICTURES + 1
+    assert told["proposal_check"] == PICTURES + 2  # and two test pictures for the judge
 
 
 @pytest.mark.parametrize(

@@ -768,3 +768,19 @@ def test_records_of_both_pipelines_are_one_data_set(tmp_path: Path, server: Loop
     import pandas
 
     assert len(pandas.read_json(both, lines=True)) == 4
+
+
+def test_pictures_that_differ_in_their_ending_have_ids_and_labels_of_their_own(
+    place: ReferringPlace,
+) -> None:
+    for name in ("000.jpg", "000.png"):
+        place.picture(name, (1242, 375), "black" if name == "000.png" else "white")
+    place.label("000.txt", [kitti("Car", *CARS[0])])
+    done = place.run(**{"workflow.output_format": "both"})
+    assert done.code == 0, done
+    records = place.annotations()
+    assert [record["image_id"] for record in records] == ["000", "000.png"]
+    assert not any("row_of_image" in record for record in records)
+    ids = [e["expression_id"] for record in records for e in record["expressions"]]
+    assert len(set(ids)) == len(ids) == 2
+    assert len(list(place.results.rglob("*.txt.step0"))) == 2

@@ -309,6 +309,17 @@ def first(items: list[Any], boxes: int | None) -> Any:
             False,
             id="moved by a pixel",
         ),
+        pytest.param(
+            lambda r, i: r.judge(
+                i,
+                instances=[
+                    {"from": 0, "bbox": [11, 11, 190, 141], "verified": None, "unjudged": True}
+                ],
+            ),
+            1,
+            None,
+            id="moved as a whole",
+        ),
         pytest.param(lambda r, i: r.judge(i, instances=[]), 1, False, id="box deleted"),
         pytest.param(
             lambda r, i: r.decide(i[0], {**r.change(*i[:2]), "after": None}),

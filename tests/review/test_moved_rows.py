@@ -157,6 +157,20 @@ def test_a_verdict_is_of_what_was_judged_and_of_nothing_else(
     assert seen == expected
 
 
+def test_decisions_on_a_picture_of_another_ending_outlive_its_new_id(
+    tmp_path: Path, serve: Any
+) -> None:
+    """Earlier versions took `p.jpg` for the second row of `p.png`; now it is called `p.jpg`."""
+    jpg = line_of(C, "dog", image_path="p.jpg", caption="A dog.")
+    folder = write(
+        tmp_path / "out", line_of(A, image_id="p"), {**jpg, "image_id": "p", "row_of_image": 2}
+    )
+    judge(serve(folder), 1, False)
+    write(folder, line_of(A, image_id="p"), {**jpg, "image_id": "p.jpg"})
+    verdicts = [row["expressions"][0].get("verified") for row in applied(folder)]
+    assert verdicts == [None, False]
+
+
 def test_boxes_of_a_later_run_get_what_was_decided_on_their_place(
     tmp_path: Path, serve: Any
 ) -> None:

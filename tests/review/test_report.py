@@ -918,6 +918,9 @@ def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path, 
         folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.0, "already_complete": True}
     )
     assert show(again).locator("header .facts").inner_text() == "embedded-opencv"
+    rerun = report(folder, [MUG_ON_TABLE], summary={**summary, "seconds": 0.1, "replayed": 12})
+    facts = show(rerun).locator("header .facts").inner_text()
+    assert facts == "embedded-opencv · last run 0.1 s", "earlier runs took their time, too"
 
 
 def failure(n: int, kind: str = "refused", message: str = "no") -> dict[str, Any]:

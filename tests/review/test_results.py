@@ -126,6 +126,16 @@ def test_the_failures_of_a_script_are_listed_by_the_command_too(results: Path) -
     assert "not for us" in data_of(report_folder(str(results))[0])
 
 
+def test_the_run_json_of_a_script_names_the_file_that_the_console_does(results: Path) -> None:
+    """It named `mugs_step3.jsonl`, a step's file."""
+    summary = Summary(done=1, annotations=str(results / "mugs_step3.jsonl"))
+    (results / "mugs_step3.jsonl").write_text(json.dumps(RECORD) + "\n")
+    (results / "run.json").unlink(missing_ok=True)
+    publish(summary, FileStorage(str(results / "captions.jsonl"), str(results), "mugs"))
+    told = json.loads((results / "run.json").read_text())["summary"]["annotations"]
+    assert told == summary.annotations == str(results / "annotations.jsonl")
+
+
 def test_lines_that_cant_be_read_are_failures(results: Path) -> None:
     with (results / "annotations.jsonl").open("a") as file:
         file.write('{"torn')

@@ -377,7 +377,7 @@ def test_what_a_page_could_not_send_is_taken_over_whole(
     server = serve(results)
     page = show(server.address)
     server.kill()
-    page.keyboard.type("12")
+    page.keyboard.type("02")
     page.keyboard.press("Enter")
     page.get_by_text("The server doesn't answer").wait_for()
     kept = downloaded(page, tmp_path / "kept.jsonl")

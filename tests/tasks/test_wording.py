@@ -24,7 +24,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.extras.testing import EchoAnswers, LoopbackServer
 from dataflow_grounding.extras.testing.received import ReceivedRequest
 from dataflow_grounding.tasks.prompts import prompt_names
-from dataflow_grounding.tasks.wording import ejected
+from dataflow_grounding.tasks.wording import Wording, ejected
 
 GUIDANCE = "Write Chinese. Use the terms forklift, pallet jack."
 
@@ -177,6 +177,8 @@ def test_a_term_is_defined_where_it_stands_as_words(
         ("phrase_grounding", ('"objects"', "objects"), 'lacks "objects": compare it'),
         ("expression_extraction", ("noun_chunk", "chunk"), 'lacks "noun_chunk": compare it'),
         ("box_check", ('"verdict"', '"says"'), 'lacks "verdict": compare it'),
+        ("box_check", ('"verdict": "right"', "a verdict"), 'lacks "verdict": compare it'),
+        ("phrase_grounding_lines", ("[n, n, n, n]", "a box"), "lacks [n, n, n, n]: compare it"),
     ],
 )
 def test_a_prompt_that_could_not_be_read_is_refused(
@@ -194,6 +196,19 @@ def test_a_prompt_that_could_not_be_read_is_refused(
         [line] = (done.err or done.out).strip().splitlines()
         assert f"{path}: the prompt {name} {wrong}" in line
     assert server.received == 0
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in prompt_names() if name not in ("system", "system_text_only")]
+)
+def test_a_prompt_without_the_form_of_its_reply_is_refused(name: str) -> None:
+    """Though its instructions name all that the reply holds."""
+    lines = ejected(name).splitlines()
+    [first] = [number for number, line in enumerate(lines) if line.startswith("Reply")]
+    own = "\n".join([*lines[:first], "<input>"])
+    with pytest.raises(SpecError, match=f"the prompt {name} lacks "):
+        Wording(prompts={name: own})
+    Wording(prompts={name: ejected(name).replace('":', '" :')})
 
 
 def test_files_that_are_no_prompts_are_refused(place: Workplace) -> None:
@@ -298,6 +313,8 @@ def _asking_operators() -> Iterator[type[Operator]]:
 
 def test_every_prompt_is_shown_and_every_operator_names_prompts_there_are() -> None:
     listed = command(["prompts", "list"]).out
+    assert "phrase_grounding_lines  as phrase_grounding, with vlm.asking lines\n" in listed
+    assert "as phrase_grounding, with vlm.asking lists or json_lists\n" in listed
     for name in prompt_names():
         assert name in listed
         shown = command(["prompts", "show", name])

@@ -17,6 +17,7 @@ from benchmarks.stand_ins.erring_model import Errors
 from benchmarks.stand_ins.models_by_name import CHEAP, ModelsByName
 from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding.extras.testing import LoopbackServer
+from dataflow_grounding.extras.tuning.frontier_picture import NARROW, WIDE, Frame, picture_of
 
 CLASSES = [f"the {color} box" for color in sorted(COLORS)][:4]
 PICTURES = 12
@@ -319,3 +320,24 @@ def test_gold_of_other_pictures_leaves_the_pilot_and_says_so(place: Workplace) -
     assert done.code == 0, done
     assert "Warning: no picture of cost and F1" in done.err
     assert "frontier" not in done.summary
+
+
+@pytest.mark.parametrize("frame", [WIDE, NARROW])
+@pytest.mark.parametrize("requests", [0.9, 5200.0, 93_000.0, 640_000.0])
+def test_values_of_the_axis_of_costs_are_not_cut_off(frame: Frame, requests: float) -> None:
+    point = {
+        "name": "small",
+        "f1": 0.8,
+        "interval": [0.7, 0.9],
+        "usd_per_1000": None,
+        "requests_per_1000": {"small": requests},
+        "better": None,
+        "is_own": True,
+    }
+    svg = ElementTree.fromstring(picture_of({"points": [point]}, frame))
+    texts = [item for item in svg if item.tag.endswith("text")]
+    of_axis = [item for item in texts if item.get("text-anchor") == "middle"]
+    assert len(of_axis) >= 2
+    for item in of_axis:
+        half = 7 * len(item.text or "") / 2  # px: a digit at 13 px has about 7
+        assert float(item.get("x", "")) + half <= frame.width

@@ -139,6 +139,50 @@ def test_retries_count_for_the_budget(here: Path) -> None:
         assert done.summary["ended"] == "the budget of requests was spent"
 
 
+def test_requests_go_to_the_ways_and_one_check_to_the_box_format(here: Path) -> None:
+    """A run checks it by a probe picture; a round is a run, and there are three for each way."""
+    with served({"": 0.5, "LOUDLY": 0.5, "SOFTLY": 0.5}) as server:
+        done = tune(spec_at(here, server, **{"vlm.check_every": 100}), "--json")
+        assert done.code == 0, done
+        probes = [request for request in server.requests if "rectangle" in request.text]
+        assert len(probes) == 1
+        assert "LOUDLY" not in probes[0].text
+        assert "SOFTLY" not in probes[0].text
+        own, *others = done.summary["ways"].values()
+        assert own["requests"] == own["pictures"] + 1
+        assert all(way["requests"] == way["pictures"] for way in others)
+        assert done.summary["requests"] == server.count()
+
+
+def test_check_of_the_box_format_counts_for_the_budget(here: Path) -> None:
+    """Three ways, 15 pictures and a check: 46 requests, and the race has all that was paid for."""
+    with served({"": 0.5, "LOUDLY": 0.5, "SOFTLY": 0.5}) as server:
+        spec = spec_at(here, server, **{"vlm.check_every": 100})
+        done = tune(spec, "--json", "--max-requests", "46", "--pictures", "15")
+        assert done.code == 0, done
+        assert server.count() == sum(way["pictures"] for way in done.summary["ways"].values()) + 1
+    assert done.summary["ended"] == "all pictures were asked about"
+
+
+def test_scores_that_were_paid_for_count_where_the_budget_ends_within_a_round(here: Path) -> None:
+    def softly(request: Any) -> bool:
+        return "SOFTLY" in request.text
+
+    garbled = on(faults.says("no boxes today"), where=softly)
+    model = AskingModel({"": 0.2, "LOUDLY": 0.95, "SOFTLY": 0.2})
+    with LoopbackServer(model, faults=[garbled], key=KEY, keep_bodies=True) as server:
+        spec = spec_at(here, server)
+        done = tune(spec, "--json", "--max-requests", "30")
+        assert done.code == 0, done
+        sent = server.count()
+        assert sent <= 30
+        assert done.summary["ended"] == "the budget of requests was spent"
+        assert [way["pictures"] for way in done.summary["ways"].values()] == [8, 8, 0]
+        assert done.summary["chosen"] == "loudly"
+        assert tune(spec, "--json", "--max-requests", "30").summary == done.summary
+        assert server.count() == sent
+
+
 @pytest.mark.slow
 def test_killed_call_goes_on_and_pays_nothing_twice(here: Path) -> None:
     accuracy = {"": 0.5, "LOUDLY": 0.6, "SOFTLY": 0.5}

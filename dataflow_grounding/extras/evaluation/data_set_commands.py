@@ -28,6 +28,8 @@ from dataflow_grounding.extras.evaluation.figures.counting import (
 from dataflow_grounding.extras.evaluation.figures.duplicates import split
 from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
 
+_LEAKS = {"leaks", "near_leaks"}
+_ONLY_IF_ASKED = {*_LEAKS, "known_test_images"}
 # of these --json has all
 _MOST_GROUPS = 3  # of alike pictures that are named for a figure
 _MOST_CLASSES = 100
@@ -166,6 +168,7 @@ def _parts(ratios: str) -> dict[str, float]:
     help="Decode every picture, to find those that are nearly the same.",
 )
 @_keep_rejected
+@click.option("--all", "all_figures", is_flag=True, help="Also what there is nothing of.")
 @_of_data_sets
 def of_stats(
     results: tuple[str, ...],
@@ -173,6 +176,7 @@ def of_stats(
     read: bool,
     near_duplicates: bool,
     keep_rejected: bool,
+    all_figures: bool,
     as_json: bool,
     test_ids: IO[str],
 ) -> None:
@@ -181,7 +185,7 @@ def of_stats(
 
     Of several, as of the parts of a split, the figures are of all together, and leaks those between
     them. Pictures that are the same file are found without opening most of them; --near-duplicates
-    finds those that are nearly the same.
+    finds those that are nearly the same. What there is nothing of is told in a line.
     """
     if near_duplicates and not read:
         raise click.UsageError(
@@ -205,19 +209,61 @@ def of_stats(
             alike[name] = [[place._asdict() for place in group] for group in groups]
         say_json({**figures, "advice": advice, "alike": alike})
         return
-    for name, row in FIGURES.items():
-        if row.get("kind") == "table":
-            _say_table(row["about"], figures[name])
-            continue
-        say(f"{row['about']}: {_shown(figures[name], row.get('kind'))}", err=False)
-        # Of a figure that wasn't asked for, the pictures say nothing.
-        groups = counts.named.get(name, []) if figures[name] else []
+    shown = set(FIGURES)
+    if not all_figures:
+        shown = {name for name in FIGURES if _says_something(name, figures[name])}
+        # a 0 is an answer to who asks for leaks by several data sets, or for pictures by ids
+        if len(results) > 1:
+            shown |= _LEAKS
+        if test_ids.name != os.devnull:
+            shown.add("known_test_images")
+        shown |= {"records", *advice}
+    for name in FIGURES:
+        if name in shown:
+            _say_figure(name, figures[name], counts.named.get(name, []), advice.get(name, ""))
+    _say_folded([name for name in FIGURES if name not in shown], figures)
+
+
+def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
+    """Print a figure, with the first groups of pictures that it counts as alike, and its advice."""
+    row = FIGURES[name]
+    if row.get("kind") == "table":
+        _say_table(row["about"], figure)
+        return
+    say(f"{row['about']}: {_shown(figure, row.get('kind'))}", err=False)
+    if figure:  # of a figure that wasn't asked for, the pictures say nothing
         for group in groups[:_MOST_GROUPS]:
             say(f"  {_alike_pictures(group)}", err=False)
         if len(groups) > _MOST_GROUPS:
             say(f"  … ({len(groups):,}, all with --json)", err=False)
-        if name in advice:
-            say(f"  → {advice[name]}", err=False)
+    if advice:
+        say(f"  → {advice}", err=False)
+
+
+def _says_something(name: str, figure: Any) -> bool:
+    """Return whether a figure is shown unasked: neither 0, nor empty, nor a map of a few boxes."""
+    if FIGURES[name].get("kind") == "grid":
+        return _is_mapped(figure)
+    return bool(figure)
+
+
+def _is_mapped(grid: Sequence[Sequence[int]] | None) -> bool:
+    """Return whether there are boxes enough for a map of them."""
+    return grid is not None and sum(map(sum, grid)) >= _FEWEST_MAPPED
+
+
+def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
+    """Print in a line what there is nothing of, without what nobody asked for or could measure."""
+    nothing_of = []
+    for name in names:
+        row = FIGURES[name]
+        is_counted = figures[name] is not None and row.get("kind") not in ("grid", "table")
+        if is_counted and name not in _ONLY_IF_ASKED:
+            nothing_of.append(row["about"])
+    if nothing_of:
+        say(f"nothing of: {'; '.join(nothing_of)}", err=False)
+    if names:
+        say("--all prints these, too; --json every figure", err=False)
 
 
 def _say_table(about: str, rows: Sequence[Mapping[str, Any]]) -> None:

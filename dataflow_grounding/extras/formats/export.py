@@ -20,6 +20,7 @@ from dataflow_grounding.data.records import (
     has_id,
     image_id_of,
     is_score,
+    path_of,
     read_any_expressions,
 )
 from dataflow_grounding.data.rejected import (
@@ -31,6 +32,7 @@ from dataflow_grounding.data.rejected import (
     twins_rejected,
 )
 from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.engine.source import identify
 from dataflow_grounding.extras.formats.base import (
     EXACT,
     NOT_IN_CAPTION,
@@ -364,6 +366,7 @@ class _SampleMaker:
         # hash of an image_id → how many rows of that picture came before, so that the ids that are
         # made for their expressions differ. Only rows that lack ids are counted.
         self._rows_of_image = NumberTable()
+        self._without_picture = 0  # rows so far that name none
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """Yield a sample of each record that the format can say something of.
@@ -566,11 +569,12 @@ class _SampleMaker:
         """
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-        row = Record(record, image_id=image_id_of(record, "image_path"))
+        row = Record(record)
         if not _have_ids(row.get("expressions")):
-            key = hash(row.image_id)
-            row.occurrence = self._rows_of_image.get(key) or 0
-            self._rows_of_image.set(key, row.occurrence + 1)
+            identify(row, "image_path", None, self._rows_of_image)
+            if row.image_id is None:
+                row.occurrence = self._without_picture
+                self._without_picture += 1
         expressions = read_any_expressions(row)
         for expression in expressions:
             status = status_of(expression)
@@ -794,17 +798,18 @@ def _lost_of(
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     """Whether the record has ids that are not made by us, from its picture's path.
 
-    Ours are the path without ending, alone or followed by `@2` and the like or `#0` and the like;
-    they are made again on reading, so that they needn't be carried.
+    Ours are the path, with or without its ending, alone or followed by `@2` and the like or `#0`
+    and the like; they are made again on reading, so that they needn't be carried.
     """
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
+    ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]
     ids += [phrase.expression["expression_id"] for phrase in phrases]
     for own_id in ids:
         if own_id is None:
             continue
-        text = str(own_id)
-        if not text.startswith(made_id) or text[len(made_id) :][:1] not in ("", "@", "#"):
+        behind = str(own_id).removeprefix(made_id).removeprefix(ending)
+        if not str(own_id).startswith(made_id) or behind[:1] not in ("", "@", "#"):
             return True
     return False
 

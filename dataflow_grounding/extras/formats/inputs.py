@@ -31,8 +31,8 @@ from dataflow_grounding.extras.formats.reading import TarSample, files_under, ta
 from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of an image folder
-_TO_CONVERT = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw")
-"""Endings of files that people take for pictures."""
+_TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
+"""Endings of files that people take for pictures, if they are none of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
 
 

@@ -74,6 +74,9 @@ class LabelSeeds(Seeds):
     ) -> None:
         self._stated_sizes = stated_sizes or {}
         self._images = images
+        self._first_of_stem: dict[str, str] = {}
+        for image in images:
+            self._first_of_stem.setdefault(os.path.splitext(image)[0], image)
         self._label_of_image = label_of_image
         self._read = read
         self._files = files
@@ -100,6 +103,11 @@ class LabelSeeds(Seeds):
             self.found[BEYOND] += outside
             yield record
 
+    def _id_of(self, path: str) -> str:
+        """Return an image's id: its path without ending, or with it where another has it first."""
+        stem = os.path.splitext(path)[0]
+        return stem if self._first_of_stem[stem] == path else path
+
     def _record(self, path: str) -> tuple[dict[str, Any], list[str], list[str]]:
         """Return an image's record, why regions are left out, and which boxes reach beyond it.
 
@@ -108,7 +116,7 @@ class LabelSeeds(Seeds):
         size = upright_size(path, self.folders)
         left_out: list[str] = []
         record = {
-            "image_id": os.path.splitext(path)[0],
+            "image_id": self._id_of(path),
             "image_path": path,
             **size_columns(size),
             "source": SOURCE,

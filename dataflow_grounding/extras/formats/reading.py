@@ -21,12 +21,12 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
     told_as,
 )
+from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import is_elsewhere, kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
     Record,
-    image_id_of,
     is_score,
     read_expressions,
     stated_size,
@@ -34,6 +34,7 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.engine.source import identify
 from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import stands
 from dataflow_grounding.images.files import MAX_FILE_BYTES
@@ -354,11 +355,15 @@ def complete_rows(
         InputError: An expression without text, a box that isn't x1, y1, x2, y2, or a score out of
             [0, 1]; it names `path` and the row's number.
     """
-    rows_of_image: Counter[str] = Counter()  # so far, so that ids of rows without their own differ
+    rows_of_image = NumberTable()  # so that ids of rows without their own differ
+    without_picture = 0
     for number, row in enumerate(rows, 1):
-        image_id = image_id_of(row, "image_path") or "record"
-        record = Record(row, occurrence=rows_of_image[image_id], image_id=image_id)
-        rows_of_image[image_id] += 1
+        record = Record(row)
+        identify(record, "image_path", None, rows_of_image)
+        if record.image_id is None:
+            record.image_id = "record"
+            record.occurrence = without_picture
+            without_picture += 1
         with entry_errors(f"{path}, record {number}"):
             yield _complete_row(record, passed_over, backgrounds)
 

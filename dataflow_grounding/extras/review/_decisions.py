@@ -54,6 +54,7 @@ ACTIONS = (
     "phrase",
     "split",
     "join",
+    "give",
     "add",
     "delete",
     "comment",

@@ -69,7 +69,8 @@ def door_html(
         about: What the scripts need to begin, written into the page as JSON.
         inline: Data that are part of the page, as HTML; read after the first part was yielded.
         title: The heading.
-        summary: The run's; shown are `model`, `seconds`, and the warnings in `notes`.
+        summary: The run's; shown are `model`, `seconds` (of the last run, where
+            `replayed` tells of earlier ones), and the warnings in `notes`.
         plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
     """
     style = page_file("report.css")
@@ -96,12 +97,16 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the model, and how long the run took unless it had nothing to do, as HTML."""
+    """Yield the model, and how long the run took unless it had nothing to do, as HTML.
+
+    Where it found stored replies, earlier runs took their time, too: then it says "last run".
+    """
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
     if is_number(seconds) and not summary.get("already_complete"):
-        yield f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+        took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+        yield f"last run {took}" if summary.get("replayed") else took
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:

@@ -517,9 +517,10 @@ def reviewed_expression(
         id: The expression's.
         before: The expression as it stands, None for a new one; it isn't changed.
         given: `instances`, each a `bbox` in pixels of the upright picture, `from` (its index in
-            `before`, None for one drawn now; or `of`, the `id` and `box` of one of the `others`)
-            and `verified`; `status`; `verified` of one without boxes; and, where they change,
-            `text` and `char_span` ([start, end) in code points, or None).
+            `before`, None for one drawn now; or `of`, the `id` and `box` of one of the `others`),
+            `verified`, and `unjudged` of one that was shifted; `status`; `verified` of one without
+            boxes; and, where they change, `text` and `char_span` ([start, end) in code points, or
+            None).
         who: The reviewer.
         others: The record's other expressions.
 
@@ -695,7 +696,8 @@ def _reviewed_box(
 
     With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one. With
     others it was drawn: it is right, has no score and no mask, keeps the other columns of `old`,
-    and is cut to the picture, where its `size` (width, height) is known. Raises InputError for
+    and is cut to the picture, where its `size` (width, height) is known. One that is `unjudged` was
+    shifted, perhaps by a slip: nobody said yet that it is right. Raises InputError for
     corners that make no box in the picture, unless such a box is rejected.
     """
     bbox: Any = item.get("bbox")
@@ -720,14 +722,12 @@ def _reviewed_box(
         # an edge that wasn't moved keeps all its digits
         corners.append(was if new == was else _rounded(new, old["bbox"]))
     kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
-    return {
-        **kept,
-        "bbox": corners,
-        "score": None,
-        "evidence": "person",
-        "verified": True,
-        "reviewed_by": who,
-    }
+    drawn = {**kept, "bbox": corners, "score": None, "evidence": "person"}
+    if item.get("unjudged") is True:
+        drawn.pop("verified", None)
+        drawn.pop("reviewed_by", None)
+        return drawn
+    return {**drawn, "verified": True, "reviewed_by": who}
 
 
 def _size_of_picture(record: Record) -> Size | None:

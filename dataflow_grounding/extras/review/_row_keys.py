@@ -7,6 +7,7 @@ with the same `row`: where these counts have changed, the place of a row proves 
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -185,10 +186,25 @@ def _candidates_of(
         if record.image_id is None:
             continue
         row = PlacedRow(key, record.image_id, row_digest(record), written_digest(record))
+        earlier = _as_named_earlier(row, record)
+        if earlier is not None and digests.isdisjoint((row.row, row.written)):
+            row = earlier
         counts.add(row.image_id, row.row)
         if key in decided or row.row in digests or row.written in digests:
             candidates.append(row)
     return candidates, counts
+
+
+def _as_named_earlier(row: PlacedRow, record: Record) -> PlacedRow | None:
+    """Return a row `x.png` as earlier versions wrote it: as `x`, the second row of `x.jpg`.
+
+    None for a row that is not called like its picture's file.
+    """
+    stem, ending = os.path.splitext(row.image_id)
+    if not ending or not path_of(record).endswith(os.path.basename(row.image_id)):
+        return None
+    named = record.updated({"image_id": stem})
+    return row._replace(row=row_digest(named), written=written_digest(named))
 
 
 def _pairs_by(

@@ -51,11 +51,14 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     """Return whether a reviewer left a box as it was, and found it right under its phrase.
 
     For `box` None it is whether the phrase was right to have no box. What was deleted, drawn anew
-    or has another text now was wrong; None where the item wasn't judged.
+    or has another text now was wrong; None where the item wasn't judged, but moved at the most.
     """
     after = outcome.after
     if not after or after["text"] != original["text"]:
         return False
+    index = None if box is None else outcome.index_after(box)
+    if index is not None and reviewer_verdict(after["instances"][index]) is None:
+        return None
     judged = outcome.box_after(box) if box is not None else after
     if not judged or (box is None and after["instances"]):
         return False

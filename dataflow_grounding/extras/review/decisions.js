@@ -166,7 +166,7 @@ const reviewDecisions = (() => {
     return verdicts.every((verdict) => verdict === true) || null;
   }
 
-  // The page that shows them says why() a thing is there; taken(items, view, old) tells it which items were refused and
+  // The page that shows them says why() a thing is there; counted() tells it that counts are new; taken(items, view, old) tells it which items were refused and
   // what a decision has made of its record, null where more wait.
   const page = {};
   const views = new Map(); // by record's place
@@ -191,7 +191,7 @@ const reviewDecisions = (() => {
 
   // Errors, hints and what changed have places of their own, whose size doesn't change with what they say.
   const tell = (text) => byId("refused").replaceChildren(recordPage.pageText(text));
-  const hint = (text) => byId("hint").replaceChildren(recordPage.pageText(text));
+  const hint = (text, button) => byId("hint").replaceChildren(recordPage.pageText(text), ...(button ? [" ", button] : []));
   function announce(text) { // to a screen reader
     const list = byId("changes");
     list.append(recordPage.node("p", null, text));
@@ -252,6 +252,7 @@ const reviewDecisions = (() => {
     left = said.progress;
     shown = said.shown;
     toMend = said.to_mend;
+    page.counted();
   }
   function enqueue(action, view, ids, changes, next, more) {
     const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;

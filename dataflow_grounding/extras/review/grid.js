@@ -5,7 +5,6 @@
 const reviewGrid = (() => {
   const { node } = recordPage;
   const { found, viewOf, placeOf, counted } = reviewDecisions;
-  const FIRST = 11; // cells count from here: two digits each
   const LOOK = 500; // milliseconds within which nobody has seen a page
   const CROP = 130; // CSS pixels of a box's crop
   const LARGE_CROP = 200; // where a few fill a wide page
@@ -38,12 +37,15 @@ const reviewGrid = (() => {
     const heads = [...new Set(page.items.map((item) => item.head || "–"))];
     return heads.slice(0, MOST_HEADS).join(", ") + (heads.length > MOST_HEADS ? " …" : "");
   }
+  // Cells count from 1; with ten or more of them, by two digits each, so that a number is typed whole at once.
+  const digits = () => (page.items.length > 9 ? 2 : 1);
+  const numberOf = (n) => String(n + 1).padStart(digits(), "0");
   function cellOf(item, n, side) {
     const view = viewOf(item);
     const e = found(view, item.id);
     const picture = item.box === null ? wholeOf(view)
       : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
-    const number = node("kbd", null, String(n + FIRST));
+    const number = node("kbd", null, numberOf(n));
     const cell = node("button", { type: "button", class: "cell", "aria-pressed": String(wrong.has(item)) }, picture,
       node("span", { class: "phrase", dir: "auto" }, number, " ", e.text),
       item.box === null && e.status !== "none" && node("span", { class: "open" }, e.status));
@@ -73,7 +75,7 @@ const reviewGrid = (() => {
     const cell = main.querySelectorAll(".cell")[n];
     cell.setAttribute("aria-pressed", String(wrong.has(item)));
     if (document.activeElement !== cell) { // else its state is told by itself
-      reviewDecisions.announce(`${n + FIRST} ${wrong.has(item) ? "marked as wrong" : "not marked"}`);
+      reviewDecisions.announce(`${numberOf(n)} ${wrong.has(item) ? "marked as wrong" : "not marked"}`);
     }
   }
 
@@ -132,5 +134,5 @@ const reviewGrid = (() => {
     cells.removeAttribute("aria-busy");
     if (closed === shown) closed = null;
   }
-  return { draw, accept, isClosed: () => closed === page, typed: (number) => mark(number - FIRST) };
+  return { draw, accept, isClosed: () => closed === page, digits, typed: (number) => mark(number - 1) };
 })();

@@ -562,7 +562,10 @@ class Queue:
         return outcome
 
     def _is_decided(self, item: Item) -> bool:
-        """Return whether a reviewer judged an item, deleted it, or drew another in its place."""
+        """Return whether a reviewer judged an item, deleted it, or drew another in its place.
+
+        What was only moved as a whole has yet to be judged.
+        """
         outcome = self._outcome_of(item)
         if outcome is None:
             return False
@@ -591,5 +594,12 @@ class Queue:
 
 
 def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
-    """Return an item's phrase or box as reviewers left it; None if deleted or drawn anew."""
-    return outcome.after if item.box is None else outcome.box_after(item.box)
+    """Return an item's phrase, its box, or what was drawn in its place; None if it was deleted.
+
+    A box that was moved as a whole is one that nobody judged.
+    """
+    if item.box is None or outcome.after is None:
+        return outcome.after
+    index = outcome.index_after(item.box)
+    box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
+    return box

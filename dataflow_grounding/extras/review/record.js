@@ -293,6 +293,13 @@ const recordPage = (() => {
     article.querySelector("canvas.overlay")?.light(e);
   }
 
+  // The same for what was drawn since.
+  function relight(article) {
+    const { lit } = article;
+    article.lit = undefined;
+    if (lit !== undefined) light(article, lit);
+  }
+
   function lightsUp(article) {
     const follow = (event) => {
       const link = event.target.closest("[data-e]");
@@ -340,5 +347,5 @@ const recordPage = (() => {
   }
 
   return { COLORS, MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, canvasOf, hitsOf, pictureOf,
-    captionOf, rowOf, listOf, lightsUp, cropOf };
+    captionOf, rowOf, listOf, lightsUp, relight, cropOf };
 })();

@@ -136,6 +136,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         copy_file(summary.annotations, annotations)
     else:
         write_rows(annotations, _objects(summary.annotations))
+    summary.annotations = address_of(annotations)
     run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
     if "spec" not in read_object(run):
         folders = [absolute(folder) for folder in storage.image_folders]
@@ -147,7 +148,6 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         write_text(run, dump_text(about_run, 1) + "\n")
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
-    summary.annotations = address_of(annotations)
     summary.report = sent(page)
 
 

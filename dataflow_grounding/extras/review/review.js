@@ -243,7 +243,7 @@
     typed = isWithin() && Number(typed + digit) <= most ? typed + digit : digit;
     typedAt = performance.now();
     if (!isGrid()) reviewSingle.pickNumber(Number(typed));
-    else if (typed.length === 2) {
+    else if (typed.length === reviewGrid.digits()) {
       reviewGrid.typed(Number(typed));
       typed = "";
     }
@@ -294,8 +294,8 @@
   document.addEventListener("keydown", pressed);
   document.addEventListener("keyup", (event) => { if (event.key === " ") reviewSingle.letGo(); });
 
-  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken });
-  Object.assign(reviewSingle.page, { act, go, undo: () => undo(), redo: () => undo(true), tools: toolsOfSingle });
+  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken, counted: tellShown });
+  Object.assign(reviewSingle.page, { act, go, undo: () => undo(), redo: () => undo(true), tools: toolsOfSingle, button });
   for (const way of byId("ways").children) {
     way.addEventListener("mousedown", (event) => event.preventDefault()); // keys stay the page's
     way.addEventListener("click", () => want({ mode: way.value }));

@@ -5,7 +5,9 @@ const reviewSingle = (() => {
   const { node } = recordPage;
   const { found, boxes, given, placeOf, viewOf, commit, hint, announce } = reviewDecisions;
   const HOW_TO_MEND = "Drag in the picture to draw the right box; a drag inside the picked one moves it. ] goes on.";
-  const MOVED = "The moved box counts as right: z takes that back.";
+  const RESIZED = "The moved box counts as right.";
+  const SHIFTED = "Moved, not judged yet: a accepts it.";
+  const LOCKED = "This box is locked: l unlocks it.";
   const PICK_FIRST = "Pick a phrase first: by its number, or by a click in the list.";
 
   const main = document.getElementById("main");
@@ -18,6 +20,12 @@ const reviewSingle = (() => {
   const viewNow = () => viewOf(item);
   const current = () => found(viewNow(), picked.id);
   const boxNow = () => current()?.instances[picked.box]?.bbox || null;
+  // Boxes that aren't seen, or can't be changed, by record, phrase and number; of this page alone.
+  const hidden = new Set();
+  const locked = new Set();
+  const boxName = (e, n) => `${item.record} ${e.id} ${n}`;
+  const isIn = (set, e, instance) => set.has(boxName(e, e.instances.indexOf(instance)));
+  const isLocked = () => picked.box !== null && locked.has(boxName(current(), picked.box));
   const isPicked = (e, instance) => e.id === picked.id && (picked.box === null || e.instances[picked.box] === instance);
 
   function show(now) {
@@ -53,7 +61,7 @@ const reviewSingle = (() => {
   function drawNow() {
     if (!boxNow()) picked.box = null; // it was deleted, by whomever
     const view = viewNow();
-    const rows = view.expressions.map((e) => JSON.stringify(e));
+    const rows = view.expressions.map((e) => JSON.stringify([e, switchedOn(hidden, e), switchedOn(locked, e)]));
     const phrases = view.expressions.map((e) => [e.id, e.text, e.span, e.color]);
     const outline = JSON.stringify([view.place, view.comment, phrases]);
     if (drawn.outline !== outline || !drawn.article.isConnected) drawn = { outline, rows, ...drawRecord(view) };
@@ -62,17 +70,52 @@ const reviewSingle = (() => {
       drawn.list.children[n].classList.toggle("picked", e.id === picked.id);
     });
     drawn.rows = rows;
-    stage = reviewStage(view, boxNow(), isPicked, { draw: drawBox, move: moveBox, click: clicked }, stage);
+    const seen = recordPage.boxesOf(view).filter(({ e, instance }) => !isIn(hidden, e, instance));
+    stage = reviewStage(view, seen, isLocked() ? null : boxNow(), isPicked, { draw: drawBox, move: moveBox, click: clicked }, stage);
     drawn.article.querySelector("figure").replaceChildren(stage.board, view.missing);
+    recordPage.relight(drawn.article);
   }
   function rowOf(e, view) {
     const shown = e.reviewed_by ? { ...e, check: "" } : e; // the verdict says it
     const row = recordPage.rowOf(shown, view);
     row.addEventListener("click", () => pickNext(e));
     row.querySelector(".detail").append(verdictOf(e));
+    if (e.instances.length) row.append(switchesOf(e));
     return row;
   }
+  // How many of a phrase's boxes are hidden, or locked.
+  const switchedOn = (set, e) => e.instances.filter((_, n) => set.has(boxName(e, n))).length;
+  function switchesOf(e) {
+    const switchOf = (name, key, set) => {
+      const isOn = switchedOn(set, e) > 0;
+      const made = node("button", { type: "button", class: "switch", "aria-pressed": String(isOn),
+        title: `${isOn ? "Don't " : ""}${name} its boxes (${key})` }, name);
+      made.addEventListener("mousedown", (event) => event.preventDefault());
+      made.addEventListener("click", (event) => {
+        event.stopPropagation(); // the phrase isn't picked
+        flip(set, e, null);
+      });
+      return made;
+    };
+    return node("span", { class: "switches" }, switchOf("hide", "h", hidden), switchOf("lock", "l", locked));
+  }
+  // Of one box, or of all of a phrase: on where any is off.
+  function flip(set, e, box) {
+    const names = e.instances.map((_, n) => boxName(e, n)).filter((_, n) => box === null || n === box);
+    const isOn = names.every((name) => set.has(name));
+    names.forEach((name) => set[isOn ? "delete" : "add"](name));
+    const [on, off] = set === hidden ? ["Hidden", "Shown"] : ["Locked", "Unlocked"];
+    announce(`${isOn ? off : on}: ${e.text}`);
+    drawNow();
+  }
+  function flipPicked(set) {
+    if (!current()) return hint(PICK_FIRST);
+    flip(set, current(), picked.box);
+    return hint(set === locked && isLocked() ? LOCKED : "");
+  }
   function verdictOf(e) {
+    const isShifted = ({ evidence, verified }) => evidence === "person" && typeof verified !== "boolean";
+    if (!e.reviewed_by && e.instances.some(isShifted)) return node("span", { class: "verdict" }, "moved, not judged");
     if (!e.reviewed_by) return "";
     const wrong = e.instances.filter((box) => box.verified === false).length;
     const word = e.verified ? "right" : "wrong";
@@ -100,7 +143,9 @@ const reviewSingle = (() => {
   }
   const latest = ({ place }) => viewOf({ record: place });
   function clicked(point) {
-    const hit = recordPage.hitsOf(recordPage.boxesOf(viewNow()), ...point);
+    const free = recordPage.boxesOf(viewNow())
+      .filter(({ e, instance }) => !isIn(hidden, e, instance) && !isIn(locked, e, instance));
+    const hit = recordPage.hitsOf(free, ...point);
     const last = hit.findIndex(({ e, instance }) => picked.box !== null && isPicked(e, instance));
     const next = hit[(last + 1) % hit.length];
     if (next) pick(next.e.id, next.e.instances.indexOf(next.instance));
@@ -130,14 +175,15 @@ const reviewSingle = (() => {
     const instances = boxes(e).map((box, n) => (isTold(box, n) ? { ...box, verified } : box));
     return { id: e.id, after: given(e, { verified, instances }) };
   }
-  function moveBox(bbox) {
+  // A box that was dragged as a whole isn't judged by that: it may have been a slip.
+  function moveBox(bbox, isShifted = false) {
     const instances = boxes(current());
     const box = instances[picked.box];
     if (String(bbox) === String(box.bbox)) return drawNow(); // what moves nothing decides nothing
     const kept = cutToPicture(bbox, viewNow());
-    instances[picked.box] = { ...box, bbox: kept, verified: true };
+    instances[picked.box] = { ...box, bbox: kept, ...(isShifted ? { verified: null, unjudged: true } : { verified: true }) };
     change("move", current(), { instances });
-    hint(MOVED);
+    hint(isShifted ? SHIFTED : RESIZED, page.button("Undo", "z", page.undo));
     announce(`Box at ${kept.map(Math.round).join(", ")}`);
     return null;
   }
@@ -152,6 +198,10 @@ const reviewSingle = (() => {
   function drawBox(bbox) {
     const e = current();
     if (!e) return hint(PICK_FIRST);
+    if (isLocked()) {
+      drawNow();
+      return hint(LOCKED);
+    }
     if (bbox[2] - bbox[0] < 1 || bbox[3] - bbox[1] < 1) return drawNow();
     const exact = bbox.map((n) => Math.round(n * 100) / 100);
     const instances = boxes(e);
@@ -170,6 +220,10 @@ const reviewSingle = (() => {
     return hint("Draw a further box of this phrase.");
   }
   function arrow(event) {
+    if (isLocked()) {
+      hint(LOCKED);
+      return;
+    }
     const far = event.shiftKey ? 10 : 1;
     const by = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] }[event.key];
     if (boxNow()) stage.nudge(event.altKey && [false, false, true, true], by);
@@ -190,6 +244,7 @@ const reviewSingle = (() => {
     pick(null);
   }
   function removeBox(e) {
+    if (isLocked()) return hint(LOCKED);
     if (reviewDecisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
     const instances = boxes(e).filter((_, n) => n !== picked.box);
     const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
@@ -197,6 +252,32 @@ const reviewSingle = (() => {
     change("delete", e, { instances, ...bare }, [item]);
     announce("Box deleted");
     return null;
+  }
+  // Give the picked box, or all of the phrase, to another phrase: with classes, say which class it is.
+  function giveTo(other) {
+    const e = current();
+    const view = viewNow();
+    const numbers = e.instances.map((_, n) => n).filter(isMeantNow);
+    const moved = numbers.map((n) => ({ from: null, bbox: e.instances[n].bbox, verified: true,
+      ...(!e.isOwn && { of: { id: e.id, box: n } }) }));
+    const left = boxes(e).filter((_, n) => !numbers.includes(n));
+    const bare = !left.length && { status: "none", verified: null };
+    commit("give", view, [
+      { id: other.id, after: given(other, { instances: [...boxes(other), ...moved], status: "grounded" }) },
+      { id: e.id, after: given(e, { instances: left, ...bare }) },
+    ], { items: [item] });
+    pick(other.id, other.instances.length);
+    hint(`Now ${other.text}.`, page.button("Undo", "z", page.undo));
+    announce(`Given to ${other.text}`);
+  }
+  const isMeantNow = (n) => isMeant(null, n);
+  function choose() {
+    const e = current();
+    if (!e || !e.instances.length) return hint("Pick a box first.");
+    if (isLocked()) return hint(LOCKED);
+    const others = viewNow().expressions.filter((other) => other !== e);
+    if (!others.length) return hint("There is no other phrase.");
+    return reviewChooser(e, others, giveTo);
   }
   function phrased(way) {
     const view = viewNow();
@@ -236,6 +317,7 @@ const reviewSingle = (() => {
     "]": ["Next", () => page.go(1)],
     "[": ["Previous", () => page.go(-1)],
     m: ["Not in the picture", nothingThere],
+    k: ["Another phrase or class", choose],
     b: ["Add a box", addBox],
     f: ["Four points", pointOut],
     Delete: ["Delete", remove],
@@ -243,6 +325,8 @@ const reviewSingle = (() => {
     n: ["New phrase", () => phrased("add")],
     s: ["Split", () => phrased("split")],
     j: ["Join with next", () => phrased("join")],
+    h: ["Hide", () => flipPicked(hidden)],
+    l: ["Lock", () => flipPicked(locked)],
     z: ["Undo", () => page.undo()],
     y: ["Redo", () => page.redo()],
     "+": ["Zoom in", () => stage.zoom(1.25)],

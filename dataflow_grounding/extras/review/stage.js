@@ -6,6 +6,7 @@ const reviewStage = (() => {
   const { shape } = recordPage;
   const NEAR = 9; // pixels of the screen around an edge that grab it
   const LEAST_DRAG = 4; // pixels of the screen; less is a click
+  const LEAST_SHIFT = 8; // the same where the whole box would move, which is often a slip
   const MOST_ZOOM = 64;
   const ALL = [true, true, true, true];
   const within = (n, most) => Math.min(Math.max(n, 0), most);
@@ -34,13 +35,12 @@ const reviewStage = (() => {
     return boxAround([moved.slice(0, 2), moved.slice(2)]);
   }
 
-  // The stage of `view`, whose box `box` is picked: `does` has what becomes of a gesture, by name: draw(bbox),
-  // move(bbox), click([x, y]). It begins with the part that `last`, a stage of the same record, shows.
-  function stageOf(view, box, isPicked, does, last) {
+  // The stage of `view`, whose box `box` is picked, and whose `all` boxes are seen: `does` has what becomes of a gesture,
+  // by name: draw(bbox), move(bbox, isShifted), click([x, y]). isShifted: dragged as a whole. It begins with the part that `last`, a stage of the same record, shows.
+  function stageOf(view, all, box, isPicked, does, last) {
     const size = [view.width || 1, view.height || 1];
     const fingers = new Map(); // where each is on the screen, by pointer
     const sketch = shape("g", { class: "sketch" });
-    const all = recordPage.boxesOf(view);
     const isMany = all.length > recordPage.MOST_SHAPES;
     const boxes = all.filter(({ e, instance }) => !isMany || isPicked(e, instance)).map(({ e, instance, bbox }) =>
       shape("g", { class: `box link e${e.index} c${e.color}${isPicked(e, instance) ? " picked" : ""}`,
@@ -121,7 +121,8 @@ const reviewStage = (() => {
       const here = [event.clientX, event.clientY];
       if (!before) return;
       fingers.set(event.pointerId, here);
-      const isDrag = to || Math.hypot(here[0] - start[0], here[1] - start[1]) > LEAST_DRAG;
+      const least = edges === ALL ? LEAST_SHIFT : LEAST_DRAG;
+      const isDrag = to || Math.hypot(here[0] - start[0], here[1] - start[1]) > least;
       if (panning) pan(before, here, apartBefore);
       else if (!points && isDrag) dragTo(spot(event));
     }
@@ -139,7 +140,8 @@ const reviewStage = (() => {
       fingers.delete(event.pointerId);
       if (panning || event.type === "pointercancel") return wipe();
       if (points) pointed(from);
-      else if (to) does[edges ? "move" : "draw"](to);
+      else if (to && edges) does.move(to, edges === ALL);
+      else if (to) does.draw(to);
       else does.click(from);
     }
     function pointed([x, y]) {

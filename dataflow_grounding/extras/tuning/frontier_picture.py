@@ -151,7 +151,9 @@ def _axes(scale: _Scale, what: str) -> Iterator[str]:
     for cost in scale.costs:
         x = scale.x(cost)
         yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{low}" y2="{low + 4}"/>'
-        yield f'<text x="{x:.1f}" y="{low + 18}" text-anchor="middle">{cost:,g}</text>'
+        label = f"{cost:,g}"
+        middle = min(x, frame.width - _LETTER * len(label) / 2)  # the last one isn't cut off
+        yield f'<text x="{middle:.1f}" y="{low + 18}" text-anchor="middle">{label}</text>'
     yield f'<line class="axis" x1="{frame.left}" x2="{right}" y1="{low}" y2="{low}"/>'
     yield f'<text x="{right}" y="{low + 37}" text-anchor="end">{what}</text>'
     yield '<text x="8" y="14">F1, and its 95 % interval</text>'

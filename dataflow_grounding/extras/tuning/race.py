@@ -18,7 +18,9 @@ class Rules:
     Attributes:
         round_size: Pictures that all ways still in the race are asked about before any is judged.
         replaces_at: Chance of being better than the default, from 0 to 1, at which a way replaces
-            it.
+            it after up to 40 pictures.
+        strict_at: The same after 80 pictures or more; between 40 and 80 it rises evenly. So many
+            pictures find a much better way all the same, and nearly equal ones are chosen less.
         settles_at: The same, for a race that ends before all pictures were seen.
         leaves_at: Standard errors below the leader at which a way leaves.
         surprise: Gain over the default, from 0 to 1, that the pictures to come may bring at most:
@@ -31,6 +33,7 @@ class Rules:
 
     round_size: int = 8
     replaces_at: float = 0.84
+    strict_at: float = 0.92
     settles_at: float = 0.995
     leaves_at: float = 2.5
     surprise: float = 0.3
@@ -39,6 +42,17 @@ class Rules:
     spreads: Mapping[float, float] = field(
         default_factory=lambda: {0.005: 1.0, 0.02: 1.0, 0.04: 1.0, 0.08: 2.0, 0.16: 2.0}
     )
+
+    def chance_to_replace(self, pictures: int) -> float:
+        """Return the chance at which a way replaces the default after so many pictures.
+
+        Example:
+            >>> [round(Rules().chance_to_replace(pictures), 3) for pictures in (8, 40, 60, 80)]
+            [0.84, 0.84, 0.88, 0.92]
+        """
+        strict = max(self.strict_at, self.replaces_at)
+        share = min(max((pictures - 40) / 40, 0.0), 1.0)
+        return self.replaces_at + share * (strict - self.replaces_at)
 
 
 @dataclass(frozen=True)
@@ -128,9 +142,10 @@ class Race:
     def winner(self) -> str:
         """The way to ask in: the default, unless another one has replaced it."""
         leader = self._leader()
-        if leader != self.default and self.chance(leader) >= self.rules.replaces_at:
-            return leader
-        return self.default
+        pictures = self.compare(leader, self.default).pictures
+        if leader == self.default or self.chance(leader) < self.rules.chance_to_replace(pictures):
+            return self.default
+        return leader
 
     def tell(self, way: str, picture: int, score: float) -> None:
         """Take the score of a way's answer about a picture, from 0 to 1."""

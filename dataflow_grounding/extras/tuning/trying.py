@@ -39,7 +39,7 @@ from dataflow_grounding.extras.tuning.defining import (
     scores_of,
 )
 from dataflow_grounding.extras.tuning.gold import LEAST, GoldPicture, score_of
-from dataflow_grounding.extras.tuning.race import Race
+from dataflow_grounding.extras.tuning.race import Race, Rules
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
@@ -135,12 +135,29 @@ class Tuning:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_text(path, text)
 
-    def run_of(self, way: Candidate, pictures: int, max_requests: int | None = None) -> SpecRun:
-        """Return the run of a way over the first pictures, which sends no more than that.
+    def run_of(
+        self,
+        way: Candidate,
+        pictures: int,
+        max_requests: int | None = None,
+        *,
+        checks: bool = False,
+    ) -> SpecRun:
+        """Return the run of a way over the first pictures.
 
-        `max_requests` counts what earlier calls have sent for this way, too.
+        Args:
+            way: How the model is asked.
+            pictures: How many of the pictures it is asked about.
+            max_requests: The most requests that this run sends.
+            checks: Whether the box format is checked as the spec says. Each round is a run of its
+                own, so that a check in each of them would take an eighth of the budget. One of the
+                spec's own way is enough: boxes that another way has in another format are worth
+                nothing beside the gold.
         """
-        return SpecRun(self.spec_of(way), pilot=pictures, progress=False, max_requests=max_requests)
+        spec = self.spec_of(way)
+        if not checks:
+            spec.block.vlm.check_every = None
+        return SpecRun(spec, pilot=pictures, progress=False, max_requests=max_requests)
 
     def sent(self, way: Candidate) -> int:
         """Return how many requests a way has been answered, by all calls."""
@@ -159,13 +176,14 @@ class Tuning:
     def plan(self) -> dict[str, Any]:
         """Return what the race is to take from each way, as it was estimated at the first call.
 
-        `costs` are requests a picture, `refused` the ways that the endpoint didn't take, with why.
-        The same plan makes the same race, whatever is stored by now.
+        `costs` are requests a picture, `checks` those that check the box format in the first round,
+        `refused` the ways that the endpoint didn't take, with why. The same plan makes the same
+        race, whatever is stored by now.
         """
         path = within(self.folder, _PLAN)
         digest = self._digest()
         stored = read_object(path) if os.path.exists(path) else {}
-        if stored.get("of") == digest and isinstance(stored.get("costs"), dict):
+        if stored.get("of") == digest and {"costs", "checks"} <= stored.keys():
             return stored
         requests_a_picture: dict[str, float] = {}
         usd_a_request: dict[str, float | None] = {}
@@ -179,11 +197,22 @@ class Tuning:
         plan = {
             "of": digest,
             "costs": requests_a_picture,
+            "checks": self._checks(),
             "usd_a_request": usd_a_request,
             "refused": {},
         }
         self.store_plan(plan)
         return plan
+
+    def _checks(self) -> float:
+        """Return how many requests check the box format in the first round."""
+        pictures = min(Rules().round_size, len(self.pictures))
+        counts = []
+        for checks in (True, False):
+            figures = estimate(self.run_of(self.own, pictures, checks=checks))
+            counts.append(float(figures["requests"] + figures["stored"]))
+        with_checks, without = counts
+        return with_checks - without
 
     def store_plan(self, plan: Mapping[str, Any]) -> None:
         """Write the plan, which the next call goes by."""
@@ -221,10 +250,10 @@ def run_race(tuning: Tuning) -> Race:
     goes on.
     """
     plan = tuning.plan()
-    set_aside = 0  # requests: to ask about half of the pictures once more, and to write definitions
-    if tuning.definitions:
+    set_aside = math.ceil(plan["checks"])
+    if tuning.definitions:  # they are written, and half of the pictures asked about once more
         held_out = len(tuning.pictures) - len(tuning.pictures) // 2
-        set_aside = math.ceil(plan["costs"][tuning.own.name] * held_out) + MOST_CLASSES
+        set_aside += math.ceil(plan["costs"][tuning.own.name] * held_out) + MOST_CLASSES
     race = Race(
         tuning.own.name,
         [way.name for way in tuning.candidates],
@@ -248,18 +277,20 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
     """Ask all ways about the round's pictures, and tell the race their scores.
 
     A way that the endpoint doesn't take leaves the race. Raises BudgetExceeded where more requests
-    were needed than estimated: the race is told nothing of this round then.
+    were needed than estimated, as of replies that couldn't be read: the race has the scores of the
+    ways that were asked before, as these are paid for.
     """
     assert race.round is not None
     pictures = race.round.pictures
-    scores: dict[str, dict[int, float]] = {}
+    is_first = pictures[0] == 0
     for name in race.round.ways:
         if name in plan["refused"]:  # by an earlier call, in this round
             race.drop(name, plan["refused"][name])
             continue
         way = tuning.ways[name]
-        left = max(race.max_requests - tuning.sent_in_all(), 0)
-        run = tuning.run_of(way, pictures[-1] + 1, left)
+        left = max(race.max_requests + math.ceil(plan["checks"]) - tuning.sent_in_all(), 0)
+        checks = is_first and name == tuning.own.name
+        run = tuning.run_of(way, pictures[-1] + 1, left, checks=checks)
         try:
             run.execute()
         except NothingDone:
@@ -273,13 +304,8 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
             race.drop(name, why)
             continue
         answers = _answers_of(run)
-        scores[name] = {
-            number: score_of(tuning.pictures[number], answers.get(str(number)))
-            for number in pictures
-        }
-    for name, scores_of_way in scores.items():
-        for number, score in scores_of_way.items():
-            race.tell(name, number, score)
+        for number in pictures:
+            race.tell(name, number, score_of(tuning.pictures[number], answers.get(str(number))))
 
 
 def _answers_of(run: SpecRun) -> dict[str, dict[str, Any]]:
@@ -349,7 +375,7 @@ def _affordable_pictures(tuning: Tuning, race: Race) -> int:
     """
     cost = tuning.plan()["costs"][race.winner]  # requests a picture
     seen = len(race.scores[race.winner])
-    spare = tuning.max_requests - race.requests - MOST_CLASSES
+    spare = tuning.max_requests - race.requests - math.ceil(tuning.plan()["checks"]) - MOST_CLASSES
     # n pictures take (n - seen) * cost, and n / 2 * cost for the second time.
     affordable = (spare + seen * cost) / (1.5 * cost)
     return min(len(tuning.pictures), int(affordable + 1e-9))

@@ -187,10 +187,38 @@ def test_what_is_printed_and_written(data: Path, tmp_path: Path) -> None:
         "phrases per picture: mean 3.5, median 3, p5 3, p95 4\n",
         "terms for what is in one box: cup / mug 1\n",
         "phrases that aren't in their picture: 14.3%\n",
-        "pictures that aren't there, or can't be read: -\n",
     ):
         assert line in done.out
-    assert "centres of boxes in their pictures: a map from 50 boxes on; there are " in done.out
+    whole = stats(tmp_path / "run", "--no-pictures", "--all").out
+    for line in (
+        "pictures that aren't there, or can't be read: -\n",
+        "centres of boxes in their pictures: a map from 50 boxes on; there are ",
+    ):
+        assert line in whole
+        assert line not in done.out
+
+
+def test_what_there_is_nothing_of_is_told_in_one_line_but_for_what_was_asked(
+    data: Path, tmp_path: Path
+) -> None:
+    assert data.exists()
+    lines = stats(tmp_path / "run", "--no-pictures").out.splitlines()
+    [folded] = [line for line in lines if line.startswith("nothing of: ")]
+    assert "phrases made up to be absent" in folded
+    assert "rows that can't be read" not in folded, "there is one"
+    assert "terms that are nearly spelt alike" in folded
+    bare = [n for n, line in enumerate(lines) if re.search(r": (0|0\.0%|none|-)$", line)]
+    assert all(lines[n + 1].startswith("  →") for n in bare), "such a line has advice below it"
+    whole = stats(tmp_path / "run", "--no-pictures", "--all").out.splitlines()
+    assert "phrases made up to be absent: 0.0%" in whole
+    assert not any(line.startswith("nothing of") for line in whole)
+    copy = tmp_path / "other.jsonl"
+    copy.write_text(json.dumps(record("z.jpg", (W, H), [{"text": "a cat"}])) + "\n", "utf-8")
+    ids = tmp_path / "ids.txt"
+    ids.write_text("unknown\n")
+    asked = stats(tmp_path / "run", copy, "--no-pictures", "--test-ids", ids).out.splitlines()
+    assert "pictures that several of these data sets have: 0" in asked
+    assert "pictures of --test-ids: 0" in asked
 
 
 def test_a_map_of_where_boxes_are(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.extras.evaluation.metrics.evaluating import Evaluation
 from dataflow_grounding.images.display import page_text
 
@@ -31,7 +32,10 @@ _MAIN = (
     "ap",
 )
 """What the short page begins names of measures with; others stand in the whole one."""
+_MAIN_OF_GROUP = ("expressions", "acc_0.5", "miou")  # columns of the short page's table of sizes
 _COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
+_GLOSSES: dict[str, str] = load_table(__package__, "glosses.yaml")
+"""By a measure, or by what names of measures begin with, up to a `_`: what it says."""
 _MOST_CLASSES = 30  # of the short page
 
 
@@ -51,7 +55,12 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
         parts.append(_classes_table({name: classes[name] for name in largest}))
     else:
-        parts.append(_groups_table("size", figures["groups"].get("size", {})))
+        sizes = {}
+        for size, row in figures["groups"].get("size", {}).items():
+            sizes[size] = {name: row[name] for name in _MAIN_OF_GROUP}
+        parts.append(_groups_table("size", sizes))
+    if compared:
+        parts.append(_legend(main))
     parts += [f"Note: {note}" for note in figures["notes"]]
     kinds = ", ".join(figures["groups"])
     parts.append(
@@ -87,6 +96,8 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(_classes_table(figures["classes"]))
     for kind, groups in figures["groups"].items():
         parts.append(_groups_table(kind, groups))
+    if compared:
+        parts.append(_legend(figures))
     for cut in figures["cuts"]:
         parts.append(
             f"score ≥ {cut['score']:.3g} keeps {cut['kept']:.1%} of the boxes,"
@@ -94,7 +105,29 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         )
     for note in figures["notes"]:
         parts.append(f"Note: {note}")
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _legend(figures: Mapping[str, Any]) -> str:
+    """Return a line for each measure of a table, which says what it is.
+
+    Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line.
+    """
+    told: dict[str, str] = {}
+    for name, value in figures.items():
+        gloss = _gloss_of(name)
+        if isinstance(value, (int, float)) and gloss and gloss not in told.values():
+            told[name] = gloss
+    width = max(map(len, told), default=0)
+    return "\n".join(f"{name:{width}}  {gloss}" for name, gloss in told.items())
+
+
+def _gloss_of(name: str) -> str:
+    """Return what a measure says, in a few words; "" where its name says it."""
+    for key, gloss in _GLOSSES.items():
+        if name == key or (key.endswith("_") and name.startswith(key)):
+            return gloss
+    return ""
 
 
 def _comparison(compared: Mapping[str, Any], name: str) -> str:
@@ -112,7 +145,8 @@ def _runs_table(
 ) -> str:
     """Return a table of a run's measures with intervals, or of two runs' and their difference.
 
-    A measure that no run has is left out. R@5 and R@10 share R@1's row where all are equal.
+    A single run's says what each measure is. A measure that no run has is left out. R@5 and R@10
+    share R@1's row where all are equal.
 
     Args:
         figures: The measures that get a row, with the first run's values; its `intervals` too.
@@ -140,6 +174,10 @@ def _runs_table(
             rows[-1][0] += f", {name.partition('_')[0]}"
         else:
             rows.append([name, *cells])
+    if not compared:  # of two runs the table is wide enough, and a legend stands below
+        heads.append("what it says")
+        for row in rows:
+            row.append(_gloss_of(row[0].partition(",")[0]))
     return table(heads, rows)
 
 
