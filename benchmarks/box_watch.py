@@ -39,8 +39,7 @@ from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.watch._box_statistics import OUTSIDE
 from dataflow_grounding.watch._evidence import SHOWS, Evidence
-from dataflow_grounding.watch._readings import SeenBox, Sent
-from dataflow_grounding.watch._second_reply import JudgedReply
+from dataflow_grounding.watch._readings import JudgedReply, SeenBox, Sent
 
 IN_FLIGHT = 8
 LATENCY = lognormal(0.03, 0.5)

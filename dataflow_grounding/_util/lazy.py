@@ -1,4 +1,4 @@
-"""What is made when it is first used: modules and regular expressions.
+"""What is made when it is first used: modules, tables and regular expressions.
 
 A start would otherwise make all of it.
 """
@@ -7,7 +7,8 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.resources import files
 from typing import Any, cast
 
 
@@ -20,6 +21,15 @@ async def load_aside(module: str) -> None:
 
     if module not in sys.modules:
         await asyncio.to_thread(importlib.import_module, module)
+
+
+@cache
+def load_table(package: str, name: str) -> Any:
+    """Return what a YAML file beside a package's modules holds, the same object each time."""
+    import yaml
+
+    text = files(package).joinpath(name).read_text("utf-8")
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 
 _KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
 _PREFIXES = frozenset(_KNOWN["prefixes"].split())

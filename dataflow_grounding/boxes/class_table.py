@@ -14,7 +14,6 @@ from typing import Any
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import in_columns
 from dataflow_grounding.boxes.geometry import Bbox, area, box_of
-from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import is_box, is_negative
 
 # The states of a class in a picture. Of several expressions of the class, the one with the highest
@@ -146,6 +145,8 @@ class ClassTable:
 
     def _counts_of(self, name: str) -> ClassCounts:
         """Return the counts of a class, which are zero for a new one."""
+        from dataflow_grounding.data.classes import class_key  # few records state classes
+
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:

@@ -15,8 +15,8 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes._model_names import bare_names, is_of_family, squeezed
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, frame_of
 

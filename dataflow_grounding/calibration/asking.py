@@ -23,11 +23,6 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._accepted_sizes import MODERATE, NothingAnswered
-from dataflow_grounding.calibration._calibration_file import (
-    Calibration,
-    prompt_version,
-    utc_timestamp,
-)
 from dataflow_grounding.calibration._deciding import (
     PADDINGS,
     Deciding,
@@ -38,6 +33,11 @@ from dataflow_grounding.calibration._deciding import (
 )
 from dataflow_grounding.calibration._fitting import Scores
 from dataflow_grounding.calibration.alike_sizes import most_own
+from dataflow_grounding.calibration.calibration_file import (
+    Calibration,
+    prompt_version,
+    utc_timestamp,
+)
 from dataflow_grounding.calibration.probes import (
     NoFit,
     PicturesDisagree,
@@ -49,9 +49,9 @@ from dataflow_grounding.calibration.probes import (
 )
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
 from dataflow_grounding.engine.options import OwnPictures, RunStart
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.base import Serving
 

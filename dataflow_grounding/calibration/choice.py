@@ -6,12 +6,11 @@ that ask this serving share (`choice_of`).
 """
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding._util.errors import EndpointRefused, SpecError
 from dataflow_grounding._util.settings import setting
@@ -19,16 +18,12 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, format_of_model, known_formats
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._calibration_file import (
-    Calibration,
-    cache_path,
-    latest_calibration,
-    load_calibration,
-    utc_timestamp,
-)
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.base import Serving
+
+if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell its format
+    from dataflow_grounding.calibration.calibration_file import Calibration
 
 # The format that an unknown model is first asked for. Models that follow instructions can write it,
 # and a resize on the way changes nothing.
@@ -36,11 +31,7 @@ STATED = "xyxy_1000"
 REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibration takes
 # A calibration that covers so many sizes isn't tried in more: data may have thousands.
 MOST_SIZES = 64
-RUN_FILE = "calibration.json"  # where a run keeps its calibration, in its .ckpt
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
-# Calibrations that couldn't be written to disk, by the path of the cache's file; they last as long
-# as this process.
-_unsaved: dict[str, Calibration] = {}
 
 
 class NamedFormat(NamedTuple):
@@ -127,17 +118,14 @@ class FormatChoice:
         """
         if not self.pending:
             return
+        from dataflow_grounding.calibration.calibration_file import stored_calibration
+
         serving = self._serving
-        cached = cache_path(serving.endpoint, serving.model)
-        paths = [cached]
-        if folder:
-            paths.append(_run_file(folder))
-        stored = latest_calibration(serving.endpoint, serving.model, *paths)
-        calibration = stored or _unsaved.get(cached)
+        calibration = stored_calibration(serving.endpoint, serving.model, folder)
         if calibration is not None:
             self._take(calibration)
 
-    def _take(self, calibration: Calibration) -> None:
+    def _take(self, calibration: "Calibration") -> None:
         """Use a calibration: its format, and its limits for the sizes that are sent."""
         self.format = calibration.format
         self.origin = calibration.origin
@@ -146,7 +134,7 @@ class FormatChoice:
         self._usual_error = calibration.error_share
         self._narrow(calibration)
 
-    def _narrow(self, calibration: Calibration) -> None:
+    def _narrow(self, calibration: "Calibration") -> None:
         """Send pictures only in sizes for which the calibration holds."""
         self.limits = calibration.limits
         if self.limits is not None:
@@ -192,12 +180,16 @@ class FormatChoice:
         if self.format.scale in ("px", "grid_32") or not serving.takes_probes:
             return counts
         from dataflow_grounding.calibration._accepted_sizes import elongated_extremes
+        from dataflow_grounding.calibration.calibration_file import (
+            store_calibration,
+            stored_calibration,
+        )
 
         pictures = start.pictures()
         own = elongated_extremes(pictures.sizes)
-        path = cache_path(serving.endpoint, serving.model, self.format.name)
-        stored = latest_calibration(serving.endpoint, serving.model, path)
-        calibration = stored or _unsaved.get(path)
+        calibration = stored_calibration(
+            serving.endpoint, serving.model, elongated=self.format.name
+        )
         missing = [size for size in own if calibration is None or not calibration.covers(size)]
         if missing:
             from dataflow_grounding.calibration.asking import calibrate_elongated
@@ -219,7 +211,7 @@ class FormatChoice:
         return counts
 
     def _warn_of_poor_sizes(
-        self, calibration: Calibration, own: list[Size], on_poor: Callable[[str], None]
+        self, calibration: "Calibration", own: list[Size], on_poor: Callable[[str], None]
     ) -> None:
         """Call `on_poor` with a sentence for each of the `own` sizes in which boxes are far off."""
         from dataflow_grounding.calibration.probes import size_text
@@ -234,7 +226,7 @@ class FormatChoice:
                 )
 
     def _try_uncovered_sizes(
-        self, start: RunStart, known: Calibration
+        self, start: RunStart, known: "Calibration"
     ) -> tuple[RunStart, Counter[str]]:
         """Try the calibration in sizes of the run that it doesn't cover.
 
@@ -248,6 +240,10 @@ class FormatChoice:
         if not _can_be_extended(known):
             return start, Counter()
         from dataflow_grounding.calibration.asking import try_sizes
+        from dataflow_grounding.calibration.calibration_file import (
+            store_calibration,
+            utc_timestamp,
+        )
 
         pictures = start.pictures()
         accepted_untried, missing = self._sizes_to_try(known, pictures, start.folder)
@@ -271,7 +267,7 @@ class FormatChoice:
         return start, counts
 
     def _sizes_to_try(
-        self, known: Calibration, pictures: OwnPictures, folder: str | None
+        self, known: "Calibration", pictures: OwnPictures, folder: str | None
     ) -> tuple[list[list[int]], list[Size]]:
         """Return two lists of sizes: accepted untried, and to be tried now.
 
@@ -317,7 +313,7 @@ class FormatChoice:
         # `settle_to_ground`.
         return [legible(size, limits.max_side) for size in sent if not is_elongated(size)]
 
-    def _not_covered(self, known: Calibration, start: RunStart) -> list[list[int]]:
+    def _not_covered(self, known: "Calibration", start: RunStart) -> list[list[int]]:
         """Return the sizes of the run's pictures, as sent, that the calibration doesn't cover."""
         from dataflow_grounding.calibration.alike_sizes import covers_for
 
@@ -333,7 +329,9 @@ class FormatChoice:
         """
         if not folder:
             return []
-        earlier = load_calibration(_run_file(folder), self._serving.endpoint, self._serving.model)
+        from dataflow_grounding.calibration.calibration_file import load_calibration, run_file
+
+        earlier = load_calibration(run_file(folder), self._serving.endpoint, self._serving.model)
         return earlier.untried if earlier is not None else []
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
@@ -352,6 +350,7 @@ class FormatChoice:
             RunStopped: The endpoint doesn't answer.
         """
         from dataflow_grounding.calibration.asking import calibrate
+        from dataflow_grounding.calibration.calibration_file import store_calibration
         from dataflow_grounding.calibration.probes import NoFit
 
         serving = self._serving
@@ -462,7 +461,7 @@ def _is_proof(candidate: BoxFormat) -> bool:
     return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 
-def _can_be_extended(known: Calibration) -> bool:
+def _can_be_extended(known: "Calibration") -> bool:
     """Whether a calibration can be tried in further sizes, and added to."""
     if known.format.scale == "px" and known.limits is None:
         return False  # pixels hold only within limits, and this calibration has none
@@ -477,7 +476,7 @@ def _listed(sizes: list[Size]) -> str:
     return ", ".join(size_text(size) for size in sizes)
 
 
-def summary(calibration: Calibration) -> str:
+def summary(calibration: "Calibration") -> str:
     """Return in words how well the calibrated format fits, and what it took."""
     limits = ""
     if calibration.limits is not None:
@@ -503,43 +502,3 @@ def _in_words(limits: SizeLimits) -> str:
     if limits.multiple > 1:
         parts.append(f"in multiples of {limits.multiple} px")
     return ", ".join(parts)
-
-
-def store_calibration(
-    calibration: Calibration, folder: str | None = None, elongated: str = ""
-) -> str | None:
-    """Store a calibration in the user's cache and in a run's folder.
-
-    If either can't be written, the user is told, and this process keeps it in memory.
-
-    Args:
-        calibration: What to store.
-        folder: The folder in which a run keeps its state; None for the cache alone.
-        elongated: The name of a box format, for the separate file about elongated pictures in that
-            format; "" for the usual file.
-
-    Returns:
-        The path of the cache's file, None if it couldn't be written.
-    """
-    cached = cache_path(calibration.endpoint, calibration.model, elongated)
-    # The sizes that a run went on with untried concern no other run.
-    is_cached = _save(replace(calibration, untried=[]), cached)
-    is_in_folder = _save(calibration, _run_file(folder)) if folder else True
-    if not (is_cached and is_in_folder):
-        _unsaved[cached] = calibration
-    return cached if is_cached else None
-
-
-def _save(calibration: Calibration, path: str) -> bool:
-    """Write a calibration's file. Tells the user, and returns False, where that fails."""
-    try:
-        calibration.save(path)
-    except OSError as error:
-        say(f"The calibration can't be saved to {path}: {error.strerror or error}")
-        return False
-    return True
-
-
-def _run_file(folder: str) -> str:
-    """Return the path of the calibration that a run keeps in the folder of its state."""
-    return os.path.join(folder, RUN_FILE)

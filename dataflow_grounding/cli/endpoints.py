@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.errors import GroundingError, SpecError, told_as
-from dataflow_grounding.calibration.choice import stated_format, store_calibration, summary
+from dataflow_grounding.calibration.calibration_file import store_calibration
+from dataflow_grounding.calibration.choice import stated_format, summary
 from dataflow_grounding.cli.arguments import (
     answer,
     check_writable,

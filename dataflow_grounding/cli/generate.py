@@ -4,7 +4,7 @@ import gc
 import os
 import shlex
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,11 +23,13 @@ from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.working_folder import address_of, present, sent, working_folder
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.spec import Spec
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.shard import Shard
 
 _STRONGER = {
     "gemini": "use a stronger model, or raise media_resolution or max_output_tokens",
@@ -40,6 +42,13 @@ _STRONGER = {
 _MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
 
 
+def _shard_named(text: str) -> "Shard":
+    """Return the part of the input that `--shard` names. Raises SpecError."""
+    from dataflow_grounding.engine.shard import Shard  # few runs are of a shard
+
+    return Shard.parse(text)
+
+
 @click.command("generate")
 @spec_option
 @click.option("--pilot", type=click.IntRange(1), metavar="N", help="Only the first N records.")
@@ -50,7 +59,7 @@ _MOST = 256  # requests in flight up to which a pilot measures what the endpoint
 )
 @click.option(
     "--shard",
-    type=Shard.parse,
+    type=_shard_named,
     metavar="I/N",
     help="Only part I of N, in RESULTS/shards; then `merge`.",
 )

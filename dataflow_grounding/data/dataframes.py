@@ -1,12 +1,17 @@
 """Rows as tables: pandas DataFrames, CSV and TSV files, and Parquet files.
 
 A DataFrame's rows become plain JSON values and back (`from_dataframe`, `to_dataframe`). CSV and
-Parquet files are written by pandas. Parquet files are read a few rows at a time by pyarrow.
+Parquet files are written by pandas. Parquet files are read a few rows at a time by pyarrow, and CSV
+files by the standard library.
 """
 
+import csv
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from io import TextIOWrapper
 from itertools import chain
 from typing import Any
 
@@ -19,12 +24,16 @@ from dataflow_grounding._util.errors import (
     told_as,
 )
 from dataflow_grounding._util.paths import is_elsewhere, open_file, plain_path, system_errors
-from dataflow_grounding.data.records import dump_text, is_number
+from dataflow_grounding.data.records import dump_text, is_number, parse_value
+from dataflow_grounding.data.rows import DELIMITERS, Row, file_type_of
 
 # What a spreadsheet would take for a formula. Apostrophes before it belong to it: a text that has
 # one already gets another, so that two different texts never have the same cell.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_NOT_UTF8 = "is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), then run this again"
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+PARQUET_ROWS = 64  # rows that are read at a time; with more, each row takes longer
 # Bytes that rows of a Parquet file which are read together may take: by their mean size, ...
 ROWS_BYTES = 2**26
 # ... and if each of them held the whole dictionary of the largest column.
@@ -91,6 +100,77 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     return pandas.DataFrame(columns)
 
 
+def read_csv(path: str) -> Iterator[Row]:
+    """Yield the rows of CSV or TSV, by the header's names.
+
+    A row that isn't UTF-8, or has more or fewer cells than the header, comes with an error.
+    """
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True, delimiter=DELIMITERS[file_type_of(path)])
+        names = _csv_header(path, reader)
+        while True:
+            line = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Row(line, None, BrokenRow(f"not CSV: {error}"))
+                continue
+            if not _is_utf8(cells):
+                yield Row(line, None, BrokenRow(_NOT_UTF8))
+            elif len(cells) == len(names):
+                yield Row(line, dict(zip(names, map(_cell, cells), strict=True)))
+            elif cells:  # an empty line is passed over
+                yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
+
+
+def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    """Return the names of a file's columns, read from its first line.
+
+    Raises InputError for names that are missing or there twice, or a wrong delimiter.
+    """
+    try:
+        names = next(reader, None)
+    except csv.Error as error:
+        raise InputError(f"{path}, line 1: {error}") from None
+    if not names:
+        raise InputError(
+            f"{path} should begin with the names of its columns, but its first line is empty"
+        )
+    if not _is_utf8(names):
+        raise InputError(f"{path}, line 1: {_NOT_UTF8}")
+    other_delimiters = {";", "\t"}.intersection(names[0])
+    if len(names) == 1 and other_delimiters:
+        raise InputError(
+            f"{path} has {other_delimiters.pop()!r} between its columns: save it with commas, or"
+            " as .tsv with tabs"
+        )
+    names = [text_of(name) for name in names]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise InputError(f"{path}, line 1: two columns are called {name!r}")
+    return names
+
+
+def _is_utf8(cells: list[str]) -> bool:
+    """Whether all cells were UTF-8 in the file.
+
+    The file is read with `surrogateescape`, which turns bytes that aren't into U+DC80 to U+DCFF.
+    """
+    not_ascii = [cell for cell in cells if not cell.isascii()]
+    return not any(map(_ESCAPED_BYTE.search, not_ascii))
+
+
+def _cell(text: str) -> Any:
+    """Return a cell's value: a text, or the list or object that the cell holds as JSON."""
+    if text[:1] in ("[", "{"):
+        with suppress(BrokenRow):
+            return parse_value(text)
+    return text_of(text)
+
+
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
     """Write a CSV or TSV file.
 
@@ -127,6 +207,12 @@ def text_of(cell: str) -> str:
     if cell[:1] == "'" and _FORMULA.match(cell):
         return cell[1:]
     return cell
+
+
+def read_parquet(path: str) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, numbered from 1."""
+    for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
+        yield Row(number, plain_row(item))
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:

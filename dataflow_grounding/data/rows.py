@@ -4,19 +4,14 @@ Files are read row by row, in order (`read_rows`); a row that can't be read come
 and the others after it. They are written whole or not at all (`RowWriter`).
 """
 
-import csv
 import errno
 import filecmp
 import json
 import os
-import re
 import shutil
-import sys
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec
-from io import TextIOWrapper
 from typing import IO, Any, NamedTuple
 
 from dataflow_grounding._util.errors import (
@@ -29,19 +24,11 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.files import is_at, locked_file, whole_file
 from dataflow_grounding._util.paths import open_file, system_errors
-from dataflow_grounding.data.dataframes import (
-    parquet_rows,
-    plain_row,
-    text_of,
-    write_csv,
-    write_parquet,
-)
 from dataflow_grounding.data.records import (
     BROKEN_ROW,
     dump_line,
     dump_text,
     parse_line,
-    parse_value,
     write_bytes,
 )
 
@@ -49,10 +36,7 @@ FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
     "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
 )
-PARQUET_ROWS = 64  # rows that are read at a time; with more, each row takes longer
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
-_NOT_UTF8 = "is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), then run this again"
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 class Row(NamedTuple):
@@ -86,15 +70,24 @@ def read_rows(path: str) -> Iterator[Row]:
     """
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
-    readers = {"json": _read_json, "csv": _read_csv, "tsv": _read_csv, "parquet": _read_parquet}
-    reader = readers.get(file_type_of(path), _read_jsonl)
     try:
         with system_errors(path):
-            yield from reader(path)
+            yield from _reader_of(file_type_of(path))(path)
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except OSError as error:
         raise InputError(_why_unread(path, error)) from None
+
+
+def _reader_of(file_type: str) -> Callable[[str], Iterator[Row]]:
+    """Return the function that yields the rows of files of a type, one of FILE_TYPES."""
+    if file_type == "jsonl":
+        return _read_jsonl
+    if file_type == "json":
+        return _read_json
+    from dataflow_grounding.data.dataframes import read_csv, read_parquet  # few runs read tables
+
+    return read_parquet if file_type == "parquet" else read_csv
 
 
 def _why_unread(path: str, error: OSError) -> str:
@@ -199,83 +192,6 @@ def _read_json(path: str) -> Iterator[Row]:
         raise InputError(f"{path} should hold a JSON array of objects")
 
 
-def _read_csv(path: str) -> Iterator[Row]:
-    """Yield the rows of CSV or TSV, by the header's names.
-
-    A row that isn't UTF-8, or has more or fewer cells than the header, comes with an error.
-    """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True, delimiter=_DELIMITERS[file_type_of(path)])
-        names = _csv_header(path, reader)
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Row(line, None, BrokenRow(f"not CSV: {error}"))
-                continue
-            if not _is_utf8(cells):
-                yield Row(line, None, BrokenRow(_NOT_UTF8))
-            elif len(cells) == len(names):
-                yield Row(line, dict(zip(names, map(_cell, cells), strict=True)))
-            elif cells:  # an empty line is passed over
-                yield Row(line, None, BrokenRow(f"has {len(cells)} cells, the header {len(names)}"))
-
-
-def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
-    """Return the names of a file's columns, read from its first line.
-
-    Raises InputError for names that are missing or there twice, or a wrong delimiter.
-    """
-    try:
-        names = next(reader, None)
-    except csv.Error as error:
-        raise InputError(f"{path}, line 1: {error}") from None
-    if not names:
-        raise InputError(
-            f"{path} should begin with the names of its columns, but its first line is empty"
-        )
-    if not _is_utf8(names):
-        raise InputError(f"{path}, line 1: {_NOT_UTF8}")
-    other_delimiters = {";", "\t"}.intersection(names[0])
-    if len(names) == 1 and other_delimiters:
-        raise InputError(
-            f"{path} has {other_delimiters.pop()!r} between its columns: save it with commas, or"
-            " as .tsv with tabs"
-        )
-    names = [text_of(name) for name in names]
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise InputError(f"{path}, line 1: two columns are called {name!r}")
-    return names
-
-
-def _is_utf8(cells: list[str]) -> bool:
-    """Whether all cells were UTF-8 in the file.
-
-    The file is read with `surrogateescape`, which turns bytes that aren't into U+DC80 to U+DCFF.
-    """
-    not_ascii = [cell for cell in cells if not cell.isascii()]
-    return not any(map(_ESCAPED_BYTE.search, not_ascii))
-
-
-def _cell(text: str) -> Any:
-    """Return a cell's value: a text, or the list or object that the cell holds as JSON."""
-    if text[:1] in ("[", "{"):
-        with suppress(BrokenRow):
-            return parse_value(text)
-    return text_of(text)
-
-
-def _read_parquet(path: str) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, numbered from 1."""
-    for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
-        yield Row(number, plain_row(item))
-
-
 class RowWriter:
     """Writes rows to a temporary file beside `path`, as JSON lines.
 
@@ -327,6 +243,8 @@ class RowWriter:
         self._file.flush()
         # So far the temporary file has JSON lines, whatever its ending; as such it is read here.
         if self.file_type == "parquet":
+            from dataflow_grounding.data.dataframes import write_parquet  # few runs write tables
+
             write_parquet(self._part, read_records(self._part), self.path)
         elif self.file_type == "json":
             lines = ",\n".join(map(dump_text, read_records(self._part)))
@@ -335,7 +253,9 @@ class RowWriter:
             self._file.write(f"[\n{lines}\n]\n" if lines else "[]\n")
             self._file.flush()
         elif self.file_type != "jsonl":
-            write_csv(self._part, read_records(self._part), _DELIMITERS[self.file_type])
+            from dataflow_grounding.data.dataframes import write_csv  # few runs write tables
+
+            write_csv(self._part, read_records(self._part), DELIMITERS[self.file_type])
         # Parquet and CSV were written to the same path, and so into the file that is open here.
         os.fsync(self._file.fileno())
         if not is_at(self._file, self._part):

@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeVar
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import plain_path
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.data.rows import check_file_type, read_records, write_rows
 from dataflow_grounding.data.working_folder import working_folder
 
@@ -180,7 +179,11 @@ class FileStorage:
         if output_type not in ("dataframe", "dict"):
             raise InputError(f"read() gives a 'dataframe' or a 'dict', not {output_type!r}")
         rows = read_records(self.input_path)
-        return to_dataframe(rows) if output_type == "dataframe" else rows
+        if output_type == "dict":
+            return rows
+        from dataflow_grounding.data.dataframes import to_dataframe  # few runs need tables
+
+        return to_dataframe(rows)
 
     def write(self, data: Any) -> str:
         """Write this step's output, whole or not at all.
@@ -195,6 +198,8 @@ class FileStorage:
             InputError: For rows that aren't dicts, or that the file's type can't hold; the old file
                 stays.
         """
+        from dataflow_grounding.data.dataframes import from_dataframe, plain_row  # as in `read`
+
         is_frame = hasattr(data, "to_dict")
         rows = from_dataframe(data) if is_frame else map(plain_row, data)
         write_rows(self.output_path, rows)

@@ -17,6 +17,12 @@ CKPT = ".ckpt"
 """The folder in a results folder where a run keeps its replies and what it has found out."""
 standing: set[str] = set()
 """Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
+CALIBRATION = "calibration.json"
+"""In that folder: how the model of the run writes boxes, where it was calibrated."""
+SHARDS = "shards"
+"""The folder in a results folder where the folders of its shards are."""
+LEGACY_STATE = os.path.join(CKPT, "labels.json")
+"""In the folder of a step: what its label files in a legacy format were made of."""
 
 
 def mirrors(results: str) -> ModuleType:

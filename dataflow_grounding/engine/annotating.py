@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import (
     GroundingError,
@@ -37,7 +37,9 @@ from dataflow_grounding.engine.plan import (
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
-from dataflow_grounding.tasks.wording import Wording
+
+if TYPE_CHECKING:
+    from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class StepAsk:
     notes: Counter[str]
     unstored: Callable[[], None] = lambda: None
     suspects: set[Any] = field(default_factory=set)
-    wording: Wording | None = None
+    wording: "Wording | None" = None
 
     async def __call__(self, request: Request[T]) -> T:
         """Put a request to the step's serving; return the answer, and count the notes on it.

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BudgetExceeded, SpecError
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.data.records import is_number
 from dataflow_grounding.engine.limiter import Limiters
 from dataflow_grounding.serving.base import FLEX, Serving, Usage
-from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 
 WAIT_SECONDS = 0.025
@@ -93,6 +92,8 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
     Images count by the provider's published rule or by their pixels, whichever is more; text by
     its bytes, two to a token.
     """
+    from dataflow_grounding.serving.token_rules import TokenRules  # few runs have a budget
+
     rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
     image_tokens = 0
     for image in request.images:

@@ -22,8 +22,6 @@ from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine._manifest import Manifest
-from dataflow_grounding.engine.at_work import at_work
-from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.options import (
@@ -44,8 +42,10 @@ from dataflow_grounding.engine.plan import (
     segments,
 )
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import at_work
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.workers import run_blocking
 
 MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, Budget, Collection[int]], Run]
 

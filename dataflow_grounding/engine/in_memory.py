@@ -14,13 +14,12 @@ from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
-from dataflow_grounding.engine.workers import Workers
+from dataflow_grounding.engine.workers import Workers, run_blocking
 from dataflow_grounding.images.display import ShownRecord
 from dataflow_grounding.images.image import find_image
 from dataflow_grounding.images.in_memory import as_path, id_of, is_picture

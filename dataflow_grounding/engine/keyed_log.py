@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import StorageFailed, told_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding.data.dataframes import plain_value
-from dataflow_grounding.engine.shard import FOLDER
+from dataflow_grounding.data.working_folder import SHARDS
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of
@@ -24,9 +23,21 @@ MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
 _HEAD = b'{"key": "'
-_LINES = json.JSONEncoder(default=plain_value)  # `json.dumps` makes one anew each time
 # byte offsets in a log, from and to; None: all that is written from now on
 Span: TypeAlias = tuple[int, int | None]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON has no form for as `plain_value` does.
+
+    A user's serving may put a number of NumPy's into its reply.
+    """
+    from dataflow_grounding.data.dataframes import plain_value  # few replies have such values
+
+    return plain_value(value)
+
+
+_LINES = json.JSONEncoder(default=_plain)  # `json.dumps` makes one anew each time
 
 
 class Vouched:
@@ -305,7 +316,7 @@ def stores_of(results_dir: str) -> list[str]:
     The last are those that others have filled for a folder elsewhere.
     """
     results = glob.escape(results_dir)
-    folders = [os.path.join(results, ".ckpt"), os.path.join(results, FOLDER, "*", ".ckpt")]
+    folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]
     paths = []
     for folder in folders:
         paths += glob.glob(os.path.join(folder, "replies.jsonl"))
@@ -320,7 +331,7 @@ def other_stores(folder: str) -> list[str]:
     own folder, those of its shards.
     """
     results = os.path.dirname(os.path.abspath(folder))
-    if os.path.basename(os.path.dirname(results)) == FOLDER:
+    if os.path.basename(os.path.dirname(results)) == SHARDS:
         results = os.path.dirname(os.path.dirname(results))
     return [path for path in stores_of(results) if path != store_path(os.path.abspath(folder))]
 

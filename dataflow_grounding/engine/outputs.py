@@ -14,7 +14,6 @@ from dataflow_grounding.data.records import Record, dump_line, parse_line
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
-from dataflow_grounding.engine.shard import write_line_numbers
 from dataflow_grounding.engine.summary import Summary
 
 
@@ -134,6 +133,8 @@ class Outputs:
                     # else the earlier file stays
                     writer.commit()
                     if self._input_lines:
+                        from dataflow_grounding.engine.shard import write_line_numbers
+
                         write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:

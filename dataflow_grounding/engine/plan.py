@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dataflow_grounding.serving.base import Serving
     from dataflow_grounding.tasks.wording import Wording
 from dataflow_grounding.tasks.request import ReadReply, Request
-from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
 

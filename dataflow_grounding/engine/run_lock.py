@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import FolderTaken, InputError, StorageFail
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding.data.working_folder import is_mirrored
 from dataflow_grounding.engine.workers import beside
 
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
@@ -27,6 +28,24 @@ DEAD_SECONDS = 30.0
 FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _lost: set[str] = set()  # checkpoint folders of this process whose lock another run has taken over
+
+
+@contextmanager
+def at_work(folder: str) -> Iterator[Any]:
+    """Hold the lock of a checkpoint folder, as `only_run` does.
+
+    Where it stands for one elsewhere, the lock there is held too, what a run needs is brought, and
+    what it leaves is sent, then or meanwhile. Yields that mirror, or None. Raises InputError before
+    the run, StorageFailed after it.
+    """
+    with only_run(folder):
+        if not is_mirrored(folder):
+            yield None
+            return
+        from dataflow_grounding.engine.results_elsewhere import mirrored_runs  # few folders are
+
+        with mirrored_runs(folder).at_work(folder) as mirror:
+            yield mirror
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from typing import NamedTuple
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.records import image_id_of, write_bytes
 from dataflow_grounding.data.rows import Row
+from dataflow_grounding.data.working_folder import SHARDS
 
-FOLDER = "shards"
-"""Of a results folder: where its shards' folders are."""
 # what ids of a picture's later rows, and of others of its name, end with
 _NUMBERED = re.compile(r"([@~]\d+)+$")
 
@@ -63,7 +62,7 @@ class Shard(NamedTuple):
 
     def folder(self, results_dir: str) -> str:
         """Where its results are."""
-        return os.path.join(results_dir, FOLDER, str(self))
+        return os.path.join(results_dir, SHARDS, str(self))
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
         """Whether a row is in it.

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import (
     BrokenRow,
@@ -29,9 +29,11 @@ from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
-from dataflow_grounding.engine.shard import Shard, lines_path, read_line_numbers, shard_of
 from dataflow_grounding.images.files import Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_image, is_far
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.shard import Shard
 
 BLOCK = 1 << 20  # bytes that are read at a time
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
@@ -157,7 +159,7 @@ class Source:
         steps: Sequence[Step],
         name: str | None = None,
         pilot: int | None = None,
-        shard: Shard | None = None,
+        shard: "Shard | None" = None,
     ) -> None:
         storage = steps[0].storage
         if shard is not None and shard.rows:
@@ -196,7 +198,10 @@ class Source:
         """
         if self._shard is None:
             yield from rows
-        elif self._shard.rows:
+            return
+        from dataflow_grounding.engine.shard import read_line_numbers  # few runs are of a shard
+
+        if self._shard.rows:
             lines = read_line_numbers(self.path)
             for row, line, place in zip(rows, lines[::2], lines[1::2], strict=False):
                 yield row._replace(line=line, place=place)
@@ -219,6 +224,8 @@ class Source:
         """Whether the file is of the shard's rows alone, and beside it is where they stood."""
         if self._shard is None:
             return False
+        from dataflow_grounding.engine.shard import lines_path  # few runs are of a shard
+
         return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
 
     def columns(self) -> list[str]:
@@ -269,6 +276,8 @@ class Source:
 
         Raises InputError if they can't be read.
         """
+        from dataflow_grounding.engine.shard import shard_of  # few runs are split
+
         for _, row in self._numbered:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
@@ -375,6 +384,8 @@ class Source:
         digest = hashlib.sha256()
         paths = [self.path]
         if self._keeps_lines():
+            from dataflow_grounding.engine.shard import lines_path  # as in `_keeps_lines`
+
             # the same rows may have moved in the input
             paths.append(lines_path(self.path))
         for path in paths:

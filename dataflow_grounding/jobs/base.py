@@ -15,13 +15,12 @@ from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.calibration.choice import FormatChoice
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
+from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.base import Serving, check_can_think
 from dataflow_grounding.spec import PipelineBlock, Spec
-from dataflow_grounding.spec.user_code import described, in_one_line, named
-from dataflow_grounding.tasks.wording import Wording, read_prompts
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.asking import AskingForm
@@ -61,7 +60,7 @@ class SpecJob:
         # The spec's serving, then those that answer single steps in its place: in the order of the
         # block's `vlms`.
         self.servings = [serving]
-        self._writers = writers_of(spec.block.workflow.output_format, spec.folders)
+        self._writer = writer_of(spec.block.workflow.output_format, spec.folders)
 
     @property
     def source(self) -> str | None:
@@ -78,6 +77,12 @@ class SpecJob:
         What an operator was given by `with_words` goes before. Raises SpecError.
         """
         block = self.spec.block
+        has_words = bool(block.prompts.dir or block.workflow.guidance or self.definitions())
+        has_forms = any(vlm.asking != "auto" for vlm in block.vlms)
+        if not (has_words or has_forms or any(operator.wording for operator in self.operators)):
+            return
+        from dataflow_grounding.tasks.wording import Wording, read_prompts  # few runs state words
+
         prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
         of_spec = Wording(prompts, block.workflow.guidance, self.definitions())
         forms = self._forms_of_asking()
@@ -211,15 +216,20 @@ class SpecJob:
 
     def finish(self) -> None:
         """Write what the output format has besides step files. Raises SpecError, StorageFailed."""
-        failed = (
-            f"workflow.output_format {self.spec.block.workflow.output_format} failed; the"
-            " annotations are written"
-        )
+        output_format = self.spec.block.workflow.output_format
         for step in self.steps:
-            if os.path.exists(step.storage.output_path):
-                for write in self._writers:
-                    with in_one_line(f"{failed}, so fix it and run the same command again"):
-                        write(step)
+            if not os.path.exists(step.storage.output_path):
+                continue
+            if OUTPUT_FORMATS.get(output_format) != "legacy":
+                _remove_legacy(step)
+            if self._writer is not None:
+                from dataflow_grounding.spec.user_code import in_one_line  # few runs have a writer
+
+                failed = (
+                    f"workflow.output_format {output_format} failed; the annotations are written"
+                )
+                with in_one_line(f"{failed}, so fix it and run the same command again"):
+                    self._writer(step)
 
 
 def in_folders(steps: list[Step]) -> list[Step]:
@@ -279,24 +289,33 @@ def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
     return [step for number, step in enumerate(steps) if str(number) in numbers]
 
 
-def writers_of(name: str, folders: Sequence[str]) -> tuple[Writer, ...]:
-    """Return the writers of the format that a spec names; a user's own is `module:function`.
+def _remove_legacy(step: Step) -> None:
+    """Remove what an earlier run in a legacy format has left beside a step's annotations."""
+    beside = os.path.dirname(step.storage.output_path)
+    if os.path.exists(os.path.join(beside, LEGACY_STATE)):
+        remove = extension("outputs", "unified")
+        if remove:
+            remove(step)
 
-    Raises SpecError.
+
+def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
+    """Return what writes the format that a spec names, besides step files; None for `unified`.
+
+    A user's own is `module:function`. Raises SpecError.
     """
     key = "workflow.output_format"
-    # The writer of `unified` removes what an earlier run in a legacy format has left. Where it
-    # isn't installed, no run has left any.
-    unified_writer = extension("outputs", "unified")
-    writers = [unified_writer] if unified_writer else []
-    if name not in OUTPUT_FORMATS:
-        writer = named(name, key, OUTPUT_FORMATS, folders)
-        if not callable(writer):
-            raise SpecError(f"{key} {name!r} should name a function that takes a step")
-        writers.append(writer)
-    elif OUTPUT_FORMATS[name] == "legacy":
-        writers = [required("outputs", "legacy", f"{key} {name}")]
-    return tuple(writers)
+    if OUTPUT_FORMATS.get(name) == "unified":
+        return None
+    writer: Writer
+    if OUTPUT_FORMATS.get(name) == "legacy":
+        writer = required("outputs", "legacy", f"{key} {name}")
+        return writer
+    from dataflow_grounding.spec.user_code import named  # few specs name a user's function
+
+    writer = named(name, key, OUTPUT_FORMATS, folders)
+    if not callable(writer):
+        raise SpecError(f"{key} {name!r} should name a function that takes a step")
+    return writer
 
 
 def facts_of(part: Operator | Serving) -> dict[str, Any]:
@@ -307,6 +326,8 @@ def facts_of(part: Operator | Serving) -> dict[str, Any]:
     try:
         return part.facts()
     except (Exception, SystemExit) as error:
+        from dataflow_grounding.spec.user_code import described
+
         return {"error": described(error)}
 
 
@@ -315,4 +336,6 @@ def needs_of(part: Operator | Serving) -> list[str]:
     try:
         return part.needs()
     except (Exception, SystemExit) as error:
+        from dataflow_grounding.spec.user_code import described
+
         return [f"needs() of {type(part).__name__} raised {described(error)}"]

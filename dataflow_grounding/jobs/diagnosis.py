@@ -17,7 +17,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import choice_of
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Reply, Serving

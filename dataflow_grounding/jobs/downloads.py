@@ -18,7 +18,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError, told_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.engine.blocking import run_blocking
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.picture_folder import FOLDER, put_picture
 
 if TYPE_CHECKING:

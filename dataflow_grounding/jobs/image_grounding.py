@@ -16,7 +16,6 @@ from pydantic_core import PydanticCustomError
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.extensions import extension, required
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data.classes import definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
@@ -83,6 +82,8 @@ class GroundingData(RowsData):
 
                 value = read_class_file(value)
             if value:
+                from dataflow_grounding.data.classes import phrases_with_classes  # few runs need it
+
                 phrases_with_classes(value)
         except SpecError as error:
             raise PydanticCustomError(
@@ -403,11 +404,16 @@ class ImageGroundingJob(RowsJob):
             return super().find_input()
         labels = required("seeds", "labels", "data.proposals")
         stated = self._stated_classes()
+        phrases: dict[str, str] = {}
+        if stated:
+            from dataflow_grounding.data.classes import phrases_with_classes  # few runs need it
+
+            phrases = phrases_with_classes(stated)
         source: Input = labels.find_proposals(
             data.input_jsonl,
             data.proposals,
             data.image_root or "",
-            phrases_with_classes(stated) if stated else {},
+            phrases,
             self.spec.results_dir,
         )
         return source
@@ -418,7 +424,13 @@ class ImageGroundingJob(RowsJob):
 
     def definitions(self) -> dict[str, str]:
         """What counts as the terms of the glossary, and as the classes."""
-        return {**super().definitions(), **definitions_of(self._stated_classes())}
+        definitions = super().definitions()
+        classes = self._stated_classes()
+        if classes:
+            from dataflow_grounding.data.classes import definitions_of  # few runs need it
+
+            definitions.update(definitions_of(classes))
+        return definitions
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of the steps that the spec asks for.

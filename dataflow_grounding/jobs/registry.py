@@ -11,7 +11,6 @@ from dataflow_grounding.jobs.base import SpecJob
 from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
-from dataflow_grounding.spec.user_code import named
 
 _CLASSES = {
     "image_grounding": "ImageGroundingJob",
@@ -51,6 +50,8 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
     """
     if autolabel_type in JOBS:
         return JOBS[autolabel_type]
+    from dataflow_grounding.spec.user_code import named  # few specs name a user's pipeline
+
     job = named(autolabel_type, "autolabel_type", JOBS, folders)
     if isinstance(job, type) and issubclass(job, Pipeline):
         job = _job_of_pipeline(job)

@@ -21,9 +21,7 @@ from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN
-from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.base import SpecJob, in_folders, recall_box_formats, select_steps
-from dataflow_grounding.jobs.input_rows import guess_column, record_rows
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
@@ -242,6 +240,10 @@ class RowsJob(SpecJob):
                 taken.append(column)
             elif column not in sources:
                 missing[role] = column
+        if not missing:
+            return
+        from dataflow_grounding.jobs.input_rows import guess_column  # few inputs lack columns
+
         candidates: dict[str, str] = {}  # role → the user's column that may stand for it
         for role in missing:
             candidate = guess_column(role, rows, taken)
@@ -305,6 +307,8 @@ class RowsJob(SpecJob):
                 self.spec.results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
             ).fetch
             say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
+        from dataflow_grounding.jobs.input_rows import record_rows  # few runs make rows
+
         rows = islice(self._input.read(), self.pilot)
         image = self._roles["image"]
         broken = _write(path, record_rows(rows, sources, image, self.spec.results_dir, fetch))
@@ -315,6 +319,8 @@ class RowsJob(SpecJob):
 
     def _state(self, path: str) -> list[Any]:
         """Return the state of the file of rows, and whether their pictures' folder is there."""
+        from dataflow_grounding.images.picture_folder import FOLDER  # few runs make rows
+
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 

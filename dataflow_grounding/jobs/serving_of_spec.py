@@ -16,7 +16,6 @@ from dataflow_grounding.spec.environment import (
     with_environment,
 )
 from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, OpenAIBlock
-from dataflow_grounding.spec.user_code import in_one_line, named
 
 WITH_TIERS = ("openai", "gemini")
 """Backends that can ask for a service tier."""
@@ -105,6 +104,8 @@ def _embedded(backend: str) -> Serving:
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     """Return a serving of the user's, made as `Class(**settings)`. Raises SpecError."""
+    from dataflow_grounding.spec.user_code import in_one_line, named  # few specs name one
+
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."])
     learn_fields(vlm.settings)

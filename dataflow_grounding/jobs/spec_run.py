@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding._util.errors import (
     InputError,
@@ -18,18 +18,22 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
+from dataflow_grounding.calibration.choice import REQUESTS
 from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
-from dataflow_grounding.engine.at_work import at_work
+from dataflow_grounding.data.working_folder import (
+    CALIBRATION,
+    CKPT,
+    address_of,
+    present,
+    working_folder,
+)
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.execute import MakeRun, execute, refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.options import RunOptions, current_options, limiters_of
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.run_lock import at_work
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.base import facts_of
 from dataflow_grounding.jobs.costs import FREE, paid_by_step
@@ -39,6 +43,9 @@ from dataflow_grounding.operators import Operator, PhraseGrounder
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import SpecHead
+
+if TYPE_CHECKING:
+    from dataflow_grounding.engine.shard import Shard
 
 RUN_JSON = "run.json"
 MOST_ADDRESSES = 16
@@ -73,7 +80,7 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
     return RunOptions(**{**of_spec, "prices": prices, **of_command}, shared_limits=shared_limits)
 
 
-def _in_working_folder(spec: Spec, shard: Shard | None) -> Spec:
+def _in_working_folder(spec: Spec, shard: "Shard | None") -> Spec:
     """Return the spec with a results folder of this machine in place of one that is elsewhere."""
     part = "" if shard is None else shard.folder("")
     return spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
@@ -82,7 +89,7 @@ def _in_working_folder(spec: Spec, shard: Shard | None) -> Spec:
 def _bring_earlier_results(results_dir: str) -> None:
     """Bring the files that an earlier run left for this one, where the folder is elsewhere."""
     run_json = os.path.join(results_dir, RUN_JSON)
-    box_format = os.path.join(results_dir, f"{CKPT}/{RUN_FILE}")
+    box_format = os.path.join(results_dir, f"{CKPT}/{CALIBRATION}")
     present(run_json, box_format, anew=True)
 
 
@@ -356,7 +363,7 @@ class SpecRun:
     def _image_folders(self) -> list[str]:
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
-    def _shard_facts(self, shard: Shard, summary: Summary | None) -> dict[str, Any]:
+    def _shard_facts(self, shard: "Shard", summary: Summary | None) -> dict[str, Any]:
         """Return the facts by which the shards' parts of one run are told to belong together.
 
         `summary` is None of a run that was stopped, which knows nothing of rows and pictures yet.
@@ -460,9 +467,12 @@ class SpecRun:
         """
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         classes = self.spec.block.data.model_dump().get("classes")
-        for data in stated_in({"spec": own}, "data"):
-            if classes and "classes" in data:
-                data["classes"] = classes
+        if classes:
+            from dataflow_grounding.data.results_folder import stated_in  # few runs state classes
+
+            for data in stated_in({"spec": own}, "data"):
+                if "classes" in data:
+                    data["classes"] = classes
         return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
 
 

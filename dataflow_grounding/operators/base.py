@@ -24,7 +24,6 @@ from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.operators import _calling as calling
 from dataflow_grounding.operators._calling import Columns, OnError, Rows
 from dataflow_grounding.serving.base import Serving, check_can_think
-from dataflow_grounding.tasks.wording import Wording
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -332,6 +331,8 @@ class Operator(plan.Annotator, ABC):
             >>> extractor.with_words(guidance="Leave out the sky.").wording.guidance
             'Leave out the sky.'
         """
+        from dataflow_grounding.tasks.wording import Wording  # few runs state words
+
         before = self.wording or Wording()
         form = before.asking
         if asking is not None:

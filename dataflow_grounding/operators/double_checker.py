@@ -28,7 +28,7 @@ from dataflow_grounding.operators._verdicts import (
     verdict_of_regrounding,
 )
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.box_operator import RegionMarks, RegionOperator
+from dataflow_grounding.operators.region_operator import RegionMarks, RegionOperator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.several import ServingByTask
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding

@@ -6,10 +6,15 @@ from typing import Any, ClassVar
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.operators._agreement import ask_and_merge
 from dataflow_grounding.operators._expressions import texts_of, with_answer
 from dataflow_grounding.operators._nearness import batched
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    facts_of,
+    open_image,
+)
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found
@@ -87,8 +92,7 @@ class PhraseGrounder(BoxOperator):
         texts = texts_of(expressions)
         answers: list[Found] = []
         for chunk in batched(texts, self.phrases_per_request):
-            ground = partial(self.ground, image, chunk, ask)
-            answers += await ask_and_merge(ground, self.samples, image.size, self.least_share)
+            answers += await self._answers_for(chunk, image, ask)
         grounded: list[dict[str, Any]] = []
         for expression, answer in zip(expressions, answers, strict=True):
             grounded.append(with_answer(expression, answer))
@@ -99,3 +103,12 @@ class PhraseGrounder(BoxOperator):
         if SUSPECT in record:  # of boxes that these replace
             update[SUSPECT] = False
         return update
+
+    async def _answers_for(self, phrases: list[str], image: Image, ask: Ask) -> list[Found]:
+        """Return the answer for each phrase of one request; of several samples, merged."""
+        if self.samples == 1:
+            return await self.ground(image, phrases, ask)
+        from dataflow_grounding.operators._agreement import ask_and_merge  # few runs need it
+
+        ground = partial(self.ground, image, phrases, ask)
+        return await ask_and_merge(ground, self.samples, image.size, self.least_share)

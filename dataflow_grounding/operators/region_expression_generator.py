@@ -4,7 +4,7 @@ from typing import Any
 
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image
-from dataflow_grounding.operators.box_operator import RegionOperator
+from dataflow_grounding.operators.region_operator import RegionOperator
 from dataflow_grounding.tasks.regions import region_expression
 
 

@@ -12,9 +12,9 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec.problems import nearest
 
 if TYPE_CHECKING:  # a pipeline imports its own operators alone
-    from dataflow_grounding.operators.box_operator import RegionMarks
     from dataflow_grounding.operators.double_checker import Method
     from dataflow_grounding.operators.region_captioner import CaptionMarks
+    from dataflow_grounding.operators.region_operator import RegionMarks
 
 RENAMABLE = (
     "image_with_bbox",

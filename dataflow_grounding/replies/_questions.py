@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeAlias
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.replies._absence import missing_ids, parts_of, thing_beside_none
 from dataflow_grounding.replies.labels import (
     alike,
     all_words,
@@ -112,6 +111,8 @@ class Questions:
             ids |= self._ids_denied_with(label)
         if ids:
             return ids
+        from dataflow_grounding.replies._absence import thing_beside_none  # few replies need it
+
         things = [thing_beside_none(label) for label in details.labels]
         if not all(things):
             return set(self.phrases)
@@ -125,6 +126,8 @@ class Questions:
         `things` is one thing, or a list such as "a dog and a cat". Without a dog there is no brown
         dog either: narrower phrases are denied, too.
         """
+        from dataflow_grounding.replies._absence import missing_ids, parts_of  # few replies need it
+
         ids = missing_ids(things, self.phrases)
         for part in parts_of(things[:_LONGEST]):
             ids |= missing_ids(part, self.phrases)

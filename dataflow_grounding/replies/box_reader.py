@@ -8,11 +8,7 @@ from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
-from dataflow_grounding.replies._absence import denies_itself, negates
-from dataflow_grounding.replies._conventions import reads_tokens_as_asked, unit_fits_scale
-from dataflow_grounding.replies._pictures import SEVERAL
 from dataflow_grounding.replies._questions import KeptBox, Questions
-from dataflow_grounding.replies._talk import affirmation_in, denial_in, takes_back
 from dataflow_grounding.replies.json_values import score_of
 from dataflow_grounding.replies.labels import alike, comparable, equal, surely_alike
 from dataflow_grounding.replies.reading import (
@@ -181,6 +177,8 @@ class _BoxReader:
         Raises:
             UnreadableReply: They don't, or words beside them say that a thing is there.
         """
+        from dataflow_grounding.replies._talk import affirmation_in  # as in `check_talk`
+
         for talk in parsed.talk:
             if talk.answer != parsed.answer:
                 continue
@@ -243,6 +241,8 @@ class _BoxReader:
         """
         elsewhere = parsed.elsewhere
         if elsewhere is None and len(parsed.pictures) > 1:
+            from dataflow_grounding.replies._pictures import SEVERAL  # few replies have several
+
             elsewhere = SEVERAL
         if elsewhere and self.phrases and parsed.boxes:
             raise UnreadableReply(elsewhere)
@@ -283,6 +283,8 @@ class _BoxReader:
         """
         if not parsed.talk:
             return
+        from dataflow_grounding.replies._talk import denial_in  # most replies have no words
+
         without_box = self.phrases.keys() - {box.box.id for box in boxes}
         things_by_answer: dict[int, dict[int, str]] = {}
         for box, answer, _ in boxes:
@@ -325,6 +327,9 @@ class _BoxReader:
         """Return the format that a box is read in: that of its tokens, or else that asked for."""
         box_format = self.format
         if raw.family is not None and raw.family != box_format.name:
+            # few replies have tokens of a family
+            from dataflow_grounding.replies._conventions import reads_tokens_as_asked
+
             family_format = known_formats()[raw.family]
             if reads_tokens_as_asked(box_format, family_format):
                 self.note_once(
@@ -377,14 +382,16 @@ class _BoxReader:
         Raises:
             _NoBox: They are in another unit or scale than that of `box_format`.
         """
-        sizes = (self.original, self.sent)
-        if raw.unit is not None and not unit_fits_scale(
-            raw.unit, box_format.scale, raw.numbers, sizes
-        ):
-            raise _NoBox(
-                f"{_in_brackets(raw.numbers)} is said to be in {raw.unit},"
-                f" and the box format {self.format.name} was asked for"
-            )
+        if raw.unit is not None:
+            # few replies state a unit
+            from dataflow_grounding.replies._conventions import unit_fits_scale
+
+            sizes = (self.original, self.sent)
+            if not unit_fits_scale(raw.unit, box_format.scale, raw.numbers, sizes):
+                raise _NoBox(
+                    f"{_in_brackets(raw.numbers)} is said to be in {raw.unit},"
+                    f" and the box format {self.format.name} was asked for"
+                )
         numbers = raw.numbers
         if box_format.scale in (999, 1000) and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
@@ -454,12 +461,18 @@ class _BoxReader:
         """
         name = details.labels[0] if details.labels else details.talk
         if name in self.questions.translations:  # taken for the only phrase in another language
+            from dataflow_grounding.replies._absence import negates  # as in `check_talk`
+
             if negates(name):
                 raise _NoBox(f"{name[:60]!r} may say that it isn't there")
             if not details.labels:
                 self.note(
                     "unlike_label", f"{name[:60]!r} can't be compared with phrase {phrase_id}"
                 )
+        if not details.remarks:
+            return
+        from dataflow_grounding.replies._talk import takes_back  # as in `check_talk`
+
         for remark in details.remarks:
             if takes_back(remark, self.phrases[phrase_id]):
                 raise _NoBox(f"a box that its object takes back: {remark[:60]!r}")
@@ -470,6 +483,8 @@ class _BoxReader:
         Raises:
             _NoBox: The label says that the phrase is not there.
         """
+        from dataflow_grounding.replies._absence import denies_itself  # as in `check_talk`
+
         label = details.labels[0]
         phrase = self.phrases[phrase_id]
         if denies_itself(label) and not denies_itself(phrase):

@@ -8,13 +8,15 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.boxes.geometry import Bbox
-from dataflow_grounding.replies._absence import Missing
 from dataflow_grounding.replies.json_values import hull, number
+
+if TYPE_CHECKING:
+    from dataflow_grounding.replies._absence import Missing
 
 _ENTITY = lazy_pattern(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.

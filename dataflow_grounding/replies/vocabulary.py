@@ -8,8 +8,7 @@ import re
 from functools import lru_cache, partial
 from typing import Any
 
-from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import Order
 
 _WORDINGS: dict[str, Any] = load_table(__package__, "wordings.yaml")

@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dataflow_grounding.images.image import ImageLimits
-from dataflow_grounding.serving._service_tier import tier_named
-from dataflow_grounding.serving.base import Reply, Usage, is_token_count
+from dataflow_grounding.serving.base import Reply, Usage, is_token_count, tier_named
 from dataflow_grounding.serving.http_errors import is_about_content
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying

@@ -29,7 +29,6 @@ FLEX_TIMEOUT = 900.0
 
 Source: developers.openai.com, flex processing (2026-11).
 """
-LONGEST_NAME = 40  # characters of a tier's name in a reply; longer ones are no names
 _TIER_WORDS = re.compile(r"service[ _-]?tier|\bflex\b", re.IGNORECASE)
 
 
@@ -141,8 +140,3 @@ def told_at(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
         name = setting("vlm.service_tier")
         return EndpointRefused(f"{reason}. Leave {name} out: it is not taken", certain=False)
     return error
-
-
-def tier_named(name: object) -> str:
-    """Return the name of the tier that served a reply, in lower case; "" for no name."""
-    return name.lower() if isinstance(name, str) and len(name) <= LONGEST_NAME else ""

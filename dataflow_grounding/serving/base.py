@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.key_names import with_keys, with_names
 from dataflow_grounding._util.secrets import blotted_message, learn
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import is_number
@@ -28,6 +27,7 @@ _with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 
 FLEX = "flex"
 """The service tier that is slower, and cheaper."""
+LONGEST_TIER_NAME = 40  # characters in a reply; longer ones are no names
 MOST_TOKENS = 10**9
 """The highest count of tokens of one request or reply that is believed.
 
@@ -75,6 +75,11 @@ def is_token_count(value: object) -> bool:
 def _token_count(value: int) -> int:
     """Return a number of tokens from outside; 0 for what can't be one."""
     return value if is_token_count(value) else 0
+
+
+def tier_named(name: object) -> str:
+    """Return the name of the tier that served a reply, in lower case; "" for no name."""
+    return name.lower() if isinstance(name, str) and len(name) <= LONGEST_TIER_NAME else ""
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,13 @@ class Serving(ABC):
 
         Raises SpecError for a key that no variable holds.
         """
+        from dataflow_grounding._util.key_names import with_names  # few runs have processes
+
         return {name: with_names(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
+        from dataflow_grounding._util.key_names import with_keys  # few runs have processes
+
         self.__dict__.update({name: with_keys(value) for name, value in state.items()})
 
     # Copies within a process keep the keys; by default they would go through __getstate__.

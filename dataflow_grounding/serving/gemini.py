@@ -13,10 +13,17 @@ from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._service_tier import AskedTier, tier_named, told_at
+from dataflow_grounding.serving._service_tier import AskedTier, told_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
-from dataflow_grounding.serving.base import Reply, Serving, Usage, check_settings, usable_key
+from dataflow_grounding.serving.base import (
+    Reply,
+    Serving,
+    Usage,
+    check_settings,
+    tier_named,
+    usable_key,
+)
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import Turn

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import (
@@ -31,7 +31,6 @@ from dataflow_grounding.serving._chat_completions import (
     reply_of,
     takes_no_images,
 )
-from dataflow_grounding.serving._service_tier import AskedTier, told_at
 from dataflow_grounding.serving._transport import (
     ClientTransport,
     HttpTransport,
@@ -42,6 +41,9 @@ from dataflow_grounding.serving._transport import (
 from dataflow_grounding.serving.base import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.serving.http_errors import error_of, used_up
 from dataflow_grounding.tasks.request import Request, Turn
+
+if TYPE_CHECKING:
+    from dataflow_grounding.serving._service_tier import AskedTier
 
 
 class _Settings(NamedTuple):
@@ -134,8 +136,8 @@ class OpenAIServing(Serving):
         self._completions = f"{address}/chat/completions{mark}{query}"
         self._models = f"{address}/models{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
-        self._tier = AskedTier(service_tier, ordinary_tier_after)
-        timeout = self._tier.timeout(timeout, TIMEOUT)
+        self._tier = _asked_tier(service_tier, ordinary_tier_after)
+        timeout = _timeout_at(self._tier, timeout)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = model_name
         self.name = name
@@ -180,7 +182,7 @@ class OpenAIServing(Serving):
         return facts
 
     def needs(self) -> list[str]:
-        needs = self._tier.needs("vlm.openai.timeout", self.timeout)
+        needs = self._tier.needs("vlm.openai.timeout", self.timeout) if self._tier else []
         if not self.has_key:
             needs.append(
                 f"no API key: set {setting('vlm.openai.api_key')}, DF_API_KEY or OPENAI_API_KEY if"
@@ -199,6 +201,8 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
+        if self._tier is None:
+            return await self._answer_at(request, "")
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
@@ -261,6 +265,10 @@ class OpenAIServing(Serving):
         status, headers, data = await self._transport.get().post(body)
         if status != 200:
             error = error_of(status, headers, data, where=where)
+            if not tier:
+                raise error
+            from dataflow_grounding.serving._service_tier import told_at  # few runs state one
+
             # so the service says that it has no room in the tier that was asked for
             is_full = status == 429 and b"resource_unavailable" in data[:20_000]
             raise told_at(tier, error, is_full)
@@ -375,6 +383,22 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
 def _system_message(text: str) -> bytes:
     """The system message as JSON, with the comma behind it."""
     return json.dumps({"role": "system", "content": text}).encode() + b","
+
+
+def _asked_tier(name: str, ordinary_after: float | None) -> "AskedTier | None":
+    """Return the service tier to ask for; None for the ordinary one. Raises SpecError."""
+    if not name and ordinary_after is None:
+        return None
+    from dataflow_grounding.serving._service_tier import AskedTier  # few runs state a tier
+
+    return AskedTier(name, ordinary_after)
+
+
+def _timeout_at(tier: "AskedTier | None", stated: float | None) -> float:
+    """Return the seconds that one request may take: those that are stated, else the tier's."""
+    if tier is not None:
+        return tier.timeout(stated, TIMEOUT)
+    return TIMEOUT if stated is None else stated
 
 
 def _key_in_environment(name: str, url: str) -> str | None:

@@ -12,8 +12,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding._util.secrets import blotted, masked
 from dataflow_grounding.data.records import dump_line, parse_line
-from dataflow_grounding.serving._service_tier import tier_named
-from dataflow_grounding.serving.base import Reply, Serving, Usage
+from dataflow_grounding.serving.base import Reply, Serving, Usage, tier_named
 from dataflow_grounding.tasks import Request
 
 

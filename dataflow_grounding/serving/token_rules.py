@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import Size
 
 ASSUMED = 1000  # tokens that an image is taken to have where the model's rule isn't known

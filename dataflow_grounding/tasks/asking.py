@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
-from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.answer_text import answers_of
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.tasks.request import (

@@ -1,7 +1,4 @@
-"""Tasks about texts: `image_caption`, `region_caption` and `expression_extraction`.
-
-The last of them asks for the phrases in a caption.
-"""
+"""Tasks that write texts: `image_caption` and `region_caption`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +7,6 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.regions import Region, all_of, read_by_id, region_items, text_of
@@ -57,52 +53,6 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
         return caption, notes
 
     return about("image_caption", image, known or {}, object_of(caption=STRING), read)
-
-
-class Extracted(NamedTuple):
-    """The expressions in a caption.
-
-    Attributes:
-        cleaned_caption: The caption as the model cleaned it, or as `clean_caption` does.
-        expressions: Each as (text, noun chunk or None), in the caption's order.
-    """
-
-    cleaned_caption: str
-    expressions: list[tuple[str, str | None]]
-
-
-def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
-    """Make the request for the cleaned caption and the referring expressions in it."""
-
-    def read(reply: str) -> tuple[Extracted, list[Note]]:
-        """Return the expressions in a reply."""
-        data, notes = read_object(reply, required="expressions")
-        items = data["expressions"]
-        if not isinstance(items, list):
-            raise UnreadableReply('"expressions" is not a list.')
-        if is_cut_off(notes) and not reply.rstrip().endswith("]"):
-            # what is behind the cut may be in the picture all the same
-            raise TruncatedReply("the reply is cut off in the middle of its expressions.")
-        cleaned = _strip_text(data.get("cleaned_caption"))
-        if not cleaned:
-            cleaned = clean_caption(caption)
-            notes.append(Note("no_cleaned_caption"))
-        expressions: list[tuple[str, str | None]] = []
-        for item in items:
-            fields = item if isinstance(item, dict) else {"text": item}
-            text = _strip_text(fields.get("text"))
-            if text:
-                expressions.append((text, _strip_text(fields.get("noun_chunk")) or None))
-            else:
-                notes.append(Note("dropped", "an expression without text"))
-        if items and not expressions:
-            raise UnreadableReply('no item of "expressions" has a "text".')
-        return Extracted(cleaned, expressions), notes
-
-    schema = object_of(
-        cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))
-    )
-    return about("expression_extraction", image, {"caption": caption}, schema, read)
 
 
 class RegionCaptions(NamedTuple):
@@ -166,11 +116,6 @@ def _captions_in_own_words(reply: str, count: int) -> RegionCaptions | None:
     if len(texts) < count:
         return None
     return RegionCaptions([texts[number] for number in sorted(texts)], reply.strip())
-
-
-def _strip_text(value: Any) -> str:
-    """Return a string without the space around it; "" for a value that is no string."""
-    return value.strip() if isinstance(value, str) else ""
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:

@@ -10,7 +10,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.captions import Extracted, expression_extraction
+from dataflow_grounding.tasks.extraction import Extracted, expression_extraction
 from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.request import (
     BOX,

@@ -12,13 +12,14 @@ Three things are judged, each by log-likelihood ratios of other formats to the o
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.watch._box_statistics import BoxStatistics, Figures
 from dataflow_grounding.watch._probe_sizes import orientation_of
 from dataflow_grounding.watch._readings import (
+    JudgedReply,
     Meaning,
     Reading,
     SeenBox,
@@ -27,7 +28,9 @@ from dataflow_grounding.watch._readings import (
     largest_of,
     other_readings,
 )
-from dataflow_grounding.watch._second_reply import JudgedReply, Proof, proof_of, says_the_same
+
+if TYPE_CHECKING:
+    from dataflow_grounding.watch._second_reply import Proof
 
 # Log-likelihood ratios of one reply: how much likelier its numbers are in another format than in
 # the one that was asked for. A ratio of 3 says that they are 20 times as likely.
@@ -100,7 +103,7 @@ class ProvenReply(NamedTuple):
         number: How many replies the run had until then.
     """
 
-    proof: Proof
+    proof: "Proof"
     number: int
 
 
@@ -286,6 +289,8 @@ class Evidence:
 
         The proof is remembered. None where there is none.
         """
+        from dataflow_grounding.watch._second_reply import proof_of  # few replies are doubted
+
         proof = proof_of(first, second, self.asked, self._others.values())
         if proof is None:
             return None
@@ -302,6 +307,8 @@ class Evidence:
         name = second.likeliest
         if name is None or second.ratio < SHOWS:
             return
+        from dataflow_grounding.watch._second_reply import says_the_same  # as in `compare`
+
         if says_the_same(first, second, self.asked):
             self._odd[name] = self._odd.get(name, 0) + 1
 

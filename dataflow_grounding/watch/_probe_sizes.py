@@ -8,9 +8,12 @@ large they are.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration.alike_sizes import Covers, covers_for
+
+if TYPE_CHECKING:
+    from dataflow_grounding.calibration.alike_sizes import Covers
 
 OFTEN = 0.05  # share of a run's pictures from which on an orientation has probe pictures of its own
 # Until this many pictures were sent, the shares are those of the pictures that the run expects to
@@ -56,7 +59,7 @@ class _Pictures:
             name for name, count in self._orientations.most_common() if count >= OFTEN * self.total
         ]
 
-    def commonest(self, orientation: str, probed: Sequence[Size], covers: Covers) -> Size:
+    def commonest(self, orientation: str, probed: Sequence[Size], covers: "Covers") -> Size:
         """Return the commonest size of an orientation that none of the sizes `probed` covers.
 
         Where all are covered, it is the commonest of all. Some picture has to be of the
@@ -93,7 +96,6 @@ class ProbeSizes:
         self._probed: dict[str, int] = {}  # in which check an orientation was probed last
         self._asked: dict[Size, int] = {}  # in which check a size was probed last
         self._chosen: list[Size] = []  # sizes of all checks so far that cover none of each other
-        self._covers = covers_for("px" if in_pixels else 1)
         self.checked: set[Size] | None = set()
         """Sizes that were probed; None where a calibration has proved the format in all sizes."""
 
@@ -133,7 +135,10 @@ class ProbeSizes:
             orientation: Choose sizes of this orientation instead, if there are pictures of it.
             last: Choose sizes of all orientations that never were probed besides.
         """
+        from dataflow_grounding.calibration.alike_sizes import covers_for  # as the check itself
+
         self._checks += 1
+        covers = covers_for("px" if self._in_pixels else 1)
         pictures = self._pictures()
         names = pictures.frequent()
         if orientation is not None and pictures.has(orientation):
@@ -143,7 +148,7 @@ class ProbeSizes:
         if last:
             never_probed = [name for name in pictures.orientations() if name not in self._probed]
             names = list(dict.fromkeys(names + never_probed))
-        sizes = [pictures.commonest(name, self._chosen, self._covers) for name in names]
+        sizes = [pictures.commonest(name, self._chosen, covers) for name in names]
         if self._in_pixels:
             sizes += self._largest_uncovered(sizes, names)
             if not every and orientation is None:
@@ -151,13 +156,13 @@ class ProbeSizes:
         else:
             sizes += self._size_that_shows_padding(sizes)
         self._probed.update(dict.fromkeys(names, self._checks))
-        self._remember(sizes)
+        self._remember(sizes, covers)
         return list(dict.fromkeys(sizes))
 
-    def _remember(self, sizes: list[Size]) -> None:
+    def _remember(self, sizes: list[Size], covers: "Covers") -> None:
         """Note that these sizes are probed by the present check."""
         self._asked.update(dict.fromkeys(sizes, self._checks))
-        self._chosen += [size for size in sizes if not self._covers(size, self._chosen)]
+        self._chosen += [size for size in sizes if not covers(size, self._chosen)]
         if self.checked is not None:
             self.checked.update(sizes)
 

@@ -6,6 +6,7 @@ the determinant of that change of variables; Meaning.log_scale is its logarithm.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -199,3 +200,30 @@ def other_readings(asked: BoxFormat) -> list[Reading]:
         names += [f"{transposed}_{other_scale}" for other_scale in other_scales]
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
     return [Reading(find_box_format(name + frame, "")) for name in names]
+
+
+@dataclass(frozen=True)
+class JudgedReply:
+    """One reply's boxes, read as asked, and how much more likely its numbers are in other formats.
+
+    Attributes:
+        boxes: The boxes as the reply wrote them.
+        sent: The picture as it was sent.
+        meanings: What each box means in the format that was asked for.
+        ratios: For each other format, by name, the log-likelihood ratio to the one asked for.
+        unknown: The same for a format that nobody knows, in which boxes may be anywhere.
+        likeliest: The name of the format with the highest of the `ratios`; None where the numbers
+            fit none.
+    """
+
+    boxes: Sequence[SeenBox]
+    sent: Sent
+    meanings: Sequence[Meaning]
+    ratios: dict[str, float]
+    unknown: float
+    likeliest: str | None
+
+    @property
+    def ratio(self) -> float:
+        """The highest of the ratios; minus infinity where the numbers fit no other format."""
+        return self.ratios[self.likeliest] if self.likeliest else -math.inf

@@ -6,7 +6,7 @@ judged, checks the endpoint where that is due, and reports boxes that are in ano
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -18,15 +18,14 @@ from dataflow_grounding.images.image import Image
 from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.watch import _findings as findings
 from dataflow_grounding.watch._evidence import SURELY
-from dataflow_grounding.watch._readings import Sent
-from dataflow_grounding.watch._second_reply import JudgedReply
+from dataflow_grounding.watch._readings import JudgedReply, Sent
 from dataflow_grounding.watch._taken_replies import TakenReplies, TakenReply
-from dataflow_grounding.watch._unvouched import Unvouched
 from dataflow_grounding.watch._watched_question import WatchedQuestion
 from dataflow_grounding.watch.box_watch import BoxWatch
 from dataflow_grounding.watch.probing import Probing
 
 T = TypeVar("T")
+MOST_UNVOUCHED = 5000  # records that are remembered, so that memory is bounded without any check
 
 
 class State(Enum):
@@ -43,6 +42,40 @@ class State(Enum):
     SUSPECT = "boxes are in another format, and the run goes on with a warning"
     STOPPED = "boxes are in another format, and nothing more is sent"
     ENDED = "the run has ended: requests pass unwatched"
+
+
+class Unvouched:
+    """The records that asked for boxes since the last good check, MOST_UNVOUCHED at most.
+
+    They are marked in the output, should these boxes turn out to be suspect. A record is known by
+    its `Ask`, the means by which it sends requests.
+    """
+
+    def __init__(self) -> None:
+        # For each record, whether any of its requests was sent in this run.
+        self._asked: dict[Ask, bool] = {}
+
+    def add(self, ask: Ask, *, was_sent: bool) -> None:
+        """Remember a record that got boxes.
+
+        `was_sent` says whether they were sent for in this run, rather than read from the store.
+        """
+        self._asked[ask] = was_sent or self._asked.get(ask, False)
+        if len(self._asked) > MOST_UNVOUCHED:
+            del self._asked[next(iter(self._asked))]
+
+    def all(self) -> list[Ask]:
+        """Return all records, in the order in which they first asked."""
+        return list(self._asked)
+
+    def sent(self) -> list[Ask]:
+        """Return the records that got boxes from the endpoint in this run."""
+        return [ask for ask, was_sent in self._asked.items() if was_sent]
+
+    def vouch(self, asked: Collection[Ask]) -> None:
+        """Forget these records, as a good check vouches for their boxes."""
+        for ask in asked:
+            self._asked.pop(ask, None)
 
 
 class RunWatch(BoxWatch):

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.watch._readings import (
-    Meaning,
+    JudgedReply,
     Reading,
     SeenBox,
-    Sent,
     indices_by_phrase,
     largest_of,
 )
@@ -25,33 +24,6 @@ from dataflow_grounding.watch._readings import (
 EDGES = (0.02, 0.05, 0.1)
 ELSEWHERE = 0.1  # share of things that a second reply sees elsewhere altogether
 PROVEN = 6.0  # log-likelihood ratio from which on the first of two replies was in another format
-
-
-@dataclass(frozen=True)
-class JudgedReply:
-    """One reply's boxes, read as asked, and how much more likely its numbers are in other formats.
-
-    Attributes:
-        boxes: The boxes as the reply wrote them.
-        sent: The picture as it was sent.
-        meanings: What each box means in the format that was asked for.
-        ratios: For each other format, by name, the log-likelihood ratio to the one asked for.
-        unknown: The same for a format that nobody knows, in which boxes may be anywhere.
-        likeliest: The name of the format with the highest of the `ratios`; None where the numbers
-            fit none.
-    """
-
-    boxes: Sequence[SeenBox]
-    sent: Sent
-    meanings: Sequence[Meaning]
-    ratios: dict[str, float]
-    unknown: float
-    likeliest: str | None
-
-    @property
-    def ratio(self) -> float:
-        """The highest of the ratios; minus infinity where the numbers fit no other format."""
-        return self.ratios[self.likeliest] if self.likeliest else -math.inf
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.tasks.request import ReadReply, Request
 from dataflow_grounding.watch._evidence import LIKELIER, Evidence
-from dataflow_grounding.watch._second_reply import JudgedReply
+from dataflow_grounding.watch._readings import JudgedReply
 from dataflow_grounding.watch._watched_question import WatchedQuestion
 
 LEARNT = (40, 200)  # numbers of replies at which the last ones are reviewed

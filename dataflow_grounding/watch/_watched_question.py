@@ -11,8 +11,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.replies.finding import parse_reply
 from dataflow_grounding.watch._evidence import SHOWS, Evidence
-from dataflow_grounding.watch._readings import SeenBox, Sent
-from dataflow_grounding.watch._second_reply import JudgedReply
+from dataflow_grounding.watch._readings import JudgedReply, SeenBox, Sent
 
 # The log-likelihood ratio below which a stored reply can't have been doubtful when it came, so that
 # the store needn't be searched for a later reply.

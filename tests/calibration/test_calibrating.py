@@ -12,7 +12,7 @@ from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._calibration_file import (
+from dataflow_grounding.calibration.calibration_file import (
     cache_path,
     load_calibration,
     prompt_version,

@@ -19,7 +19,7 @@ from benchmarks.stand_ins.seeing_model import SeeingModel, draw
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.calibration._calibration_file import cache_path
+from dataflow_grounding.calibration.calibration_file import cache_path
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.places.workplace import Done, Workplace
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._calibration_file import cache_path
+from dataflow_grounding.calibration.calibration_file import cache_path
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults, on
 from dataflow_grounding.extras.testing.answers import asks_for_rectangles
 from dataflow_grounding.extras.testing.faults import Fault

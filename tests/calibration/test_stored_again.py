@@ -15,7 +15,7 @@ from benchmarks.stand_ins.probe_model import ProbeModel
 from benchmarks.stand_ins.seeing_model import SeeingModel
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.calibration._calibration_file import (
+from dataflow_grounding.calibration.calibration_file import (
     Calibration,
     cache_path,
     load_calibration,

@@ -21,10 +21,10 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import frame_of
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._calibration_file import cache_path
 from dataflow_grounding.calibration._roundings import Rounding, plausible_roundings
 from dataflow_grounding.calibration._seen_size import measure_seen_size as seen_size
 from dataflow_grounding.calibration.alike_sizes import MOST_OWN, is_covered, uncovered
+from dataflow_grounding.calibration.calibration_file import cache_path
 from dataflow_grounding.calibration.probes import NoFit, Probe, ProbedPicture, probe_of
 from dataflow_grounding.extras.testing import LoopbackServer
 from dataflow_grounding.serving import OpenAIServing

@@ -12,8 +12,7 @@ from benchmarks.stand_ins.watched_model import PEOPLE, Scene
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.watch._evidence import SAME_BOX, SHOWS, UNKNOWN, Evidence
-from dataflow_grounding.watch._readings import SeenBox, Sent
-from dataflow_grounding.watch._second_reply import JudgedReply
+from dataflow_grounding.watch._readings import JudgedReply, SeenBox, Sent
 
 X, Y = "xyxy_1000", "yxyx_1000"
 SIZES: list[Size] = [

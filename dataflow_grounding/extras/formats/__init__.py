@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.formats.base import Format

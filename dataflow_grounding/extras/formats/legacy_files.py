@@ -17,6 +17,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.data.records import name_within, read_object
 from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 
 LAYOUT = 2  # to be raised where the same annotations give other files: all are then written anew
@@ -81,7 +82,7 @@ def remove_legacy(step: Step) -> None:
 def _places(step: Step) -> tuple[str, str]:
     """Return the folder of a step's label files, and the file that says what they were made of."""
     beside = os.path.dirname(step.storage.output_path)
-    return os.path.join(beside, "labels"), os.path.join(beside, ".ckpt", "labels.json")
+    return os.path.join(beside, "labels"), os.path.join(beside, LEGACY_STATE)
 
 
 def _write(path: str, text: str) -> None:

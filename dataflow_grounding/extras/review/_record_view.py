@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.secrets import blotted_message
-from dataflow_grounding._util.tables import load_table
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (

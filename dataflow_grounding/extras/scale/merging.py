@@ -21,12 +21,11 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.data.working_folder import CKPT, address_of, present, working_folder
-from dataflow_grounding.engine.at_work import at_work
+from dataflow_grounding.data.working_folder import CKPT, SHARDS, address_of, present, working_folder
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.run_lock import only_run
-from dataflow_grounding.engine.shard import FOLDER, Shard, lines_path
+from dataflow_grounding.engine.run_lock import at_work, only_run
+from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.extras.scale.mirror import Mirror
 from dataflow_grounding.extras.scale.rolling import held_elsewhere
@@ -143,13 +142,13 @@ def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
     Of shards elsewhere, it also brings here the files that say how their runs ended.
     """
     if mirror is None:
-        folders = Path(results_dir, FOLDER).glob("[!.]*-of-*")
+        folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
         return [path.name for path in folders if path.is_dir()]
-    names = [name for name in mirror.listed(FOLDER, "directory") if "-of-" in name]
+    names = [name for name in mirror.listed(SHARDS, "directory") if "-of-" in name]
     ends: list[str] = []
     for name in names:
-        ends.append(f"{FOLDER}/{name}/run.json")
-        ends.append(f"{FOLDER}/{name}/failures.jsonl")
+        ends.append(f"{SHARDS}/{name}/run.json")
+        ends.append(f"{SHARDS}/{name}/failures.jsonl")
     mirror.fetch(*ends)
     return names
 
@@ -459,7 +458,7 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         summary[CLASSES] = classes
     summary["annotations"] = address_of(os.path.join(results_dir, "annotations.jsonl"))
     summary["failures_file"] = address_of(os.path.join(results_dir, "failures.jsonl"))
-    own_folder = os.path.join(FOLDER, str(Shard(1, len(runs))))
+    own_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))
     image_folders = []
     for folder in first.get("image_folders") or []:
         is_own = str(folder).endswith(own_folder)

@@ -20,9 +20,9 @@ from dataflow_grounding._util.errors import InputError, StorageFailed, told_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import at_once
-from dataflow_grounding.data.working_folder import CKPT, present
+from dataflow_grounding.data.working_folder import CKPT, SHARDS, present
 from dataflow_grounding.engine.run_lock import HeartLock, check_held
-from dataflow_grounding.engine.shard import FOLDER, Shard
+from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.extras.scale.mirror import KEPT, Mirror, mirror_of, stand_for
 
@@ -68,9 +68,9 @@ class Rolling:
         logs = {(self._folder, writer): {} for writer in mirror.known}
         own_part = os.path.basename(mirror.part)
         folders = [CKPT, self._folder]
-        for name in mirror.listed(FOLDER, "directory"):
+        for name in mirror.listed(SHARDS, "directory"):
             if not Shard.is_apart(name, own_part):
-                folders.append(os.path.join(within(FOLDER, name), CKPT))
+                folders.append(os.path.join(within(SHARDS, name), CKPT))
         folders = list(dict.fromkeys(folders))
         listed = at_once(lambda folder: mirror.listed(os.path.join(folder, "replies")), folders)
         for folder, files in zip(folders, listed, strict=True):

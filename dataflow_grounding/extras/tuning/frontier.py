@@ -17,12 +17,12 @@ import numpy as np
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.at_work import readable_replies
-from dataflow_grounding.engine.blocking import run_blocking
 from dataflow_grounding.engine.image_memo import log_of
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.results_elsewhere import readable_replies
 from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.extras.evaluation.metrics import evaluate, read_annotations
 from dataflow_grounding.extras.evaluation.metrics.annotations import as_gold
 from dataflow_grounding.extras.evaluation.metrics.confidence import interval

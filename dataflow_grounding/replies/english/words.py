@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.replies.vocabulary import singular
 
 _LISTS: dict[str, Any] = load_table(__package__, "words.yaml")

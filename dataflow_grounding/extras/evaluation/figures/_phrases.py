@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.replies.english import words

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
 from dataflow_grounding.data.classes import class_of

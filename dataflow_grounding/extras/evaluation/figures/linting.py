@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError
 from dataflow_grounding._util.extensions import extension
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import (
     MERGE_IOU,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dataflow_grounding._util.tables import load_table
+from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.extras.evaluation.metrics.evaluating import Evaluation
 from dataflow_grounding.images.display import page_text
 

@@ -17,10 +17,12 @@ from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import is_number, read_object, write_bytes
+from dataflow_grounding.data.working_folder import CALIBRATION
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 
@@ -121,6 +123,11 @@ class Calibration:
         write_bytes(path, text.encode(), alone=False)
 
 
+# Calibrations that couldn't be written to disk, by the path of the cache's file; they last as long
+# as this process.
+_unsaved: dict[str, Calibration] = {}
+
+
 def cache_path(endpoint: str, model: str, elongated: str = "") -> str:
     """Return the path of the user's cached file for this endpoint, model and the present prompt.
 
@@ -148,6 +155,24 @@ def prompt_version() -> str:
         for scale in SCALES:
             words.append(find_box_format(f"{order}_{scale}", "").instructions((896, 672)))
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def stored_calibration(
+    endpoint: str, model: str, folder: str | None = None, elongated: str = ""
+) -> Calibration | None:
+    """Return what was stored last about a model: by the user, or by the run in `folder`.
+
+    Args:
+        endpoint, model: Whom it is about.
+        folder: The folder in which a run keeps its state; None for the user's cache alone.
+        elongated: The name of a box format, for what was found out about elongated pictures in that
+            format; "" for the usual calibration.
+    """
+    cached = cache_path(endpoint, model, elongated)
+    paths = [cached]
+    if folder:
+        paths.append(run_file(folder))
+    return latest_calibration(endpoint, model, *paths) or _unsaved.get(cached)
 
 
 def latest_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:
@@ -265,6 +290,46 @@ def _is_as_elongated(size: Sequence[float], *, than: Sequence[float]) -> bool:
     is_other_wide = than[0] > than[1]
     aspect = max(size) / min(size)
     return is_wide == is_other_wide and aspect >= 0.95 * max(than) / min(than)
+
+
+def store_calibration(
+    calibration: Calibration, folder: str | None = None, elongated: str = ""
+) -> str | None:
+    """Store a calibration in the user's cache and in a run's folder.
+
+    If either can't be written, the user is told, and this process keeps it in memory.
+
+    Args:
+        calibration: What to store.
+        folder: The folder in which a run keeps its state; None for the cache alone.
+        elongated: The name of a box format, for the separate file about elongated pictures in that
+            format; "" for the usual file.
+
+    Returns:
+        The path of the cache's file, None if it couldn't be written.
+    """
+    cached = cache_path(calibration.endpoint, calibration.model, elongated)
+    # The sizes that a run went on with untried concern no other run.
+    is_cached = _save(replace(calibration, untried=[]), cached)
+    is_in_folder = _save(calibration, run_file(folder)) if folder else True
+    if not (is_cached and is_in_folder):
+        _unsaved[cached] = calibration
+    return cached if is_cached else None
+
+
+def _save(calibration: Calibration, path: str) -> bool:
+    """Write a calibration's file. Tells the user, and returns False, where that fails."""
+    try:
+        calibration.save(path)
+    except OSError as error:
+        say(f"The calibration can't be saved to {path}: {error.strerror or error}")
+        return False
+    return True
+
+
+def run_file(folder: str) -> str:
+    """Return the path of the calibration that a run keeps in the folder of its state."""
+    return os.path.join(folder, CALIBRATION)
 
 
 def utc_timestamp() -> str:

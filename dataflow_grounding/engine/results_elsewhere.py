@@ -1,17 +1,15 @@
-"""A results folder while a run, or another command, is at work in it: here or elsewhere."""
+"""Results folders that may be elsewhere: what works for runs there, and what is read of one."""
 
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import ModuleType
-from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.extensions import extension
 from dataflow_grounding._util.paths import is_elsewhere
-from dataflow_grounding.data.working_folder import CKPT, address_of, is_mirrored
+from dataflow_grounding.data.working_folder import CKPT, address_of
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
-from dataflow_grounding.engine.run_lock import only_run
 
 
 def mirrored_runs(place: str) -> ModuleType:
@@ -21,22 +19,6 @@ def mirrored_runs(place: str) -> ModuleType:
         what = "no part for results elsewhere is installed: install dataflow-grounding again"
         raise InputError(f"can't work in {place}: {what}")
     return module
-
-
-@contextmanager
-def at_work(folder: str) -> Iterator[Any]:
-    """Hold the lock of a checkpoint folder, as `only_run` does.
-
-    Where it stands for one elsewhere, the lock there is held too, what a run needs is brought, and
-    what it leaves is sent, then or meanwhile. Yields that mirror, or None. Raises InputError before
-    the run, StorageFailed after it.
-    """
-    with only_run(folder):
-        if not is_mirrored(folder):
-            yield None
-            return
-        with mirrored_runs(folder).at_work(folder) as mirror:
-            yield mirror
 
 
 @contextmanager

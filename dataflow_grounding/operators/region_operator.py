@@ -1,0 +1,122 @@
+"""What the operators that show a model regions have in common."""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.regions import check_stated_size, read_regions
+from dataflow_grounding.calibration.choice import choice_of
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.images.shown import marked
+from dataflow_grounding.operators._expressions import boxes_of
+from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
+from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
+from dataflow_grounding.serving.base import Serving, check_counts
+from dataflow_grounding.tasks.request import Request
+
+RegionMarks: TypeAlias = Literal["none", "outline"]
+Regions: TypeAlias = Sequence[dict[str, Any]]
+T = TypeVar("T")
+
+
+class RegionOperator(Operator):
+    """Shows a model regions, near ones together, at most `regions_per_request` at once.
+
+    Args:
+        serving: The model that is asked.
+        box_format: The convention in which it is told boxes; None takes the serving's.
+        regions_per_request: Most regions shown at once; None takes the serving's.
+        marks: `outline` draws and numbers the boxes in the picture that is sent, `none` doesn't.
+
+    Raises:
+        SpecError: A setting is wrong.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        regions_per_request: int | None = None,
+        marks: RegionMarks = "none",
+    ) -> None:
+        if marks not in ("none", "outline"):
+            raise SpecError(f"marks {marks!r} is neither none nor outline")
+        check_counts(regions_per_request=1 if regions_per_request is None else regions_per_request)
+        self.serving: Serving = serving
+        self.format_choice = choice_of(serving, box_format)
+        self.regions_per_request = regions_per_request or serving.regions_per_request
+        self.marks = marks
+
+    def asks(self, record: Record) -> bool:
+        """Whether a record has regions."""
+        return bool(read_regions(record, self.keys.regions))
+
+    def look_over(self, record: Record) -> None:
+        """Raise SizeDiffers where the record's regions are in a picture of another size."""
+        if read_regions(record, self.keys.regions):
+            check_stated_size(record, open_image(record, self.keys.image).size)
+
+    async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
+        """Adds what `described` returns, and the image's size. Raises RecordError."""
+        regions = read_regions(record, self.keys.regions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        if regions:
+            check_stated_size(record, image.size)
+        update = await self.described(record, image, regions, ask)
+        facts = facts_of(record, image, ask, self.serving)
+        if isinstance(update, Partial):
+            return Partial(facts | update.update, update.error)
+        return facts | update
+
+    @abstractmethod
+    async def described(
+        self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
+    ) -> Update | Partial:
+        """Return the columns to add to a record with these regions."""
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Find out the box format, and return how many requests and tokens it took."""
+        return self.format_choice.settle(start)
+
+    def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
+        """Return the picture to send with these regions."""
+        if self.marks != "outline":
+            return image
+        return marked(image, boxes_of(regions))
+
+    async def ask_about(
+        self,
+        image: Image,
+        regions: Regions,
+        request: Callable[[Image, Regions, BoxFormat], Request[T]],
+        ask: Ask,
+    ) -> list[tuple[list[int], T]]:
+        """Ask about all regions, in each request about a few that are near each other.
+
+        Args:
+            image: The image that the regions are in.
+            regions: The regions.
+            request: Makes a request of the picture to send, some regions and the box format.
+            ask: Asks the model.
+
+        Returns:
+            Of each request: the places of its regions in `regions`, and the answer.
+        """
+        boxes = boxes_of(regions)
+
+        async def ask_once(places: list[int]) -> T:
+            """Return the answer about the regions at these places, from one request."""
+            near = [regions[place] for place in places]
+            picture = self.shown(image, near)
+            return await ask(request(picture, near, self.format_choice.format))
+
+        answers: list[tuple[list[int], T]] = []
+        for group in near_groups(boxes, self.regions_per_request):
+            answers += await ask_in_parts(group, ask_once, boxes.__getitem__)
+        return answers
