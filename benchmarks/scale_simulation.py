@@ -126,7 +126,7 @@ class Worker:
         for one in case.endpoints:
             limiter = Limiter(Level(case.most))
             if self.lease is not None:
-                limiter = self.lease.limiters.of((f"http://{one.name}", "m"), case.most)
+                limiter = self.lease.limiters.limiter_for((f"http://{one.name}", "m"), case.most)
             self.shares[one] = Share(limiter, case.most)
 
     def _call(self, report: Report) -> Grant:
