@@ -238,7 +238,8 @@ def _execute_segment(
         try:
             summary = run_blocking(run.execute)
         except BudgetExceeded as stopped:
-            raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
+            asking = _count_asking(steps, prepared.idle)
+            raise _with_what_is_left(stopped, run.summary, source.length(), asking) from None
         summary.requests.update(prepared.asked)
         manifest.write(summary)
     # of a finished run, too: its manifest has read the rows to compare them
@@ -325,12 +326,21 @@ def _prepare(
     return Prepared(asked, idle)
 
 
+def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
+    """How many steps send requests: those with a serving that have something to ask about."""
+    asking = 0
+    for index, step in enumerate(steps):
+        if step.operator.serving is not None and index not in idle:
+            asking += 1
+    return asking
+
+
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
     """The same stop, with what is done and what the rest would take in its message.
 
-    The rest is taken to be one request per step and record, at what the answered ones cost.
+    The rest is taken to be one request per asking step and record, at what the answered ones cost.
     """
     # others' may be stored as well
     answered = done.requests["replayed"] + done.requests["answered"]

@@ -18,12 +18,13 @@ from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
+from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.watch._evidence import Evidence
-from dataflow_grounding.watch._probe_sizes import ProbeSizes, orientation_of
+from dataflow_grounding.watch.probe_sizes import ProbeSizes, orientation_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
@@ -73,21 +74,30 @@ _known: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints that were asked in this process."""
 
 
-def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
-    """Return how many probe pictures a run takes, if its pictures are all of one size.
+def probes_for(requests: int, every: int | None, sizes: ProbeSizes) -> int:
+    """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
 
     Args:
         requests: The run's own requests.
         every: Requests between two checks; None for no checks.
-        endpoints: How many endpoints the serving has; each check asks all of them.
+        sizes: The sizes of the run's pictures; those that are probed are noted in it.
     """
     if not requests or every is None:
         return 0
-    checks = 1 + requests // every
+    probes = len(sizes.chosen(every=True))
+    probes += requests // every  # further checks have one picture each, nearly always
     requests_after_last = requests % every
-    if requests_after_last >= min(LEAST_BETWEEN, every):
-        checks += 1  # the one at the end
-    return endpoints * checks
+    if requests_after_last >= min(LEAST_BETWEEN, every) or sizes.outgrown:
+        probes += len(sizes.chosen(last=True))
+    return probes
+
+
+def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
+    """Return the sizes in which pictures are sent within these limits, with how many of each."""
+    fitted: Counter[Size] = Counter()
+    for size, count in zip(pictures.sizes, pictures.counts, strict=True):
+        fitted[limits.fitted(limits.padded(size))] += count
+    return fitted
 
 
 class Probing:
@@ -304,12 +314,8 @@ class Probing:
 
     async def _expect_pictures(self, start: RunStart) -> None:
         """Tell `known.sizes` in which sizes the run's pictures will be sent, and how often."""
-        limits = self._serving.image_limits
         coming = await asyncio.to_thread(start.pictures)
-        fitted: Counter[Size] = Counter()
-        for size, count in zip(coming.sizes, coming.counts, strict=True):
-            fitted[limits.fitted(limits.padded(size))] += count
-        self.known.sizes.expect(fitted)
+        self.known.sizes.expect(sent_sizes(coming, self._serving.image_limits))
 
     def _note(self, verdict: "CheckVerdict", position: int) -> None:
         """Take in what a check showed, and write it down in the run's folder.
