@@ -36,6 +36,11 @@ WARNINGS = {
     ),
     SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
     "bbox_cut": ("box", "cut at the edge of the image"),
+    "shared_stem": (
+        "image",
+        "named as another but for the ending: in YOLO and KITTI both would have one label file, so"
+        " rename it and run the same command again, which asks for nothing that is stored",
+    ),
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""
 
