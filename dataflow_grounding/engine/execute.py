@@ -346,7 +346,9 @@ def _with_what_is_left(
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
-        left = max(total * requests_each - answered, 1)
+        # Checks of the box format are about no record.
+        of_records = answered - done.requests["probes"]
+        left = max(total * requests_each - of_records, 1)
         text += f"; the rest takes about {counted(left, 'more request')}"
         if done.cost_usd and done.requests["answered"]:
             cost = done.cost_usd / done.requests["answered"]

@@ -431,3 +431,8 @@ def test_a_stop_does_not_reckon_with_steps_that_ask_nothing(
     stopped = workplace.run(**{"workflow.max_requests": 4})
     assert stopped.code == 3, stopped
     assert "This run has taken 4 replies; the rest takes about 2 more requests" in stopped.err
+    workplace.results = workplace.folder / "with_checks"
+    limit = {"workflow.max_requests": 4, "vlm.check_every": 100}
+    stopped = workplace.run(**limit)  # a probe picture, and three records
+    assert stopped.summary["probes"] == 1, stopped
+    assert "This run has taken 4 replies; the rest takes about 3 more requests" in stopped.err
