@@ -39,14 +39,12 @@ from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import ReadReply
 from dataflow_grounding.watch.judge_watch import USUAL_PICTURES
-from dataflow_grounding.watch.probe_sizes import ProbeSizes
 from dataflow_grounding.watch.probing import probes_for, sent_sizes
 
 T = TypeVar("T")
 TRIED = 20  # first records that are worked through to see what steps ask
 ALL_UP_TO = 2000
 """Up to so many records, all are looked at; of more, the first and some others, so many in all."""
-_ANY_SIZE = (1024, 768)  # of a probe picture, where none of the first pictures can be read
 HEAD = 300
 """How many first records are looked at, as a pilot would; the others are evenly spread."""
 
@@ -525,10 +523,10 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
         if serving is None or not every or not amount.requests:
             probes.append(0)
             continue
-        sizes = ProbeSizes(in_pixels=in_pixels)
-        sizes.expect(sent_sizes(pictures(), serving.image_limits) or {_ANY_SIZE: 1})
+        sizes = sent_sizes(pictures(), serving.image_limits)
         watched += amount.requests
-        probes_by_now = len(serving.endpoints()) * probes_for(round(watched), every, sizes)
+        of_endpoint = probes_for(round(watched), every, sizes, in_pixels=in_pixels)
+        probes_by_now = len(serving.endpoints()) * of_endpoint
         probes.append(max(0, probes_by_now - probes_so_far))
         probes_so_far += probes[-1]
     return probes

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.watch._box_statistics import BoxStatistics, Figures
+from dataflow_grounding.watch._probe_sizes import orientation_of
 from dataflow_grounding.watch._readings import (
     Meaning,
     Reading,
@@ -27,7 +28,6 @@ from dataflow_grounding.watch._readings import (
     other_readings,
 )
 from dataflow_grounding.watch._second_reply import JudgedReply, Proof, proof_of, says_the_same
-from dataflow_grounding.watch.probe_sizes import orientation_of
 
 # Log-likelihood ratios of one reply: how much likelier its numbers are in another format than in
 # the one that was asked for. A ratio of 3 says that they are 20 times as likely.

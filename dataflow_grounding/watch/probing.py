@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.lazy import load_aside
@@ -24,7 +24,7 @@ from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.watch._evidence import Evidence
-from dataflow_grounding.watch.probe_sizes import ProbeSizes, orientation_of
+from dataflow_grounding.watch._probe_sizes import ProbeSizes, orientation_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
@@ -36,6 +36,7 @@ MORE_OFTEN = 25  # requests between two checks once a picture was clearly answer
 WORTH = 0.042  # share of a run's answers as which the watch may send requests over small doubts
 MOST_AT_ONCE = 3  # requests over small doubts that are sent at the end of a run
 SILENT = 2  # after so many checks in a row that told nothing, no more are made
+_ANY_SIZE = (1024, 768)  # of a probe picture, where nothing is known of the run's pictures
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
 
@@ -74,16 +75,21 @@ _known: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints that were asked in this process."""
 
 
-def probes_for(requests: int, every: int | None, sizes: ProbeSizes) -> int:
+def probes_for(
+    requests: int, every: int | None, pictures: Mapping[Size, int], *, in_pixels: bool
+) -> int:
     """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
 
     Args:
         requests: The run's own requests.
         every: Requests between two checks; None for no checks.
-        sizes: The sizes of the run's pictures; those that are probed are noted in it.
+        pictures: How many of the run's pictures are sent in each size, as `sent_sizes` returns it.
+        in_pixels: Whether boxes are in pixels.
     """
     if not requests or every is None:
         return 0
+    sizes = ProbeSizes(in_pixels=in_pixels)
+    sizes.expect(pictures or {_ANY_SIZE: 1})
     probes = len(sizes.chosen(every=True))
     probes += requests // every  # further checks have one picture each, nearly always
     requests_after_last = requests % every
