@@ -73,6 +73,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     records = counted(figures["records"], "record")
     stored = counted(figures["stored"], "reply")
     yield f"A run asks {figures['asks']}: {records}, {stored} stored. Nothing was sent."
+    yield from _aside_lines(figures)
     if figures["looked_at"] < figures["records"]:
         yield f"Extrapolated from {figures['looked_at']:,} of them."
     if figures["measured"]:
@@ -93,6 +94,17 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         yield f"Prices: {figures['prices']}."
     else:
         yield "No known price: set vlm.prices to see the cost in USD."
+
+
+def _aside_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield a line on the requests that are about no record, if there are any."""
+    parts = []
+    if figures["probes"]:
+        parts.append(f"{figures['probes']:,} check the box format")
+    if figures["judge_tests"]:
+        parts.append(f"{figures['judge_tests']:,} test the judge")
+    if parts:
+        yield f"Of the requests, {' and '.join(parts)}. Replies that can't be read are asked again."
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:

@@ -51,6 +51,8 @@ class FileStorage:
 
     # The folders of images, where something else than `image_root` and the input decides them.
     folders: tuple[str, ...] | None = None
+    made_of: str = ""
+    """The user's own input, where `first_entry_file_name` was made of it."""
 
     def __init__(
         self,

@@ -238,7 +238,8 @@ def _execute_segment(
         try:
             summary = run_blocking(run.execute)
         except BudgetExceeded as stopped:
-            raise _with_what_is_left(stopped, run.summary, source.length(), len(steps)) from None
+            asking = _count_asking(steps, prepared.idle)
+            raise _with_what_is_left(stopped, run.summary, source.length(), asking) from None
         summary.requests.update(prepared.asked)
         manifest.write(summary)
     # of a finished run, too: its manifest has read the rows to compare them
@@ -325,18 +326,29 @@ def _prepare(
     return Prepared(asked, idle)
 
 
+def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
+    """How many steps send requests: those with a serving that have something to ask about."""
+    asking = 0
+    for index, step in enumerate(steps):
+        if step.operator.serving is not None and index not in idle:
+            asking += 1
+    return asking
+
+
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
     """The same stop, with what is done and what the rest would take in its message.
 
-    The rest is taken to be one request per step and record, at what the answered ones cost.
+    The rest is taken to be one request per asking step and record, at what the answered ones cost.
     """
     # others' may be stored as well
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
-        left = max(total * requests_each - answered, 1)
+        # Checks of the box format are about no record.
+        of_records = answered - done.requests["probes"]
+        left = max(total * requests_each - of_records, 1)
         text += f"; the rest takes about {counted(left, 'more request')}"
         if done.cost_usd and done.requests["answered"]:
             cost = done.cost_usd / done.requests["answered"]

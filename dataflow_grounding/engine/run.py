@@ -248,7 +248,7 @@ class Run:
                 continue
             place, row = self._rows.popleft()
             try:  # when the row is taken: earlier rows of the same image count for its ids
-                record: Record | RecordError = self.source.record(row)
+                record: Record | RecordError = self._record(row)
             except RecordError as error:
                 record = error
             while place - self._outputs.next >= self._window and self.stopped is None:
@@ -266,6 +266,13 @@ class Run:
                 has_waited = True
             if has_waited:
                 turn = time.perf_counter()
+
+    def _record(self, row: Row) -> Record:
+        """The row as a record; what there is to note of it is noted. Raises RecordError."""
+        record = self.source.record(row)
+        if self.source.shares_stem(record):
+            self.summary.notes["shared_stem"] += 1
+        return record
 
     async def _read_rows(self) -> None:
         """Read the next rows, for all workers; none at the end of the input."""

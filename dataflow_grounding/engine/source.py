@@ -166,6 +166,9 @@ class Source:
             self.path = shard.rows
         else:
             self.path = present(storage.input_path)
+        self._shown_path = self.path
+        if storage.made_of and storage.input_path == storage.first_entry_file_name:
+            self._shown_path = storage.made_of
         image_keys = [step.image_key for step in steps]
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
         self._first_image_key = image_keys[0] or IMAGE_COLUMN
@@ -247,7 +250,7 @@ class Source:
             readable = [row.data for row in whole if row.data is not None]
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
-            raise InputError(f"nothing to do in {self.path}: {why}")
+            raise InputError(f"nothing to do in {self._shown_path}: {why}")
         self._numbered = itertools.chain(enumerate(ahead), self._numbered)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
@@ -310,6 +313,18 @@ class Source:
             record.setdefault("source", self.name)
         return record
 
+    def shares_stem(self, record: Record) -> bool:
+        """Whether an earlier picture has the record's path but for its ending.
+
+        The record's id has the ending then. Of rows that state their ids it isn't known.
+        """
+        path = record.get(self.image_key)
+        if not isinstance(path, str) or has_id(record.get("image_id")):
+            return False
+        ending = os.path.splitext(path)[1]
+        stem_id = image_id_of(record, self.image_key, self._image_root)
+        return bool(ending) and record.image_id == f"{stem_id}{ending}"
+
     def pictures(self) -> OwnPictures:
         """What the first pictures are. Reads the rows anew."""
         return pictures_of(self._records(), self._first_image_key)
@@ -344,20 +359,15 @@ class Source:
     def length(self) -> int | None:
         """Return about how many rows there are, for showing progress; None where a look can't tell.
 
-        Lines of JSONL, CSV and TSV files are counted, empty ones among them, but for the line with
-        the names of columns. Of a file with the rows of all shards, an equal part is taken to
-        be the shard's.
+        Lines of JSONL, CSV and TSV files are counted that aren't empty, but for the line with the
+        names of columns. Of a file with the rows of all shards, an equal part is taken to be the
+        shard's.
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        lines = 0
-        last = b"\n"
+        # Rows that were made of a CSV stand in its lines: where the names were, there is none.
         with open(self.path, "rb") as file:
-            while block := file.read(BLOCK):
-                lines += block.count(b"\n")
-                last = block[-1:]
-        if last != b"\n":  # a last line without an end
-            lines += 1
+            lines = sum(1 for line in file if line != b"\n")
         if not self.path.endswith(".jsonl"):
             lines = max(0, lines - 1)
         if self._pilot:

@@ -16,7 +16,15 @@ WARNINGS = {
     "unusable_bbox": ("box", "left out, of no use: see bbox_problems in the records"),
     "unanswered_check": (
         "check",
-        "of the box format not answered: see docs/calibration.md, The standing check",
+        "of the box format not answered: these vouch for no box, so look at some in the report",
+    ),
+    "judge_not_tested": (
+        "record",
+        "left unchecked, as the judge could not be tested: see failures.jsonl",
+    ),
+    "judge_not_obeyed": (
+        "record",
+        "left unchecked, as the judge does no better than chance: name a better one as vlm.check",
     ),
     "input_changed": (
         "input",
@@ -28,6 +36,11 @@ WARNINGS = {
     ),
     SUSPECT: ("record", "with boxes that may be in another format: they have suspect_boxes: true"),
     "bbox_cut": ("box", "cut at the edge of the image"),
+    "shared_stem": (
+        "image",
+        "named as another but for the ending: in YOLO and KITTI both would have one label file, so"
+        " rename it and run the same command again, which asks for nothing that is stored",
+    ),
 }
 """Notes that the user should read, in words: of what there are so many, and what about it."""
 

@@ -5,6 +5,7 @@ with the reply that is stored, else with one that is made up, and it counts the 
 stored replies have cost corrects what is guessed for those to come.
 """
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import ReadReply
 from dataflow_grounding.watch.judge_watch import USUAL_PICTURES
-from dataflow_grounding.watch.probing import checks_for
+from dataflow_grounding.watch.probing import probes_for, sent_sizes
 
 T = TypeVar("T")
 TRIED = 20  # first records that are worked through to see what steps ask
@@ -359,6 +360,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
 
     - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
     - `records`: how many the input has; `looked_at` of them were worked through.
+    - `probes`: how many of the requests check the box format; `judge_tests`: how many test a judge.
     - `stored`: how many replies are stored.
     - `not_guessed`: tasks whose replies could not be made up. What would be asked because of such
       replies is not counted.
@@ -384,12 +386,15 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     unanswerable_lines = with_stored.unanswerable()
     if unanswerable_lines:
         raise SpecError("\n".join(unanswerable_lines))
-    _add_checks(run.steps, steps)
-    _add_tests(run.steps, steps, records)
-    expected = [
-        with_cost(estimated.expected(), prices_of(step, run), tier_of(step, run))
-        for step, estimated in zip(run.steps, steps, strict=True)
-    ]
+    of_records = [estimated.expected() for estimated in steps]
+    probes = _probes(run, of_records)
+    judge_tests = _judge_tests(run.steps, of_records, records)
+    expected = []
+    for step, amount, *further in zip(run.steps, of_records, probes, judge_tests, strict=True):
+        if amount.requests:
+            # Each of these costs about what a request of its step does.
+            amount += amount * (sum(further) / amount.requests)
+        expected.append(with_cost(amount, prices_of(step, run), tier_of(step, run)))
     unreadable: set[str] = set()
     for serving in with_stored.servings:
         unreadable |= serving.unreadable
@@ -401,9 +406,13 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "looked_at": min(records, ALL_UP_TO),
         **sum(expected, Amount()).to_json(),
         "stored": stored,
+        "probes": sum(probes),
+        "judge_tests": sum(judge_tests),
         "steps": [
-            {"step": step.label, **amount.to_json()}
-            for step, amount in zip(steps, expected, strict=True)
+            {"step": step.label, **amount.to_json(), "probes": of_step, "judge_tests": tests}
+            for step, amount, of_step, tests in zip(
+                steps, expected, probes, judge_tests, strict=True
+            )
         ],
         "measured": any(step.measured.requests for step in steps),
         "image_rule": _image_rule(rules),
@@ -493,37 +502,48 @@ def _count_answers(replies: KeyedLog) -> int:
     return count
 
 
-def _add_checks(steps: list[Step], estimates: list[StepEstimate]) -> None:
-    """Add the checks of the box format, each of which costs about what a request of its step does.
+def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
+    """Return for each step how many requests check the box format.
 
     A check comes after so many requests of all steps that watch their boxes, taken together.
+
+    Args:
+        run: The run.
+        amounts: What each step sends about records.
     """
+    in_pixels = run.box_format is not None and run.box_format.format.scale == "px"
+    # Looked at only if some step has its boxes checked.
+    pictures = functools.cache(Source(run.steps, pilot=run.options.pilot).pictures)
     watched = 0.0  # requests of the steps so far
-    for step, estimated in zip(steps, estimates, strict=True):
+    probes_so_far = 0
+    probes = []
+    for step, amount in zip(run.steps, amounts, strict=True):
         serving = step.operator.serving
         every = _check_every(step)
-        requests = estimated.to_send.requests
-        if serving is None or not every or not requests:
+        if serving is None or not every or not amount.requests:
+            probes.append(0)
             continue
-        endpoints = len(serving.endpoints())
-        checks_before = checks_for(round(watched), every, endpoints)
-        watched += requests
-        checks = checks_for(round(watched), every, endpoints) - checks_before
-        estimated.to_send += estimated.to_send * (checks / requests)
+        sizes = sent_sizes(pictures(), serving.image_limits)
+        watched += amount.requests
+        of_endpoint = probes_for(round(watched), every, sizes, in_pixels=in_pixels)
+        probes_by_now = len(serving.endpoints()) * of_endpoint
+        probes.append(max(0, probes_by_now - probes_so_far))
+        probes_so_far += probes[-1]
+    return probes
 
 
-def _add_tests(steps: list[Step], estimates: list[StepEstimate], records: int) -> None:
-    """Add the tests of judges, each of which costs about what a request of its step does."""
-    for step, estimated in zip(steps, estimates, strict=True):
-        requests = estimated.to_send.requests
+def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> list[int]:
+    """Return for each step how many requests test its judge."""
+    judge_tests = []
+    for step, amount in zip(steps, amounts, strict=True):
         operator = step.operator
-        if not isinstance(operator, JudgeOperator) or not requests:
-            continue
-        every = operator.judge_watch.every
-        if every is not None and operator.serving.takes_probes:
-            tests = -(-records // every)
-            pictures = USUAL_PICTURES * tests
-            estimated.to_send += estimated.to_send * (pictures / requests)
+        tests = 0
+        if isinstance(operator, JudgeOperator) and amount.requests:
+            every = operator.judge_watch.every
+            if every is not None and operator.serving.takes_probes:
+                tests = USUAL_PICTURES * -(-records // every)
+        judge_tests.append(tests)
+    return judge_tests
 
 
 def _check_every(step: Step) -> int | None:

@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, told_as
-from dataflow_grounding._util.paths import is_web, kind_of, state_of
+from dataflow_grounding._util.paths import is_web, joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.inputs import Input, find_input
@@ -76,12 +76,22 @@ class RowsJob(SpecJob):
         self._made: str | None = None  # the path of the rows that we make
         if not self._input.plain or data.columns or data.fetches:
             self._made = os.path.join(self.spec.results_dir, ".ckpt", "input.jsonl")
-            folders = (*folders, self.spec.results_dir)
+            if self._puts_pictures:
+                folders = (*folders, self.spec.results_dir)
         storage = ResultsStorage(
             self._made or self._input.path, self.spec.results_dir, image_root=data.image_root
         )
         storage.folders = folders
+        if self._made:
+            storage.made_of = self._input.path
         return storage
+
+    @property
+    def _puts_pictures(self) -> bool:
+        """Whether pictures may be put in `results_dir`: fetched ones, and those within rows."""
+        path = self._input.path
+        is_text = path.endswith((".jsonl", ".json", ".csv", ".tsv"))
+        return self._data.fetches or not (self._input.bare or is_text)
 
     def _check_input(self) -> None:
         """Raises InputError where what the first step reads isn't there."""
@@ -114,6 +124,13 @@ class RowsJob(SpecJob):
     def definitions(self) -> dict[str, str]:
         """Return the terms of `data.glossary`, with what counts as each."""
         return dict(self._data.glossary)
+
+    def where(self, row: Row) -> str:
+        if not self._from_input or not self._input.bare:
+            return super().where(row)
+        # A folder has no lines: its rows are pictures.
+        picture = (row.data or {}).get(self._roles["image"], "")
+        return joined(self._input.path, str(picture))
 
     def remarks(self) -> list[str]:
         if not self._from_input:

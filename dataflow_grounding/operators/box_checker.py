@@ -15,7 +15,7 @@ from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
 from dataflow_grounding.operators._expressions import within_image
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
-from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
+from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_check
 from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
@@ -66,7 +66,7 @@ class BoxChecker(JudgeOperator):
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds `verified`, `verification` and `rejected`.
 
-        Partial where an answer can't be had: its expressions keep their boxes, `verified` null.
+        Partial without an answer or a tested judge: expressions keep their boxes, `verified` null.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
         open_ones = self.asked_about(record)
@@ -74,9 +74,9 @@ class BoxChecker(JudgeOperator):
         if not asked:
             return self.update_of(record, image, ask, {})
         self.check_size(record, image)
-        reason = await self.why_not_trusted(record, ask)
-        if reason:
-            return self.update_of(record, image, ask, all_unchecked(asked, reason))
+        distrust = await self.why_not_trusted(record, ask)
+        if distrust is not None:
+            return self.unchecked_update(record, image, ask, asked, distrust)
         presences: dict[int, Presence] = {}
         verdicts: dict[int, list[BoxVerdict]] = {}
         errors: dict[int, RecordError] = {}

@@ -19,7 +19,7 @@ from dataflow_grounding.operators._box_decisions import (
 from dataflow_grounding.operators._nearness import ask_in_parts, batched
 from dataflow_grounding.operators._unclaimed import unclaimed
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
-from dataflow_grounding.operators.judge_operator import JudgeOperator, all_unchecked
+from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 
@@ -73,15 +73,16 @@ class CropJudge(JudgeOperator):
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds `verified`, `verification` and, of boxes that go, `rejected`.
 
-        Partial where an answer can't be had: what it was about is undecided.
+        Partial where an answer can't be had, what it was about is undecided then; or where the
+        judge can't be tested.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
         asked = self.asked_about(record)
         crops = _crops_of(asked)
         if crops:
-            reason = await self.why_not_trusted(record, ask)
-            if reason:
-                return self.update_of(record, image, ask, all_unchecked(asked, reason))
+            distrust = await self.why_not_trusted(record, ask)
+            if distrust is not None:
+                return self.unchecked_update(record, image, ask, asked, distrust)
         answers: dict[int, dict[str, bool | None]] = {}  # by place and bbox_id
         failed: RecordError | None = None
 

@@ -1,5 +1,6 @@
 """What the operators that ask a judge about boxes have in common."""
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,11 +10,12 @@ from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.calibration.choice import FormatChoice, choice_of
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import Expression, is_open, not_checked
 from dataflow_grounding.operators._expressions import any_has_boxes
 from dataflow_grounding.operators.base import Ask, Image, Operator, facts_of, open_image
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.watch.judge_watch import JUDGE_EVERY, JudgeWatch, Question
+from dataflow_grounding.watch.judge_watch import JUDGE_EVERY, Distrust, JudgeWatch, Question
 
 
 class JudgeOperator(Operator):
@@ -88,16 +90,39 @@ class JudgeOperator(Operator):
     def asks(self, record: Record) -> bool:
         return bool(self.asked_about(record))
 
-    async def why_not_trusted(self, record: Record, ask: Ask) -> str:
-        """Why the judge's answers about this record don't count; empty where they do.
+    async def why_not_trusted(self, record: Record, ask: Ask) -> Distrust | None:
+        """Why the judge's answers about this record don't count; None where they do.
 
         The judge is tested on the way, where its last test is `check_every` records ago. A judge
         that isn't trusted is noted.
         """
-        reason = await self.judge_watch.why_not_trusted(ask, record.place)
-        if reason:
-            ask.note("judge_not_obeyed", reason)
-        return reason
+        distrust = await self.judge_watch.why_not_trusted(ask, record.place)
+        if distrust is not None:
+            code = "judge_not_tested" if distrust.error is not None else "judge_not_obeyed"
+            ask.note(code, distrust.reason)
+        return distrust
+
+    def unchecked_update(
+        self,
+        record: Record,
+        image: Image,
+        ask: Ask,
+        asked: Mapping[int, Expression],
+        distrust: Distrust,
+    ) -> Update | Partial:
+        """The record's columns where the judge isn't trusted: boxes stay, with the reason.
+
+        Partial where the judge couldn't be tested: as with any other answer that is lacking, the
+        failure is told, and the record is asked about again when it may pass.
+        """
+        unchecked = {}
+        for place, expression in asked.items():
+            unchecked[place] = not_checked(expression, distrust.reason)
+        update = self.update_of(record, image, ask, unchecked)
+        if distrust.error is None:
+            return update
+        # Each record's own: whoever tells a failure may add to it.
+        return Partial(update, copy.copy(distrust.error))
 
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
@@ -113,8 +138,3 @@ class JudgeOperator(Operator):
         if any(expression.get("doubtful") for expression in checked.values()):
             update["doubtful"] = True
         return update
-
-
-def all_unchecked(expressions: Mapping[int, Expression], reason: str) -> dict[int, Expression]:
-    """The expressions, by place, each as `not_checked` leaves it for this reason."""
-    return {place: not_checked(expression, reason) for place, expression in expressions.items()}

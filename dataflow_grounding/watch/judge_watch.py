@@ -7,6 +7,7 @@ the binomial distribution. So one that always says no gains nothing by questions
 to be denied.
 """
 
+import copy
 import json
 import math
 import os
@@ -174,11 +175,37 @@ def crops_question(
 Question: TypeAlias = Literal["verdicts", "crops"]
 _QUESTIONS = {"verdicts": verdicts_question, "crops": crops_question}
 
-_results: dict[str, tuple[float, str]] = {}
-"""For records in memory: when a judge was tested last in this process, and why it isn't obeyed.
 
-The time is that of the monotonic clock, in seconds; the reason is "" for a judge that is obeyed. A
-run with a store doesn't share this: its tests are in its store, so that it can be resumed.
+@dataclass(frozen=True)
+class Distrust:
+    """Why a judge's answers don't count.
+
+    Attributes:
+        reason: In words, for the records.
+        error: What kept the judge from being tested; None for one that was tested, and does no
+            better than chance.
+    """
+
+    reason: str
+    error: RecordError | None = None
+
+
+class TestResult(NamedTuple):
+    """What the last test of a judge came to.
+
+    Attributes:
+        tested_at: When it ended, by the monotonic clock, in seconds.
+        distrust: Why the judge isn't obeyed; None for one that is.
+    """
+
+    tested_at: float
+    distrust: Distrust | None
+
+
+_results: dict[str, TestResult] = {}
+"""For records in memory: what the last tests in this process came to, by judge and question.
+
+A run with a store doesn't share this: its tests are in its store, so that it can be resumed.
 """
 
 
@@ -217,17 +244,22 @@ class JudgeWatch:
         """
         if self.every is None or not serving.takes_probes:
             return self
-        results = _results if start.folder is None else {}
-        return _Testing(self.question, self.every, serving, box_format, results)
+        if start.folder is not None:
+            return _Testing(self.question, self.every, serving, box_format)
+        for key, result in list(_results.items()):
+            # What failed may be mended by now: a new call tests the judge again.
+            if result.distrust is not None and result.distrust.error is not None:
+                _results.pop(key, None)
+        return _Testing(self.question, self.every, serving, box_format, _results)
 
-    async def why_not_trusted(self, ask: Ask, place: int) -> str:
-        """Return why the judge isn't obeyed for a record; "" where it is.
+    async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
+        """Return why the judge isn't obeyed for a record; None where it is.
 
         Args:
             ask: The record's means to send requests.
             place: The record's number in the run, from 0.
         """
-        return ""
+        return None
 
 
 @dataclass(frozen=True, repr=False)
@@ -236,16 +268,16 @@ class _Testing(JudgeWatch):
 
     Attributes:
         results: The results so far, as in `_results`.
-        warned: The reasons that the user was told; there is at most one in a run.
+        warned: The warnings that the user was given; of each kind there is at most one in a run.
     """
 
     serving: Serving | None = None
     box_format: BoxFormat | None = None
-    results: dict[str, tuple[float, str]] = field(default_factory=dict)
-    warned: list[str] = field(default_factory=list)
+    results: dict[str, TestResult] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
 
-    async def why_not_trusted(self, ask: Ask, place: int) -> str:
-        """Return why the judge isn't obeyed for a record; "" where it is. See JudgeWatch.
+    async def why_not_trusted(self, ask: Ask, place: int) -> Distrust | None:
+        """Return why the judge isn't obeyed for a record; None where it is. See JudgeWatch.
 
         The judge is tested once for each block of `every` records, and again after FRESH seconds.
         """
@@ -253,12 +285,12 @@ class _Testing(JudgeWatch):
         block = place // self.every
         # The user's wording belongs to the key: in other words a judge may judge otherwise.
         key = f"{self._key(block)} {getattr(ask, 'wording', None)!r}"
-        tested_at, known_reason = self.results.get(key, (-math.inf, ""))
-        if time.monotonic() - tested_at < FRESH:
-            return known_reason
-        reason = await self._test(ask, block)
-        self.results[key] = (time.monotonic(), reason)
-        return reason
+        known = self.results.get(key)
+        if known is not None and time.monotonic() - known.tested_at < FRESH:
+            return known.distrust
+        distrust = await self._test(ask, block)
+        self.results[key] = TestResult(time.monotonic(), distrust)
+        return distrust
 
     def _key(self, block: int) -> str:
         """Return what a test's result is kept under: the judge, the question, block and format."""
@@ -267,20 +299,20 @@ class _Testing(JudgeWatch):
         whose = {**self.serving.identity_there(), "asked": self.question, "block": block}
         return json.dumps({**whose, "as": self.box_format.name}, sort_keys=True, default=repr)
 
-    async def _test(self, ask: Ask, block: int) -> str:
+    async def _test(self, ask: Ask, block: int) -> Distrust | None:
         """Ask the judge questions of known answer, until guessing is ruled out, or likely.
 
-        Returns why it isn't obeyed; "" where its answers are better than chance.
+        Returns why it isn't obeyed; None where its answers are better than chance.
         """
         marks: list[Mark] = []
         for number in range(MOST_PICTURES):
             try:
                 marks += await self._ask_about(ask, PICTURES_OF_ITS_OWN * block + number)
             except RecordError as error:
-                return f"the judge could not be tested: {error}"
+                return self._untested(error)
             by_chance = right_by_chance(marks)
             if by_chance <= BY_CHANCE:
-                return ""
+                return None
             if number + 1 >= HOPELESS_AFTER and by_chance > HOPELESS:
                 break
         right = sum(mark.is_right for mark in marks)
@@ -288,10 +320,22 @@ class _Testing(JudgeWatch):
             f"the judge is not obeyed: {right} of its {len(marks)} answers to questions of known"
             " answer are right, no more than by chance"
         )
-        if not self.warned:
-            self.warned.append(reason)
-            say(f"Warning: {reason}. Name a better one as vlm.check.")
-        return reason
+        self._warn("not obeyed", f"{reason}. Name a better one as vlm.check.")
+        return Distrust(reason)
+
+    def _untested(self, error: RecordError) -> Distrust:
+        """Return the distrust of a judge whose test failed with an error, and warn of it."""
+        reason = f"the judge could not be tested: {error}"
+        self._warn("not tested", f"{reason.rstrip('.')}. What it was to check stays unchecked.")
+        failure = copy.copy(error)
+        failure.args = (reason, *error.args[1:])
+        return Distrust(reason, failure)
+
+    def _warn(self, topic: str, text: str) -> None:
+        """Warn the user, once in a run of each topic."""
+        if topic not in self.warned:
+            self.warned.add(topic)
+            say(f"Warning: {text}")
 
     async def _ask_about(self, ask: Ask, layout: int) -> list[Mark]:
         """Ask the judge about a test picture, and return each answer beside what is known.

@@ -11,16 +11,17 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.engine.vouching import Vouching
+from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.watch._evidence import Evidence
 from dataflow_grounding.watch._probe_sizes import ProbeSizes, orientation_of
@@ -35,6 +36,7 @@ MORE_OFTEN = 25  # requests between two checks once a picture was clearly answer
 WORTH = 0.042  # share of a run's answers as which the watch may send requests over small doubts
 MOST_AT_ONCE = 3  # requests over small doubts that are sent at the end of a run
 SILENT = 2  # after so many checks in a row that told nothing, no more are made
+_ANY_SIZE = (1024, 768)  # of a probe picture, where nothing is known of the run's pictures
 FRESH = 600.0  # seconds for which a check holds for further calls in this process
 
 
@@ -73,21 +75,35 @@ _known: dict[str, Known] = {}
 """For records in memory: what is known of the endpoints that were asked in this process."""
 
 
-def checks_for(requests: int, every: int | None, endpoints: int = 1) -> int:
-    """Return how many probe pictures a run takes, if its pictures are all of one size.
+def probes_for(
+    requests: int, every: int | None, pictures: Mapping[Size, int], *, in_pixels: bool
+) -> int:
+    """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
 
     Args:
         requests: The run's own requests.
         every: Requests between two checks; None for no checks.
-        endpoints: How many endpoints the serving has; each check asks all of them.
+        pictures: How many of the run's pictures are sent in each size, as `sent_sizes` returns it.
+        in_pixels: Whether boxes are in pixels.
     """
     if not requests or every is None:
         return 0
-    checks = 1 + requests // every
+    sizes = ProbeSizes(in_pixels=in_pixels)
+    sizes.expect(pictures or {_ANY_SIZE: 1})
+    probes = len(sizes.chosen(every=True))
+    probes += requests // every  # further checks have one picture each, nearly always
     requests_after_last = requests % every
-    if requests_after_last >= min(LEAST_BETWEEN, every):
-        checks += 1  # the one at the end
-    return endpoints * checks
+    if requests_after_last >= min(LEAST_BETWEEN, every) or sizes.outgrown:
+        probes += len(sizes.chosen(last=True))
+    return probes
+
+
+def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
+    """Return the sizes in which pictures are sent within these limits, with how many of each."""
+    fitted: Counter[Size] = Counter()
+    for size, count in zip(pictures.sizes, pictures.counts, strict=True):
+        fitted[limits.fitted(limits.padded(size))] += count
+    return fitted
 
 
 class Probing:
@@ -304,12 +320,8 @@ class Probing:
 
     async def _expect_pictures(self, start: RunStart) -> None:
         """Tell `known.sizes` in which sizes the run's pictures will be sent, and how often."""
-        limits = self._serving.image_limits
         coming = await asyncio.to_thread(start.pictures)
-        fitted: Counter[Size] = Counter()
-        for size, count in zip(coming.sizes, coming.counts, strict=True):
-            fitted[limits.fitted(limits.padded(size))] += count
-        self.known.sizes.expect(fitted)
+        self.known.sizes.expect(sent_sizes(coming, self._serving.image_limits))
 
     def _note(self, verdict: "CheckVerdict", position: int) -> None:
         """Take in what a check showed, and write it down in the run's folder.

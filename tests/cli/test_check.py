@@ -213,6 +213,7 @@ def test_files_of_a_folder_that_are_passed_over_are_told(
     done = command(["check", "-e", spec])
     assert (done.code, passed_over in done.out) == (0, True), done
     assert "1 .txt" in done.out
+    assert "Boxes in files beside the pictures are not read" in done.out
     assert "Convert .heic to .jpg" in done.out
     ran = command(["generate", "-e", spec, "--no-progress", "--no-report"])
     assert (ran.code, passed_over in ran.err) == (0, True), ran

@@ -391,3 +391,48 @@ def test_progress_shows_cost_rate_and_time_left() -> None:
     assert parts[:2] == ["50/100 records", "2 failed"]
     assert [part.split()[-1] for part in parts[2:6]] == [parts[2], "left", "stored", "USD"]
     assert parts[6:] == ["100 requests", "8 in flight"]
+
+
+def test_the_checks_of_the_box_format_are_counted_and_listed(workplace: Workplace) -> None:
+    """In pictures of three orientations: a run begins with a probe picture of each."""
+    sizes = [(640, 480), (480, 640), (600, 600)]
+    gold = []
+    for n in range(6):
+        width, height = sizes[n % 3]
+        workplace.picture(f"p{n}.jpg", (width, height), color=f"#{n}0a0b0")
+        box = [40 + 30 * n, 50 + 20 * n, 190 + 37 * n, 240 + 25 * n]
+        thing = {"text": "a red box", "instances": [{"bbox": box}]}
+        size = {"width": width, "height": height}
+        gold.append({"image_path": f"p{n}.jpg", **size, "expressions": [thing]})
+    workplace.rows({"image_path": record["image_path"]} for record in gold)
+    workplace.settings |= {"data.classes": ["a red box"], "vlm.check_every": 100}
+    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        before = told(workplace)
+        done = command(["estimate", "-e", str(workplace.spec())])
+        assert "Of the requests, 3 check the box format" in done.out
+        assert server.count() == 0
+        done = workplace.run()
+        assert done.code == 0, done
+        assert (before["requests"], before["probes"]) == (server.count(), done.summary["probes"])
+    assert [step["probes"] for step in before["steps"]] == [0, 3]
+
+
+def test_a_stop_does_not_reckon_with_steps_that_ask_nothing(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    rows = []
+    for n in range(6):
+        workplace.picture(f"p{n}.png", (320, 240), color=f"#{n}0a0b0")
+        rows.append({"image_path": f"p{n}.png"})
+    workplace.rows(rows)
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.settings["data.classes"] = ["a red box", "a blue box"]
+    stopped = workplace.run(**{"workflow.max_requests": 4})
+    assert stopped.code == 3, stopped
+    assert "This run has taken 4 replies; the rest takes about 2 more requests" in stopped.err
+    workplace.results = workplace.folder / "with_checks"
+    limit = {"workflow.max_requests": 4, "vlm.check_every": 100}
+    stopped = workplace.run(**limit)  # a probe picture, and three records
+    assert stopped.summary["probes"] == 1, stopped
+    assert "This run has taken 4 replies; the rest takes about 3 more requests" in stopped.err

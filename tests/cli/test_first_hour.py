@@ -303,3 +303,97 @@ def test_an_address_that_is_set_to_nothing_does_not_mean_the_public_service(
     monkeypatch.delenv(name)
     named = command(["check", "-e", str(spec), *settings])
     assert "A run asks" in named.out + named.err  # unset, the public service is what was named
+
+
+# --- what is said of the user's own files
+
+
+def table(place: Workplace, rows: int, header: str = "file,text", name: str = "win.csv") -> Path:
+    """A CSV of captions, whose columns have names of the user's."""
+    lines = [f"p{n}.jpg,{caption(n)}" for n in range(rows)]
+    path = place.folder / name
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def of_table(path: Path, **settings: Any) -> dict[str, Any]:
+    """The settings that read such a CSV."""
+    columns = {"image": "file", "caption": "text"}
+    return {"data.input_jsonl": str(path), "data.columns": columns, **settings}
+
+
+def test_the_line_with_the_names_of_columns_is_no_record(workplace: Workplace) -> None:
+    path = table(workplace, 6)
+    for n in range(6):
+        workplace.picture(f"p{n}.jpg")
+    with LoopbackServer() as server:
+        settings = of_table(path, **{"vlm.openai.base_url": server.base_url})
+        done = told(workplace, **settings, **{"workflow.max_requests": 4})
+    assert done.code == 3, done
+    assert "the rest takes about 8 more requests" in done.err, "of 6 records, two each"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"file,text\np0.jpg,Caf\xe9 au lait\n", "line 2: is not UTF-8"),
+        (b"file,text\n", "it has no rows"),
+    ],
+)
+def test_a_table_without_a_good_row_is_called_by_its_own_name(
+    workplace: Workplace, content: bytes, why: str
+) -> None:
+    path = workplace.folder / "win.csv"
+    path.write_bytes(content)
+    settings = of_table(path, **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
+    spec = str(workplace.spec(**settings))
+    for words in (["check", "-e", spec], ["generate", "-e", spec]):
+        done = command(words)
+        assert done.code == 2, done
+        assert f"nothing to do in {path}: {why}" in done.err
+        assert "input.jsonl" not in done.err
+
+
+def test_a_missing_picture_is_not_looked_for_among_the_results(workplace: Workplace) -> None:
+    path = table(workplace, 1)
+    done = command(["check", "-e", str(workplace.spec(**of_table(path)))])
+    assert f"(looked in {workplace.folder}, .)" in done.err, done
+    assert str(workplace.results) not in done.err
+
+
+def test_a_picture_of_a_folder_has_no_line(workplace: Workplace) -> None:
+    workplace.picture("pics/a.jpg")
+    cut = workplace.folder / "pics" / "cut.jpg"
+    cut.write_bytes((workplace.folder / "pics" / "a.jpg").read_bytes()[:200])
+    settings = {"data.input_jsonl": str(cut.parent), "data.classes": ["a cup"]}
+    done = command(["check", "-e", str(workplace.spec(**settings))])
+    assert f"Problem: {cut}: " in done.err, done
+    assert "line" not in done.err
+
+
+def test_the_report_counts_as_the_summary_does(workplace: Workplace) -> None:
+    workplace.picture("a.jpg")
+    rows = [{"image_path": "a.jpg", "caption": caption(n)} for n in range(3)]
+    workplace.rows([*rows, {"image_path": "gone.jpg", "caption": caption(3)}])
+    with LoopbackServer() as server:
+        spec = workplace.spec(**{"vlm.openai.base_url": server.base_url})
+        done = command(["generate", "-e", str(spec), "--no-progress"])
+    assert "4 images: 3 done, 1 failed" in done.err
+    page = (workplace.results / "report.html").read_text("utf-8")
+    for name, count in (("images", 4), ("done", 3), ("failures", 1)):
+        assert f"<dt>{name}</dt><dd>{count}</dd>" in page
+
+
+def test_pictures_of_one_stem_are_told_before_the_export(workplace: Workplace) -> None:
+    for name in ("shape.jpg", "shape.png", "other.jpg"):
+        workplace.picture(f"pics/{name}", color="navy" if "png" in name else "red")
+    folder = workplace.folder / "pics"
+    with LoopbackServer() as server:
+        settings = {"vlm.openai.base_url": server.base_url, "data.classes": ["a cup"]}
+        settings["data.input_jsonl"] = str(folder)
+        done = told(workplace, **settings)
+        assert "Warning: 1 image named as another but for the ending" in done.err, done
+        sent = server.count()
+        (folder / "shape.png").rename(folder / "shape_2.png")
+        done = told(workplace, **settings)
+        assert (server.count(), "named as another" in done.err) == (sent, False)

@@ -511,7 +511,9 @@ def test_kitti_as_its_readers_split_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["kitti", "yolo"])
 def test_two_pictures_of_one_label_file_are_refused(format: str, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"a\.jpg and another picture would share labels/a\.txt: rename one"
+        InputError,
+        match=r"images/a\.png and images/a\.jpg would share labels/a\.txt: rename one, in the run's"
+        " input too, and run generate again, which asks for nothing that is stored",
     ):
         exported(tmp_path, format, [said("a mug"), said("a mug", name="a.jpg")])
 

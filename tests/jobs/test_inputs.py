@@ -530,7 +530,9 @@ BAD: dict[str, tuple[Callable[[Workplace], str], dict[str, Any], str]] = {
     "COCO without captions": (
         _boxes,
         {},
-        "boxes.json is a COCO file without captions: boxes go into the pipeline",
+        "boxes.json is a COCO file without captions: boxes go into the pipeline"
+        " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON lines"
+        ' of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}',
     ),
     "no Parquet file": (_junk, {}, "{folder}/junk.parquet is not a Parquet file"),
     "several splits": (

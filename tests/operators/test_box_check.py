@@ -44,6 +44,7 @@ from dataflow_grounding import (
     Pipeline,
     ProposalVerifier,
 )
+from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.extras.testing import Answer, LoopbackServer, ReceivedRequest
 from dataflow_grounding.operators._box_decisions import decided, with_verdicts
@@ -816,6 +817,22 @@ def test_a_judge_who_always_says_the_same_is_not_obeyed(photo: str, word: str) -
     assert expression["verified"] is None
     assert "not obeyed" in expression["verification"]["reason"]
     assert expression["instances"][0]["bbox"] == RED
+
+
+def test_a_judge_that_could_not_be_tested_is_tested_again_by_the_next_call(photo: str) -> None:
+    judge = ErringModel(Errors())
+    is_mended = False
+
+    def says(request: ReceivedRequest) -> Any:
+        return judge(request) if is_mended else {}
+
+    with LoopbackServer(says, keep_bodies=True) as server:
+        checker = BoxChecker(serving_at(server))
+        with pytest.raises(RecordError, match="the judge could not be tested: "):
+            checker(record_with(photo, **{"the red box": [RED]}))
+        is_mended = True
+        [expression] = checker(record_with(photo, **{"the red box": [RED]}))["expressions"]
+    assert expression["verification"]["boxes"]
 
 
 def test_a_good_judge_is_soon_found_good(tmp_path: Path) -> None:

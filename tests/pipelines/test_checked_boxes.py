@@ -17,7 +17,7 @@ from benchmarks.places.workplace import Done, Workplace, command, process
 from benchmarks.stand_ins.check_quality import scenes
 from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS
-from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults
 
 CLASSES = [f"the {color} box" for color in sorted(COLORS)]
 PICTURES = 4
@@ -268,6 +268,67 @@ def test_a_judge_who_guesses_is_noticed_and_changes_nothing(place: Workplace, ch
     assert all("not obeyed" in row["verification"]["reason"] for row in after)
     assert done.summary["notes"]["judge_not_obeyed"] >= PICTURES
     assert "the judge is not obeyed" in done.err
+
+
+class NoJudge(Model):
+    """Finds boxes; as a judge it answers with an empty object, until it is mended."""
+
+    is_mended = False
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        reply = super().__call__(request)
+        return reply if self.is_mended or request.task != "box_check" else {}
+
+
+def test_a_judge_that_cannot_be_tested_is_told_and_asked_again_when_wanted(
+    place: Workplace,
+) -> None:
+    model = NoJudge()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
+        generate = ["generate", "-e", str(place.spec(**settings))]
+        done = command(generate)
+        assert done.code == 1, done
+        assert done.err.count("Warning: the judge could not be tested: ") == 1
+        unchecked = f"Warning: {PICTURES} records left unchecked, as the judge could not be tested"
+        assert unchecked in done.err
+        assert f"failures: {PICTURES} unreadable_reply (see " in done.err
+        assert "--retry-failed asks again about unreadable_reply" in done.err
+        failures = (place.results / "failures.jsonl").read_text("utf-8").splitlines()
+        assert len(failures) == PICTURES
+        assert all("the judge could not be tested: " in line for line in failures)
+        assert all(row["verified"] is None for row in expressions(place))
+
+        model.is_mended = True
+        sent = server.count()
+        again = command(generate)
+        assert server.count() == sent  # what was paid for is not asked again by itself
+        assert unchecked in again.err
+        assert "--retry-failed asks again about unreadable_reply" in again.err
+        done = command([*generate, "--retry-failed"])
+        assert done.code == 0, done
+        assert server.count() > sent
+    assert any(row["verified"] for row in expressions(place))
+
+
+def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(place: Workplace) -> None:
+    is_down = True
+
+    def fails(request: ReceivedRequest) -> faults.Fault | None:
+        return faults.server_error() if is_down and request.task == "box_check" else None
+
+    with LoopbackServer(Model(), keep_bodies=True, faults=fails) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
+        settings["workflow.max_attempts"] = 1
+        generate = ["generate", "-e", str(place.spec(**settings))]
+        done = command(generate)
+        assert done.code == 1, done
+        assert "the judge could not be tested: " in done.err
+        assert "the same command tries again what may pass" in done.err
+        is_down = False
+        done = command(generate)
+        assert done.code == 0, done
+    assert any(row["verified"] for row in expressions(place))
 
 
 def test_where_the_answers_differ_a_box_is_first_in_review(place: Workplace) -> None:

@@ -39,6 +39,32 @@ def picture(
     return name
 
 
+def test_a_coco_file_becomes_lines_as_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [{"id": n, "file_name": picture(tmp_path, f"{n}.png")} for n in (1, 2)]
+    boxes = [[40, 30, 160, 120], [300, 100, 200, 200], [10, 10, 50, 60]]
+    whose = (1, 1, 2)
+    annotations = [{"image_id": n, "bbox": box} for n, box in zip(whose, boxes, strict=True)]
+    coco = {"images": images, "annotations": annotations}
+    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+    page = (REPOSITORY / "docs" / "image_region_caption.md").read_text("utf-8")
+    [block] = [part for part in page.split("```python\n")[1:] if "annotations.json" in part]
+    monkeypatch.chdir(tmp_path)
+    exec(block.split("```")[0], {})
+    rows = read_records("boxes.jsonl")
+    assert rows == [
+        {"image": "1.png", "bbox": boxes[:2]},
+        {"image": "2.png", "bbox": boxes[2:]},
+    ]
+    with LoopbackServer() as server:
+        code, summary = generate(tmp_path, server.base_url, rows)
+    assert (code, summary["done"]) == (0, 2)
+    captioned = read_records("out/annotations.jsonl")
+    assert [row["type"] for row in captioned] == ["with_bbox", "with_bbox"]
+    assert [len(row["region_captions"]) for row in captioned] == [2, 1]
+
+
 def generate(
     folder: Path, url: str, rows: list[dict[str, Any]], *overrides: str
 ) -> tuple[int, dict[str, Any]]:

@@ -875,7 +875,7 @@ STATUSES_OF_MUG = {"grounded": "3", "none": "0", "ambiguous": "1", "unsupported"
                 "expressions": "5",
                 **STATUSES_OF_MUG,
                 "verified": "4",
-                "unverified": "1",
+                "not verified": "1",
             },
             id="referring expressions",
         ),

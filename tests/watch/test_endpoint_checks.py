@@ -572,6 +572,11 @@ def test_a_model_that_finds_no_rectangle_is_noted_and_not_asked_for_ever(
         assert done.code == 0, done
         assert done.summary["notes"]["unanswered_check"] == done.summary["probes"] == 2
         assert server.count() == 82
+        told = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
+        assert (
+            "Warning: 2 checks of the box format not answered: these vouch for no box" in told.err
+        )
+        assert "docs/" not in told.err  # which whoever has installed the package lacks
     assert suspected(place) is None
 
 

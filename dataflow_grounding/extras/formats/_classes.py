@@ -39,6 +39,10 @@ class Numbers:
     def __len__(self) -> int:
         return self._known.count
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a name has a number."""
+        return self._known.get(hash(name)) is not None
+
     def number_of(self, name: str) -> tuple[int, bool]:
         """Return the name's number, from 1, and whether it is new.
 

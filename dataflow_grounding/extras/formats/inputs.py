@@ -31,6 +31,8 @@ from dataflow_grounding.extras.formats.reading import TarSample, files_under, ta
 from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of an image folder
+_OF_LABELS = {".json", ".txt", ".xml"}
+"""Endings of files that may hold boxes, as COCO's, YOLO's and Pascal VOC's do."""
 _TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 """Endings of files that people take for pictures, if they are none of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
@@ -173,6 +175,8 @@ def _passed_over(others: Counter[str]) -> str:
     to_convert = [ending for ending in others if ending in _TO_CONVERT]
     if to_convert:
         hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
+    if not _OF_LABELS.isdisjoint(others):
+        hint += ". Boxes in files beside the pictures are not read"
     return f"{counted(others.total(), 'file')} passed over, by ending: {by_ending}{hint}"
 
 
@@ -227,8 +231,11 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     if not isinstance(images, list) or not isinstance(annotations, list):
         return None
     if not any(isinstance(item, dict) and "caption" in item for item in annotations):
-        use = "boxes go into the pipeline image_referring_expression, as data.coco_json"
-        raise InputError(f"{path} is a COCO file without captions: {use}")
+        raise InputError(
+            f"{path} is a COCO file without captions: boxes go into the pipeline"
+            " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
+            ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
+        )
     file_names: dict[str, Any] = {}  # by the image's id
     for image in images:
         if isinstance(image, dict):

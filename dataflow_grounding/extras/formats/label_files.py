@@ -295,7 +295,11 @@ class _LabelFormat(Format):
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
-            self._write_label(out, sample, self._lines(sample, classes), is_new)
+            lines = self._lines(sample, classes)
+            try:
+                self._write_label(out, sample, lines, is_new)
+            except FileExistsError:
+                raise InputError(_shared_label(sample.file_name, pictures)) from None
 
     def _lines(self, sample: Sample, classes: Numbers) -> str:
         """Return the lines of a sample's boxes; new classes are numbered, and so written."""
@@ -310,16 +314,10 @@ class _LabelFormat(Format):
         """Write the lines to the label file of the sample's picture.
 
         `is_new` says that no sample of this picture came before; else the lines are appended.
-        Raises InputError where another picture has that label file: a.jpg and a.png.
+        Raises FileExistsError where another picture has that label file: a.jpg and a.png.
         """
-        stem = name_within(sample.file_name.removeprefix(f"{FOLDER}/"), None)
-        label = portable(f"labels/{stem}.txt")
-        try:
-            with open(out.place(label), "xb" if is_new else "ab", 0) as file:
-                file.write(lines.encode())
-        except FileExistsError:
-            both = f"{sample.file_name} and another picture"
-            raise InputError(f"{both} would share {label}: rename one") from None
+        with open(out.place(_label_file_of(sample.file_name)), "xb" if is_new else "ab", 0) as file:
+            file.write(lines.encode())
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
@@ -484,3 +482,23 @@ def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
             if os.path.isdir(labels):
                 pairs.append((pictures if os.path.isdir(pictures) else image_root, labels))
     return pairs or [(image_root, top)]
+
+
+def _label_file_of(file_name: str) -> str:
+    """Return the label file of a picture, relative to the export's folder."""
+    stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
+    return portable(f"labels/{stem}.txt")
+
+
+def _shared_label(file_name: str, pictures: Numbers) -> str:
+    """Return the message for a picture whose label file another one of the `pictures` has."""
+    stem, own_ending = os.path.splitext(file_name)
+    earlier = "another picture"
+    for ending in ENDINGS:
+        for spelled in (ending, ending.upper()):
+            if spelled != own_ending and f"{stem}{spelled}" in pictures:
+                earlier = f"{stem}{spelled}"
+    return (
+        f"{earlier} and {file_name} would share {_label_file_of(file_name)}: rename one, in the"
+        " run's input too, and run generate again, which asks for nothing that is stored"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.data.records import STATUSES, is_number
+from dataflow_grounding.data.records import STATUSES, VERDICTS, is_number
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.engine.summary import REMARKS, WARNINGS
 from dataflow_grounding.extras.evaluation.figures.counting import FIGURES
@@ -21,8 +21,8 @@ from dataflow_grounding.images.document import page_colors, style_hash
 from dataflow_grounding.images.drawing import PAGE_PALETTE, text_color
 
 _SCRIPTS = ("record.js", "report.js")
-_FIGURES = ("images", "failures", "captions", "expressions", *STATUSES)
-_FIGURES_IF_ANY = ("regions", "pending", "verified", "unverified", "doubtful", "suspect", "changed")
+_FIGURES = ("images", "done", "failures", "captions", "expressions", *STATUSES)
+_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, "doubtful", "suspect", "changed")
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
 _CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
 _MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
@@ -115,7 +115,7 @@ def _figures_html(counts: Mapping[str, int]) -> str:
     for name in (*_FIGURES, *_FIGURES_IF_ANY):
         number = counts.get(name)
         if number or (number == 0 and name in _FIGURES):
-            style = name if number else "zero"
+            style = name.replace(" ", "-") if number else "zero"
             cells.append(
                 f'<div class="s-{style}" title="{MEANING.get(name, "")}">'
                 f"<dt>{name}</dt><dd>{number:,}</dd></div>"
