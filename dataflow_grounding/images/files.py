@@ -33,9 +33,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF
 runs Ghostscript.
 """
 
+
+def _pillow_has(module: str) -> bool:
+    """Whether Pillow has a module. Pillow isn't imported for it, which `find_spec` would do."""
+    pillow = importlib.util.find_spec("PIL")
+    folders = pillow.submodule_search_locations if pillow is not None else None
+    return any(os.path.exists(os.path.join(folder, f"{module}.py")) for folder in folders or [])
+
+
 ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 ENDINGS += (".jp2", ".ppm")
-if importlib.util.find_spec("PIL.AvifImagePlugin"):  # since Pillow 11.3
+if _pillow_has("AvifImagePlugin"):  # since Pillow 11.3
     ENDINGS += (".avif",)
 """By which a picture among other files is known: what this Pillow reads."""
 
