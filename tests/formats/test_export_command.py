@@ -133,6 +133,14 @@ def test_a_status_that_there_is_not_is_told(tmp_path: Path) -> None:
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
 
 
+def test_one_record_that_is_left_out_is_one_record(tmp_path: Path) -> None:
+    run = results(tmp_path / "run", [mug(), mug("b.jpg")])
+    (run / "a.jpg").unlink()
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
+    assert "left out: 1 record, for example record 1" in done.err
+    assert "Left out: 1 record (record 1" in (tmp_path / "out/README.md").read_text("utf-8")
+
+
 def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug(), mug("b.jpg"), mug("c.jpg")])
     (run / "a.jpg").unlink()

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.data.classes import class_key
@@ -828,7 +829,9 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
     if exported.lost:
         parts.append(f"Lost, because the format can't say it: {exported.losses()}.")
     if exported.left_out:
-        parts.append(f"Left out: {exported.left_out} records ({'; '.join(exported.reasons)}).")
+        parts.append(
+            f"Left out: {counted(exported.left_out, 'record')} ({'; '.join(exported.reasons)})."
+        )
     parts.append("\n".join(f"- {remark}" for remark in exported.remarks))
     parts.append("\n\n".join(filter(None, training)))
     parts.append(out.named())  # the last line, by which an export is known to be ours
