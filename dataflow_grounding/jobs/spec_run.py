@@ -19,6 +19,7 @@ from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.choice import REQUESTS, RUN_FILE
+from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
@@ -245,6 +246,7 @@ class SpecRun:
             try:
                 self.job.prepare()
                 summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
+                summary.classes.order = list(names_stated_in({"spec": self._stated()}))
                 if summary.done:
                     self._write_annotations()
                 summary.annotations = address_of(self.annotations_path)

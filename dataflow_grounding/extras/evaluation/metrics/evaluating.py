@@ -13,6 +13,7 @@ import numpy as np
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.boxes.geometry import area
 from dataflow_grounding.extras.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.extras.evaluation.metrics._classes import ClassFigures, mean_ap
@@ -184,7 +185,9 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         counts.add(record)
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
-    classes = counts.class_rows(len(sums["one"]))
+    rows_of_classes = counts.class_rows(len(sums["one"]))
+    listed = truth.classes or answers.classes
+    classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
     return Evaluation(
         pairs,
         rules,

@@ -54,7 +54,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     classes = figures.get("classes", {})
     if len(classes) > 1:
         largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
-        parts.append(_classes_table({name: classes[name] for name in largest}))
+        parts.append(_classes_table({name: classes[name] for name in classes if name in largest}))
     else:
         sizes = {}
         for size, row in figures["groups"].get("size", {}).items():
