@@ -181,11 +181,11 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
         if columns.get("instances") is None:
             expression["status"] = expression.get("status") or "pending"
         _check(expression, caption)
-        expression["instances"].sort(key=_surest_first)
+        expression["instances"].sort(key=surest_first)
     return expressions
 
 
-def _surest_first(box: Mapping[str, Any]) -> float:
+def surest_first(box: Mapping[str, Any]) -> float:
     """Return a key to sort boxes by; those without a score come last, in their order."""
     return 1 if box["score"] is None else -box["score"]
 

@@ -232,6 +232,11 @@ def _notes(
             f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
             " (--keep-rejected)"
         )
+    if counts.by_class:
+        yield (
+            f"{counted(counts.by_class, 'phrase')} of {answers.name} matched by class, as"
+            f" {truth.name} has other words; several phrases of one class count as one"
+        )
     if counts.scaled:
         yield (
             f"boxes of {counts.scaled:,} records of {answers.name} are scaled to the size that"
@@ -372,6 +377,7 @@ class _Counts:
         missing: How many gold phrases were not found.
         extra: How many found phrases the gold doesn't have, in the records that it has.
         scaled: How many found records had their boxes scaled.
+        by_class: How many found phrases were matched by their class.
     """
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
@@ -389,6 +395,7 @@ class _Counts:
         self.missing = 0
         self.extra = 0
         self.scaled = 0
+        self.by_class = 0
 
     @property
     def groups(self) -> Groups:
@@ -403,6 +410,7 @@ class _Counts:
         self._captions.add(record.image, caption_columns(record, self._rules))
         self.extra += len(record.extra)
         self.scaled += record.scaled
+        self.by_class += record.by_class
         for gold, found in record.phrases:
             self._add_phrase(record, gold, found)
         if self._classes is not None:
