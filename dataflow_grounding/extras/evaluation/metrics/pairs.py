@@ -407,9 +407,10 @@ def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _M
     further = _further_of_class(gold_keys, found_keys, partner)
     pairs: list[Pair] = []
     for index, phrase in enumerate(gold):
-        found_phrase = found[partner[index]] if index in partner else None
-        if found_phrase is not None and further[index]:
-            found_phrase = _as_one([found_phrase, *(found[other] for other in further[index])])
+        found_phrase = None
+        if index in partner:
+            of_phrase = [partner[index], *further[index]]
+            found_phrase = _as_one([found[number] for number in of_phrase])
         pairs.append((phrase, found_phrase))
     matched = set(partner.values()).union(*further.values())
     extra = [phrase for index, phrase in enumerate(found) if index not in matched]
@@ -446,7 +447,12 @@ def _further_of_class(
 
 
 def _as_one(phrases: Sequence[Row]) -> Row:
-    """Return found phrases of one class as one, with the boxes of all, the surest first."""
+    """Return found phrases of one class as one, with the boxes of all, the surest first.
+
+    A single one is returned itself.
+    """
+    if len(phrases) == 1:
+        return phrases[0]
     boxes: list[Row] = []
     for phrase in phrases:
         boxes += phrase["instances"]
