@@ -7,7 +7,7 @@ digest.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,9 @@ class ClassTable:
 
     A picture counts once, however many rows it has.
 
+    Attributes:
+        order: The classes that the user lists, in whose order the rows are.
+
     Example:
         >>> table = ClassTable()
         >>> cat = {"text": "a cat", "class": "cat", "instances": [{"bbox": [0, 0, 30, 30]}]}
@@ -81,6 +84,7 @@ class ClassTable:
     """
 
     def __init__(self) -> None:
+        self.order: Sequence[str] = ()
         self._by_key: dict[str, ClassCounts] = {}
         self._with_class = 0
         self._without_class = 0
@@ -174,14 +178,30 @@ class ClassTable:
         counts.none += int(state == _NONE) - int(before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each class, the one with most boxes first.
+        """Return a row for each class, in the user's order; other classes by their boxes.
 
         There are none where no more than half of the expressions state a class.
         """
         if not self.is_of_classes:
             return []
         most_boxes_first = sorted(self._by_key.values(), key=lambda each: (-each.boxes, each.name))
-        return [counts.to_json() for counts in most_boxes_first]
+        names = in_order([counts.name for counts in most_boxes_first], self.order)
+        return [self._counts_of(name).to_json() for name in names]
+
+
+def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
+    """Return names of classes, those that are listed first, in the order of the list.
+
+    The others follow in their own order.
+
+    Example:
+        >>> in_order(["dog", "cup", "cat"], ["Cat", "dog", "tie"])
+        ['cat', 'dog', 'cup']
+    """
+    from dataflow_grounding.data.classes import class_key  # few records state classes
+
+    place_of = {class_key(name): place for place, name in enumerate(listed)}
+    return sorted(names, key=lambda name: place_of.get(class_key(name), len(place_of)))
 
 
 def _digest_of(picture: str) -> int:

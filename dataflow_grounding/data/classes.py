@@ -141,7 +141,7 @@ def classes_of(results: str) -> list[str]:
         InputError: A list can't be read.
     """
     path = file_of_classes(results)
-    names: Iterable[str] = _names_in(path) if path else _stated_names(results)
+    names: Iterable[str] = _names_in(path) if path else names_stated_in(run_of(results))
     by_key: dict[str, str] = {}
     for name in names:
         if name.strip():
@@ -187,12 +187,12 @@ def _names_in(path: str) -> list[str]:
         raise InputError(f"can't read the names of classes in {path}: {error}") from None
 
 
-def _stated_names(results: str) -> Iterator[str]:
-    """Yield the class names of `data.classes` in the run's spec; none where it states none.
+def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the class names of `data.classes` in the spec of a `run.json`, in the user's order.
 
-    A name may come several times.
+    There are none where it states none. A name may come several times.
     """
-    for data in stated_in(run_of(results), "data"):
+    for data in stated_in(run, "data"):
         classes = data.get("classes")
         names = classes
         if isinstance(classes, dict):

@@ -252,6 +252,10 @@ class SpecRun:
             try:
                 self.job.prepare()
                 summary = execute(self.steps, self.options, self.job.source, locked=folder, run=run)
+                if summary.classes.is_of_classes:
+                    from dataflow_grounding.data.classes import names_stated_in  # few runs have
+
+                    summary.classes.order = list(names_stated_in({"spec": self._stated()}))
                 if summary.done:
                     self._write_annotations()
                 summary.annotations = address_of(self.annotations_path)

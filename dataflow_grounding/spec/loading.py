@@ -73,10 +73,12 @@ class _Overrides:
 
     Attributes:
         values: Their keys and values, as an OmegaConf mapping.
+        whole: The keys, by their parts, whose whole value is given: not one of their items.
         of_hydra: Whether some set Hydra itself (`hydra.…`); these aren't in `values`.
     """
 
     values: Any
+    whole: frozenset[tuple[str, ...]]
     of_hydra: bool
 
 
@@ -194,6 +196,11 @@ def _merge(
     parts = [file.values for file in files]
     parts.append(overrides.values)
     for part in parts:
+        for path in _changes_of_kind(config, part):
+            # OmegaConf merges no mapping with a list, so that the new one takes the other's place.
+            # An item of a list (`endpoints.0`) looks like a mapping here, and is still refused.
+            if part is not overrides.values or path in overrides.whole:
+                _empty(config, path)
         config = OmegaConf.merge(config, part)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
@@ -212,6 +219,32 @@ def _merge(
     filled_in: Any = OmegaConf.to_container(config, resolve=True)
     values = {str(name): value for name, value in filled_in.items()}
     return _Merged(config, model, no_pipeline, passed_over, missing, values)
+
+
+def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
+    """Return the keys, by their parts, of which one side has a list and the other a mapping."""
+    stated_before = OmegaConf.to_container(before)
+    stated_after = OmegaConf.to_container(after)
+    return list(_paths_of_other_kind(stated_before, stated_after, ()))
+
+
+def _paths_of_other_kind(
+    before: Any, after: Any, path: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    """Yield what `_changes_of_kind` returns, of two values at a path of keys."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in before.keys() & after.keys():
+            yield from _paths_of_other_kind(before[name], after[name], (*path, name))
+    elif {type(before), type(after)} == {dict, list}:
+        yield path
+
+
+def _empty(config: Any, path: tuple[str, ...]) -> None:
+    """Set the value at a path of keys to null, in place."""
+    *parents, name = path
+    for parent in parents:
+        config = config[parent]
+    config[name] = None
 
 
 def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> list[str]:
@@ -413,7 +446,12 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
         values = OmegaConf.from_dotlist([override.lstrip("+") for override in ours])
     except Exception as error:
         raise SpecError(f"can't read the overrides: {_first_line(error)}") from None
-    return _Overrides(values, of_hydra=len(ours) < len(overrides))
+    whole = set()
+    for override in ours:
+        key, _, value = override.lstrip("+").partition("=")
+        if value.lstrip().startswith(("{", "[")):
+            whole.add(tuple(re.split(r"[.[]", key)))
+    return _Overrides(values, frozenset(whole), of_hydra=len(ours) < len(overrides))
 
 
 def _first_line(error: Exception) -> str:

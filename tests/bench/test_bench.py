@@ -193,6 +193,19 @@ def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any
     assert "states other figures of plain than its replies come to" in done.err
 
 
+def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
+    """Every sample of one picture is that picture: an interval of it would look sure."""
+    figures = document["ways"]["plain"]["figures"]
+    for name in ("precision_at_iou_0.5", "recall_at_iou_0.5"):
+        for of_kind in figures["kinds"].values():
+            assert of_kind[name]["interval"] is None
+        assert figures["all"][name]["interval"] is not None  # a picture of each kind is several
+    page = (here / "bench_results/bench.html").read_text("utf-8")
+    [kinds] = re.findall(r'<div class="pairs">.*</div>', page, re.DOTALL)
+    assert "–" not in kinds  # between the ends of an interval
+    assert "of one picture there are none (-)" in page
+
+
 def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
     for line in document["ways"]["plain"]["replies"]:
         line["reply"] = re.sub(r"\d+", "3", line["reply"])

@@ -87,3 +87,18 @@ def test_parts_that_share_pictures_and_number_classes_otherwise_add_up() -> None
         together.add_table(part)
     assert together.rows() == whole.rows()
     assert sum(row["boxes"] for row in whole.rows()) == 167
+
+
+def test_classes_that_the_user_lists_are_in_the_users_order(tmp_path: Path) -> None:
+    cup = expression("cup", [0, 0, 10, 10], [20, 0, 30, 10])
+    rows = [("a.png", [cup, expression("cat", [0, 0, 9, 9]), expression("Tie"), expression("ant")])]
+    assert [row["class"] for row in classes_of(tmp_path, rows)] == ["cup", "cat", "Tie", "ant"]
+    (tmp_path / "classes.txt").write_text("tie\ncat\ncup\n")
+    listed = ["Tie", "cat", "cup", "ant"]  # what isn't listed follows
+    assert [row["class"] for row in classes_of(tmp_path, rows)] == listed
+    path = str(tmp_path / "r.jsonl")
+    done = command(["eval", path, "--gold", path])
+    assert done.code == 0, done
+    table = done.out[done.out.index("| class ") :]
+    shown = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
+    assert [name for name in shown if name in ("Tie", "cat", "cup")] == ["Tie", "cat", "cup"]

@@ -87,8 +87,15 @@ def test_two_runs_beside_each_other(folder: Path) -> None:
         "p": pytest.approx(0.25),
     }
     page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
+    assert "On 0 expressions the first alone is right, on 3 the second" in page
     assert re.search(r"\| acc_0.5 +\| 0.3333 +\| .* \| 1.0000 +\| .* \| 0.6667 +\|", page)
     assert "p = 0.25 (McNemar, exact).\n\nWhat follows is of a.jsonl alone.\n\n| size " in page
+
+
+def test_one_expression_is_told_as_one(folder: Path) -> None:
+    write("nearly.jsonl", record(cup=[(FAR, 0.9)], saucer=[(RIGHT, 0.8)], spoon=[LEFT], fork=[]))
+    page = done("eval", "gold.jsonl", "nearly.jsonl", "--gold", "gold.jsonl").out
+    assert "On 1 expression the first alone is right, on 0 the second" in page
 
 
 def test_main_figures_fit_on_a_screen_and_all_of_them_are_an_option_away(folder: Path) -> None:
@@ -120,6 +127,7 @@ def test_each_measure_says_in_a_few_words_what_it_is(folder: Path) -> None:
     measured = {name for name, value in figures("a.jsonl").items() if isinstance(value, float)}
     assert measured - set(words) <= {name for name in measured if name[:3] in ("r5_", "r10")}
     page = done("eval", "a.jsonl", "b", "--gold", "gold.jsonl").out
+    assert "On 0 expressions the first alone is right, on 3 the second" in page
     assert re.search(r"^miou +mean IoU of the first box$", page, re.MULTILINE), "a legend"
 
 

@@ -133,6 +133,49 @@ def test_a_status_that_there_is_not_is_told(tmp_path: Path) -> None:
     assert [line["filename"] for line in lines(tmp_path / "out/odvg.jsonl")] == ["images/c.jpg"]
 
 
+@pytest.mark.parametrize("without", [False, True])
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_why_a_picture_whose_boxes_were_all_rejected_is_left_out(
+    format: str, without: bool, tmp_path: Path
+) -> None:
+    """A detector's format has pictures without a thing: what is missing is a word on this one."""
+    rejected = {"verified": False, "reviewed_by": "ann"}
+    nothing_there = {"instances": [], "status": "none", "verified": True, "reviewed_by": "ann"}
+    wrong = {"bbox": [1, 1, 9, 9], "score": 0.9, **rejected}
+    right = [f"{n}.jpg" for n in range(9)]  # so that each part of a split has some
+    rows = [
+        *(mug(name) for name in right),
+        mug("rejected.jpg", instances=[wrong], **rejected),
+        mug("absent.jpg", **nothing_there),
+    ]
+    run = results(tmp_path / "run", rows)
+    why = (
+        "as all boxes of a phrase were rejected and nobody said that nothing is there (m in the"
+        " review says so: the picture is then a background): 1"
+    )
+    if without:  # what was rejected is gone, as from the parts of a split
+        options = ("--no-pictures", "--ratios", "1/1")
+        assert command("split", run, "-o", tmp_path / "parts", *options).code == 0
+        run = tmp_path / "parts"
+        why = "as something may be there without a box (background: false), as where all boxes"
+    done = command("export", run, "--format", format, "-o", tmp_path / "out")
+    assert done.code == 0, done
+    names = {path.name for path in (tmp_path / "out").rglob("*.jpg")}
+    assert names == {*right, "absent.jpg"}
+    readme = (tmp_path / "out/README.md").read_text("utf-8")
+    for text in (done.err, readme):
+        assert why in text
+        assert "without a phrase" not in text
+
+
+def test_one_record_that_is_left_out_is_one_record(tmp_path: Path) -> None:
+    run = results(tmp_path / "run", [mug(), mug("b.jpg")])
+    (run / "a.jpg").unlink()
+    done = command("export", run, "--format", "odvg", "-o", tmp_path / "out")
+    assert "left out: 1 record, for example record 1" in done.err
+    assert "Left out: 1 record (record 1" in (tmp_path / "out/README.md").read_text("utf-8")
+
+
 def test_a_picture_that_is_missing_or_another_is_left_out(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug(), mug("b.jpg"), mug("c.jpg")])
     (run / "a.jpg").unlink()

@@ -403,6 +403,20 @@ def test_classes_from_the_environment_are_numbered_by_exports_and_secrets_stay_o
     assert classes_of(str(place.results)) == ["zebra", "red thing"]
 
 
+def test_tables_of_classes_are_in_the_order_of_the_spec(place: Workplace) -> None:
+    """By their boxes and their names they would be the other way round."""
+    settings = {"vlm.backend": "embedded", "vlm.box_format": "auto", "data.input_jsonl": "pictures"}
+    done = place.run(**settings, **{"data.classes": {"a zebra": "zebra", "red thing": "thing"}})
+    assert done.code == 0, done
+    assert [row["class"] for row in done.summary["classes"]] == ["zebra", "thing"]
+    run = json.loads((place.results / "run.json").read_text(encoding="utf-8"))
+    assert [row["class"] for row in run["summary"]["classes"]] == ["zebra", "thing"]
+    assert command(["report", str(place.results)]).code == 0
+    page = (place.results / "report.html").read_text("utf-8")
+    [table] = re.findall(r'<table class="classes".*?</table>', page, re.DOTALL)
+    assert re.findall(r"<bdi>(.*?)</bdi>", table) == ["zebra", "thing"]
+
+
 BAD_CLASS_FILES = {
     "nothing in it": ("names.txt", b"\n \n", "names.txt has no names of classes in it"),
     "not UTF-8": ("names.txt", b"caf\xe9\n", "names.txt is not a text in UTF-8"),

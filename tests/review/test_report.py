@@ -88,7 +88,7 @@ def data_of(page: Path) -> str:
 
 def version(folder: Path, records: list[Any], name: str) -> Version:
     """An earlier version of records, as a step's file."""
-    path = folder / "earlier.jsonl"
+    path = folder / f"earlier_{len(list(folder.iterdir()))}.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return Version(name, str(path))
 
@@ -1376,6 +1376,48 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
         120 / 400 * beside.locator(".version:last-child img").bounding_box()["width"], abs=1
     )
     assert figures(page)["changed"] == "3"
+
+
+def test_a_check_of_several_steps_that_says_yes_at_last_is_no_change(
+    folder: Path, show: Any
+) -> None:
+    """As with `check: true`: what the first judge leaves open, the second one confirms."""
+    mug = expression(CAPTION, "A red mug", box(40, 30, 200, 150))
+    two = {**mug, "instances": [box(40, 30, 200, 150), box(0, 0, 9, 9)]}
+    open_mug = {**mug, "verified": None, "verification": {"method": "check", "boxes": []}}
+
+    def version_of(name: str, *rows: dict[str, Any]) -> Any:
+        ids = ("confirmed", "dropped", "open", "refused")
+        records = [
+            {**MUG_ON_TABLE, "image_id": key, "expressions": [row]}
+            for key, row in zip(ids, rows, strict=True)
+        ]
+        return records if not name else version(folder, records, name)
+
+    yes, no = {**mug, "verified": True}, {**mug, "verified": False}
+    undecided_two = {**open_mug, "instances": two["instances"]}
+    page = show(
+        report(
+            folder,
+            version_of("", yes, yes, open_mug, no),
+            versions=[
+                version_of("grounding", mug, two, mug, mug),
+                version_of("check", open_mug, undecided_two, open_mug, open_mug),
+            ],
+            called="second check",
+        )
+    )
+    page.goto(page.url.split("#")[0] + "#show=changed")
+    page.locator("[role=status]", has_text="1 to 3 of 3").wait_for()
+    assert page.locator("article h2").all_inner_texts() == ["open", "refused", "dropped"]
+    for summary in page.locator(".beside summary").all():
+        summary.click()
+    assert page.locator(".changes li").all_inner_texts() == [
+        "check A red mug: no check → undecided",
+        "check A red mug: no check → undecided",
+        "second check A red mug: undecided → not verified",
+        "second check A red mug: 2 → 1 boxes",
+    ]
 
 
 def test_two_runs_begin_with_what_differs(folder: Path, show: Any) -> None:

@@ -448,6 +448,148 @@ def test_a_folder_without_a_server_offers_no_order_and_says_what_is_no_score(
     page.get_by_text("Nothing is left to decide here").wait_for()
 
 
+def absent(page: Any) -> list[str]:
+    """The phrases of the cells that are marked as nowhere in their picture."""
+    texts: list[str] = page.locator(".cell:has(.absent) .phrase").all_inner_texts()
+    return [text.split(" ", 1)[1] for text in texts]
+
+
+def cups(results: Path) -> None:
+    """Three phrases: a cup with two boxes, a mug and a dog with one each."""
+    cup = phrase("a cup", 0, [10, 10, 60, 60], [70, 10, 120, 60], caption="")
+    mug = phrase("a mug", 1, [10, 70, 60, 120], caption="")
+    dog = phrase("a dog", 2, [70, 70, 120, 120], caption="")
+    write(results, {**RECORD, "expressions": [cup, mug, dog]})
+
+
+def test_the_grid_has_a_key_for_what_is_not_in_the_picture(
+    results: Path, serve: Any, show: Any
+) -> None:
+    cups(results)
+    page = show(serve(results, "--reviewer", "ann").address)
+    seen(page, 4)
+    page.keyboard.press("m")
+    assert "Mark a box first" in page.locator("#hint").inner_text()
+    page.locator(".cell", has_text="a cup").first.click()
+    page.keyboard.press("m")
+    assert absent(page) == ["a cup", "a cup"], "it is said of the phrase"
+    page.keyboard.press("m")
+    assert (absent(page), pressed(page)) == ([], ["a cup", "a cup"])
+    page.get_by_role("button", name="Not in the picture").click()
+    page.locator(".cell", has_text="a mug").click()
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left that has a box").or_(
+        page.get_by_text("Nothing is left to decide")
+    ).wait_for()
+    saved(page)
+    cup, mug, dog = applied(results)[0]["expressions"]
+    assert (cup["status"], cup["instances"], cup["verified"], cup["reviewed_by"]) == (
+        "none",
+        [],
+        True,
+        "ann",
+    )
+    assert (mug["status"], mug["verified"], dog["verified"]) == ("grounded", False, True)
+    page.keyboard.press("z")
+    seen(page, 4)
+    saved(page)
+    assert [len(row["instances"]) for row in applied(results)[0]["expressions"]] == [2, 1, 1]
+    assert page.problems == []
+
+
+def test_a_phrase_with_a_right_box_is_in_the_picture_whatever_is_marked(
+    results: Path, serve: Any, show: Any
+) -> None:
+    cups(results)
+    page = show(serve(results).address)
+    seen(page, 4)
+    page.locator(".cell", has_text="a cup").first.click()
+    page.keyboard.press("m")
+    page.locator(".cell", has_text="a cup").last.click()  # this one is right after all
+    page.keyboard.press("Enter")
+    page.locator("#hint", has_text="a cup” has other boxes in its picture").wait_for()
+    saved(page)
+    cup = applied(results)[0]["expressions"][0]
+    assert (cup["status"], [box["verified"] for box in cup["instances"]]) == (
+        "grounded",
+        [False, True],
+    )
+
+
+def test_a_rejected_box_becomes_one_that_is_not_in_the_picture(
+    results: Path, serve: Any, show: Any
+) -> None:
+    cups(results)
+    page = show(serve(results).address)
+    seen(page, 4)
+    page.locator(".cell", has_text="a mug").click()
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    page.locator("[name=show]").select_option("rejected")
+    seen(page, 1)
+    page.evaluate("document.activeElement.blur()")
+    assert pressed(page) == ["a mug"]
+    assert page.locator("#saved").inner_text() == "all saved"
+    page.locator(".cell").focus()
+    page.keyboard.press("m")
+    assert page.locator("#saved").inner_text() == "1 mark of the grid not saved yet"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    mug = applied(results)[0]["expressions"][1]
+    assert (mug["status"], mug["instances"], mug["verified"]) == ("none", [], True)
+
+
+def test_marks_of_the_grid_outlast_other_views_and_are_told(
+    results: Path, serve: Any, show: Any
+) -> None:
+    grid(results, 12)
+    page = show(serve(results).address)
+    seen(page, 12)
+    page.keyboard.type("09")
+    page.keyboard.type("03")
+    page.keyboard.press("m")
+    marked, gone = pressed(page), absent(page)
+    assert (len(marked), len(gone)) == (2, 1)
+    told = "2 marks of the grid not saved yet"
+    assert page.locator("#saved").inner_text() == told
+    one_by_one(page)
+    page.locator("li.picked").wait_for()
+    assert page.locator("#saved").inner_text() == told
+    page.get_by_role("button", name="Grid").click()
+    seen(page, 12)
+    assert (pressed(page), absent(page)) == (marked, gone)
+    page.locator("[name=text]").fill("dog 1")
+    page.locator("[name=text]").press("Tab")
+    page.locator(".cells:not(:has(.cell:nth-child(5)))").wait_for()
+    page.locator("[name=text]").fill("")
+    page.locator("[name=text]").press("Tab")
+    seen(page, 12)
+    assert (pressed(page), absent(page)) == (marked, gone)
+    # what is decided one by one meanwhile counts in place of a mark
+    one_by_one(page)
+    page.locator("li.picked").wait_for()
+    page.evaluate("document.activeElement.blur()")
+    [rejected] = set(marked) - set(gone)
+    page.keyboard.type(str(int(rejected.removeprefix("dog ")) + 1))
+    page.locator("li.picked", has_text=rejected).wait_for()
+    page.keyboard.press("a")
+    saved_text = page.locator("#saved", has_text="1 mark of the grid not saved yet")
+    saved_text.wait_for()
+    page.get_by_role("button", name="Grid").click()
+    seen(page, 11)
+    assert pressed(page) == gone
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
+    verdicts = {row["text"]: row["status"] for row in applied(results)[0]["expressions"]}
+    assert [text for text, status in verdicts.items() if status == "none"] == gone
+    assert all(row["verified"] for row in applied(results)[0]["expressions"])
+    assert page.problems == []
+
+
 def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(
     results: Path, serve: Any, show: Any
 ) -> None:

@@ -255,6 +255,45 @@ def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(
     assert done.err.count("\n") == 1
 
 
+CLASSES_IN_FILE = {
+    "none": "",
+    "an empty list": "classes: []",
+    "a list": "classes: [tree, cup]",
+    "a mapping": "classes: {a tree: tree}",
+}
+CLASSES_GIVEN: dict[str, Any] = {
+    "{a red circle: circle, a cup: cup}": {"a red circle": "circle", "a cup": "cup"},
+    "[circle, cup]": ["circle", "cup"],
+}
+
+
+@pytest.mark.parametrize("stated", CLASSES_IN_FILE)
+@pytest.mark.parametrize("classes", CLASSES_GIVEN)
+def test_classes_as_a_list_or_a_mapping_replace_what_the_spec_says(
+    tmp_path: Path, stated: str, classes: str
+) -> None:
+    data = ", ".join(filter(None, ["{input_jsonl: in.jsonl", CLASSES_IN_FILE[stated]]))
+    text = BASE.replace("{input_jsonl: in.jsonl", data)
+    spec = written(tmp_path, "spec.yaml", text)
+    expected = CLASSES_GIVEN[classes]
+    if stated == "a mapping" and isinstance(expected, dict):
+        expected = {"a tree": "tree", **expected}  # mappings are merged, as everywhere in specs
+    by_override = load_spec(spec, [f"image_grounding.data.classes={classes}"])
+    assert by_override.block.data.model_dump()["classes"] == expected
+    over = f"image_grounding:\n  data:\n    classes: {classes}\n"
+    by_file = load_spec([spec, written(tmp_path, "over.yaml", over)], [])
+    assert by_file.block.data.model_dump()["classes"] == expected
+
+
+@pytest.mark.parametrize("key", ["classes.0", "classes.dog"])
+def test_an_item_of_a_list_is_not_overridden_alone(tmp_path: Path, key: str) -> None:
+    text = BASE.replace("{input_jsonl: in.jsonl", "{input_jsonl: in.jsonl, classes: [cat, cup]")
+    spec = written(tmp_path, "spec.yaml", text)
+    done = command(["generate", "-e", spec, f"image_grounding.data.{key}=dog", "--dry-run"])
+    assert (done.code, done.err.count("\n")) == (2, 1), done
+    assert "an item of a list can't be overridden alone: give the whole list" in done.err
+
+
 def test_an_override_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     spec = written(tmp_path, "spec.yaml", BASE)
     for override in (

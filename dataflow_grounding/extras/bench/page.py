@@ -55,7 +55,10 @@ def page_of(document: Mapping[str, Any]) -> str:
             kinds.append(section(f"{way}, by kind of picture", _kinds_table(of_kinds)))
     sections = [section("Ways of asking", _ways_table(document))]
     if kinds:
-        note = '<p class="facts">A kind has few pictures, and wide intervals.</p>'
+        note = (
+            '<p class="facts">A kind has few pictures, and wide intervals; of one picture there'
+            " are none (-).</p>"
+        )
         sections.append(f'{note}<div class="pairs">{"".join(kinds)}</div>')
     when = readable_time(document["when"])
     return document_page(
@@ -79,11 +82,14 @@ def _names_in(document: Mapping[str, Any]) -> list[str]:
 
 
 def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return a figure and its interval as texts; "-" and nothing where there is no figure."""
+    """Return a figure and its interval as texts, each "-" where there is none.
+
+    Without a figure the interval is "".
+    """
     if figure is None or figure["value"] is None:
         return "-", ""
     interval = figure["interval"]
-    ends = "" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}"
+    ends = "-" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}"
     return f"{figure['value']:.3f}", ends
 
 

@@ -166,12 +166,16 @@ def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluated(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the figures of these names, each with its 95 % interval, and the number of phrases."""
+    """Return the figures of these names, each with its 95 % interval, and the number of phrases.
+
+    Of one picture there are no intervals: each sample of it is the picture again, so that they
+    would look sure of what nobody knows.
+    """
     evaluation = evaluate(list(answered), list(gold)).to_json()
     figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:
         value = evaluation.get(name)
-        interval = evaluation["intervals"].get(name)
+        interval = evaluation["intervals"].get(name) if len(gold) > 1 else None
         figures[name] = {
             "value": None if value is None else round(value, _DIGITS),
             "interval": None if interval is None else [round(end, _DIGITS) for end in interval],

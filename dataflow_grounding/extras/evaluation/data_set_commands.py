@@ -25,7 +25,7 @@ from dataflow_grounding.extras.evaluation.figures.counting import (
     advice_on,
     figures_of,
 )
-from dataflow_grounding.extras.evaluation.figures.duplicates import split
+from dataflow_grounding.extras.evaluation.figures.duplicates import split, why_uneven
 from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
 
 _LEAKS = {"leaks", "near_leaks"}
@@ -112,17 +112,22 @@ def of_split(
             f"{counted(summary['unread'], 'picture')} can't be read: whether others are nearly the"
             " same isn't known"
         )
-    missed = _missed_ratios(summary["parts"], _parts(ratios))
+    missed = _missed_ratios(summary["parts"], _parts(ratios), summary["alike"])
     if missed:
         say(missed)
     if summary["rejected"]:
         say(f"rejected by a reviewer, left out (--keep-rejected): {summary['rejected']:,} boxes")
 
 
-def _missed_ratios(parts: dict[str, Any], weights: dict[str, float]) -> str:
+def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
     """Return a line where parts have other shares of the records than asked for; "" where none has.
 
     A record more or less, or a twentieth of all, is no other share.
+
+    Args:
+        parts: Name → counts of its `records` and `pictures`.
+        weights: Name → the share that was asked for, in any unit.
+        alike: How many pictures stay with an earlier one that is nearly the same.
     """
     total = sum(counts["records"] for counts in parts.values())
     asked = {name: weight / sum(weights.values()) for name, weight in weights.items()}
@@ -131,8 +136,9 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float]) -> str:
         return ""
     shares = ", ".join(f"{name} {parts[name]['records'] / total:.0%}" for name in asked)
     wanted = ", ".join(f"{share:.0%}" for share in asked.values())
+    pictures = sum(counts["pictures"] for counts in parts.values())
     return (
-        f"the parts are {shares}, not {wanted}: pictures that are nearly the same stay together."
+        f"the parts are {shares}, not {wanted}: {why_uneven(pictures, alike)}."
         " Another --seed may come nearer"
     )
 

@@ -384,5 +384,6 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     for remark in (*_passed_over_lines(passed_over), *exported.remarks):
         say(remark)
     if exported.left_out:
-        say(f"left out: {exported.left_out} records, for example {'; '.join(exported.reasons)}")
+        records = counted(exported.left_out, "record")
+        say(f"left out: {records}, for example {'; '.join(exported.reasons)}")
     return 1 if exported.left_out else 0

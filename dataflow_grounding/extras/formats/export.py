@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, RecordError, told_as
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.data.classes import class_key
@@ -54,6 +55,7 @@ Rows: TypeAlias = Iterable[Mapping[str, Any]]
 # A path that ends so means one file; a folder of such a name would be a mistake.
 _FILE_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
+# of formats that have no pictures without a phrase
 _WITHOUT_PHRASE = "pictures without a phrase to write"
 # why a picture is left out: a box that nobody has verified or looked at, a thing that a person says
 # is there, a class of which it couldn't be told
@@ -352,6 +354,10 @@ class _SampleMaker:
         self._partly_verified = 0
         self._missing_boxes = 0
         self._undecided = 0
+        # pictures without a phrase to write, by why they aren't written as empty ones
+        self._only_rejected = 0
+        self._maybe_there = 0
+        self._not_known_empty = 0
         # by class, in how many records it was looked for, and in how many it is undecided
         self._records_of_class = Counter[str]()
         self._undecided_of_class = Counter[str]()
@@ -412,6 +418,17 @@ class _SampleMaker:
             " would be background (--partly-verified keeps them)": self._missing_boxes,
             "pictures left out, as it is undecided whether a class is there, which would be"
             " background (--partly-verified keeps them)": self._undecided,
+            "pictures left out, as all boxes of a phrase were rejected and nobody said that nothing"
+            " is there (m in the review says so: the picture is then a background)": (
+                self._only_rejected
+            ),
+            "pictures left out, as something may be there without a box (background: false), as"
+            " where all boxes of a phrase were rejected (m in the review says that nothing is)": (
+                self._maybe_there
+            ),
+            "pictures left out, as nothing says what is there, or that nothing is": (
+                self._not_known_empty
+            ),
             "boxes that stand there already under the same words, written once": (
                 self._repeated_boxes
             ),
@@ -440,12 +457,12 @@ class _SampleMaker:
             return None
         may_be_empty = carries.empty and self._is_empty(record, expressions)
         if not selected and not may_be_empty:
-            self._exported.lost[_WITHOUT_PHRASE] += 1
+            self._count_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
         phrases = self._phrases(selected, picture.size)
         if not phrases and not may_be_empty:
-            self._exported.lost[_WITHOUT_PHRASE] += 1
+            self._count_without_phrase(record, expressions)
             return None
         if not self._format.repeats and not self._format.whole:
             phrases = self._without_repeats(phrases)
@@ -456,6 +473,19 @@ class _SampleMaker:
             caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
         return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+
+    def _count_without_phrase(
+        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Count a record of which nothing is written under the reason why."""
+        if not self._format.carries.empty:
+            self._exported.lost[_WITHOUT_PHRASE] += 1
+        elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
+            self._only_rejected += 1
+        elif record.get("background") is False:  # as of a split, which leaves out such phrases
+            self._maybe_there += 1
+        else:
+            self._not_known_empty += 1
 
     def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
         """Return the phrases that `_phrase` makes of the expressions, without its Nones."""
@@ -701,6 +731,14 @@ class _SampleMaker:
         return safe
 
 
+def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
+    """Whether an expression has boxes, and a reviewer rejected each of them.
+
+    That doesn't say that its thing is nowhere in the picture.
+    """
+    return bool(expression["instances"]) and not not_rejected(expression)
+
+
 def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return the classes, as `class_key` has them, that expressions state."""
     names = [expression.get("class") for expression in expressions]
@@ -828,7 +866,9 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
     if exported.lost:
         parts.append(f"Lost, because the format can't say it: {exported.losses()}.")
     if exported.left_out:
-        parts.append(f"Left out: {exported.left_out} records ({'; '.join(exported.reasons)}).")
+        parts.append(
+            f"Left out: {counted(exported.left_out, 'record')} ({'; '.join(exported.reasons)})."
+        )
     parts.append("\n".join(f"- {remark}" for remark in exported.remarks))
     parts.append("\n\n".join(filter(None, training)))
     parts.append(out.named())  # the last line, by which an export is known to be ours

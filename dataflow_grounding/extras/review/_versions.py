@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import IO, Any, TypeAlias
@@ -15,6 +15,8 @@ from dataflow_grounding.extras.review._record_view import PageClasses, View, vie
 
 _STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
 Expressions: TypeAlias = list[dict[str, Any]]
+# an expression's text in lower case, and how many of that text come before
+_TextKey: TypeAlias = tuple[str, int]
 
 
 class Version:
@@ -145,12 +147,13 @@ def changes_view(
         if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
             versions.append((title, version))
     versions.append((name, view))
+    confirmed = _confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}
     for (old_title, old), (new_title, new) in pairwise(versions):
         differences = [
             *_differences_of_picture(old, new),
-            *_differences(old["expressions"], new["expressions"]),
+            *_differences(old["expressions"], new["expressions"], confirmed),
         ]
         for text, difference in differences:
             changes.append({"version": new_title, "text": text, "said": difference})
@@ -172,10 +175,30 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
         yield "size", " → ".join(f"{width} x {height}" for width, height in sizes)
 
 
-def _differences(before: Expressions, after: Expressions) -> Iterator[tuple[str, str]]:
+def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
+    """Return which expressions had no check at first and are verified at last.
+
+    A check may take several steps, which leave some undecided for the next one. That it says yes
+    in the end is as it should be, and no difference, whatever came between.
+    """
+    first_checks: dict[_TextKey, str] = {}
+    for expressions in versions:
+        for key, expression in _by_text(expressions).items():
+            first_checks.setdefault(key, expression["check"])
+    confirmed = set()
+    for key, expression in _by_text(versions[-1]).items():
+        if not first_checks[key] and expression["check"] == "verified":
+            confirmed.add(key)
+    return confirmed
+
+
+def _differences(
+    before: Expressions, after: Expressions, confirmed: Collection[_TextKey]
+) -> Iterator[tuple[str, str]]:
     """Yield the text of each expression that differs, and what is different, in words.
 
-    Expressions are compared with those of equal text, up to case, the first with the first.
+    Expressions are compared with those of equal text, up to case, the first with the first. Checks
+    of those that are `confirmed` count as equal.
     """
     old = _by_text(before)
     new = _by_text(after)
@@ -184,6 +207,9 @@ def _differences(before: Expressions, after: Expressions) -> Iterator[tuple[str,
             yield expression["text"], "left out"
             continue
         parts = list(_parts_of_difference(expression, new[key]))
+        if key not in confirmed and expression["check"] != new[key]["check"]:
+            checks = [version["check"] or "no check" for version in (expression, new[key])]
+            parts.append(" → ".join(checks))
         if parts:
             yield expression["text"], " · ".join(parts)
     for key, expression in new.items():
@@ -194,9 +220,7 @@ def _differences(before: Expressions, after: Expressions) -> Iterator[tuple[str,
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is different in an expression's versions, in words.
 
-    That is in its spelling, class, status, boxes, their scores, and its check.
-
-    A first check that says yes is as it should be, and no difference.
+    That is in its spelling, class, status, boxes and their scores.
     """
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
@@ -214,9 +238,6 @@ def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
         if old_box["score"] != new_box["score"]:
             yield f"score {_score(old_box)} → {_score(new_box)}"
             break
-    is_first_yes = not old["check"] and new["check"] == "verified"
-    if old["check"] != new["check"] and not is_first_yes:
-        yield f"{old['check'] or 'no check'} → {new['check'] or 'no check'}"
 
 
 def _score(box: Mapping[str, Any]) -> str:
@@ -224,10 +245,10 @@ def _score(box: Mapping[str, Any]) -> str:
     return "–" if box["score"] is None else f"{box['score']:.2g}"
 
 
-def _by_text(expressions: Expressions) -> dict[tuple[str, int], dict[str, Any]]:
+def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
     """Return expressions by their text in lower case and how many of that text come before."""
     text_counts = Counter[str]()
-    by_text: dict[tuple[str, int], dict[str, Any]] = {}
+    by_text: dict[_TextKey, dict[str, Any]] = {}
     for expression in expressions:
         text = expression["text"].casefold()
         by_text[text, text_counts[text]] = expression

@@ -166,8 +166,9 @@ const reviewDecisions = (() => {
     return verdicts.every((verdict) => verdict === true) || null;
   }
 
-  // The page that shows them says why() a thing is there; counted() tells it that counts are new; taken(items, view, old) tells it which items were refused and
-  // what a decision has made of its record, null where more wait.
+  // The page that shows them says why() a thing is there, and how many marks are unsent(); counted() tells it that counts
+  // are new; taken(items, view, old) tells it which items were refused and what a decision has made of its record, null
+  // where more wait.
   const page = {};
   const views = new Map(); // by record's place
   const versions = new Map(); // by its key and an expression's id
@@ -211,8 +212,9 @@ const reviewDecisions = (() => {
   }
   function savedText() {
     if (waiting.length) return `${waiting.length} not saved yet`;
-    if (local) return "";
-    return refused.length ? `all saved but ${refused.length}` : "all saved";
+    if (refused.length) return `all saved but ${refused.length}`;
+    if (page.unsent()) return `${counted(page.unsent(), "mark")} of the grid not saved yet`;
+    return local ? "" : "all saved";
   }
   function tellSaved() {
     byId("left").textContent = leftText();
@@ -392,7 +394,7 @@ const reviewDecisions = (() => {
     page.taken(items, isShownNow ? view : null, old);
   }
   const sent = async () => { while (sending || waiting.length) await pause(5); };
-  const mayBeLost = () => waiting.length > 0 || Boolean(local);
+  const mayBeLost = () => waiting.length > 0 || page.unsent() > 0 || Boolean(local);
   function fileOf() {
     if (!local) waiting.forEach(stamp);
     const lines = (local ? store.kept : waiting).map(({ items, ids, ...decision }) =>
@@ -403,7 +405,7 @@ const reviewDecisions = (() => {
   const elapsed = () => (performance.now() - since) / 1000;
   return {
     page, found, boxes, given, isDecided, isRejected, isShown, placeOf, pause, tell, hint, announce, counted, leftText,
-    whyRefused, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
+    whyRefused, tellSaved, forget, ask, commit, together, undo, undraw, sent, fileOf, mayBeLost, begin, elapsed,
     isLocal: Boolean(local),
     left: () => left,
     shown: () => shown,

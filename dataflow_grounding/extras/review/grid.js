@@ -13,13 +13,17 @@ const reviewGrid = (() => {
 
   const main = document.getElementById("main");
   let page = { items: [] };
-  let wrong = new Set(); // items that are marked
+  // Marks that aren't sent, by item: they outlast a change of the view. A decision that is made since, one by one, counts
+  // in place of a mark.
+  const marks = new Map();
+  let last = null; // the item that was marked last
   let closed = null; // a page that is sent, or not seen yet
 
   function draw(now, task, marked, tools) {
     page = now;
     closed = now;
-    wrong = new Set(marked || page.items.filter((item) => reviewDecisions.isRejected(viewOf(item), item)));
+    last = null;
+    for (const [item, word] of marked || []) setMark(item, word);
     const isOfBoxes = page.items[0].box !== null;
     const isRoomy = isOfBoxes && page.items.length <= MOST_LARGE && matchMedia("(min-width: 60rem)").matches;
     const shape = isRoomy ? "cells large" : isOfBoxes ? "cells" : "cells whole";
@@ -29,8 +33,29 @@ const reviewGrid = (() => {
       node("div", { class: shape, role: "group", "aria-labelledby": "head",
         "aria-busy": true }, cells),
       node("p", { class: "tools toolbar" }, tools));
-    reviewDecisions.announce(`${counted(cells.length, "cell")}, ${wrong.size} marked: ${headOf(isOfBoxes)}`);
+    page.items.forEach((item, n) => showMark(n));
+    reviewDecisions.announce(`${counted(cells.length, "cell")}, ${markedOnPage().length} marked: ${headOf(isOfBoxes)}`);
     seen(now);
+  }
+
+  // A mark is "wrong", "absent" (wrong, and what the phrase means is nowhere in the picture) or "right".
+  const keyOf = ({ record, id, box }) => `${record} ${id} ${box}`;
+  const isDecided = (item) => reviewDecisions.isDecided(viewOf(item), item);
+  const isRejected = (item) => reviewDecisions.isRejected(viewOf(item), item);
+  function markOf(item) {
+    const kept = marks.get(keyOf(item));
+    if (kept && kept.wasDecided === isDecided(item)) return kept.word;
+    return isRejected(item) ? "wrong" : "right";
+  }
+  function setMark(item, word) {
+    marks.set(keyOf(item), { item, word, wasDecided: isDecided(item) });
+  }
+  const isMarked = (item) => markOf(item) !== "right";
+  const markedOnPage = () => page.items.filter(isMarked);
+  // How many items have a mark that says something new.
+  function unsent() {
+    const items = [...marks.values()].map(({ item }) => item);
+    return items.filter((item) => isMarked(item) !== isRejected(item) || markOf(item) === "absent").length;
   }
   function headOf(isOfBoxes) {
     if (!isOfBoxes) return "Phrases without a box";
@@ -46,7 +71,7 @@ const reviewGrid = (() => {
     const picture = item.box === null ? wholeOf(view)
       : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
     const number = node("kbd", null, numberOf(n));
-    const cell = node("button", { type: "button", class: "cell", "aria-pressed": String(wrong.has(item)) }, picture,
+    const cell = node("button", { type: "button", class: "cell" }, picture,
       node("span", { class: "phrase", dir: "auto" }, number, " ", e.text),
       item.box === null && e.status !== "none" && node("span", { class: "open" }, e.status));
     cell.addEventListener("click", (event) => {
@@ -71,57 +96,92 @@ const reviewGrid = (() => {
   function mark(n) {
     const item = page.items[n];
     if (!item) return;
-    wrong[wrong.has(item) ? "delete" : "add"](item);
-    const cell = main.querySelectorAll(".cell")[n];
-    cell.setAttribute("aria-pressed", String(wrong.has(item)));
-    if (document.activeElement !== cell) { // else its state is told by itself
-      reviewDecisions.announce(`${numberOf(n)} ${wrong.has(item) ? "marked as wrong" : "not marked"}`);
+    setMark(item, isMarked(item) ? "right" : "wrong");
+    last = item;
+    showMark(n);
+    reviewDecisions.tellSaved();
+    if (document.activeElement !== main.querySelectorAll(".cell")[n]) { // else its state is told by itself
+      reviewDecisions.announce(`${numberOf(n)} ${isMarked(item) ? "marked as wrong" : "not marked"}`);
     }
+  }
+  function showMark(n) {
+    const item = page.items[n];
+    const cell = main.querySelectorAll(".cell")[n];
+    cell.setAttribute("aria-pressed", String(isMarked(item)));
+    cell.querySelector(".absent")?.remove();
+    if (markOf(item) === "absent") cell.append(node("span", { class: "absent" }, "not in the picture"));
+  }
+  // The cell that has the focus, or was marked last, is of a thing that is nowhere in its picture, and so are all of its
+  // phrase; once more, they are wrong alone.
+  function markAbsent() {
+    const focused = page.items[[...main.querySelectorAll(".cell")].indexOf(document.activeElement)];
+    const marked = focused || last;
+    if (!marked || marked.box === null) {
+      reviewDecisions.hint("Mark a box first: m then says that what its phrase means is nowhere in the picture.");
+      return;
+    }
+    const word = markOf(marked) === "absent" ? "wrong" : "absent";
+    page.items.forEach((item, n) => {
+      if (item.record !== marked.record || item.id !== marked.id) return;
+      setMark(item, word);
+      showMark(n);
+    });
+    last = marked;
+    reviewDecisions.tellSaved();
+    reviewDecisions.announce(word === "absent" ? "Not in the picture" : "Marked as wrong");
   }
 
   // What a page says: each item that was seen or marked, unless it says so already.
   function decide() {
     const crops = main.querySelectorAll(".crop");
     const isSeen = (n) => crops[n].querySelector("img")?.naturalWidth > 0;
-    const told = page.items.filter((item, n) => wrong.has(item) || isSeen(n));
+    const told = page.items.filter((item, n) => isMarked(item) || isSeen(n));
+    const marked = markedOnPage().length;
     const seconds = reviewDecisions.elapsed() / told.length;
     const unseen = page.items.length - told.length;
     const byPhrase = Map.groupBy(told.filter(isNews), ({ record, id }) => `${record} ${id}`);
     for (const items of byPhrase.values()) decidePhrase(items, seconds * items.length);
-    reviewDecisions.announce(`${told.length - wrong.size} accepted, ${wrong.size} marked as wrong`);
+    reviewDecisions.announce(`${told.length - marked} accepted, ${marked} marked as wrong`);
     if (unseen) reviewDecisions.hint(`What can't be seen isn't accepted with the rest: ${unseen} of it comes again.`);
   }
-  function isNews(item) {
-    const view = viewOf(item);
-    return !reviewDecisions.isDecided(view, item) || reviewDecisions.isRejected(view, item) !== wrong.has(item);
-  }
+  const isNews = (item) => !isDecided(item) || isMarked(item) !== isRejected(item) || markOf(item) === "absent";
   function decidePhrase(items, seconds) {
     const view = viewOf(items[0]);
     const e = found(view, items[0].id);
     const instances = reviewDecisions.boxes(e);
     for (const item of items) {
-      if (item.box !== null) instances[placeOf(view, item)].verified = !wrong.has(item);
+      if (item.box !== null) instances[placeOf(view, item)].verified = !isMarked(item);
     }
-    const verified = !items.some((item) => wrong.has(item));
+    const more = { items, seconds, queue: items[0].why };
+    if (items.some((item) => markOf(item) === "absent")) {
+      if (instances.every((box) => box.verified === false)) {
+        const after = reviewDecisions.given(e, { instances: [], status: "none", verified: true });
+        reviewDecisions.commit("absent", view, [{ id: e.id, after }], more);
+        return;
+      }
+      reviewDecisions.hint(`“${e.text}” has other boxes in its picture: what is marked is rejected alone.`);
+    }
+    const verified = !items.some(isMarked);
     const isWrong = instances.some((box) => box.verified === false) || !verified;
     // Who passes over a phrase without a box says that it isn't there, whatever the model left open.
     const isAbsent = !instances.length && verified;
     const status = isAbsent ? "none" : e.status;
     const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified, status }) };
-    reviewDecisions.commit(isWrong ? "reject" : "accept", view, [change], { items, seconds, queue: items[0].why });
+    reviewDecisions.commit(isWrong ? "reject" : "accept", view, [change], more);
   }
 
-  // Send the page; next(marked) shows what comes then, of which the items `marked` were wrong.
+  // Send the page; next(marked) shows what comes then, where `marked` are pairs of the items sent and their marks.
   async function accept(next) {
     if (closed === page) return;
     const sent = page;
-    const marked = [...wrong];
+    sent.marked = sent.isSent ? sent.marked : sent.items.map((item) => [item, markOf(item)]);
     closed = sent;
     if (!sent.isSent) reviewDecisions.together(decide);
+    sent.items.forEach((item) => marks.delete(keyOf(item)));
     sent.isSent = true; // what comes next may fail, and is then asked for again
     await reviewDecisions.sent();
     if (page !== sent) return; // another one was asked for meanwhile
-    await next(marked);
+    await next(sent.marked);
     if (page === sent) closed = null; // nothing came
   }
   // A second Enter must not accept what came up under the first: its pictures are there, and a moment has passed.
@@ -134,5 +194,6 @@ const reviewGrid = (() => {
     cells.removeAttribute("aria-busy");
     if (closed === shown) closed = null;
   }
-  return { draw, accept, isClosed: () => closed === page, digits, typed: (number) => mark(number - 1) };
+  const typed = (number) => mark(number - 1);
+  return { draw, accept, markAbsent, unsent, isClosed: () => closed === page, digits, typed };
 })();

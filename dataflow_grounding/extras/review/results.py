@@ -86,7 +86,9 @@ def report_results(
         except GroundingError:
             return None
 
+    classes = known_classes(annotations)
     counts = FigureCounts()
+    counts.list_classes(list(classes.names))  # `names` grows with what records have
 
     def figures() -> dict[str, Any] | None:
         """Return the figures of all records, once `write_report` has read them."""
@@ -105,7 +107,7 @@ def report_results(
             versions=earlier,
             called=versions[-1][0] if versions else "",  # the annotations themselves
             begins_with="changed" if is_run else "",
-            classes=known_classes(annotations),
+            classes=classes,
             single=single,
             copies=copies,
             figures=figures,

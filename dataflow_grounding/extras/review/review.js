@@ -94,6 +94,7 @@
     const task = isEmpty ? "mark what is in the picture all the same, then Enter" : "mark what is wrong, then Enter";
     const tools = [
       button(isEmpty ? "Confirm the rest" : "Accept the rest", "Enter", accept, "first"),
+      !isEmpty && button("Not in the picture", "m", reviewGrid.markAbsent),
       again && button("Leave them", "]", leave),
       undoButton(),
     ];
@@ -159,11 +160,12 @@
     const refused = reviewDecisions.refused();
     const isThere = (item) => item.box === null || placeOf(viewOf(item), item) !== null;
     const items = page.items.filter((item) => refused.includes(item) && isThere(item));
+    const marks = marked.filter(([item]) => items.includes(item));
     if (!items.length) return load(page.place);
     items.forEach((item) => { item.again = reviewDecisions.whyRefused(); });
     page = { ...page, items, isSent: false };
     at = 0;
-    return draw(marked);
+    return draw(marks);
   }
   const leave = () => page.items[0].again && load(page.place);
 
@@ -223,6 +225,7 @@
 
   const GRID_ACTIONS = {
     Enter: [null, accept],
+    m: [null, reviewGrid.markAbsent],
     "]": [null, leave],
     z: [null, () => undo()],
     y: [null, () => undo(true)],
@@ -294,7 +297,7 @@
   document.addEventListener("keydown", pressed);
   document.addEventListener("keyup", (event) => { if (event.key === " ") reviewSingle.letGo(); });
 
-  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", taken, counted: tellShown });
+  Object.assign(reviewDecisions.page, { why: () => page.items[at]?.why || "", unsent: reviewGrid.unsent, taken, counted: tellShown });
   Object.assign(reviewSingle.page, { act, go, undo: () => undo(), redo: () => undo(true), tools: toolsOfSingle, button });
   for (const way of byId("ways").children) {
     way.addEventListener("mousedown", (event) => event.preventDefault()); // keys stay the page's

@@ -18,6 +18,8 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.terminal import say
+from dataflow_grounding.boxes.class_table import in_order
+from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.records import read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
@@ -453,7 +455,8 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     for name in first["summary"]:
         if name != CLASSES:
             summary[name] = _sum([run["summary"].get(name) for run in runs])
-    classes = _classes_of_all([run["summary"].get(CLASSES) or [] for run in runs])
+    tables = [run["summary"].get(CLASSES) or [] for run in runs]
+    classes = _classes_of_all(tables, list(names_stated_in(first)))
     if classes:
         summary[CLASSES] = classes
     summary["annotations"] = address_of(os.path.join(results_dir, "annotations.jsonl"))
@@ -477,10 +480,11 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return one table of classes from those of the shards, the most frequent class first.
+def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
+    """Return one table of classes from those of the shards, in the order of ClassTable.rows.
 
-    A picture whose rows are in several shards counts in each of them.
+    `listed` are the classes that the user lists. A picture whose rows are in several shards counts
+    in each of them.
     """
     by_name: dict[str, dict[str, Any]] = {}
     sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
@@ -493,7 +497,8 @@ def _classes_of_all(tables: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for name, counts in by_name.items():
         boxes = counts["boxes"]
         counts["mean_side"] = round(sides[name] / boxes, 1) if boxes else None
-    return sorted(by_name.values(), key=lambda counts: (-counts["boxes"], counts["class"]))
+    most_boxes_first = sorted(by_name, key=lambda name: (-by_name[name]["boxes"], name))
+    return [by_name[name] for name in in_order(most_boxes_first, listed)]
 
 
 def _sum(values: list[Any]) -> Any:

@@ -300,3 +300,27 @@ def test_parts_go_on_from_where_their_pictures_are(tmp_path: Path) -> None:
     )
     assert (figures.summary["images"], figures.summary["unread"]) == (len(PHOTOS), 0)
     assert (figures.summary["leaks"], figures.summary["near_leaks"]) == (0, 0)
+
+
+def test_why_parts_are_uneven_is_said_as_it_is(tmp_path: Path) -> None:
+    """Few pictures, none like another: chance has made the parts uneven, not what is alike."""
+    data = results(tmp_path / "run", [f"{n}.jpg" for n in range(16)])
+    few = "each picture goes to a part by chance, and 16 pictures are few"
+    told = [
+        split(data, tmp_path / f"out{seed}", "--seed", f"{seed}", "--ratios", "0.6/0.2/0.2")
+        for seed in range(12)
+    ]
+    uneven = [done.err for done in told if "the parts are" in done.err]
+    empty = split(data, tmp_path / "x", "--ratios", "1000/1/1000")
+    assert uneven, "no seed of twelve gives uneven parts"
+    for err in (*uneven, empty.err):
+        assert few in err, err
+        assert "stay together" not in err
+
+
+def test_what_is_alike_is_the_reason_where_pictures_are(tmp_path: Path) -> None:
+    data = results(tmp_path / "run", [f"{n}.png" for n in range(4)])
+    for n in range(4):
+        PIL.Image.new("RGB", (64, 48), "red").save(tmp_path / "run" / f"{n}.png")
+    done = split(data, tmp_path / "x")
+    assert "nearly the same stay together, which leaves 1 of 4 to divide" in done.err, done

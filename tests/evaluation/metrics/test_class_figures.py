@@ -213,3 +213,60 @@ def test_what_eval_prints_of_classes(tmp_path: Path) -> None:
     )
     assert "| r1_merged" in done.out
     assert "r5_any, r10 " in done.out, "no phrase has more than five boxes"
+
+
+def detectors_gold(image: int, **boxes: list[Any]) -> dict[str, Any]:
+    """Gold as `import` makes it of a detector's: the names of classes are the phrases."""
+    return {
+        "image_path": f"{image}.png",
+        "expressions": [phrase(name, those) for name, those in boxes.items()],
+    }
+
+
+def in_words(name: str, text: str, boxes: list[Any]) -> dict[str, Any]:
+    return phrase(text, boxes, **{"class": name}, status="grounded" if boxes else "none")
+
+
+def predictions(image: int, *expressions: dict[str, Any]) -> dict[str, Any]:
+    return {"image_path": f"{image}.png", "expressions": list(expressions)}
+
+
+def test_phrases_are_matched_by_class_where_gold_has_its_name_alone() -> None:
+    gold = [detectors_gold(1, circle=[LEFT]), detectors_gold(2, person=[LEFT, RIGHT], cup=[FAR])]
+    predicted = [
+        predictions(
+            1,
+            in_words("circle", "a red circle", [(LEFT, 0.9)]),
+            in_words("cup", "a cup or a mug", []),
+        ),
+        predictions(
+            2,
+            in_words("person", "a man", [(RIGHT, 0.6)]),
+            in_words("person", "a woman", [(LEFT, 0.9)]),
+            in_words("person", "a child", []),
+            in_words("cup", "a cup or a mug", [(FAR, 0.5)]),
+        ),
+    ]
+    figures = evaluate(predicted, gold).to_json()
+    assert (figures["expressions"], figures["expressions_missing"]) == (3, 0)
+    assert figures["expressions_not_in_gold"] == 1  # no cup in the first picture
+    for name in ("acc_0.5", "precision_at_iou_0.5", "recall_at_iou_0.5", "ap", "map"):
+        assert figures[name] == 1, name
+    [note] = [note for note in figures["notes"] if "by class" in note]
+    assert note.startswith("5 phrases of ")
+    turned = evaluate(gold, predicted).to_json()  # words in the gold, names in what was found
+    assert (turned["acc_0.5"], turned["classes"]["circle"]["f1"]) == (0.75, 1)
+
+
+def test_phrases_of_one_class_in_both_files_are_not_each_other() -> None:
+    """A class alone makes no phrase another one: that is for names of classes."""
+    gold = [predictions(1, in_words("person", "a man", [LEFT]))]
+    predicted = [predictions(1, in_words("person", "a woman", [(LEFT, 0.9)]))]
+    figures = evaluate(predicted, gold).to_json()
+    assert (figures["expressions_missing"], figures["acc_0.5"]) == (1, 0)
+    assert not any("by class" in note for note in figures["notes"])
+    # of several phrases of the name, each takes one
+    twice = {**detectors_gold(1), "expressions": [phrase("cup", [LEFT]), phrase("cup", [RIGHT])]}
+    words = [in_words("cup", f"cup {n}", [box]) for n, box in enumerate((RIGHT, LEFT, FAR))]
+    figures = evaluate([predictions(1, *words)], [twice]).to_json()
+    assert (figures["acc_0.5"], figures["boxes"], figures["expressions_not_in_gold"]) == (1, 3, 1)

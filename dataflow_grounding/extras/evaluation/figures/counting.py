@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of
-from dataflow_grounding.data.classes import class_of
+from dataflow_grounding.data.classes import class_of, classes_of
 from dataflow_grounding.data.records import (
     Record,
     is_negative,
@@ -77,6 +77,7 @@ def figures_of(
                 counts.add(data, f"record {row.line} of {path}")
         checkpoint = os.path.join(os.path.dirname(annotations), ".ckpt")
         counts.end_data_set(path, image_folders_of(path, image_root), checkpoint)
+        counts.list_classes(classes_of(path))
     counts.rejected = without_rejected.boxes
     return counts
 
@@ -149,6 +150,10 @@ class FigureCounts:
         self._current.checkpoint = checkpoint
         self._data_sets.append(self._current)
         self._current = DataSet()
+
+    def list_classes(self, names: Sequence[str]) -> None:
+        """Take the order of classes from the user's list; of several lists, the first counts."""
+        self._classes.order = self._classes.order or names
 
     def figures(self) -> dict[str, Any]:
         """Return the figures by the names of FIGURES, of all data sets that were ended.

@@ -280,10 +280,10 @@ def split(
         counts[part]["pictures"] += 1
     for name, count in counts.items():
         if not count["records"]:
+            why = why_uneven(len(names), len(names) - group_count)
             raise InputError(
-                f"{name} would be empty: pictures that are nearly the same stay together, which"
-                f" leaves {group_count} to divide, and that is few. Split more pictures (30 or more"
-                " give three parts), or choose another --seed or --ratios"
+                f"{name} would be empty: {why}. Split more pictures (30 or more give three parts),"
+                " or choose another --seed or --ratios"
             )
     with told_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
@@ -298,6 +298,26 @@ def split(
         "unread": len(unread),
         "rejected": rejected,
     }
+
+
+def why_uneven(pictures: int, alike: int) -> str:
+    """Return why the parts of a split don't have the shares that were asked for.
+
+    Args:
+        pictures: How many were divided.
+        alike: How many of these stay with an earlier one that is nearly the same.
+
+    Example:
+        >>> why_uneven(16, 0)
+        'each picture goes to a part by chance, and 16 pictures are few'
+    """
+    if alike:
+        return (
+            "pictures that are nearly the same stay together, which leaves"
+            f" {pictures - alike:,} of {pictures:,} to divide"
+        )
+    few = f"{pictures:,} pictures are few" if pictures > 1 else "there is 1 picture"
+    return f"each picture goes to a part by chance, and {few}"
 
 
 def _pictures_of(results: str) -> DataSet:

@@ -5,11 +5,12 @@ Also what figures call a picture (`names_of`).
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.data.records import (
     Record,
     annotated_column,
@@ -48,6 +49,7 @@ class Annotations:
         reviewed: Whether a person has reviewed any phrase or box.
         states_spans: Whether any phrase states where it stands in its caption.
         states_classes: Whether any phrase states its class.
+        classes: The classes that are listed for a file, in the user's order.
         rejected: How many boxes were left out, as a reviewer rejected them.
         not_mended: How many phrases have a box that a reviewer rejected, and aren't settled: as
             gold they are open.
@@ -59,6 +61,7 @@ class Annotations:
         self.reviewed = False
         self.states_spans = False
         self.states_classes = False
+        self.classes: Sequence[str] = ()
         self.rejected = 0
         self.not_mended = 0
         self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
@@ -134,6 +137,7 @@ def read_annotations(source: Source, *, keep_rejected: bool = True) -> Annotatio
         annotations = Annotations(os.fspath(source), on_disk=True)
         rows = records_of(annotations.name)
         where = f"{annotations_of(annotations.name)}, line"
+        annotations.classes = classes_of(annotations.name)
     else:
         annotations = Annotations()
         rows = _records(source)
@@ -177,11 +181,11 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
         if columns.get("instances") is None:
             expression["status"] = expression.get("status") or "pending"
         _check(expression, caption)
-        expression["instances"].sort(key=_surest_first)
+        expression["instances"].sort(key=surest_first)
     return expressions
 
 
-def _surest_first(box: Mapping[str, Any]) -> float:
+def surest_first(box: Mapping[str, Any]) -> float:
     """Return a key to sort boxes by; those without a score come last, in their order."""
     return 1 if box["score"] is None else -box["score"]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.boxes.geometry import area
 from dataflow_grounding.extras.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.extras.evaluation.metrics._classes import ClassFigures, mean_ap
@@ -184,7 +185,9 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         counts.add(record)
     sums = counts.sums(truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
-    classes = counts.class_rows(len(sums["one"]))
+    rows_of_classes = counts.class_rows(len(sums["one"]))
+    listed = truth.classes or answers.classes
+    classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
     return Evaluation(
         pairs,
         rules,
@@ -228,6 +231,11 @@ def _notes(
         yield (
             f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
             " (--keep-rejected)"
+        )
+    if counts.by_class:
+        yield (
+            f"{counted(counts.by_class, 'phrase')} of {answers.name} matched by class, as"
+            f" {truth.name} has other words; several phrases of one class count as one"
         )
     if counts.scaled:
         yield (
@@ -369,6 +377,7 @@ class _Counts:
         missing: How many gold phrases were not found.
         extra: How many found phrases the gold doesn't have, in the records that it has.
         scaled: How many found records had their boxes scaled.
+        by_class: How many found phrases were matched by their class.
     """
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
@@ -386,6 +395,7 @@ class _Counts:
         self.missing = 0
         self.extra = 0
         self.scaled = 0
+        self.by_class = 0
 
     @property
     def groups(self) -> Groups:
@@ -400,6 +410,7 @@ class _Counts:
         self._captions.add(record.image, caption_columns(record, self._rules))
         self.extra += len(record.extra)
         self.scaled += record.scaled
+        self.by_class += record.by_class
         for gold, found in record.phrases:
             self._add_phrase(record, gold, found)
         if self._classes is not None:

@@ -16,7 +16,11 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, 
 from dataflow_grounding.boxes.matching import first_free
 from dataflow_grounding.data.records import is_number, stated_size
 from dataflow_grounding.data.spans import clean_caption
-from dataflow_grounding.extras.evaluation.metrics.annotations import Annotations, names_of
+from dataflow_grounding.extras.evaluation.metrics.annotations import (
+    Annotations,
+    names_of,
+    surest_first,
+)
 
 Row: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[Row, Row | None]
@@ -24,6 +28,7 @@ Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and t
 # an id, or its end, that only numbers a phrase: in another file it may be another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
 _MOST_FOLDERS = 32  # that may stand before another file's paths
+_FIRST_BY_CLASS = 3  # of the ways of matching phrases
 _MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
@@ -42,6 +47,7 @@ class PairedRecord:
         phrases: Each of the gold's phrases with the found one, or None.
         extra: The found phrases that the gold doesn't have.
         scaled: How many found records stated another size of the picture than the gold.
+        by_class: How many found phrases are matched by their class, as their words are others.
     """
 
     image: int
@@ -50,10 +56,11 @@ class PairedRecord:
     phrases: list[Pair]
     extra: list[Row]
     scaled: int
+    by_class: int
 
 
 def pair(found: Annotations, gold: Annotations) -> "Pairs":
-    """Match records by image and caption, phrases by `expression_id`, else by text.
+    """Match records by image and caption, phrases by `expression_id`, else by text or class.
 
     The order of records makes no difference.
 
@@ -67,6 +74,9 @@ def pair(found: Annotations, gold: Annotations) -> "Pairs":
       `7` or `a#7`, if the texts are equal besides.
     - Texts are compared up to case and spacing. Of equal ones those with the same span are matched,
       then those whose boxes overlap most.
+    - A phrase that is the name of a class, as detectors' gold has it, is matched with a phrase of
+      other words that states this class. Several found phrases of the class are then one, with the
+      boxes of all, where the gold has one phrase for it.
 
     Found boxes are scaled where their record states another size of the picture than the gold.
 
@@ -130,13 +140,21 @@ class Pairs:
             if rescaled:
                 found_record = _merged(rescaled)
                 found_phrases = found_record["expressions"]
-            phrases, extra = _match(gold_record["expressions"], found_phrases, self._unique_ids)
+            matched = _match(gold_record["expressions"], found_phrases, self._unique_ids)
             # What states no other size is given back as it is.
             scaled = 0
             for before, after in zip(found_pool, rescaled, strict=True):
                 if after is not before:
                     scaled += 1
-            yield PairedRecord(image, gold_record, found_record, phrases, extra, scaled)
+            yield PairedRecord(
+                image,
+                gold_record,
+                found_record,
+                matched.phrases,
+                matched.extra,
+                scaled,
+                matched.by_class,
+            )
 
 
 class _Side:
@@ -324,55 +342,125 @@ def _merged(records: list[Row]) -> Row:
     return {**min(records, key=repr), "expressions": phrases}
 
 
-def _keys_of(phrase: Row, unique_ids: Collection[int]) -> Sequence[Hashable]:
-    """Return the keys that a phrase is matched by: its id, then text and span, then its text.
+class _Keys(NamedTuple):
+    """What a phrase is matched by; None or empty where it hasn't such a key."""
 
-    A key that it hasn't is None or empty.
-    """
+    by_id: Hashable
+    by_span: Hashable  # its text, too
+    text: str
+    of_class: str
+
+
+def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
+    """Return the keys that a phrase is matched by."""
     own_id = str(phrase["expression_id"])
-    text = clean_caption(phrase["text"]).casefold()
+    text = _comparable(phrase["text"])
     span = phrase.get("char_span")
     by_id: Hashable = None
     if own_id and hash(own_id) in unique_ids:
         by_id = (own_id, text) if _NUMBERED_ID.search(own_id) else own_id
     by_span = (text, *span) if span else None
-    return by_id, by_span, text
+    stated = phrase.get("class")
+    of_class = _comparable(stated) if isinstance(stated, str) else ""
+    return _Keys(by_id, by_span, text, of_class)
 
 
-def _match(
-    gold: list[Row], found: list[Row], unique_ids: Collection[int]
-) -> tuple[list[Pair], list[Row]]:
-    """Match phrases of an image one to one, by their first keys, then their second, then third.
+def _comparable(text: str) -> str:
+    """Return a phrase or the name of a class as they are compared: without case, single-spaced."""
+    return clean_caption(text).casefold()
 
-    Returns each gold phrase with the found one, or None, and the found ones without a gold one.
+
+@dataclass
+class _Matched:
+    """Phrases of an image, matched: `phrases`, `extra` and `by_class` as PairedRecord has them."""
+
+    phrases: list[Pair]
+    extra: list[Row]
+    by_class: int
+
+
+def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matched:
+    """Match phrases of an image one to one: by id, then text and span, then text, then class.
+
+    By class is matched what is the name of a class on one side, and states it on the other.
     """
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
+    ways: tuple[tuple[Sequence[Hashable], Sequence[Hashable]], ...] = (
+        ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys]),
+        ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys]),
+        ([keys.text for keys in gold_keys], [keys.text for keys in found_keys]),
+        ([keys.text for keys in gold_keys], [keys.of_class for keys in found_keys]),
+        ([keys.of_class for keys in gold_keys], [keys.text for keys in found_keys]),
+    )
     partner: dict[int, int] = {}  # index of a gold phrase → index of the found one
-    for rank in range(3):
-        gold_by_key = _unmatched_by_key(gold_keys, rank, set(partner))
-        found_by_key = _unmatched_by_key(found_keys, rank, set(partner.values()))
+    by_words = 0  # how many are matched before it comes to classes
+    for rank, (keys_of_gold, keys_of_found) in enumerate(ways):
+        if rank == _FIRST_BY_CLASS:
+            by_words = len(partner)
+        gold_by_key = _unmatched_by_key(keys_of_gold, set(partner))
+        found_by_key = _unmatched_by_key(keys_of_found, set(partner.values()))
         for key, gold_indices in gold_by_key.items():
             gold_phrases = {index: gold[index] for index in gold_indices}
             found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
             partner |= _match_by_overlap(gold_phrases, found_phrases)
+    further = _further_of_class(gold_keys, found_keys, partner)
     pairs: list[Pair] = []
     for index, phrase in enumerate(gold):
-        pairs.append((phrase, found[partner[index]] if index in partner else None))
-    matched = set(partner.values())
+        found_phrase = None
+        if index in partner:
+            of_phrase = [partner[index], *further[index]]
+            found_phrase = _as_one([found[number] for number in of_phrase])
+        pairs.append((phrase, found_phrase))
+    matched = set(partner.values()).union(*further.values())
     extra = [phrase for index, phrase in enumerate(found) if index not in matched]
-    return pairs, extra
+    return _Matched(pairs, extra, len(matched) - by_words)
 
 
 def _unmatched_by_key(
-    keys_of: Sequence[Sequence[Hashable]], rank: int, matched: Collection[int]
+    keys: Sequence[Hashable], matched: Collection[int]
 ) -> dict[Hashable, list[int]]:
-    """Return the indices of phrases that aren't matched yet, by their key of this rank."""
+    """Return the indices of phrases that aren't matched yet, by their key; without one, none."""
     indices = defaultdict[Hashable, list[int]](list)
-    for index, keys in enumerate(keys_of):
-        if keys[rank] and index not in matched:
-            indices[keys[rank]].append(index)
+    for index, key in enumerate(keys):
+        if key and index not in matched:
+            indices[key].append(index)
     return indices
+
+
+def _further_of_class(
+    gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
+) -> defaultdict[int, list[int]]:
+    """Return the found phrases that belong to a gold phrase besides its partner, by its index.
+
+    They state the class that the gold phrase is the name of, such as "a man" and "a woman" of
+    "person", and the gold has no other phrase of this name.
+    """
+    by_name = _unmatched_by_key([keys.text for keys in gold], ())
+    taken = set(partner.values())
+    further = defaultdict[int, list[int]](list)
+    for index, keys in enumerate(found):
+        named = by_name.get(keys.of_class, [])
+        if index not in taken and len(named) == 1 and named[0] in partner:
+            further[named[0]].append(index)
+    return further
+
+
+def _as_one(phrases: Sequence[Row]) -> Row:
+    """Return found phrases of one class as one, with the boxes of all, the surest first.
+
+    A single one is returned itself.
+    """
+    if len(phrases) == 1:
+        return phrases[0]
+    boxes: list[Row] = []
+    for phrase in phrases:
+        boxes += phrase["instances"]
+    boxes.sort(key=surest_first)
+    with_boxes = [phrase for phrase in phrases if phrase["instances"]]
+    first = (with_boxes or phrases)[0]
+    text = ", ".join(phrase["text"] for phrase in phrases)
+    return {**first, "text": text, "instances": boxes}
 
 
 class _Area(NamedTuple):

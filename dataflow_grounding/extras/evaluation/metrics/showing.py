@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.extras.evaluation.metrics.evaluating import Evaluation
 from dataflow_grounding.images.display import page_text
 
@@ -53,7 +54,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     classes = figures.get("classes", {})
     if len(classes) > 1:
         largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
-        parts.append(_classes_table({name: classes[name] for name in largest}))
+        parts.append(_classes_table({name: classes[name] for name in classes if name in largest}))
     else:
         sizes = {}
         for size, row in figures["groups"].get("size", {}).items():
@@ -134,7 +135,7 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
     """Return how two runs differ, in a sentence, and that what follows is of the first alone."""
     test = compared["mcnemar"]
     return (
-        f"On {test['only_first_right']:,} expressions the first alone is right, on"
+        f"On {counted(test['only_first_right'], 'expression')} the first alone is right, on"
         f" {test['only_second_right']:,} the second; if neither were better, p ="
         f" {test['p']:.2g} (McNemar, exact).\n\nWhat follows is of {name} alone."
     )
