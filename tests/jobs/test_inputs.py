@@ -630,7 +630,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_sent(
             told = [
                 line
                 for line in done.err.splitlines()
-                if expected.format(folder=place.folder) in line
+                if expected.replace("{folder}", str(place.folder)) in line
             ]
             assert len(told) == 1, done
         assert server.count() == 0
