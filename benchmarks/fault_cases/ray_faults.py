@@ -95,7 +95,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
             running = driver(place)
             reached_late(running, witness, 100)
             with struck(running, what, how):
-                done = ended(running, 90)
+                done = ended(running, 240)  # Ray takes a minute to notice; a busy machine several
             calm(done)
             assert done.code == (130 if said else 0), done
             assert said in done.err, done

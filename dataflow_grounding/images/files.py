@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import io
 import math
@@ -37,8 +38,10 @@ runs Ghostscript.
 def _pillow_has(module: str) -> bool:
     """Whether Pillow has a module. Pillow isn't imported for it, which `find_spec` would do."""
     pillow = importlib.util.find_spec("PIL")
-    folders = pillow.submodule_search_locations if pillow is not None else None
-    return any(os.path.exists(os.path.join(folder, f"{module}.py")) for folder in folders or [])
+    if pillow is None:
+        return False
+    folders = pillow.submodule_search_locations
+    return importlib.machinery.PathFinder.find_spec(f"PIL.{module}", folders) is not None
 
 
 ENDINGS: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")

@@ -123,7 +123,7 @@ def test_order_is_named_and_is_the_one_that_was_asked_for(
     )
     sample = show(serve(results, "--sample", "2").address)
     assert not sample.get_by_label("Order").is_visible(), "a sample has its own"
-    for label in ("Contains", "Head noun"):
+    for label in ("Contains", "Class or noun"):
         assert page.get_by_label(label).is_visible()
 
 

@@ -532,7 +532,7 @@ def test_a_rejected_box_becomes_one_that_is_not_in_the_picture(
     assert page.locator("#saved").inner_text() == "all saved"
     page.locator(".cell").focus()
     page.keyboard.press("m")
-    assert page.locator("#saved").inner_text() == "1 mark of the grid not saved yet"
+    assert page.locator("#saved").inner_text() == "1 mark unsaved"
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Enter")
     page.get_by_text("Nothing is left").wait_for()
@@ -552,7 +552,7 @@ def test_marks_of_the_grid_outlast_other_views_and_are_told(
     page.keyboard.press("m")
     marked, gone = pressed(page), absent(page)
     assert (len(marked), len(gone)) == (2, 1)
-    told = "2 marks of the grid not saved yet"
+    told = "2 marks unsaved"
     assert page.locator("#saved").inner_text() == told
     one_by_one(page)
     page.locator("li.picked").wait_for()
@@ -575,7 +575,7 @@ def test_marks_of_the_grid_outlast_other_views_and_are_told(
     page.keyboard.type(str(int(rejected.removeprefix("dog ")) + 1))
     page.locator("li.picked", has_text=rejected).wait_for()
     page.keyboard.press("a")
-    saved_text = page.locator("#saved", has_text="1 mark of the grid not saved yet")
+    saved_text = page.locator("#saved", has_text="1 mark unsaved")
     saved_text.wait_for()
     page.get_by_role("button", name="Grid").click()
     seen(page, 11)
@@ -690,3 +690,20 @@ def test_a_phrase_added_in_a_folder_without_a_server_is_joined_with_its_boxes(
         (None, "person", True),
     ]
     assert dogs == RECORD["expressions"][1]  # type: ignore[index]
+
+
+def test_a_phrase_of_a_stated_class_is_grouped_and_found_by_it(
+    results: Path, serve: Any, show: Any
+) -> None:
+    """The phrase's head noun would be "thing"."""
+    box = phrase("a blue thing", 0, [10, 10, 60, 60])
+    write(results, {**RECORD, "expressions": [{**box, "class": "marker"}]})
+    page = show(serve(results).address)
+    seen(page, 1)
+    assert page.locator("#head").inner_text().startswith("marker: ")
+    page.get_by_label("Class or noun").fill("thing")
+    page.get_by_label("Class or noun").press("Enter")
+    page.get_by_text("Nothing is left").wait_for()
+    page.get_by_label("Class or noun").fill("marker")
+    page.get_by_label("Class or noun").press("Enter")
+    seen(page, 1)

@@ -213,7 +213,7 @@ const reviewDecisions = (() => {
   function savedText() {
     if (waiting.length) return `${waiting.length} not saved yet`;
     if (refused.length) return `all saved but ${refused.length}`;
-    if (page.unsent()) return `${counted(page.unsent(), "mark")} of the grid not saved yet`;
+    if (page.unsent()) return `${counted(page.unsent(), "mark")} unsaved`;
     return local ? "" : "all saved";
   }
   function tellSaved() {

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute
+from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import (
     Record,
     dump_text,
@@ -57,7 +58,7 @@ class Item(NamedTuple):
         id: The expression's.
         box: The index of the box in its expression; None for a phrase without one.
         text: The phrase.
-        head: The noun that says what the phrase names.
+        head: Its class, where it states one, else the noun that says what the phrase names.
         status: The expression's.
         score: The box's, from 0 to 1; None where it has none.
         doubt: From 0; the larger, the sooner it is shown.
@@ -252,7 +253,7 @@ def _items_of(
         if row.get("contradiction"):
             doubt += 1
         text = row["text"]
-        head = head_of(text)
+        head = class_of(row) if "class" in row else head_of(text)
         status = str(row.get("status") or ("grounded" if row["instances"] else "pending"))
         if not row["instances"]:
             yield Item(record_index, id, None, text, head, status, None, doubt + 0.5)
