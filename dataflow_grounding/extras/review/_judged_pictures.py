@@ -59,7 +59,7 @@ class JudgedPicture(NamedTuple):
         if path is not None:
             with suppress(OSError):
                 status = os.stat(path)
-                return cls(file, _digest_of(path), status.st_size, status.st_mtime_ns)
+                return cls(file, file_digest(path)[:DIGITS], status.st_size, status.st_mtime_ns)
         return cls(file)
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class JudgedPicture(NamedTuple):
             if status.st_size != self.size:
                 return False
             # A file that nobody changed since isn't read again.
-            return status.st_mtime_ns == self.changed or _digest_of(path) == self.digest
+            return status.st_mtime_ns == self.changed or file_digest(path)[:DIGITS] == self.digest
         except OSError:
             return None
 
@@ -111,10 +111,10 @@ def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _digest_of(path: str) -> str:
-    """Return the first digits of a file's SHA-256. Raises OSError."""
+def file_digest(path: str) -> str:
+    """Return the SHA-256 of a file's bytes in hex. Raises OSError."""
     digest = sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()[:DIGITS]
+    return digest.hexdigest()

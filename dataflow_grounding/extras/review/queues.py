@@ -27,6 +27,7 @@ from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
+from dataflow_grounding.extras.review._judged_pictures import file_digest
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of, picture_column
 from dataflow_grounding.extras.review._row_keys import (
@@ -174,14 +175,10 @@ def digest_of(path: str) -> str | None:
     """Return the SHA-256 of a file's bytes in hex; None for what is no file or can't be read."""
     if not os.path.isfile(path):  # a pipe may never end
         return None
-    digest = sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_digest(path)
     except OSError:
         return None
-    return digest.hexdigest()
 
 
 def records_with_keys(
