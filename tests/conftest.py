@@ -48,16 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     A table of simulations is thousands of draws of the same sentence: another part of it a run says
     as much as the whole each time. A case that is asked for by its name is always run.
     """
-    tables = defaultdict(list)
+    tables = defaultdict(list)  # by the test, the part of its table, and how many of it are drawn
     for item in items:
-        if item.get_closest_marker("sampled") and not config.option.whole:
-            tables[item.nodeid.partition("[")[0]].append(item)
+        marker = item.get_closest_marker("sampled")
+        if marker and not config.option.whole:
+            test = item.nodeid.partition("[")[0]
+            tables[test, marker.kwargs.get("part", ""), marker.args[0]].append(item)
     left_out = set()
-    for name, cases in tables.items():
-        marker = cases[0].get_closest_marker("sampled")
-        assert marker is not None
-        draw = random.Random(f"{config.option.table_seed} {name}")
-        drawn = draw.sample(cases, min(marker.args[0], len(cases)))
+    for (test, part, count), cases in tables.items():
+        draw = random.Random(f"{config.option.table_seed} {test} {part}")
+        drawn = draw.sample(cases, min(count, len(cases)))
         left_out.update(set(cases) - set(drawn))
     if left_out:
         config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))

@@ -87,12 +87,10 @@ def check_types(folder: Path, *command: str) -> None:
 def test_mypy_strict_finds_nothing_in_the_package_and_the_scripts_that_users_copy(
     scripts: Path,
 ) -> None:
-    """The package first: with the same settings, the scripts then take its types from the cache."""
     assert {"readme_0.py", "pipelines_0.py", "image_grounding_api_pipeline.py"} <= {
         p.name for p in scripts.iterdir()
     }
-    check_types(ROOT, "mypy")
-    check_types(ROOT, "mypy", str(scripts))
+    check_types(ROOT, "mypy", "dataflow_grounding", str(scripts))
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_on_the_page_theirs_hold_five_at_most_and_ours_all_but_one_at_least() ->
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_each_way_holds_and_loses_what_the_page_says(way: Way) -> None:
     """Each fault is tried by one of the ways: all by all is the benchmark's, and takes minutes."""

@@ -91,9 +91,10 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
     """
 
     def play(place: Workplace, full: bool) -> Outcome:
-        with at_work(place, 300, 0.2) as witness:
+        count = 300 if full else 100
+        with at_work(place, count, 0.2) as witness:
             running = driver(place)
-            reached_late(running, witness, 100)
+            reached_late(running, witness, count / 3)
             with struck(running, what, how):
                 done = ended(running, 240)  # Ray takes a minute to notice; a busy machine several
             calm(done)
@@ -105,7 +106,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
                 if not line.startswith("No worker has begun yet")
             ]
             assert len(lines) == bool(said), done
-            return goes_on(place, witness, 300, 2 * IN_FLIGHT)
+            return goes_on(place, witness, count, 2 * IN_FLIGHT)
 
     return play
 

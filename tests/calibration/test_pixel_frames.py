@@ -26,6 +26,7 @@ from dataflow_grounding.serving import OpenAIServing
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", list(SERVERS))
 def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
     gold = scenes(tmp_path, 4)

@@ -25,8 +25,16 @@ RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 
 def _param_of(case: Case) -> Any:
-    """A line of the table; of those of Ray two a run, as each begins a cluster of its own."""
-    marks = [pytest.mark.sampled(2)] if case.needs == "ray" else []
+    """A line of the table.
+
+    Of those of Ray one is drawn a run, as each begins a cluster of its own, and of those of a
+    bucket three, each of which is several runs.
+    """
+    marks = []
+    if case.needs == "ray":
+        marks = [pytest.mark.sampled(1, part="Ray")]
+    elif case.name.startswith("a bucket"):
+        marks = [pytest.mark.sampled(3, part="a bucket")]
     return pytest.param(case, id=case.name, marks=marks)
 
 

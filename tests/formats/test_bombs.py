@@ -194,7 +194,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 STATS, LINT, EXPORT = ["stats"], ["lint"], ["export", "--format", "coco", "-o", "out"]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("line", "name"),
     [

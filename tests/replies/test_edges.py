@@ -208,7 +208,7 @@ def check(form: str, style: str, box_format: str, limit: tuple[int, int]) -> int
     return known
 
 
-@pytest.mark.sampled(40)
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("style", ["{:.0f}", "{:04.0f}", "{:.1f}"])
 def test_a_box_of_numbers_in_a_text_is_read_at_the_edges_as_in_the_middle(

@@ -664,6 +664,7 @@ def test_points_are_no_boxes(reply: str) -> None:
         read(reply)
 
 
+@pytest.mark.sampled(24)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",

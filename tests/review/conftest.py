@@ -24,6 +24,9 @@ NEEDLESS = (
     "WebUIOmniboxFullPopup",
 )
 FLAGS += ["--renderer-process-limit=1", f"--disable-features={','.join(NEEDLESS)}"]
+# Of the time that a page takes to load, a third goes to a process of its own, which ends with it.
+# Without site isolation all pages share one; what a page shows or may do stays the same.
+FLAGS += ["--disable-site-isolation-trials"]
 
 
 @pytest.fixture(scope="module")

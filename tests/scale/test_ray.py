@@ -114,14 +114,15 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     workplace: Workplace, slow: LoopbackServer, cluster: str
 ) -> None:
     """The same command goes on in a cluster that is there already, as in one of its own."""
-    place = place_at(workplace, slow, 600)
+    place = place_at(workplace, slow, 240)
     expected, once = alone(place)
     before = paid(slow)
+    slow.latency = 0.05  # time to strike before it is done
     driver = place.start(*RAY)
-    for wanted in (100, 300):
+    for wanted in (60, 150):
         until(lambda wanted=wanted: paid(slow) - before > wanted and workers_of(driver), driver)
         os.kill(workers_of(driver)[0], signal.SIGKILL)
-    until(lambda: paid(slow) - before > 600, driver)
+    until(lambda: paid(slow) - before > 260, driver)
     driver.kill()
     ended(driver)
     done = place.run(*RAY)

@@ -220,21 +220,21 @@ def test_shards_with_kills_are_merged_to_what_one_machine_leaves(
     run: Elsewhere, slow: LoopbackServer
 ) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
-    running = [run.start("--shard", f"{number}/8") for number in range(1, 9)]
-    for wanted, one in enumerate(running[:4]):
+    running = [run.start("--shard", f"{number}/4") for number in range(1, 5)]
+    for wanted, one in enumerate(running[:2]):
         while slow.count() < 10 * wanted + 10 and any(other.poll() is None for other in running):
             time.sleep(0.01)
         one.kill()
     codes = [ended(one, 120).code for one in running]
-    assert codes.count(-9) >= 2
+    assert codes.count(-9) == 2
     for number, code in enumerate(codes, 1):
         if code:
-            assert run.run("--shard", f"{number}/8").code == 0
+            assert run.run("--shard", f"{number}/4").code == 0
     assert slow.count() <= 2 * ROWS + 8 * codes.count(-9)
     merged = command(["merge", run.address, "--no-report", "--json"])
     assert merged.code == 0, merged
     assert run.left() == run.alone()
-    assert json.loads(run.there("run.json"))["shards"] == 8
+    assert json.loads(run.there("run.json"))["shards"] == 4
     before = slow.count()
     assert run.run().code == 0  # as one machine again
     assert slow.count() == before
