@@ -18,7 +18,7 @@ from benchmarks.places.workplace import REPOSITORY, Done, command, ended, proces
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
 from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
-from dataflow_grounding.extras.testing import LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
 
 KEY = "sk-of-the-bench"
 
@@ -137,6 +137,14 @@ def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
     none = command(["bench", "--pictures", "1", "--ways", "check", "-o", "other"])
     assert none.code == 2
     assert "the endpoint can answer none of these ways" in none.err
+
+
+def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
+    with LoopbackServer(CannedAnswers("I can't help with that.")) as server:
+        done = bench(server, "--pictures", "1", "--ways", "spans")
+    assert done.code == 4, done
+    assert "Warning: spans measured nothing: all 9 pictures failed" in done.err
+    assert (here / "bench_results" / "bench.json").exists()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.data.rows import write_text
@@ -72,6 +73,7 @@ def of_bench(
     """
     if rescore is not None:
         return _rescored(rescore, as_json)
+    from dataflow_grounding._util.errors import NothingDone
     from dataflow_grounding.extras.bench.running import estimate_bench, measure, write_document
     from dataflow_grounding.extras.bench.scoring import scored
 
@@ -87,7 +89,16 @@ def of_bench(
     write_text(page, page_of(document))
     _tell(document, as_json)
     say(f"{path} has every reply; page: {page}")
-    return 0
+    asked = len(bench.gold())
+    code = 0
+    for way, of_way in document["ways"].items():
+        if of_way["run"]["failed"] == asked:
+            code = NothingDone.exit_code  # as `generate` ends where every call failed
+            failures = within(folder, way, "failures.jsonl")
+            say(
+                f"Warning: {way} measured nothing: all {asked} pictures failed, as {failures} says."
+            )
+    return code
 
 
 def _bench(

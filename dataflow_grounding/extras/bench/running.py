@@ -192,7 +192,7 @@ def _counts_of(run: SpecRun) -> dict[str, Any]:
 
 
 def _replies_in(results_dir: str) -> list[dict[str, Any]]:
-    """Return the stored replies, sorted by key: also those to questions that test the judge."""
+    """Return the stored replies, sorted by key, those to tests of endpoint and judge among them."""
     lines: dict[str, dict[str, Any]] = {}
     for path in stores_of(results_dir):
         for line in read_lines(path):

@@ -69,7 +69,7 @@ class Check(Plain):
         self.storage = storage
         self.operators = [
             PhraseGrounder(serving),
-            BoxChecker(serving, decides=False),
+            BoxChecker(serving, decides=False),  # CropJudge decides, of these verdicts and its own
             MissingFinder(serving),
             CropJudge(serving),
             DoubtGrounder(serving),
