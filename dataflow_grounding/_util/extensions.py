@@ -7,9 +7,10 @@ imported before it is used.
 
 from functools import cache
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
-from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.errors import InputError, SpecError
 
 
 @cache
@@ -48,6 +49,26 @@ def required(group: str, name: str, what: str) -> Any:
             f" {name}): install dataflow-grounding again"
         )
     return part
+
+
+def store_part(name: str, doing: str, what: str) -> ModuleType:
+    """Return an extension of the group `stores`, which work with addresses such as s3://.
+
+    Args:
+        name: The entry point's name, such as `mirrors`.
+        doing: What it is needed for, in the error's words: `open s3://bucket/a.jpg`.
+        what: What it works with, in the error's words: `addresses` or `results`.
+
+    Raises:
+        InputError: It isn't installed.
+    """
+    module = extension("stores", name)
+    if not isinstance(module, ModuleType):
+        raise InputError(
+            f"can't {doing}: no part for {what} elsewhere is installed: install dataflow-grounding"
+            " again"
+        )
+    return module
 
 
 def names_of(group: str) -> list[str]:

@@ -84,7 +84,8 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
 def locked_file(path: str) -> IO[str]:
     """Open a new file to be written that no other process writes meanwhile.
 
-    It is locked where the file system has locks; not every one has. Raises OSError.
+    It is locked where the file system has locks; not every one has. A file that a killed run has
+    left there is removed. Raises OSError, also where another process is writing it.
     """
     import fcntl
 
@@ -94,7 +95,7 @@ def locked_file(path: str) -> IO[str]:
         except BlockingIOError:
             raise OSError(errno.EBUSY, "another process is writing it", path) from None
         except OSError:
-            pass  # there are no locks here: whose file it is in the end, `commit` finds out
+            pass  # there are no locks here: the writer asks `is_at` in the end whose file it is
 
     with suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import IO, NamedTuple, cast
 
 from dataflow_grounding._util.errors import InputError, told_as
-from dataflow_grounding._util.extensions import extension
+from dataflow_grounding._util.extensions import store_part
 
 STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """The schemes of stores that rows may name, and the extra that opens each."""
@@ -110,11 +110,7 @@ class State(NamedTuple):
 
 def stores(address: str) -> ModuleType:
     """Return what opens addresses, the extension `stores: addresses`. Raises InputError without."""
-    module = extension("stores", "addresses")
-    if not isinstance(module, ModuleType):
-        what = "no part for addresses elsewhere is installed: install dataflow-grounding again"
-        raise InputError(f"can't open {address}: {what}")
-    return module
+    return store_part("addresses", f"open {address}", "addresses")
 
 
 def look(path: str) -> State:

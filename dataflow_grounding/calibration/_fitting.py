@@ -129,7 +129,7 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
 def fit_as(order: Order, scale: Scale, frame: str, pictures: Sequence[ProbedPicture]) -> Fit:
     """Return how well the format of this order, scale and frame fits.
 
-    Raises NoFit where it finds too few rectangles.
+    Raises NoFit where it finds too few rectangles, in all pictures or in one.
     """
     name = f"{order}_{scale}" if frame == "sent" else f"{order}_{scale}@{frame}"
     scores = Scores(pictures, [find_box_format(name, "")])

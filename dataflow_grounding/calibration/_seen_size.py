@@ -84,7 +84,7 @@ class SeenSize:
     shift_error: tuple[float, float]
 
     @property
-    def size(self) -> tuple[float, float]:
+    def seen(self) -> tuple[float, float]:
         """Width and height of the picture as the model saw it."""
         return self.sent[0] * self.scale[0], self.sent[1] * self.scale[1]
 
@@ -304,7 +304,7 @@ def check_x_and_y_agree(measured: Sequence[SeenSize], frame: str | None = None) 
         ratio = picture.scale[0] * width / (picture.scale[1] * height)
         allowed = UNEVEN
         if frame is None:  # sides in pixels may have been rounded, each by itself
-            allowed += ROUNDED_PX / min(picture.size)
+            allowed += ROUNDED_PX / min(picture.seen)
         if abs(math.log(ratio)) - 3 * math.hypot(*picture.error) > allowed:
             raise PicturesDisagree(
                 f"the pictures disagree: x and y of {size_text(picture.sent)} px count differently"
@@ -395,6 +395,6 @@ def sizes_in_words(measured: Sequence[SeenSize]) -> str:
     by_area = sorted(measured, key=lambda picture: math.prod(picture.sent), reverse=True)
     parts = []
     for picture in by_area[:MOST_SHOWN]:
-        width, height = picture.size
+        width, height = picture.seen
         parts.append(f"{size_text(picture.sent)} seen as {width:.0f}x{height:.0f}")
     return "; ".join(parts)

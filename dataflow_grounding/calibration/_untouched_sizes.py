@@ -50,6 +50,7 @@ MARGIN = 0.95  # pictures are kept at this share of the longest side that was me
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
 # A factor that is larger than the server's by no more than this counts as the same: it is measured.
 MEASURED_SCALE = 1.02
+ABOVE_LEAST = 1.02  # times the least area: whole pixels shall not bring a picture below it
 SLACK = 0.97  # share of the least area that is enough, as sides are whole pixels
 STEP = 1.7  # the most that the area may grow from one picture asked for to the next larger one
 MIDDLE = ((4, 3), (2, 3), (16, 9), (9, 16), (1, 1), (3, 2))  # shapes of pictures in between
@@ -106,8 +107,8 @@ class UntouchedSizes:
             asked = sent_sizes(measured)
             largest = map(self.largest_of_shape, self.shapes)
             return [size for size in largest if not is_near(size, asked)]
-        limits = self.limits(measured)
-        self._check_possible(limits, measured)
+        limits = self.estimated_limits(measured)
+        self._check_shapes_fit(limits, measured)
         inside = [picture for picture in measured if limits.allows(picture.sent)]
         wanted = self.unproven_sizes(inside, limits) or self.sizes_between(inside, limits)
         roundings = plausible_roundings(inside)
@@ -115,14 +116,20 @@ class UntouchedSizes:
             # No rounding explains the pictures: the smallest may have been enlarged a little.
             self.least = round(self.least * 1.5)
         if self.rounds == 2 or len(roundings) != 1:
-            min_pixels = self.limits(measured).min_pixels  # anew, as `least` may have grown
+            min_pixels = self.estimated_limits(
+                measured
+            ).min_pixels  # anew, as `least` may have grown
             wanted += discerning_sizes(min_pixels, tuple(roundings or ROUNDINGS), self.rounds)
         elif not wanted:
             wanted = self.size_in_multiples(inside, limits, roundings[0].factor)
         return wanted if self.rounds <= ROUNDS else []
 
-    def _check_possible(self, limits: SizeLimits, measured: Sequence[SeenSize]) -> None:
-        """Raises NoFit if the least area is more than the other limits leave of a shape."""
+    def _check_shapes_fit(self, limits: SizeLimits, measured: Sequence[SeenSize]) -> None:
+        """Raises NoFit if no picture of one of the shapes can be both small and large enough.
+
+        That is so where the largest picture of the shape that the limits let through has less area
+        than they ask for; SLACK allows for sides in whole pixels.
+        """
         for shape in self.shapes:
             if math.prod(limits.fitted(self.largest_of_shape(shape))) < SLACK * limits.min_pixels:
                 raise _no_sizes(measured)
@@ -153,14 +160,14 @@ class UntouchedSizes:
         return wanted
 
     def smallest_sizes(self, limits: SizeLimits) -> list[Size]:
-        """Return the widest, the tallest and a square one of the smallest pictures within limits.
+        """Return the sizes of a widest, a tallest and a square picture of about the least area.
 
         A server's rule for the shorter side would enlarge the first two, one for the longer side
         the third.
         """
         by_shape = sorted(self.shapes, key=lambda shape: shape[0] / shape[1])
         shapes = (by_shape[0], by_shape[-1], (1, 1))
-        return [_of_area(1.02 * limits.min_pixels, shape) for shape in shapes]
+        return [_of_area(ABOVE_LEAST * limits.min_pixels, shape) for shape in shapes]
 
     def sizes_between(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
         """Return sizes with areas between those `inside`, so that none grows by more than STEP.
@@ -209,8 +216,8 @@ class UntouchedSizes:
             NoFit: Something isn't proved; the message has the sizes that were seen.
         """
         check_x_and_y_agree(measured)
-        limits = self.limits(measured)
-        self._check_possible(limits, measured)
+        limits = self.estimated_limits(measured)
+        self._check_shapes_fit(limits, measured)
         inside = [picture for picture in measured if limits.allows(picture.sent)]
         limits = limits.within(self.shape_limits)
         roundings = plausible_roundings(inside) if inside else []
@@ -226,9 +233,10 @@ class UntouchedSizes:
             return replace(limits, multiple=multiple), frame
         return limits, rounded_frame
 
-    def limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
+    def estimated_limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
         """Return the widest limits within which all pictures should be seen as they are sent.
 
+        They are an estimate, which pictures at these limits still have to prove.
         They follow from the pictures that were seen smaller, or larger, than they were sent, and
         stay within what the endpoint accepts.
         """
@@ -237,10 +245,10 @@ class UntouchedSizes:
         for picture in measured:
             if picture.mean_scale - 1 > _doubt(picture):
                 # The server enlarges pictures of less area than the model saw here.
-                least = max(least, math.prod(picture.size))
+                least = max(least, math.prod(picture.seen))
             else:
                 not_enlarged.append(picture)
-        min_pixels = math.ceil(least / MARGIN**2)
+        min_pixels = math.ceil(least / MARGIN**2)  # MARGIN is of a side: of the area, its square
         if all(_is_surely_whole(picture) for picture in not_enlarged):
             limits = SizeLimits(self.max_side, min_pixels=min_pixels)
             return limits.within(self.accepted.limits)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.extensions import extension
+from dataflow_grounding._util.extensions import store_part
 from dataflow_grounding._util.paths import has_scheme, is_elsewhere
 
 CKPT = ".ckpt"
@@ -27,11 +27,7 @@ LEGACY_STATE = os.path.join(CKPT, "labels.json")
 
 def mirrors(results: str) -> ModuleType:
     """Return the extension for results elsewhere. Raises InputError where it isn't installed."""
-    module = extension("stores", "mirrors")
-    if not isinstance(module, ModuleType):
-        what = "no part for results elsewhere is installed: install dataflow-grounding again"
-        raise InputError(f"can't work in {results}: {what}")
-    return module
+    return store_part("mirrors", f"work in {results}", "results")
 
 
 def working_folder(results: str, part: str = "") -> str:

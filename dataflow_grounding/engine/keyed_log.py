@@ -224,7 +224,10 @@ class KeyedLog:
         return self._offsets.count
 
     def _open(self) -> int:
-        """Open the file, and return its descriptor; -1 for one that is only read and missing."""
+        """Open the file, and return its descriptor.
+
+        It is -1 without a file: for a log in memory alone, or one that is only read and missing.
+        """
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)

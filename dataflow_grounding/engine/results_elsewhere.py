@@ -5,20 +5,15 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import ModuleType
 
-from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.extensions import extension
+from dataflow_grounding._util.extensions import store_part
 from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.working_folder import CKPT, address_of
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 
 
-def mirrored_runs(place: str) -> ModuleType:
+def mirrored_runs(results: str) -> ModuleType:
     """What works for runs elsewhere: the extension `stores: runs`. Raises InputError without it."""
-    module = extension("stores", "runs")
-    if not isinstance(module, ModuleType):
-        what = "no part for results elsewhere is installed: install dataflow-grounding again"
-        raise InputError(f"can't work in {place}: {what}")
-    return module
+    return store_part("runs", f"work in {results}", "results")
 
 
 @contextmanager

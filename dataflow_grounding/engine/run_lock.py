@@ -255,7 +255,10 @@ class HeartLock:
         return numbers
 
     def _holder(self, number: int) -> dict[str, Any]:
-        """What a lock says; nothing where that can't be read, or without one."""
+        """Return what lock file `number` says of the run that holds it.
+
+        It is empty where there is no such file, or no JSON object in it. Raises OSError.
+        """
         with suppress(ValueError, TypeError, FileNotFoundError):
             return dict(json.loads(self._files.read(self._name(number))))
         return {}

@@ -6,6 +6,7 @@ All rows of a picture are in one part.
 import os
 import re
 from array import array
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -94,6 +95,15 @@ def write_line_numbers(output_path: str, lines: "array[int]") -> None:
 def lines_path(output_path: str) -> str:
     """Return the path of the file with the line numbers of a file's rows."""
     return f"{output_path}.lines"
+
+
+def read_row_positions(rows_path: str) -> Iterator[tuple[int, int]]:
+    """Return the line and the place in the input of each row of a shard's input.
+
+    `write_line_numbers` wrote both beside it, by turns. Raises OSError, ValueError.
+    """
+    numbers = read_line_numbers(rows_path)
+    return zip(numbers[::2], numbers[1::2], strict=False)
 
 
 def read_line_numbers(output_path: str) -> "array[int]":

@@ -196,19 +196,24 @@ class Source:
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows of the shard, each with where in the input it stood; all without a shard.
 
-        A file of a shard's rows alone has all of them, and beside it where they stood. Where the
-        whole input was read to its end, `seen` and `digest` are set.
+        Of a file with the shard's rows alone all are taken, and where they stood is read from the
+        numbers beside it: such a file is the shard's input, `Shard.rows`, or an earlier step's
+        output. Where the whole input was read to its end, `seen` and `digest` are set.
         """
         if self._shard is None:
             yield from rows
             return
-        from dataflow_grounding.engine.shard import read_line_numbers  # few runs are of a shard
+        # few runs are of a shard
+        from dataflow_grounding.engine.shard import read_line_numbers, read_row_positions
 
+        # Rows and numbers needn't be equally many: a pilot reads the first rows alone.
         if self._shard.rows:
-            lines = read_line_numbers(self.path)
-            for row, line, place in zip(rows, lines[::2], lines[1::2], strict=False):
+            positions = read_row_positions(self.path)
+            for row, (line, place) in zip(rows, positions, strict=False):
                 yield row._replace(line=line, place=place)
         elif self._keeps_lines():
+            # A step's output has the line alone. Each of its rows is of one line: its place, which
+            # counts from 0, is one less.
             for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
         else:

@@ -150,7 +150,10 @@ class SpecJob:
         yield from read_rows(self.steps[0].storage.input_path)
 
     def count_records(self) -> int | None:
-        """How many rows the whole input has, whatever a pilot takes; None where none can tell."""
+        """Return how many rows the whole input has, whatever a pilot takes.
+
+        None where it is no file, such as a pipe, which can be read only once.
+        """
         if kind_of(self.steps[0].storage.input_path) != "file":
             return None
         return sum(1 for _ in self.rows())

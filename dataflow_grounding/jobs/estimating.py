@@ -117,7 +117,7 @@ class _StandIn(Serving):
         self.counted = Amount()
         self.unreadable: set[str] = set()
         self.tasks = serving.tasks
-        self.unanswerable: set[str] = set()
+        self.unanswerable_tasks: set[str] = set()
         self._identity = serving.identity()
         self._identity_there = serving.identity_there()
         self._box_format = box_format
@@ -148,7 +148,7 @@ class _StandIn(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         if self.tasks is not None and request.task not in self.tasks:
-            self.unanswerable.add(request.task)
+            self.unanswerable_tasks.add(request.task)
         text = guess_reply(request, self._box_format)
         self.counted.requests += 1
         if self._rules is not None:
@@ -301,11 +301,11 @@ class Trial:
         self._known_rows.add(asked_first)
         return results
 
-    def unanswerable(self) -> list[str]:
+    def lines_of_unanswerable(self) -> list[str]:
         """Return what the steps have asked that their servings can't answer, one line each."""
         lines = []
         for step, serving in zip(self._steps, self.servings, strict=True):
-            for task in sorted(serving.unanswerable):
+            for task in sorted(serving.unanswerable_tasks):
                 lines.append(_cannot_answer(step, task, serving.model))
         return lines
 
@@ -326,7 +326,7 @@ def unanswerable(run: SpecRun) -> list[str]:
     trial = Trial(run, None, None)
     records = sum(1 for _ in itertools.islice(run.job.rows(), TRIED))
     run_blocking(lambda: _estimate_steps(run, records, trial, None))
-    return trial.unanswerable()
+    return trial.lines_of_unanswerable()
 
 
 def _is_shipped(step: Step) -> bool:
@@ -383,7 +383,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         without_stored = Trial(run, rules, None, images) if stored else None
         records = sum(1 for _ in itertools.islice(run.job.rows(), run.options.pilot))
         steps = run_blocking(lambda: _estimate_steps(run, records, with_stored, without_stored))
-    unanswerable_lines = with_stored.unanswerable()
+    unanswerable_lines = with_stored.lines_of_unanswerable()
     if unanswerable_lines:
         raise SpecError("\n".join(unanswerable_lines))
     of_records = [estimated.expected() for estimated in steps]

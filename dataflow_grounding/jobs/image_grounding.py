@@ -437,11 +437,11 @@ class ImageGroundingJob(RowsJob):
 
         With step 1, which finds boxes, all steps behind it are wanted that look at them again.
         """
-        names = super().wanted(steps)
+        numbers = super().wanted(steps)
         workflow = self.spec.block.workflow
         assert isinstance(workflow, GroundingWorkflow)
         if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
             return [str(number) for number in range(len(steps))]
-        if str(GROUND) not in names:
-            return names
-        return names + [str(number) for number in range(GROUND + 1, len(steps))]
+        if str(GROUND) not in numbers:
+            return numbers
+        return numbers + [str(number) for number in range(GROUND + 1, len(steps))]

@@ -58,6 +58,7 @@ class JudgeOperator(Operator):
         return self.format_choice.settle(start)
 
     def prepare(self, start: RunStart) -> Counter[str]:
+        """Settle the format, and begin this run's tests of the judge."""
         asked = self.settle(start)
         # anew for each run: what an earlier one found out stands in its own store
         watch = JudgeWatch(self.judge_watch.question, self.judge_watch.every)

@@ -1,7 +1,7 @@
 """Whether a reply says a thing is not there."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -14,11 +14,11 @@ _NONE = pattern("none")
 _NEGATION = pattern("negation")
 _NEGATION_ELSEWHERE = pattern("negation_elsewhere")
 _PREAMBLE = pattern("preamble")
-_CAPTION = pattern("caption")
+_ANSWER_HEADING = pattern("caption")
 _LEADING = pattern("leading")
 _ANYTHING = pattern("anything")
 _NO_THING = pattern("no_thing")
-_NOT_GIVEN = pattern("not_given")
+_BOXES_NOT_GIVEN = pattern("not_given")
 _CONTRAST = pattern("contrast")
 _AND = pattern("and")
 BLIND = pattern("blind")
@@ -80,6 +80,10 @@ class Missing(NamedTuple):
                 if _lack_covers(part, phrases[phrase_id]):
                     ids_not_there.add(phrase_id)
         return ids_not_there == set(phrases)
+
+    def denies(self, labels: Sequence[str]) -> bool:
+        """Whether it says that what has these labels is not there, or that nothing at all is."""
+        return self.answers_for(dict(enumerate(labels)))
 
     def _is_phrase(self, part: str, phrase: str) -> bool:
         """Whether one of the things is a phrase's thing, or a wider one."""
@@ -282,9 +286,9 @@ def _missing_in_sentence(sentence: str) -> Missing | None:
     """Return what a sentence says is not there; None for a question, and any other sentence."""
     if "?" in sentence or "？" in sentence:
         return None
-    if _NOT_GIVEN.search(sentence) or _has_box_numbers(sentence):
+    if _BOXES_NOT_GIVEN.search(sentence) or _has_box_numbers(sentence):
         return None
-    sentence = _CAPTION.sub("", sentence.strip(_MARKUP), count=1).strip(_MARKUP)
+    sentence = _ANSWER_HEADING.sub("", sentence.strip(_MARKUP), count=1).strip(_MARKUP)
     if _NONE.fullmatch(sentence):
         return Missing("")
     without_preamble = _PREAMBLE.sub("", sentence, count=1).strip(_MARKUP)

@@ -31,6 +31,7 @@ _OF_ITSELF = keys.BOX_KEYS.union(keys.LABEL_KEYS, keys.ID_KEYS, keys.SCORE_KEYS,
 # Empty under these keys, a list says nothing of boxes.
 _LISTS_OF_WORDS = frozenset(["tags", *keys.LABEL_LIST_KEYS]) - keys.WRAPPERS
 _TASK = lazy_pattern(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
+# Numbers, perhaps with a unit and in brackets; the group is the numbers.
 _BRACKETED = lazy_pattern(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
 
 
@@ -429,14 +430,18 @@ class _Walk:
             self.add_value(item, details, expects_box=False)
 
     def add_labelled(self, plain: str, item: Any, details: Details) -> None:
-        """Add what stands under a key that is its label: boxes, or words for none."""
+        """Add what stands under a key that is its label.
+
+        That is boxes, or words that say that the thing, or anything at all, is not there. Other
+        words and numbers are passed over.
+        """
         if isinstance(item, (list, dict)) or item is None:
             self.add_value(item, details, expects_box=True)
         elif isinstance(item, str) and (has_tokens(item) or _are_numbers(item)):
             self.add_box_text(item, details)
         elif isinstance(item, str) and plain not in keys.FAULT_KEYS:
             missing = missing_in(item)
-            if missing is not None and missing.answers_for(dict(enumerate(details.labels))):
+            if missing is not None and missing.denies(details.labels):
                 self.parsed.add_absence(details)
 
 

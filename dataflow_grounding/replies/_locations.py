@@ -156,9 +156,10 @@ def _is_outline(run: list[float]) -> bool:
 
 
 def _are_upright_quads(run: list[float]) -> bool:
-    """Whether a run of numbers is four corners each, by the first four.
+    """Whether a run of numbers is of quadrilaterals, eight numbers each, by the first of them.
 
-    Corners go round from the top left; two boxes of four numbers each don't have such sides.
+    Its corners go round from the top left, and its sides are nearly level and upright. Two boxes of
+    four numbers each don't have such sides.
     """
     if len(run) % 8:
         return False

@@ -25,7 +25,7 @@ _MOST = 4000  # characters of talk in which pictures are counted
 _TOOL_KEYS = ("name", "tool", "action", "function")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
 
-SEVERAL = "the reply has boxes of several pictures"
+SEVERAL_PICTURES = "the reply has boxes of several pictures"
 CROP = "the reply has the box of a crop, in which its other boxes may be"
 
 
@@ -39,7 +39,7 @@ def elsewhere_in(text: str) -> str | None:
     numbers: set[str] = set()
     for match in _NUMBERED.finditer(text[:_MOST]):
         numbers.update(number for number in match.groups() if number)
-    return SEVERAL if len(numbers) > 1 else None
+    return SEVERAL_PICTURES if len(numbers) > 1 else None
 
 
 def is_of_crop(before: str) -> bool:

@@ -202,12 +202,14 @@ class _BoxReader:
     def take_boxes(self, parsed: ParsedReply) -> None:
         """Add the boxes that can be used to `kept_boxes`, and the others to `parsed.dropped`.
 
+        Boxes of zeros are noted, and their details added to `zeros`.
+
         Raises:
             UnreadableReply: The boxes may be of another picture, or there are only points.
         """
         self.check_pictures(parsed)
         if self.format.scale == "grid_32":
-            _take_cells(parsed)
+            _turn_pairs_into_boxes(parsed)
         if parsed.points and not parsed.boxes:
             raise UnreadableReply("the reply has points where boxes were asked for")
         unusable: list[tuple[RawBox, str]] = []
@@ -227,8 +229,9 @@ class _BoxReader:
 
         Where those without a label are the kept boxes once more, they are left out.
         """
-        unlabelled = {raw.numbers for raw, _ in unusable if not raw.details.labels}
-        repeat_kept_boxes = unlabelled == {box.box.numbers for box in self.kept_boxes}
+        numbers_of_kept = {box.box.numbers for box in self.kept_boxes}
+        numbers_without_label = {raw.numbers for raw, _ in unusable if not raw.details.labels}
+        repeat_kept_boxes = numbers_without_label == numbers_of_kept
         for raw, reason in unusable:
             if raw.details.labels or not repeat_kept_boxes:
                 parsed.dropped.append(Dropped(reason, raw.details, raw.answer))
@@ -241,9 +244,11 @@ class _BoxReader:
         """
         elsewhere = parsed.elsewhere
         if elsewhere is None and len(parsed.pictures) > 1:
-            from dataflow_grounding.replies._pictures import SEVERAL  # few replies have several
+            from dataflow_grounding.replies._pictures import (
+                SEVERAL_PICTURES,  # few replies have several
+            )
 
-            elsewhere = SEVERAL
+            elsewhere = SEVERAL_PICTURES
         if elsewhere and self.phrases and parsed.boxes:
             raise UnreadableReply(elsewhere)
 
@@ -508,14 +513,14 @@ def _why_of_no_phrase(details: Details) -> str:
     return "a box without an id or a label"
 
 
-def _take_cells(parsed: ParsedReply) -> None:
+def _turn_pairs_into_boxes(parsed: ParsedReply) -> None:
     """Turn the points of a reply into boxes, in place: two numbers are two cells of the grid.
 
-    Points that are called x and y stay points.
+    Points of named numbers, x and y, have an order and stay points.
     """
     points: list[RawBox] = []
     for raw in parsed.points:
-        if raw.order is None:
+        if raw.order is None:  # no x and y
             parsed.boxes.append(replace(raw, kind="box"))
         else:
             points.append(raw)

@@ -105,7 +105,7 @@ def region_caption(
         schema,
         read,
         box_format,
-        count,
+        divisible=count > 1,
         marks=SHOWN_AS[marks],
     )
 

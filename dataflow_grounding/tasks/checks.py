@@ -126,7 +126,9 @@ def box_check(
     }
     if whole:
         given["boxes_of_the_whole_picture"] = [place + 1 for place in whole]
-    request = about("box_check", shown, given, schema, read, box_format, len(phrases) + len(boxes))
+    request = about(
+        "box_check", shown, given, schema, read, box_format, divisible=len(phrases) + len(boxes) > 1
+    )
     small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
     if not small:
         return request
@@ -159,7 +161,7 @@ def crop_check(
         return all_of(answers, len(boxes), "the answer", notes), notes
 
     given = {"image": _size_of(sheet), "crops": _box_items(tiles, sheet, box_format)}
-    return about("crop_check", sheet, given, schema, read, box_format, len(boxes))
+    return about("crop_check", sheet, given, schema, read, box_format, divisible=len(boxes) > 1)
 
 
 def missing_boxes(
@@ -190,7 +192,7 @@ def missing_boxes(
         dict(question.schema),
         question.read,
         box_format,
-        len(phrases),
+        divisible=len(phrases) > 1,
         box_key=box_format.key,
     )
 

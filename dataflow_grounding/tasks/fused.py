@@ -43,13 +43,14 @@ def caption_grounding(
 ) -> Request[Fused]:
     """Make the request for the expressions in a caption and their boxes.
 
-    A reply that is cut off is not asked for again: its two halves can be, each by itself.
+    A reply that is cut off raises TruncatedReply and is not asked for again: `CaptionGrounder` then
+    asks for the expressions and for the boxes, one after the other.
 
     Args:
         image: The image to look in.
         caption: The caption.
         box_format: How the model writes boxes.
-        merge_iou: As for `phrase_grounding`.
+        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps all.
     """
     read_expressions = expression_extraction(image, caption).read
 
@@ -73,9 +74,15 @@ def caption_grounding(
     width, height = image.sent_size
     question = {"image": {"width": width, "height": height}, "caption": caption}
     key = box_format.key
-    both = 2  # what can be asked for each by itself
     return about(
-        "caption_grounding", image, question, _schema(key), read, box_format, both, box_key=key
+        "caption_grounding",
+        image,
+        question,
+        _schema(key),
+        read,
+        box_format,
+        divisible=True,
+        box_key=key,
     )
 
 

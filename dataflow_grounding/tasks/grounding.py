@@ -116,7 +116,7 @@ def phrase_grounding(
         _schema(key),
         read,
         box_format,
-        len(phrases),
+        divisible=len(phrases) > 1,
         box_key=key,
     )
 

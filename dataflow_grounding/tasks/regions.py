@@ -198,7 +198,9 @@ def region_expression(
                 )
         return all_of(described_by_id, count, "the description", notes), notes
 
-    return about("region_expression", image, question, schema, read, box_format, count)
+    return about(
+        "region_expression", image, question, schema, read, box_format, divisible=count > 1
+    )
 
 
 class Merged(NamedTuple):
@@ -247,7 +249,15 @@ def grounding_expression(
             )
         return expressions, notes
 
-    return about("grounding_expression", image, question, schema, read, box_format, len(regions))
+    return about(
+        "grounding_expression",
+        image,
+        question,
+        schema,
+        read,
+        box_format,
+        divisible=len(regions) > 1,
+    )
 
 
 class Check(NamedTuple):
@@ -311,7 +321,7 @@ def double_check(
         return all_of(check_by_id, count, "the check", notes), notes
 
     schema = object_of(checks=list_of(check))
-    return about("double_check", image, question, schema, read, box_format, count)
+    return about("double_check", image, question, schema, read, box_format, divisible=count > 1)
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:

@@ -240,7 +240,8 @@ def about(
     schema: Schema,
     read: Callable[[str], ReadReply[T]],
     box_format: BoxFormat | None = None,
-    count: int = 1,
+    *,
+    divisible: bool = False,
     **words: str,
 ) -> Request[T]:
     """Make the request of a task about one image.
@@ -252,14 +253,14 @@ def about(
         schema: The JSON schema of the reply.
         read: Turns the reply's text into the answer and notes.
         box_format: How the model writes boxes, for the prompt's {box_format}.
-        count: How many things are asked for at once; several can be divided.
+        divisible: Whether less can be asked for at a time, as `Request.divisible` has it.
         **words: What stands for other {names} in the prompt.
     """
     if box_format:
         words = {"box_format": box_format.instructions(image.sent_size), **words}
     instructions = filled(load_prompt(task), words)
     return Request(
-        task, question, (image,), instructions, schema, read, divisible=count > 1, words=words
+        task, question, (image,), instructions, schema, read, divisible=divisible, words=words
     )
 
 

@@ -19,9 +19,9 @@ from dataflow_grounding.replies.labels import head_word
 from dataflow_grounding.watch._box_statistics import BoxStatistics, Figures
 from dataflow_grounding.watch._probe_sizes import orientation_of
 from dataflow_grounding.watch._readings import (
+    FormatReading,
     JudgedReply,
     Meaning,
-    Reading,
     SeenBox,
     Sent,
     indices_by_phrase,
@@ -118,7 +118,7 @@ class Evidence:
     """
 
     def __init__(self, asked: BoxFormat, *, learns: bool = True) -> None:
-        self.asked = Reading(asked)
+        self.asked = FormatReading(asked)
         self.learns = learns
         self.replies = 0
         self._statistics = BoxStatistics()
@@ -162,7 +162,11 @@ class Evidence:
         return likelihoods
 
     def _likelihoods_in(
-        self, reading: Reading, boxes: Sequence[SeenBox], sent: Sent, expected: Sequence[Figures]
+        self,
+        reading: FormatReading,
+        boxes: Sequence[SeenBox],
+        sent: Sent,
+        expected: Sequence[Figures],
     ) -> list[float]:
         """Return the log-likelihood of each box's numbers, read in another format."""
         likelihoods = []

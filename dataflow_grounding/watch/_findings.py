@@ -15,13 +15,10 @@ from dataflow_grounding.watch._evidence import SAME_BOX, UNKNOWN, Evidence
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
-SEVERAL = (
-    "The endpoint answers in more than one format: are there several servers or models behind its"
-    " address?"
-)
+_ARE_THERE_SEVERAL = "are there several servers or models behind its address?"
 
 
-def _without_probes() -> str:
+def _advice_without_probes() -> str:
     """Return the advice where probe pictures go unanswered."""
     return (
         "The rectangles of probe pictures go unanswered, so that calibrating can't help: compare"
@@ -65,10 +62,7 @@ def odd_probe(other: str, asked: BoxFormat) -> str:
     The others were not.
     """
     seen = f"a probe picture was clearly answered in {other}, others in {asked.name} as asked"
-    why = (
-        "The endpoint may answer in more than one format: are there several servers or models"
-        " behind its address?"
-    )
+    why = f"The endpoint may answer in more than one format: {_ARE_THERE_SEVERAL}"
     return f"{seen}. {why} Look at some boxes"
 
 
@@ -119,13 +113,14 @@ def slips(formats: Sequence[str], asked: BoxFormat) -> str:
 def mixture(evidence: Evidence, other: str) -> str:
     """Return what to say of replies that came in another format and, asked again, as asked."""
     proven = f"{counted(evidence.proven, 'reply')} of {evidence.replies}"
-    return (
-        f"{proven} came in {other} and, asked again, in {evidence.asked.name} as asked. {SEVERAL}"
-    )
+    seen = f"{proven} came in {other} and, asked again, in {evidence.asked.name} as asked"
+    return f"{seen}. The endpoint answers in more than one format: {_ARE_THERE_SEVERAL}"
 
 
-def without_probes(what: str) -> str:
+def adapted_to_no_probes(what: str) -> str:
     """Return what a finding says where probe pictures go unanswered, and what helps then."""
     calibrate = advice_to_calibrate()
     what = what.replace(f", or {calibrate}", "").replace(f": {calibrate}", "")
-    return f"{what.replace(', though probe pictures come as asked', '')}. {_without_probes()}"
+    return (
+        f"{what.replace(', though probe pictures come as asked', '')}. {_advice_without_probes()}"
+    )

@@ -1,4 +1,6 @@
-"""The formats that a reply's numbers may be in, and the box that they mean in each: `Reading`.
+"""The formats that a reply's numbers may be in, and the box that they mean in each.
+
+Each format is a `FormatReading`.
 
 To compare formats, a density of the box's figures is turned into one of the numbers as written, by
 the determinant of that change of variables; Meaning.log_scale is its logarithm.
@@ -98,7 +100,7 @@ class View(NamedTuple):
     log_aspect: float
 
 
-class Reading:
+class FormatReading:
     """One format in which a reply's numbers may be read."""
 
     def __init__(self, box_format: BoxFormat) -> None:
@@ -183,7 +185,7 @@ def _log_side(side: float) -> float:
     return math.log(side)
 
 
-def other_readings(asked: BoxFormat) -> list[Reading]:
+def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """Return the formats that may be mistaken for the one that was asked for.
 
     They are every other order at the same scale, and every other scale in the same order and, where
@@ -199,7 +201,7 @@ def other_readings(asked: BoxFormat) -> list[Reading]:
         transposed = TRANSPOSED[asked.order]
         names += [f"{transposed}_{other_scale}" for other_scale in other_scales]
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
-    return [Reading(find_box_format(name + frame, "")) for name in names]
+    return [FormatReading(find_box_format(name + frame, "")) for name in names]
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ class RunWatch(BoxWatch):
                 self._probing.known.answers += 1
             if self.suspicion is None:
                 self._unvouched.add(ask, was_sent=was_sent)
-                question.look(reply)
+                question.look(reply)  # raises SuspectReply
             try:
                 return request.read(reply)
             except UnreadableReply:
@@ -433,14 +433,14 @@ class RunWatch(BoxWatch):
 
     def _suspect_mixture(self, other: str) -> None:
         """Report that replies are proven to be in several formats. Raises SuspectBoxes."""
-        self._probing.set_aside()
+        self._probing.set_aside_unvouched()
         self._suspect(findings.mixture(self._probing.evidence, other), self._unvouched.all())
 
     def _suspect_all(self, what: str) -> None:
         """Report wrong boxes that make all unvouched records suspect. Raises SuspectBoxes."""
-        if self._probing.known.silent:
-            what = findings.without_probes(what)
-        self._probing.doubt()
+        if self._probing.known.checks_unanswered:
+            what = findings.adapted_to_no_probes(what)
+        self._probing.mark_all_suspect()
         self._suspect(what, self._unvouched.all())
 
     def _suspect(self, what: str, asked: Iterable[Ask]) -> None:

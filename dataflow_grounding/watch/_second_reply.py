@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.watch._readings import (
+    FormatReading,
     JudgedReply,
-    Reading,
     SeenBox,
     indices_by_phrase,
     largest_of,
@@ -40,7 +40,7 @@ class Proof:
 
 
 def proof_of(
-    first: JudgedReply, second: JudgedReply, asked: Reading, others: Collection[Reading]
+    first: JudgedReply, second: JudgedReply, asked: FormatReading, others: Collection[FormatReading]
 ) -> Proof | None:
     """Return the proof that the first of two replies to one question was in another format.
 
@@ -67,14 +67,14 @@ def proof_of(
     return best
 
 
-def says_the_same(first: JudgedReply, second: JudgedReply, asked: Reading) -> bool:
+def says_the_same(first: JudgedReply, second: JudgedReply, asked: FormatReading) -> bool:
     """Whether two replies to one question put most of their boxes in the same places."""
     pairs = _pairs(first, asked, second)
     near = sum(_log_nearness(pair, EDGES[-1]) > 0 for pair in pairs)
     return near * 2 > len(pairs)
 
 
-def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> float:
+def _agreement(first: JudgedReply, reading: FormatReading, second: JudgedReply) -> float:
     """Return how much likelier two replies' boxes are of the same things than of different ones.
 
     It is the logarithm of that ratio, 0 where they have no phrase in common. The first reply is
@@ -88,7 +88,9 @@ def _agreement(first: JudgedReply, reading: Reading, second: JudgedReply) -> flo
     return most + math.log(sum(math.exp(nearness - most) for nearness in by_edge) / len(EDGES))
 
 
-def _pairs(first: JudgedReply, reading: Reading, second: JudgedReply) -> list[tuple[Bbox, Bbox]]:
+def _pairs(
+    first: JudgedReply, reading: FormatReading, second: JudgedReply
+) -> list[tuple[Bbox, Bbox]]:
     """Return the corners in both replies of each phrase that has one box in either.
 
     The first reply's are read in a format, the second's as asked, in parts of the sides.

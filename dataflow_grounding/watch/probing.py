@@ -61,7 +61,7 @@ class Known:
         """The number of `answers` that calls have returned."""
         self.extra = 0
         """Requests beyond the run's own: probe pictures, and questions that were asked again."""
-        self.silent = 0
+        self.checks_unanswered = 0
         """Checks in a row that told nothing."""
         self.odd: str | None = None
         """The format in which a probe picture was clearly answered, though others were not."""
@@ -180,7 +180,7 @@ class Probing:
             known.vouched = known.answers
         self.begun = time.monotonic() - known.checked_at < FRESH
         if not self.begun:
-            known.silent = 0
+            known.checks_unanswered = 0
             known.odd = None
             known.sent = 0
 
@@ -192,7 +192,7 @@ class Probing:
     @property
     def possible(self) -> bool:
         """Whether checks are wanted, and probe pictures are answered."""
-        return self.wanted and self.known.silent < SILENT
+        return self.wanted and self.known.checks_unanswered < SILENT
 
     # What the run does
 
@@ -338,10 +338,10 @@ class Probing:
         self._marked = True
         known.checked_at = time.monotonic()
         if verdict.kind == "silent":
-            known.silent += 1
+            known.checks_unanswered += 1
         else:
-            known.silent = 0
-        if known.silent >= SILENT:
+            known.checks_unanswered = 0
+        if known.checks_unanswered >= SILENT:
             self.evidence.unlearn()
         known.odd = known.odd or verdict.odd
         if verdict.kind == "fits":
@@ -359,12 +359,12 @@ class Probing:
 
     # How the run ends
 
-    def set_aside(self) -> None:
+    def set_aside_unvouched(self) -> None:
         """Set aside all replies since the last good check: they are in several formats."""
         if self._vouching is not None:
             self._set_aside = self._vouching.bad()
 
-    def doubt(self) -> None:
+    def mark_all_suspect(self) -> None:
         """Write down that all replies are suspect, if the run goes on with them."""
         if self._trusting and self._vouching is not None:
             self._vouching.doubt()

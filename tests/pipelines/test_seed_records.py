@@ -10,6 +10,9 @@ import pytest
 
 from benchmarks.places.referring_place import ReferringPlace, kitti
 from benchmarks.places.workplace import command
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.boxes.seeds import Made
+from dataflow_grounding.extras.formats.seed_records import AnnotationSeeds, write_seeds
 from dataflow_grounding.extras.testing import LoopbackServer
 
 
@@ -479,3 +482,12 @@ def test_a_box_that_reaches_out_of_its_picture_is_not_verified(
     }
     assert verdicts[10, 20, 300, 800] == (False, "a box reaches 320 px out of the image")
     assert verdicts[10, 20, 300, 485][0] is True
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_named(tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"image_path": "a.png", "regions": []}\n')
+    seeds = AnnotationSeeds(str(records), None, Made([], []), boxless=True)
+    records.unlink()
+    with pytest.raises(InputError, match=f"^can't read {records}: "):
+        write_seeds(seeds, str(tmp_path / "seeds.jsonl"), str(tmp_path / "state.json"))

@@ -131,9 +131,10 @@ class PromptedVQAGenerator(Operator):
         return roles_with_text[-1:]
 
     def settings(self) -> None:
-        """Return None, which says that a finished run can't be recognized by its settings.
+        """Return None: a finished run can't be recognized.
 
-        Pictures in lists are not among them. Its rows are read again, and replies are stored.
+        It would be by settings, rows and pictures, and pictures that stand in lists are not among
+        these. So its rows are read again, and its replies come from the store.
         """
 
     def look_over(self, record: Record) -> None:

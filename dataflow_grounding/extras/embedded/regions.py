@@ -24,6 +24,8 @@ _SAME_REGION_IOU = 0.5
 # Of the picture's area: proposed boxes are neither smaller nor larger.
 _LEAST_SHARE = 0.005
 _MOST_SHARE = 0.8
+# A zebra crossing is a place to cross at.
+_WHO_ACTS = words.PEOPLE.union(words.ANIMALS) - {"zebra"}
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
@@ -78,16 +80,34 @@ def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
 
 
 def plural_of(kind: str) -> str:
-    """The plural of a noun that may have several words.
+    """The plural of a noun that may have several words, in lower case.
 
-    The last word is put in the plural, or the one before a word in -ing.
+    The last word is put in the plural, or the one before a participle.
+
+    Example:
+        >>> [plural_of(kind) for kind in ("person sitting", "gold ring", "swimming pool")]
+        ['people sitting', 'gold rings', 'swimming pools']
     """
     parts = kind.split()
     noun = -1
-    if len(parts) > 1 and parts[-1].endswith("ing"):
+    if len(parts) > 1 and _is_participle(parts[-1], parts[-2]):
         noun = -2
     parts[noun] = plural(parts[noun])
     return " ".join(parts)
+
+
+def _is_participle(word: str, noun: str) -> bool:
+    """Whether a word says what the noun before it does: "sitting", but not "ring".
+
+    Of a word that may be either, as "painting" and "crossing", the noun decides: people and animals
+    do things, and an "oil painting" is a painting.
+    """
+    stem = word.removesuffix("ing")
+    if stem == word or not re.search("[aeiouy]", stem):  # "ring", "string": no verb has such a stem
+        return False
+    if word in words.NOUNS_IN_ING:
+        return False
+    return word not in words.NOUNS_OR_PARTICIPLES or singular(noun) in _WHO_ACTS
 
 
 def with_article(name: str) -> str:

@@ -455,7 +455,7 @@ class _SampleMaker:
         selected = self._selected(record, expressions)
         if self._false_backgrounds and self._pictures.name_of(record) in self._false_backgrounds:
             return None
-        may_be_empty = carries.empty and self._is_empty(record, expressions)
+        may_be_empty = carries.empty and self._shows_nothing(record, expressions)
         if not selected and not may_be_empty:
             self._count_without_phrase(record, expressions)
             return None
@@ -568,15 +568,16 @@ class _SampleMaker:
                 wanted.update((thing, tuple(box["bbox"])) for box in boxes)
         return wanted < not_wrong
 
-    def _is_empty(
+    def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
         """Whether the record may be written without a phrase: nothing is in its picture.
 
-        So it is where all of its expressions were looked for, not found, and are selected, unless
-        it says that it is no background. One without expressions says so if it is marked as
-        background, or a person reviewed it; formats of whole records write any of them. It is then
-        judged as an expression that wasn't found.
+        - Marked `background: false`: no.
+        - With expressions: if each has the status `none` and is selected.
+        - Without expressions: if it is marked `background`, or a person reviewed it, or the format
+          writes whole records (`Format.whole`); and an expression that wasn't found would be
+          selected.
         """
         if record.get("background") is False:  # something is there that it doesn't say
             return False

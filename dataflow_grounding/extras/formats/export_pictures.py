@@ -196,10 +196,17 @@ class ExportPictures:
             stem = os.path.basename(stem)
         name = portable(f"{FOLDER}/{stem}{ending}")
         number = 1
-        while self._path_of_name.setdefault(hash(_file_key(name)), hash(path)) != hash(path):
+        while not self._claim(name, path):
             number += 1
             name = portable(f"{FOLDER}/{stem}~{number}{ending}")
         return name
+
+    def _claim(self, name: str, path: str) -> bool:
+        """Take a name in the export for a path; False where another path has it."""
+        key = hash(_file_key(name))
+        if key not in self._path_of_name:
+            self._path_of_name[key] = hash(path)
+        return self._path_of_name[key] == hash(path)
 
     def data(self, picture: Picture) -> bytes:
         """Return the bytes of the picture's file; of one that EXIF turns, saved anew upright.

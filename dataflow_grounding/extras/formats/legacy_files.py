@@ -86,7 +86,10 @@ def _places(step: Step) -> tuple[str, str]:
 
 
 def _write(path: str, text: str) -> None:
-    """Write a text file, and the folders above it; half surrogate pairs are written as escapes."""
+    """Write a text file, in place of one that is there, and the folders above it.
+
+    Lone surrogates are written as escapes. Raises OSError.
+    """
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with new_file(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
         file.write(text)
@@ -96,7 +99,7 @@ def _regions_text(record: Mapping[str, Any]) -> str:
     """Return the record's regions as TAO's JSON; those outside of the picture are left out."""
     items = []
     for region in record.get("regions") or []:
-        bbox = _in_1000(region, record)
+        bbox = _cut_to_1000(region, record)
         if bbox is not None:
             facts = {name: region.get(name) or "" for name in _REGION_KEYS}
             items.append({"bbox_2d": bbox, **facts})
@@ -108,14 +111,14 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
     lines = ""
     for expression in record.get("expressions") or []:
         instances = expression.get("instances") or []
-        boxes = [_in_1000(instance, record) for instance in instances]
+        boxes = [_cut_to_1000(instance, record) for instance in instances]
         inside = [box for box in boxes if box is not None]
         if inside:  # TAO's readers know no phrase without a box
             lines += f"{' '.join(expression['text'].split())}: {json.dumps(inside)}\n"
     return lines
 
 
-def _in_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
+def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
     """Return a box as TAO writes it, cut to the picture.
 
     None for one outside of the picture, which 0 to 1000 can't say.

@@ -219,7 +219,10 @@ class AnnotationSeeds(Seeds):
         return kept
 
     def fingerprint(self) -> str:
-        """Return a digest of the file's bytes and of all else that the records depend on."""
+        """Return a digest of the file's bytes and of all else that the records depend on.
+
+        `reading`, the version of how files are read, is a part of that. Raises OSError.
+        """
         depends_on = [__version__, self.reading, self.folders, self._made_anew, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
@@ -266,9 +269,10 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
 
     If what they depend on and the file at `path` are as `state_path` says, nothing is read or
     written: the report is the stored one, and the remarks are only those that are known without
-    reading. Raises InputError.
+    reading. Raises InputError: seeds can't be read, or the file not be written.
     """
-    fingerprint = seeds.fingerprint()
+    with told_as(InputError, f"can't read {seeds.origin}"):
+        fingerprint = seeds.fingerprint()
     state = unsealed(read_object(state_path))
     if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
         report: dict[str, Any] = state["report"]

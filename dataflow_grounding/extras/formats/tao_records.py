@@ -228,7 +228,7 @@ def _labelled_regions(
             regions.append({"bbox": label.bbox, "type": label.type})
         else:
             without_area.append(label.bbox)
-    in_1000 = [_in_1000(region["bbox"], sizes[0]) for region in regions]
+    in_1000 = [_exactly_in_1000(region["bbox"], sizes[0]) for region in regions]
     return Regions(regions, in_1000, sizes[0], sizes[0] == sizes[1]), without_area
 
 
@@ -312,7 +312,7 @@ def _matches(
 
     A box takes the first label that is close enough and still free, so that each is taken once.
     """
-    label_boxes = [_in_1000(label.bbox, size) for label in labels]
+    label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
     matches: list[int | None] = []
     for box in boxes:
         match = None
@@ -337,7 +337,7 @@ def _are_close(box: Sequence[float], another: Sequence[float]) -> bool:
     return all(abs(a - b) <= ROUNDING for a, b in zip(box, another, strict=True))
 
 
-def _in_1000(box: Sequence[float], size: Sequence[Any]) -> list[float]:
+def _exactly_in_1000(box: Sequence[float], size: Sequence[Any]) -> list[float]:
     """Return a box in pixels of a picture of this size in 0-1000, not rounded."""
     return [value * SIDE / size[i % 2] for i, value in enumerate(box)]
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding._util.paths import is_elsewhere
@@ -17,6 +17,13 @@ from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.images.image import find_image
 
 DIGITS = 16  # of a digest, as of a row's
+T = TypeVar("T")
+
+
+def value_of(line: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
+    """Return what a line of the file of decisions says under a name; None if it isn't a `kind`."""
+    value = line.get(name)
+    return value if isinstance(value, kind) else None
 
 
 class JudgedPicture(NamedTuple):
@@ -40,15 +47,11 @@ class JudgedPicture(NamedTuple):
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
-        file = stated.get("file")
-        digest = stated.get("digest")
-        size = stated.get("size")
-        changed = stated.get("changed")
         return cls(
-            file if isinstance(file, str) else None,
-            digest if isinstance(digest, str) else None,
-            size if isinstance(size, int) else None,
-            changed if isinstance(changed, int) else None,
+            value_of(stated, "file", str),
+            value_of(stated, "digest", str),
+            value_of(stated, "size", int),
+            value_of(stated, "changed", int),
         )
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.records import Record, annotated_column, dump_line, path_of
-from dataflow_grounding.extras.review._judged_pictures import JudgedPicture, path_here
+from dataflow_grounding.extras.review._judged_pictures import JudgedPicture, path_here, value_of
 from dataflow_grounding.extras.review._record_view import picture_column
 
 
@@ -31,15 +31,11 @@ class DecidedRow(NamedTuple):
     @classmethod
     def of_line(cls, line: Mapping[str, Any]) -> "DecidedRow":
         """Return what a line of the file of decisions says; what it says wrongly is None."""
-        row = line.get("row")
-        written = line.get("written")
-        rows = line.get("rows")
-        alike = line.get("alike")
         return cls(
-            row if isinstance(row, str) else None,
-            written if isinstance(written, str) else None,
-            rows if isinstance(rows, int) else None,
-            alike if isinstance(alike, int) else None,
+            value_of(line, "row", str),
+            value_of(line, "written", str),
+            value_of(line, "rows", int),
+            value_of(line, "alike", int),
             JudgedPicture.of_line(line),
         )
 

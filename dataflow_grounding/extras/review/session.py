@@ -177,16 +177,16 @@ class Session:
                 number.
         """
         self.decisions.refresh()
-        place = wanted.get("place", "0")
+        queue_place = wanted.get("place", "0")
         most = wanted.get("most", "0")
-        if not all(number.isdecimal() and len(number) < 10 for number in (place, most)):
+        if not all(number.isdecimal() and len(number) < 10 for number in (queue_place, most)):
             raise InputError("'place' and 'most' should be numbers")
         order = wanted.get("order") or self.order
         queue = self._queue_of({**wanted, "order": order})
         if wanted.get("mode") == "grid":
-            items, next_place = queue.page_after(int(place), _GRID)
+            items, next_place = queue.page_after(int(queue_place), _GRID)
         else:
-            items, next_place = queue.items_after(int(place), min(int(most), _MOST))
+            items, next_place = queue.items_after(int(queue_place), min(int(most), _MOST))
         left = queue.count_undecided()
         return {
             "items": queue.as_json(items),
@@ -253,8 +253,10 @@ class Session:
             for box, instance in zip(boxes, row["instances"], strict=True):
                 box["verified"] = reviewer_verdict(instance)
             outcome = outcomes.get(id)
-            for box_index in range(len(outcome.positions) if outcome else len(boxes)):
-                index_now = outcome.index_after(box_index) if outcome else box_index
+            indices_now: list[int | None] = list(range(len(boxes)))
+            if outcome:
+                indices_now = [outcome.index_after(i) for i in range(len(outcome.positions))]
+            for box_index, index_now in enumerate(indices_now):
                 # a later run may have fewer boxes than the reviewer saw
                 if index_now is not None and index_now < len(boxes):
                     boxes[index_now]["box"] = box_index

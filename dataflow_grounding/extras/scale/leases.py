@@ -54,9 +54,13 @@ class Part(NamedTuple):
     unit: float = 1.0
 
 
-def _all_used(used: float) -> Part:
+def _part_of_gone_worker(used: float) -> Part:
     """Return the part of a worker that is gone: it may and wants no more than it has used."""
     return Part(used, 0.0, used, used)
+
+
+_NO_PART = Part(0.0, 0.0)
+"""The part of a worker that has used nothing of a limit, and wants nothing of it."""
 
 
 class Report(NamedTuple):
@@ -130,12 +134,16 @@ class LeasePool:
         self.levels: dict[Key, Level] = dict(levels or {})
         # What was used before stands as a worker without a name, which is gone.
         requests_before, usd_before = before
-        used_before = {REQUESTS: _all_used(requests_before), USD: _all_used(usd_before)}
+        used_before = {
+            REQUESTS: _part_of_gone_worker(requests_before),
+            USD: _part_of_gone_worker(usd_before),
+        }
         self._last_reports = {"": Report("", 0, used_before, {})}
         self._grants_end: dict[str, float] = {}  # by worker, on the clock
         self._settled: dict[str, tuple[float, float]] = {}  # requests and USD, by worker
-        # Outcomes that nothing was learnt from yet, by endpoint and worker.
-        self._unlearnt: dict[Key, dict[str, Outcomes]] = {}
+        # Of the round under way, what came of each worker's requests, by endpoint and worker. A
+        # round ends when a worker reports for the second time.
+        self._rounds: dict[Key, dict[str, Outcomes]] = {}
         self._now = now
         self._tick = 0
 
@@ -150,9 +158,8 @@ class LeasePool:
         now = self._now()
         self._last_reports[worker] = report
         self._grants_end[worker] = now + LEASE_SECONDS
-        nothing = _all_used(0.0)
-        requests = report.parts.get(REQUESTS, nothing).settled
-        usd = report.parts.get(USD, nothing).settled
+        requests = report.parts.get(REQUESTS, _NO_PART).settled
+        usd = report.parts.get(USD, _NO_PART).settled
         self._settled[worker] = requests, usd
         self._take_back_from_silent(now)
         self._tick += 1
@@ -176,7 +183,7 @@ class LeasePool:
         for worker in silent:
             del self._grants_end[worker]
             last = self._last_reports[worker]
-            parts = {key: _all_used(last.parts[key].ceiling) for key in self._limits}
+            parts = {key: _part_of_gone_worker(last.parts[key].ceiling) for key in self._limits}
             self._last_reports[worker] = last._replace(parts=parts)
 
     def reported_totals(self) -> tuple[int, float]:
@@ -203,9 +210,9 @@ class LeasePool:
     def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
         """Learn how many requests at once an endpoint takes from what came of a worker's.
 
-        Refusals lower the endpoint's level at once. Answers raise it later, when this worker
-        reports again: by then all others have reported too, so that those of all are learnt from
-        together.
+        Refusals lower the endpoint's level at once. Answers raise it at the end of a round, when a
+        worker reports again: by then all others have reported too, so that those of all are learnt
+        from together.
 
         Args:
             key: The endpoint and model.
@@ -218,17 +225,20 @@ class LeasePool:
         granted = sum(part.ceiling for part in parts)
         for tick in _ticks(outcomes, answered=False):
             level.refused(tick, int(granted))
-        unlearnt = self._unlearnt.setdefault(key, {})
-        if worker in unlearnt:
-            outcomes_of_all = sum(unlearnt.values(), Outcomes())
+        outcomes_of_round = self._rounds.setdefault(key, {})
+        round_is_over = worker in outcomes_of_round
+        if round_is_over:
+            outcomes_of_all = Outcomes()
+            for outcomes_of_worker in outcomes_of_round.values():
+                outcomes_of_all += outcomes_of_worker
             for tick in _ticks(outcomes_of_all, answered=True):
                 # Where less is wanted than there are places, answers don't show that all of them
                 # can be in use.
                 if wanted >= level.places:
                     level.answered(tick)
-            unlearnt.clear()
-        unlearnt[worker] = outcomes
-        level.number = self._tick
+            outcomes_of_round.clear()
+        outcomes_of_round[worker] = outcomes
+        level.number = self._tick  # requests are numbered by the grant that lets them go
 
     def _ceiling(self, key: Key, worker: str) -> float:
         """Return how far a worker may go in using a limit, all that it has used included.
@@ -406,7 +416,8 @@ class Lease(SharedLimits):
 class _LeasedLevel(Level):
     """The places of an endpoint in a worker's process: as many as are leased.
 
-    It counts what came of requests, for the next report.
+    It counts what came of requests, for the next report. The `number` of a request is the tick of
+    the grant that let it go.
     """
 
     def __init__(self, most: int, lease: Lease) -> None:
@@ -424,7 +435,7 @@ class _LeasedLevel(Level):
         return self.left if self._lease.holds else 0
 
     def send(self) -> int:
-        return self.number  # the tick of the last grant
+        return self.number  # a request's number is the tick of the last grant
 
     def answered(self, number: int) -> None:
         # At most one answer for each granted place is reported by grant: the pool learns no more

@@ -83,16 +83,20 @@ class Endpoint:
     port: int = 0
 
     def __post_init__(self) -> None:
+        """Begin with counts of 0, and settle how much of a request is read.
+
+        That is all of it where requests are recorded or bodies kept, else what the answers need.
+        """
         self.received = 0
-        self.paid = 0
-        self.abandoned = 0
+        self.paid = 0  # replies of status 200 that were sent whole
+        self.abandoned = 0  # requests whose reply didn't leave whole
         self.in_flight = 0
         self.max_in_flight = 0
         self.bytes_received = 0
         self.by_status: Counter[int] = Counter()
         self.by_task: Counter[str] = Counter()
         self.errors: list[Exception] = []
-        self.serving = 0
+        self.served_now = 0
         reads = IMAGES
         if not self.record and not self.keep_bodies:
             reads = getattr(self.answers, "reads", IMAGES)
@@ -141,11 +145,11 @@ class Endpoint:
             return Fault()
         exchange.request.model = _model_in(head)
         pictures = self._read(exchange, body) if self._reads_bodies else None
-        if self.capacity is not None and self.serving >= self.capacity:
+        if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
         fault = self._fault_for(exchange.request, pictures) or Fault()
         exchange.served = True
-        self.serving += 1
+        self.served_now += 1
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)

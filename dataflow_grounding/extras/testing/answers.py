@@ -104,7 +104,7 @@ class EchoAnswers:
             case "missing_boxes":
                 return {"objects": []}
             case "negative_phrases":
-                return recolored(task_input)
+                return with_further_colors(task_input)
             case "prompted_vqa":
                 return {"answer": f"A {color_of(str(task_input['prompt']))} scene."}
             case _:
@@ -245,10 +245,11 @@ def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
     return {"crops": crops}
 
 
-def recolored(task_input: dict[str, Any]) -> dict[str, Any]:
+def with_further_colors(task_input: dict[str, Any]) -> dict[str, Any]:
     """Return as many negative phrases as are asked for.
 
-    They are the phrases in turn, each with another colour put before its last word.
+    They are the phrases in turn, each with a further colour before its last word; a colour that a
+    phrase has already stays.
     """
     phrases = task_input["phrases"]
     negatives = []

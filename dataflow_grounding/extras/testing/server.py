@@ -208,7 +208,7 @@ class LoopbackServer(Endpoint):
     def _end(self, exchange: Exchange) -> None:
         """Count a request as no longer in flight."""
         if exchange.served:
-            self.serving -= 1
+            self.served_now -= 1
         self.in_flight -= 1
 
     def _count(self, status: int, replies: int) -> None:

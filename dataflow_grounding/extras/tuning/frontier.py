@@ -111,7 +111,7 @@ class PilotReplies:
 
     def _records_after(self, number: int) -> list[Record]:
         """Return the records as a step left them."""
-        return [_whole(results[number], self._steps[number]) for results in self.taken]
+        return [_record_left_by(results[number], self._steps[number]) for results in self.taken]
 
     def first_alone(self) -> Point:
         """Return what the first model comes to without a check."""
@@ -178,7 +178,7 @@ class PilotReplies:
                 [result] = await at_work.take(record)
                 if asked:
                     bill.add(self._run, step, _share_of(result.measured, asked, record))
-                settled.append(_whole(result, step))
+                settled.append(_record_left_by(result, step))
             records = settled
         name = f"{' → '.join(self.names[: len(numbers) + 1])}, doubt {doubt:g}"
         keys = {**keys, "workflow.cascade_doubt": doubt}
@@ -206,7 +206,7 @@ class PilotReplies:
         for phrases in self._records_after(self._grounding):
             [result] = await at_work.take(phrases)
             bill.add(self._run, step, result.measured)
-            records.append(_whole(result, step))
+            records.append(_record_left_by(result, step))
         keys = {
             "vlm": f"as vlm.cascade has {self.models[place + 1]}",
             "workflow.check": False,
@@ -216,8 +216,12 @@ class PilotReplies:
         return Point(name, keys, records, bill.requests, bill.amount)
 
 
-def _whole(result: StepOnRecord, step: Step) -> Record:
-    """Return the record that a step left. Raises InputError where it failed, or lacks a reply."""
+def _record_left_by(result: StepOnRecord, step: Step) -> Record:
+    """Return the record that a step left.
+
+    Raises InputError where the step failed on it, or would have to ask for a reply that isn't
+    stored.
+    """
     if result.record is None or result.to_send.requests:
         raise InputError(f"a record of the pilot can't be made again by {step.label}")
     return result.record
@@ -243,14 +247,14 @@ class _Bill:
             self.amount += with_cost(took, prices_of(step, run), tier_of(step, run))
 
 
-def _share_of(whole: Amount, asked: int, record: Mapping[str, Any]) -> Amount:
+def _share_of(of_all: Amount, asked: int, record: Mapping[str, Any]) -> Amount:
     """Return what a question about some of a record's phrases takes, from one about all of them.
 
     What is written is in proportion to the phrases; what is read is the picture above all.
     """
     phrases = len(record["expressions"])
     requests = math.ceil(asked / PHRASES_AT_ONCE) / math.ceil(phrases / PHRASES_AT_ONCE)
-    return replace(whole * requests, output=whole.output * asked / phrases)
+    return replace(of_all * requests, output=of_all.output * asked / phrases)
 
 
 def doubts_of(records: Records, own: float) -> list[float]:
@@ -366,10 +370,15 @@ def score_of(records: Records, asked: Asked) -> Score:
 
 
 def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Return the harmonic means; NaN where there are no gold boxes, 0 where none is right."""
-    filled = np.nan_to_num(precision)
-    total = filled + recall
-    return np.where(total > 0, 2 * filled * recall / np.where(total > 0, total, 1), recall * 0)
+    """Return the harmonic means; NaN where there are no gold boxes, 0 where none is right.
+
+    Precision is NaN where no box was found, recall where there are no gold boxes.
+    """
+    precision = np.nan_to_num(precision)  # without boxes, none is right
+    total = precision + recall
+    divisor = np.where(total > 0, total, 1.0)  # where it is 0, so is the product
+    f1 = 2 * precision * recall / divisor
+    return np.where(np.isnan(recall), np.nan, f1)
 
 
 def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
@@ -389,13 +398,19 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
     gold = gold_for(gold_path) if gold_path else points[-1].records
     asked = asked_of(gold, points[0].records)
     count = len(pilot.taken)
-    whole = run.job.count_records()
+    record_count = run.job.count_records()
     rows = []
     for point in points:
         score = score_of(point.records, asked)
         usd = point.amount.cost_usd / count
         requests = {model: sent / count for model, sent in point.requests.items()}
         has_price = not math.isnan(usd)
+        usd_of_all = None
+        requests_of_all = None
+        if record_count is not None:
+            requests_of_all = round(record_count * sum(requests.values()))
+            if has_price:
+                usd_of_all = round(record_count * usd, 6)
         rows.append(
             {
                 "name": point.name,
@@ -405,8 +420,8 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
                 "interval": score.interval,
                 "requests_per_1000": {name: round(1000 * n) for name, n in requests.items()},
                 "usd_per_1000": round(1000 * usd, 6) if has_price else None,
-                "usd_of_all": round(whole * usd, 6) if has_price and whole is not None else None,
-                "requests_of_all": None if whole is None else round(whole * sum(requests.values())),
+                "usd_of_all": usd_of_all,
+                "requests_of_all": requests_of_all,
             }
         )
     _mark_frontier(rows)
@@ -415,7 +430,7 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
         "version": __version__,
         "models": pilot.models,
         "pictures": count,
-        "records": whole,
+        "records": record_count,
         "gold": gold_path,
         "judged_by": None if gold_path else pilot.models[-1],
         "pictures_with_gold": asked.pictures,

@@ -158,8 +158,8 @@ class FigureCounts:
     def figures(self) -> dict[str, Any]:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
 
-        Call it once: counts that are figures are added to those of the records, and `named` is set.
-        Pictures are opened here, as `compare` says.
+        Call it once: it adds to the counts, and sets `named`. Pictures are opened here, as
+        `compare` says.
 
         Returns:
             By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a

@@ -10,7 +10,6 @@ import os
 import re
 import threading
 from array import array
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -35,8 +34,9 @@ from dataflow_grounding.images.image import find_image
 _MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
 # A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
 # the same.
-_BAND_STARTS = range(0, 64, 13)
-_BAND_MASK = 0x1FFF
+_BAND_BITS = 13
+_BAND_STARTS = range(0, 64, _BAND_BITS)
+_BUCKETS_OF_BAND = 1 << _BAND_BITS
 _HASH_BYTES = 8
 # a standard deviation in the bytes of a look, and the most by which any part may differ
 _DEVIATION = 32
@@ -169,8 +169,9 @@ def first_alike(looks: Sequence[bytes]) -> list[int]:
     more than two looks may.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
-    # where a band starts and its bits → the pictures whose hash has them
-    buckets = defaultdict[tuple[int, int], list[int]](list)
+    # For each value of each band, the pictures whose hash has it there. A dict would take more
+    # memory for its keys than for the pictures.
+    buckets: list[list[int]] = [[] for _ in _BAND_STARTS for _ in range(_BUCKETS_OF_BAND)]
     first_equal = dict[bytes, int]()
     groups = _Groups()
     for index, look in enumerate(looks):
@@ -185,17 +186,16 @@ def first_alike(looks: Sequence[bytes]) -> list[int]:
     return groups.firsts()
 
 
-def _with_near_hash(
-    picture: int, hashes: Sequence[int], buckets: dict[tuple[int, int], list[int]]
-) -> list[int]:
+def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]) -> list[int]:
     """Return the earlier pictures whose hash differs from this one's in _MOST_BITS at most.
 
     The earlier ones are those in `buckets`, to which this one is added.
     """
     own = hashes[picture]
     near = set[int]()
-    for start in _BAND_STARTS:
-        bucket = buckets[start, own >> start & _BAND_MASK]
+    for band, start in enumerate(_BAND_STARTS):
+        value = (own >> start) % _BUCKETS_OF_BAND
+        bucket = buckets[band * _BUCKETS_OF_BAND + value]
         for earlier in bucket:
             if (own ^ hashes[earlier]).bit_count() <= _MOST_BITS:
                 near.add(earlier)

@@ -28,16 +28,16 @@ class _ClassCounts:
     def __init__(self, name: str) -> None:
         self.name = name
         self.precision = AveragePrecision()
-        # for each phrase its image, and how many of its found boxes are right, how many boxes were
-        # found, and how many the gold has
-        self._images = array("q")
+        # One entry for each image with the class: which image it is, how many of the boxes found in
+        # it are right, how many were found, and how many the gold has.
+        self._image_of_entry = array("q")
         self._right = array("q")
         self._boxes = array("q")
         self._gold_boxes = array("q")
 
     def add(self, image: int, right: float, boxes: float, gold_boxes: float) -> None:
-        """Count a phrase's boxes."""
-        self._images.append(image)
+        """Count the boxes of the class in one image."""
+        self._image_of_entry.append(image)
         self._right.append(int(right))
         self._boxes.append(int(boxes))
         self._gold_boxes.append(int(gold_boxes))
@@ -49,11 +49,11 @@ class _ClassCounts:
 
     def sums(self, images: int) -> dict[str, np.ndarray]:
         """Return the numbers of `right`, found and gold boxes, summed for each image."""
-        image_of_phrase = np.frombuffer(self._images, np.int64)
+        image_of_entry = np.frombuffer(self._image_of_entry, np.int64)
         columns = {"right": self._right, "boxes": self._boxes, "gold_boxes": self._gold_boxes}
         sums = {}
         for name, column in columns.items():
-            sums[name] = np.bincount(image_of_phrase, np.frombuffer(column, np.int64), images)
+            sums[name] = np.bincount(image_of_entry, np.frombuffer(column, np.int64), images)
         return sums
 
 
@@ -124,7 +124,8 @@ class ClassFigures:
             }
             found = {"instances": _each_once(boxes.found)}
             columns, _ = phrase_columns(gold, found, self._rules)
-            counts.add(self._image, columns["precision"], columns["boxes"], columns["gold_boxes"])
+            right = columns["precision"]  # this measure's numerator: how many boxes are right
+            counts.add(self._image, right, columns["boxes"], columns["gold_boxes"])
             counts.precision.add(gold, found, self._image)
         self._in_image = {}
 

@@ -111,7 +111,7 @@ class DrivenRun(Run):
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
         """Have workers do all blocks while the `watches` go on."""
         try:
-            async with self._beside_helpers(self._look(), *watches):
+            async with self._beside_helpers(self._ask_for_progress(), *watches):
                 count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:
@@ -218,7 +218,7 @@ class DrivenRun(Run):
             if self.summary.cost_usd is not None:
                 self.summary.cost_usd += max(0.0, usd - self._paid)
 
-    async def _look(self) -> None:
+    async def _ask_for_progress(self) -> None:
         """Ask workers now and then how far they are; end those that stay silent."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -239,10 +239,10 @@ class DrivenRun(Run):
 
     def now(self, total: int | None) -> Now:
         """Return how far all shards are together: the sum of each of Now's numbers."""
-        sums: list[Any] = [0] * len(Now._fields)
-        for of_shard in self._progress_of_shards.values():
-            for field_number, value in enumerate(of_shard):
-                sums[field_number] += value or 0
-        now = Now(*sums)
+        sums: dict[str, Any] = dict.fromkeys(Now._fields, 0)
+        for progress in self._progress_of_shards.values():
+            for name, value in progress._asdict().items():
+                sums[name] += value or 0  # None is unknown, and adds nothing
+        now = Now(**sums)
         cost_usd = now.cost_usd if self._budget.prices else None
         return now._replace(total=sum(self._rows_of_shards.values()), cost_usd=cost_usd)
