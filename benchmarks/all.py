@@ -62,6 +62,7 @@ class Measured:
 
 FIGURES = (
     Measured("measurements/performance", "request_cost"),
+    Measured("measurements/performance", "clients"),
     Measured("measurements/performance", "large_runs"),
     Measured("measurements/performance", "wall"),
     Measured("measurements/performance", "streaming"),
@@ -75,6 +76,7 @@ FIGURES = (
     Measured("measurements/performance", "ray_cost"),
     Measured("measurements/performance", "ray_memory"),
     Measured("measurements/performance", "bill"),
+    Measured("formats", "export_cost"),
     Measured("measures", "eval_cost"),
     Measured("review", "review_speed", CHROMIUM),
     Measured("measurements/reliability", "faults"),

@@ -6,7 +6,8 @@ and its CPU time.
 
 For each request it reads the image file, encodes it (base64 of the standard library), writes the
 message with `json.dumps`, posts it on a kept connection and parses the reply's JSON.
-`--client hand` is asyncio alone.
+`--client hand` is asyncio alone, `aiohttp` that library, and `openai` the SDK as by default, which
+writes and parses JSON itself.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ SCHEMA = {
     },
 }
 Post = Callable[[bytes], Awaitable[bytes]]
+Ask = Callable[[dict[str, Any]], Awaitable[str]]
+"""Sends a message, and returns the text of the answer."""
 
 
-def body(images: list[str], number: int, model: str) -> bytes:
-    """The body of request `number`: a phrase grounding of an image, every one of them a little
-    different.
-    """
+def message_of(images: list[str], number: int, model: str) -> dict[str, Any]:
+    """Request `number`: a phrase grounding of an image, every one of them a little different."""
     with open(images[number % len(images)], "rb") as file:
         url = "data:image/jpeg;base64," + base64.b64encode(file.read()).decode()
     phrases = [{"id": 1, "text": f"mug number {number}"}, {"id": 2, "text": "wooden table"}]
@@ -70,7 +71,7 @@ def body(images: list[str], number: int, model: str) -> bytes:
         {"type": "image_url", "image_url": {"url": url}},
         {"type": "text", "text": f"{INSTRUCTIONS}\n<input>{json.dumps(given)}</input>"},
     ]
-    message = {
+    return {
         "model": model,
         "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": parts}],
         "temperature": 0.7,
@@ -80,7 +81,16 @@ def body(images: list[str], number: int, model: str) -> bytes:
             "json_schema": {"name": "phrase_grounding", "strict": True, "schema": SCHEMA},
         },
     }
-    return json.dumps(message).encode()
+
+
+def asking(post: Post) -> Ask:
+    """What sends a message by a client that knows of bytes alone."""
+
+    async def ask(message: dict[str, Any]) -> str:
+        reply = json.loads(await post(json.dumps(message).encode()))
+        return str(reply["choices"][0]["message"]["content"])
+
+    return ask
 
 
 class Connection(asyncio.Protocol):
@@ -127,9 +137,7 @@ class Connection(asyncio.Protocol):
             self.reply.set_exception(RuntimeError(content.decode()))
 
 
-async def hand_made(
-    arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]
-) -> None:
+async def hand_made(arguments: argparse.Namespace, drive: Callable[[Ask], Awaitable[None]]) -> None:
     """One connection for each request in flight."""
     url = urlsplit(arguments.url)
     loop = asyncio.get_running_loop()
@@ -139,13 +147,13 @@ async def hand_made(
         )
         for _ in range(arguments.in_flight)
     ]
-    await asyncio.gather(*(drive(connection.post) for _, connection in made))
+    await asyncio.gather(*(drive(asking(connection.post)) for _, connection in made))
     for transport, _ in made:
         transport.close()
 
 
 async def with_aiohttp(
-    arguments: argparse.Namespace, drive: Callable[[Post], Awaitable[None]]
+    arguments: argparse.Namespace, drive: Callable[[Ask], Awaitable[None]]
 ) -> None:
     """One session, as many connections as it takes."""
     import aiohttp
@@ -160,22 +168,39 @@ async def with_aiohttp(
                 reply.raise_for_status()
                 return await reply.read()
 
-        await asyncio.gather(*(drive(post) for _ in range(arguments.in_flight)))
+        await asyncio.gather(*(drive(asking(post)) for _ in range(arguments.in_flight)))
+
+
+async def with_openai(
+    arguments: argparse.Namespace, drive: Callable[[Ask], Awaitable[None]]
+) -> None:
+    """The SDK's client, as by default but for its retries, which would hide failures here."""
+    from openai import AsyncOpenAI
+
+    async with AsyncOpenAI(base_url=arguments.url, api_key=arguments.key, max_retries=0) as client:
+
+        async def ask(message: dict[str, Any]) -> str:
+            reply = await client.chat.completions.create(**message)
+            return reply.choices[0].message.content or ""
+
+        await asyncio.gather(*(drive(ask) for _ in range(arguments.in_flight)))
+
+
+CLIENTS = {"hand": hand_made, "aiohttp": with_aiohttp, "openai": with_openai}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Send all requests; CPU and wall time of sending, not of starting."""
-    client = hand_made if arguments.client == "hand" else with_aiohttp
+    client = CLIENTS[arguments.client]
     place = arguments.image
     images = sorted(entry.path for entry in os.scandir(place)) if os.path.isdir(place) else [place]
     numbers = iter(range(arguments.requests))
     answered = 0
 
-    async def drive(post: Post) -> None:
+    async def drive(ask: Ask) -> None:
         nonlocal answered
         for number in numbers:
-            reply = json.loads(await post(body(images, number, arguments.model)))
-            json.loads(reply["choices"][0]["message"]["content"])
+            json.loads(await ask(message_of(images, number, arguments.model)))
             answered += 1
 
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
@@ -206,11 +231,14 @@ def main() -> None:
     parser.add_argument(
         "--image", required=True, help="a JPEG file, or a folder of them to take in turn"
     )
-    parser.add_argument("--client", choices=("hand", "aiohttp"), default="hand")
+    parser.add_argument("--client", choices=tuple(CLIENTS), default="hand")
+    parser.add_argument(
+        "--allocator-as-it-is", action="store_true", help="don't restart with glibc's settings"
+    )
     parser.add_argument("--model", default="loopback")
     parser.add_argument("--key", default="sk-test")
     arguments = parser.parse_args()
-    if not ALLOCATOR.keys() <= os.environ.keys():
+    if not (arguments.allocator_as_it_is or ALLOCATOR.keys() <= os.environ.keys()):
         again = [sys.executable, "-m", "benchmarks.bare_client", *sys.argv[1:]]
         os.execve(sys.executable, again, {**os.environ, **ALLOCATOR})
     print(json.dumps(measure(arguments)))

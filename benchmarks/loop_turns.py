@@ -75,7 +75,10 @@ def measure(rounds: int, most: int) -> list[Row]:
             rows.append(
                 Row(f"{case}: longest turn", f"{worst:.0f} ms", f"≤ {GOAL_MS} ms", worst <= GOAL_MS)
             )
-            for turn in min(runs, key=lambda turns: abs(turns[0].cpu_ms - worst))[:most]:
+            median_run = min(runs, key=lambda turns: abs(turns[0].cpu_ms - worst))
+            # Short turns have no function of the package that took most of them.
+            named = [turn for turn in median_run if not turn.where.startswith("<")]
+            for turn in named[:most]:
                 rows.append(Row(f"{case}: `{turn.where}`", f"{turn.cpu_ms:.0f} ms"))
     return rows
 

@@ -61,7 +61,7 @@ def row(folder: Path, pictures: list[Path], in_flight: int, sigma: float) -> Row
     rows_to_ground(results, pictures[:requests])
     latency = ["--latency", str(mean), *(["--sigma", str(sigma)] if sigma else [])]
     with ServerProcess("--answers", "canned", "--text", REPLY, *latency) as server:
-        used = step_1(results, server.base_url, in_flight)
+        used = step_1(results, server.base_url, in_flight=in_flight)
     times = latencies(requests, mean, sigma)
     ideal = sum(times) / in_flight
     figure, goal, reached = under(used.json()["seconds"] / ideal, 1.1)
