@@ -153,7 +153,8 @@ def _scores_of_all_formats(pictures: Sequence[ProbedPicture], stated: BoxFormat)
     """Score every format in question.
 
     Formats of families whose special tokens came back are first, then the one that was `stated`,
-    then all candidates. The order matters: of formats that mean the same boxes, the first is taken.
+    then all candidates. Of the last two, those in the order that the answers name themselves come
+    before all others. The order matters: of formats that mean the same boxes, the first is taken.
     """
     formats: dict[str, BoxFormat] = {}
     for picture in pictures:
@@ -161,11 +162,29 @@ def _scores_of_all_formats(pictures: Sequence[ProbedPicture], stated: BoxFormat)
             if answer.family is not None:
                 named = known_formats()[answer.family]
                 formats[named.name] = named
+    others = list(candidates())
     if stated.scale != "px":
-        formats[stated.name] = stated
-    for candidate in candidates():
-        formats[candidate.name] = candidate
+        others.insert(0, stated)
+    named_order = _order_that_answers_name(pictures)
+    if named_order is not None:
+        others.sort(key=lambda candidate: candidate.order != named_order)
+    for candidate in others:
+        formats.setdefault(candidate.name, candidate)
     return Scores(pictures, list(formats.values()), measured=True)
+
+
+def _order_that_answers_name(pictures: Sequence[ProbedPicture]) -> Order | None:
+    """Return the order of coordinates that answers name in words; None without one, or with two.
+
+    Answers that name theirs fit in formats of any order. A later reply may leave the words out, and
+    is in the same order for all that is known.
+    """
+    orders = set()
+    for picture in pictures:
+        for answer in picture.answers:
+            if answer.order is not None:
+                orders.add(answer.order)
+    return orders.pop() if len(orders) == 1 else None
 
 
 class Scores:

@@ -58,6 +58,8 @@ from dataflow_grounding.serving.base import Serving
 T = TypeVar("T")
 
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
+CALIBRATION = "calibration"
+"""The step under which replies to probe pictures are stored."""
 SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}
 
 
@@ -65,7 +67,7 @@ def way_out() -> str:
     """Return the advice for a message: what to do where a model's format can't be found out."""
     return (
         f"State it, as in {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1,"
-        " or a family such as gemini or qwen3-vl)"
+        " or a family such as gemini or qwen3-vl), or in the environment's DF_BOX_FORMAT"
     )
 
 
@@ -320,7 +322,7 @@ class _Asker:
         question = replace(question, sample=self._asked[key])
         # A picture that is asked for again is another sample of the model, not the stored reply.
         self._asked[key] += 1
-        ask = StepAsk(self.asking, self._store, "calibration", (probe.size,), Counter())
+        ask = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,), Counter())
         try:
             picture, _ = await self.asking.answer(question, ask)
             return picture

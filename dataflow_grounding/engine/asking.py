@@ -55,6 +55,7 @@ class Asking:
         self.waiting_for_rate_limit = 0
         self._stop = stop or partial(setattr, self, "stopped")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._unreadable: set[str] = set()  # the keys of the replies that were counted as such
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it.
@@ -86,7 +87,8 @@ class Asking:
                 return reply
             except errors.RecordError as failed:
                 error = failed
-            self.counts["unreadable"] += not from_store and _is_unreadable(error)
+            if not from_store and _is_unreadable(error):
+                self._count_unreadable(key, check)
             # whoever asks divides the request then
             is_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_refused = isinstance(error, errors.RequestRefused)
@@ -98,6 +100,15 @@ class Asking:
             attempt = 0
             from_store = False
             error = None
+
+    def _count_unreadable(self, key: str, check: bool) -> None:
+        """Count a reply that can't be read: once, however many records asked the same.
+
+        Each reply to a `check` is another one.
+        """
+        if check or key not in self._unreadable:
+            self.counts["unreadable"] += 1
+            self._unreadable.add(key)
 
     def has_stored(self, request: Request[Any], by: "StepAsk") -> bool:
         """Whether a stored reply answers a request, and may be taken."""

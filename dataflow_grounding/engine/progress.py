@@ -71,8 +71,9 @@ class Progress:
         parts = [f"{now.finished}{of_total} records"]
         if now.failed:
             parts.append(f"{now.failed} failed")
-        digits = 1 if per_second < 100 else 0
-        parts.append(f"{per_second:.{digits}f}/s")
+        if now.finished:
+            digits = 1 if per_second < 100 else 0
+            parts.append(f"{per_second:.{digits}f}/s")
         if now.total is not None and is_known:  # then records have been finished: it isn't 0
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
         if now.replayed:

@@ -90,6 +90,17 @@ def spec_section(heading: str, settings: Iterable[tuple[str, str]]) -> str:
     return section(heading, "\n".join(parts))
 
 
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a list of words, each with what it says.
+
+    Example:
+        >>> definitions([("IoU", "how far boxes overlap")])
+        '<dl><div><dt>IoU</dt><dd>how far boxes overlap</dd></div></dl>'
+    """
+    lines = [f"<div><dt>{safe(word)}</dt><dd>{safe(text)}</dd></div>" for word, text in pairs]
+    return f"<dl>{''.join(lines)}</dl>"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell of a table.

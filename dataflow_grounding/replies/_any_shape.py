@@ -7,7 +7,7 @@ from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._absence import BLIND, holds_box, missing_in
 from dataflow_grounding.replies._beside import details_in_line, label_behind
-from dataflow_grounding.replies._conventions import stated_order, stated_unit
+from dataflow_grounding.replies._conventions import stated_order, stated_unit, without_conventions
 from dataflow_grounding.replies._doubts import is_no_answer
 from dataflow_grounding.replies._in_talk import ItemInTalk, items_with_talk
 from dataflow_grounding.replies._json_boxes import read_value
@@ -35,7 +35,6 @@ from dataflow_grounding.replies.reading import (
 )
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
 
-# An empty list says "none" only if nothing around it may be a box.
 _MORE_THAN_TALK = lazy_pattern(r"[\d\[\]{}<>\"]")
 _STRING_IN_OBJECT = lazy_pattern(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
 _DIGITS = lazy_pattern(r"\d+")
@@ -248,8 +247,18 @@ def _read_blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
         _read_scan(scan, key, parsed, words_before, details_of_blocks[i])
         parsed.add_talk(words_before, behind=i > 0)
     parsed.add_talk(answer.talk[-1], behind=True)
-    if _MORE_THAN_TALK.search("".join(answer.talk)):
+    if _may_hold_a_box("".join(answer.talk)):
         parsed.unclear = True
+
+
+def _may_hold_a_box(talk: str) -> bool:
+    """Whether the words around JSON may be a box: an empty list says "none" only if they aren't.
+
+    A sentence on how boxes are written, such as "as [x1, y1, x2, y2], from 0 to 1000", is none.
+    """
+    if _MORE_THAN_TALK.search(talk) is None:
+        return False
+    return _MORE_THAN_TALK.search(without_conventions(talk)) is not None
 
 
 def _details_of_blocks(scans: list[Scan], talk: list[str]) -> list[Details]:
@@ -473,7 +482,7 @@ def _add_talk_and_notes(scan: Scan, parsed: ParsedReply, talk: list[str]) -> Non
     parsed.add_talk(talk[0], behind=False)
     parsed.add_talk(" ".join(talk[1:]), behind=True)
     all_talk = without_control_tokens(" ".join(talk))
-    if scan.broken or _MORE_THAN_TALK.search(all_talk):
+    if scan.broken or _may_hold_a_box(all_talk):
         parsed.unclear = True
     boxes = {raw.numbers for raw in parsed.boxes}
     for numbers in scan.boxes_in_comments:

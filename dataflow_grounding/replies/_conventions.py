@@ -97,6 +97,19 @@ def stated_unit(text: str) -> str | None:
     return unit
 
 
+def without_conventions(text: str) -> str:
+    """Return a text without the names of coordinates and the units that it states.
+
+    Example:
+        >>> without_conventions("Boxes are [x1, y1, x2, y2], in pixels.")
+        'Boxes are  ,  .'
+    """
+    without_order = LEGEND.sub(" ", text)
+    if _first_hint_of_unit(without_order) >= len(without_order):
+        return without_order
+    return _UNIT_IN_WORDS.sub(" ", without_order)
+
+
 def _first_hint_of_unit(text: str) -> int:
     """Return the index of the first word, range or size that may state a unit.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import time
@@ -14,11 +15,18 @@ import pytest
 from PIL import Image
 
 from benchmarks.bench_set import draw
+from benchmarks.bench_set.rows import lines_of
 from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
 from benchmarks.stand_ins.heeding_model import Heeding
 from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
-from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, faults, on
+from dataflow_grounding.extras.testing import (
+    CannedAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
 
 KEY = "sk-of-the-bench"
 
@@ -147,6 +155,95 @@ def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
     assert (here / "bench_results" / "bench.json").exists()
 
 
+class Mute(BenchModel):
+    """A model whose judgements can't be read."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if request.task in ("box_check", "crop_check"):
+            return {"answer": "I'd rather not say."}
+        return super().__call__(request)
+
+
+class Coin(BenchModel):
+    """A judge whose verdicts are drawn."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = super().__call__(request)
+        if request.task == "box_check":
+            draw = random.Random(repr(request.input))
+            for phrase in answer["phrases"]:
+                phrase["there"] = draw.random() < 0.5
+            for box in answer["boxes"]:
+                box["verdict"] = draw.choice(["right", "other"])
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("model", "judge", "why"),
+    [
+        (Mute(), "not tested", "could not be tested"),
+        (Coin(), "not obeyed", "no better than chance"),
+    ],
+    ids=["mute", "coin"],
+)
+def test_a_check_that_checked_nothing_is_told(
+    here: Path, model: BenchModel, judge: str, why: str
+) -> None:
+    with LoopbackServer(model) as server:
+        done = bench(server, "--pictures", "1", "--ways", "plain,check_fast")
+    assert done.code == 1, done
+    warning = "check_fast checked nothing, as the judge"
+    assert warning in done.err
+    assert why in done.err
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    checked = document["ways"]["check_fast"]
+    assert checked["figures"]["counts"]["judge"] == judge
+    assert document["ways"]["plain"]["figures"]["counts"]["judge"] is None
+    # a reply that several pictures wait for is one
+    assert checked["figures"]["counts"]["unreadable"] <= 3 * (judge == "not tested")
+    page = (here / "bench_results/bench.html").read_text("utf-8")
+    assert warning in page
+    again = command(["bench", "--rescore", "bench_results/bench.json"])
+    assert again.code == 0, again
+    assert warning in again.err
+
+
+@pytest.mark.slow
+def test_what_failed_is_counted_from_the_replies(here: Path) -> None:
+    """A run that was killed counts what its first call couldn't read, too."""
+    model = Unreadable()
+    with LoopbackServer(model, faults=on(faults.slow(0.1))) as server:
+        environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "m"}
+        environment["DF_BOX_FORMAT"] = "xyxy_1000"
+        arguments = ["bench", "--ways", "spans"]
+        running = process(arguments, cwd=here, env={**os.environ, **environment})
+        deadline = time.monotonic() + 60
+        while server.count() < 40 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate(timeout=60)
+        done = ended(process(arguments, cwd=here, env={**os.environ, **environment}))
+        assert done.code == 0, done
+    document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+    counts = document["ways"]["spans"]["figures"]["counts"]
+    assert counts["failed"] == sum(model.refuses(record["caption"]) for record in gold_records())
+    assert counts["unreadable"] == 3 * counts["failed"] > 0
+    assert f"{counts['failed']} of 50 pictures failed" in done.err
+
+
+class Unreadable(BenchModel):
+    """A model that answers about some captions in a way that can't be read."""
+
+    def refuses(self, caption: str) -> bool:
+        """Whether it does so of this caption."""
+        return len(caption) % 4 == 0
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if request.task == "expression_extraction" and self.refuses(request.input["caption"]):
+            return {"thoughts": "Let me see."}
+        return super().__call__(request)
+
+
 @pytest.mark.slow
 def test_a_killed_bench_goes_on(here: Path) -> None:
     with LoopbackServer(BenchModel(), faults=on(faults.slow(0.1))) as server:
@@ -198,7 +295,19 @@ def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any
     document["ways"]["plain"]["figures"]["all"]["n_acc"]["value"] = 0.99
     done = rescored(document)
     assert done.code == 1
-    assert "states other figures of plain than its replies come to" in done.err
+    assert "states other figures of plain (all.n_acc.value is " in done.err
+
+
+def test_replies_that_lack_are_pictures_that_failed(document: Any) -> None:
+    document["ways"]["plain"]["replies"] = document["ways"]["plain"]["replies"][:4]
+    done = rescored(document)
+    assert done.code == 1
+    assert "Warning: plain: 5 of 9 pictures failed, and count as wrong" in done.err
+    assert "plain (counts.failed is 5, not 0, " in done.err
+    assert "recording.jsonl" not in done.err
+    document["ways"]["plain"]["replies"] = []
+    done = rescored(document)
+    assert "plain measured nothing: all 9 pictures failed" in done.err
 
 
 def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
@@ -223,17 +332,27 @@ def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("bench", 2, "is none that `dataflowgrounding bench` wrote"),
+        ("bench", "2", "is none that `dataflowgrounding bench` wrote"),
+        ("bench", 1, "has another form than this version's: score it with dataflow-grounding"),
         ("set", "0" * 64, "these replies are to other pictures than those in"),
         ("ways", {"plane": {}}, "'plane' is not one of plain, samples"),
         ("ways", {"plain": {"replies": 3}}, "ways.plain lacks recording"),
+        ("ways.plain.run", {}, "ways.plain.run.requests should be a number"),
+        ("ways.plain.replies", ["x"], "replies should be objects, each with a key and a reply"),
+        ("ways.plain.recording", {}, "ways.plain.recording doesn't say whose replies these are"),
+        ("ways.plain.image_limits", {"a": 1}, "ways.plain.image_limits are not understood"),
         ("pictures", "all", "pictures should be a number from 1, or null"),
     ],
 )
 def test_a_file_that_is_no_bench_is_refused_in_a_line(
     document: Any, key: str, value: Any, message: str
 ) -> None:
-    done = rescored({**document, key: value})
+    *parts, name = key.split(".")
+    part = document
+    for outer in parts:
+        part = part[outer]
+    part[name] = value
+    done = rescored(document)
     assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
     assert message in done.err
 
@@ -257,14 +376,16 @@ ROWS = sorted((REPOSITORY / "benchmarks/bench_rows").glob("*.json"))
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 def test_each_row_is_what_its_replies_come_to(path: Path) -> None:
-    done = command(["bench", "--rescore", str(path), "--json"])
+    done = command(["bench", "--rescore", str(path)])
     assert done.code == 0, done
-    ways = json.loads(done.out)["ways"]
     page = (REPOSITORY / "docs/bench.md").read_text("utf-8")
-    [line] = [line for line in page.splitlines() if f"bench_rows/{path.name}" in line]
-    for name in ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc", "il_mcc"):
-        value = f"{ways['plain']['figures']['all'][name]['value']:.3f}"
-        assert f" {value.replace('0.', '.', 1)} (" in line, name
+    for line in lines_of(path):
+        assert line in page.splitlines(), f"docs/bench.md lacks this line:\n{line}"
+
+
+def test_rows_are_of_files_that_are_there() -> None:
+    page = (REPOSITORY / "docs/bench.md").read_text("utf-8")
+    assert set(re.findall(r"bench_rows/([\w.-]+\.json)\)", page)) == {path.name for path in ROWS}
 
 
 # --- forms

@@ -5,6 +5,7 @@ that name none.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -130,6 +131,18 @@ def test_named_corners_leave_the_order_open_and_are_taken_as_stated() -> None:
         ]
         pictures.append(ProbedPicture(probe, probe.size, answers))
     assert fit(pictures, STATED).format.name == "xyxy_1000"
+
+
+def test_the_order_that_answers_name_is_the_format_s() -> None:
+    """A later reply that names none is read as those before: y first."""
+    written = find_box_format("yxyx_1000", "")
+    draw = random.Random(1)
+    pictures = []
+    for probe in PROBES:
+        picture = answered(probe, lambda _: written, seen(probe, draw, outliers=0))
+        answers = [replace(answer, order="yxyx") for answer in picture.answers]
+        pictures.append(ProbedPicture(probe, probe.size, answers))
+    assert fit(pictures, STATED).format.name == "yxyx_1000"
 
 
 def test_tokens_of_one_family_name_the_family() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -347,6 +349,25 @@ def test_what_answers_for_some_phrases_only_is_unreadable(reply: str, phrases: l
 )
 def test_none_in_json_or_with_a_word_before_it_is_none(reply: str) -> None:
     assert read(reply, "cat").boxes == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Boxes are given as [x1, y1, x2, y2].",
+        "Coordinates are normalized to 0-1000.",
+        "Boxes are [ymin, xmin, ymax, xmax], normalized to 0-1000.",
+        "(bbox: [ymin, xmin, ymax, xmax] in the range 0 to 1000)",
+        "坐标格式为 [x1, y1, x2, y2]，归一化到 0-1000。",
+    ],
+)
+@pytest.mark.parametrize("reply", ['```json\n{"objects": []}\n```\n', '{"objects": []}\n', "[]\n"])
+def test_an_empty_list_is_none_whatever_is_said_of_how_boxes_are_written(
+    reply: str, words: str
+) -> None:
+    assert read(reply + words, "cat").boxes == []
+    with suppress(UnreadableReply):  # these numbers may be a box
+        assert read(f"{reply}{words} 120, 80, 400, 360", "cat").boxes
 
 
 @pytest.mark.parametrize(

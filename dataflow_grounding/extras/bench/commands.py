@@ -1,5 +1,6 @@
 """`bench`: measure an endpoint on the pictures that come with the package."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,11 +8,10 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.extras.bench.page import page_of, table_lines
+from dataflow_grounding.extras.bench.page import page_of, table_lines, warnings_of
 from dataflow_grounding.extras.bench.ways import USUAL, WAYS
 
 _FILE = "bench.json"
@@ -69,11 +69,11 @@ def of_bench(
     """Measure an endpoint on 50 pictures with gold, in several ways of asking.
 
     Every reply is kept in DIR/bench.json; --rescore makes the same figures of it anywhere. Exits
-    with 1 where a rescored file states other figures.
+    with 4 where all pictures of a way failed, with 1 where a way's check checked nothing or a
+    rescored file states other figures.
     """
     if rescore is not None:
         return _rescored(rescore, as_json)
-    from dataflow_grounding._util.errors import NothingDone
     from dataflow_grounding.extras.bench.running import estimate_bench, measure, write_document
     from dataflow_grounding.extras.bench.scoring import scored
 
@@ -89,16 +89,19 @@ def of_bench(
     write_text(page, page_of(document))
     _tell(document, as_json)
     say(f"{path} has every reply; page: {page}")
-    asked = len(bench.gold())
-    code = 0
-    for way, of_way in document["ways"].items():
-        if of_way["run"]["failed"] == asked:
-            code = NothingDone.exit_code  # as `generate` ends where every call failed
-            failures = within(folder, way, "failures.jsonl")
-            say(
-                f"Warning: {way} measured nothing: all {asked} pictures failed, as {failures} says."
-            )
-    return code
+    return _exit_code(document)
+
+
+def _exit_code(document: dict[str, Any]) -> int:
+    """Return 0 where each way measured what it is about.
+
+    As `generate` ends, it is 4 where every picture of a way failed, and 1 where its judge wasn't
+    heeded.
+    """
+    of_ways = [of_way["figures"]["counts"] for of_way in document["ways"].values()]
+    if any(counts["failed"] == counts["pictures"] for counts in of_ways):
+        return 4
+    return 1 if any(counts["judge"] for counts in of_ways) else 0
 
 
 def _bench(
@@ -140,8 +143,10 @@ def _rescored(path: str, as_json: bool) -> int:
     _tell(document, as_json)
     differing = []
     for way, of_way in document["ways"].items():
-        if of_way["figures"] != stated["ways"][way].get("figures"):
-            differing.append(way)
+        stated_figures = stated["ways"][way].get("figures")
+        if of_way["figures"] != stated_figures:
+            names = list(_differing_figures(of_way["figures"], stated_figures))
+            differing.append(f"{way} ({', '.join(names[:3])}{', …' if names[3:] else ''})")
     if differing:
         say(f"{path} states other figures of {', '.join(differing)} than its replies come to.")
         return 1
@@ -149,8 +154,21 @@ def _rescored(path: str, as_json: bool) -> int:
     return 0
 
 
+def _differing_figures(made: Any, stated: Any, path: str = "") -> Iterator[str]:
+    """Yield the figures that differ, by their keys: `counts.failed is 3, not 0`."""
+    if not isinstance(made, dict) or not isinstance(stated, dict):
+        if made != stated:
+            yield f"{path or 'figures'} is {json.dumps(made):.40}, not {json.dumps(stated):.40}"
+        return
+    for name in dict.fromkeys([*made, *stated]):
+        key = f"{path}.{name}" if path else f"{name}"
+        yield from _differing_figures(made.get(name), stated.get(name), key)
+
+
 def _tell(document: dict[str, Any], as_json: bool) -> None:
-    """Print the figures, without the replies."""
+    """Print the figures, without the replies, and what is to be known of them."""
+    for warning in warnings_of(document):
+        say(f"Warning: {warning}")
     if not as_json:
         say("\n".join(in_columns(list(table_lines(document)))), err=False)
         return

@@ -6,6 +6,7 @@ from typing import Any
 from dataflow_grounding.images.document import (
     Cell,
     TableRow,
+    definitions,
     document_page,
     facts,
     readable_time,
@@ -20,29 +21,80 @@ _HEADS = {
     "miou": "mIoU",
     "n_acc": "absent told",
     "il_mcc": "IL_MCC",
-    "gprec_f1": "all right",
+    "gprec_f1": "phrases right",
     "span_exact_f1": "spans, exact",
-    "span_overlap_f1": "spans, touched",
+    "span_overlap_f1": "spans, overlapping",
 }
-"""Figure → its heading; docs/measures.md says what each is."""
+"""Figure → its heading."""
+_RUN_HEADS = ("requests", "USD", "seconds", "unreadable", "failed")
+_MEANINGS = {
+    "precision": "of the boxes, those on a thing that their phrase names, with IoU from 0.5",
+    "recall": "of the things that phrases name, those with such a box",
+    "mIoU": "IoU of the first box, on average over phrases that name one thing; 0 without a box",
+    "absent told": "of phrases that name nothing in the picture, those answered with no box",
+    "IL_MCC": "whether the model says that there is something where there is: 1 always, 0 as by"
+    " chance, -1 never; a phrase without an answer counts as the wrong one",
+    "phrases right": "of all phrases, those with every box right and none too many or too few",
+    "spans, exact": "F1 of the phrases found in captions, each letter for letter",
+    "spans, overlapping": "F1 of the same where a phrase need only share a letter with the gold",
+    "requests": "that were answered; tests show rectangles of ours, not a picture of the set",
+    "USD": "what they cost; - where the model has no known price",
+    "seconds": "of the call that finished the way",
+    "unreadable": "replies that could not be used; each is asked for again twice",
+    "failed": "pictures that got no answer that can be used; all of their phrases count as wrong",
+}
+"""Heading → what stands below it."""
 _STYLE = """
 body { max-width: 80rem; } /* the table of ways has many columns */
 main > .facts { margin-top: 2rem; }
 .pairs section:first-child, .pairs section:nth-child(2) { margin-top: .75rem; }
 tbody th { min-width: 4.5rem; }
 th, td { padding-inline: .45rem; }
+dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
 """
-_RUN_HEADS = ("requests", "USD", "seconds", "unreadable", "failed")
 
 
 def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the rows of the table of ways, the heads first; a figure has its interval beside it."""
-    names = _names_in(document)
-    yield ["", *[_HEADS[name] for name in names], *_RUN_HEADS]
+    """Yield the rows of a table: a column for each way, whose figures have intervals beside them.
+
+    Ways are few, and figures many: so it is as narrow as can be.
+    """
+    ways = document["ways"]
+    yield ["", *ways]
+    for name in _names_in(document):
+        cells = []
+        for of_way in ways.values():
+            figure, interval = _in_words(of_way["figures"]["all"].get(name))
+            cells.append(f"{figure} {interval}".strip())
+        yield [_HEADS[name], *cells]
+    of_runs = [_run_cells(of_way) for of_way in ways.values()]
+    for number, head in enumerate(_RUN_HEADS):
+        yield [head, *[", ".join(filter(None, cells[number])) for cells in of_runs]]
+
+
+def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each way whose figures aren't of what the way is about."""
     for way, of_way in document["ways"].items():
-        figures = of_way["figures"]["all"]
-        cells = [" ".join(_in_words(figures.get(name))) for name in names]
-        yield [way, *cells, *_run_cells(of_way["run"])]
+        counts = of_way["figures"]["counts"]
+        failed, pictures = counts["failed"], counts["pictures"]
+        if failed == pictures:
+            yield f"{way} measured nothing: all {pictures} pictures failed."
+        elif failed:
+            yield f"{way}: {failed} of {pictures} pictures failed, and count as wrong."
+        if counts["judge"] is not None:
+            yield _of_the_judge(way, of_way["figures"])
+
+
+def _of_the_judge(way: str, figures: Mapping[str, Any]) -> str:
+    """Return what is to be said of a way whose judge wasn't heeded."""
+    unchecked = figures["counts"]["unchecked"]
+    phrases = figures["all"]["phrases"]
+    why = "could not be tested"
+    if figures["counts"]["judge"] == "not obeyed":
+        why = "does no better than chance"
+    if unchecked < phrases:
+        return f"{way} left {unchecked} of {phrases} phrases unchecked, as the judge {why}."
+    return f"{way} checked nothing, as the judge {why}: its figures are those without a check."
 
 
 def page_of(document: Mapping[str, Any]) -> str:
@@ -53,13 +105,17 @@ def page_of(document: Mapping[str, Any]) -> str:
         of_kinds = of_way["figures"].get("kinds")
         if of_kinds:
             kinds.append(section(f"{way}, by kind of picture", _kinds_table(of_kinds)))
-    sections = [section("Ways of asking", _ways_table(document))]
+    warnings = "".join(f'<p class="warning">{safe(text)}</p>' for text in warnings_of(document))
+    sections = [section("Ways of asking", warnings + _ways_table(document))]
     if kinds:
         note = (
             '<p class="facts">A kind has few pictures, and wide intervals; of one picture there'
             " are none (-).</p>"
         )
         sections.append(f'{note}<div class="pairs">{"".join(kinds)}</div>')
+    shown_heads = [*[_HEADS[name] for name in _names_in(document)], *_RUN_HEADS]
+    meanings = [(head, _MEANINGS[head]) for head in shown_heads]
+    sections.append(section("What the figures say", definitions(meanings)))
     when = readable_time(document["when"])
     return document_page(
         f"Bench of {document['model']}",
@@ -88,16 +144,32 @@ def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
     """
     if figure is None or figure["value"] is None:
         return "-", ""
-    interval = figure["interval"]
-    ends = "-" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}"
-    return f"{figure['value']:.3f}", ends
+    return f"{figure['value']:.3f}", _interval_in_words(figure["interval"])
 
 
-def _run_cells(run: Mapping[str, Any]) -> list[str]:
-    """Return what a way took, for the columns of _RUN_HEADS."""
-    cost = "-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}"
-    counts = [f"{run['requests']:,}", cost, f"{run['seconds']:.0f}"]
-    return [*counts, str(run["unreadable"]), str(run["failed"])]
+def _interval_in_words(interval: Sequence[float] | None) -> str:
+    """Return an interval's ends, "-" for none.
+
+    There is no dash before a minus sign, as the two would be read as one.
+    """
+    if interval is None:
+        return "-"
+    low, high = interval
+    between = "–" if low >= 0 else " to "
+    return f"{low:.2f}{between}{high:.2f}"
+
+
+def _run_cells(of_way: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a way took, for the columns of _RUN_HEADS, each with a remark or ""."""
+    run, counts = of_way["run"], of_way["figures"]["counts"]
+    tests = run["tests"]
+    return [
+        (f"{run['requests']:,}", f"{tests:,} tests" if tests else ""),
+        ("-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}", ""),
+        (f"{run['seconds']:.0f}", ""),
+        (str(counts["unreadable"]), ""),
+        (str(counts["failed"]), ""),
+    ]
 
 
 def _ways_table(document: Mapping[str, Any]) -> str:
@@ -106,7 +178,7 @@ def _ways_table(document: Mapping[str, Any]) -> str:
     rows = []
     for way, of_way in document["ways"].items():
         cells = _cells(of_way["figures"]["all"], names)
-        rows.append(TableRow(way, [*cells, *_run_cells(of_way["run"])]))
+        rows.append(TableRow(way, [*cells, *[Cell(*cell) for cell in _run_cells(of_way)]]))
     return table("way", [*[_HEADS[name] for name in names], *_RUN_HEADS], rows)
 
 

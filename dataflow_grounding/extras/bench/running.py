@@ -16,10 +16,12 @@ from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.calibration.asking import CALIBRATION
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
 from dataflow_grounding.extras.bench import bench_set
+from dataflow_grounding.extras.bench.scoring import VERSION
 from dataflow_grounding.extras.bench.ways import WAYS
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
@@ -28,8 +30,6 @@ from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
 
-VERSION = 1
-"""The version of `bench.json`'s form."""
 _KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
 
 
@@ -133,7 +133,7 @@ def measure(bench: Bench) -> dict[str, Any]:
         document["ways"][way] = {
             "recording": _recording_of(run),
             "image_limits": asdict(run.serving.image_limits),
-            "run": {**_paid_for(run), **_counts_of(run)},
+            "run": {**_paid_for(run), "seconds": _seconds_of(run)},
             "replies": _replies_in(run.spec.results_dir),
         }
     return document
@@ -171,24 +171,32 @@ def _recording_of(run: SpecRun) -> dict[str, Any]:
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
-    """Return requests, tokens and USD of all replies of a way, those of earlier calls too."""
+    """Return requests, tokens and USD of all replies of a way, those of earlier calls too.
+
+    `tests` of the requests show rectangles of ours, to find out how the model writes boxes and
+    whether it still does, in place of a picture of the set.
+    """
     steps = paid_by_step(run.spec.results_dir, run.options.prices)
     costs = [step["cost_usd"] for step in steps]
+    tests = 0
     tokens = {"input": 0, "cached": 0, "output": 0}
     for step in steps:
+        asked_for_boxes = step["checks"] if step["step"] != CALIBRATION else step
+        tests += asked_for_boxes["requests"]
         for name in tokens:
             tokens[name] += step["tokens"][name]
     return {
         "requests": sum(step["requests"] for step in steps),
+        "tests": tests,
         "tokens": tokens,
         "cost_usd": None if None in costs else round(sum(costs), 6),
     }
 
 
-def _counts_of(run: SpecRun) -> dict[str, Any]:
-    """Return what `run.json` says of a way's run: of the call that finished it."""
-    stated = read_object(os.path.join(run.spec.results_dir, RUN_JSON))["summary"]
-    return {name: stated[name] for name in ("seconds", "unreadable", "failed")}
+def _seconds_of(run: SpecRun) -> float:
+    """Return how long a way's run took: the call that finished it."""
+    stated = read_object(os.path.join(run.spec.results_dir, RUN_JSON))
+    return float(stated["summary"]["seconds"])
 
 
 def _replies_in(results_dir: str) -> list[dict[str, Any]]:

@@ -1,23 +1,30 @@
 """Figures of a `bench.json`: of its replies alone, without a model, the same bytes each time."""
 
 import contextlib
+import io
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.errors import InputError, RecordError, RequestRefused, RunStopped
 from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import dump_line, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.bench import bench_set
 from dataflow_grounding.extras.bench.ways import WAYS, Spans
 from dataflow_grounding.extras.evaluation.metrics import evaluate
 from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.serving.base import Reply
 from dataflow_grounding.serving.recorded import RecordedServing
+from dataflow_grounding.tasks.request import Request
+
+VERSION = 2
+"""The version of `bench.json`'s form."""
 
 OF_BOXES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "miou", "n_acc", "il_mcc", "gprec_f1")
 OF_SPANS = ("span_exact_f1", "span_overlap_f1")
@@ -25,6 +32,18 @@ OF_SPANS = ("span_exact_f1", "span_overlap_f1")
 _OF_KINDS = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc")
 _DIGITS = 4
 _FOLDERS_OF_STEPS = "cache"
+
+
+class Replayed(NamedTuple):
+    """What a way's pipeline makes of the replies that are kept.
+
+    Attributes:
+        records: Those that got through all steps.
+        summary: What the run over them counted.
+    """
+
+    records: list[dict[str, Any]]
+    summary: Summary
 
 
 def scored(document: Mapping[str, Any], set_folder: str = bench_set.FOLDER) -> dict[str, Any]:
@@ -47,8 +66,10 @@ def scored(document: Mapping[str, Any], set_folder: str = bench_set.FOLDER) -> d
         )
     ways = {}
     for way, of_way in document["ways"].items():
-        records = _records_of(way, of_way, gold, set_folder)
-        ways[way] = {**of_way, "figures": _figures(way, records, gold)}
+        replayed = _replayed(way, of_way, gold, set_folder)
+        counts = _counts(replayed.summary, len(gold))
+        figures = _figures(way, replayed.records, gold)
+        ways[way] = {**of_way, "figures": {"counts": counts, **figures}}
     return {**document, "ways": ways}
 
 
@@ -64,9 +85,15 @@ def read_document(path: str) -> dict[str, Any]:
 def _check(document: Mapping[str, Any], path: str = "bench.json") -> None:
     """Raise InputError for what is no document of this version."""
     ways = document.get("ways")
-    is_document = document.get("bench") == 1 and isinstance(ways, Mapping) and bool(ways)
+    version = document.get("bench")
+    is_document = isinstance(version, int) and isinstance(ways, Mapping) and bool(ways)
     if not is_document or not isinstance(document.get("set"), str):
         raise InputError(f"{path} is none that `dataflowgrounding bench` wrote")
+    if version != VERSION:
+        raise InputError(
+            f"{path} has another form than this version's: score it with dataflow-grounding"
+            f" {document.get('version')!s:.40}"
+        )
     pictures = document.get("pictures")
     if pictures is not None and (not isinstance(pictures, int) or pictures < 1):
         raise InputError(f"{path}: pictures should be a number from 1, or null")
@@ -74,29 +101,45 @@ def _check(document: Mapping[str, Any], path: str = "bench.json") -> None:
     for way, of_way in ways.items():
         if way not in WAYS:
             raise InputError(f"{path}: {way!r} is not one of {', '.join(WAYS)}")
-        parts = {"recording": dict, "image_limits": dict, "run": dict, "replies": list}
-        for name, kind in parts.items():
-            if not isinstance(of_way, Mapping) or not isinstance(of_way.get(name), kind):
-                raise InputError(f"{path}: ways.{way} lacks {name}")
+        _check_way(of_way, f"{path}: ways.{way}")
 
 
-def _records_of(
+def _check_way(of_way: Any, where: str) -> None:
+    """Raise InputError for what `measure` would not say of a way, `where` stands before it."""
+    parts = {"recording": dict, "image_limits": dict, "run": dict, "replies": list}
+    for name, kind in parts.items():
+        if not isinstance(of_way, Mapping) or not isinstance(of_way.get(name), kind):
+            raise InputError(f"{where} lacks {name}")
+    for name in ("requests", "tests", "seconds", "cost_usd"):
+        value = of_way["run"].get(name)
+        may_be_null = name == "cost_usd" and value is None
+        if not isinstance(value, (int, float)) and not may_be_null:
+            raise InputError(f"{where}.run.{name} should be a number")
+    for line in of_way["replies"]:
+        if not isinstance(line, Mapping) or not {"key", "reply"} <= line.keys():
+            raise InputError(f"{where}.replies should be objects, each with a key and a reply")
+
+
+def _replayed(
     way: str, of_way: Mapping[str, Any], gold: Sequence[Mapping[str, Any]], set_folder: str
-) -> list[dict[str, Any]]:
-    """Return the records that a way's replies make: its own pipeline reads them, as in a run."""
+) -> Replayed:
+    """Have a way's own pipeline read its replies, as in a run. Raises InputError."""
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
+        serving = _playing_back(way, of_way, os.path.join(folder, "recording.jsonl"))
         rows = os.path.join(folder, "questions.jsonl")
         questions = WAYS[way].rows_of([_with_whole_path(record, set_folder) for record in gold])
         write_text(rows, "".join(map(dump_line, questions)))
         storage = FileStorage(rows, os.path.join(folder, _FOLDERS_OF_STEPS), "bench")
         pipeline = WAYS[way](storage, serving)
-        with _in_silence():
-            summary = pipeline.run()
+        try:
+            with _in_silence():
+                summary = pipeline.run()
+        except RunStopped as stopped:
+            raise InputError(f"the replies of {way} can't be scored: {stopped}") from None
         if not summary.done:
-            return []
+            return Replayed([], summary)
         with open(summary.annotations, encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+            return Replayed([json.loads(line) for line in file], summary)
 
 
 def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, Any]:
@@ -106,19 +149,38 @@ def _with_whole_path(record: Mapping[str, Any], set_folder: str) -> dict[str, An
 
 @contextlib.contextmanager
 def _in_silence() -> Iterator[None]:
-    """Let runs in the block show no progress: replies that are only read again take seconds."""
+    """Let runs in the block say nothing: what there is to say of replies was said in their run."""
     token = current_options.set(RunOptions(progress=False))
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         current_options.reset(token)
 
 
-def _playing_back(of_way: Mapping[str, Any], path: str) -> RecordedServing:
+class _KeptReplies(RecordedServing):
+    """The replies of one way. A picture with a question that has none fails, as it did in the run.
+
+    A recording would refuse such a question, and a run ends where an endpoint refuses many.
+    """
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        try:
+            return await super().answer(request)
+        except RequestRefused:
+            raise RecordError(f"no reply is kept to this {request.task} request") from None
+
+
+def _playing_back(way: str, of_way: Mapping[str, Any], path: str) -> RecordedServing:
     """Return a serving that answers with a way's replies, by way of a file. Raises InputError."""
     lines = [of_way["recording"], *of_way["replies"]]
     write_text(path, "".join(map(dump_line, lines)))
-    serving = RecordedServing(path)
+    try:
+        serving = _KeptReplies(path)
+    except InputError:  # which names the file that was just written
+        raise InputError(
+            f"bench.json: ways.{way}.recording doesn't say whose replies these are"
+        ) from None
     # The format is known by now; a judge's answers to what is known are among the replies.
     serving.exact_boxes = True
     serving.takes_probes = True
@@ -127,8 +189,35 @@ def _playing_back(of_way: Mapping[str, Any], path: str) -> RecordedServing:
         limits["media_types"] = tuple(limits["media_types"])
         serving.image_limits = ImageLimits(**limits)
     except (TypeError, KeyError):
-        raise InputError("bench.json: image_limits are none") from None
+        raise InputError(f"bench.json: ways.{way}.image_limits are not understood") from None
     return serving
+
+
+def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
+    """Return how many pictures, replies and phrases didn't come to what a way is about.
+
+    Args:
+        summary: What reading the replies counted.
+        pictures: How many there are.
+
+    Returns:
+        `pictures`; `failed` of them; `unreadable` replies; `unchecked` phrases, which a judge was
+        to check; and of the `judge` why he wasn't heeded: `not tested`, as his answers couldn't be
+        read, or `not obeyed`, as they were no better than chance. Null where he was, or there is
+        none.
+    """
+    judge = None
+    if summary.notes["judge_not_tested"]:
+        judge = "not tested"
+    elif summary.notes["judge_not_obeyed"]:
+        judge = "not obeyed"
+    return {
+        "pictures": pictures,
+        "failed": pictures - summary.done,
+        "unreadable": summary.requests["unreadable"],
+        "unchecked": summary.expressions["not checked"],
+        "judge": judge,
+    }
 
 
 def _figures(

@@ -9,6 +9,7 @@ from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.extras.review._sampling import SIZES
 from dataflow_grounding.images.document import (
     TableRow,
+    definitions,
     document_page,
     facts,
     readable_time,
@@ -31,7 +32,7 @@ _MOST_GROUPS = 200
 """So many groups of a kind are listed, those with the most boxes."""
 
 
-def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
+def certificate_page(certificate: Mapping[str, Any], results: str, file_name: str) -> str:
     """Return the page of a certificate.
 
     What comes from data is escaped, and keys are blotted out.
@@ -39,6 +40,7 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
     Args:
         certificate: As `certify` returns it.
         results: What the certified results are called.
+        file_name: What the certificate's file is called.
     """
     boxes = certificate["boxes"]
     missed = certificate["phrases_missed"]
@@ -56,7 +58,10 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
     sections.append(_terms("The sample", _about_samples(certificate)))
     sections.append(_terms("The run", _about_run(certificate)))
     sections.append(_files(certificate["files"]))
-    model = run.get("model") or "a model that run.json doesn't name"
+    if certificate["prompts"] is None:
+        model = "a file without run.json"
+    else:
+        model = run.get("model") or "a model that run.json doesn't name"
     header = facts(f"Boxes of {model}", f"certified {readable_time(certificate.get('when', ''))}")
     header += f'<p class="sentence">{safe(_sentence_without_verdict(certificate))}</p>'
     header += _verdict(certificate["target"], certificate["boxes"])
@@ -64,9 +69,10 @@ def certificate_page(certificate: Mapping[str, Any], results: str) -> str:
         f"Certificate of {os.path.basename(os.path.abspath(results))}",
         header,
         sections,
-        f"Made by dataflow-grounding {safe(certificate['version'])} out of certificate.json, which"
-        " has all of it and a checksum. The bounds are exact (Clopper and Pearson, 1934); what"
-        " nobody judged counts as wrong for the upper one. Whether anything has changed since:"
+        f"Made by dataflow-grounding {safe(certificate['version'])} out of"
+        f" {safe(file_name)}, which has all of it and a checksum. The bounds are exact"
+        " (Clopper and Pearson, 1934); what nobody judged counts as wrong for the upper"
+        " one. Whether anything has changed since:"
         f" <code>dataflowgrounding certify {safe(results)} --verify</code>",
         is_letter=True,
     )
@@ -193,8 +199,7 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _terms(heading: str, terms: Iterable[tuple[str, str]]) -> str:
     """Return what is known as a list of terms under a heading."""
-    lines = [f"<div><dt>{safe(name)}</dt><dd>{safe(text)}</dd></div>" for name, text in terms]
-    return section(heading, f"<dl>{''.join(lines)}</dl>")
+    return section(heading, definitions(terms))
 
 
 def _files(files: Mapping[str, str | None]) -> str:

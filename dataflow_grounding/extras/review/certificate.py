@@ -72,7 +72,8 @@ def write_page(results: str, certificate: Mapping[str, Any]) -> str:
     Raises InputError where it can't be written.
     """
     path = f"{os.path.splitext(_certificate_path(results))[0]}.html"
-    write_text(path, certificate_page(certificate, results))
+    file_name = os.path.basename(_certificate_path(results))
+    write_text(path, certificate_page(certificate, results, file_name))
     return path
 
 
@@ -128,6 +129,8 @@ def _certificate_now(results: str, certificate: Mapping[str, Any], folder: str) 
         max_error = certificate["target"]["max_error"]
     now = certificate_of(results, gold, max_error, certificate.get("working_folder"))
     now["when"] = certificate.get("when")
+    if now["prompts"] is None:  # nothing of this package made the records: who reckons is all one
+        now["version"] = certificate.get("version")
     return now
 
 
@@ -153,7 +156,8 @@ def certificate_of(
     Returns:
         JSON: `sentence`; what `figures` gives; `samples`, `reviewers`, `gold`, `target`; `statuses`
             and `checks` of phrases and `run`, as the pipeline wrote them; `working_folder`; SHA-256
-            of `files` (None for a picture that is not found) and `prompts`; `version`.
+            of `files` (None for a picture that is not found) and `prompts` (None where no run.json
+            says that prompts of ours were asked); `version`.
 
     Raises:
         InputError: No sample was stated for this file, one is not what its seed draws, or a file
@@ -315,7 +319,7 @@ def _sources(
     return {
         "run": {name: run.get(name) for name in facts},
         "files": {name: digest_of(path) for name, path in paths.items() if name},
-        "prompts": _checksum(texts),
+        "prompts": _checksum(texts) if run else None,
         "version": __version__,
     }
 
