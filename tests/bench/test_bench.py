@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -93,6 +95,36 @@ def test_the_drawn_gold_is_what_the_script_draws(
     monkeypatch.setattr("sys.argv", ["draw", str(tmp_path)])
     draw.main()
     assert (tmp_path / "gold.jsonl").read_bytes() == Path(FOLDER, "gold.jsonl").read_bytes()
+
+
+def test_the_certificate_is_of_the_gold_as_it_is_and_says_what_the_page_says(
+    tmp_path: Path,
+) -> None:
+    """If prompts or the version changed since: `certify gold.jsonl --max-error 3% --html` in the
+    set's folder writes it anew, from the same decisions.
+    """
+    folder = tmp_path / "a clone"
+    shutil.copytree(FOLDER, folder, copy_function=shutil.copyfile)  # as of now, as a checkout's
+    gold = folder / "gold.jsonl"
+    done = command(["certify", str(gold), "--verify"])
+    assert (done.code, done.out) == (0, "nothing has changed\n"), done
+    certificate = json.loads((folder / "gold.certificate.json").read_text("utf-8"))
+    boxes, missed = certificate["boxes"], certificate["phrases_missed"]
+    assert certificate["target"] == {"max_error": 0.03, "accepted": True}
+    assert boxes["unsettled"] == missed["unsettled"] == 0
+    page = " ".join((REPOSITORY / "docs/bench.md").read_text("utf-8").split())
+    for wrong, part, figure in (("wrong", "the", boxes), ("missed", "all", missed)):
+        share = f"{math.ceil(1000 * figure['high']) / 10}%"
+        counted = f"{figure['wrong']} of {figure['looked_at']}"
+        of = figure.get("phrases", figure["of"])
+        assert re.search(rf"{counted} \D*{wrong}, so up to {share} of {part} {of} may be", page)
+    for path in folder.glob("gold.*"):
+        assert '"/' not in path.read_text("utf-8"), f"{path} names a folder of some machine"
+    text = gold.read_text("utf-8")
+    gold.write_text(text.replace('"bbox": [20, 16, 364, 512]', '"bbox": [20, 16, 365, 512]', 1))
+    done = command(["certify", str(gold), "--verify"])
+    assert done.code == 1
+    assert "gold.jsonl" in done.out
 
 
 def test_each_photograph_is_listed_with_its_licence() -> None:
