@@ -100,8 +100,8 @@ def test_the_drawn_gold_is_what_the_script_draws(
 def test_the_certificate_is_of_the_gold_as_it_is_and_says_what_the_page_says(
     tmp_path: Path,
 ) -> None:
-    """If prompts or the version changed since: `certify gold.jsonl --max-error 3% --html` in the
-    set's folder writes it anew, from the same decisions.
+    """`certify gold.jsonl --max-error 3% --html`, in the set's folder, writes it anew from the same
+    decisions, as where a form of the certificate changes.
     """
     folder = tmp_path / "a clone"
     shutil.copytree(FOLDER, folder, copy_function=shutil.copyfile)  # as of now, as a checkout's
