@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from benchmarks.places.workplace import REPOSITORY, Done, Workplace, command
+from benchmarks.stand_ins.bench_model import BenchModel
 from benchmarks.stand_ins.probe_model import ProbeModel
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.extras.testing import LoopbackServer
@@ -261,7 +262,7 @@ def test_the_command_in_a_sentence_of_the_readme_runs(
         r"`(dataflowgrounding [^`]*)`", (REPOSITORY / "README.md").read_text(encoding="utf-8")
     )
     assert sentences
-    with LoopbackServer(ProbeModel("qwen3-vl")) as server:
+    with LoopbackServer(BenchModel(box_format="qwen3-vl")) as server:
         monkeypatch.setenv("DF_BASE_URL", server.base_url)
         monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
         for sentence in sentences:
