@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -117,6 +118,21 @@ def answer_times(server: Server) -> None:
         )
 
 
+def accept_page(page: Any, press: Callable[[str], Any]) -> int:
+    """Press Enter until the page marked as old is gone, and return how often.
+
+    It goes first to what hasn't been on the screen.
+    """
+    presses = 0
+    while page.locator("[data-old]").count():
+        page.locator(".cells:not([aria-busy])").wait_for()
+        press("Enter")
+        presses += 1
+        page.wait_for_timeout(50)
+    page.locator(".cell, .stage, #main p").first.wait_for()
+    return presses
+
+
 def review_grid(server: Server, boxes: int, real: bool) -> None:
     """Judge so many boxes in a browser."""
     from playwright.sync_api import sync_playwright
@@ -137,9 +153,9 @@ def review_grid(server: Server, boxes: int, real: bool) -> None:
             page.keyboard.type("".join(str(n + 11) for n in wrong))
             page.evaluate("document.querySelector('.cells').dataset.old = 1")
             started = time.perf_counter()
-            page.keyboard.press("Enter")
-            page.locator(".cells:not([data-old]) .cell").first.wait_for()
+            presses = accept_page(page, page.keyboard.press)
             waited += time.perf_counter() - started
+            human += (presses - 1) * KEY
             done += cells
     print(
         f"grid: {done} boxes, {60 * done / (human + waited):.1f} a minute; of {waited / done:.3f} s"
@@ -254,8 +270,7 @@ def mend_by_grid(hands: Hands, mending: Mending, address: str) -> None:
             if phrase in mending.wrong:
                 hands.click(page.locator(".cell").nth(number))
         page.evaluate("document.querySelector('.cells').dataset.old = 1")
-        hands.press("Enter")
-        page.locator("[data-old]").wait_for(state="detached")
+        accept_page(page, hands.press)
         left -= len(phrases)
     hands.click(page.get_by_role("button", name=f"Mend {WRONG_BOXES} rejected"))
     page.locator(".stage").wait_for()

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.review.test_review import (
     RECORD,
     SINGLE,
+    TALL,
     applied,
     boxes,
     decisions,
@@ -396,7 +397,7 @@ def test_search_finds_a_record_by_id_or_file_name(
 
 def test_a_page_of_boxes_of_one_record_is_one_request(results: Path, serve: Any, show: Any) -> None:
     grid(results, 60)
-    page = show(serve(results).address)
+    page = show(serve(results).address, viewport=TALL)
     sent: list[str] = []
     page.on("request", lambda asked: asked.method == "POST" and sent.append(asked.url))
     page.keyboard.type("3")

@@ -171,6 +171,8 @@ def show(new_page: Any) -> Iterator[Any]:
 
 
 SINGLE = "#mode=single&order=file"
+TALL = {"width": 1280, "height": 2000}
+"""A window that shows a whole page of the grid at once."""
 
 
 def saved(page: Any) -> None:
@@ -454,7 +456,7 @@ def test_the_grid_marks_the_wrong_ones_and_accepts_the_rest(
     results: Path, serve: Any, show: Any
 ) -> None:
     grid(results, 70)
-    page = show(serve(results).address)
+    page = show(serve(results).address, viewport=TALL)
     cells = page.locator(".cell")
     assert cells.count() == 60
     page.keyboard.type("03")

@@ -11,6 +11,7 @@ import pytest
 from tests.review.test_review import (
     RECORD,
     SINGLE,
+    TALL,
     applied,
     decisions,
     drag,
@@ -153,7 +154,7 @@ def test_phrases_without_boxes_are_confirmed_many_at_a_time(
     for row, status in zip(rows[5:], ["pending", "ambiguous", "unsupported"], strict=False):
         row["status"] = status
     write(results, {**RECORD, "expressions": rows})
-    page = show(serve(results).address)
+    page = show(serve(results).address, viewport=TALL)
     page.get_by_role("button", name="Look at 70 phrases without a box").click()
     seen(page, 60)
     open_ones = page.locator(".cell .open").all_inner_texts()

@@ -13,6 +13,7 @@ from PIL import Image
 from tests.review.test_review import (
     RECORD,
     SINGLE,
+    TALL,
     after,
     applied,
     decisions,
@@ -71,7 +72,7 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
     results: Path, serve: Any, show: Any
 ) -> None:
     grid(results, 70)
-    page = show(serve(results).address)
+    page = show(serve(results).address, viewport=TALL)
     page.locator(".cell").first.focus()
     page.keyboard.press("Enter")  # on a cell, it marks it
     assert len(pressed(page)) == 1
@@ -103,6 +104,38 @@ def test_no_page_of_the_grid_is_accepted_unseen_and_each_is_taken_back_whole(
     saved(page)
     assert len(decisions(results)) == 140
     assert applied(results)[0]["expressions"][0].get("verified") is None
+    assert page.problems == []
+
+
+def test_what_was_never_on_the_screen_is_shown_before_the_rest_is_accepted(
+    results: Path, serve: Any, show: Any
+) -> None:
+    from playwright.sync_api import expect
+
+    grid(results, 70)
+    page = show(serve(results).address, viewport={"width": 1000, "height": 500})
+    presses = 0
+    while not (results / "reviews.jsonl").exists():
+        seen(page, 60)
+        page.keyboard.press("Enter")
+        presses += 1
+        if presses == 1:
+            hint = page.locator("#hint")
+            expect(hint).to_contain_text("of the page had not been on the screen")
+        page.wait_for_timeout(500)
+        assert presses < 20
+    assert presses > 2
+    seen(page, 10)
+    saved(page)
+    assert len(decisions(results)) == 60
+    assert page.evaluate("scrollY") == 0  # the next page begins at its top
+    page.locator(".cell").last.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    page.locator(".cell").first.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    page.keyboard.press("Enter")  # who has scrolled has seen them
+    page.get_by_text("Nothing is left").wait_for()
+    saved(page)
     assert page.problems == []
 
 
@@ -407,7 +440,7 @@ def test_a_folder_without_a_server_shows_all_and_what_was_undone(
 ) -> None:
     grid(results, 70)
     run("review", results, "--static", tmp_path / "folder")
-    page = show((tmp_path / "folder" / "review.html").as_uri())
+    page = show((tmp_path / "folder" / "review.html").as_uri(), viewport=TALL)
     page.keyboard.press("Enter")
     seen(page, 10)
     page.keyboard.press("z")

@@ -18,6 +18,9 @@ const reviewGrid = (() => {
   const marks = new Map();
   let last = null; // the item that was marked last
   let closed = null; // a page that is sent, or not seen yet
+  const onScreen = new Set(); // the page's cells that have been on the screen, half of them at least
+  let scrolledTo = null; // the cell that Enter went to, in place of accepting what is below
+  const screen = new IntersectionObserver(noteOnScreen, { threshold: .5 });
 
   function draw(now, task, marked, tools) {
     page = now;
@@ -34,8 +37,33 @@ const reviewGrid = (() => {
         "aria-busy": true }, cells),
       node("p", { class: "tools toolbar" }, tools));
     page.items.forEach((item, n) => showMark(n));
+    screen.disconnect();
+    onScreen.clear();
+    scrolledTo = null;
+    scrollTo(0, 0); // where the page before was accepted, its last cells were on the screen
+    cells.forEach((cell) => screen.observe(cell));
     reviewDecisions.announce(`${counted(cells.length, "cell")}, ${markedOnPage().length} marked: ${headOf(isOfBoxes)}`);
     seen(now);
+  }
+
+  function noteOnScreen(entries) {
+    for (const entry of entries) {
+      if (entry.isIntersecting) onScreen.add(entry.target);
+    }
+  }
+  // The cells that have a picture, and that nobody can have looked at.
+  function notSeen() {
+    noteOnScreen(screen.takeRecords());
+    return [...main.querySelectorAll(".cell:has(img)")].filter((cell) => !onScreen.has(cell));
+  }
+  // Go to the first of them, in place of accepting what nobody has seen.
+  function showUnseen(cells) {
+    scrolledTo = cells[0];
+    scrolledTo.scrollIntoView({ block: "start" });
+    reviewDecisions.hint(`${cells.length} of the page had not been on the screen. Once all have been, Enter accepts the rest.`);
+    closed = page;
+    main.querySelector(".cells").setAttribute("aria-busy", true);
+    seen(page);
   }
 
   // A mark is "wrong", "absent" (wrong, and what the phrase means is nowhere in the picture) or "right".
@@ -173,6 +201,12 @@ const reviewGrid = (() => {
   // Send the page; next(marked) shows what comes then, where `marked` are pairs of the items sent and their marks.
   async function accept(next) {
     if (closed === page) return;
+    const unseen = page.isSent ? [] : notSeen();
+    // A window may be too low for half of a cell: where Enter has been before, it goes on.
+    if (unseen.length && unseen[0] !== scrolledTo) {
+      showUnseen(unseen);
+      return;
+    }
     const sent = page;
     sent.marked = sent.isSent ? sent.marked : sent.items.map((item) => [item, markOf(item)]);
     closed = sent;
@@ -188,7 +222,10 @@ const reviewGrid = (() => {
   async function seen(shown) {
     const cells = main.querySelector(".cells");
     const pictures = [...cells.querySelectorAll("img")];
-    const inView = pictures.filter((picture) => picture.getBoundingClientRect().top < innerHeight);
+    const inView = pictures.filter((picture) => {
+      const { top, bottom } = picture.getBoundingClientRect();
+      return top < innerHeight && bottom > 0;
+    });
     await Promise.allSettled(inView.map((picture) => picture.decode()));
     await reviewDecisions.pause(LOOK);
     cells.removeAttribute("aria-busy");
