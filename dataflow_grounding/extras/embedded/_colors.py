@@ -18,6 +18,7 @@ from dataflow_grounding.replies.english import words
 
 # Hand-set: the colour and the contrast were checked, the noun was not.
 REGION_SCORE = 0.6
+_LEAST_OF_LARGEST = 0.03  # of the largest region's size; smaller ones are left out
 _STEADY_IOU = 0.75  # of a region's boxes by a looser and a stricter reading of its colour
 _MIN_CONTRAST = 24.0  # ΔE (CIE 1976)
 _MIN_CLEAR_BAND = 0.8  # of the pixels in the band around a region
@@ -123,10 +124,13 @@ class ColorRegion(Candidate):
 
 @dataclass(frozen=True, slots=True)
 class ColorRegions:
-    """The regions of a colour, largest first.
+    """The regions of a colour.
 
-    ``whole`` is the largest with the pieces near it, ``total`` the number of the reduced copy's
-    pixels that have the colour, specks included.
+    Attributes:
+        regions: Those of at least _LEAST_OF_LARGEST of the largest one's size, largest first.
+        whole: The largest joined with the pieces near it; None without regions.
+        total: The number of the reduced copy's pixels of the colour, once small holes are filled
+            and thin lines removed. It counts specks that are too small for a region, too.
     """
 
     regions: list[ColorRegion]
@@ -135,37 +139,54 @@ class ColorRegions:
 
 
 def find_regions(picture: Picture, term: str) -> ColorRegions:
-    """Return the regions of a chromatic colour term with at least 3% of the largest one's size.
+    """Return the regions of a chromatic colour term.
 
     The colour is read three times, loosely to strictly: what has a clear border then keeps its box.
-    Sizes are in pixels of the reduced copy.
+    Regions are those of the medium reading. Sizes are in pixels of the reduced copy.
     """
     _, loose = _regions_of_mask(_mask(term, picture, _LOOSE), picture)
-    labels, medium = _regions_of_mask(_mask(term, picture, _MEDIUM), picture)
+    label_image, medium = _regions_of_mask(_mask(term, picture, _MEDIUM), picture)
     _, strict = _regions_of_mask(_mask(term, picture, _STRICT), picture)
-
-    def with_steadiness(
-        region: ColorRegion, looser: list[ColorRegion], stricter: list[ColorRegion]
-    ) -> ColorRegion:
-        """Return a region of the medium reading with whether it is steady."""
-        is_steady = (
-            _has_same_box(region, looser)
-            and _has_same_box(region, stricter)
-            and _stands_out(picture, np.isin(labels, region.labels), region.bbox)
-        )
-        return replace(region, is_steady=is_steady)
+    total = float(np.count_nonzero(label_image))
+    if not medium:
+        return ColorRegions([], None, total)
 
     regions = []
-    whole: ColorRegion | None = None
-    if medium:
-        for region in medium:
-            if region.size >= 0.03 * medium[0].size:
-                regions.append(with_steadiness(region, loose, strict))
-        looser_wholes = [_joined_to_largest(loose, picture)] if loose else []
-        stricter_wholes = [_joined_to_largest(strict, picture)] if strict else []
-        medium_whole = _joined_to_largest(medium, picture)
-        whole = with_steadiness(medium_whole, looser_wholes, stricter_wholes)
-    return ColorRegions(regions, whole, float(np.count_nonzero(labels)))
+    for region in medium:
+        if region.size >= _LEAST_OF_LARGEST * medium[0].size:
+            regions.append(_with_steadiness(region, picture, label_image, loose, strict))
+    whole = _with_steadiness(
+        _joined_to_largest(medium, picture),
+        picture,
+        label_image,
+        [_joined_to_largest(loose, picture)] if loose else [],
+        [_joined_to_largest(strict, picture)] if strict else [],
+    )
+    return ColorRegions(regions, whole, total)
+
+
+def _with_steadiness(
+    region: ColorRegion,
+    picture: Picture,
+    label_image: Array,
+    looser: list[ColorRegion],
+    stricter: list[ColorRegion],
+) -> ColorRegion:
+    """Return a region with whether it is steady.
+
+    Args:
+        region: A region of the medium reading of its colour.
+        picture: Where it is.
+        label_image: The labels of that reading's regions.
+        looser: The regions of the looser reading.
+        stricter: Those of the stricter one.
+    """
+    is_steady = (
+        _has_same_box(region, looser)
+        and _has_same_box(region, stricter)
+        and _stands_out(picture, np.isin(label_image, region.labels), region.bbox)
+    )
+    return replace(region, is_steady=is_steady)
 
 
 def _mask(term: str, picture: Picture, strictness: _Strictness) -> Array:
@@ -223,14 +244,14 @@ def _regions_of_mask(mask: Array, picture: Picture) -> tuple[Array, list[ColorRe
         mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
     )
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
-    least = max(30, 0.0003 * picture.area)
+    _, label_image, stats, _ = cv2.connectedComponentsWithStats(opened)
+    least = max(30, 0.0003 * picture.area)  # pixels; anything smaller is a speck
     regions = []
     for label, (x, y, w, h, size) in enumerate(stats[1:], start=1):
         if size >= least:
             box = box_of(x, y, w, h)
             regions.append(ColorRegion(box, float(size), REGION_SCORE, "region", (label,)))
-    return labels, sorted(regions, key=lambda region: (-region.size, region.bbox))
+    return label_image, sorted(regions, key=lambda region: (-region.size, region.bbox))
 
 
 def _stands_out(picture: Picture, region: Array, box: Box) -> bool:

@@ -18,9 +18,10 @@ const reviewGrid = (() => {
   const marks = new Map();
   let last = null; // the item that was marked last
   let closed = null; // a page that is sent, or not seen yet
-  const onScreen = new Set(); // the page's cells that have been on the screen, half of them at least
+  const onScreen = new Set(); // the page's cells that have been on the screen, nearly whole and above the toolbar
   let scrolledTo = null; // the cell that Enter went to, in place of accepting what is below
-  const screen = new IntersectionObserver(noteOnScreen, { threshold: .5 });
+  const screen = new IntersectionObserver(noteOnScreen, { threshold: .9, rootMargin: "0px 0px -48px" });
+  const toBeSeen = node("span", { class: "facts", role: "status" }); // how many haven't been there, beside the buttons
 
   function draw(now, task, marked, tools) {
     page = now;
@@ -35,7 +36,7 @@ const reviewGrid = (() => {
       node("h2", { id: "head" }, headOf(isOfBoxes), ": ", task),
       node("div", { class: shape, role: "group", "aria-labelledby": "head",
         "aria-busy": true }, cells),
-      node("p", { class: "tools toolbar" }, tools));
+      node("p", { class: "tools toolbar" }, tools, toBeSeen));
     page.items.forEach((item, n) => showMark(n));
     screen.disconnect();
     onScreen.clear();
@@ -50,17 +51,17 @@ const reviewGrid = (() => {
     for (const entry of entries) {
       if (entry.isIntersecting) onScreen.add(entry.target);
     }
+    const count = notSeen().length;
+    toBeSeen.textContent = count ? `${count} of the page still to be seen: Enter goes there first` : "";
   }
   // The cells that have a picture, and that nobody can have looked at.
   function notSeen() {
-    noteOnScreen(screen.takeRecords());
     return [...main.querySelectorAll(".cell:has(img)")].filter((cell) => !onScreen.has(cell));
   }
   // Go to the first of them, in place of accepting what nobody has seen.
   function showUnseen(cells) {
     scrolledTo = cells[0];
     scrolledTo.scrollIntoView({ block: "start" });
-    reviewDecisions.hint(`${cells.length} of the page had not been on the screen. Once all have been, Enter accepts the rest.`);
     closed = page;
     main.querySelector(".cells").setAttribute("aria-busy", true);
     seen(page);
@@ -201,8 +202,9 @@ const reviewGrid = (() => {
   // Send the page; next(marked) shows what comes then, where `marked` are pairs of the items sent and their marks.
   async function accept(next) {
     if (closed === page) return;
+    noteOnScreen(screen.takeRecords());
     const unseen = page.isSent ? [] : notSeen();
-    // A window may be too low for half of a cell: where Enter has been before, it goes on.
+    // A window may be too low for a whole cell: where Enter has been before, it goes on.
     if (unseen.length && unseen[0] !== scrolledTo) {
       showUnseen(unseen);
       return;
