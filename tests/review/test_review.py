@@ -171,7 +171,7 @@ def show(new_page: Any) -> Iterator[Any]:
 
 
 SINGLE = "#mode=single&order=file"
-TALL = {"width": 1280, "height": 2000}
+TALL = {"width": 1280, "height": 3200}
 """A window that shows a whole page of the grid at once."""
 
 
