@@ -87,8 +87,8 @@ class Asking:
                 return reply
             except errors.RecordError as failed:
                 error = failed
-            if not from_store and _is_unreadable(error):
-                self._count_unreadable(key, check)
+            if not from_store:
+                self._count_if_unreadable(error, key, check)
             # whoever asks divides the request then
             is_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_refused = isinstance(error, errors.RequestRefused)
@@ -101,12 +101,12 @@ class Asking:
             from_store = False
             error = None
 
-    def _count_unreadable(self, key: str, check: bool) -> None:
+    def _count_if_unreadable(self, error: errors.RecordError, key: str, check: bool) -> None:
         """Count a reply that can't be read: once, however many records asked the same.
 
         Each reply to a `check` is another one.
         """
-        if check or key not in self._unreadable:
+        if _is_unreadable(error) and (check or key not in self._unreadable):
             self.counts["unreadable"] += 1
             self._unreadable.add(key)
 
