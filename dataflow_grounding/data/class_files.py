@@ -12,9 +12,10 @@ def read_class_file(path: str) -> Any:
     """Return what a file says of classes: a list of names, or a mapping as `data.classes` takes.
 
     Args:
-        path: A text file with a name in each line; a `.json` file with a list of names, or of COCO,
-            whose `categories` are taken in the order of their ids; or a `.yaml` file with a list,
-            with `names` as Ultralytics writes them, or with what else `data.classes` takes.
+        path: A text file with a name in each line; a `.json` file of COCO, whose `categories` are
+            taken in the order of their ids, or with a list of names; a `.yaml` or `.yml` file with
+            `names` as Ultralytics writes them, or with a list. What else JSON or YAML holds is
+            returned as it is, for whoever reads `data.classes` to check.
 
     Raises:
         SpecError: There is no such file, it can't be read, or it has no names.
@@ -61,7 +62,7 @@ def _text_of(path: str) -> str:
 
 
 def _of_json(data: Any) -> Any:
-    """Return the names in the value of a JSON file: those of COCO's categories, or a list's."""
+    """Return the names of COCO's categories in a JSON file's value; any other value as it is."""
     if isinstance(data, dict) and isinstance(data.get("categories"), list):
         categories = sorted(data["categories"], key=lambda category: category["id"])
         return [category["name"] for category in categories]
@@ -69,8 +70,9 @@ def _of_json(data: Any) -> Any:
 
 
 def _of_yaml(text: str) -> Any:
-    """Return the names in a YAML file: Ultralytics' `names`, a list, or phrases with classes.
+    """Return Ultralytics' `names` in a YAML file, in the order of their numbers.
 
+    The value of any other YAML file is returned as it is, with texts for numbers and the like.
     Raises ValueError for what is no YAML.
     """
     import yaml

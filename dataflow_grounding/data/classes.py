@@ -40,7 +40,8 @@ def _pairs_stated(
 ) -> list[tuple[Any, Any]]:
     """Return the pairs of a phrase and its class that `data.classes` states, as they stand there.
 
-    Raises SpecError where it is neither list nor mapping, or what a class states can't be read.
+    Whether these are texts isn't checked. Raises SpecError where `classes` is neither a list nor a
+    mapping, or what a class states can't be read.
     """
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise SpecError(
@@ -101,7 +102,10 @@ def phrases_with_classes(
 def definitions_of(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Return what counts as each phrase of `data.classes` whose class has a definition.
+    """Return each phrase of `data.classes` whose class states a definition, with that definition.
+
+    A list of classes has none. `classes` isn't checked here: it should be what
+    `phrases_with_classes` takes.
 
     Example:
         >>> definitions_of({"person": {"definition": "people, not on posters"}})
@@ -118,7 +122,7 @@ def definitions_of(
 
 
 def class_of(expression: Mapping[str, Any]) -> str:
-    """Return the class that an expression states, else its phrase in lower case.
+    """Return the class that an expression states, else its phrase in lower case; single-spaced.
 
     Example:
         >>> class_of({"text": "A dog", "class": "animal"}), class_of({"text": "A dog"})
@@ -134,14 +138,14 @@ def classes_of(results: str) -> list[str]:
     """Return the names of classes that are known for RESULTS, in the order of their numbers.
 
     The first of these that exists has them: the file's own list (`train.classes.txt` of
-    `train.jsonl`), `classes.txt` beside the records, the run's `data.classes`. Without any, there
-    are no names.
+    `train.jsonl`), `classes.txt` beside the records, the run's `data.classes`. Without any, the
+    list is empty. Of names with one `class_key` the first is returned.
 
     Raises:
         InputError: A list can't be read.
     """
     path = file_of_classes(results)
-    names: Iterable[str] = _names_in(path) if path else names_stated_in(run_of(results))
+    names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))
     by_key: dict[str, str] = {}
     for name in names:
         if name.strip():
@@ -168,18 +172,19 @@ def list_of_file(path: str) -> str:
 
 
 def keep_classes(results: str, out: str) -> None:
-    """Write the classes of RESULTS beside a file made of them, unless they are known there.
+    """Write the classes of RESULTS beside `out`, a file made of them.
 
-    So a file that `apply -o` or `lint --fix -o` leaves elsewhere is exported with the same numbers.
-    Raises InputError.
+    Nothing is written where RESULTS has none, or `out` has the same ones already. So a file that
+    `apply -o` or `lint --fix -o` leaves elsewhere is exported with the same numbers. Raises
+    InputError.
     """
     names = classes_of(results)
     if names and classes_of(out) != names:
         write_text(list_of_file(out), "".join(f"{name}\n" for name in names))
 
 
-def _names_in(path: str) -> list[str]:
-    """Return the lines of a list of classes. Raises InputError."""
+def _names_in_file(path: str) -> list[str]:
+    """Return the lines of a list of classes, empty ones, too. Raises InputError."""
     try:
         with open_file(path) as file:
             return list(file.read().decode("utf-8-sig").splitlines())
@@ -190,20 +195,28 @@ def _names_in(path: str) -> list[str]:
 def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield the class names of `data.classes` in the spec of a `run.json`, in the user's order.
 
-    There are none where it states none. A name may come several times.
+    The first block of the spec that states any has them; there are none where no block does. A name
+    may come several times.
     """
     for data in stated_in(run, "data"):
         classes = data.get("classes")
-        names = classes
-        if isinstance(classes, dict):
-            names = []
-            for name, stated in classes.items():
-                # Entries are phrase → class, or class → a mapping.
-                names.append(stated if isinstance(stated, str) else name)
-        # run.json may be damaged
-        if names and isinstance(names, list):
-            yield from (name for name in names if isinstance(name, str))
+        if classes and isinstance(classes, (dict, list)):
+            yield from _names_in_stated(classes)
             return
+
+
+def _names_in_stated(classes: dict[Any, Any] | list[Any]) -> Iterator[str]:
+    """Yield the class names that `data.classes` states; what is no text there is passed over."""
+    names: list[Any] = []
+    if isinstance(classes, list):
+        names = classes
+    else:
+        for name, stated in classes.items():
+            # Entries are phrase → class, or class → a mapping.
+            names.append(stated if isinstance(stated, str) else name)
+    for name in names:
+        if isinstance(name, str):  # run.json may be damaged
+            yield name
 
 
 class ClassList:
@@ -243,7 +256,8 @@ class ClassList:
 def parts_of(results: str) -> dict[str, str]:
     """Return the files of a split by part (train, val, test), if RESULTS is a folder of them.
 
-    It is empty for any other folder or file. One part alone is no split.
+    It is empty for any other folder or file: for one part alone, and for a folder that has
+    `annotations.jsonl`, which is a run's.
     """
     if kind_of(results) != "folder" or kind_of(joined(results, "annotations.jsonl")):
         return {}

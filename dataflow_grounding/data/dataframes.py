@@ -27,12 +27,14 @@ from dataflow_grounding._util.paths import is_elsewhere, open_file, plain_path, 
 from dataflow_grounding.data.records import dump_text, is_number, parse_value
 from dataflow_grounding.data.rows import DELIMITERS, Row, file_type_of
 
-# What a spreadsheet would take for a formula. Apostrophes before it belong to it: a text that has
-# one already gets another, so that two different texts never have the same cell.
+# The start of what a spreadsheet would take for a formula: =1+1, @SUM. Apostrophes before it belong
+# to it: a text that has one already gets another, so that two different texts never have the same
+# cell.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# A number as a text, which is no formula although it may begin as one: -2.5, +.5e3.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _NOT_UTF8 = "is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), then run this again"
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # a byte that isn't UTF-8, read by `surrogateescape`
 PARQUET_ROWS = 64  # rows that are read at a time; with more, each row takes longer
 # Bytes that rows of a Parquet file which are read together may take: by their mean size, ...
 ROWS_BYTES = 2**26
@@ -43,7 +45,7 @@ REPEATED_BYTES = 2**30
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a row with its names as texts and its values as `plain_value` makes them.
 
-    Raises InputError for anything but a mapping, BrokenRow for one that JSON can't hold.
+    Raises InputError for anything but a mapping, BrokenRow for one that is nested too deeply.
     """
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
@@ -61,8 +63,8 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 def plain_value(value: Any) -> Any:
     """Return a value as JSON can hold it.
 
-    NaN and other marks for a missing value become None, and so do bytes; dates become texts, and
-    NumPy's arrays and numbers Python's.
+    NaN, infinities and marks for a missing value become None, and so do bytes; NumPy's arrays and
+    numbers become Python's; dates, and what else JSON doesn't know, become texts.
     """
     if isinstance(value, float):
         return value if is_number(value) else None
@@ -88,7 +90,8 @@ def from_dataframe(frame: Any) -> list[dict[str, Any]]:
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
     """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
 
-    With types of pandas' choice, 2**53 + 1 beside null would be the float 2**53.
+    Columns stand in the order in which they come first; what a record lacks is None. With types of
+    pandas' choice, 2**53 + 1 beside null would be the float 2**53.
     """
     import pandas
 
@@ -101,9 +104,10 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def read_csv(path: str) -> Iterator[Row]:
-    """Yield the rows of CSV or TSV, by the header's names.
+    """Yield the rows of CSV or TSV, by the header's names, each with the line where it begins.
 
-    A row that isn't UTF-8, or has more or fewer cells than the header, comes with an error.
+    A row that isn't CSV or UTF-8, or has more or fewer cells than the header, comes with an error;
+    an empty line is passed over. Raises InputError for a header that can't be used.
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
@@ -129,7 +133,8 @@ def read_csv(path: str) -> Iterator[Row]:
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
     """Return the names of a file's columns, read from its first line.
 
-    Raises InputError for names that are missing or there twice, or a wrong delimiter.
+    Raises InputError for a line that is missing, empty, not CSV or not UTF-8, for a name that comes
+    twice, and for columns with another delimiter between them.
     """
     try:
         names = next(reader, None)
@@ -141,10 +146,10 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: {_NOT_UTF8}")
-    other_delimiters = {";", "\t"}.intersection(names[0])
+    other_delimiters = [sign for sign in (";", "\t") if sign in names[0]]
     if len(names) == 1 and other_delimiters:
         raise InputError(
-            f"{path} has {other_delimiters.pop()!r} between its columns: save it with commas, or"
+            f"{path} has {other_delimiters[0]!r} between its columns: save it with commas, or"
             " as .tsv with tabs"
         )
     names = [text_of(name) for name in names]
@@ -164,7 +169,7 @@ def _is_utf8(cells: list[str]) -> bool:
 
 
 def _cell(text: str) -> Any:
-    """Return a cell's value: a text, or the list or object that the cell holds as JSON."""
+    """Return a cell's value: the list or object that it holds as JSON, else the text of it."""
     if text[:1] in ("[", "{"):
         with suppress(BrokenRow):
             return parse_value(text)
@@ -210,7 +215,10 @@ def text_of(cell: str) -> str:
 
 
 def read_parquet(path: str) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, numbered from 1."""
+    """Yield the rows of a Parquet file, numbered from 1.
+
+    Raises InputError, MissingExtra, OSError; BrokenRow for values that are nested too deeply.
+    """
     for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
         yield Row(number, plain_row(item))
 
@@ -258,11 +266,11 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 def _rows_that_fit(metadata: Any) -> int:
     """Return for how many rows there is room in memory, by the sizes that a file's metadata states.
 
-    A Parquet file stores a text that is repeated once, in a column's dictionary. In memory, each
-    row has a copy, and that may be a large one.
+    It may be 0. A Parquet file stores a text that is repeated once, in a column's dictionary. In
+    memory, each row has a copy, and that may be a large one.
     """
-    row_bytes = 0
-    dictionary_bytes = 0
+    row_bytes = 0  # of a row on average, in the group where rows are largest
+    dictionary_bytes = 0  # of the largest column with a dictionary, which are at least its own
     for group_number in range(metadata.num_row_groups):
         group = metadata.row_group(group_number)
         row_bytes = max(row_bytes, group.total_byte_size // max(1, group.num_rows))
@@ -275,7 +283,7 @@ def _rows_that_fit(metadata: Any) -> int:
 
 @contextmanager
 def parquet_file(path: str) -> Iterator[Any]:
-    """Open a Parquet file, so that it is never in memory as a whole.
+    """Open a Parquet file with pyarrow, so that it is never in memory as a whole.
 
     Raises InputError, MissingExtra, OSError.
     """
@@ -291,14 +299,14 @@ def parquet_file(path: str) -> Iterator[Any]:
 
 
 def _parquet_source(path: str) -> AbstractContextManager[Any]:
-    """Return what pyarrow opens: a path, or an open file where the path is an address."""
+    """Return a context that gives what pyarrow opens: a path; for an address, an open file."""
     if is_elsewhere(path):
         return open_file(path)
     return nullcontext(plain_path(path))
 
 
 def holds_bytes(path: str) -> bool:
-    """Whether a Parquet file has a column of bytes, or of `{bytes, path}`.
+    """Whether a Parquet file has a column with bytes in it, such as `{bytes, path}` for pictures.
 
     Raises InputError, MissingExtra.
     """

@@ -15,7 +15,10 @@ DATASETS = "datasets:"
 """The prefix of an input that is a data set of Hugging Face's, on disk or on the hub."""
 JSON_LINES = ".jsonl"
 SHIPPED = "others"
-"""The library's own extension, which knows folders, shards, data sets of Hugging Face's, COCO."""
+"""The name of the library's own extension.
+
+It knows folders, shards, data sets of Hugging Face's, COCO.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
 
     Extensions, entry points of the group `dataflow_grounding.inputs`, are asked in turn: functions
     of these arguments that return an Input, or None for what isn't theirs. Those of users' own
-    packages come before the library's, `others`. What none of them takes is read as a data file.
+    packages come before the library's, `others`. What none of them takes is read as a data file: of
+    one that isn't there, reading the rows raises InputError.
 
     Args:
         path: The path or address as the spec states it.
@@ -61,8 +65,8 @@ def find_input(path: str, split: str = "", results_dir: str = "") -> Input:
         results_dir: The run's results folder: pictures in it are no part of the input.
 
     Raises:
-        InputError: There is no such input, or it can't be read.
-        MissingExtra: Its library isn't installed.
+        InputError: An extension can't read what is there, or finds no rows or pictures in it.
+        MissingExtra: A library that an extension needs isn't installed.
         SpecError: It is a folder or a data set of Hugging Face's, and the library's own extension,
             which reads these, isn't installed.
     """

@@ -15,17 +15,19 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import open_file, system_errors
 
 _CHUNK = 2**16  # characters that are read at a time, at the least
+# What is skipped to see the character behind it: white space, or a key's colon as well.
 _SPACE = re.compile(r"\s*")
 _COLON = re.compile(r"\s*:?\s*")
 _BEHIND_VALUE = re.compile(r"[\s,:\]}]")  # whatever may come after a value
 # Each of these matches what stands before a value. Group 1 matches where the list or object ends
-# there instead.
-_LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item
-_LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same in a list that is a key's value
-_ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item
-_OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')  # before an object's first key
-_MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')  # before another key
-_VALUE = re.compile(r"\s*:\s*((?!))?")  # before a key's value; nothing ends there
+# there instead, as in "[ ]" or behind the last item.
+_LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"
+_LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same of a list that is a key's value: ": ["
+_ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
+_OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')  # before an object's first key: "{" or "{ }"
+_MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')  # before another key: "," or "}"
+_NEVER = "(?!)"  # matches nothing
+_VALUE = re.compile(rf"\s*:\s*({_NEVER})?")  # before a key's value: ":"; nothing can end there
 
 
 def json_file(path: str) -> IO[str]:
@@ -39,9 +41,9 @@ def json_file(path: str) -> IO[str]:
 
 
 def read_json(path: str) -> Any:
-    """Return the value that a JSON file holds; None where it holds several, as JSON lines do.
+    """Return the value that a JSON file holds; None also where it holds several, as JSON lines do.
 
-    Raises InputError, OSError.
+    Raises InputError where it isn't JSON, and OSError.
     """
     with system_errors(path), open_file(path) as file:
         data = file.read()
@@ -58,7 +60,8 @@ def read_json(path: str) -> Any:
 def items_of(file: IO[str]) -> Iterator[str]:
     """Yield the JSON text of each item of the list that a file holds.
 
-    Raises ValueError where it holds something else.
+    Raises ValueError where it holds something else, perhaps after some items; RecursionError where
+    an item is nested too deeply.
     """
     json_text = _PartlyReadJson(file, "[")
     for _, item_text in json_text.values(_LIST, _ITEM):
@@ -71,7 +74,8 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
 
     Each list begins with (name, -1, None), so that an empty one shows, too; then come its items,
     with their numbers from 0. Values of the object that are no lists are left out. Raises
-    ValueError where the file holds something else.
+    ValueError where the file holds something else, perhaps after some items; RecursionError where a
+    value is nested too deeply.
     """
     json_text = _PartlyReadJson(file, "{")
     for name, _ in json_text.values(_OBJECT, _MEMBER):
@@ -99,7 +103,10 @@ class _PartlyReadJson:
             raise ValueError
 
     def character_after(self, skipped: re.Pattern[str]) -> str:
-        """Return the character behind what a pattern matches, without going on; "" at the end."""
+        """Return the character behind what a pattern matches; "" at the end of the file.
+
+        Reading doesn't go on: nothing of it counts as read.
+        """
         while True:
             match = skipped.match(self._text, self._at)
             assert match is not None  # these patterns match an empty text, too
@@ -118,6 +125,7 @@ class _PartlyReadJson:
 
         Raises:
             ValueError: The text isn't JSON of that form.
+            RecursionError: A value is nested too deeply.
         """
         before_value = opening
         while True:
@@ -141,12 +149,12 @@ class _PartlyReadJson:
             yield value, self._text[start:end]
 
     def end(self) -> None:
-        """Raises ValueError where anything but blanks is left in the file."""
+        """Raise ValueError where anything but white space is left in the file."""
         if self._text[self._at :].strip() or self._file.read().strip():
             raise ValueError
 
     def _more(self) -> bool:
-        """Read a further part behind what isn't read yet; whether there was any.
+        """Read a further part behind the text that isn't decoded yet; return whether there was any.
 
         The part is as long as the one in memory. It doubles while a value doesn't fit, so that
         decoding a large value again and again takes linear time in all.

@@ -39,7 +39,8 @@ NEGATIVE = "negative"
 """The `source` of expressions that were made up to be absent from their image."""
 
 STATUSES = ("grounded", "none", "ambiguous", "unsupported")
-REGIONS = "regions"
+"""What may have been found of an expression: boxes, that its thing isn't there, or neither."""
+REGIONS = "regions"  # the column of a record with its regions
 VERDICTS = ("verified", "not verified", "undecided", "not checked")
 """What a check may have said of an expression, in words; see `verdict_of`."""
 
@@ -78,7 +79,10 @@ class Record(dict[str, Any]):
 
     @property
     def unique_id(self) -> str:
-        """`image_id`, with `@2`, `@3` … for the second, third … row of the same image."""
+        """`image_id`, with `@2`, `@3` … for the second, third … row of the same image.
+
+        Without an `image_id` it is `record` that stands there.
+        """
         image_id = "record" if self.image_id is None else self.image_id
         if self.occurrence:
             return f"{image_id}@{self.occurrence + 1}"
@@ -88,9 +92,9 @@ class Record(dict[str, Any]):
 def image_id_of(
     row: Mapping[str, Any], image_key: str, image_root: str | None = None
 ) -> str | None:
-    """Return the row's own `image_id`, else its image's name within `image_root`; None without.
+    """Return the row's own `image_id`, else its image's `name_within` `image_root`.
 
-    `image_key` is the column with the image's path.
+    None where it has neither. `image_key` is the column with the image's path.
     """
     own_id = row.get("image_id")
     if has_id(own_id):
@@ -102,7 +106,10 @@ def image_id_of(
 
 
 def path_of(record: Mapping[str, Any]) -> str:
-    """Return the path of a record's picture, as the record has it; "" where it has none."""
+    """Return the path of a record's picture, `image_path` or else `image`, as it stands there.
+
+    It is "" where the record has none, or something else than a text.
+    """
     path = record.get("image_path") or record.get("image")
     return path if isinstance(path, str) else ""
 
@@ -158,7 +165,10 @@ def name_within(path: str, root: str | None) -> str:
 
 
 def path_within(path: str, root: str | None) -> str:
-    """Return an absolute path relative to `root`; "" where it isn't within it."""
+    """Return an absolute path relative to `root`; "" where it isn't within it, or without a root.
+
+    Both may be addresses.
+    """
     if not root or is_elsewhere(path) != is_elsewhere(root):
         return ""
     # Nearly all paths are plain ones below the root: these are returned without the slow relpath.
@@ -184,10 +194,11 @@ def expression_id(record: "Record", number: int) -> str:
 
 
 def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
-    """Return the expressions in a record's column, as objects of one form.
+    """Return the expressions in a record's column, as new objects of one form.
 
-    Each has `text`, `expression_id` and `instances`, and whatever else it has. An expression may be
-    a text alone. Raises BrokenRow for what can't be read so.
+    Each has `text`, `expression_id` (made of its number where it states none) and `instances`, each
+    of these with `bbox` and `score`; and whatever else it states. In the record, an expression may
+    be a text alone. Raises BrokenRow for what can't be read so.
     """
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
@@ -225,7 +236,10 @@ def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
-    """Return the first column of three that says what is in the picture; "" without any."""
+    """Return the first of three columns that isn't null and says what is in the picture.
+
+    It is "" where the record has none of them.
+    """
     for key in ("expressions", "region_captions", "regions"):
         if record.get(key) is not None:
             return key
@@ -233,7 +247,10 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
-    """Return regions as expressions; what is no region stays, for `read_expressions` to refuse."""
+    """Return regions as expressions with a box each; others stay, for `read_expressions` to refuse.
+
+    An expression's text is its region's `text`, `description` or `type`, else `region 1`, numbered.
+    """
     if not isinstance(regions, list):
         return regions
     expressions = []
@@ -250,7 +267,8 @@ def _as_expressions(regions: Any) -> Any:
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
     """Return an instance with its box and score as Python's lists and numbers, not NumPy's.
 
-    Raises BrokenRow, which says `where`, for one without a box.
+    `score` is None where it states none; TAO's `bbox_score` becomes it. Raises BrokenRow, which
+    says `where`, for one without a box.
     """
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
@@ -260,7 +278,7 @@ def _read_instance(item: Any, where: str) -> dict[str, Any]:
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     score = instance.get("score")
     if score is None:
-        score = instance.get("bbox_score")  # as TAO calls it
+        score = instance.get("bbox_score")
     if score is not None:
         score = _without_numpy(score)
     others = {name: value for name, value in instance.items() if name != "bbox_score"}
@@ -300,7 +318,7 @@ def was_checked(expression: Mapping[str, Any]) -> bool:
 
 
 def verdict_of(expression: Mapping[str, Any]) -> str:
-    """What a check said of an expression, one of VERDICTS.
+    """Return what a check said of an expression, one of VERDICTS.
 
     A judge whose answers differ leaves it undecided; one that couldn't be asked, not checked.
 
@@ -384,9 +402,10 @@ def dump_line(value: Mapping[str, Any]) -> str:
 
 
 def dump_text(value: Any, indent: int | None = None) -> str:
-    """Return `value` as strict JSON (no NaN) that UTF-8 can hold; text isn't escaped to ASCII.
+    """Return `value` as strict JSON (no NaN) that UTF-8 can hold.
 
-    Raises TypeError or ValueError for what JSON can't hold.
+    Text is only escaped to ASCII where it has half of a surrogate pair in it. Raises TypeError or
+    ValueError for what JSON can't hold.
     """
     encoder = _STRICT
     if indent is not None:
@@ -417,13 +436,15 @@ def _of_numpy(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} is not a JSON value")
 
 
+# Encodes what operators make, in which there may be NumPy's values.
 _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
     """Return a line's JSON object.
 
-    Raises BrokenRow with the reason, also for NaN, Infinity and numbers beyond a double.
+    Raises BrokenRow with the reason, also for another value than an object, and for NaN, Infinity
+    and numbers beyond a double.
     """
     row = parse_value(line)
     if not isinstance(row, dict):
@@ -459,7 +480,7 @@ def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
 
 
 def _no_constant(name: str) -> float:
-    """Raises ValueError for NaN and Infinity, which Python's parser would read."""
+    """Raise ValueError for NaN and Infinity, which Python's parser would read."""
     raise ValueError(f"{name} is not a JSON number")
 
 
@@ -478,4 +499,4 @@ def _type_name(value: Any) -> str:
     if isinstance(value, str):
         return "a text" if value.strip() else "empty"
     names = {list: "a list", dict: "an object", bool: "true or false"}
-    return names.get(type(value), "a number")
+    return names.get(type(value), "a number")  # JSON has no other types

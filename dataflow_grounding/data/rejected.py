@@ -10,14 +10,15 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import Record, is_box
 
 MISSED = "missed"
-"""The column of a record with the phrases whose thing a person says is there, without a box."""
+"""The column of a record with the phrases whose thing is there, as a person says, without a box."""
 
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
-    """Return the boxes of an expression that no person rejected; None where it is rejected whole.
+    """Return the boxes of an expression that no person rejected; None where all of it is rejected.
 
-    Where some box has a verdict of its own, each box goes by its own; else all go by the
-    expression's.
+    Where some box states `verified`, each box goes by its own, and one that states none is kept;
+    else all go by the expression's. An expression without boxes that isn't rejected itself has an
+    empty list.
 
     Example:
         >>> box = {"bbox": [0, 0, 9, 9], "verified": False, "reviewed_by": "ann"}
@@ -42,7 +43,7 @@ def _is_rejected_in(expression: Mapping[str, Any], box: Mapping[str, Any]) -> bo
 
 
 def is_missed(expression: Mapping[str, Any]) -> bool:
-    """Whether a person rejected that a phrase's thing isn't there, and nobody drew its box.
+    """Whether a person said that a thing marked absent is there, and nobody drew its box.
 
     Example:
         >>> absent = {"status": "none", "instances": [], "verified": False, "reviewed_by": "ann"}
@@ -57,17 +58,20 @@ _BoxKey: TypeAlias = tuple[str, tuple[float, ...]]
 """What equal boxes have in common: the phrase in lower case, and the numbers."""
 
 Rejections: TypeAlias = dict[_BoxKey, dict[str, Any]]
-"""For each box that a person rejected, the verdict: `verified` and `reviewed_by`."""
+"""For each box that a person rejected, the verdict: `verified`, which is False, `reviewed_by`."""
 
 
 def rejections_in(expressions: Sequence[Any]) -> Rejections:
-    """Return the boxes of a record's expressions that a person rejected."""
+    """Return the boxes of a record's expressions that a person rejected.
+
+    A box goes by its own `verified`; one that states none goes by its expression's.
+    """
     verdicts: Rejections = {}
-    for expression in filter(_has_boxes, expressions):
+    for expression in filter(_is_readable, expressions):
         for box in expression.get("instances") or ():
             judged = box if "verified" in box else expression  # which has the box's verdict
-            if judged.get("verified") is False and _reviewer(expression, box):
-                reviewer = _reviewer(expression, box)
+            reviewer = _reviewer(expression, box)
+            if judged.get("verified") is False and reviewer:
                 verdicts[_key_of(expression, box)] = {"verified": False, "reviewed_by": reviewer}
     return verdicts
 
@@ -76,10 +80,10 @@ def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None)
     """Return a record's expressions, with boxes that equal a rejected one rejected, too.
 
     A picture may have a phrase twice with the same box, in one row or several; a person who rejects
-    one means both. A box that a person judged by itself keeps its verdict.
+    one means both. A box that has a reviewer, its own or its expression's, keeps its verdict.
 
     Args:
-        expressions: The record's expressions.
+        expressions: The record's expressions. They stay as they are: changed ones are copies.
         others: The rejections in further rows of the picture.
     """
     verdicts = {**(others or {}), **rejections_in(expressions)}
@@ -87,12 +91,13 @@ def twins_rejected(expressions: Sequence[Any], others: Rejections | None = None)
         return list(expressions)
     judged = []
     for expression in expressions:
-        if _has_boxes(expression) and expression.get("instances"):
+        if _is_readable(expression) and expression.get("instances"):
             boxes = []
             for box in expression["instances"]:
                 verdict = verdicts.get(_key_of(expression, box))
-                is_twin = verdict is not None and not _reviewer(expression, box)
-                boxes.append({**box, **verdict} if is_twin and verdict else box)
+                if verdict is not None and not _reviewer(expression, box):
+                    box = {**box, **verdict}
+                boxes.append(box)
             expression = {**expression, "instances": boxes}
         judged.append(expression)
     return judged
@@ -109,16 +114,17 @@ def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:
 
 
 def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
-    """Return the person who judged a box, by itself or with its expression; None without one."""
+    """Return who judged a box, by itself or with its expression; None or "" where nobody did."""
     return box.get("reviewed_by") or expression.get("reviewed_by")
 
 
 class WithoutRejected:
     """Leaves what a person rejected out of records.
 
-    A phrase that loses all of its boxes is left out. It isn't one that is absent then, so the
-    record gets `background: false`: no detector should learn its picture as empty. Where a person
-    says that the thing of a phrase without boxes is there, the record's `missed` has the phrase.
+    A phrase that loses all of its boxes is left out, and so is one without boxes that is rejected.
+    Neither is known to be absent then, so the record gets `background: false`: no detector should
+    learn its picture as empty. Where a person says that the thing of a phrase without boxes is
+    there, the record's `missed` has the phrase.
 
     Args:
         keep: Leave nothing out.
@@ -137,14 +143,17 @@ class WithoutRejected:
             yield record if self._keep else record.updated(self.of(record))
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns of a record that change when what was rejected is left out."""
+        """Return the columns of a record that change when what was rejected is left out.
+
+        The dict is empty where nothing changes. Boxes that are left out are counted in `boxes`.
+        """
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}
         kept_expressions = []
         missed = []
         for expression in twins_rejected(expressions):
-            if not _has_boxes(expression):
+            if not _is_readable(expression):
                 kept_expressions.append(expression)
                 continue
             boxes = expression.get("instances")
@@ -168,7 +177,7 @@ class WithoutRejected:
         return columns
 
 
-def _has_boxes(expression: Any) -> bool:
+def _is_readable(expression: Any) -> bool:
     """Whether a value is an expression whose boxes, if it has any, are objects.
 
     Anything else is left alone here, and reported by whoever reads the record.

@@ -15,7 +15,10 @@ from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 
 
 def annotations_of(results: str) -> str:
-    """Return the path of the records that RESULTS names. Raises InputError where there are none."""
+    """Return the path of the records that RESULTS names.
+
+    Raises InputError where there are none, or they are Parquet with pictures in it.
+    """
     path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(results):
         raise InputError(f"no {results}: name a finished run's results_dir, or a file of records")
@@ -31,9 +34,9 @@ def annotations_of(results: str) -> str:
 
 
 def run_of(results: str) -> dict[str, Any]:
-    """Return what `run.json` says of the run; an empty dict without it.
+    """Return what `run.json` says of the run; an empty dict where there is none that can be read.
 
-    RESULTS may also be the folder of one of the run's steps.
+    It is in the folder of RESULTS, or in the one above: RESULTS may be the folder of a step.
     """
     folder = absolute(joined(folder_of_results(results), ""))
     for candidate in (folder, os.path.dirname(folder)):
@@ -52,7 +55,8 @@ def folder_of_results(results: str) -> str:
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
     """Yield what the blocks of a run's spec state under `part`, such as `data`.
 
-    The block of the run's pipeline comes first.
+    The block of the run's pipeline comes first, and once more among all blocks. What is no object
+    is passed over.
     """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so that all blocks are looked at.
@@ -64,9 +68,9 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
     """Return the folders where relative paths of pictures are looked for, in order.
 
-    That is `image_root` alone, if it is given; else those that the run looked in, the folder of the
-    results and the current one. `run.json` may be a stranger's: folders that a row may not name
-    either are left out.
+    That is `image_root` alone, if it is given; else those that the run looked in, then the folder
+    of the results and the current one. `run.json` may be a stranger's: folders that a row may not
+    name either are left out.
     """
     if image_root:
         return (image_root,)

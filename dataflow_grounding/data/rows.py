@@ -36,14 +36,15 @@ FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
     "pickle is not supported, because to read one runs whatever code is in it: use jsonl or parquet"
 )
-DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITERS = {"csv": ",", "tsv": "\t"}  # what stands between cells, by the type of file
 
 
 class Row(NamedTuple):
     """A row as read: its data, or the error that says what is wrong with it.
 
     Attributes:
-        line: The line in JSONL, CSV and TSV, the number of the row in JSON and Parquet; from 1.
+        line: The line (in CSV and TSV the first of the row), or the row's number in JSON and
+            Parquet; from 1.
         data: The row as a JSON object; None for a broken row.
         error: Why the row can't be read; None if it can.
         place: The row's number among all rows of the input, from 0, if a Source has read it.
@@ -66,7 +67,7 @@ def file_type_of(path: str) -> str:
 def read_rows(path: str) -> Iterator[Row]:
     """Yield all rows of a data file; a broken row comes with its error.
 
-    Raises InputError if the file can't be read at all.
+    Raises InputError, once rows are asked for, if the file isn't there or can't be read.
     """
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
@@ -117,19 +118,15 @@ def read_records(path: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
-    """Yield the rows of JSON lines; a line that can't be read is a row with an error."""
+    """Yield the rows of JSON lines; a line that can't be read is a row with an error.
+
+    Empty lines are passed over, but counted in the numbers of lines.
+    """
     import jsonlines
 
-    number = 0  # the line being read: jsonlines says it for errors alone
-
-    def count_lines(file: IO[bytes]) -> Iterator[bytes]:
-        nonlocal number
-        for line in file:
-            number += 1
-            yield line
-
     with open_file(path) as file:
-        reader = jsonlines.Reader(count_lines(file), loads=lambda line: _parse_row(number, line))
+        lines = _CountedLines(file)
+        reader = jsonlines.Reader(lines, loads=lambda line: _parse_row(lines.number, line))
         while True:
             try:
                 row: Any = reader.read(skip_empty=True)
@@ -137,8 +134,27 @@ def _read_jsonl(path: str) -> Iterator[Row]:
                 return
             except jsonlines.InvalidLineError as error:
                 # The line isn't UTF-8. Our own parser says at which byte.
-                row = _parse_row(number, error.line)
+                row = _parse_row(lines.number, error.line)
             yield row
+
+
+class _CountedLines:
+    """The lines of a file, with the number of the line that was read last.
+
+    jsonlines itself tells numbers of lines in errors alone.
+
+    Attributes:
+        number: That number, from 1; 0 before the first line.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.number = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._file:
+            self.number += 1
+            yield line
 
 
 def as_line(row: Row) -> str:
@@ -171,9 +187,9 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 def _read_json(path: str) -> Iterator[Row]:
     """Yield the rows of a file that holds a JSON array of objects, or JSON lines.
 
-    Raises InputError where it holds neither.
+    Raises InputError where it holds neither, or is no JSON behind some items, which were yielded.
     """
-    number = 0
+    number = 0  # of the last item
     # This is imported here, as most files are JSON lines and don't need it.
     from dataflow_grounding.data.json_lists import items_of, json_file, read_json
 
@@ -195,8 +211,14 @@ def _read_json(path: str) -> Iterator[Row]:
 class RowWriter:
     """Writes rows to a temporary file beside `path`, as JSON lines.
 
-    `commit` turns it into a file of the right type and puts it in place, whole. Without that,
-    `close` removes it.
+    `commit` turns it into a file of the type that the ending of `path` names, and puts it in place,
+    whole. Without that, `close` removes it. The folder is made.
+
+    Attributes:
+        count: How many rows were written so far.
+
+    Raises:
+        OSError: The temporary file can't be written, or another process is writing it.
     """
 
     def __init__(self, path: str) -> None:
@@ -219,7 +241,7 @@ class RowWriter:
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
         """Set columns in rows that were written already, by their numbers from 0.
 
-        The temporary file is written anew.
+        The temporary file is written anew. Numbers of rows that weren't written are passed over.
         """
         before = f"{self._part}.before"
         self._file.close()
@@ -283,7 +305,10 @@ def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_file_type(name: str) -> str:
-    """Return `name` if it is a type of file that can be written here. Raises GroundingError."""
+    """Return `name`, a `cache_type`, if files of this type can be written.
+
+    Raises GroundingError for another one; MissingExtra for Parquet without its library.
+    """
     if name == "pickle":
         raise GroundingError(f"cache_type {NO_PICKLE}")
     if name not in FILE_TYPES:
@@ -305,7 +330,10 @@ def write_text(path: str, text: str) -> None:
 
 
 def copy_file(source: str, target: str) -> None:
-    """Copy a file, whole or not at all; a target with the same content is left untouched."""
+    """Copy a file, whole or not at all; a target with the same content is left untouched.
+
+    Raises OSError.
+    """
     if not (os.path.exists(target) and filecmp.cmp(source, target, shallow=False)):
         with whole_file(target) as file, open(source, "rb") as original:
             shutil.copyfileobj(original, file, 2**20)

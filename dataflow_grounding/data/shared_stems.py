@@ -20,11 +20,11 @@ class SharedStems:
 
     def __init__(self) -> None:
         self._endings: dict[int, str] = {}  # of the first picture of a stem, by the stem's hash
-        self._told: set[int] = set()
-        self._pairs: list[str] = []
+        self._told: set[int] = set()  # hashes of stem and ending of the later pictures in `_pairs`
+        self._pairs: list[str] = []  # the first picture of a stem and a later one, in words
 
     def add(self, path: str) -> None:
-        """Take in the path of a picture; one path may come several times."""
+        """Take in the path of a picture; an empty one, and one that came before, change nothing."""
         if not path:
             return
         stem, ending = os.path.splitext(os.path.normpath(path))
@@ -35,7 +35,7 @@ class SharedStems:
             self._pairs.append(f"{stem}{first} and {stem}{ending}")
 
     def remarks(self) -> list[str]:
-        """Return what there is to tell, as a line; nothing where no pictures share a stem."""
+        """Return one line on the pictures that share a stem; an empty list where none do."""
         return counted_items(
             "pictures that would share a label file in YOLO and KITTI, to be renamed before export",
             self._pairs,

@@ -26,14 +26,14 @@ _HYPHENS = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")  # an em dash too:
 _UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 # What characters are compared as; None removes one.
 _SAME = _QUOTES | _HYPHENS | dict.fromkeys(map(ord, _UNSEEN))
-# Markdown's marks of emphasis, code and links, as many as stand together: **, ~~, `, [, ](address).
-# An address has no brackets, so that none is read twice.
+# Markdown's marks of emphasis, code and links, as many as stand together: in "**[a dog](x.html)**"
+# "**[" and "](x.html)**". An address has no brackets, so that none is read twice.
 _MARKS = re.compile(r"(?:[*_`\[]|~~|\](?:\([^()\[\]]*\))?)+")
 # The sign that stands where a word may begin or end. A folded text has no line breaks of its own:
 # these are blanks by then.
 _EDGE = "\n"
-# The kinds of characters: part of a word, or not. The kind is written as a capital where the
-# character continues the letter before it, so that no word ends between the two.
+# The kinds of characters: part of a word, or not. The kind is a capital where the character
+# continues the letter before it, as an accent does, so that no word ends between the two.
 _WORD = "w"
 _SIGN = "s"
 
@@ -44,12 +44,14 @@ def _ascii_kind(code: int) -> str:
 
 
 _ASCII_KINDS = {code: _ascii_kind(code) for code in range(128)}
-# In a string of kinds: before no continuation, and not between two characters of a word.
-_WHERE_WORDS_END = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
+# Matches the places in a string of kinds where a word may begin or end: before no continuation, and
+# not between two characters of a word. In "wswww", the kinds of "a cat", these are 0, 1, 2 and 5.
+_EDGES = re.compile("(?![WS])(?:(?<![wW])|(?!w))")
+_JOINER = "\u200d"  # U+200D, which makes one emoji of those beside it
 
 
 def clean_caption(caption: str) -> str:
-    """Return the caption in Unicode NFC, without control characters, single-spaced, stripped.
+    """Return the caption in Unicode NFC, stripped, with control characters and gaps as one blank.
 
     Example:
         >>> clean_caption("  A cat\\ton a\\nmat. ")
@@ -64,18 +66,18 @@ def clean_caption(caption: str) -> str:
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     """Find where each phrase occurs in a caption.
 
-    Long phrases choose first. A phrase takes occurrences that no span has taken yet before those
-    that lie in one: "dog" in "the brown dog and a dog" is the second, if "the brown dog" is sought
-    as well.
+    Long phrases choose first. A phrase prefers occurrences that overlap no span taken yet, and
+    takes others only where these are too few: "dog" in "the brown dog and a dog" is the second, if
+    "the brown dog" is sought as well.
 
     Args:
         phrases: The phrases; equal ones get occurrences of their own, in order.
         caption: The text to look in.
 
     Returns:
-        For each phrase `[start, end)` in code points, at word edges; None if it doesn't occur
-        (again). The text equals the phrase but for case, spacing, kinds of quotation mark and dash,
-        Unicode's composition and compatibility forms (full-width digits, ligatures), unseen
+        For each phrase `[start, end)` in code points, at word edges; None if it is empty or doesn't
+        occur (again). The text equals the phrase but for case, spacing, kinds of quotation mark and
+        dash, Unicode's composition and compatibility forms (full-width digits, ligatures), unseen
         characters, and Markdown's marks at the edges of words.
 
     Example:
@@ -123,9 +125,9 @@ class _Folded:
         starts: For each, where its letter begins in the original text.
         ends: For each, where its letter ends there.
         edged: The text with _EDGE wherever a word may begin or end, before its first letter and
-            after its last: "\na\n \ncat\n". A phrase that is written the same way has the signs at
-            the same places, so that a plain search, which takes linear time, finds it between edges
-            of words only.
+            after its last: "\na\n \ncat\n" for "a cat". A phrase that is written the same way has
+            the signs at the same places, so that a plain search, which takes linear time, finds it
+            between edges of words only.
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -133,7 +135,7 @@ class _Folded:
         self.kinds = kinds
         self.starts = starts
         self.ends = ends
-        edges = [edge.start() for edge in _WHERE_WORDS_END.finditer(kinds)]
+        edges = [edge.start() for edge in _EDGES.finditer(kinds)]
         words = [text[start:end] for start, end in pairwise(edges)]
         self.edged = _EDGE.join(["", *words, ""])
 
@@ -151,7 +153,10 @@ class _Folded:
         return _Folded("".join(texts), "".join(kinds), starts, ends)
 
     def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
-        """Yield where a phrase stands in the original text, from left to right, without overlap."""
+        """Yield where a phrase stands in the original text, from left to right, without overlap.
+
+        An empty phrase stands nowhere.
+        """
         if not phrase.text:
             return
         # Both texts are compared with their signs for edges. `text`, whose characters `starts` and
@@ -178,47 +183,65 @@ class _WantedPhrase(NamedTuple):
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    """Return where a phrase stands in a caption.
+    """Return where a phrase stands in a caption, as spans of the original caption.
 
-    The places where it is written as it is come first; then others, where Markdown's marks are in
-    it or left out. `plain_caption` is the caption without such marks.
+    First come the places with the same Markdown marks as the phrase; then those that are equal
+    without any marks and don't overlap the first. `plain_caption` is the caption without marks.
     """
     spans = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
         return spans
-    covered = bytearray(caption.ends[-1] if caption.text else 0)
+    # 1 for each character of the original caption that is in one of the first
+    is_covered = bytearray(caption.ends[-1] if caption.text else 0)
     for start, end in spans:
-        covered[start:end] = bytes([1]) * (end - start)
-    for span in plain_caption.occurrences(plain):
-        if covered.find(1, *span) < 0:
-            spans.append(span)
+        is_covered[start:end] = bytes([1]) * (end - start)
+    for start, end in plain_caption.occurrences(plain):
+        if is_covered.find(1, start, end) < 0:
+            spans.append((start, end))
     return spans
 
 
 def _without_marks(folded: _Folded) -> _Folded:
     """Return a text without Markdown's marks; the same object if it has none.
 
-    A sign between two letters of a word (vis_a, 2*3), or between blanks, is no mark.
+    A sign is no mark within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3", "*"),
+    and where an accent stands on it.
     """
-    kept: list[Span] = []
-    end = 0
+    kept_ranges: list[Span] = []
+    end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
-        before = slice(max(0, mark.start() - 1), mark.start())
-        after = slice(mark.end(), mark.end() + 1)
-        is_bare = not (folded.text[before] + folded.text[after]).strip(" ")
-        is_within_a_word = (folded.kinds[before] + folded.kinds[after]).lower() == 2 * _WORD
-        has_accent = folded.kinds[after].isupper()  # an accent stands on the mark itself
-        if not is_bare and not is_within_a_word and not has_accent:
-            kept.append((end, mark.start()))
-            end = mark.end()
-    if not kept:
+        start, end = mark.span()
+        # The characters beside the mark, "" at an end of the text, and their kinds.
+        before = folded.text[max(0, start - 1) : start]
+        after = folded.text[end : end + 1]
+        kind_before = folded.kinds[max(0, start - 1) : start]
+        kind_after = folded.kinds[end : end + 1]
+        is_bare = before in ("", " ") and after in ("", " ")
+        is_within_a_word = _is_word(kind_before) and _is_word(kind_after)
+        has_accent = _continues(kind_after)
+        if is_bare or is_within_a_word or has_accent:
+            continue
+        kept_ranges.append((end_of_last_mark, start))
+        end_of_last_mark = end
+    if not kept_ranges:
         return folded
-    return folded.part([*kept, (end, len(folded.text))])
+    kept_ranges.append((end_of_last_mark, len(folded.text)))
+    return folded.part(kept_ranges)
+
+
+def _is_word(kind: str) -> bool:
+    """Whether a character of this kind is part of a word; False for "", where there is none."""
+    return kind.lower() == _WORD
+
+
+def _continues(kind: str) -> bool:
+    """Whether a character of this kind continues the letter before it; False for "" (none)."""
+    return kind.isupper()
 
 
 def _stripped(folded: _Folded) -> _Folded:
-    """Return a text without blanks before and after it; the same object if it has none."""
+    """Return a text without blanks at its start and end; the same object if it has none there."""
     start = len(folded.text) - len(folded.text.lstrip(" "))
     end = len(folded.text.rstrip(" "))
     if (start, end) == (0, len(folded.text)):
@@ -227,8 +250,9 @@ def _stripped(folded: _Folded) -> _Folded:
 
 
 def _fold(text: str) -> _Folded:
-    """Return a text in the form in which it is compared."""
-    # Most texts are ASCII with single blanks: each character is a letter of its own, which is fast.
+    """Return a text in the form in which it is compared; blanks at its start and end stay."""
+    # Most texts are ASCII, stripped, with single blanks. There each character is a letter of its
+    # own, which is fast.
     if text.isascii() and " ".join(text.split()) == text:
         lower = text.lower()
         kinds = lower.translate(_ASCII_KINDS)
@@ -237,46 +261,56 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    """Fold any text letter by letter; blanks that follow one another become one."""
+    """Fold any text letter by letter, which is slow.
+
+    White space that stands together becomes one blank, and characters that can't be seen are left
+    out.
+    """
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     start = 0
     for end in range(1, len(text) + 1):
-        if end < len(text) and _goes_on(text[end - 1], text[end]):
+        if end < len(text) and _are_of_one_letter(text[end - 1], text[end]):
             continue
         letter = _fold_letter(text[start:end])
         is_second_blank = letter == " " and letters[-1:] == [" "]
         if letter and not is_second_blank:
             kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
-            goes_on = kind.upper()
+            continuing_kind = kind.upper()
             # An accent without its letter, which can't be seen and was removed, continues the
             # letter before.
             if _is_accent(letter[0]) and letters and letters[-1] != " ":
-                kind = goes_on
+                kind = continuing_kind
             letters.append(letter)
-            kinds.append(kind + goes_on * (len(letter) - 1))
+            kinds.append(kind + continuing_kind * (len(letter) - 1))
             starts += [start] * len(letter)
             ends += [end] * len(letter)
         start = end
     return _Folded("".join(letters), "".join(kinds), starts, ends)
 
 
-def _goes_on(before: str, after: str) -> bool:
+def _are_of_one_letter(before: str, after: str) -> bool:
     """Whether the character `after` belongs to the same letter as the one before it.
 
     Accents do, and the rest of a Hangul syllable or of a joined emoji.
     """
-    if after < "\u0300" or before.isspace():
-        return before == "\u200d" and not after.isspace()
-    if _is_accent(after) or "\u1160" <= after <= "\u11ff" or after in "ﾞﾟ":
+    if before.isspace():
+        return False
+    if after < "\u0300":  # the first accent: what comes before it is joined by a joiner alone
+        return before == _JOINER and not after.isspace()
+    if _is_accent(after):
         return True
-    return "\u200d" in (before, after) or "🏻" <= after <= "🏿"
+    is_rest_of_hangul = "\u1160" <= after <= "\u11ff"  # vowels and final consonants
+    is_sound_mark = after in "ﾞﾟ"  # of half-width kana
+    is_skin_tone = "🏻" <= after <= "🏿"  # of the emoji before
+    is_joined = _JOINER in (before, after)
+    return is_rest_of_hangul or is_sound_mark or is_skin_tone or is_joined
 
 
 def _fold_letter(letter: str) -> str:
-    """Return a letter as it is compared: no, one or several characters."""
+    """Return a letter as it is compared, one or several characters; "" if it can't be seen."""
     if letter.isspace():
         return " "
     if letter.isascii():
@@ -288,7 +322,8 @@ def _fold_letter(letter: str) -> str:
 def _decomposed(letter: str) -> str:
     """Return a letter in Unicode's compatibility form, decomposed: 3 for ３, fi for ﬁ, m2 for ㎡.
 
-    Where words would end within that form, as in those of ½, …, ℃ and ¨, the letter stays.
+    A form that isn't one word, as those of ½, …, ℃ and ¨ aren't, is not taken: the letter is then
+    decomposed without such changes, é into e and an accent, and ½ stays.
     """
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
@@ -304,10 +339,11 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    """Whether a letter is part of a word that it can't be cut out of.
+    """Whether a letter is part of a word that it can't be cut out of; a lone accent is.
 
     Signs aren't, even if their compatibility form is spelt with letters (™, ㎡). Letters of scripts
-    that are written without spaces aren't either: a phrase may begin or end at any of them.
+    that are written without spaces aren't either, nor is Hangul, whose particles follow a noun
+    without one: a phrase may begin or end at any of them.
 
     Args:
         letter: The first character of the letter in the original text.

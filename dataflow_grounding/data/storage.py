@@ -17,7 +17,7 @@ from dataflow_grounding.data.rows import check_file_type, read_records, write_ro
 from dataflow_grounding.data.working_folder import working_folder
 
 S = TypeVar("S", bound="FileStorage")
-PREFIX = "dataflow_cache_step"
+PREFIX = "dataflow_cache_step"  # of steps' files, as DataFlow has it
 
 
 class FileStorage:
@@ -81,7 +81,7 @@ class FileStorage:
         """Return `storage` itself, or a FileStorage for another library's with the same attributes.
 
         DataFlow's storage is such; the new one has its files and its step, and no `image_root`.
-        Raises InputError for anything else.
+        Raises InputError for anything else; GroundingError for a type that can't be written.
         """
         if isinstance(storage, FileStorage):
             return storage
@@ -133,13 +133,13 @@ class FileStorage:
 
     @property
     def input_path(self) -> str:
-        """The file that this step reads."""
+        """The file that this step reads. Raises InputError before the first `step()`."""
         return self.path_of(self.operator_step)
 
     @property
     def output_path(self) -> str:
-        """The file that this step writes."""
-        self.path_of(self.operator_step)
+        """The file that this step writes. Raises InputError before the first `step()`."""
+        self.path_of(self.operator_step)  # for its error: below, step -1 would write the input
         return self.path_of(self.operator_step + 1)
 
     @property
@@ -238,7 +238,7 @@ class ResultsStorage(FileStorage):
 
     @property
     def _reviewed(self) -> str | None:
-        """The reviewed file of the step before; None where nobody reviewed it."""
+        """The reviewed file of the step before; None for the first step, or if nobody reviewed."""
         path = f"{os.path.splitext(super().input_path)[0]}.reviewed.jsonl"
         return path if self.operator_step > 0 and os.path.exists(path) else None
 
@@ -250,7 +250,7 @@ class ResultsStorage(FileStorage):
     def path_of(self, step: int) -> str:
         """Return the file that a step reads: `annotations.jsonl` in the folder of the step before.
 
-        For step 0 it is the user's file.
+        For step 0 it is the user's file. Raises InputError for a step below 0.
         """
         if step <= 0:
             return super().path_of(step)

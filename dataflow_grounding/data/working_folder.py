@@ -15,26 +15,30 @@ from dataflow_grounding._util.paths import has_scheme, is_elsewhere
 
 CKPT = ".ckpt"
 """The folder in a results folder where a run keeps its replies and what it has found out."""
-standing: set[str] = set()
-"""Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
 CALIBRATION = "calibration.json"
-"""In that folder: how the model of the run writes boxes, where it was calibrated."""
+"""The file in CKPT that says how the run's model writes boxes, where it was calibrated."""
 SHARDS = "shards"
 """The folder in a results folder where the folders of its shards are."""
 LEGACY_STATE = os.path.join(CKPT, "labels.json")
-"""In the folder of a step: what its label files in a legacy format were made of."""
+"""The file in a step's folder that says what its label files in a legacy format were made of."""
+known_mirrors: set[str] = set()
+"""Folders of this machine that mirror an address, beside those in `mirrors_folder`."""
 
 
 def mirrors(results: str) -> ModuleType:
-    """Return the extension for results elsewhere. Raises InputError where it isn't installed."""
+    """Return the extension for results elsewhere. Raises InputError where it isn't installed.
+
+    `results` is the path that it is needed for, for the message.
+    """
     return store_part("mirrors", f"work in {results}", "results")
 
 
 def working_folder(results: str, part: str = "") -> str:
     """Return the folder of this machine in which to work for a results folder.
 
-    For an address that is its mirror, in `DF_WORK_FOLDER` or the user's cache, the same each time.
-    Raises InputError.
+    For a folder of this machine that is the folder itself; for an address its mirror, in
+    `DF_WORK_FOLDER` or the user's cache, the same each time. Raises InputError, also for an address
+    that is misspelt.
 
     Args:
         results: The results folder, or its address.
@@ -68,7 +72,7 @@ def is_mirrored(path: str) -> bool:
     absolute_path = Path(os.path.abspath(path))
     mirrors_in = Path(os.path.abspath(mirrors_folder()))
     for folder in (absolute_path, *absolute_path.parents):
-        if folder.parent == mirrors_in or str(folder) in standing:
+        if folder.parent == mirrors_in or str(folder) in known_mirrors:
             return True
     return False
 
@@ -84,8 +88,8 @@ def address_of(path: str) -> str:
 def present(*paths: str, anew: bool = False) -> str:
     """Fetch files of a mirror that aren't here yet, and return the first of the paths.
 
-    With `anew`, files that are here are fetched as well. Paths outside of mirrors are left alone.
-    Raises InputError.
+    With `anew`, files that are here are fetched as well. All paths are of one mirror: where the
+    first isn't in a mirror, or is an address, nothing is fetched. Raises InputError.
     """
     wanted = [path for path in paths if anew or not os.path.exists(path)]
     if wanted and not is_elsewhere(paths[0]) and is_mirrored(paths[0]):
@@ -94,7 +98,11 @@ def present(*paths: str, anew: bool = False) -> str:
 
 
 def sent(path: str, *endings: str) -> str:
-    """Send what is new in a file's folder, if that is in a mirror; the file's path for messages."""
+    """Send what is new in a file's mirror to its address, and return the file's path for messages.
+
+    With `endings`, only files whose names end so are sent. Nothing is sent of a file that is in no
+    mirror.
+    """
     if is_mirrored(path):
         mirrors(path).send_new(path, *endings)
     return address_of(path)

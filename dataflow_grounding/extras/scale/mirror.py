@@ -19,7 +19,7 @@ from dataflow_grounding._util.files import whole_file, within
 from dataflow_grounding._util.paths import joined, state_of, system_errors
 from dataflow_grounding._util.threads import at_once
 from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.data.working_folder import CKPT, mirrors_folder, standing
+from dataflow_grounding.data.working_folder import CKPT, known_mirrors, mirrors_folder
 from dataflow_grounding.extras.scale.elsewhere import place_of, version_told
 
 T = TypeVar("T")
@@ -242,7 +242,7 @@ def stand_for(address: str, root: str, part: str = "") -> Mirror:
     the folder can't be written.
     """
     # `mirror_of` trusts a mark only in folders that this process has made mirrors.
-    standing.add(os.path.abspath(root))
+    known_mirrors.add(os.path.abspath(root))
     mark = os.path.join(root, _MARK)
     with told_as(InputError, f"can't write in {root}", again=True):
         if not os.path.exists(mark):
@@ -261,7 +261,7 @@ def mirror_of(path: str) -> Mirror | None:
     absolute = Path(os.path.abspath(path))
     own_mirrors = Path(os.path.abspath(mirrors_folder()))
     for folder in (absolute, *absolute.parents):
-        is_known = folder.parent == own_mirrors or str(folder) in standing
+        is_known = folder.parent == own_mirrors or str(folder) in known_mirrors
         if is_known and os.path.exists(folder / _MARK):
             return Mirror(str(folder))
     return None
