@@ -345,6 +345,34 @@ def test_llava_by_others(tmp_path: Path, name: str, target: str, question: str, 
     assert read_line(tmp_path, line, name, target=target) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "keys", "called", "answered"),
+    [
+        ("sharegpt", ("from", "human", "gpt", "value"), "function_call", "observation"),
+        ("messages", ("role", "user", "assistant", "content"), "tool_call", "tool"),
+        ("messages", ("role", "user", "assistant", "content"), "tool_call", "tool_response"),
+    ],
+)
+def test_calls_and_answers_of_tools_are_not_the_models(
+    tmp_path: Path, name: str, keys: tuple[str, str, str, str], called: str, answered: str
+) -> None:
+    speaker, user, model, text = keys
+    elsewhere = '[{"bbox_2d": [600, 600, 900, 900], "label": "the mug"}]'
+    talk = [
+        ("system", elsewhere),
+        (user, "Find the mug"),
+        (called, f'{{"name": "zoom", "arguments": {elsewhere}}}'),
+        (answered, elsewhere),
+        (answered, "[]"),
+        (model, '[{"bbox_2d": [100, 100, 500, 500], "label": "the mug"}]'),
+    ]
+    turns = [{speaker: who, text: said} for who, said in talk]
+    line = {"messages" if name == "messages" else "conversations": turns, "images": ["a.png"]}
+    assert boxes_of(read_line(tmp_path, line, name, target="qwen3-vl")) == {
+        "the mug": [pytest.approx(BOX)]
+    }
+
+
 def test_words_with_numbers_in_brackets_are_passed_over(tmp_path: Path) -> None:
     draw(tmp_path, [record("a.png", (200, 100), [])])
     texts = [
@@ -476,6 +504,17 @@ def test_broken_objects_are_named(tmp_path: Path, bbox: list[Any]) -> None:
     ]
     line = {"messages": messages, "images": ["a.png"], "objects": {"ref": ["a mug"], "bbox": bbox}}
     with pytest.raises(InputError, match=r"data\.jsonl, line 1"):
+        read_line(tmp_path, line, "ms-swift")
+
+
+@pytest.mark.parametrize("answer", ['[{"bbox_2d": <bbox>, "label": "a mug"}]', "a mug: <bbox>"])
+def test_an_empty_box_is_named(tmp_path: Path, answer: str) -> None:
+    messages = [
+        {"role": "user", "content": "<image><ref-object>"},
+        {"role": "assistant", "content": answer},
+    ]
+    line = {"messages": messages, "images": ["a.png"], "objects": {"ref": ["a mug"], "bbox": [[]]}}
+    with pytest.raises(InputError, match=r"line 1: .*\[\] is not a box"):
         read_line(tmp_path, line, "ms-swift")
 
 

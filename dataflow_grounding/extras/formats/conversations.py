@@ -35,8 +35,8 @@ _IMAGE = "<image>\n"  # stands for the picture, before the first question
 class Tags(NamedTuple):
     """How a family of models writes a phrase and its boxes, where that isn't JSON.
 
-    All are patterns for `str.format`: `phrase` around the phrase, `box` of a box's four numbers,
-    `separator` between boxes, `boxes` around all boxes of the phrase.
+    All but `separator`, which stands between boxes, are patterns for `str.format`: `phrase` takes
+    the phrase, `box` a box's four numbers, `boxes` all boxes of the phrase, joined.
     """
 
     phrase: str
@@ -61,7 +61,7 @@ TAGS = {
     "ms-swift": Tags(phrase="<ref-object>", boxes="{}", box="<bbox>", separator=""),
 }
 """By the name of the family's box format. Others write objects in JSON."""
-TAGGED_PHRASE = re.compile(  # what stands inside a family's tags of phrases
+TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" of <ref>a dog</ref>
     r"(?:(?<=<ref>)|(?<=<\|object_ref_start\|>)).*?(?=</ref>|<\|object_ref_end\|>)", re.DOTALL
 )
 
@@ -83,13 +83,28 @@ _TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
     "ms-swift": Trainer(4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
     _LLAMA_FACTORY: Trainer(32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
 }
-_BOX_KEY = re.compile('"((?:bbox|box)_2d)"')
+_BOX_KEY = re.compile('"((?:bbox|box)_2d)"')  # a JSON key of boxes, "bbox_2d" or "box_2d"
+# What any answer with boxes has in it: numbers in brackets, as [12, 34, 56, 78], or a tag of a box.
 _MAY_HAVE_BOXES = re.compile(r"\[[-+\d.,\s]*\d[-+\d.,\s]*\]|<\|?box")
 # Matches an answer that is meant as boxes, not as words with numbers in brackets among them: it
 # begins with a bracket or a code block, or has a box key or a tag anywhere.
 _MEANT_AS_BOXES = re.compile(r"\s*[\[{`]|.*(?:_2d\b|<)", re.DOTALL)
-_PLACEHOLDER = re.compile("<ref-object>|<bbox>")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_PLACEHOLDER = re.compile("<ref-object>|<bbox>")  # ms-swift's, for the next phrase or box
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")  # 12, -3, 0.25
+# Who speaks in turns that the user asks in, and in turns that are neither a question nor the
+# model's answer: instructions, calls of tools, and what tools return, as the trainers' formats name
+# them.
+_USERS = ("human", "user")
+_NEITHER = (
+    "system",
+    "developer",
+    "function_call",
+    "tool_call",
+    "observation",
+    "function",
+    "tool",
+    "tool_response",
+)
 # codes of the reader of replies for what it leaves out: of training data that is an error
 _NOTES_OF_LOSS = ("dropped", "truncated", "broken_json", "superseded")
 
@@ -109,17 +124,22 @@ class _Conversations(Texts):
         "<box>",
         "</box>",
     )
-    # of a turn: the key of who speaks, what it says of the user and of the model, the text's key
+    # of a turn that is written: the key of who speaks, its value for the user and for the model,
+    # and the key of the text
     keys: ClassVar[tuple[str, str, str, str]] = ("from", "human", "gpt", "value")
     boxes: BoxFormat  # of the answers
 
     def conversation(self, size: Size, boxes_of: Boxes) -> list[dict[str, str]]:
-        """Return a question and an answer for each phrase, about a picture of this size."""
+        """Return the turns of a question and an answer for each phrase.
+
+        `size` is the picture's; it stands before the first question. Without phrases there are
+        none.
+        """
         speaker_key, user, assistant, text_key = self.keys
         turns: list[dict[str, str]] = []
         for phrase, boxes in boxes_of.items():
             question = self.question(phrase)
-            if not turns:  # the picture stands before the first question
+            if not turns:
                 question = _IMAGE + question
             turns.append({speaker_key: user, text_key: question})
             turns.append({speaker_key: assistant, text_key: self.answer(phrase, boxes, size)})
@@ -151,18 +171,19 @@ class _Conversations(Texts):
         return size
 
     def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Yield the phrases and boxes of all answers, each after the user's last words before it.
+        """Yield the phrases and boxes of all answers of the model.
 
-        An answer without anything like boxes in it is passed over, without being counted.
+        Each is read as the answer to the user's turn before it. An answer without anything like
+        boxes in it is passed over, without being counted; so is what tools are asked and return.
         """
         turns, box_format = self.turns(line)
         question = ""
         for turn in turns:
             role = turn.get("from") or turn["role"]
             text = turn["value"] if "value" in turn else turn["content"]
-            if role in ("human", "user"):
+            if role in _USERS:
                 question = text
-            elif role != "system":
+            elif role not in _NEITHER:
                 yield from self._phrases_of_answer(question, text, box_format, size)
 
     def _phrases_of_answer(
@@ -170,8 +191,9 @@ class _Conversations(Texts):
     ) -> Iterator[tuple[str, list[Bbox]]]:
         """Yield the phrases of an answer with their boxes; one may come several times.
 
-        A box without a label of its own is of the question's phrase. Nothing is yielded of an
-        answer without anything like a box. Raises ValueError, UnreadableReply.
+        A box without a label of its own is of the question's phrase, which comes without boxes
+        where the answer is NOTHING. Of an answer without anything like a box nothing is yielded.
+        Raises ValueError, UnreadableReply.
         """
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
@@ -185,8 +207,9 @@ class _Conversations(Texts):
             return
         for label, box in self._boxes_in(answer, box_format, size):
             # The reader of replies resolves entities, such as &amp;, in a label.
-            is_same = label is None or label == html.unescape(phrase)
-            yield phrase if is_same else str(label), [box]
+            if label is None or label == html.unescape(phrase):
+                label = phrase
+            yield label, [box]
 
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
@@ -203,16 +226,7 @@ class _Conversations(Texts):
                 f"its boxes are {wrong_keys.pop()!r}, and those of its target {box_format.key!r}:"
                 " name theirs"
             )
-        # Phrases may look like boxes: they are read under other names.
-        phrases: dict[str, str] = {}
-
-        def rename(phrase: re.Match[str]) -> str:
-            """Return a name for a tagged phrase, and note in `phrases` which it stands for."""
-            name = f"phrase {len(phrases)}"
-            phrases[name] = phrase[0]
-            return name
-
-        text = TAGGED_PHRASE.sub(rename, text)
+        text, phrase_of_name = _with_names_for_phrases(text)
         try:
             reading = read_boxes(
                 text, format=box_format, image_size=size, sent_size=self.sent(size)
@@ -225,7 +239,13 @@ class _Conversations(Texts):
         for note in reading.notes:
             if note.code in _NOTES_OF_LOSS:
                 raise ValueError(note.text)
-        return [(phrases.get(str(box.label), box.label), box.bbox) for box in reading.boxes]
+        boxes = []
+        for box in reading.boxes:
+            label = box.label
+            if label in phrase_of_name:
+                label = phrase_of_name[label]
+            boxes.append((label, box.bbox))
+        return boxes
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
         """Return a line's turns, with the boxes in their text, and the format of these boxes.
@@ -233,6 +253,26 @@ class _Conversations(Texts):
         Raises KeyError, ValueError.
         """
         return line.get("conversations") or line["messages"], self.boxes
+
+
+def _with_names_for_phrases(text: str) -> tuple[str, dict[str, str]]:
+    """Return an answer with a name in the place of each tagged phrase, and the phrases by name.
+
+    Phrases may look like boxes, which names such as "phrase 0" don't.
+
+    Example:
+        >>> _with_names_for_phrases("<ref>[1, 2]</ref><box>[[1, 2, 3, 4]]</box>")
+        ('<ref>phrase 0</ref><box>[[1, 2, 3, 4]]</box>', {'phrase 0': '[1, 2]'})
+    """
+    phrase_of_name: dict[str, str] = {}
+    parts = []
+    end = 0  # of the last phrase in the text
+    for phrase in TAGGED_PHRASE.finditer(text):
+        name = f"phrase {len(phrase_of_name)}"
+        phrase_of_name[name] = phrase[0]
+        parts += [text[end : phrase.start()], name]
+        end = phrase.end()
+    return "".join([*parts, text[end:]]), phrase_of_name
 
 
 class MsSwift(_Conversations):
@@ -248,7 +288,7 @@ class MsSwift(_Conversations):
         return {**self._columns(sample.size, boxes_of), "images": [sample.file_name]}
 
     def _columns(self, size: Size, boxes_of: Boxes) -> Line:
-        """Return the columns of a line for these phrases, without its picture."""
+        """Return the columns of a line for these phrases, all but the one of its picture."""
         refs: list[str] = []
         numbers: list[list[float]] = []
         for text, boxes in boxes_of.items():
@@ -260,13 +300,15 @@ class MsSwift(_Conversations):
         return {"messages": self.conversation(size, boxes_of), "objects": objects}
 
     def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        """Return the phrases and boxes of a line, at once if it is exactly as it is written here.
+        """Return the phrases and boxes of a line, taken from its columns if it is as written here.
 
         Most lines are, and reading their answers like a model's replies would take much longer.
+        Other lines are read so. Of a line as written here, each phrase comes once.
         """
         boxes_of = self._boxes_if_ours(line)
         if not _all_are_inside(boxes_of, size):
             return super().answers(line, size)
+        # The line may have further columns, such as its picture.
         is_ours = self._columns(size, boxes_of).items() <= line.items()
         return iter(boxes_of.items()) if is_ours else super().answers(line, size)
 
@@ -292,23 +334,24 @@ class MsSwift(_Conversations):
         return as_answer(phrase, boxes, self.boxes)
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """Return the messages with phrases and boxes in place of placeholders, and their format.
+        """Return the messages with phrases and boxes for placeholders, and the format of the boxes.
 
         Boxes are in pixels, or with `norm1` in parts of the sides. Raises ValueError where there
-        are more or fewer placeholders than objects, or a box is none.
+        are more or fewer placeholders than objects, or a box isn't four numbers.
         """
         objects = line.get("objects") or {}
         messages = line["messages"]
         refs = list(objects.get("ref") or ())
         boxes = list(objects.get("bbox") or ())
-        marks = _PLACEHOLDER.findall("".join(message["content"] for message in messages))
-        if marks.count("<ref-object>") != len(refs) or marks.count("<bbox>") != len(boxes):
+        placeholders = _PLACEHOLDER.findall("".join(message["content"] for message in messages))
+        ref_count = placeholders.count("<ref-object>")
+        if ref_count != len(refs) or placeholders.count("<bbox>") != len(boxes):
             raise ValueError(
                 "not as many <ref-object> and <bbox> in its messages as in its objects"
             )
-        wrong = next((box for box in boxes if not is_box(box)), None)
-        if wrong:
-            raise ValueError(f"{wrong} is not a box [x1, y1, x2, y2]; points can't be read")
+        for box in boxes:
+            if not is_box(box):
+                raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
         box_format = self.boxes
         if objects.get("bbox_type") == "norm1":
             box_format = replace(box_format, scale=1)
@@ -322,7 +365,10 @@ class MsSwift(_Conversations):
 
 
 def _all_are_inside(boxes_of: Boxes, size: Size) -> bool:
-    """Whether all are boxes with an area, within a picture of that size."""
+    """Whether all phrases' boxes are four numbers, with an area, in a picture of that size.
+
+    True where there are none.
+    """
     for boxes in boxes_of.values():
         if not all(map(is_box, boxes)) or not are_inside(boxes, size):
             return False
@@ -332,22 +378,25 @@ def _all_are_inside(boxes_of: Boxes, size: Size) -> bool:
 def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
     """Return the text with phrases and boxes in the place of `<ref-object>` and `<bbox>`.
 
-    As many as it needs are taken from the iterators. In a text of JSON they are written as JSON,
-    else in Qwen2-VL's tags, which our reader of replies knows.
+    As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
+    by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
+    replies knows.
     """
     is_json = text.lstrip()[:1] in ("[", "{", "`")
     tags = TAGS["qwen2-vl"]
-
-    def written(placeholder: re.Match[str]) -> str:
-        """Return what stands for a placeholder: the next box, or the next phrase."""
+    parts = []
+    end = 0  # of the last placeholder in the text
+    for placeholder in _PLACEHOLDER.finditer(text):
         if placeholder[0] == "<bbox>":
             box = next(boxes)
-            return dump_text(box) if is_json else tags.box.format(*box)
-        ref = next(refs)
-        # In JSON the placeholder stands inside of quotation marks.
-        return dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
-
-    return _PLACEHOLDER.sub(written, text)
+            written = dump_text(box) if is_json else tags.box.format(*box)
+        else:
+            ref = next(refs)
+            # In JSON the placeholder stands inside of quotation marks.
+            written = dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
+        parts += [text[end : placeholder.start()], written]
+        end = placeholder.end()
+    return "".join([*parts, text[end:]])
 
 
 @dataclass
@@ -444,7 +493,10 @@ class Llava(_Conversations):
                 file.write(dump_text({"grounding": facts}, 2) + "\n")
 
     def beside(self) -> dict[str, Line]:
-        """Return what files beside the data tell a trainer of it, by the file's name."""
+        """Return what files beside the data tell a trainer of it, by the file's name.
+
+        `write` puts each into its file under the key `grounding`. Without any, there are no files.
+        """
         if self.boxes.name != "internvl":
             return {}
         facts = {
@@ -504,7 +556,10 @@ class Messages(Llava):
         return {}
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
-        """Return the messages with each content's parts of text joined; other parts are dropped."""
+        """Return the messages, each content's parts of text joined, and the format of the boxes.
+
+        Parts of other types are dropped; a content that is a text stays. Raises KeyError.
+        """
         turns = []
         for message in line["messages"]:
             content = message["content"]
@@ -537,10 +592,10 @@ def _box_format_of(target: str) -> BoxFormat:
 def as_answer(
     phrase: str, fours: Sequence[Sequence[float]], box_format: BoxFormat, is_json: bool = False
 ) -> str:
-    """Return the answer that gives a phrase and its boxes, four numbers each.
+    """Return the answer that gives a phrase and its boxes, `fours` of the family's own numbers.
 
     It is in the family's tags if it has some, unless `is_json` or there is no box; else it is a
-    JSON list of an object for each box, its numbers under the family's key.
+    JSON list of an object for each box, its numbers under the family's key: NOTHING without a box.
     """
     tags = TAGS.get(box_format.name)
     if is_json or tags is None or not fours:
@@ -550,9 +605,10 @@ def as_answer(
 
 
 def phrase_of(question: str) -> str:
-    """Return what a question asks for: what is in its tags, else behind its first colon, else all.
+    """Return the phrase that a question asks for.
 
-    It may be empty.
+    It is what is in the first of its tags, else what is behind its first colon, else all of it
+    without `<image>`. It may be empty.
     """
     text = question.replace("<image>", "")
     tagged = TAGGED_PHRASE.search(question) if "<" in text else None
@@ -567,8 +623,8 @@ def boxes_as_written(
 ) -> list[Bbox]:
     """Return the boxes, in pixels, of an answer that is exactly as `as_answer` writes it.
 
-    An empty list of any other answer, and where a box isn't inside the picture: those are to be
-    read like a model's reply.
+    The list is empty for any other answer, and where a box isn't inside the picture: those are to
+    be read like a model's reply.
 
     Args:
         text: The answer.
@@ -590,12 +646,13 @@ def boxes_as_written(
 def _fours_of(text: str, box_format: BoxFormat) -> list[list[float]]:
     """Return the numbers of the boxes of an answer, four each, if `as_answer` wrote it.
 
-    Of another answer they may be anything, or none.
+    Of another answer they may be anything, or an empty list. It is empty, too, for an answer in
+    other tags than Qwen2-VL's: the reader of replies reads those.
     """
     with suppress(ValueError, TypeError, KeyError):
         if text.startswith("[{"):
             return [item[box_format.key] for item in json.loads(text)]
-        if box_format.name == "qwen2-vl":  # others' tags mean their own numbers
+        if box_format.name == "qwen2-vl":
             behind_phrase = text.rpartition("<|object_ref_end|>")[2]
             values = json.loads(f"[{','.join(_NUMBER.findall(behind_phrase))}]")
             return [values[start : start + 4] for start in range(0, len(values), 4)]
@@ -603,6 +660,6 @@ def _fours_of(text: str, box_format: BoxFormat) -> list[list[float]]:
 
 
 def are_inside(boxes: Sequence[Bbox], size: Size) -> bool:
-    """Whether all boxes have an area, and are within a picture of that size."""
+    """Whether all boxes have an area, and are within a picture of that size; True for none."""
     width, height = size
     return all(0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height for x1, y1, x2, y2 in boxes)
