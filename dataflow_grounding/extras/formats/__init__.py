@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.extras.formats.export_pictures import Images
 
 FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
-"""The table of formats.yaml, by name."""
+"""The table of formats.yaml: by a format's name, what it is and can say."""
 WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 """Those that can be written; the others are only read."""
 
@@ -27,10 +27,11 @@ WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 def find_format(name: str, **options: Any) -> Format:
     """Return a new object of the format of that name, or the user's own, with its options set.
 
-    A user's own is named as `module:Class`.
+    A user's own is named as `module:Class`. What reading and writing fill, such as `passed_over`,
+    is empty.
 
     Raises:
-        SpecError: There is no such format, or it has no such option.
+        SpecError: There is no such format, the user's own lacks a part, or there is no such option.
     """
     from dataflow_grounding.extras.formats.base import Carries, Format
     from dataflow_grounding.spec.user_code import in_one_line, named
@@ -66,7 +67,7 @@ def find_format(name: str, **options: Any) -> Format:
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:
-    """What a format of the user's own lacks: methods, and what says what it is."""
+    """Return what a format of the user's own lacks: methods, and attributes that say what it is."""
     methods = [f"{name}()" for name in sorted(format_class.__abstractmethods__)]
     facts = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
     return [*methods, *facts]
@@ -93,8 +94,8 @@ def write(
             iterator is taken into a list first.
         format: One of FORMATS, or the user's own as `module:Class`.
         path: A folder; or a file, where its ending is that of the format's data file.
-        images: `copy` (into a folder, upright), `link`, or `reference`, the only choice for a file
-            alone.
+        images: `copy` (into a folder, upright), `link`, or `reference`. Unless given, pictures are
+            copied into a folder, and referenced from a file alone, which allows nothing else.
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions are wanted; all unless given.
         strict: Refuse where anything is lost or left out.
@@ -155,7 +156,8 @@ def write_parts(
         Counts of what was written, lost and left out; under `parts` those of each part.
 
     Raises:
-        SpecError, InputError: As `write`; or nothing of a part is left.
+        SpecError: As `write`.
+        InputError: As `write`; or of some part no record is written.
 
     Example:
         >>> import os, tempfile
@@ -219,12 +221,12 @@ def read(
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the rows; what files or memory fail at becomes an InputError that names the path."""
+    """Yield the rows; an error of files or memory becomes an InputError that names the path."""
     with told_as(InputError, f"can't read {path}"):
         yield from rows
 
 
 def folder_of(path: str) -> str:
-    """Return the path itself where it is a folder, else the folder that the file is in."""
+    """Return the path itself where it is a folder, else the folder that it is in; "." for none."""
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     return folder or "."

@@ -8,8 +8,9 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.replies.english.noun_phrases import head_of
 
-_HASHES = 2**64
+_HASHES = 2**64  # modulo this, a hash is a number that a NumberTable holds
 ONE = "object"  # the class of all, where there is only one
+# What users are told of classes' numbers.
 UNLISTED = "classes that aren't in the list, numbered behind it"
 NO_LIST = (
     "classes are numbered as they come, as no list of them is known here: keep classes.txt of the"
@@ -24,12 +25,13 @@ class Numbers:
 
     Only hashes are kept, as there may be millions: two names of one hash would get one number.
 
+    Args:
+        on_new: Is called with each new number and name.
+
     Example:
         >>> numbers = Numbers()
         >>> [numbers.number_of(name) for name in ("cat", "dog", "cat")]
         [(1, True), (2, True), (1, False)]
-
-    `on_new` is called with each new number and name.
     """
 
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
@@ -37,6 +39,7 @@ class Numbers:
         self._on_new = on_new
 
     def __len__(self) -> int:
+        """How many names have a number."""
         return self._known.count
 
     def __contains__(self, name: str) -> bool:
@@ -63,8 +66,8 @@ class Classes:
 
     Args:
         how: `class`: what the expression states as its class, else its phrase; `phrase`: the phrase
-            itself, in lower case; `head`: its head noun; `one`: all are `object`; else the path of
-            a YAML file, phrase → class, where `*` is any other phrase.
+            itself, in lower case; `head`: the phrase's head noun; `one`: all are `object`; else the
+            path of a YAML file, phrase → class, where `*` is any other phrase.
         joint: A character that means something else in the format's names of classes; in ours it
             becomes a blank.
         listed: Names of classes in the order of their numbers, such as the run's `data.classes`.
@@ -83,8 +86,8 @@ class Classes:
         self._class_of_phrase: dict[str, str] = {}  # of the file, by class_key of the phrase
         self._listed: dict[str, str] = {}  # class_key → name as it is listed
         self.lacks_list = False
-        self._from_phrases = False  # whether an expression without a class was asked for its one
-        # the name of a class as it is written, and its class_key, as hashes
+        self._from_phrases = False  # whether the class of an expression was made of its phrase
+        # from the name of a class as it is written to its class_key, both as hashes
         self._key_of_name = NumberTable()
         if how not in _WAYS:
             for phrase, name in read_texts(how, class_key).items():
@@ -93,8 +96,10 @@ class Classes:
             return
         if how in ("class", "phrase"):
             self._listed = {class_key(name): self._class_name(name) for name in listed}
-        self.fixed = list(dict.fromkeys(self.written_class_of({"text": name}) for name in listed))
-        self._from_phrases = False  # those were names of classes
+        # A listed name is treated as a phrase: `head` takes its head noun, `one` takes `object`.
+        written = [self.written_class_of({"text": name}) for name in listed]
+        self.fixed = list(dict.fromkeys(written))
+        self._from_phrases = False  # `written_class_of` set it, but these are no phrases of records
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
         """Return remarks for the user on how classes were made and numbered.
@@ -113,9 +118,10 @@ class Classes:
         return remarks
 
     def written_class_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class. Raises InputError for a phrase that the file lacks.
+        """Return the expression's class, as the list of classes writes it if it is in there.
 
         Where the expression states a class and no list of classes is known, `lacks_list` is set.
+        Raises InputError for a phrase that the file lacks, and as `_class_name` does.
         """
         if self._how == "one":
             return ONE
@@ -158,8 +164,8 @@ class Classes:
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
     """Return what a YAML file of texts says, `phrase: class` or `class: phrase`, as a dict.
 
-    `key_of` makes the keys of what stands before the colons. Raises InputError, also where two
-    lines of one key differ.
+    `key_of` makes the keys of what stands before the colons; they stay as they are unless it is
+    given. Raises InputError, also where two lines of one key differ.
     """
     import yaml
 
@@ -200,7 +206,7 @@ def _refuse_two_values(path: str, text: str, key_of: Callable[[str], str]) -> No
 
     root = yaml.compose(text, yaml.SafeLoader)
     values: dict[str, str] = {}
-    if root is None:
+    if root is None:  # an empty text
         return
     for key_node, value_node in root.value:
         key = key_of(key_node.value)

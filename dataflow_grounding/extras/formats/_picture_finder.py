@@ -22,9 +22,10 @@ class PictureFinder:
         self._folders = tuple(folders)
 
     def find(self, name: Any, key: str) -> FoundPicture:
-        """Return the picture that a row names under `key`, a column, which errors name.
+        """Return the picture of that name, a path or an address.
 
-        Raises RecordError where it isn't there, or its header can't be read.
+        `key` is the column where a row has the name, which errors tell. Raises RecordError where
+        the picture isn't there, or its header can't be read.
         """
         path = find_image(Record({key: name}, self._folders), key).path
         return FoundPicture(path, read_header(path))

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from dataflow_grounding.extras.formats.export_pictures import Naming
 
 EXACT = 0.01  # px: numbers that come back closer than this are the same
-TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")  # what readers may take for something else than text
-NOT_IN_CAPTION = "phrases that don't stand in their caption"
+# What readers may take for something else than text, such as <image>, </ref>, <|box_start|>; group
+# 1 is its name: image, ref, box_start.
+TOKEN = re.compile(r"<[|/]*([^\s<>|]+)\|?>")
+NOT_IN_CAPTION = "phrases that don't stand in their caption"  # what is told of such phrases
 _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a blank
 
 
 def stands(text: str, span: Any, caption: Any) -> bool:
     """Whether a text stands in a caption at the span `[start, end)`, in code points.
 
-    Case, spacing and what else `find_spans` overlooks may differ. False also where the span or the
-    caption is something else than that.
+    Case, spacing and what else `find_spans` overlooks may differ. False also where the span is no
+    such pair, or empty, or the caption is no text.
     """
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
@@ -39,7 +41,7 @@ def stands(text: str, span: Any, caption: Any) -> bool:
 
 @dataclass(frozen=True)
 class Carries:
-    """What a format can say of a record. The rest is lost on the way out: counted and told.
+    """What a format can say of a record. The rest is lost in writing, which is counted and told.
 
     Args:
         captions: The caption.
@@ -48,7 +50,7 @@ class Carries:
         several_boxes: More than one box of a phrase.
         nothing_there: A phrase that was looked for and isn't in the picture.
         doubtful: A phrase that is ambiguous or unsupported.
-        empty: A picture without any phrase that the format can say.
+        empty: A picture without any phrase to write.
         scores: The score of each box.
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
@@ -70,7 +72,7 @@ class Carries:
     numbers: str = ""
 
     def why_lost(self, status: str, span: object) -> str:
-        """Return why the format can't say a phrase, in words to count it under; empty if it can.
+        """Return why the format can't say a phrase, in words to count it under; "" if it can.
 
         Args:
             status: The phrase's.
@@ -132,12 +134,17 @@ class Sample:
 class Format(ABC):
     """A format: `write` is the way out, `read` the way in.
 
-    Its options are the fields of its class, if that is a dataclass. `name`, `about`, `carries` and
-    `data_file` are those of formats.yaml, or a user's own; `data_file` is what a trainer is pointed
-    at, relative to the export's folder. `passed_over` counts what `read` leaves out, in words;
-    `remarks` are lines on what was written that a user should know; `class_names` are the classes
-    that data which was read lists, in the order of their numbers. `find_format` sets the three,
-    empty; `read` and `write` fill them.
+    Its options are the fields of its class, if that is a dataclass.
+
+    Attributes:
+        name: As in formats.yaml, like the next three; or of a user's own.
+        about: What it is, in a few words.
+        carries: What it can say.
+        data_file: What a trainer is pointed at, relative to the export's folder.
+        passed_over: Counts of what `read` leaves out, in words. `find_format` sets this and the
+            next two, empty.
+        remarks: Lines on what was written that a user should know, filled by `write`.
+        class_names: The classes that the data lists, in the order of their numbers, set by `read`.
     """
 
     name: str
@@ -168,7 +175,8 @@ class Format(ABC):
     def training(self) -> str:
         """Return a paragraph of the export's README, in Markdown, on training with the data.
 
-        It stands under the heading Training, behind what training.md says of the format.
+        It stands under the heading Training, behind what training.md says of the format. Here it is
+        "", for none.
         """
         return ""
 
@@ -185,18 +193,22 @@ class Format(ABC):
     ) -> None:
         """Write the parts of a split, each into its own folder, and what they share into `out`.
 
-        A part's samples are to be gone through before the next part is asked for.
+        Here they share nothing. A part's samples are to be gone through before the next part is
+        asked for.
         """
         for samples, folder in parts:
             self.write(samples, folder)
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the words that are written for an expression: its text, or else its class."""
+        """Return the words that are written for an expression: here its text."""
         text: str = expression["text"]
         return text
 
     def thing(self, phrase: Phrase) -> str:
-        """Return what a phrase calls its boxes: of phrases with the same, a box is written once."""
+        """Return what a phrase calls its boxes, here its words in lower case.
+
+        Of phrases that call them the same, an equal box is written once.
+        """
         return clean_caption(phrase.text).casefold()
 
     @abstractmethod

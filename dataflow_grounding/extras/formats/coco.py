@@ -28,6 +28,7 @@ CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
+# SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
 CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
@@ -39,7 +40,7 @@ class CocoFile:
     """A COCO file, read as a whole when it is made, to be asked for each image's annotations.
 
     Images and annotations are kept in a temporary file of SQLite's, as they may be too many for the
-    memory.
+    memory. Ids are compared as texts.
 
     Args:
         path: The file.
@@ -72,7 +73,8 @@ class CocoFile:
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
         """Store an item of the list of that name, under its id, else its number in the list.
 
-        Other lists than COCO's are passed over. Raises InputError.
+        Other lists than COCO's are passed over. Raises InputError for an id that comes twice, a
+        text that UTF-8 can't hold, and as `_take_image` does.
         """
         own_id = _id(item.get("id", number))
         try:
@@ -92,7 +94,10 @@ class CocoFile:
             raise InputError(f"{where} has {why}: {own_id!r:.100}") from None
 
     def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
-        """Store an image. Raises sqlite3.IntegrityError for an id that is taken; InputError."""
+        """Store an image.
+
+        Raises InputError for one without id or file name, sqlite3.IntegrityError for a taken id.
+        """
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
             raise InputError(f"{self.path}: an image without 'id' and 'file_name'")
@@ -115,9 +120,11 @@ class CocoFile:
         self._category_names[own_id] = "" if name is None else str(name)
 
     def category_names(self) -> list[str]:
-        """Return the names of categories in the order of their ids, if these are numbers.
+        """Return the names of categories in the order of their ids.
 
-        Empty where the only one is the word that an export without classes has for everything.
+        Where an id is no number, the order is that of the file. Each name comes once, and blank
+        ones are left out. Empty where the only one is the word that an export without classes has
+        for everything.
         """
         ids = list(self._category_names)
         if all(own_id.isdecimal() for own_id in ids):
@@ -137,10 +144,10 @@ class CocoFile:
         )
 
     def _count_annotations(self, condition: str) -> int:
-        """Return how many annotations are so; the condition is SQL."""
+        """Return how many annotations meet a condition in SQL."""
         query = "SELECT count(*) FROM annotations WHERE " + condition
-        count: int = self._rows.execute(query).fetchone()[0]
-        return count
+        number: int = self._rows.execute(query).fetchone()[0]
+        return number
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield each image's id, file name and entry, in the order of the file."""
@@ -164,7 +171,8 @@ class CocoFile:
     def regions(self, image_id: str) -> list[Labelled]:
         """Return the boxes of an image in pixels, with their categories; crowds are left out.
 
-        Raises BrokenRow that names the file and the annotation: no box, or one without an area.
+        A category that isn't listed is "". Raises BrokenRow, which names file and annotation, for
+        one that has no box, or a box without an area.
         """
         regions: list[Labelled] = []
         for entry in self.entries(image_id):
@@ -217,6 +225,7 @@ class Coco(Format):
         with lists as (put_image, put_annotation, put_category):
 
             def put_new_category(number: int, name: str) -> None:
+                """Write the entry of a category whose number is asked for the first time."""
                 put_category({"id": number, "name": name, "supercategory": ONE})
 
             categories = Numbers(put_new_category)
@@ -323,7 +332,10 @@ class CocoGrounding(Coco):
 
 
 def _keys_of_boxes(phrase: Phrase) -> Iterator[dict[str, Any]]:
-    """Yield for each box of a phrase what its annotation says of the box."""
+    """Yield for each box of a phrase what its annotation says of the box.
+
+    `verified` and the like are those of the box, or where it states none, of its expression.
+    """
     for box, instance in zip(phrase.boxes, phrase.expression["instances"], strict=True):
         x1, y1, x2, y2 = box
         width = _sum(x2, -x1)
@@ -349,7 +361,7 @@ def _expressions(
 
     COCO has an annotation for each box, so that an expression's boxes stand in several. An
     annotation without a box yields nothing, unless it says with gRefCOCO's category that nothing is
-    there: then it yields an expression without boxes. Raises InputError.
+    there: then it yields an expression without boxes. Raises InputError for one that can't be read.
 
     Args:
         entry: The annotation.
@@ -383,9 +395,10 @@ def _expressions(
 
 
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    """Return the box of an annotation with its id and score.
+    """Return the box of an annotation in pixels, with its id and score where it states them.
 
-    A number that is no score is left out, and counted. Raises BrokenRow.
+    A number outside of 0 to 1 is left out as a score, and counted. Raises BrokenRow for a box that
+    isn't four numbers, or ends before it begins.
     """
     bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
@@ -402,8 +415,9 @@ def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, 
 def _phrase_of(entry: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
     """Return the `text` of an annotation, and its `char_span` where it states its place.
 
-    The text is its phrase; else its place's words in the caption, or its category, or `object`. A
-    phrase of several places gets None as its span.
+    The text is its `phrase`; without one, the words at its places in the caption (all of it for an
+    empty list of places); without a caption or places, its category; without that, `object`. A
+    phrase of several places, or of an empty list, gets None as its span.
     """
     spans = entry.get("tokens_positive")
     if caption is None or not isinstance(spans, list):
@@ -423,7 +437,10 @@ def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
 
 
 def _sum(a: float, b: float) -> float:
-    """Return the sum of two numbers as they are written in decimals: 0.1 + 0.2 is 0.3."""
+    """Return the sum of two numbers as they are written in decimals: 0.1 + 0.2 is 0.3.
+
+    Of whole numbers it is the plain sum, an int of ints.
+    """
     if a % 1 == 0 and b % 1 == 0:
         return a + b
     return float(Decimal(repr(a)) + Decimal(repr(b)))

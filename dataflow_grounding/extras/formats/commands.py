@@ -125,7 +125,7 @@ _writing_options = together(
 def _parse_options(
     ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the options of `--set NAME=VALUE`, whole numbers as int.
+    """Return the options of `--set NAME=VALUE` by name, whole numbers as int.
 
     Raises click's BadParameter: no name or no `=`, a name twice, or one of `read`'s own arguments.
     """
@@ -141,7 +141,7 @@ def _parse_options(
     return {name: int(value) if value.isdecimal() else value for name, value in options.items()}
 
 
-# options of `_writing_options` that say what is wanted of the records
+# Options of `_writing_options` that say what is wanted of the records.
 _OF_SELECTION = frozenset(field.name for field in fields(Selection))
 _SET_HELP = "An option of the format that is read."
 _set_option = click.option(
@@ -210,7 +210,11 @@ def import_(
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return a record in which each phrase that is one of the classes states it as its class."""
+    """Return a copy of a record in which each phrase that is one of the classes has it as class.
+
+    `names` are the classes' names, which are compared letter by letter. A class that a phrase
+    states stays.
+    """
     expressions = []
     for expression in record.get("expressions") or ():
         if expression.get("text") in names and "class" not in expression:
@@ -294,10 +298,10 @@ def export(
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
-    """Return the classes that are listed for RESULTS, then those of its parts' records.
+    """Return the classes that are listed for RESULTS, then others of its parts' records.
 
-    All parts of a split so have the same classes in the same order. Without parts no record is
-    read.
+    So all parts of a split have the same classes in the same order. Without parts no record is
+    read, and there are none but the listed ones.
     """
     classes = ClassList(classes_of(results))
     for path in parts.values():
@@ -307,13 +311,13 @@ def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
 
 
 def _counts(written: Mapping[str, int]) -> str:
-    """Return the counts of what was written, in words."""
+    """Return the counts of what was written, in words: `2 records, 3 phrases`."""
     counts = ", ".join(f"{count:,} {what}" for what, count in written.items())
     return counts or "nothing to write"
 
 
 def _positive(counts: Counter[str]) -> Counter[str]:
-    """Return the counts without those of 0."""
+    """Return the counts that are above 0."""
     return Counter({what: count for what, count in counts.items() if count > 0})
 
 
@@ -328,10 +332,11 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _write(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    """Write records in a format to `out`; a dict of records by part as the parts of a split.
+    """Write records in a format to `out`.
 
     Args:
-        records: As `write`, or for a dict `write_parts`, takes them.
+        records: As `write` takes them; or a dict, by the name of the part, of those of a split,
+            which `write_parts` writes.
         format: The format's name.
         out: The folder or file.
         folders: Where relative paths of pictures are looked for, in order.

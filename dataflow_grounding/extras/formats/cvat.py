@@ -17,7 +17,7 @@ from dataflow_grounding.extras.formats.base import Format, Phrase, Sample
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.reading import entry_errors, file_of, read_xml, unite
 
-# the labels of what the export writes
+# The labels of what the export writes.
 _BOX = "object"
 _NO_BOX = "no box"  # of a phrase without boxes
 _PICTURE = "picture"
@@ -28,13 +28,16 @@ _LABELS = {  # label → its type and attributes
     _PICTURE: ("tag", ("caption", "image_id")),
 }
 _SCORE = r"0|[01]\.0*|0?\.\d+|1|\d(\.\d+)?e-\d+"  # from 0 to 1, as Python writes it
-_OURS = re.compile(  # "name value tag" of attributes as the export writes them
+# Attributes as the export writes them, each as its name, its value and the tag that it is of:
+# "phrase a dog box", "score 0.9 box", "status none tag".
+_OURS = re.compile(
     rf"(phrase|expression_id) .*|(start|end) \d+ .*|score ({_SCORE}) box|(status|caption|image_id)"
     r" .* tag",
     re.DOTALL,
 )
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
+# A character that XML can't hold, such as a control character.
 _NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -109,7 +112,10 @@ def _task_xml() -> str:
 
 
 def _phrase_xml(phrase: Phrase, group_id: int) -> Iterator[str]:
-    """Yield the XML of each box of a phrase; of a phrase without boxes a tag."""
+    """Yield the XML of each box of a phrase; of a phrase without boxes, of one tag.
+
+    Boxes of one phrase have the same `group_id`.
+    """
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,
@@ -140,7 +146,9 @@ def _mark_xml(tag: str, label: str, facts: Mapping[str, Any], position: str = ""
 def _record(image: Element, passed_over: Counter[str]) -> dict[str, Any]:
     """Return the record of an <image>; what is left out of it is counted.
 
-    Boxes of one phrase with one id, or in one group, are one expression. Raises BrokenRow,
+    A phrase is the text of a box's or tag's attribute, else a box's label. Boxes and tags of one
+    phrase that have one id, or stand in one group, are one expression; so are those of one phrase
+    without either. Raises BrokenRow for other shapes, and as `_expression` and `_instance` do;
     KeyError, ValueError.
     """
     record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
@@ -183,7 +191,11 @@ def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
 def _expression(
     text: str, facts: Mapping[Any, str], instances: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the expression of a phrase with these attributes and boxes. Raises BrokenRow."""
+    """Return the expression of a phrase with these attributes and boxes.
+
+    Its span is None where no attribute states it. Raises BrokenRow where the only phrase is a label
+    of the export's own, or the status is unknown.
+    """
     span = [int(facts[key]) for key in ("start", "end") if key in facts]
     if "phrase" not in facts and text in (_BOX, _NO_BOX):
         raise BrokenRow(f"what is labelled {text!r} has no phrase")
@@ -195,7 +207,10 @@ def _expression(
 
 
 def _instance(box: Element, facts: Mapping[Any, str]) -> dict[str, Any]:
-    """Return a <box> in pixels, with its score if it has one. Raises BrokenRow, KeyError."""
+    """Return a <box> in pixels, with its score if it has one.
+
+    Raises BrokenRow for a rotated one; KeyError for one without corners, ValueError.
+    """
     if float(box.get("rotation", 0)):
         raise BrokenRow("a box is rotated: only upright ones can be read")
     instance: dict[str, Any] = {"bbox": [float(box.attrib[name]) for name in _CORNERS]}

@@ -43,33 +43,50 @@ class LabelMe(Format):
             file = os.path.join(path, name) if name else path
             data = read_whole(file)
             with entry_errors(file):
-                keyed = []
-                for shape in data["shapes"]:
-                    instance = _instance_of(shape, self.passed_over)
-                    if instance is not None:
-                        keyed.append((shape["label"], _expression(shape["label"], [instance])))
-                picture = str(data["imagePath"]).replace("\\", "/")
-                record = {
-                    "image_path": os.path.join(os.path.dirname(name), picture),
-                    "width": data["imageWidth"],
-                    "height": data["imageHeight"],
-                    "caption": None,
-                    "expressions": unite(keyed),
-                }
-                if data["shapes"] and not keyed:
-                    record["background"] = False  # something is there, though nothing is read
+                record = self._record(data, os.path.dirname(name))
             yield record
+
+    def _record(self, data: Mapping[str, Any], folder: str) -> dict[str, Any]:
+        """Return the record of a file's data, an expression for each label.
+
+        The picture's path in it starts from the file's `folder`. `background` is false where there
+        are shapes, but none that is read. Raises BrokenRow, KeyError, and others where the data
+        isn't LabelMe's.
+        """
+        keyed = []
+        for shape in data["shapes"]:
+            instance = _instance_of(shape, self.passed_over)
+            if instance is not None:
+                keyed.append((shape["label"], _expression(shape["label"], [instance])))
+        picture = str(data["imagePath"]).replace("\\", "/")  # as Windows writes paths
+        record = {
+            "image_path": os.path.join(folder, picture),
+            "width": data["imageWidth"],
+            "height": data["imageHeight"],
+            "caption": None,
+            "expressions": unite(keyed),
+        }
+        if data["shapes"] and not keyed:
+            record["background"] = False
+        return record
 
 
 def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the expression of a label. Raises BrokenRow."""
+    """Return the expression of a label, which is its text and its class.
+
+    Raises BrokenRow for a label that isn't a text, or is blank.
+    """
     if not isinstance(label, str) or not label.strip():
         raise BrokenRow("a box without a label")
     return {"text": label, "class": label, "instances": instances}
 
 
 def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any] | None:
-    """Return the box of a shape, or around it; None for a point or a line, which is counted."""
+    """Return the box around a shape's points, with its score if it has one.
+
+    None for a point, a line or the like, which is counted in `passed_over`; so are
+    outlines, of which only the box around is read. A score that isn't from 0 to 1 is left out.
+    """
     kind = str(shape.get("shape_type") or "polygon")  # of LabelMe's first versions, which had none
     if kind != "rectangle" and kind not in _OUTLINES:
         passed_over[f"shapes {kind!r}"] += 1
@@ -88,18 +105,21 @@ def _instance_of(shape: Mapping[str, Any], passed_over: Counter[str]) -> dict[st
 class Detections(Format):
     """Lines with `image_path`, `boxes` in pixels as x1, y1, x2, y2, and `scores`.
 
-    What each box is called stands in `text_labels`, else in `labels`; or in `text`, where all are
-    of one phrase, as SAM 3's are. Lines of one picture are one record, where they follow each
+    What each box is called stands in `text`, where all are of one phrase, as SAM 3's are; else in
+    `text_labels`, else in `labels`. Lines of one picture are one record, where they follow each
     other.
     """
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each picture."""
-        record: dict[str, Any] | None = None
-        keyed: list[tuple[Any, dict[str, Any]]] = []
+        """Yield a record for each run of lines of one picture, an expression for each phrase.
+
+        Its width and height are those of the first of these lines, if it states them.
+        """
+        record: dict[str, Any] | None = None  # of the lines read last, but for its expressions
+        keyed: list[tuple[Any, dict[str, Any]]] = []  # these, each after its phrase
         for where, data in read_lines(path, self.data_file):
             with entry_errors(where):
-                own = _expressions_of(data)
+                keyed_of_line = _keyed_expressions(data)
                 name = data["image_path"]
             if record is not None and record["image_path"] != name:
                 yield {**record, "expressions": unite(keyed)}
@@ -108,15 +128,16 @@ class Detections(Format):
                 keyed = []
                 record = {"image_path": name, "caption": None}
                 record |= {side: data[side] for side in ("width", "height") if side in data}
-            keyed += own
+            keyed += keyed_of_line
         if record is not None:
             yield {**record, "expressions": unite(keyed)}
 
 
-def _expressions_of(data: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Return an expression for each box of a line, with its phrase; one for a phrase without any.
+def _keyed_expressions(data: Mapping[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """Return an expression for each box of a line, each after its phrase.
 
-    Raises BrokenRow, KeyError.
+    A line with `text` but no boxes gives one expression, without boxes. A score that isn't from 0
+    to 1 is left out. Raises BrokenRow, KeyError.
     """
     boxes = data["boxes"]
     text = data.get("text")

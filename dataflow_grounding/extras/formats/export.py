@@ -52,17 +52,17 @@ from dataflow_grounding.extras.formats.export_folder import (
 from dataflow_grounding.extras.formats.export_pictures import ExportPictures, Images
 
 Rows: TypeAlias = Iterable[Mapping[str, Any]]
-# A path that ends so means one file; a folder of such a name would be a mistake.
+# A path that ends so is meant as one file; a new folder of such a name would be a mistake.
 _FILE_ENDINGS = (".json", ".jsonl", ".xml", ".yaml", ".txt", ".parquet", ".tar")
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
-# of formats that have no pictures without a phrase
+# What is told of such pictures where the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
-# why a picture is left out: a box that nobody has verified or looked at, a thing that a person says
-# is there, a class of which it couldn't be told
+# Why a detector's picture is left out: a box that nobody has verified or looked at; a thing that a
+# person says is there, without a box; a class of which it couldn't be told whether it is there.
 _UNVERIFIED = "unverified"
 _MISSED_BOX = "missed"
 _UNDECIDED_CLASS = "undecided"
-_SECTION = "\n## "  # begins a format's part of training.md
+_SECTION = "\n## "  # begins a format's part of training.md, before the format's name
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Selection:
     ) -> Mapping[str, Any] | None:
         """Return the expression with the boxes that are wanted; None where it isn't wanted.
 
-        It isn't where it had boxes and none of them is left, either. An expression that loses no
-        box is returned itself, another one as a copy.
+        Nor is one wanted that had boxes and loses all of them. An expression that loses no box is
+        returned itself, another one as a copy.
         """
         if self.reviewed_only and not reviewer_of(record, expression):
             return None
@@ -139,8 +139,9 @@ def _scores_at_least(box: Mapping[str, Any], min_score: float) -> bool:
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
     """Return those of an expression's `boxes` that are verified; None where none is.
 
-    A box without a verdict of its own has that of its expression. Of an expression that never had
-    boxes and is itself verified, so that nothing is there, an empty list is returned.
+    A box without a verdict of its own has that of its expression. For an expression that never had
+    boxes and is itself verified, so that nothing is there, the list is empty. `boxes` are its boxes
+    that are left; None counts as none.
     """
     verdict = expression.get("verified")
     kept = [box for box in boxes or () if box.get("verified", verdict) is True]
@@ -164,8 +165,8 @@ class Exported:
     """What an export wrote, and what it could not.
 
     Args:
-        path: The folder, or the one file.
-        written: Counts of `records`, `phrases`, `boxes`.
+        path: The folder, or the one file; of a part of a split, the part's name.
+        written: Counts of `records`, `phrases`, `boxes`; empty where nothing was written.
         lost: What the format can't say, in words → how often.
         left_out: Records that could not be written; `reasons` has the first few.
         remarks: What else is good to know, in lines.
@@ -181,7 +182,7 @@ class Exported:
     parts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def losses(self) -> str:
-        """Return what is lost, in a line; empty where nothing is."""
+        """Return what is lost, in a line, `scores (2), spans (1)`; empty where nothing is."""
         return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
 
 
@@ -298,7 +299,10 @@ def _add_part(whole: Exported, part: Exported) -> None:
 
 
 def _refuse_name_of_file(path: str, format: Format) -> None:
-    """Raise InputError if the path of a folder ends like a file's, unless it is a folder."""
+    """Raise InputError if a path that should be a folder's ends like a file's.
+
+    It may, where such a folder is there.
+    """
     if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
         raise InputError(
             f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
@@ -330,7 +334,10 @@ def _why_nothing(exported: Exported) -> list[str]:
 
 
 def _for_detectors() -> str:
-    """Return the names of the formats that detectors are trained on, which need no captions."""
+    """Return the names, in a line, of the formats that carry classes and can be written.
+
+    Detectors are trained on these, and they need no captions.
+    """
     from dataflow_grounding.extras.formats import FORMATS, WRITTEN
 
     return ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])
@@ -361,8 +368,7 @@ class _SampleMaker:
         # by class, in how many records it was looked for, and in how many it is undecided
         self._records_of_class = Counter[str]()
         self._undecided_of_class = Counter[str]()
-        # by picture, why a detector would learn as background what may be a thing; counted when its
-        # first row comes
+        # by picture, why a detector would learn as background what may be a thing
         self._false_backgrounds: dict[str, str] = {}
         # by picture, for detectors: what a person rejected in any of its rows
         self._rejections: dict[str, Rejections] = {}
@@ -370,7 +376,7 @@ class _SampleMaker:
         self._wrong_spans = 0
         self._doubtful_records = 0
         # hash of an image_id → how many rows of that picture came before, so that the ids that are
-        # made for their expressions differ. Only rows that lack ids are counted.
+        # made for their expressions differ; only rows with expressions that lack ids are counted
         self._rows_of_image = NumberTable()
         self._without_picture = 0  # rows so far that name none
 
@@ -378,11 +384,12 @@ class _SampleMaker:
         """Yield a sample of each record that the format can say something of.
 
         Its picture is put into the export. A record that raises RecordError is counted in
-        `left_out` and passed over. For detectors `records` are read twice: what one row of a
-        picture leaves open holds for all of its rows.
+        `left_out` and passed over. At the end, remarks are added. For detectors `records` are read
+        twice: what one row of a picture leaves open holds for all of its rows.
         """
         if self._format.detects:
-            records = records if iter(records) is not records else list(records)
+            if iter(records) is records:  # an iterator, which can be gone through once
+                records = list(records)
             self._note_what_holds_for_pictures(records)
             counts = Counter(self._false_backgrounds.values())
             self._partly_verified = counts[_UNVERIFIED]
@@ -503,7 +510,7 @@ class _SampleMaker:
         it as background, holds for the picture's other rows, too. Records that can't be read are
         passed over: what is wrong with them is told when they are written.
         """
-        # one that counts for itself alone
+        # Another maker, so that nothing is counted twice when the records are written.
         reader = _SampleMaker(self._format, self._pictures, self._select, Exported(""))
         for record in records:
             try:
@@ -522,11 +529,11 @@ class _SampleMaker:
                 self._false_backgrounds.setdefault(name, why)
 
     def _remarks_on_undecided_classes(self) -> list[str]:
-        """Return a line that names the classes that are undecided wherever they were looked for.
+        """Return one line that names the classes that are undecided wherever they were looked for.
 
-        They alone keep pictures out; there is no line without any.
+        An empty list without such classes. The first _MAX_REASONS are named, by the alphabet.
         """
-        always = []
+        always = []  # what is told of each
         for name, count in sorted(self._undecided_of_class.items()):
             of_all = self._records_of_class[name]
             if count == of_all:
@@ -543,7 +550,11 @@ class _SampleMaker:
     def _why_false_background(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        """Return why a detector would learn a thing as background; empty where it wouldn't."""
+        """Return why a detector would learn a thing in a record's picture as background.
+
+        It is one of _UNVERIFIED, _MISSED_BOX and _UNDECIDED_CLASS, the first that holds; "" where
+        it wouldn't.
+        """
         if self._leaves_out_boxes(record, expressions):
             return _UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):
@@ -553,20 +564,21 @@ class _SampleMaker:
     def _leaves_out_boxes(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        """Whether boxes are left out that nobody found wrong, as nobody found them right."""
+        """Whether `verified_only` or `reviewed_only` leaves out boxes that nobody found wrong."""
         if not self._select.verified_only and not self._select.reviewed_only:
             return False
+        # Boxes as their phrase and their numbers, so that equal boxes of one phrase count as one.
         not_wrong: set[tuple[str, tuple[float, ...]]] = set()
         wanted: set[tuple[str, tuple[float, ...]]] = set()
         for expression in expressions:
-            thing = class_key(str(expression["text"]))  # equal boxes of one phrase are one
+            thing = class_key(str(expression["text"]))
             boxes = not_rejected(expression) or []
             not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
             if self._select.verified_only:
                 boxes = verified_boxes(expression, boxes) or []
             if not self._select.reviewed_only or reviewer_of(record, expression):
                 wanted.update((thing, tuple(box["bbox"])) for box in boxes)
-        return wanted < not_wrong
+        return wanted < not_wrong  # what is wanted is among them, so that some is left out
 
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -650,8 +662,8 @@ class _SampleMaker:
     ) -> list[Mapping[str, Any]]:
         """Return the expressions that are selected and that the format can say.
 
-        They have the boxes that are selected. Expressions left out, and boxes that a person
-        rejected, are counted.
+        They have only the boxes that are selected. Expressions that are left out are counted, and
+        so are boxes that a person rejected, unless they are kept.
         """
         wanted = []
         for expression in expressions:
@@ -692,8 +704,8 @@ class _SampleMaker:
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
         """Return the expression as a phrase, its boxes cut to a picture of this size.
 
-        Boxes outside are dropped. None where the phrase loses all of its boxes, or all of its words
-        as the format makes them safe. What is lost so is counted.
+        Boxes outside are dropped. None where a `grounded` phrase has no box left, or the words of
+        any phrase are blank once the format made them safe. What is lost so is counted.
         """
         instances = []
         for instance in expression["instances"]:
@@ -733,7 +745,7 @@ class _SampleMaker:
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    """Whether an expression has boxes, and a reviewer rejected each of them.
+    """Whether an expression has boxes, and a person rejected each of them.
 
     That doesn't say that its thing is nowhere in the picture.
     """
@@ -741,15 +753,16 @@ def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
 
 
 def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the classes, as `class_key` has them, that expressions state."""
+    """Return the classes that expressions state as a text, each as its `class_key`."""
     names = [expression.get("class") for expression in expressions]
     return {class_key(name) for name in names if isinstance(name, str)}
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the classes of which it couldn't be told if they are there, and which have no box.
+    """Return the classes (`class_key`) of which it couldn't be told whether they are there.
 
-    Phrases of a caption state no class: nobody looks for them in other pictures either.
+    A class that has a box in any of the expressions isn't one of them. Expressions without a class,
+    as those of captions, don't count: nobody looks for them in other pictures either.
     """
     undecided = set()
     boxed = set()
@@ -774,7 +787,10 @@ def _indices_of_new(boxes: Sequence[Bbox], seen: Set[Bbox]) -> list[int]:
 
 
 def _with_boxes(phrase: Phrase, indices: Sequence[int]) -> Phrase:
-    """Return a copy of the phrase with only its boxes of these indices."""
+    """Return a copy of the phrase with only its boxes of these indices, and what belongs to them.
+
+    That is their scores, and the instances of its expression.
+    """
     instances = phrase.expression["instances"]
     return replace(
         phrase,
@@ -805,7 +821,7 @@ def _lost_of(
 ) -> Counter[str]:
     """Return what the format can't say of a record, in words, with how often.
 
-    Counts may be 0. `caption` and `phrases` are those that are written of the record.
+    Counts may be 0. `caption` is the record's, `phrases` are those that are written of it.
     """
     lost: Counter[str] = Counter()
     if not carries.captions:
@@ -835,10 +851,11 @@ def _lost_of(
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    """Whether the record has ids that are not made by us, from its picture's path.
+    """Whether the record or a phrase of it has an id that isn't made by us of its picture's path.
 
-    Ours are the path, with or without its ending, alone or followed by `@2` and the like or `#0`
-    and the like; they are made again on reading, so that they needn't be carried.
+    Ours are the path (`record` without one), with or without its ending, alone or followed by `@2`
+    and the like or `#0` and the like; they are made again on reading, so that they needn't be
+    carried.
     """
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
@@ -847,8 +864,10 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     for own_id in ids:
         if own_id is None:
             continue
+        if not str(own_id).startswith(made_id):
+            return True
         behind = str(own_id).removeprefix(made_id).removeprefix(ending)
-        if not str(own_id).startswith(made_id) or behind[:1] not in ("", "@", "#"):
+        if behind[:1] not in ("", "@", "#"):
             return True
     return False
 

@@ -19,8 +19,9 @@ from dataflow_grounding.engine.run_lock import only_run
 README = "README.md"
 DTYPES = {bytes: "image", bool: "bool", int: "int64", float: "float64", str: "string"}
 """Python's types as `datasets` calls them in its features."""
-_SPLITS = {"val": "validation"}  # our name of a part → the one of `datasets`
-# All that is ever in PATH.part: a folder of that name with anything else in it isn't ours.
+_SPLITS = {"val": "validation"}  # our name of a part → that of `datasets`, where they differ
+# All that is ever in PATH.part, the lock's file and the new folder: a folder of that name with
+# anything else in it isn't ours.
 _LOCK = ".exporting"
 _NEW = "new"
 MARK = "Exported by dataflow-grounding"
@@ -35,7 +36,10 @@ Put = Callable[[Mapping[str, Any]], object]
 
 
 def is_data_file(path: str, data_file: str) -> bool:
-    """Whether an export's path is that of a file, with the ending of the format's data file."""
+    """Whether an export's path ends as the format's data file, and so is that of one file.
+
+    Never where the data file has no ending: then it is a folder.
+    """
     ending = os.path.splitext(data_file)[1]
     return bool(ending) and path.endswith(ending)
 
@@ -132,7 +136,7 @@ class ExportFolder:
         return "Its files: " + ", ".join(f"`{name}`" for name in names) + "."
 
     def front_matter(self, data_file: str) -> str:
-        """Return the YAML that a README begins with for `datasets`; empty without `line`s.
+        """Return the YAML that a README begins with for `datasets`; "" where `line` is None.
 
         It states the splits with their files, and the type of each column. Without that `datasets`
         takes types from the first 10 MB, and fails at others. The parts' lines are merged into
@@ -161,12 +165,12 @@ class ExportFolder:
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
     def file(self, name: str) -> IO[str]:
-        """Open a new text file of the folder, to be written."""
+        """Open a new text file of the folder, to be written; the folders above it are made."""
         return cast("IO[str]", new_file(self.place(name), "w", encoding="utf-8", newline="\n"))
 
     @contextmanager
     def lines(self, name: str) -> Iterator[Put]:
-        """Open a file of JSON lines; yields a function that writes an object as a line.
+        """Open a file of JSON lines, and give a function that writes an object as a line.
 
         What the lines have in them is noted in `line`.
         """
@@ -174,6 +178,7 @@ class ExportFolder:
             is_complete = False  # no further line can add to `line`
 
             def put(value: Mapping[str, Any]) -> None:
+                """Write an object as a line."""
                 nonlocal is_complete
                 if not is_complete:  # merging examples takes longer than writing lines
                     self.line = _merged_example(self.line, value)
@@ -186,9 +191,9 @@ class ExportFolder:
     def lists(self, name: str, *keys: str, **head: Any) -> Iterator[list[Put]]:
         """Open a JSON file of one object: the members of `head`, then a list under each of `keys`.
 
-        Yields for each list a function that adds an item, in any order. A single key "" makes the
-        file one list. Items are kept on disk until the block ends: the file is written then, and
-        not at all after an exception.
+        Gives for each list a function that adds an item, in any order. A single key "" makes the
+        file one list, without `head`. Items are kept on disk until the block ends: the file is
+        written then, and not at all after an exception.
         """
         with ExitStack() as files:
             spools: list[IO[str]] = []
@@ -217,7 +222,7 @@ def _temporary_text() -> IO[str]:
 
 
 def _write_list(file: IO[str], spool: IO[str]) -> None:
-    """Write the items that `_adder_to` put into a temporary file, as a JSON list."""
+    """Write the items that `_adder_to` put into a temporary file, as a JSON list, into `file`."""
     file.write("[")
     spool.seek(0)
     shutil.copyfileobj(spool, file, 2**20)  # characters at a time
@@ -225,7 +230,7 @@ def _write_list(file: IO[str], spool: IO[str]) -> None:
 
 
 def _is_working_folder(path: str) -> bool:
-    """Whether a path is that of a folder in which an export was written, and nothing else."""
+    """Whether a path is a folder, no link, with nothing in it but what a broken-off export left."""
     if not os.path.isdir(path) or os.path.islink(path):
         return False
     return {_LOCK, _NEW}.issuperset(os.listdir(path))
@@ -244,24 +249,24 @@ def _obstacle_to_replacing(path: str) -> str | None:
         readme = Path(path, README).read_text(encoding="utf-8")
     if names and MARK not in readme:
         return "is not an export"
+    its_files = readme.splitlines()[-1] if readme else ""  # the line of `named`
     for name in names:
-        its_files = readme.splitlines()[-1]  # the line of `named`
         if f"`{name}`" not in its_files:
             return f"has {name} in it, which isn't of the export"
     return None
 
 
 def _adder_to(file: IO[str]) -> Put:
-    """Return a function that writes an item to a file as JSON, with a comma between items."""
-    separators = chain(["\n"], repeat(",\n"))
+    """Return a function that writes an item to a file as JSON, on a line, with a comma between."""
+    separators = chain(["\n"], repeat(",\n"))  # before the first item, then before each other
     return lambda value: file.write(next(separators) + dump_text(value))
 
 
 def _merged_example(example: Any, value: Any) -> Any:
     """Return an example that has whatever an earlier example or a value has.
 
-    An object has the members of both, a list one item, merged of all of theirs. Of anything else
-    the example stays, unless it is None.
+    Of two objects it has the members of both; of two lists it is a list of one item, merged of all
+    of theirs. Otherwise the example stays, unless it is None: then it is the value.
     """
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
@@ -273,7 +278,7 @@ def _merged_example(example: Any, value: Any) -> Any:
 
 
 def _is_complete_example(example: Any) -> bool:
-    """Whether lines of the same keys can add nothing: it has no None and no empty list in it."""
+    """Whether an example has no None and no empty list in it, so that no line can add a type."""
     if isinstance(example, Mapping):
         return all(map(_is_complete_example, example.values()))
     if isinstance(example, (list, tuple)):

@@ -38,7 +38,7 @@ class Picture(NamedTuple):
     """A picture as its record names it, with its upright width and height.
 
     `path` and `header` are those of its file, if that is to be copied, linked or packed; of a
-    picture that is only referenced they are empty and None.
+    picture that is only referenced they are "" and None.
     """
 
     name: str
@@ -93,8 +93,8 @@ class ExportPictures:
     def find(self, record: Mapping[str, object]) -> Picture:
         """Return the record's picture.
 
-        One that isn't there is found all the same, and counted, if it is only referenced and the
-        record states its size.
+        One that isn't there is returned all the same, and counted in `missing`, if pictures are
+        only referenced and the record states its size.
 
         Raises:
             RecordError: It isn't there, is broken, is of another size than the record states, or is
@@ -128,16 +128,14 @@ class ExportPictures:
         return Picture(name, header.size)
 
     def name_of(self, record: Mapping[str, object]) -> str:
-        """Return a record's path of its picture, the same however it is written.
-
-        Raises RecordError where it states none.
-        """
+        """Return the path of a record's picture, as `_canonical` has it; "." for none."""
         return self._canonical(path_of(record))
 
     def _canonical(self, path: str) -> str:
-        """Return a picture's path so that `a.jpg`, `./a.jpg` and its absolute path are one.
+        """Return a picture's path in one form: `a.jpg` for `./a.jpg` and for its absolute path.
 
-        It is relative to the first folder that it is in; absolute where it is in none.
+        An absolute path, or an address, becomes relative to the first of the folders that it is in,
+        and stays where it is in none.
         """
         if not is_absolute(path):
             return os.path.normpath(path)
@@ -159,8 +157,9 @@ class ExportPictures:
     def put(self, picture: Picture) -> str:
         """Copy or link a picture into the export, unless it is there; return its file name there.
 
-        The name is the same in every export of the same records. A picture that is referenced, or
-        packed by the format, only gets its name. Raises as `data`.
+        The name is the same in every export of the same records. Nothing is written of a picture
+        that the format packs, nor of one that is referenced, whose name is the one of its record.
+        A picture that is turned, or elsewhere, is copied even for `link`. Raises as `data`.
         """
         header = picture.header
         if header is None:
@@ -182,7 +181,7 @@ class ExportPictures:
         return name
 
     def _name_in_export(self, path: str) -> str:
-        """Return the name in the export of the picture that records name by this path.
+        """Return the name in the export, in FOLDER, of the picture that records name by this path.
 
         Each path has its own name: where it is taken by another path, `~2` and so on stands before
         its ending.
@@ -202,7 +201,7 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        """Take a name in the export for a path; False where another path has it."""
+        """Take a name in the export for a path; return False where another path has it."""
         key = hash(_file_key(name))
         if key not in self._path_of_name:
             self._path_of_name[key] = hash(path)
@@ -221,7 +220,10 @@ class ExportPictures:
         return upright.getvalue()
 
     def described(self, parts: Sequence[str] = ()) -> str:
-        """Return a sentence that says where the pictures are, of an export of these parts."""
+        """Return a sentence that says where the pictures are, in the folders of these parts.
+
+        Without parts it is of an export that is no split.
+        """
         if self._images == "reference":
             start = self._folders[0] if self._folders else "where they were"
             return f"Paths of pictures are relative to {start}."
@@ -231,8 +233,8 @@ class ExportPictures:
 
 
 def _file_key(name: str) -> str:
-    """Return what is equal of names that are one file on some system.
+    """Return a form of a name that is equal for names which are one file on some system.
 
-    So are A.jpg and a.jpg, and an é of one sign and of two.
+    A.jpg and a.jpg are, and names with an é of one code point and of two.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -30,42 +30,52 @@ from dataflow_grounding.data.rows import Row, file_type_of, read_rows
 from dataflow_grounding.extras.formats.reading import TarSample, files_under, tar_samples
 from dataflow_grounding.images.files import ENDINGS
 
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of an image folder
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Files of metadata, of which an image folder of Hugging Face's has one, sought in this order."""
 _OF_LABELS = {".json", ".txt", ".xml"}
 """Endings of files that may hold boxes, as COCO's, YOLO's and Pascal VOC's do."""
 _TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
-"""Endings of files that people take for pictures, if they are none of ENDINGS."""
+"""Endings of pictures that can't be opened here, in lower case: they are no part of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
+_MAX_ENDINGS = 5  # that are told of files which aren't taken for pictures
 
 
-def find_input(path: str, split: str, results_dir: str) -> Input | None:
-    """Return the input at `path`; None for a file that is read as it is, or that isn't there.
+def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
+    """Return the input at `path`, if it is something else than a plain file of rows.
 
     Args:
         path: A file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`.
         split: That of a `datasets` data set, where it has several.
         results_dir: Pictures in there are none of the input's.
 
+    Returns:
+        The input; None for a file that is read as it is, for a pipe, and where nothing is.
+
     Raises:
         InputError: There is nothing in it that could be an input.
-        MissingExtra: Its library isn't installed.
+        MissingExtra: Parquet's library isn't installed. That of `datasets` is asked for only when
+            rows are read.
     """
     if path.startswith(DATASETS):
         return _of_dataset(path, split)
-    path_kind = kind_of(path)
+    path_kind = kind_of(path)  # "" where nothing is
     if path_kind == "folder":
         return _of_folder(path, split, results_dir)
-    if glob.has_magic(path) and not path_kind:
-        return _of_glob(path, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
         folder, name = os.path.split(path)
         return _of_pictures(path, folder or ".", [name], "", "")
     if path_kind == "file":
-        return _special_file(path, (os.path.dirname(path) or ".", "."))
+        return _of_special_file(path, (os.path.dirname(path) or ".", "."))
+    if path_kind == "" and glob.has_magic(path):
+        return _of_glob(path, results_dir)
     return None
 
 
-def _special_file(path: str, folders: tuple[str, ...]) -> Input | None:
+# Installations made before `find_other_input` had its name know the extension by this one.
+find_input = find_other_input
+
+
+def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
     """Return the input of a shard, COCO's captions, or Parquet with pictures in it.
 
     None for any other file. `folders` are where relative paths of pictures start.
@@ -81,14 +91,15 @@ def _special_file(path: str, folders: tuple[str, ...]) -> Input | None:
 
 
 def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
-    """Return the items as rows with numbers from 1."""
+    """Return an iterator of the items as rows, with their numbers from 1 as lines."""
     return (Row(number, item) for number, item in enumerate(items, 1))
 
 
 def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     """Return the input of a `datasets` data set on disk, an image folder, or a folder of pictures.
 
-    An image folder has a file of METADATA. Raises InputError where there is nothing of these.
+    An image folder has a file of METADATA. Of others all pictures at any depth are taken. Raises
+    InputError where there are none.
     """
     if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
@@ -106,7 +117,7 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
 
 
 def _of_metadata(path: str, folder: str) -> Input:
-    """Return the input of an image folder's file of metadata."""
+    """Return the input of an image folder's file of metadata: rows that name their `file_name`."""
     columns = {"image": "file_name"}
     return Input(path, lambda: read_rows(path), (folder,), (path,), columns=columns)
 
@@ -117,7 +128,7 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     Raises InputError where it matches neither.
     """
     folder = os.path.dirname(pattern)
-    while glob.has_magic(folder):
+    while glob.has_magic(folder):  # up to the folder in which all matches are
         folder = os.path.dirname(folder)
     if is_elsewhere(pattern):
         names = names_in(folder, pattern)
@@ -138,8 +149,15 @@ def _of_pictures(
 ) -> Input:
     """Return the input of the pictures among the files of these names in a folder.
 
-    Files in `results_dir` are left out. Raises InputError with the message `if_none` where there
-    are no pictures.
+    Args:
+        path: What the user named, for messages.
+        folder: The folder, from which the names start.
+        names: Paths of files in it.
+        results_dir: Files in there are left out; "" for none.
+        if_none: What to say where there are no pictures.
+
+    Raises:
+        InputError: There are no pictures.
     """
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     rows = []
@@ -165,11 +183,15 @@ def _of_pictures(
 
 
 def _passed_over(others: Counter[str]) -> str:
-    """Return how many files of each ending aren't taken for pictures, in words; "" for none."""
+    """Return a sentence on the files that aren't taken for pictures; "" for none.
+
+    `others` has how many files have each ending. The most frequent endings are told.
+    """
     if not others:
         return ""
-    by_ending = ", ".join(f"{count:,} {ending}" for ending, count in others.most_common(5))
-    if len(others) > 5:
+    most_common = others.most_common(_MAX_ENDINGS)
+    by_ending = ", ".join(f"{count:,} {ending}" for ending, count in most_common)
+    if len(others) > _MAX_ENDINGS:
         by_ending += ", …"
     hint = ""
     to_convert = [ending for ending in others if ending in _TO_CONVERT]
@@ -182,23 +204,28 @@ def _passed_over(others: Counter[str]) -> str:
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
     """Return the input of WebDataset's shards: a row for each sample, which may be a broken one."""
+    columns = {"image": "image"}
+    return Input(path, lambda: _rows_of_tars(shards), (".",), tuple(shards), columns=columns)
 
-    def rows() -> Iterator[Row]:
-        """Yield a row for each sample, a broken one where it can't be read."""
-        for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
-            try:
-                yield Row(number, _row_of_sample(sample))
-            except (BrokenRow, UnicodeDecodeError) as error:
-                yield Row(number, None, BrokenRow(f"{sample.where}: {error}"))
 
-    return Input(path, rows, (".",), tuple(shards), columns={"image": "image"})
+def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
+    """Yield a row for each sample of the shards, a broken one where it can't be read.
+
+    They are numbered from 1 through all shards. Raises InputError for a shard that can't be read.
+    """
+    for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
+        try:
+            yield Row(number, _row_of_sample(sample))
+        except (BrokenRow, UnicodeDecodeError) as error:
+            yield Row(number, None, BrokenRow(f"{sample.where}: {error}"))
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
     """Return the row of a sample: its `.json`, its `.txt` as `caption`, its picture as `image`.
 
-    A caption in the `.json` goes before the `.txt`; `image` is the first picture, None without any.
-    Raises BrokenRow, UnicodeDecodeError.
+    A caption in the `.json` wins over the `.txt`. `image` is the first picture, None without any,
+    whatever the `.json` says. Raises BrokenRow for a sample or `.json` that can't be read,
+    UnicodeDecodeError for a `.txt`.
     """
     if sample.error is not None:
         raise sample.error
@@ -218,7 +245,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     """Return the input of a COCO file of captions, a row for each caption.
 
-    None for a JSON file that isn't COCO's. Raises InputError for a COCO file without captions.
+    None for a JSON file that isn't COCO's: one that holds no object with lists of `images` and
+    `annotations`. Raises InputError for a COCO file without captions, or a file that can't be read.
     """
     with told_as(InputError, f"can't read {path}"), open_file(path) as file:
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
@@ -236,34 +264,46 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
             " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON"
             ' lines of {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}'
         )
-    file_names: dict[str, Any] = {}  # by the image's id
+    file_names: dict[str, Any] = {}  # by the image's id as a text
     for image in images:
         if isinstance(image, dict):
             file_names[str(image.get("id"))] = image.get("file_name")
-
-    def rows() -> Iterator[dict[str, Any]]:
-        """Yield a row for each annotation: its caption, and its image's file name."""
-        for item in annotations:
-            annotation = item if isinstance(item, dict) else {}
-            image_id = annotation.get("image_id")
-            yield {
-                "file_name": file_names.get(str(image_id)),
-                "caption": annotation.get("caption"),
-                "coco_image_id": image_id,
-                "coco_caption_id": annotation.get("id"),
-            }
-
-    remark = (
-        f"{len(annotations)} captions of {len(file_names)} pictures: one record for each caption"
+    return Input(
+        path,
+        lambda: _numbered(_coco_rows(annotations, file_names)),
+        folders,
+        (path,),
+        columns={"image": "file_name", "caption": "caption"},
+        remark=(
+            f"{len(annotations)} captions of {len(file_names)} pictures: one record for each"
+            " caption"
+        ),
     )
-    columns = {"image": "file_name", "caption": "caption"}
-    return Input(path, lambda: _numbered(rows()), folders, (path,), columns=columns, remark=remark)
+
+
+def _coco_rows(
+    annotations: Iterable[Any], file_names: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each annotation: its caption, and its image's file name.
+
+    What an annotation lacks is None. `file_names` are by the image's id as a text.
+    """
+    for item in annotations:
+        annotation = item if isinstance(item, dict) else {}
+        image_id = annotation.get("image_id")
+        yield {
+            "file_name": file_names.get(str(image_id)),
+            "caption": annotation.get("caption"),
+            "coco_image_id": image_id,
+            "coco_caption_id": annotation.get("id"),
+        }
 
 
 def _load(path: str) -> Any:
-    """Return the data set in a folder, or of `datasets:NAME[:CONFIGURATION]`, with all its splits.
+    """Return the data set in a folder, or of `datasets:NAME[:CONFIGURATION]`.
 
-    Raises InputError, MissingExtra.
+    It is a dict of splits, or where only one was saved in the folder, that split alone. Raises
+    InputError, MissingExtra.
     """
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
@@ -283,24 +323,32 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
-    """Return the input of a `datasets` data set, which is loaded when its rows are asked for."""
+    """Return the input of a `datasets` data set, which is loaded when its rows are asked for.
 
-    def rows() -> Iterator[dict[str, Any]]:
-        """Load the data set, and yield its rows."""
-        loaded = _load(path)
-        if isinstance(loaded, dict):
-            loaded = _split_of(loaded, path, split)
-        # As Arrow has them pictures are as they are stored, not decoded.
-        for batch in loaded.with_format("arrow").iter(batch_size=BATCH):
-            yield from batch.to_pylist()
-
+    Its files are those with the states of a data set on disk; of another there are none.
+    """
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
-    return Input(path, lambda: _numbered(rows()), (folder, "."), tuple(sorted(states)))
+    return Input(
+        path, lambda: _numbered(_dataset_rows(path, split)), (folder, "."), tuple(sorted(states))
+    )
+
+
+def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
+    """Load a `datasets` data set, and yield the rows of its split.
+
+    Raises InputError for one that can't be loaded or lacks the split; MissingExtra.
+    """
+    loaded = _load(path)
+    if isinstance(loaded, dict):
+        loaded = _split_of(loaded, path, split)
+    # As Arrow has them pictures are as they are stored, not decoded.
+    for batch in loaded.with_format("arrow").iter(batch_size=BATCH):
+        yield from batch.to_pylist()
 
 
 def _split_of(splits: Mapping[str, Any], path: str, split: str) -> Any:
-    """Return the split of that name; without a name the only one. Raises InputError."""
+    """Return the split of that name; where `split` is "", the only one. Raises InputError."""
     if not split and len(splits) == 1:
         split = next(iter(splits))
     if split not in splits:

@@ -45,23 +45,24 @@ class Names(NamedTuple):
     keypoints: int  # 0 for labels without keypoints
 
 
-LEFT_OUT = "dontcare"  # the type of KITTI's regions that are not to be judged
-# 1/10,000 px: far below what six decimals of a side can tell, so that they come out again.
+LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that are not to be judged
+# Of pixels that are read: far below what six decimals of a side can tell, so that they come out
+# again.
 DECIMALS = 4
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
     " of their folder writes all of them with one data.yaml"
 )
-# names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's
+# Names of a folder of pictures and of the folder of their labels beside it: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
 def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -> list[Labelled]:
     """Return the regions of a label file, those that `of_line` makes of each line's fields.
 
-    A bad line is left out, and why is added to the list `left_out`; without that list it raises
-    BrokenRow. Raises OSError.
+    Empty lines are passed over. A bad line is left out, and why is added to the list `left_out`;
+    without that list it raises BrokenRow. Raises OSError.
     """
     regions: list[Labelled] = []
     with open_file(path) as file:
@@ -82,9 +83,10 @@ def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -
 
 
 def kitti_regions(fields: list[str]) -> list[Labelled]:
-    """Return the region of a KITTI line, its numbers as they stand; none of a DontCare line.
+    """Return the region of a KITTI line in a list; an empty list for a DontCare line.
 
-    A box may have no area. Raises BrokenRow.
+    Its numbers are as they stand, and its box may have no area. Raises BrokenRow for a line with
+    too many or too few fields, something else than a number, or a box that ends before it begins.
     """
     if fields[0].lower() == LEFT_OUT:
         return []
@@ -101,16 +103,19 @@ def kitti_regions(fields: list[str]) -> list[Labelled]:
 
 
 def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
-    """Return the region of a YOLO line, in pixels of an image of `size` (width, height).
+    """Return the region of a YOLO line, the only one of a list, in pixels.
 
-    An outline gives the box around it; keypoints and what stands behind are dropped. Raises
-    BrokenRow.
+    An outline, which is of three corners or more, gives the box around it. Keypoints are dropped.
 
     Args:
         names: Of the classes, from class 0.
         keypoints: How many numbers of keypoints follow each box; 0 for labels without.
-        size: The image's, in pixels.
+        size: The image's width and height, in pixels.
         fields: Of the line.
+
+    Raises:
+        BrokenRow: There are too many or too few fields, something else than a number, an unknown
+            class, or a box that reaches out of the image by more than SLACK of a side.
     """
     if keypoints and len(fields) != 5 + keypoints:
         raise BrokenRow(
@@ -151,9 +156,9 @@ def _centred_corners(parts: list[float]) -> Bbox:
 
 
 def _number(text: str) -> float:
-    """Return a finite number, a whole one as int, so that it is written back as it was.
+    """Return a finite number, an int where it is written without a dot, as it is written again.
 
-    Raises BrokenRow.
+    Raises BrokenRow for any other text.
     """
     is_whole = text.lstrip("+-").isdecimal()
     try:
@@ -166,9 +171,9 @@ def _number(text: str) -> float:
 
 
 def _score(further: list[float]) -> dict[str, float]:
-    """Return a region's `score` from the numbers behind its others; nothing if it isn't one.
+    """Return a region's `score`, in a dict, from the numbers behind those of its box.
 
-    It is one if it stands alone and is from 0 to 1.
+    The dict is empty unless there is one number, from 0 to 1.
     """
     if len(further) == 1 and 0 <= further[0] <= 1:
         return {"score": further[0]}
@@ -176,9 +181,10 @@ def _score(further: list[float]) -> dict[str, float]:
 
 
 def read_names(path: str) -> Names:
-    """Return the classes of a file of one name per line, or of a data set's YAML.
+    """Return the classes of a data set's YAML (.yaml, .yml), or of a file of one name per line.
 
-    That has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`. Raises InputError.
+    YAML has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`; in other files, empty
+    lines are left out. Raises InputError for a file that can't be read so.
     """
     try:
         with open_file(path) as file:
@@ -215,9 +221,9 @@ class _LabelFormat(Format):
     flat: bool = False
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
+    names_of: ClassVar[Any]  # reads such a file by its path
     joint: ClassVar[str]  # a character that can't stand in a class's name
     detects = True
-    names_of: ClassVar[Any]  # reads such a file by its path
 
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, self.joint, self.class_list)
@@ -228,9 +234,9 @@ class _LabelFormat(Format):
         return self._classes.written_class_of(expression)
 
     def head(self, pictures: Mapping[str, str]) -> str:
-        """Return what the file with the names begins with.
+        """Return what the file with the names begins with, here nothing.
 
-        `pictures` are the folders of each part's pictures, by the part's name.
+        `pictures` has the folder of each part's pictures, by the part's name.
         """
         return ""
 
@@ -274,11 +280,11 @@ class _LabelFormat(Format):
 
     @contextmanager
     def _names_file(self, out: ExportFolder, pictures: Mapping[str, str]) -> Iterator[Numbers]:
-        """Write the file with the names of classes; yields the numbers of classes, from 1.
+        """Write the file with the names of classes, and give the numbers of classes, from 1.
 
         A class is added to the file when its number is first asked for; those whose order is fixed
-        are added first. At the end a remark tells of others. `pictures` are the folders of each
-        part's pictures, by the part's name.
+        are added first. At the end remarks on the numbers are added. `pictures` has the folder of
+        each part's pictures, by the part's name.
         """
         with out.file(self.names_files[0]) as names:
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
@@ -302,7 +308,10 @@ class _LabelFormat(Format):
                 raise InputError(_shared_label(sample.file_name, pictures)) from None
 
     def _lines(self, sample: Sample, classes: Numbers) -> str:
-        """Return the lines of a sample's boxes; new classes are numbered, and so written."""
+        """Return the lines of a sample's boxes, each with a newline.
+
+        A new class gets its number in `classes`, which writes its name into the names' file.
+        """
         lines = ""
         for phrase in sample.phrases:
             number, _ = classes.number_of(phrase.text)
@@ -322,8 +331,8 @@ class _LabelFormat(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
 
-        Label files without a picture are counted; where no label file has one, InputError is
-        raised.
+        Label files without a picture are counted; where no label file of a folder has one,
+        InputError is raised.
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = self._read_names(path, top)
@@ -351,10 +360,10 @@ class _LabelFormat(Format):
                 }
 
     def _read_names(self, path: str, top: str) -> Any:
-        """Return what the file with the names of classes says; None where there is none.
+        """Return what the file with the names of classes says, and set `class_names` by it.
 
-        It is `path`; or where that is the data set's folder, `top`, the first of `names_files` that
-        is in there.
+        The file is `path`; or where that is the data set's folder, `top`, the first of
+        `names_files` that is in there. None where there is none.
         """
         files = [path]
         if top == path:
@@ -411,7 +420,10 @@ class Kitti(_LabelFormat):
         return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
 
     def regions(self, label: str, size: Size, names: Any) -> list[Labelled]:
-        """Return the regions of a label file, by their class's name where classes.yaml has one."""
+        """Return the regions of a label file, with the names of classes.yaml for their types.
+
+        A type that it doesn't name stays.
+        """
         class_names = names or {}
         regions = read_labels(label, kitti_regions)
         for region in regions:
@@ -462,16 +474,16 @@ class Yolo(_LabelFormat):
 
 
 def _label_of(image: str) -> str:
-    """Return the path of a picture's label file in the folder of labels."""
+    """Return the path in the folder of labels of the label file that a picture should have."""
     return os.path.splitext(image)[0] + ".txt"
 
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
     """Return pairs of a folder of pictures and the folder of their labels.
 
-    They are found in `top` and in its folders, as YOLO, Roboflow and KITTI lay them out; the image
-    root stands for a folder of pictures that isn't there. Without any folder of labels the only
-    pair is the image root and `top` itself.
+    They are found in `top` and in the folders that are directly in it, as YOLO, Roboflow and KITTI
+    lay them out; the image root stands for a folder of pictures that isn't there. Without any
+    folder of labels the only pair is the image root and `top` itself.
     """
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
@@ -485,13 +497,16 @@ def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
 
 
 def _label_file_of(file_name: str) -> str:
-    """Return the label file of a picture, relative to the export's folder."""
+    """Return the label file that is written for a picture, relative to the export's folder."""
     stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
     return portable(f"labels/{stem}.txt")
 
 
 def _shared_label(file_name: str, pictures: Numbers) -> str:
-    """Return the message for a picture whose label file another one of the `pictures` has."""
+    """Return the message for a picture whose label file another one of the `pictures` has.
+
+    The other one is named if its name differs in nothing but the ending.
+    """
     stem, own_ending = os.path.splitext(file_name)
     earlier = "another picture"
     for ending in ENDINGS:

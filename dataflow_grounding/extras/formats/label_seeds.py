@@ -23,6 +23,7 @@ from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.extras.formats.coco import CROWDS, STRAYS, CocoFile
 from dataflow_grounding.extras.formats.label_files import (
     Labelled,
+    Names,
     kitti_regions,
     read_labels,
     read_names,
@@ -33,7 +34,7 @@ from dataflow_grounding.extras.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
-BEYOND = "boxes reach beyond their image and are kept as they are"
+BEYOND = "boxes reach beyond their image and are kept as they are"  # what is told of such boxes
 ROUNDING = 0.5  # px by which a box may reach out of its image without a word
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 """Returns the regions of an image.
@@ -88,7 +89,10 @@ class LabelSeeds(Seeds):
         super().__init__(source, own_files, (image_dir,), boxless, without=source)
 
     def _reset_found(self) -> None:
-        """Forget what an earlier reading of the labels found, but for what the names alone tell."""
+        """Forget what an earlier reading of the labels found.
+
+        What the names of files alone tell, known since the object was made, stays.
+        """
         self.found = {
             "images without a label": self._without_label,
             "labels without an image": self._without_image,
@@ -104,7 +108,7 @@ class LabelSeeds(Seeds):
             yield record
 
     def _id_of(self, path: str) -> str:
-        """Return an image's id: its path without ending, or with it where another has it first."""
+        """Return an image's id: its path without ending; with it, if an earlier image has that."""
         stem = os.path.splitext(path)[0]
         return stem if self._first_of_stem[stem] == path else path
 
@@ -151,7 +155,10 @@ class LabelSeeds(Seeds):
         return digest.hexdigest()
 
     def report(self) -> dict[str, Any]:
-        """Return counts, and the first of what was found, as far as there was any."""
+        """Return counts and the first items of what was found.
+
+        Labels left out, boxes beyond their image and crowds are in it only if there were any.
+        """
         report: dict[str, Any] = {
             "images": len(self._images),
             "images_without_label": self._counted(self._without_label),
@@ -166,7 +173,7 @@ class LabelSeeds(Seeds):
         return report
 
     def _counted(self, items: list[str]) -> dict[str, Any]:
-        """Return how many items there are, and the first of them."""
+        """Return how many items there are, and the first `shown` of them."""
         return {"count": len(items), "first": items[: self.shown]}
 
     def remarks(self) -> list[str]:
@@ -209,31 +216,44 @@ def from_label_folder(
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
 
-    def read(path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
-        """Return a label file's regions without scores; of YOLO none if the size isn't known."""
-        regions: list[Labelled] = []
-        with told_as(BrokenRow, f"can't read {path}"):
-            if names is None:
-                regions = read_labels(path, kitti_regions, left_out)
-            elif size:  # without, the image can't be opened, and its record fails for that
-                regions = read_labels(
-                    path, partial(yolo_regions, names.classes, names.keypoints, size)
-                )
-        return [{"bbox": region["bbox"], "type": region["type"]} for region in regions]
-
     label_of_image: dict[str, str] = {}
     for image, label in wanted_labels.items():
         if label in labels:
             label_of_image[image] = joined(label_dir, label)
     without_image = sorted(labels.difference(wanted_labels.values()))
     files = [*label_of_image.values(), *names_files]
+    read: ReadLabels = _read_kitti if names is None else partial(_read_yolo, names)
     return LabelSeeds(
         image_dir, label_dir, images, label_of_image, read, without_image, files, boxless
     )
 
 
+def _read_kitti(path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
+    """Return the regions of a KITTI label file, as ReadLabels; bad lines are left out."""
+    with told_as(BrokenRow, f"can't read {path}"):
+        return _without_scores(read_labels(path, kitti_regions, left_out))
+
+
+def _read_yolo(names: Names, path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
+    """Return the regions of a YOLO label file, as ReadLabels; a bad line raises BrokenRow.
+
+    There are none where the size isn't known: the image can't be opened, and its record fails for
+    that.
+    """
+    if size is None:
+        return []
+    of_line = partial(yolo_regions, names.classes, names.keypoints, size)
+    with told_as(BrokenRow, f"can't read {path}"):
+        return _without_scores(read_labels(path, of_line))
+
+
+def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
+    """Return the regions with nothing but their box and type."""
+    return [{"bbox": region["bbox"], "type": region["type"]} for region in regions]
+
+
 def _names_file_beside(label_dir: str, key: str) -> str:
-    """Return the classes.txt among YOLO's labels.
+    """Return the path of the classes.txt among YOLO's labels.
 
     Raises InputError that names the setting beside `key`, by which another can be given.
     """
@@ -287,7 +307,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
 def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
     """Return a line for each box that reaches out of an image of `size` (width, height).
 
-    A line begins with `where`. What is within ROUNDING of the image is not told.
+    A line begins with `where`. A box that reaches out by ROUNDING or less has none.
     """
     width, height = size
     lines = []

@@ -25,8 +25,9 @@ _BOX = "object"  # label of a box
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
+# How types of regions begin that would be lost, as polygonlabels.
 _OTHER_SHAPES = ("polygon", "ellipse", "brush", "bitmask", "keypoint", "vector", "video")
-_OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote
+_OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
 _NO_PLACE = ""  # instead of the id of a place in the caption
 _DECIMALS = 6  # of a pixel
 
@@ -63,7 +64,7 @@ class LabelStudio(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each task that has an annotation or a prediction.
 
-        Tasks without, cancelled annotations and all but a task's last one are counted.
+        Tasks with neither, cancelled annotations and all but a task's last one are counted.
         """
         for where, task in read_lines(path, self.data_file):
             with entry_errors(where):
@@ -119,8 +120,8 @@ class LabelStudio(Format):
 def _path_of(address: str) -> str:
     """Return the path of a picture in the address that a task's data has of it.
 
-    `/data/local-files/?d=PATH` is that of a local file, `/data/PATH` of an uploaded one; any other
-    address is returned as it is.
+    `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one; any
+    other address is returned as it is.
     """
     paths = parse_qs(urlsplit(address).query).get("d")
     return paths[0] if paths else address.removeprefix("/data/")
@@ -155,8 +156,8 @@ def _prediction(sample: Sample) -> dict[str, Any]:
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
     """Yield the region of a phrase's place in the caption; nothing if it has none.
 
-    Where a phrase without boxes is written otherwise than the caption has it, a second region has
-    its text. A phrase with boxes has its text there.
+    The text of a phrase with boxes stands at its boxes. That of one without boxes comes as a second
+    region, where the caption has it written otherwise.
     """
     if not phrase.span:
         return
@@ -174,7 +175,7 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
     """Yield for each box of a phrase its region, its text, and its relation to the phrase's place.
 
-    The relation is left out of a phrase without a place in the caption.
+    There is no relation where the phrase has no place in the caption.
     """
     width, height = sample.size
     boxes = zip(phrase.boxes, phrase.scores, strict=True)
@@ -213,17 +214,18 @@ def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[
 def _latest(annotations: Any) -> dict[str, Any] | None:
     """Return the annotation that was made or changed last, of equal times the last in the list.
 
-    Cancelled ones don't count. None where none is left.
+    Cancelled ones don't count. None where there is no other one, or no list.
     """
     kept = [each for each in annotations or [] if not each.get("was_cancelled")]
     if not kept:
         return None
-    latest: dict[str, Any] = sorted(kept, key=_time_of)[-1]  # max() would take the first of equals
+    # sorted() keeps the order of equal times, so that the last of them is the list's last.
+    latest: dict[str, Any] = sorted(kept, key=_time_of)[-1]
     return latest
 
 
 def _time_of(annotation: Mapping[str, Any]) -> str:
-    """Return when an annotation was last changed, as its text; empty where it doesn't say."""
+    """Return when an annotation was last changed, or else made, as its text; "" where none says."""
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
@@ -246,7 +248,7 @@ class _Mention(NamedTuple):
 def _expressions(result: list[dict[str, Any]], caption: str) -> list[dict[str, Any]]:
     """Return the expressions of a result, a flat list of regions, their texts and relations.
 
-    Boxes of one text that are related to one place in the caption are one expression's. A box
+    Boxes of one text that are related to one place in the caption are one expression's. A region
     without a place joins the first expression of its text. `char_span` is the place, None for a
     phrase that the export wrote without one, and left out where it is to be looked for. Raises
     BrokenRow, KeyError.
@@ -303,7 +305,11 @@ def _mentions(
 
 
 def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
-    """Return the id of the place of the first expression of a text; _NO_PLACE for none."""
+    """Return the id of the place of the first expression of a text.
+
+    `expressions` are by the place's id and the text. _NO_PLACE where none has the text, or the
+    first that has it has no place.
+    """
     for span_id, its_text in expressions:
         if its_text == text:
             return span_id
@@ -332,7 +338,7 @@ def _texts_by_span(
 ) -> list[tuple[str, Any]]:
     """Return the ids of a region's places, each with the texts of the region that stand there.
 
-    The only place of a region gets all of its texts, as they are.
+    A place that is the only one, also _NO_PLACE, gets all of the texts, as they are.
 
     Args:
         span_ids: The ids of the places in the caption that the region is related to.
@@ -363,9 +369,10 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    """Return what an item of a result is: `box`, `span`, `absent`; empty for a text or a relation.
+    """Return what an item of a result is: `box`, `span` (a place in the caption) or _ABSENT.
 
-    Raises BrokenRow for shapes that would be lost.
+    It is "" for a text, a relation, or anything else. Raises BrokenRow for shapes that would be
+    lost.
     """
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
@@ -386,20 +393,22 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    """Return the phrases that a region stands for.
+    """Return the phrases that a region stands for; an empty list for one that stands for none.
 
-    They are its texts; else the words at its place in the caption, else its labels. A place in the
-    caption stands for a phrase only where the phrase has no boxes: the boxes stand for it else.
+    They are its texts; else the words at its place in the caption, else its labels but _BOX. A
+    place in the caption stands for a phrase only if _NOTHING is its only label: phrases with boxes
+        have
+    the boxes stand for them.
 
     Args:
         part: The region, as it stands in the task's `result`.
-        role: What it is, as `_role` says: a box, a place in the caption (span), or "" for neither.
+        role: What it is, as `_role` says.
         texts: What was written for it, if anything.
         span: Its place in the caption, if it has one.
         caption: The caption.
 
     Raises:
-        BrokenRow: There is no phrase.
+        BrokenRow: It should stand for a phrase, but has none.
     """
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
@@ -418,10 +427,10 @@ def _phrases(
 
 
 def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
-    """Return a region's place in the caption, in code points.
+    """Return a region's place in the caption, [start, end) in code points.
 
-    Where its text doesn't stand there, but does if UTF-16 units were counted, that is its place.
-    Where it stands at neither, the place is as stated.
+    If its text doesn't stand at the stated offsets, but does if they count UTF-16 units, they are
+    converted. If it stands at neither, they are returned as stated.
     """
     span = [value["start"], value["end"]]
     text = value.get("text")
@@ -433,9 +442,10 @@ def _code_points(value: Mapping[str, Any], caption: str) -> list[int]:
 
 
 def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a box in pixels, with its score if a model predicted it and nobody changed it.
+    """Return a box in pixels, with its score.
 
-    Raises BrokenRow for a rotated one.
+    The score is None unless a model predicted the box and nobody changed it. Raises BrokenRow for a
+    rotated one; KeyError.
     """
     value = part["value"]
     sides = (part["original_width"], part["original_height"])

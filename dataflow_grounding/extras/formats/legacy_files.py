@@ -27,8 +27,8 @@ _REGION_KEYS = ("type", "color", "description")
 def write_legacy(step: Step) -> None:
     """Write TAO's old label files into `labels/` beside a step's annotations, all or none.
 
-    Nothing is written of a step that TAO has no such files of, or where they are of these
-    annotations already. Raises StorageFailed.
+    They replace what is in that folder. Nothing is written for a step of which TAO has no such
+    files, or where those that are there were made of these annotations. Raises StorageFailed.
     """
     text_of = TEXTS.get(step.operator.name)
     if text_of is None:
@@ -51,8 +51,8 @@ def write_legacy(step: Step) -> None:
 def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
     """Write a file for each record of a step's annotations, named after its image.
 
-    Further records of one image have `~2` and so on behind its name. Lines that can't be read have
-    no file.
+    Of a/x.jpg it is `a/x.txt.step0` in the first step, `a/x~2.txt.step0` for a second record of the
+    image. Lines that can't be read have no file.
     """
     records_of_stem: Counter[str] = Counter()
     for row in read_rows(step.storage.output_path):
@@ -96,7 +96,7 @@ def _write(path: str, text: str) -> None:
 
 
 def _regions_text(record: Mapping[str, Any]) -> str:
-    """Return the record's regions as TAO's JSON; those outside of the picture are left out."""
+    """Return the record's regions as TAO's JSON list; those outside of the picture are left out."""
     items = []
     for region in record.get("regions") or []:
         bbox = _cut_to_1000(region, record)
@@ -107,7 +107,10 @@ def _regions_text(record: Mapping[str, Any]) -> str:
 
 
 def _expressions_text(record: Mapping[str, Any]) -> str:
-    """Return a line `phrase: boxes` for each expression with a box inside the picture."""
+    """Return a line `phrase: boxes` for each expression with a box inside the picture.
+
+    Boxes outside are left out. Without any line the text is empty.
+    """
     lines = ""
     for expression in record.get("expressions") or []:
         instances = expression.get("instances") or []
@@ -119,7 +122,7 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
 
 
 def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    """Return a box as TAO writes it, cut to the picture.
+    """Return the box of a region or an instance in 0-1000, cut to the picture of its record.
 
     None for one outside of the picture, which 0 to 1000 can't say.
     """

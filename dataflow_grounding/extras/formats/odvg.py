@@ -21,7 +21,7 @@ from dataflow_grounding.extras.formats.base import Format, Phrase, Sample, stand
 from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.reading import entry_errors, read_lines, unite
 
-_DECIMALS = 6  # of a pixel, in Vi's
+_DECIMALS = 6  # of a pixel, in boxes that are read of Vi's lines
 
 
 class _Odvg(Format):
@@ -78,9 +78,9 @@ class _Odvg(Format):
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a phrase, or its parts joined, with the boxes of all of these regions.
+    """Return the expression of a phrase with the boxes of all of these regions.
 
-    Raises KeyError, TypeError.
+    The parts of a phrase that is a list are joined by blanks. Raises KeyError, TypeError.
     """
     instances: list[dict[str, Any]] = []
     for region in regions:
@@ -90,7 +90,7 @@ def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> di
 
 
 def _boxes_of(bbox: Any) -> list[Any]:
-    """Return the boxes of a region's `bbox`, which is one box or a list of boxes."""
+    """Return the boxes of a region's `bbox`, which is one box or a list of boxes, perhaps empty."""
     is_one_box = isinstance(bbox, list) and bbox and is_number(bbox[0])
     return [bbox] if is_one_box else list(bbox)
 
@@ -121,12 +121,12 @@ class MMDetection(_Odvg):
     """
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        """Yield the caption, without blanks before it, and a region for each phrase."""
+        """Yield one `grounding`: the caption without blanks before it, a region for each phrase."""
         caption = sample.caption.lstrip()  # the trainer strips it, and spans would be off
-        stripped = len(sample.caption) - len(caption)
+        stripped_length = len(sample.caption) - len(caption)
         regions = []
         for phrase in sample.phrases:
-            span = [max(0, offset - stripped) for offset in phrase.span or ()]
+            span = [max(0, offset - stripped_length) for offset in phrase.span or ()]
             regions.append(
                 {
                     "bbox": [list(box) for box in phrase.boxes],
@@ -146,22 +146,31 @@ class MMDetection(_Odvg):
         return "".join(_of_one_lower_letter(letter) for letter in text)
 
     def record(self, grounding: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the `caption` and `expressions` of a line, one expression for each region."""
+        """Return the `caption` and `expressions` of a line, one expression for each region.
+
+        Raises KeyError, TypeError, IndexError for a region without a span.
+        """
         caption = grounding["caption"]
         expressions = []
         for region in grounding["regions"]:
             expression = _expression(region["phrase"], [region])
             spans = region["tokens_positive"]
-            # The words of a phrase may have a span each: from the first to the last, it stands in
-            # the caption only if nothing else is between them.
-            whole = [spans[0][0], spans[-1][1]]
-            is_place = len(spans) == 1 or stands(expression["text"], whole, caption)
-            expressions.append({**expression, "char_span": whole if is_place else None})
+            # The words of a phrase may have a span each. The phrase stands in the caption, from the
+            # start of the first to the end of the last, only if nothing else is between them.
+            whole_span = [spans[0][0], spans[-1][1]]
+            if len(spans) == 1 or stands(expression["text"], whole_span, caption):
+                expression["char_span"] = whole_span
+            else:
+                expression["char_span"] = None
+            expressions.append(expression)
         return {"caption": caption, "expressions": expressions}
 
 
 def _of_one_lower_letter(letter: str) -> str:
-    """Return the letter, without its marks where it would become several when lower-cased."""
+    """Return the letter, or its base letter where it would become several when lower-cased.
+
+    The base letter of İ is I.
+    """
     return letter if len(letter.lower()) == 1 else normalize("NFD", letter)[0]
 
 
@@ -220,9 +229,9 @@ class Vi(Format):
     naming = "base"
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each sample, as NVIDIA's Vi has them.
+        """Write a line for each sample, as Vi has them.
 
-        Raises InputError for two pictures of one name.
+        Raises InputError for two pictures of one name in different folders.
         """
         path_of_name: dict[int, int] = {}  # as hashes: there may be millions
         with out.lines(self.data_file) as put:
@@ -269,7 +278,10 @@ class Vi(Format):
 
 
 def _vi_phrase(phrase: Phrase, size: Size) -> dict[str, Any]:
-    """Return a phrase as Vi has it, its boxes in parts of the picture's sides."""
+    """Return a phrase as Vi has it, its boxes in parts of the picture's sides.
+
+    Its place in the caption is 0 to 0 where it has none.
+    """
     start, end = phrase.span or (0, 0)
     bounds = []
     for box in phrase.boxes:
@@ -283,7 +295,7 @@ def _vi_phrase(phrase: Phrase, size: Size) -> dict[str, Any]:
 
 
 def _expression_of_vi(phrase: Mapping[str, Any], size: tuple[Any, Any]) -> dict[str, Any]:
-    """Return the expression of a phrase of Vi's, its boxes in pixels.
+    """Return the expression of a phrase of Vi's, its boxes in pixels of a picture of this size.
 
     Raises KeyError, TypeError.
     """

@@ -35,15 +35,16 @@ Boxes = dict[str, list[list[float]]]
 """By the id of a chain of phrases: the boxes of what they are about, corners in pixels."""
 _DECIMALS = 4  # of a pixel
 _NO_OBJECT = -1  # in the place of an object's id: the sentence is about something that isn't there
-# a phrase in a caption of Flickr30k Entities: [/EN#chain/kind/kind words of the phrase]
+# A phrase in a caption of Flickr30k Entities, [/EN#283585/people/other two men]: the number of its
+# chain, its kinds, its words.
 _MARKED_PHRASE = re.compile(r"\[/EN#(\d+)/(\S+) ([^\]]+)\]")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of a box in Flickr30k's XML
 
 
 def _picture_columns(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that say of a record's picture what it is called, and how large it is.
+    """Return a record's columns for its picture: its name, its sides out of `facts`, no caption.
 
-    `caption` is None among them. Raises KeyError.
+    Raises KeyError where `facts` lack a side.
     """
     return {
         "image_path": name,
@@ -107,19 +108,20 @@ class RefCoco(Format):
 def _refs_file(path: str) -> str:
     """Return the file of sentences: `path` itself, or the only one in that folder.
 
-    Raises InputError where the folder has none or several.
+    In a folder it is called `refs(unc).p`, `grefs(unc).json` or the like. Raises InputError where
+    the folder has none or several.
     """
     if not os.path.isdir(path):
         return path
     files = sorted(glob.glob(os.path.join(glob.escape(path), "*refs(*).*")))
     if len(files) == 1 and not os.path.isdir(files[0]):
         return files[0]
-    count = len(files) if len(files) > 1 else 0
+    count = len(files) if len(files) > 1 else 0  # 0 also where the only one is a folder
     raise InputError(f"{path} has {count} files refs(...).p: name the one that is wanted")
 
 
 def _load_refs(file: str) -> Any:
-    """Return what a file of sentences holds, JSON or a pickle of Python 2.
+    """Return what a file of sentences holds: JSON, if it ends in .json; else a pickle of Python 2.
 
     Raises InputError, also for a pickle with anything but plain data in it.
     """
@@ -139,7 +141,8 @@ def _expressions_of(
 ) -> Iterator[dict[str, Any]]:
     """Yield the expressions of a reference: one for each sentence, all with the same boxes.
 
-    Empty sentences are left out. `box_of_object` has x, y, width and height. Raises KeyError.
+    These are of its objects, none where nothing is there. Empty sentences are left out.
+    `box_of_object` has x, y, width and height. Raises KeyError.
     """
     object_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
     corners = []
@@ -163,9 +166,15 @@ class Flickr30k(Format):
     """`Sentences/1.txt`, captions with marked phrases, and `Annotations/1.xml`, the boxes.
 
     There is a record for each caption. Phrases that have no box, as they can't be seen or are all
-    of the scene, are `unsupported`. `split`: a list of ids in the folder, as train.txt; all if
-    empty. `offset`: taken off all four numbers of a box, in pixels. They count from 1; the data
-    set's own reader takes 1 off, most published figures are of 0.
+    of the scene, are `unsupported`.
+
+    Args:
+        split: The name of a list of pictures in the folder, `train` for train.txt; all if empty.
+        offset: Is taken off all four numbers of a box, in pixels: 0 or 1. The numbers count from 1;
+            the data set's own reader takes 1 off, most published figures are of 0.
+
+    Raises:
+        SpecError: `offset` is something else.
     """
 
     split: str = ""
@@ -202,7 +211,7 @@ class Flickr30k(Format):
     def _boxes(self, file: str) -> tuple[Boxes, Size]:
         """Return the boxes of each chain of phrases about one thing, and the picture's size.
 
-        Raises InputError.
+        A chain without a box is left out. Raises InputError.
         """
         boxes: Boxes = {}
         root = Element("annotation")  # read_xml gives the children of the file's root
@@ -229,9 +238,9 @@ def _lines(file: str) -> list[str]:
 
 
 def _caption_columns(line: str, boxes: Boxes) -> dict[str, Any]:
-    """Return the `caption` of a line, without its marks, and the `expressions` they marked.
+    """Return the `caption` of a line, without its marks, and the `expressions` that they mark.
 
-    Raises BrokenRow where a mark isn't whole.
+    One whose chain has no boxes is `unsupported`. Raises BrokenRow where a mark isn't whole.
     """
     caption = ""
     end = 0  # of the last mark in the line
@@ -258,15 +267,17 @@ def _caption_columns(line: str, boxes: Boxes) -> dict[str, Any]:
     return {"caption": caption, "expressions": expressions}
 
 
-_GRIT_COLUMNS = ("ref_exps", "noun_chunks")  # of which one is read
+_GRIT_COLUMNS = ("ref_exps", "noun_chunks")  # columns with phrases, of which one is read
 
 
 @dataclass
 class Grit(Format):
     """Parquet files of captions; pictures are `<key>.jpg`.
 
-    `column`: ref_exps, whole expressions, or noun_chunks. A box is `[start, end, x1, y1, x2, y2,
-    score]`, characters of the caption and parts of the sides.
+    A box is `[start, end, x1, y1, x2, y2, score]`: characters of the caption, parts of the sides.
+
+    Args:
+        column: `ref_exps`, whole expressions, or `noun_chunks`.
     """
 
     column: str = "ref_exps"
@@ -280,8 +291,8 @@ class Grit(Format):
     def _record(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record of a row; its boxes are cut to the picture, which is counted.
 
-        Phrases at one place in the caption are one expression. Raises KeyError, ValueError,
-        TypeError where the row isn't GRIT's.
+        Phrases of the other column are counted, too. Boxes at one place in the caption are one
+        expression's. Raises KeyError, ValueError, TypeError where the row isn't GRIT's.
         """
         for column in {*_GRIT_COLUMNS} - {self.column}:
             what = f"phrases of the other column, for `--set column={column}`"
@@ -308,7 +319,8 @@ class Grit(Format):
 class VisualGenome(Format):
     """`region_descriptions.json`, phrases with a box each; `image_data.json` beside has the sizes.
 
-    Boxes that reach out of their picture are cut, and those without an area left out.
+    Boxes that reach out of their picture are cut; `formats.read` leaves out those without an area,
+    as of all formats.
     """
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:

@@ -39,7 +39,7 @@ from dataflow_grounding.extras.formats._picture_finder import PictureFinder
 from dataflow_grounding.extras.formats.base import stands
 from dataflow_grounding.images.files import MAX_FILE_BYTES
 
-_SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a member's name: up to the base's first dot
+_SAMPLE_KEY = re.compile(r"(?:.*/)?[^./]*")  # of a tar member's name, a.b/c.seg.png: a.b/c
 # types of tar members that only say something of the next one, such as its long name
 _NOTES = (
     tarfile.GNUTYPE_LONGNAME,
@@ -48,7 +48,7 @@ _NOTES = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_MAX_NOTE_BYTES = 2**20  # far more than any path takes
+_MAX_NOTE_BYTES = 2**20  # of such a member; far more than any path takes
 # Bytes of XML without the beginning of a tag: the parser keeps several copies of them in memory.
 _MAX_BYTES_WITHOUT_TAG = 8 * 2**20
 
@@ -57,12 +57,20 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """Return the files at any depth of a folder with these endings, relative to it, sorted.
 
     Hidden files and folders are left out. Links to folders are followed, into each folder once.
-    Raises InputError that names `key`, a setting, if it is not a folder.
+
+    Args:
+        folder: The folder, or its address.
+        endings: In lower case; in names, case makes no difference. "" is the ending of any file.
+        key: The setting that names the folder, for the message.
+
+    Raises:
+        InputError: It is not a folder.
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
     if is_elsewhere(folder):
-        return [n for n in names_in(folder) if n.lower().endswith(endings) and "/." not in f"/{n}"]
+        visible = [name for name in names_in(folder) if "/." not in f"/{name}"]
+        return [name for name in visible if name.lower().endswith(endings)]
     paths = []
     seen: set[str] = set()
     for top, folders, files in os.walk(folder, followlinks=True):
@@ -94,10 +102,10 @@ def file_of(path: str, name: str) -> str:
 
 
 def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each object of a file stands, `FILE, line 3`, and the object.
+    """Yield where each object of a file stands, `FILE, line 3` or `FILE, entry 3`, and the object.
 
-    The file is one of JSON lines or of one JSON list, or Parquet: `path`, or `name` in that folder.
-    Raises InputError.
+    The file is one of rows (JSON lines, a JSON list, CSV, Parquet): `path`, or `name` in that
+    folder. Raises InputError, also at the first object that can't be read.
     """
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
@@ -106,7 +114,10 @@ def read_lines(path: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_whole(file: str) -> Any:
-    """Return the one value that a JSON file holds. Raises InputError, also for JSON lines."""
+    """Return the one value that a JSON file holds.
+
+    Raises InputError where it can't be read, and for JSON lines or `null`.
+    """
     with told_as(InputError, f"can't read {file}"):
         data = read_json(file)
     if data is None:
@@ -118,10 +129,8 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
 
     They come as the list's name, the item's number from 0, and the item. Each list begins with
-    number -1 and None, so that an empty one is seen, too.
-
-    A file that is JSON but no object of that kind yields nothing more, without an error: what was
-    yielded before stands. Raises InputError: it can't be read, or is not JSON.
+    number -1 and None, so that an empty one is seen, too. A file that is JSON but no object yields
+    nothing. Raises InputError where it can't be read or is not JSON, perhaps after some items.
     """
     try:
         with told_as(InputError, f"can't read {path}"), json_file(path) as file:
@@ -133,9 +142,10 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return expressions, those of the same key united: one with the boxes of all.
 
-    Each comes with its key, which is not written anywhere. Of united ones all but the boxes is that
-    of the first. Where different ones have the same `expression_id`, the first keeps it, the others
-    get `~2` and so on behind it, as no expression has yet.
+    Each comes after its key, which is not written anywhere. United ones have the boxes of all, and
+    all else of the first. Where expressions that aren't united have the same `expression_id`, the
+    first keeps it, the others get `~2` and so on behind it, as no expression has yet. The
+    expressions that are given stay as they are.
     """
     by_key: dict[Any, dict[str, Any]] = {}
     for key, expression in keyed:
@@ -148,13 +158,13 @@ def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
-    """Set `expression_id`, in place, of each expression whose id an earlier one has.
+    """Set a new `expression_id`, in place, for each expression whose id an earlier one has.
 
     Those without an id stay so.
     """
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
-    last_number: dict[Any, int] = {}  # by id: what stands behind it in the last one made of it
+    last_number: dict[Any, int] = {}  # by id: the number in the last one made of it, 1 before that
     for expression, own_id in zip(expressions, ids, strict=True):
         if own_id is None:
             continue
@@ -170,9 +180,9 @@ def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
 
 
 class _BoundedXml:
-    """A file of XML for a parser, whose `read` raises ValueError where a text is too large.
+    """A file of XML for a parser that stops at a text or attribute that could fill the memory.
 
-    So is one, or an attribute, over `_MAX_BYTES_WITHOUT_TAG`.
+    That is one of over `_MAX_BYTES_WITHOUT_TAG`.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -197,13 +207,14 @@ class _BoundedXml:
 def read_xml(path: str) -> Iterator[ElementTree.Element]:
     """Yield the child elements of an XML file's root, each with all that is in it.
 
-    An element is emptied when the next one is asked for. Raises InputError, also for a DOCTYPE.
+    An element is taken out of the root when the next one is asked for. Raises InputError where the
+    file can't be read or isn't XML, and for a DOCTYPE or a very long text.
     """
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
         with told_as(InputError, f"can't read {path}"), open(path, "rb") as file:
             if b"<!DOCTYPE" in file.read(2**16):
-                # elsewhere expat itself ends what would fill the memory
+                # Of one that stands further behind, expat itself ends what would fill the memory.
                 raise ValueError(
                     "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
                 )
@@ -253,7 +264,8 @@ class _BoundedMember(tarfile.TarInfo):
 def tar_samples(path: str) -> Iterator[TarSample]:
     """Yield the samples of a WebDataset shard, in its order.
 
-    Raises InputError where the shard can't be read; a sample that is too large has an `error`.
+    A sample that is too large has an `error`. Raises InputError where the shard can't be read,
+    perhaps after some samples.
     """
     try:
         with (
@@ -272,7 +284,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
 
 
 def _sample_key(member: tarfile.TarInfo) -> str:
-    """Return a member's name up to the first dot behind its folders."""
+    """Return a tar member's name up to the first dot behind its folders: a/b of a/b.c.json."""
     match = _SAMPLE_KEY.match(member.name)
     assert match is not None  # it matches an empty text, too
     return match[0]
@@ -317,7 +329,8 @@ def picture_size(finder: PictureFinder, name: Any, where: str) -> Size:
 def entry_errors(where: str) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
-    So is a key or an item that isn't there, or a value of another kind.
+    That is what readers raise of rows and replies, and what Python raises where a key or an item is
+    missing, or a value is of another type.
     """
     try:
         yield
@@ -389,7 +402,10 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    """Set a `bbox_id`, in place, of each box without, that no other box of the expression has."""
+    """Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number.
+
+    It is one that no other box of the expression has: `a#0.0`, `a#0.1` and so on.
+    """
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -444,10 +460,10 @@ def _all_stand(texts: list[str], spans: list[Any], caption: str) -> bool:
 def _with_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the expressions with only their boxes that have an area.
+    """Yield copies of the expressions with only their boxes that have an area.
 
-    One that loses all of its boxes so is left out. Both are counted. Raises BrokenRow for a box
-    that ends before it begins, or a score that is none.
+    One that loses all of its boxes so is left out; one that has none stays. Boxes and expressions
+    that are left out are counted. Raises BrokenRow as `_has_area` does.
     """
     for expression in expressions:
         instances = expression["instances"]
@@ -477,8 +493,8 @@ def with_sizes(records: Iterable[dict[str, Any]], folder: str) -> Iterator[dict[
     """Yield the records, those without a size with that of their picture, as it is upright.
 
     It is set in place. Pictures are looked for in `folder`; a record whose picture isn't there, or
-    is broken, stays without. A size that a record states is not checked: its boxes are in it, and a
-    picture of another size is found out when it is used.
+    is broken, stays without a size. A size that a record states is not checked: its boxes are in
+    it, and a picture of another size is found out when it is used.
     """
     finder = PictureFinder((folder,))
     for record in records:

@@ -39,7 +39,8 @@ from dataflow_grounding.extras.formats.tao_records import (
 )
 from dataflow_grounding.spec.schema import ReferringData
 
-NO_AREA = "boxes without an area are left out"
+_BROKEN_LINES_TOLD = 5  # in remarks; the report has more
+NO_AREA = "boxes without an area are left out"  # what is told of such boxes
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
@@ -82,6 +83,9 @@ def find_proposals(
     path: str, format: str, image_root: str, classes: Mapping[str, str], unpacked: str
 ) -> Input:
     """Return the input of boxes that something else made, in a format that `import` reads.
+
+    It has a row for each record, with the phrases of `classes` that the record lacks, without
+    boxes.
 
     Args:
         path: The file or folder.
@@ -182,7 +186,9 @@ class AnnotationSeeds(Seeds):
     def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         """Return the seed record of a row; what is found on the way is added to `found`.
 
-        Raises BrokenRow where TAO's row can't be converted.
+        It has the columns of the row but those that the steps make anew, a status for each
+        expression, and the picture's size if that is known. Raises BrokenRow where TAO's row can't
+        be converted.
         """
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
@@ -204,10 +210,10 @@ class AnnotationSeeds(Seeds):
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the row without what this run's steps, or those after them, make anew.
+        """Return a copy of the row without what this run's steps, or those after them, make anew.
 
-        These are columns, and in `pipeline_steps` the names of these steps; of other names each is
-        kept once.
+        That is their columns, and in `pipeline_steps` their names; of other names there, which
+        should be texts, each is kept once.
         """
         kept = {name: value for name, value in row.items() if name not in self._made_anew.columns}
         steps = row.get("pipeline_steps")
@@ -221,7 +227,8 @@ class AnnotationSeeds(Seeds):
     def fingerprint(self) -> str:
         """Return a digest of the file's bytes and of all else that the records depend on.
 
-        `reading`, the version of how files are read, is a part of that. Raises OSError.
+        That are the versions of the package and of how files are read, and the arguments. Raises
+        OSError.
         """
         depends_on = [__version__, self.reading, self.folders, self._made_anew, self._boxless]
         digest = hashlib.sha256(json.dumps(depends_on).encode())
@@ -238,13 +245,14 @@ class AnnotationSeeds(Seeds):
         lines = []
         if self._converted:
             lines.append(f"TAO records taken over, with boxes in pixels: {self._converted}")
-        return [*lines, *super().remarks(), *self._broken[:5]]  # the report has more
+        return [*lines, *super().remarks(), *self._broken[:_BROKEN_LINES_TOLD]]
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
-    """Raise InputError if one of these files of `results_dir` is TAO's, by its first record.
+    """Raise InputError if one of these files of `results_dir` is TAO's, by its first readable row.
 
-    A run would write over what was paid for. Files that aren't there are passed over.
+    A run would write over what was paid for. `files` are paths; those that aren't there are passed
+    over.
     """
     for path in filter(os.path.exists, files):
         if is_tao(_first_row(path)):
@@ -257,7 +265,7 @@ def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
 
 
 def _first_row(path: str) -> dict[str, Any]:
-    """Return the first row of a file that can be read; empty where there is none."""
+    """Return the first row of a file that can be read; an empty dict where there is none."""
     for row in read_rows(path):
         if row.data is not None:
             return row.data

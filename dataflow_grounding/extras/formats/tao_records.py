@@ -19,12 +19,14 @@ from dataflow_grounding.extras.formats.export_folder import ExportFolder
 from dataflow_grounding.extras.formats.label_files import LEFT_OUT
 from dataflow_grounding.extras.formats.reading import entry_errors, picture_size, read_lines
 
-SOURCE = "image_referring_expression"
-COLUMN = "kitti_bboxes"
+SOURCE = "image_referring_expression"  # the `source` of the records that are converted
+COLUMN = "kitti_bboxes"  # by which these are recognised
 SIDE = 1000  # what TAO's boxes call the whole of a side
 ASSUMED = (1920, 1080)  # the size that TAO takes where it knows none
+# Of an expression that is written, what stands before its `instances`.
 _EXPRESSION_KEYS = ("expression_id", "text", "char_span", "noun_chunk", "verified")
-_STEPS = ["step0_expression_extraction", "step1_grounding"]
+_STEPS = ["step0_expression_extraction", "step1_grounding"]  # TAO's names of image_grounding's
+_DECIMALS = 4  # of a pixel, in boxes that are converted
 ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
 
 
@@ -41,8 +43,8 @@ class Tao(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield the records in pixels; those of image_referring_expression are converted.
 
-        Of one whose spans don't hold their phrases, and has no status, spans are looked up. Raises
-        InputError where it isn't certain what numbers mean.
+        If a span of a record doesn't hold its phrase, and an expression of it has no status, all of
+        its spans are looked up. Raises InputError where it isn't certain what numbers mean.
         """
         finder = PictureFinder((image_root,))
         for where, row in read_lines(path, self.data_file):
@@ -71,7 +73,11 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
 
 
 def _line(sample: Sample) -> dict[str, Any]:
-    """Return a sample's line, its columns in TAO's order."""
+    """Return a sample's line in TAO's form and order of columns.
+
+    Only `image_id`, as a text, `caption` and `background: true` are the record's own; `regions` is
+    empty, and `source` and `pipeline_steps` are those of TAO's image_grounding.
+    """
     line: dict[str, Any] = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
@@ -92,7 +98,10 @@ def _line(sample: Sample) -> dict[str, Any]:
 
 
 def _tao_expression(phrase: Phrase) -> dict[str, Any]:
-    """Return a phrase as TAO has expressions, its keys in TAO's order."""
+    """Return a phrase as TAO has expressions, its keys in TAO's order, ids as texts.
+
+    A key of _EXPRESSION_KEYS that the expression lacks is None.
+    """
     expression = phrase.expression
     instances = []
     boxes = zip(expression["instances"], phrase.boxes, phrase.scores, strict=True)
@@ -110,7 +119,7 @@ def _as_text(own_id: Any) -> str | None:
 
 
 def is_tao(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a record of TAO's."""
+    """Whether a row is a record of TAO's image_referring_expression, with boxes in 0-1000."""
     return row.get("source") in (None, SOURCE) and isinstance(row.get(COLUMN), list)
 
 
@@ -135,9 +144,10 @@ class Regions(NamedTuple):
 
 
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
-    """Return the record in pixels, and the boxes left out of it, which have no area.
+    """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
-    Its size becomes that of the image. DontCare labels are left out, too, without a word.
+    Its size becomes that of the image. Where it has no regions yet, they are made of its labels:
+    those without an area are left out, and so are DontCare labels, which aren't returned.
 
     Args:
         row: TAO's record.
@@ -150,7 +160,8 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     described = row.get("regions")
     stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
     is_stated = all(is_number(side) and side > 0 for side in stated)
-    sizes = [size, stated if is_stated else ASSUMED]  # TAO may have converted by either
+    # TAO may have converted pixels to parts of 1000 by either of these.
+    sizes = [size, stated if is_stated else ASSUMED]
     without_area: list[list[float]] = []
     if described:
         regions = _described_regions(described, labels, sizes)
@@ -210,14 +221,14 @@ def _count_matched(matches: list[int | None]) -> int:
 def _labelled_regions(
     labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> tuple[Regions, list[list[float]]]:
-    """Return the labels' boxes as regions, where none is described yet, and boxes without an area.
+    """Return the labels' boxes as regions, and the boxes without an area, which are left out.
 
-    Labels of the type DontCare are left out.
+    Labels of the type DontCare are in neither.
 
     Args:
         labels: The labels, with boxes in pixels.
-        sizes: The image's size, and the one that TAO may have taken it to have when it converted
-            pixels to parts of 1000. Here the image's is taken; that is certain if both are equal.
+        sizes: The image's size, and the other one by which TAO may have converted pixels to parts
+            of 1000. Here the image's is taken; that is certain if both are equal.
     """
     regions: list[dict[str, Any]] = []
     without_area = []
@@ -256,7 +267,7 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _are_readable(expressions: list[Any]) -> bool:
-    """Whether all are objects with a text."""
+    """Whether all are objects with a text; True for none."""
     for expression in expressions:
         if not isinstance(expression, Mapping) or not isinstance(expression.get("text"), str):
             return False
@@ -298,7 +309,10 @@ def _label(item: Any) -> Label:
 
 
 def _four(item: Any, what: str) -> list[float]:
-    """Return the four numbers of an item's `bbox`. Raises BrokenRow that says `what` it is of."""
+    """Return the four numbers of an item's `bbox`.
+
+    Raises BrokenRow for anything else; `what` is the item in its words, such as "a region".
+    """
     bbox: list[float] = item["bbox"] if isinstance(item, Mapping) and "bbox" in item else []
     if not is_box(bbox):
         raise BrokenRow(f"{what} needs 'bbox': [x1, y1, x2, y2]")
@@ -338,10 +352,10 @@ def _are_close(box: Sequence[float], another: Sequence[float]) -> bool:
 
 
 def _exactly_in_1000(box: Sequence[float], size: Sequence[Any]) -> list[float]:
-    """Return a box in pixels of a picture of this size in 0-1000, not rounded."""
+    """Return a box, in pixels of a picture of this size, in parts of 1000, not rounded."""
     return [value * SIDE / size[i % 2] for i, value in enumerate(box)]
 
 
 def _in_pixels(box: Sequence[float], size: Sequence[Any]) -> list[float]:
-    """Return a box in 0-1000 in pixels of a picture of this size, to 1/10,000 of a pixel."""
-    return [round(value * size[i % 2] / SIDE, 4) for i, value in enumerate(box)]
+    """Return a box, in parts of 1000, in pixels of a picture of this size, to _DECIMALS."""
+    return [round(value * size[i % 2] / SIDE, _DECIMALS) for i, value in enumerate(box)]

@@ -23,9 +23,10 @@ from dataflow_grounding.extras.formats.reading import entry_errors, picture_size
 Line: TypeAlias = dict[str, Any]
 Boxes: TypeAlias = dict[str, list[Bbox]]
 """The boxes of each phrase of a picture, in pixels, by the phrase's text."""
+# Florence-2's tasks whose answers are phrases with boxes.
 _BOX_TASKS = "OD|DENSE_REGION_CAPTION|OPEN_VOCABULARY_DETECTION|CAPTION_TO_PHRASE_GROUNDING"
-# Of Florence-2: in group 1 another task, of an answer with locations, which aren't boxes of
-# phrases then; in group 2 the mark of an outline.
+# Matches a prefix and suffix of Florence-2 in which locations aren't boxes of phrases: in group 1
+# another task, as <REGION_TO_CATEGORY>; in group 2 the mark of an outline, <poly>.
 _NO_BOX_TASK = re.compile(rf"\s*(<(?!(?:{_BOX_TASKS})>)[A-Z_]+>)(?=.*<loc_)|.*(<poly>)", re.DOTALL)
 
 
@@ -51,7 +52,7 @@ class Texts(Format):
         """Yield a record for each line with a picture; conversations without one are passed over.
 
         Each picture's header is read, as numbers are parts of its sides, or of what it is resized
-        to.
+        to. Raises InputError where a picture isn't there.
         """
         finder = PictureFinder((image_root,))
         for where, line in read_lines(path, self.data_file):
@@ -102,7 +103,8 @@ class Texts(Format):
 def _picture_of(line: Line) -> Any:
     """Return the picture that a line names; None for a conversation without one.
 
-    Raises KeyError where a line of another kind names none; ValueError where it names several.
+    A picture that is an object with a `path` is that path. Raises KeyError where a line of another
+    kind has no `image`; ValueError where a line names several.
     """
     pictures = line.get("image") or line.get("images")
     if not pictures and ("conversations" in line or "messages" in line):
@@ -123,7 +125,7 @@ class _PrefixSuffix(Texts):
     task: ClassVar[str]  # how a prefix begins
     boxes: ClassVar[BoxFormat]
     token: ClassVar[str]  # a location token, to be formatted with its number
-    answer: ClassVar[re.Pattern[str]]  # a phrase, `text`, with its location `tokens`
+    answer: ClassVar[re.Pattern[str]]  # a phrase, group `text`, with its location `tokens`
 
     def line(self, sample: Sample, boxes_of: Boxes) -> Line:
         """Return the line of a sample: what is asked, and the answer with boxes as tokens."""
@@ -146,7 +148,8 @@ class _PrefixSuffix(Texts):
     def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
         """Yield the phrases of the suffix, one box at a time.
 
-        A box without a phrase beside it is of what the prefix asks for.
+        A box without a phrase beside it is of what the prefix asks for. Raises KeyError for a line
+        without prefix or suffix; ValueError for tokens that aren't whole boxes.
         """
         asked = re.sub(rf"^\s*({self.task}|<[A-Z_]+>)", "", line["prefix"]).strip()
         for answer in self.answer.finditer(line["suffix"]):
@@ -192,13 +195,14 @@ class Florence(_PrefixSuffix):
 
     def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
         """Return the phrases of the suffix; none of outlines or other tasks, which are counted."""
-        no_boxes = _NO_BOX_TASK.match(f"{line['prefix']}\n{line['suffix']}")
-        if no_boxes:
-            mark = no_boxes[1] or no_boxes[2]
+        other_task = _NO_BOX_TASK.match(f"{line['prefix']}\n{line['suffix']}")
+        if other_task:
+            mark = other_task[1] or other_task[2]
             self.passed_over[f"answers with {mark}, of outlines or single regions"] += 1
             return iter(())
         return super().answers(line, size)
 
     def caption(self, line: Line) -> str | None:
+        """Return the caption that the prefix asks about; None of another task."""
         prefix: str = line["prefix"]
         return prefix.removeprefix(self.task) if prefix.startswith(self.task) else None

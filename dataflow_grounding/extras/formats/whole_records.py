@@ -27,9 +27,9 @@ from dataflow_grounding.images.picture_folder import put_picture
 SHARD = 500 * 2**20  # bytes of a file, about: what `datasets` makes its own shards of
 GROUP = 16 * 2**20  # bytes in memory at a time, for Parquet
 BUFFER = 2**18  # bytes that are written at a time, for tar
-_RECORD_BYTES = 2**14  # counted for a record besides its picture, whatever it takes
+_RECORD_BYTES = 2**14  # counted for each record besides its picture, whatever it really takes
 _BATCH = 100  # rows with their pictures that are read at a time
-# Examples of each column's type; empty texts are texts, 0 is a whole number.
+# Examples of each column's type: "" for a text, 0 for an int, 0.0 for a float, a list of one item.
 _BOX = {"bbox_id": "", "bbox": [0.0], "score": 0.0, "evidence": "", "more": ""}
 _EXPRESSION = {
     "expression_id": "",
@@ -94,7 +94,10 @@ class Datasets(Format):
         _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each row of all files, in the order of their names."""
+        """Yield a record for each row of all files, in the order of their names.
+
+        Its picture is unpacked into `pictures`, if that is given.
+        """
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
@@ -137,7 +140,8 @@ class WebDataset(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each sample that has a `.json`; others are passed over.
 
-        Its picture is the first file with a picture's ending.
+        Its picture is the sample's first file with a picture's ending; it is unpacked into
+        `pictures`, if that is given.
         """
         self.class_names = classes_of(path)
         for file in _files(path, ".tar"):
@@ -153,7 +157,7 @@ class WebDataset(Format):
 
 
 def _features(value: Any) -> Any:
-    """Return the types of an example, as `datasets` keeps them in a Parquet file itself.
+    """Return the types of an example, a value such as ROW, as `datasets` keeps them in Parquet.
 
     So they are known also where the file is read alone, without the README.
     """
@@ -178,20 +182,23 @@ class _FreeKeys:
         taken, with `~2`, `~3` and so on behind it.
         """
         folder, base = os.path.split(stem)
-        first = os.path.join(folder, base.replace(".", "_"))
-        key = first
+        wanted = os.path.join(folder, base.replace(".", "_"))
+        key = wanted
         _, is_new = self._taken.number_of(key)
-        number = self._copies.get(hash(first)) or 1
+        number = self._copies.get(hash(wanted)) or 1
         while not is_new:
             number += 1
-            key = f"{first}~{number}"
+            key = f"{wanted}~{number}"
             _, is_new = self._taken.number_of(key)
-        self._copies.set(hash(first), number)
+        self._copies.set(hash(wanted), number)
         return key
 
 
 def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
-    """Write the data set's list of classes, so that an import knows their numbers."""
+    """Write the data set's list of classes, so that an import knows their numbers.
+
+    Without classes no file is written.
+    """
     if names:
         with out.file(CLASSES_FILE) as file:
             file.write("".join(f"{name}\n" for name in names))
@@ -209,9 +216,9 @@ def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    """Return the row of a sample, with the columns of ROW.
+    """Return the row of a sample, with exactly the columns of ROW.
 
-    Its picture is called `path` where its record doesn't name it.
+    Its `image_path` is the record's own; `path` where the record has no such column.
     """
     facts = {
         "width": sample.size[0],
@@ -224,7 +231,8 @@ def _row(sample: Sample, path: str) -> Any:
 def _converter_to(example: Any) -> Callable[[Any], Any]:
     """Return a function that converts a value to the type of the example.
 
-    It is made once for all rows, as there are millions. Items of a list may be None.
+    It is made once for all rows, as there are millions. Items of a list that are None stay. What it
+    can't convert makes it raise an error of Python's.
     """
     if isinstance(example, dict):
         return _object_converter_to(example)
@@ -263,11 +271,12 @@ _TO_ROW = _converter_to(ROW)
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
     """Return the record that a row was made of.
 
-    With a `folder` its picture is put there, and named in the record. Raises KeyError where the row
-    isn't one of ours.
+    With a `folder` its picture, if it has one, is put there, and named in the record in place of
+    the old name. Raises KeyError where the row isn't one of ours.
     """
-    for column in ("image_path", "expressions"):
-        row[column]  # raises: ours have both
+    for column in ("image_path", "expressions"):  # ours have both
+        if column not in row:
+            raise KeyError(column)
     record: dict[str, Any] = _restored(row)
     if not folder or not picture:
         return record
@@ -277,7 +286,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    """Return what `_converter_to` made a value of, as far as that can be told.
+    """Return the value that a function of `_converter_to` converted to this one, as far as known.
 
     Keys that are None are left out, but for spans and scores, where None says something; those in
     `more` come back.
@@ -296,19 +305,20 @@ def _restored(value: Any) -> Any:
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
     """Yield the samples in parts, each of which ends with the sample that takes it to `size` bytes.
 
-    A part has to be gone through before the next is asked for.
+    A part has to be gone through before the next is asked for. Without samples there is no part.
     """
+    for first in samples:  # and the part takes the others from the same iterator
+        yield _up_to_bytes(chain([first], samples), size)
 
-    def part(first: Sample) -> Iterator[Sample]:
-        """Yield a part's samples, its first one and as many more as fit."""
-        left = size
-        for sample in chain([first], samples):
-            yield sample
-            left -= len(sample.data) + _RECORD_BYTES
-            if left <= 0:
-                return
 
-    return map(part, samples)  # map takes each part's first sample, the part the others
+def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
+    """Yield samples until they take `size` bytes, including the one that reaches it."""
+    left = size
+    for sample in samples:
+        yield sample
+        left -= len(sample.data) + _RECORD_BYTES
+        if left <= 0:
+            return
 
 
 def _files(path: str, ending: str) -> list[str]:
