@@ -41,7 +41,7 @@ def _pairs_stated(
     """Return the pairs of a phrase and its class that `data.classes` states, as they stand there.
 
     Whether these are texts isn't checked. Raises SpecError where `classes` is neither a list nor a
-    mapping, or what a class states can't be read.
+    mapping, or a class states something else than a list of phrases and a definition.
     """
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise SpecError(

@@ -76,7 +76,8 @@ def plain_value(value: Any) -> Any:
         return value
     if isinstance(value, bytes) or str(value) in ("NaT", "<NA>"):
         return None
-    if getattr(getattr(value, "dtype", None), "kind", "-") in "mM":
+    numpy_kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if numpy_kind in ("M", "m"):
         return str(value)  # NumPy's dates and durations, which tolist() would make numbers
     tolist = getattr(value, "tolist", None)  # a NumPy array, or one of its numbers
     return plain_value(tolist()) if callable(tolist) else str(value)
@@ -270,7 +271,7 @@ def _rows_that_fit(metadata: Any) -> int:
     memory, each row has a copy, and that may be a large one.
     """
     row_bytes = 0  # of a row on average, in the group where rows are largest
-    dictionary_bytes = 0  # of the largest column with a dictionary, which are at least its own
+    dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
     for group_number in range(metadata.num_row_groups):
         group = metadata.row_group(group_number)
         row_bytes = max(row_bytes, group.total_byte_size // max(1, group.num_rows))

@@ -38,6 +38,8 @@ def run_of(results: str) -> dict[str, Any]:
 
     It is in the folder of RESULTS, or in the one above: RESULTS may be the folder of a step.
     """
+    # joined() takes the last / off an address, and absolute() off a path: the folder above is
+    # meant.
     folder = absolute(joined(folder_of_results(results), ""))
     for candidate in (folder, os.path.dirname(folder)):
         path = joined(candidate, "run.json")

@@ -71,6 +71,7 @@ class FileStorage:
         self.operator_step = -1
 
     def __repr__(self) -> str:
+        """The class, its input, its folder, and its step once there is one; keys are masked."""
         step = f", operator_step={self.operator_step}" if self.operator_step >= 0 else ""
         return excerpt(
             f"{type(self).__name__}({self.first_entry_file_name!r}, {self.cache_path!r}{step})"

@@ -106,8 +106,8 @@ def write(
 
     Raises:
         SpecError: There is no such format, or it has no such option.
-        InputError: The place is taken or can't be written; with `strict`, something is lost.
-            Nothing is left there.
+        InputError: The place is taken or can't be written; there are records, but none that can be
+            written; with `strict`, something is lost. Nothing is left there.
 
     Example:
         >>> import tempfile
@@ -200,11 +200,12 @@ def read(
         path: The file, or the folder of an export.
         format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
         image_root: Where relative paths of pictures start; beside the data unless given.
-        options: Those of the format.
+        options: Those of the format; only of use where it is given by its name.
 
     Yields:
-        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. A row has
-            `background: true` where the file has its picture without any.
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. In
+        formats
+            that can have pictures without any, such a row has `background: true`.
 
     Raises:
         SpecError: There is no such format, or it has no such option.

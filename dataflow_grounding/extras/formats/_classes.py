@@ -73,8 +73,11 @@ class Classes:
         listed: Names of classes in the order of their numbers, such as the run's `data.classes`.
             Not used with a file.
 
-    `fixed` are the classes whose order doesn't depend on the data: those of the file, else those
-    that are listed. `lacks_list` is set once an expression states its class, and none are listed.
+    Attributes:
+        fixed: The classes whose order doesn't depend on the data, as they are written: those of the
+            file, else those that are listed.
+        lacks_list: Whether an expression stated its class though no list of classes is known; set
+            as classes are asked for, with `class` alone.
 
     Raises:
         InputError: The file can't be read, or says something else.

@@ -274,7 +274,8 @@ class Coco(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each image entry; annotations with one id and phrase are united.
 
-        Crowds, and annotations without a box or of no image, are left out and counted.
+        Crowds, and annotations without a box or of no image, are left out and counted. A record is
+        marked `background: false` where its image has annotations, but none that is read.
         """
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
@@ -291,8 +292,7 @@ class Coco(Format):
                 if not entry["crowd"]:
                     caption = image.get("caption")
                     keyed += _expressions(entry, caption, file, self.passed_over)
-            if entries and not keyed:
-                # something is there, but nothing that is read, such as crowds
+            if entries and not keyed:  # something is there, such as crowds
                 row["background"] = False
             yield {"image_path": name, **row, "expressions": unite(keyed)}
 
@@ -328,6 +328,7 @@ class CocoGrounding(Coco):
         }
 
     def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
+        """Return the phrase's text and its one place in the caption."""
         return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 

@@ -285,6 +285,7 @@ class MsSwift(_Conversations):
     boxes = BoxFormat("ms-swift", "bbox_2d", "xyxy", "px")
 
     def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        """Return the line of a sample: the conversation, its objects, and its picture."""
         return {**self._columns(sample.size, boxes_of), "images": [sample.file_name]}
 
     def _columns(self, size: Size, boxes_of: Boxes) -> Line:
@@ -466,7 +467,7 @@ class Llava(_Conversations):
                 f" with `{settings}`: with other limits, all would be off"
             )
         elif boxes.scale != "px":
-            limit = boxes.limits((1, 1))[0]
+            limit = boxes.limits((1, 1))[0]  # the same for a picture of any size
             numbers = f"from 0 to {limit:g} along each side, whatever the picture's size"
         else:
             numbers = f"pixels of the frame `{boxes.frame}`"
@@ -515,6 +516,7 @@ class ShareGpt(Llava):
     usual_trainer = "llama-factory"
 
     def line(self, sample: Sample, boxes_of: Boxes) -> Line:
+        """Return the line of a sample: the conversation and its picture."""
         return {
             "conversations": self.conversation(sample.size, boxes_of),
             "images": [sample.file_name],
@@ -553,6 +555,7 @@ class Messages(Llava):
         return {"messages": messages, "images": [sample.file_name]}
 
     def beside(self) -> dict[str, Line]:
+        """Return no files: these trainers read the data alone."""
         return {}
 
     def turns(self, line: Line) -> tuple[list[Any], BoxFormat]:
@@ -623,8 +626,8 @@ def boxes_as_written(
 ) -> list[Bbox]:
     """Return the boxes, in pixels, of an answer that is exactly as `as_answer` writes it.
 
-    The list is empty for any other answer, and where a box isn't inside the picture: those are to
-    be read like a model's reply.
+    The list is empty for any other answer, where a box isn't inside the picture, and where the
+    phrase has an entity such as &amp;: those are to be read like a model's reply.
 
     Args:
         text: The answer.

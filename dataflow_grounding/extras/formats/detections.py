@@ -33,7 +33,10 @@ class LabelMe(Format):
     """
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each file, in the order of their names; `path` may be one file."""
+        """Yield a record for each file, in the order of their names; `path` may be one file.
+
+        Raises InputError, also for a folder without .json files.
+        """
         names = [""]  # `path` itself
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")

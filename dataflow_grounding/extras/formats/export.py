@@ -638,8 +638,8 @@ class _SampleMaker:
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
         """Set `char_span` of expressions in place, to where the phrase is found in the caption.
 
-        It is set of those whose span doesn't hold their phrase, and of all where none states one;
-        to None where the phrase isn't found.
+        It is set of those whose span doesn't hold their phrase, which are counted, and of all where
+        none states one; to None where the phrase isn't found.
         """
         unset = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):

@@ -89,6 +89,10 @@ class ExportFolder:
                 raise InputError(f"{path} is there and {obstacle}: choose another place")
 
     def __enter__(self) -> "ExportFolder":
+        """Lock `path.part` against other exports, and begin with an empty folder in it.
+
+        Raises InputError; FolderTaken where another export is at work.
+        """
         working_folder = self._working_folder
         if os.path.lexists(working_folder) and not _is_working_folder(working_folder):
             raise InputError(
@@ -101,6 +105,7 @@ class ExportFolder:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        """Put the folder, or its only file, in place unless there was an error; remove the rest."""
         with self._lock:
             if error_type is None:
                 shutil.rmtree(self.path, ignore_errors=True)

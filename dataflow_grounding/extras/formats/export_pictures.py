@@ -59,7 +59,8 @@ class ExportPictures:
             folder.
         naming: How copies and links are named in the folder.
 
-    `missing` counts the pictures that are referenced though they aren't there.
+    Attributes:
+        missing: How many pictures are referenced though they aren't there.
 
     Raises:
         InputError: Pictures that the format packs are only referenced.

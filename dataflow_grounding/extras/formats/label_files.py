@@ -297,7 +297,10 @@ class _LabelFormat(Format):
             self.remarks += self._classes.remarks_on_numbers(len(classes))
 
     def _write_labels(self, samples: Iterator[Sample], out: ExportFolder, classes: Numbers) -> None:
-        """Write a label file for each picture; samples of one picture share it."""
+        """Write a label file for each picture; samples of one picture share it.
+
+        Raises InputError where two pictures would share one.
+        """
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
@@ -408,9 +411,11 @@ class Kitti(_LabelFormat):
     names_of = staticmethod(read_texts)
 
     def classes_of(self, names: Mapping[str, str]) -> list[str]:
+        """Return the names of classes.yaml, which has them by the words that labels use."""
         return list(names.values())
 
     def entry(self, number: int, name: str) -> str:
+        """Return the line of classes.yaml for a class: `"traffic_light": "traffic light"`."""
         return f"{dump_text(name.replace(' ', '_'))}: {dump_text(name)}"
 
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
@@ -446,9 +451,11 @@ class Yolo(_LabelFormat):
         return f"{folders}names:\n"
 
     def classes_of(self, names: Names) -> list[str]:
+        """Return the names of classes, from class 0."""
         return names.classes
 
     def entry(self, number: int, name: str) -> str:
+        """Return the line of data.yaml for a class, numbered from 0: `  0: "cat"`."""
         return f"  {number - 1}: {dump_text(name)}"
 
     def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:

@@ -130,6 +130,7 @@ def _path_of(address: str) -> str:
 def _prediction(sample: Sample) -> dict[str, Any]:
     """Return the prediction of a sample's task: its phrases as regions.
 
+    Phrases that have neither boxes nor a place in the caption are texts of one region, `absent`.
     Its score is the lowest of its boxes'; without scores it has none.
     """
     result: list[dict[str, Any]] = []

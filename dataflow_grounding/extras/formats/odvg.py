@@ -56,6 +56,7 @@ class _Odvg(Format):
         return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each line, with a size only where the line states it."""
         for where, line in read_lines(path, self.data_file):
             with entry_errors(where):
                 yield {
@@ -261,6 +262,7 @@ class Vi(Format):
                 put({"id": str(number), "asset": asset, "contents": contents})
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each line; its picture is called `filepath`, or else `filename`."""
         for where, line in read_lines(path, self.data_file):
             with entry_errors(where):
                 asset = line["asset"]

@@ -283,6 +283,7 @@ class Grit(Format):
     column: str = "ref_exps"
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each row of all Parquet files of a folder; or of the file `path`."""
         for file in sorted(glob.glob(os.path.join(glob.escape(path), self.data_file))) or [path]:
             for where, row in read_lines(file, ""):
                 with entry_errors(where):

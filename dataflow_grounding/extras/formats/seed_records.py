@@ -6,7 +6,7 @@ They are read from labels or from earlier records, and written as a file of reco
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, told_as
@@ -105,20 +105,30 @@ def find_proposals(
     folder = image_root or folder_of(path)
 
     def rows() -> Iterator[Row]:
-        """Yield a row for each record, with the classes that it lacks as phrases without boxes."""
+        """Yield the rows, read anew at each call by a format object of its own."""
         source = find_format(format)
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
-        for number, record in enumerate(records, 1):
-            expressions = list(record["expressions"])
-            stated = {expression["text"] for expression in expressions}
-            for phrase, class_name in classes.items():
-                if phrase not in stated:
-                    expressions.append({"text": phrase, "class": class_name, "instances": []})
-            yield Row(number, {**record, "expressions": expressions})
+        yield from _rows_with_classes(records, classes)
 
     files = (path,) if kind == "file" else ()
     return Input(path, rows, (folder, unpacked, "."), files)
+
+
+def _rows_with_classes(
+    records: Iterable[dict[str, Any]], classes: Mapping[str, str]
+) -> Iterator[Row]:
+    """Yield a row for each record, with the phrases of `classes` that it lacks, without boxes.
+
+    They are compared letter by letter with the phrases of the record. Rows are numbered from 1.
+    """
+    for number, record in enumerate(records, 1):
+        expressions = list(record["expressions"])
+        stated = {expression["text"] for expression in expressions}
+        for phrase, class_name in classes.items():
+            if phrase not in stated:
+                expressions.append({"text": phrase, "class": class_name, "instances": []})
+        yield Row(number, {**record, "expressions": expressions})
 
 
 class AnnotationSeeds(Seeds):
@@ -238,6 +248,7 @@ class AnnotationSeeds(Seeds):
         return digest.hexdigest()
 
     def report(self) -> dict[str, Any]:
+        """Return how many records were TAO's, and the first lines that can't be read."""
         return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:

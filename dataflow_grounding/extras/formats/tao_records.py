@@ -36,6 +36,7 @@ class Tao(Format):
     whole = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a line for each sample."""
         with out.lines(self.data_file) as put:
             for sample in samples:
                 put(_line(sample))
@@ -278,7 +279,7 @@ def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
     """Return the expression with its boxes in pixels; what is no object is returned as it is.
 
     A box that is a region's gets that region's, with its number from 1 as `region_id`; another is
-    converted. Raises BrokenRow where that isn't certain.
+    converted. Raises BrokenRow where it isn't certain how, or a box isn't four numbers.
     """
     if not isinstance(expression, Mapping):
         return expression

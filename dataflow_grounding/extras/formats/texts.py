@@ -172,6 +172,7 @@ class PaliGemma(_PrefixSuffix):
     answer = re.compile(r"(?P<tokens>(?:<loc\d{4}>)+)(?:<seg\d{3}>)*(?P<text>[^;<]*)")
 
     def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
+        """Return the phrases, and each of their boxes before its phrase, both joined by ` ; `."""
         answers = []
         for text, boxes in tokens_of.items():
             answers += [f"{box} {text}" for box in boxes]
@@ -191,6 +192,7 @@ class Florence(_PrefixSuffix):
     answer = re.compile(r"(?P<text>[^<>]*)(?P<tokens>(?:<loc_\d+>)+)")
 
     def texts(self, caption: str, tokens_of: Mapping[str, list[str]]) -> tuple[str, str]:
+        """Return the caption, and each phrase with the tokens of all its boxes behind it."""
         return caption, "".join(text + "".join(boxes) for text, boxes in tokens_of.items())
 
     def answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
