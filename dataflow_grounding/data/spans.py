@@ -273,7 +273,7 @@ def _fold_letters(text: str) -> _Folded:
     start = 0
     for end in range(1, len(text) + 1):
         if end < len(text) and _are_of_one_letter(text[end - 1], text[end]):
-            continue
+            continue  # the letter that began at `start` goes on
         letter = _fold_letter(text[start:end])
         is_second_blank = letter == " " and letters[-1:] == [" "]
         if letter and not is_second_blank:

@@ -97,9 +97,13 @@ class FileStorage:
             raise InputError(
                 f"run() takes a FileStorage, not {type(storage).__name__}: give it storage.step()"
             )
-        *settings, step = [getattr(storage, name) for name in names]
-        ours = FileStorage(*settings)
-        ours.operator_step = step
+        ours = FileStorage(
+            storage.first_entry_file_name,
+            storage.cache_path,
+            storage.file_name_prefix,
+            storage.cache_type,
+        )
+        ours.operator_step = storage.operator_step
         return ours
 
     def step(self: S) -> S:

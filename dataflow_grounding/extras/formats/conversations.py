@@ -404,9 +404,10 @@ def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) 
 class Llava(_Conversations):
     """What Qwen's own trainer, InternVL's and others in LLaVA's way read.
 
-    `target` is a family of the contract table, a model's name, or a plain format. For targets in
-    pixels, `trainer` resizes the pictures, to areas from `min_pixels` to `max_pixels`, in square
-    pixels: its own limits unless given. For other targets the three are refused with SpecError.
+    `target` is a family of the contract table, a model's name, or a plain format. For targets whose
+    numbers are pixels of the resized picture, such as qwen2.5-vl, `trainer` resizes the pictures,
+    to areas from `min_pixels` to `max_pixels`, in square pixels: its own limits unless given. For
+    other targets the three are refused with SpecError.
     """
 
     target: str = ""
@@ -416,7 +417,7 @@ class Llava(_Conversations):
     usual_trainer: ClassVar[str] = "qwen"
 
     def __post_init__(self) -> None:
-        """Find the target's box format; for one in pixels, fill in trainer and limits.
+        """Find the target's box format; for pixels of resized pictures, set trainer and limits.
 
         Raises SpecError for an unknown target or trainer, and for limits that are of no use.
         """

@@ -249,6 +249,7 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     `annotations`. Raises InputError for a COCO file without captions, or a file that can't be read.
     """
     with told_as(InputError, f"can't read {path}"), open_file(path) as file:
+        # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None
         data = read_json(path)

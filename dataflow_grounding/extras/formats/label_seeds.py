@@ -101,7 +101,7 @@ class LabelSeeds(Seeds):
         }
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        """Yield a record for each image, in order; images are opened side by side."""
+        """Yield a record for each image, in order; images are opened side by side, in threads."""
         for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
             self.found[UNREAD] += left_out
             self.found[BEYOND] += outside
@@ -322,7 +322,7 @@ def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -
 
 def size_columns(size: Size | None) -> dict[str, Any]:
     """Return a record's `width` and `height`; neither where the size isn't known."""
-    return dict(zip(("width", "height"), size or (), strict=False))
+    return {} if size is None else {"width": size[0], "height": size[1]}
 
 
 def upright_size(path: Any, folders: tuple[str, ...]) -> Size | None:

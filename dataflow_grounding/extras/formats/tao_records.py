@@ -263,6 +263,7 @@ def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
     for expression, span in zip(expressions, spans, strict=True):
         status = "grounded" if expression.get("instances") else "none"
         char_span = list(span) if span else None
+        # Its own status, if it has one, stays.
         completed.append({"status": status, **expression, "char_span": char_span})
     return {**row, "expressions": completed}
 

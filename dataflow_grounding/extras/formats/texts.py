@@ -151,6 +151,7 @@ class _PrefixSuffix(Texts):
         A box without a phrase beside it is of what the prefix asks for. Raises KeyError for a line
         without prefix or suffix; ValueError for tokens that aren't whole boxes.
         """
+        # The prefix without its task, which may be another one of Florence-2's: <OD>.
         asked = re.sub(rf"^\s*({self.task}|<[A-Z_]+>)", "", line["prefix"]).strip()
         for answer in self.answer.finditer(line["suffix"]):
             numbers = [float(number) for number in re.findall(r"\d+", answer["tokens"])]

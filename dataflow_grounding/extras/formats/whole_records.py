@@ -241,7 +241,7 @@ def _converter_to(example: Any) -> Callable[[Any], Any]:
         return lambda value: [None if item is None else convert(item) for item in value]
     if isinstance(example, str):
         return lambda value: encodable(str(value))
-    return type(example)
+    return type(example)  # int, float or bool, which convert by being called
 
 
 def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
