@@ -10,21 +10,36 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dataflow_grounding.extras.bench.scoring import read_document, scored
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.extras.bench.document import read_document
+from dataflow_grounding.extras.bench.scoring import scored
 
 FIGURES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc", "il_mcc", "span_exact_f1")
 """The columns between the way and the replies."""
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """Yield a line for each way of the file. Raises InputError for one that is no bench.json."""
-    document = scored(read_document(str(path)))
-    model = str(document["model"]).replace("`", "'").replace("|", "/")
+    """Yield a line for each way of the file.
+
+    Raises InputError for a file that is no bench.json, or isn't about all pictures.
+    """
+    document = read_document(str(path))
+    if document["pictures"] is not None:
+        raise InputError(f"{path}: a row is about all pictures: leave out --pictures")
+    document = scored(document, path=str(path))
+    model = document["model"].replace("`", "'").replace("|", "/")
     for way, of_way in document["ways"].items():
-        figures = of_way["figures"]["all"]
-        cells = [_cell(figures.get(name)) for name in FIGURES]
+        figures = of_way["figures"]
+        cells = [_cell(figures["all"].get(name)) for name in FIGURES]
         replies = f"[{path.name}](../benchmarks/bench_rows/{path.name})"
-        yield f"| {' | '.join([f'`{model}`', f'`{way}`', *cells, replies])} |"
+        yield f"| {' | '.join([f'`{model}`', _way(way, figures), *cells, replies])} |"
+
+
+def _way(way: str, figures: Mapping[str, Any]) -> str:
+    """Return a way's name, with what is to be known of its figures."""
+    unchecked = figures["counts"]["unchecked"]
+    phrases = figures["all"]["phrases"]
+    return f"`{way}`, {unchecked} of {phrases} phrases unchecked" if unchecked else f"`{way}`"
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:
@@ -49,4 +64,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, nargs="+", help="a bench.json")
     for path in parser.parse_args().file:
-        print("\n".join(lines_of(path)))
+        try:
+            print("\n".join(lines_of(path)))
+        except InputError as error:
+            raise SystemExit(str(error)) from None

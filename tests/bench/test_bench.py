@@ -21,6 +21,7 @@ from benchmarks.bench_set.rows import lines_of
 from benchmarks.places.workplace import REPOSITORY, Done, command, ended, process
 from benchmarks.stand_ins.bench_model import BenchModel, Planted
 from benchmarks.stand_ins.heeding_model import Heeding
+from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.extras.bench.bench_set import FOLDER, gold_records
 from dataflow_grounding.extras.testing import (
     CannedAnswers,
@@ -29,8 +30,16 @@ from dataflow_grounding.extras.testing import (
     faults,
     on,
 )
+from dataflow_grounding.extras.testing.answers import probe_in
 
 KEY = "sk-of-the-bench"
+ANSWER = {
+    "key": "0" * 32,
+    "reply": "[]",
+    "finish_reason": "stop",
+    "usage": [1, 0, 1],
+    "refusal": None,
+}
 
 
 @pytest.fixture
@@ -187,6 +196,15 @@ def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
     assert (here / "bench_results" / "bench.json").exists()
 
 
+class Overwhelmed(BenchModel):
+    """A judge that answers about drawn rectangles, and nothing else."""
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if request.task in ("box_check", "crop_check") and probe_in(request) is None:
+            return {"answer": "There is too much to see."}
+        return super().__call__(request)
+
+
 class Mute(BenchModel):
     """A model whose judgements can't be read."""
 
@@ -232,12 +250,59 @@ def test_a_check_that_checked_nothing_is_told(
     assert checked["figures"]["counts"]["judge"] == judge
     assert document["ways"]["plain"]["figures"]["counts"]["judge"] is None
     # a reply that several pictures wait for is one
-    assert checked["figures"]["counts"]["unreadable"] <= 3 * (judge == "not tested")
+    unreadable = {"not tested": 3, "not obeyed": 0, None: 3 * 9}[judge]
+    assert checked["figures"]["counts"]["unreadable"] == unreadable
     page = (here / "bench_results/bench.html").read_text("utf-8")
     assert warning in page
     again = command(["bench", "--rescore", "bench_results/bench.json"])
     assert again.code == 0, again
     assert warning in again.err
+
+
+def test_spans_of_pictures_that_failed_count_as_missed(here: Path) -> None:
+    class Silent(BenchModel):
+        def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+            return {"cleaned_caption": request.input["caption"], "expressions": []}
+
+    with LoopbackServer(Silent()) as server:
+        done = bench(server, "--pictures", "1", "--ways", "spans", "--json")
+    assert done.summary["ways"]["spans"]["figures"]["all"]["span_exact_f1"]["value"] == 0
+    with LoopbackServer(Unreadable(Planted(unsaid=0))) as server:
+        done = bench(server, "--pictures", "3", "--ways", "spans", "-o", "half", "--json")
+    figures = done.summary["ways"]["spans"]["figures"]
+    assert 0 < figures["counts"]["failed"] < figures["counts"]["pictures"]
+    assert figures["all"]["span_exact_f1"]["value"] < 0.95
+
+
+def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
+    with LoopbackServer(BenchModel()) as server:
+        assert bench(server, "--pictures", "1", "--ways", "plain").code == 0
+        done = bench(server, "--pictures", "1", "--ways", "spans,no_thinking")
+        assert done.code == 0, done
+        document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
+        assert list(document["ways"])[:2] == ["plain", "spans"]  # measured before, and now
+        sent = server.count()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "other"}.items():
+                patch.setenv(name, value)
+            other = command(["bench", "--pictures", "1", "--ways", "plain"])
+        assert (other.code, server.count()) == (2, sent)
+        assert "bench_results has replies of gemini-2.5-flash-lite: measure other in" in other.err
+
+
+def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent(
+    here: Path,
+) -> None:
+    with LoopbackServer(BenchModel()) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "acme/narwhal"}.items():
+            patch.setenv(name, value)
+        arguments = ["bench", "--pictures", "1", "--ways"]
+        done = command([*arguments, "spans,no_thinking"])
+        assert done.code == 0, done
+        assert "no_thinking is left out: how acme/narwhal is told thinking off" in done.err
+        sent = server.count()
+        done = command([*arguments, "no_thinking", "-o", "none"])
+        assert (done.code, server.count()) == (2, sent), done
 
 
 @pytest.mark.slow
@@ -330,6 +395,23 @@ def test_a_file_whose_figures_are_not_those_of_its_replies_is_told(document: Any
     assert "states other figures of plain (all.n_acc.value is " in done.err
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cut.json is no JSON: was it cut off?"),
+        ('{"bench": 2, ', "cut.json is no JSON: was it cut off?"),
+        ("[" * 100_000, "cut.json is no JSON: was it cut off?"),
+        ("[]", "cut.json is none that `dataflowgrounding bench` wrote"),
+        ('{"bench": 2}', "cut.json: version: field required"),
+    ],
+)
+def test_a_file_that_is_no_json_is_refused_in_a_line(here: Path, text: str, message: str) -> None:
+    Path("cut.json").write_text(text, encoding="utf-8")
+    done = command(["bench", "--rescore", "cut.json"])
+    assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+    assert message in done.err
+
+
 def test_replies_that_lack_are_pictures_that_failed(document: Any) -> None:
     document["ways"]["plain"]["replies"] = document["ways"]["plain"]["replies"][:4]
     done = rescored(document)
@@ -340,6 +422,7 @@ def test_replies_that_lack_are_pictures_that_failed(document: Any) -> None:
     document["ways"]["plain"]["replies"] = []
     done = rescored(document)
     assert "plain measured nothing: all 9 pictures failed" in done.err
+    assert (done.code, "Traceback" in done.err) == (1, False)
 
 
 def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
@@ -348,11 +431,12 @@ def test_one_picture_has_no_interval(here: Path, document: Any) -> None:
     for name in ("precision_at_iou_0.5", "recall_at_iou_0.5"):
         for of_kind in figures["kinds"].values():
             assert of_kind[name]["interval"] is None
-        assert figures["all"][name]["interval"] is not None  # a picture of each kind is several
+    # a picture of each kind is several
+    assert figures["all"]["recall_at_iou_0.5"]["interval"] is not None
     page = (here / "bench_results/bench.html").read_text("utf-8")
-    [kinds] = re.findall(r'<div class="pairs">.*</div>', page, re.DOTALL)
+    [kinds] = re.findall(r'<div class="kinds">.*</div>', page, re.DOTALL)
     assert "–" not in kinds  # between the ends of an interval
-    assert "of one picture there are none (-)" in page
+    assert "there is none (-) where all samples come to the same" in page
 
 
 def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
@@ -366,14 +450,24 @@ def test_a_reply_that_was_changed_changes_the_figures(document: Any) -> None:
     [
         ("bench", "2", "is none that `dataflowgrounding bench` wrote"),
         ("bench", 1, "has another form than this version's: score it with dataflow-grounding"),
-        ("set", "0" * 64, "these replies are to other pictures than those in"),
+        (
+            "set",
+            "0" * 64,
+            "these replies are about other pictures, or other gold, than this version's",
+        ),
         ("ways", {"plane": {}}, "'plane' is not one of plain, samples"),
-        ("ways", {"plain": {"replies": 3}}, "ways.plain lacks recording"),
-        ("ways.plain.run", {}, "ways.plain.run.requests should be a number"),
-        ("ways.plain.replies", ["x"], "replies should be objects, each with a key and a reply"),
-        ("ways.plain.recording", {}, "ways.plain.recording doesn't say whose replies these are"),
-        ("ways.plain.image_limits", {"a": 1}, "ways.plain.image_limits are not understood"),
-        ("pictures", "all", "pictures should be a number from 1, or null"),
+        ("ways", {"plain": {"replies": 3}}, "ways.plain.recording: field required"),
+        ("ways.plain.run.cost_usd", "0", "bench.json: ways.plain.run.cost_usd: input should be"),
+        ("ways.plain.run.seconds", 10**400, "ways.plain.run.seconds: "),
+        ("ways.plain.replies", ["x"], "bench.json: ways.plain.replies.0: input should be"),
+        ("ways.plain.replies", [ANSWER, ANSWER], "ways.plain.replies: a key stands there twice"),
+        ("ways.plain.replies", [{**ANSWER, "reply": "1" * 10**6}], "should have at most 200000"),
+        ("ways.plain.replies", [ANSWER], "none of the replies answers what this version asks"),
+        ("ways.plain.recording", {}, "ways.plain.recording.recorded: field required"),
+        ("ways.plain.recording.box_format", "9" * 500, "box_format is none that is known"),
+        ("ways.plain.image_limits.multiple", 0, "ways.plain.image_limits.multiple: input should"),
+        ("version", "9" * 5000, "version: string should have at most 500 characters"),
+        ("pictures", "all", "bench.json: pictures: input should be a valid integer"),
     ],
 )
 def test_a_file_that_is_no_bench_is_refused_in_a_line(
@@ -395,7 +489,12 @@ def test_wrong_arguments_are_told(here: Path) -> None:
     assert "'psychic' is not one of plain, samples, zoom, check, check_fast, spans" in done.err
     done = command(["bench", "--rescore", "nowhere.json"])
     assert done.code == 2
-    assert "no bench.json at nowhere.json" in done.err
+    assert "can't read nowhere.json: No such file" in done.err
+    done = command(["bench", "--rescore", "nowhere.json", "--ways", "plain"])
+    assert (done.code, "--rescore takes a file alone: leave out --ways" in done.err) == (2, True)
+    (here / "a_file").write_text("")
+    done = command(["bench", "--ways", "plain", "-o", "a_file"])
+    assert (done.code, "can't write a_file/plain.jsonl" in done.err) == (2, True), done
     done = command(["bench", "a=b"])
     assert "key=value goes with a spec" in done.err
 
@@ -410,14 +509,18 @@ ROWS = sorted((REPOSITORY / "benchmarks/bench_rows").glob("*.json"))
 def test_each_row_is_what_its_replies_come_to(path: Path) -> None:
     done = command(["bench", "--rescore", str(path)])
     assert done.code == 0, done
-    page = (REPOSITORY / "docs/bench.md").read_text("utf-8")
-    for line in lines_of(path):
-        assert line in page.splitlines(), f"docs/bench.md lacks this line:\n{line}"
 
 
-def test_rows_are_of_files_that_are_there() -> None:
+def test_each_row_of_the_page_is_of_a_file_and_each_file_has_its_rows() -> None:
     page = (REPOSITORY / "docs/bench.md").read_text("utf-8")
-    assert set(re.findall(r"bench_rows/([\w.-]+\.json)\)", page)) == {path.name for path in ROWS}
+    lines = [line for path in ROWS for line in lines_of(path)]
+    table = page.partition("## Figures")[2].partition("\n\n|")[2].partition("\n\n")[0]
+    assert table.splitlines()[2:] == lines, "\n".join(["docs/bench.md should have:", *lines])
+
+
+def test_a_row_is_about_all_pictures(document: Any) -> None:
+    with pytest.raises(InputError, match="a row is about all pictures: leave out --pictures"):
+        list(lines_of(Path("bench_results/bench.json")))
 
 
 # --- forms

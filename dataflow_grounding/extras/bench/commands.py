@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -11,7 +12,13 @@ from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.terminal import in_columns, say, say_json
 from dataflow_grounding.cli.arguments import answer, overrides_argument, spec_option_for
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.extras.bench.page import page_of, table_lines, warnings_of
+from dataflow_grounding.extras.bench.page import (
+    checked_nothing,
+    failed_all,
+    page_of,
+    table_lines,
+    warnings_of,
+)
 from dataflow_grounding.extras.bench.ways import USUAL, WAYS
 
 _FILE = "bench.json"
@@ -56,7 +63,9 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[s
 )
 @click.option("--json", "as_json", is_flag=True, help="Print figures as one JSON object.")
 @overrides_argument
+@click.pass_context
 def of_bench(
+    ctx: click.Context,
     spec_paths: tuple[str, ...],
     folder: str,
     ways: tuple[str, ...],
@@ -73,35 +82,69 @@ def of_bench(
     rescored file states other figures.
     """
     if rescore is not None:
+        _refuse_with_rescore(ctx, "spec_paths", "folder", "ways", "pictures", "only_estimate")
         return _rescored(rescore, as_json)
-    from dataflow_grounding.extras.bench.running import estimate_bench, measure, write_document
-    from dataflow_grounding.extras.bench.scoring import scored
+    from dataflow_grounding.extras.bench.running import estimate_bench
 
     bench = _bench(spec_paths, overrides, folder, ways, pictures)
     if only_estimate:
         figures = estimate_bench(bench)
         answer(as_json, figures, _estimate_lines(figures))
         return 0
-    document = scored(measure(bench))
     path = os.path.join(folder, _FILE)
-    write_document(document, path)
     page = os.path.join(folder, "bench.html")
-    write_text(page, page_of(document))
+    document = _measured(bench, path, page)
     _tell(document, as_json)
     say(f"{path} has every reply; page: {page}")
     return _exit_code(document)
 
 
+def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
+    """Raise UsageError where an argument is given that `--rescore` makes no use of."""
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        source = ctx.get_parameter_source(name)
+        if name in names and source is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--rescore takes a file alone: leave out {parameter.opts[0]}")
+
+
+def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
+    """Measure, and return what `bench.json` at the path holds then; the page beside it is anew.
+
+    Both are written after each way. Raises what stops a run.
+    """
+    from dataflow_grounding._util.errors import InputError, RunStopped
+    from dataflow_grounding.extras.bench.document import read_document
+    from dataflow_grounding.extras.bench.running import measure, write_document
+    from dataflow_grounding.extras.bench.scoring import scored
+
+    earlier: dict[str, Any] | None = None
+    with suppress(InputError):  # a first call has none
+        earlier = scored(without_figures(read_document(path)))
+    document: dict[str, Any] = {}
+    try:
+        for measured in measure(bench, earlier):
+            document = scored(measured, bench.set_folder)
+            measured["ways"] = document["ways"]
+            write_document(document, path)
+            write_text(page, page_of(document))
+    except RunStopped:
+        if document:
+            say(f"{path} has {', '.join(document['ways'])}.")
+        raise
+    return document
+
+
 def _exit_code(document: dict[str, Any]) -> int:
     """Return 0 where each way measured what it is about.
 
-    As `generate` ends, it is 4 where every picture of a way failed, and 1 where its judge wasn't
-    heeded.
+    As `generate` ends, it is 4 where every picture of a way failed, and 1 where a way's check
+    checked nothing.
     """
-    of_ways = [of_way["figures"]["counts"] for of_way in document["ways"].values()]
-    if any(counts["failed"] == counts["pictures"] for counts in of_ways):
+    figures = [of_way["figures"] for of_way in document["ways"].values()]
+    if any(failed_all(of_way) for of_way in figures):
         return 4
-    return 1 if any(counts["judge"] for counts in of_ways) else 0
+    return 1 if any(checked_nothing(of_way) for of_way in figures) else 0
 
 
 def _bench(
@@ -136,10 +179,11 @@ def _bench(
 
 def _rescored(path: str, as_json: bool) -> int:
     """Make a file's figures anew, and say whether they are those that it states."""
-    from dataflow_grounding.extras.bench.scoring import read_document, scored
+    from dataflow_grounding.extras.bench.document import read_document
+    from dataflow_grounding.extras.bench.scoring import scored
 
     stated = read_document(path)
-    document = scored(stated)
+    document = scored(without_figures(stated), path=path)
     _tell(document, as_json)
     differing = []
     for way, of_way in document["ways"].items():
@@ -152,6 +196,14 @@ def _rescored(path: str, as_json: bool) -> int:
         return 1
     say(f"{path} states the figures that its replies come to.")
     return 0
+
+
+def without_figures(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of which all figures are to be made anew."""
+    ways = {}
+    for way, of_way in document["ways"].items():
+        ways[way] = {name: value for name, value in of_way.items() if name != "figures"}
+    return {**document, "ways": ways}
 
 
 def _differing_figures(made: Any, stated: Any, path: str = "") -> Iterator[str]:
@@ -184,4 +236,6 @@ def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
         cost = "-" if of_way["cost_usd"] is None else f"{of_way['cost_usd']:.4f}"
         rows.append([way, f"{of_way['requests']:,}", cost])
     yield from in_columns(rows)
+    yield "Of samples, zoom and check this is a guess: they ask more where the model errs. So does"
+    yield "a model whose way to write boxes isn't known: 4 to 30 requests, once."
     yield "Nothing was sent."

@@ -19,37 +19,47 @@ _HEADS = {
     "precision_at_iou_0.5": "precision",
     "recall_at_iou_0.5": "recall",
     "miou": "mIoU",
-    "n_acc": "absent told",
+    "n_acc": "N-acc",
     "il_mcc": "IL_MCC",
     "gprec_f1": "phrases right",
     "span_exact_f1": "spans, exact",
-    "span_overlap_f1": "spans, overlapping",
+    "span_overlap_f1": "spans, overlap",
 }
 """Figure → its heading."""
 _RUN_HEADS = ("requests", "USD", "seconds", "unreadable", "failed")
 _MEANINGS = {
-    "precision": "of the boxes, those on a thing that their phrase names, with IoU from 0.5",
+    "precision": "of the boxes, those on a thing that their phrase names, with IoU ≥ 0.5",
     "recall": "of the things that phrases name, those with such a box",
     "mIoU": "IoU of the first box, on average over phrases that name one thing; 0 without a box",
-    "absent told": "of phrases that name nothing in the picture, those answered with no box",
+    "N-acc": "no-target accuracy: of phrases that name nothing in the picture, those answered with"
+    " no box",
     "IL_MCC": "whether the model says that there is something where there is: 1 always, 0 as by"
     " chance, -1 never; a phrase without an answer counts as the wrong one",
     "phrases right": "of all phrases, those with every box right and none too many or too few",
     "spans, exact": "F1 of the phrases found in captions, each letter for letter",
-    "spans, overlapping": "F1 of the same where a phrase need only share a letter with the gold",
+    "spans, overlap": "F1 of the same where a phrase need only share a letter with the gold",
     "requests": "that were answered; tests show rectangles of ours, not a picture of the set",
     "USD": "what they cost; - where the model has no known price",
     "seconds": "of the call that finished the way",
-    "unreadable": "replies that could not be used; each is asked for again twice",
-    "failed": "pictures that got no answer that can be used; all of their phrases count as wrong",
+    "unreadable": "replies that could not be used; each is asked for again up to twice",
+    "failed": "pictures that got no answer that can be used; all of their phrases count as wrong."
+    " Unchecked are phrases that a check left as they were, as it got no answer to rely on",
 }
 """Heading → what stands below it."""
+_WHY_UNCHECKED = {
+    "not tested": "the judge could not be tested",
+    "not obeyed": "the judge does no better than chance",
+}
+"""What `counts.judge` says → in words."""
 _STYLE = """
 body { max-width: 80rem; } /* the table of ways has many columns */
 main > .facts { margin-top: 2rem; }
-.pairs section:first-child, .pairs section:nth-child(2) { margin-top: .75rem; }
+.kinds section { margin-top: .75rem; padding-block: .75rem; }
 tbody th { min-width: 4.5rem; }
 th, td { padding-inline: .45rem; }
+summary { font-weight: 600; cursor: pointer; }
+details td { font: inherit; }
+details small { font-size: .75rem; }
 dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
 """
 
@@ -72,61 +82,79 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [head, *[", ".join(filter(None, cells[number])) for cells in of_runs]]
 
 
+def failed_all(figures: Mapping[str, Any]) -> bool:
+    """Whether every picture of a way failed."""
+    counts = figures["counts"]
+    return bool(counts["failed"] == counts["pictures"])
+
+
+def checked_nothing(figures: Mapping[str, Any]) -> bool:
+    """Whether a way has a check, and it checked no phrase."""
+    return bool(figures["counts"]["unchecked"] >= figures["all"]["phrases"])
+
+
 def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each way whose figures aren't of what the way is about."""
+    """Yield a sentence for each thing that makes a way's figures others than they seem."""
     for way, of_way in document["ways"].items():
-        counts = of_way["figures"]["counts"]
-        failed, pictures = counts["failed"], counts["pictures"]
-        if failed == pictures:
-            yield f"{way} measured nothing: all {pictures} pictures failed."
-        elif failed:
-            yield f"{way}: {failed} of {pictures} pictures failed, and count as wrong."
-        if counts["judge"] is not None:
-            yield _of_the_judge(way, of_way["figures"])
-
-
-def _of_the_judge(way: str, figures: Mapping[str, Any]) -> str:
-    """Return what is to be said of a way whose judge wasn't heeded."""
-    unchecked = figures["counts"]["unchecked"]
-    phrases = figures["all"]["phrases"]
-    why = "could not be tested"
-    if figures["counts"]["judge"] == "not obeyed":
-        why = "does no better than chance"
-    if unchecked < phrases:
-        return f"{way} left {unchecked} of {phrases} phrases unchecked, as the judge {why}."
-    return f"{way} checked nothing, as the judge {why}: its figures are those without a check."
+        figures = of_way["figures"]
+        counts = figures["counts"]
+        if failed_all(figures):
+            yield f"{way} measured nothing: all {counts['pictures']} pictures failed."
+        elif counts["failed"]:
+            yield (
+                f"{way}: {counts['failed']} of {counts['pictures']} pictures failed, and count as"
+                f" wrong; {way}/failures.jsonl says why."
+            )
+        why = _WHY_UNCHECKED.get(counts["judge"], "the judge's answers could not be used")
+        if checked_nothing(figures):
+            yield f"{way} checked nothing, as {why}: its figures are those without a check."
+        elif counts["unchecked"]:
+            phrases = figures["all"]["phrases"]
+            yield f"{way} left {counts['unchecked']} of {phrases} phrases unchecked, as {why}."
 
 
 def page_of(document: Mapping[str, Any]) -> str:
     """Return the page. What comes from data is escaped, and keys are blotted out."""
-    phrases = max(of_way["figures"]["all"]["phrases"] for of_way in document["ways"].values())
-    kinds = []
+    kinds: list[str] = []
     for way, of_way in document["ways"].items():
         of_kinds = of_way["figures"].get("kinds")
         if of_kinds:
-            kinds.append(section(f"{way}, by kind of picture", _kinds_table(of_kinds)))
+            heading = f"<summary>{safe(way)}, by kind of picture</summary>"
+            opened = "" if kinds else " open"  # the first: further ones are much alike
+            content = f"<details{opened}>{heading}{_kinds_table(of_kinds)}</details>"
+            kinds.append(f"<section>{content}</section>")
     warnings = "".join(f'<p class="warning">{safe(text)}</p>' for text in warnings_of(document))
     sections = [section("Ways of asking", warnings + _ways_table(document))]
     if kinds:
-        note = (
-            '<p class="facts">A kind has few pictures, and wide intervals; of one picture there'
-            " are none (-).</p>"
-        )
-        sections.append(f'{note}<div class="pairs">{"".join(kinds)}</div>')
+        note = '<p class="facts">A kind has few pictures, and wide intervals.</p>'
+        sections.append(f'{note}<div class="kinds">{"".join(kinds)}</div>')
     shown_heads = [*[_HEADS[name] for name in _names_in(document)], *_RUN_HEADS]
     meanings = [(head, _MEANINGS[head]) for head in shown_heads]
     sections.append(section("What the figures say", definitions(meanings)))
     when = readable_time(document["when"])
     return document_page(
         f"Bench of {document['model']}",
-        facts(document["endpoint"], when, f"{phrases} phrases"),
+        facts(document["endpoint"], when, *_facts_of(document)),
         sections,
         f"Made by dataflow-grounding {safe(document['version'])} out of bench.json, which has every"
         " reply. The same figures without a model: <code>dataflowgrounding bench --rescore"
-        " bench.json</code>. Intervals are those of 1,000 bootstrap samples of the pictures, 95 of"
-        " 100 of which lie within.",
+        " bench.json</code>. Intervals are the middle 95% of 1,000 bootstrap samples of the"
+        " pictures; there is none (-) where all samples come to the same.",
         style=_STYLE,
     )
+
+
+def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how much was asked, and in which format boxes were read."""
+    of_ways = list(document["ways"].values())
+    yield f"{max(of_way['figures']['counts']['pictures'] for of_way in of_ways)} pictures"
+    yield f"{max(of_way['figures']['all']['phrases'] for of_way in of_ways)} phrases"
+    formats = set()
+    for of_way in of_ways:
+        if "kinds" in of_way["figures"]:  # boxes were asked for
+            formats.add(of_way["recording"]["box_format"])
+    if formats:
+        yield f"boxes read as {', '.join(sorted(formats))}"
 
 
 def _names_in(document: Mapping[str, Any]) -> list[str]:
@@ -163,12 +191,13 @@ def _run_cells(of_way: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what a way took, for the columns of _RUN_HEADS, each with a remark or ""."""
     run, counts = of_way["run"], of_way["figures"]["counts"]
     tests = run["tests"]
+    unchecked = counts["unchecked"]
     return [
         (f"{run['requests']:,}", f"{tests:,} tests" if tests else ""),
         ("-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}", ""),
         (f"{run['seconds']:.0f}", ""),
         (str(counts["unreadable"]), ""),
-        (str(counts["failed"]), ""),
+        (str(counts["failed"]), f"{unchecked:,} unchecked" if unchecked else ""),
     ]
 
 

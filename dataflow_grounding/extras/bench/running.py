@@ -6,22 +6,22 @@ is what a recording holds: all replies, and whose they are. The figures are made
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.errors import InputError, SpecError, told_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
 from dataflow_grounding._util.secrets import masked
-from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.calibration.asking import CALIBRATION
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
 from dataflow_grounding.extras.bench import bench_set
-from dataflow_grounding.extras.bench.scoring import VERSION
+from dataflow_grounding.extras.bench.document import VERSION
 from dataflow_grounding.extras.bench.ways import WAYS
 from dataflow_grounding.jobs.costs import paid_by_step
 from dataflow_grounding.jobs.estimating import estimate
@@ -57,8 +57,8 @@ class Bench:
         """Return the gold of the pictures that are asked about. Raises InputError."""
         return bench_set.gold_records(self.set_folder, self.pictures)
 
-    def runs(self) -> Iterator[tuple[str, SpecRun]]:
-        """Yield each way that the endpoint can answer, ready to run.
+    def answerable_ways(self) -> list[str]:
+        """Return the ways that the endpoint can answer, and say which are left out.
 
         Raises SpecError for an endpoint that can answer none.
         """
@@ -68,21 +68,37 @@ class Bench:
                 "bench asks in a form as a way of its own: leave out vlm.asking, and"
                 " name the form in --ways"
             )
-        gold = self.gold()
-        is_any = False
+        answerable: list[str] = []
+        errors: list[SpecError] = []
         for way in self.ways:
-            rows = within(self.folder, f"{way}.jsonl")
-            os.makedirs(self.folder, exist_ok=True)
-            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(gold))))
-            run = SpecRun(self._spec_of(way, rows))
+            try:
+                run = self.run_of(way)
+            except SpecError as error:  # of a way's form, such as one without thinking, or of all
+                errors.append(error)
+                if answerable or len(errors) < len(self.ways):
+                    say(f"{way} is left out: {str(error).partition(': ')[0]}.")
+                continue
             unanswerable = _unanswerable(run)
             if unanswerable:
                 say(f"{way} is left out: {run.serving.model} can't answer {unanswerable}.")
-                continue
-            is_any = True
-            yield way, run
-        if not is_any:
+            else:
+                answerable.append(way)
+        if not answerable and errors:
+            raise errors[0]
+        if not answerable:
             raise SpecError("the endpoint can answer none of these ways: name others in --ways")
+        return answerable
+
+    def run_of(self, way: str) -> SpecRun:
+        """Return a way ready to run, its questions written beside its folder.
+
+        Raises SpecError, and InputError for a folder that can't be written.
+        """
+        rows = within(self.folder, f"{way}.jsonl")
+        with told_as(InputError, f"can't write {rows}"):
+            os.makedirs(self.folder, exist_ok=True)
+            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.gold()))))
+        return SpecRun(self._spec_of(way, rows))
 
     def _spec_of(self, way: str, rows: str) -> Spec:
         """Return the spec of a way, as a user would write it."""
@@ -102,7 +118,7 @@ class Bench:
 
 def estimate_bench(bench: Bench) -> dict[str, Any]:
     """Return what each way would send and cost, and all together; nothing is sent."""
-    ways = {way: estimate(run) for way, run in bench.runs()}
+    ways = {way: estimate(bench.run_of(way)) for way in bench.answerable_ways()}
     costs = [figures["cost_usd"] for figures in ways.values()]
     return {
         "ways": ways,
@@ -111,32 +127,69 @@ def estimate_bench(bench: Bench) -> dict[str, Any]:
     }
 
 
-def measure(bench: Bench) -> dict[str, Any]:
-    """Ask in each way, and return what `bench.json` holds, but for its figures.
+def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    """Ask in each way, and yield what `bench.json` holds after each, but for the newest's figures.
 
-    Raises what a run does; replies that came are kept, and the next call goes on.
+    What can't be asked is told before the first request. A run that stops in a way raises what a
+    run does, when the ways before have been yielded; replies that came are kept, and the next call
+    goes on.
+
+    Args:
+        bench: What is to be measured.
+        earlier: The `bench.json` of the same folder. Its ways stay, where they are of the same
+            model, endpoint, pictures and version.
+
+    Raises:
+        SpecError: The endpoint can answer no way, or the folder has another model's replies.
     """
     gold = bench.gold()
+    ways = bench.answerable_ways()
+    first = bench.run_of(ways[0])
+    for way in ways:
+        _refuse_other_models(bench, way, first.serving.model)
     document: dict[str, Any] = {
         "bench": VERSION,
         "version": __version__,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "set": bench_set.digest_of_set(bench.set_folder, gold),
         "pictures": bench.pictures,
+        "model": first.serving.model,
+        "endpoint": bare_address(first.serving.endpoint),
         "ways": {},
     }
-    for way, run in bench.runs():
+    names = ("bench", "version", "set", "pictures", "model", "endpoint")
+    if earlier and all(earlier[name] == document[name] for name in names):
+        document["ways"].update(earlier["ways"])
+    for way in ways:
+        run = bench.run_of(way)  # anew: it knows what the way before found out of the endpoint
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
-        run.execute()
-        document.setdefault("model", run.serving.model)
-        document.setdefault("endpoint", bare_address(run.serving.endpoint))
+        summary = run.execute()
+        if summary.passing_failures:
+            pictures = counted(summary.passing_failures, "picture")
+            say(
+                f"{way}: {pictures} may not fail again: the same command asks about them once more."
+            )
         document["ways"][way] = {
             "recording": _recording_of(run),
             "image_limits": asdict(run.serving.image_limits),
             "run": {**_paid_for(run), "seconds": _seconds_of(run)},
             "replies": _replies_in(run.spec.results_dir),
         }
-    return document
+        in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
+        document["ways"] = in_order
+        yield document
+
+
+def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
+    """Raise SpecError where a way's folder has the replies of another model than this one."""
+    for path in stores_of(within(bench.folder, way)):
+        for line in read_lines(path):
+            other = line.get("model")
+            if isinstance(other, str) and other != model:
+                raise SpecError(
+                    f"{bench.folder} has replies of {other}: measure {model} in another folder,"
+                    " with -o"
+                )
 
 
 def _unanswerable(run: SpecRun) -> str:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, RecordError, RequestRefused, RunStopped
 from dataflow_grounding._util.files import within
-from dataflow_grounding.data.records import dump_line, read_object
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.options import RunOptions, current_options
@@ -22,9 +23,6 @@ from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.base import Reply
 from dataflow_grounding.serving.recorded import RecordedServing
 from dataflow_grounding.tasks.request import Request
-
-VERSION = 2
-"""The version of `bench.json`'s form."""
 
 OF_BOXES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "miou", "n_acc", "il_mcc", "gprec_f1")
 OF_SPANS = ("span_exact_f1", "span_overlap_f1")
@@ -46,86 +44,62 @@ class Replayed(NamedTuple):
     summary: Summary
 
 
-def scored(document: Mapping[str, Any], set_folder: str = bench_set.FOLDER) -> dict[str, Any]:
+def scored(
+    document: Mapping[str, Any], set_folder: str = bench_set.FOLDER, path: str = "bench.json"
+) -> dict[str, Any]:
     """Return the document with the `figures` that its replies come to.
 
+    A way that has figures already keeps them.
+
     Args:
-        document: What `measure` returned, or a `bench.json` that was read.
+        document: What `measure` yielded, or `read_document` returned.
         set_folder: The set that was asked about.
+        path: What the document is called in errors.
 
     Raises:
-        InputError: It is no such document, or of another set.
+        InputError: It is of another set, or no reply of a way answers what is asked.
     """
-    _check(document)
     pictures = document["pictures"]
     gold = bench_set.gold_records(set_folder, pictures)
     if bench_set.digest_of_set(set_folder, gold) != document["set"]:
+        version = excerpt(str(document["version"]), 40)
         raise InputError(
-            f"these replies are to other pictures than those in {set_folder}: score them with"
-            f" dataflow-grounding {document.get('version')}, which has them"
+            f"{path}: set: these replies are about other pictures, or other gold, than this"
+            f" version's: score them with the dataflow-grounding {version} that asked"
         )
     ways = {}
     for way, of_way in document["ways"].items():
-        replayed = _replayed(way, of_way, gold, set_folder)
+        if "figures" in of_way:
+            ways[way] = of_way
+            continue
+        replayed = _replayed(way, of_way, gold, set_folder, f"{path}: ways.{way}")
         counts = _counts(replayed.summary, len(gold))
         figures = _figures(way, replayed.records, gold)
         ways[way] = {**of_way, "figures": {"counts": counts, **figures}}
     return {**document, "ways": ways}
 
 
-def read_document(path: str) -> dict[str, Any]:
-    """Return what a `bench.json` holds. Raises InputError for another file."""
-    document = read_object(path) if os.path.exists(path) else {}
-    if not document:
-        raise InputError(f"no bench.json at {path}: `dataflowgrounding bench` writes one")
-    _check(document, path)
-    return document
-
-
-def _check(document: Mapping[str, Any], path: str = "bench.json") -> None:
-    """Raise InputError for what is no document of this version."""
-    ways = document.get("ways")
-    version = document.get("bench")
-    is_document = isinstance(version, int) and isinstance(ways, Mapping) and bool(ways)
-    if not is_document or not isinstance(document.get("set"), str):
-        raise InputError(f"{path} is none that `dataflowgrounding bench` wrote")
-    if version != VERSION:
-        raise InputError(
-            f"{path} has another form than this version's: score it with dataflow-grounding"
-            f" {document.get('version')!s:.40}"
-        )
-    pictures = document.get("pictures")
-    if pictures is not None and (not isinstance(pictures, int) or pictures < 1):
-        raise InputError(f"{path}: pictures should be a number from 1, or null")
-    assert isinstance(ways, Mapping)
-    for way, of_way in ways.items():
-        if way not in WAYS:
-            raise InputError(f"{path}: {way!r} is not one of {', '.join(WAYS)}")
-        _check_way(of_way, f"{path}: ways.{way}")
-
-
-def _check_way(of_way: Any, where: str) -> None:
-    """Raise InputError for what `measure` would not say of a way, `where` stands before it."""
-    parts = {"recording": dict, "image_limits": dict, "run": dict, "replies": list}
-    for name, kind in parts.items():
-        if not isinstance(of_way, Mapping) or not isinstance(of_way.get(name), kind):
-            raise InputError(f"{where} lacks {name}")
-    for name in ("requests", "tests", "seconds", "cost_usd"):
-        value = of_way["run"].get(name)
-        may_be_null = name == "cost_usd" and value is None
-        if not isinstance(value, (int, float)) and not may_be_null:
-            raise InputError(f"{where}.run.{name} should be a number")
-    for line in of_way["replies"]:
-        if not isinstance(line, Mapping) or not {"key", "reply"} <= line.keys():
-            raise InputError(f"{where}.replies should be objects, each with a key and a reply")
-
-
 def _replayed(
-    way: str, of_way: Mapping[str, Any], gold: Sequence[Mapping[str, Any]], set_folder: str
+    way: str,
+    of_way: Mapping[str, Any],
+    gold: Sequence[Mapping[str, Any]],
+    set_folder: str,
+    where: str,
 ) -> Replayed:
-    """Have a way's own pipeline read its replies, as in a run. Raises InputError."""
+    """Have a way's own pipeline read its replies, as in a run.
+
+    Args:
+        way: The way's name.
+        of_way: What the document has of it.
+        gold: The gold of the pictures that were asked about.
+        set_folder: Where these stand.
+        where: What the way is called in errors.
+
+    Raises:
+        InputError: None of the replies answers what the way asks, or reading them stops the run.
+    """
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        serving = _playing_back(way, of_way, os.path.join(folder, "recording.jsonl"))
+        serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
         rows = os.path.join(folder, "questions.jsonl")
         questions = WAYS[way].rows_of([_with_whole_path(record, set_folder) for record in gold])
         write_text(rows, "".join(map(dump_line, questions)))
@@ -135,7 +109,12 @@ def _replayed(
             with _in_silence():
                 summary = pipeline.run()
         except RunStopped as stopped:
-            raise InputError(f"the replies of {way} can't be scored: {stopped}") from None
+            raise InputError(f"{where}: the replies can't be scored: {stopped}") from None
+        if of_way["replies"] and not serving.answered:
+            raise InputError(
+                f"{where}: none of the replies answers what this version asks: score them with the"
+                " one that asked"
+            )
         if not summary.done:
             return Replayed([], summary)
         with open(summary.annotations, encoding="utf-8") as file:
@@ -162,34 +141,35 @@ class _KeptReplies(RecordedServing):
     """The replies of one way. A picture with a question that has none fails, as it did in the run.
 
     A recording would refuse such a question, and a run ends where an endpoint refuses many.
+
+    Attributes:
+        answered: How many questions there was a reply to.
     """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.answered = 0
 
     async def answer(self, request: Request[Any]) -> Reply:
         try:
-            return await super().answer(request)
+            reply = await super().answer(request)
         except RequestRefused:
             raise RecordError(f"no reply is kept to this {request.task} request") from None
+        self.answered += 1
+        return reply
 
 
-def _playing_back(way: str, of_way: Mapping[str, Any], path: str) -> RecordedServing:
-    """Return a serving that answers with a way's replies, by way of a file. Raises InputError."""
+def _playing_back(of_way: Mapping[str, Any], path: str) -> _KeptReplies:
+    """Return a serving that answers with a way's replies, by way of a recording at the path."""
     lines = [of_way["recording"], *of_way["replies"]]
     write_text(path, "".join(map(dump_line, lines)))
-    try:
-        serving = _KeptReplies(path)
-    except InputError:  # which names the file that was just written
-        raise InputError(
-            f"bench.json: ways.{way}.recording doesn't say whose replies these are"
-        ) from None
+    serving = _KeptReplies(path)
     # The format is known by now; a judge's answers to what is known are among the replies.
     serving.exact_boxes = True
     serving.takes_probes = True
-    try:
-        limits = {**of_way["image_limits"]}
-        limits["media_types"] = tuple(limits["media_types"])
-        serving.image_limits = ImageLimits(**limits)
-    except (TypeError, KeyError):
-        raise InputError(f"bench.json: ways.{way}.image_limits are not understood") from None
+    limits = {**of_way["image_limits"]}
+    limits["media_types"] = tuple(limits["media_types"])
+    serving.image_limits = ImageLimits(**limits)
     return serving
 
 
@@ -230,10 +210,16 @@ def _figures(
     for record in right:
         if record["image_path"] not in answered_paths:
             # The picture failed: no phrase of it was found.
-            answered.append({"image_path": record["image_path"], "expressions": []})
+            missed = {name: record[name] for name in ("image_path", "caption")}
+            answered.append({**missed, "expressions": []})
     if issubclass(WAYS[way], Spans):
         in_captions = [_with_caption_phrases(record) for record in right]
-        return {"all": _evaluated(answered, in_captions, OF_SPANS)}
+        figures = _evaluated(answered, in_captions, OF_SPANS)
+        for name in OF_SPANS:
+            if figures[name]["value"] is None:
+                # No phrase was found in any caption, which `eval` takes for none being looked for.
+                figures[name]["value"] = 0.0
+        return {"all": figures}
     kinds: dict[str, Any] = {}
     for kind in dict.fromkeys(record["kind"] for record in gold):
         of_kind = [record for record in right if record["kind"] == kind]
@@ -257,14 +243,16 @@ def _evaluated(
 ) -> dict[str, Any]:
     """Return the figures of these names, each with its 95 % interval, and the number of phrases.
 
-    Of one picture there are no intervals: each sample of it is the picture again, so that they
-    would look sure of what nobody knows.
+    There is no interval where all bootstrap samples come to the same, as those of one picture do,
+    or of a figure that is 1 in each: it would look sure of what nobody knows.
     """
     evaluation = evaluate(list(answered), list(gold)).to_json()
     figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:
         value = evaluation.get(name)
-        interval = evaluation["intervals"].get(name) if len(gold) > 1 else None
+        interval = evaluation["intervals"].get(name)
+        if interval is not None and interval[0] == interval[1]:
+            interval = None
         figures[name] = {
             "value": None if value is None else round(value, _DIGITS),
             "interval": None if interval is None else [round(end, _DIGITS) for end in interval],
