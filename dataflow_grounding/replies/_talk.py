@@ -21,40 +21,51 @@ from dataflow_grounding.replies.labels import alike, all_words, comparable, sure
 from dataflow_grounding.replies.reading import Talk
 from dataflow_grounding.replies.vocabulary import pattern, words
 
-_WORD = lazy_pattern(r"[^\W_]+(?:-[^\W_]+)*")
-# Words that name no thing, of which a sentence's first ones are passed over; and where the words
-# that name a thing end.
+_WORD = lazy_pattern(r"[^\W_]+(?:-[^\W_]+)*")  # a word, perhaps with hyphens: "t-shirt"
+# Words with which no name of a thing begins, such as "there", "the" and "see".
 _FILLER = words("filler")
+# Words at which the name of a thing ends, such as "is" and "at".
 _STOPS = words("stops")
-_PLACES = _FILLER | _STOPS | words("which") | words("places")
-# Right before its box stands the thing that the box is around: "The cat sits on the sofa [1, 2, 3,
-# 4]".
+# All words that can't be a thing by themselves, also "left" and "corner".
+_NO_THINGS = _FILLER | _STOPS | words("which") | words("places")
+# A sentence that ends with another thing than its subject: "The cat sits on the sofa". The group is
+# that thing, "sofa".
 _APPOSED = pattern("apposed")
+# The beginning of a sentence that names a thing only to tell its own from it: "Unlike the dog, ".
 _CONTRASTED = pattern("contrasted")
+# An owner's ending with the word for what is owned, which is the group: "'s bowl" of "the cat's
+# bowl". The "'s" of "it's" and "that's" is a verb.
 _OWNER = lazy_pattern(
     r"(?<!\bit)(?<!that)(?<!ere)(?<!what)(?<!\blet)(?<!she)(?<!\bhe)(?<!this)['’]s\s+([^\W\d_]+)",
     re.IGNORECASE,
 )
-_MARKUP = " \t\r\n：:，,、。.*#-—"
+_MARKUP = " \t\r\n：:，,、。.*#-—"  # around a name or a clause
 _PRONOUNS = frozenset(["it", "its", "they", "their", "them", "he", "she", "his", "her"])
 _DIGIT = lazy_pattern(r"\d")
-_CORNER = pattern("corner")
+_CORNER = pattern("corner")  # a corner of a box: "top-left corner of"
+# Chinese and Japanese words around the name of a thing: "图中" and "位于" of "图中猫位于".
 _SPACELESS_FILLER = pattern("spaceless_filler")
-_CLAUSE_END = pattern("clause_end")
-_REJECTS = pattern("rejects")
-_NOT_A = pattern("not_a")
-_CUE = pattern("corrections")
-_MORE = pattern("more")
-_AFFIRMS = pattern("affirms")
-_UNSURE = pattern("unsure")
-_NO_LIST = pattern("no_list")
+_CLAUSE_END = pattern("clause_end")  # a comma, bracket or "but"
+_REJECTS = pattern("rejects")  # "this is wrong", "ignore"
+_NOT_A = pattern("not_a")  # "isn't a red car"; the group is "red car" and perhaps words behind it
+_CUE = pattern("corrections")  # "Wait, let me", "Final answer"
+_MORE = pattern("more")  # "another", "also"
+_AFFIRMS = pattern("affirms")  # "there is", "I see"
+_UNSURE = pattern("unsure")  # "if", "no", "may": nothing is affirmed with these
+_NO_LIST = pattern("no_list")  # "output format": an empty list there is an example
+# A character of a script without blanks between words: kana or Chinese.
 _SPACELESS = lazy_pattern(r"[\u3040-\u30ff\u3400-\u9fff]")
 TAG = lazy_pattern(r"<[^<>]{0,200}>")
+# A remark that says what is in a box: "this is a dog". The group is the thing, in one or two words.
 _IS_A = lazy_pattern(
     r"(?:this|that|it|box)(?:['’]s|\s+is)\s+(?:actually\s+)?an?\s+([\w-]+(?:\s[\w-]+)?)\.?",
     re.IGNORECASE,
 )
+# A condition that the end of a text stands in: "if this".
 _IF = lazy_pattern(r"\b(?:if|whether|in case)\b[^.!?\n]*$", re.IGNORECASE)
+_MOST_BEFORE = 600  # characters before a box in which its thing may be named
+_MOST_BEHIND = 300  # characters behind a box in which it may be
+_MOST_OF_CONDITION = 300  # characters between the "if" of a condition and what it is about
 _NEAR = 4000  # characters of talk that may say that a thing is there
 _MOST_CLAUSES = 60  # that are looked at from the beginning, and from the end
 _MOST_CORRECTIONS = 50
@@ -63,10 +74,11 @@ _MOST_CORRECTIONS = 50
 def thing_before(text: str) -> str:
     """Return the thing that the words before a box name; "" for none.
 
-    "I see a cat at" names a cat, "Here it is:" nothing.
+    The last sentence names it: "I see a cat at" a cat, "Here you are:" nothing. Where it has only a
+    pronoun, as "It is at", the sentence before it does.
     """
     sentences: list[str] = []
-    for sentence in SENTENCE_END.split(TAG.sub(" ", text[-600:])):
+    for sentence in SENTENCE_END.split(TAG.sub(" ", text[-_MOST_BEFORE:])):
         if _WORD.search(sentence):
             sentences.append(sentence)
     if sentences:
@@ -81,12 +93,13 @@ def thing_before(text: str) -> str:
 
 
 def _thing_at_end(sentence: str) -> str | None:
-    """Return the thing that a sentence ends with; None where it doesn't end with one.
+    """Return the thing that a sentence ends with, if that is another one than its subject.
 
-    In "The cat sits on the sofa [1, 2, 3, 4]" the box is the sofa's.
+    In "The cat sits on the sofa [1, 2, 3, 4]" it is the sofa, whose box that is. None for a
+    sentence that ends otherwise, as "The cat is at" and "I see a cat" do.
     """
     last = sentence.split()[-1]
-    if not last.isalpha() or last.lower() in _PLACES:
+    if not last.isalpha() or last.lower() in _NO_THINGS:
         return None
     apposition = _APPOSED.search(sentence)
     return None if apposition is None else apposition[1]
@@ -97,7 +110,7 @@ def thing_behind(text: str) -> str:
 
     In `[1, 2, 3, 4] is the cat.` that is the cat.
     """
-    first = SENTENCE_END.split(TAG.sub(" ", text[:300]), maxsplit=1)[0]
+    first = SENTENCE_END.split(TAG.sub(" ", text[:_MOST_BEHIND]), maxsplit=1)[0]
     return _thing_in(first).thing
 
 
@@ -106,7 +119,7 @@ class _ThingInSentence(NamedTuple):
 
     Attributes:
         thing: The words that name the thing; "" for none.
-        has_pronoun: Whether a pronoun stands for the thing instead.
+        has_pronoun: Whether it names no thing, and a pronoun such as "it" stands for one.
     """
 
     thing: str
@@ -114,59 +127,78 @@ class _ThingInSentence(NamedTuple):
 
 
 def _thing_in(sentence: str) -> _ThingInSentence:
-    """Return the words of a sentence that name a thing, or whether it has a pronoun instead."""
+    """Return the first name of a thing in a sentence, or whether it has a pronoun instead.
+
+    A name goes from the first word that may begin one up to a word such as "is" or "at": of "There
+    is a red cat at" it is "red cat". No name is looked for in what the sentence's thing is told
+    from ("Unlike the dog,"), in words for a corner, and in an owner ("the cat's").
+    """
     if _SPACELESS.search(sentence):
-        thing = _SPACELESS_FILLER.sub("", sentence.strip(_MARKUP)).strip(_MARKUP)
-        return _ThingInSentence(thing, has_pronoun=False)
-    sentence = _without_owners(_CONTRASTED.sub("", sentence, count=1))
-    words = _WORD.findall(_CORNER.sub(" ", sentence))
-    in_lower_case = [word.lower() for word in words]
+        return _ThingInSentence(_thing_in_spaceless(sentence), has_pronoun=False)
+    sentence = _from_what_is_owned(_CONTRASTED.sub("", sentence, count=1))
+    as_written = _WORD.findall(_CORNER.sub(" ", sentence))
+    in_lower_case = [word.lower() for word in as_written]
     start = _start_of_name(in_lower_case)
-    if start is None:
-        return _ThingInSentence("", has_pronoun=not _PRONOUNS.isdisjoint(in_lower_case))
     end = start
-    while end < len(words) and in_lower_case[end] not in _STOPS:
+    while end < len(in_lower_case) and in_lower_case[end] not in _STOPS:
         end += 1
-    return _ThingInSentence(" ".join(words[start:end]), has_pronoun=False)
+    if start == end:
+        return _ThingInSentence("", has_pronoun=not _PRONOUNS.isdisjoint(in_lower_case))
+    return _ThingInSentence(" ".join(as_written[start:end]), has_pronoun=False)
 
 
-def _start_of_name(words: list[str]) -> int | None:
-    """Return the index of the first word that may begin the name of a thing, or None."""
-    for i in range(len(words)):
-        if _may_begin_name(words, i):
-            return i
-    return None
+def _thing_in_spaceless(sentence: str) -> str:
+    """Return a sentence in Chinese or Japanese without the words around the name of a thing.
+
+    Of "图中猫位于" that is "猫"; where all of it is such words, "".
+    """
+    return _SPACELESS_FILLER.sub("", sentence.strip(_MARKUP)).strip(_MARKUP)
 
 
-def _without_owners(sentence: str) -> str:
-    """Return a sentence from the thing on that somebody owns: of "the cat's bowl", "bowl"."""
+def _from_what_is_owned(sentence: str) -> str:
+    """Return a sentence from the word for what somebody owns on: of "the cat's bowl is", "bowl is".
+
+    Without an owner it is returned as it is.
+    """
     if "'" not in sentence and "’" not in sentence:
         return sentence
     for match in _OWNER.finditer(sentence):
         owned = match[1].lower()
-        if owned not in _PLACES and not owned.endswith(("ing", "ly")):
+        if owned not in _NO_THINGS and not owned.endswith(("ing", "ly")):
             return sentence[match.start(1) :]
     return sentence
 
 
-def _may_begin_name(words: list[str], i: int) -> bool:
-    """Whether a word may begin the name of a thing, and is not a filler, verb or adverb."""
-    word = words[i]
+def _start_of_name(lower_words: list[str]) -> int:
+    """Return the index of the first word that may begin a name; the number of words for none."""
+    for i in range(len(lower_words)):
+        if _may_begin_name(lower_words, i):
+            return i
+    return len(lower_words)
+
+
+def _may_begin_name(lower_words: list[str], i: int) -> bool:
+    """Whether the word at an index may begin the name of a thing: no filler, verb or adverb."""
+    word = lower_words[i]
     if word in _FILLER or word.endswith("ly") or _DIGIT.search(word):
         return False
-    if i > 0 and words[i - 1] in ("i", "we", "ve"):
+    if i > 0 and lower_words[i - 1] in ("i", "we", "ve"):
         return False  # what they do
-    following = words[i + 1] if i + 1 < len(words) else ""
+    following = lower_words[i + 1] if i + 1 < len(lower_words) else ""
     return not (word.endswith("ing") and following in _FILLER)
 
 
 def denial_in(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | None:
     """Return the words by which talk takes back boxes; None where it doesn't.
 
+    It does where it says that nobody looked or that the boxes are made up, that one of the things
+    is not there, or, behind the boxes, that they are wrong.
+
     Args:
         talk: Words beside the boxes of an answer.
         things: What these are the boxes of, by id.
-        others: Whether other things were asked for and have no box.
+        others: Whether other things were asked for and have no box: in another language, "no dog"
+            may then be about one of these.
     """
     unreal = UNREAL.search(talk.text) or BLIND.search(talk.text)
     if unreal is not None:
@@ -179,10 +211,16 @@ def denial_in(talk: Talk, things: Mapping[int, str], *, others: bool) -> str | N
 
 
 def _rejection_in(text: str, things: Mapping[int, str]) -> str | None:
-    """Return the words that say of a box before them that it is wrong or another thing's."""
+    """Return the words that say of a box before them that it is wrong or another thing's.
+
+    These are words such as "this is wrong", the first of which must not stand in a condition, or
+    "not a cat" where a cat is among the things. None for a text without either.
+    """
     rejects = _REJECTS.search(text)
-    if rejects is not None and not _IF.search(text[: rejects.start()][-300:]):
-        return rejects[0]
+    if rejects is not None:
+        before = text[: rejects.start()][-_MOST_OF_CONDITION:]
+        if not _IF.search(before):
+            return rejects[0]
     for match in _NOT_A.finditer(text):
         rejected = match[1].split(" at ")[0]
         if any(alike(rejected, thing) for thing in things.values()):
@@ -191,14 +229,15 @@ def _rejection_in(text: str, things: Mapping[int, str]) -> str | None:
 
 
 def _absence_in(text: str, things: Mapping[int, str], *, others: bool) -> str | None:
-    """Return the first sentence or clause that says that one of the things is not there.
+    """Return the first clause that says that one of the things isn't there, or that nothing is.
 
-    Or that nothing is; None where none does.
+    Whole sentences are clauses, too. None where none says so; a single English word such as "none"
+    doesn't count.
 
     Args:
         text: Words beside the boxes of an answer.
         things: What these are the boxes of, by id.
-        others: Whether other things were asked for and have no box.
+        others: Whether other things were asked for and have no box; see `denial_in`.
     """
     clauses: list[str] = []
     for sentence in SENTENCE_END.split(BOX_NUMBERS.sub(" ", text)):
@@ -219,7 +258,7 @@ def _absence_in(text: str, things: Mapping[int, str], *, others: bool) -> str | 
 
 
 def _is_one_word(text: str) -> bool:
-    """Whether a text is one English word, as "none" is."""
+    """Whether a text is one word of ASCII letters, as "none" is."""
     return text.isascii() and text.isalpha()
 
 
@@ -229,7 +268,10 @@ def _may_be_one_of(missing: Missing, things: Mapping[int, str]) -> bool:
 
 
 def _is_of_other_letters(name: str, things: Mapping[int, str]) -> bool:
-    """Whether a name is in other letters than one of the things, so that it may be that thing."""
+    """Whether a name is in other letters than one of the things, so that it may be that thing.
+
+    So "猫" may be "cat".
+    """
     return not all(comparable(name, thing) for thing in things.values())
 
 
@@ -247,9 +289,14 @@ def takes_back(remark: str, thing: str) -> bool:
 
 
 def affirmation_in(text: str, things: Mapping[int, str]) -> str | None:
-    """Return the first words around an empty list that say that a thing is there after all.
+    """Return the words around an empty list that say that a thing is there after all.
 
-    Words that say that the list is no answer are returned too. None where there are neither.
+    These are words by which the list is no answer, such as "output format"; else the first clause
+    that affirms a thing, such as "I see a cat". None where there are neither.
+
+    Args:
+        text: The words around the list.
+        things: The things that were asked for, by id.
     """
     text = text[-_NEAR:]
     no_answer = _NO_LIST.search(text)
@@ -273,7 +320,8 @@ def affirmation_in(text: str, things: Mapping[int, str]) -> str | None:
 def _names_thing(clause: str, thing: str) -> bool:
     """Whether a clause names a thing, and not one of another kind, as "toy cat" is of "cat".
 
-    Where the two are in different letters nobody can tell, and the answer is yes.
+    It does with all of the thing's words anywhere: "a dog beside the cat" names a cat. Where the
+    two are in different letters nobody can tell, and the answer is yes.
     """
     if not comparable(clause, thing):
         return True
@@ -282,7 +330,8 @@ def _names_thing(clause: str, thing: str) -> bool:
     if not all_words(thing) <= all_words(clause):
         return False
     name = _thing_in(clause).thing
-    return surely_alike(name, thing) or not alike(name, thing)
+    is_of_other_kind = alike(name, thing) and not surely_alike(name, thing)
+    return not is_of_other_kind
 
 
 class CorrectedPart(NamedTuple):
@@ -290,7 +339,7 @@ class CorrectedPart(NamedTuple):
 
     Attributes:
         cue: The words that take back what was said before; "" for the first part.
-        text: What follows them.
+        text: What follows them, up to the next such words.
     """
 
     cue: str
@@ -300,7 +349,7 @@ class CorrectedPart(NamedTuple):
 def _cues_outside_of_strings(text: str) -> Iterator[re.Match[str]]:
     """Yield the words of correction in a text that aren't between quotation marks of their line.
 
-    The marks are counted on from one cue to the next, so that a text is gone through once.
+    The marks `"` are counted on from one cue to the next, so that a text is gone through once.
     """
     counted_to = 0
     in_string = False
@@ -317,19 +366,22 @@ def _cues_outside_of_strings(text: str) -> Iterator[re.Match[str]]:
 
 
 def split_at_corrections(text: str) -> list[CorrectedPart]:
-    """Return a text cut where it corrects itself.
+    """Return a text cut where it corrects itself; all of it as one part where it doesn't.
+
+    Words of correction cut it only where numbers stand between them and the cut before, as only
+    numbers are taken back.
 
     Raises:
-        UnreadableReply: It does so again and again.
+        UnreadableReply: It corrects itself more than `_MOST_CORRECTIONS` times.
     """
-    cuts = [(0, 0)]  # where each part begins, and its words of correction end
+    cuts = [(0, 0)]  # of each part: where its words of correction begin, and where they end
     next_number = _DIGIT.search(text)  # the first one behind the last cut
     for cue in _cues_outside_of_strings(text):
         if next_number is None:
             break  # nothing more is said that could be corrected
         if next_number.start() > cue.start():
-            # No number stands between the last cut and this cue, which takes nothing back: its
-            # words belong to those of the last correction.
+            # No number stands between the last cut and this cue, which takes nothing back: it is
+            # one cue with that of the last cut.
             if len(cuts) > 1:
                 cuts[-1] = (cuts[-1][0], cue.end())
             continue

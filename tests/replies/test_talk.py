@@ -172,6 +172,12 @@ def test_a_box_in_prose_is_the_phrase_s_where_its_sentence_names_it_or_nothing(r
     assert found(reply.format(A=A, B=B)) == [BOX_A]
 
 
+@pytest.mark.parametrize("words", ["It is at", "It is visible at", "They are located at"])
+def test_a_box_in_a_sentence_with_a_pronoun_is_that_of_the_thing_named_before(words: str) -> None:
+    reply = f"There is a cat. {words} {A}."
+    assert found(reply, ("dog", "cat")) == [(2, (100, 200, 300, 400))]
+
+
 def test_each_box_in_prose_goes_to_the_phrase_that_its_words_name() -> None:
     reply = f"The bus is at {B} and the red car is at {A}."
 
