@@ -1,8 +1,13 @@
 """The order and the unit that a reply states for its numbers, in words or under keys.
 
-A unit is "px", "%", "relative" (any part of the picture), the end of a range such as "1000", or
-"640x480": the pixels of a picture of that size. What is stated and not understood makes a reply
-unreadable: any box could be meant.
+A unit is one of these:
+
+- "px", pixels of the picture that was sent or of the image;
+- "%", or "relative" for parts of the picture's sides, whatever the whole is;
+- the end of a range that begins with 0, such as "1000";
+- "640x480", the pixels of a picture of that size, of which either side may be the width.
+
+What is stated and not understood makes a reply unreadable: any box could be meant.
 """
 
 import re
@@ -18,17 +23,21 @@ from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies.json_values import number
 from dataflow_grounding.replies.reading import ParsedReply
 
+# Four names of coordinates, "[x1, y1, x2, y2]", or a word such as "xyxy": a group for each of both.
 LEGEND = keys.pattern("legend")
-_UNIT_IN_WORDS = keys.pattern("unit_in_words")
+_UNIT_IN_WORDS = keys.pattern("unit_in_words")  # in a sentence: "in pixels", "from 0 to 1000"
+# In a sentence: "top-left corner and size". The last group that matched is named for the order, by
+# a key of `_ORDER_NAMES`; or it is "unclear".
 _ORDER_IN_WORDS = keys.pattern("order_in_words")
-_OTHERWISE = keys.pattern("otherwise")
-_NO_UNIT = keys.pattern("no_unit")
-_UNIT_WORD = keys.pattern("unit_word")
+_OTHERWISE = keys.pattern("otherwise")  # an origin other than the top left: "bottom", "center"
+_NO_UNIT = keys.pattern("no_unit")  # what makes a unit behind it none of boxes: "not", "confidence"
+_UNIT_WORD = keys.pattern("unit_word")  # as a whole field: "absolute", "normalized 0-1000"
 # Texts without any of these state none: most are done with after this look.
 _ORDER_HINTS = sorted(keys.words("order_hints"))
 _UNIT_HINTS = sorted(keys.words("unit_hints"))
-# What a group of the pattern for a unit in words stands for.
+# Name of a group in the patterns for units → the unit that it stands for.
 _UNIT_OF_GROUP = {"pixels": "px", "percent": "%", "relative": "relative", "thousandths": "1000"}
+# What may be a range or a size: "640x4" of "640x480", "0-" of "0-1000", ", 1000]" of "[0, 1000]".
 _RANGE_OR_SIZE = lazy_pattern(
     r"\d\s?[x×*]\s?\d|0\s?(?:[-–—~～至到à]|\.\.|から|\b(?:to|and|bis|a)\b)|,\s?1\d{0,3}[\])]"
 )
@@ -45,29 +54,35 @@ def _order_names() -> dict[str, Order]:
     return orders
 
 
-_ORDER_NAMES = _order_names()
+_ORDER_NAMES = _order_names()  # name → order: "xyxy", "coco"
 # Families that write a location as `<loc_12>`.
 _SHARED_TOKENS = ("florence-2", "doctags")
-# Keys, as keys are compared, under which an order or a unit is stated; of these, those that state
-# nothing else.
+# In keys, as keys are compared, under which an order or a unit may be stated: "bboxformat".
 _STATES = lazy_pattern(
     r"format|mode|order|convention|system|unit|scal|norm|absolute|relative|pixel|origin|anchor|range|coord"
 )
+# In keys under which an order is stated and nothing else: a text there is one, known or not.
 _STATES_ORDER = lazy_pattern(
     r"(?:b?box|coord)\w*(?:format|order|mode|convention)|(?:format|order)of\w*(?:box|coord)\w*"
 )
-_LETTERS_OF_ORDER = lazy_pattern(r"[xyltrbwhc]{4,6}")
-_NEUTRAL = keys.words("neutral_formats")
-_NEARLY = 0.05  # by which the stated size of a picture may differ from the one that was sent
+_LETTERS_OF_ORDER = lazy_pattern(r"[xyltrbwhc]{4,6}")  # a text that is an order: "xxyy"
+_NEUTRAL = keys.words("neutral_formats")  # texts under such keys that are none: "json", "list"
+_NEARLY = 0.05  # of a side: by how much the stated size of a picture may differ from the true one
+# The size of a picture: "640x480", "640, 480".
 _SIZE = lazy_pattern(r"(?<![\w.])(\d{1,5})(?:px)?\s?[x×*,]\s?(\d{1,5})(?:px)?(?![\w.])")
-# beside these, width and height are the box's
-_BOX_SIDES = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}
+# Keys beside which `width` and `height` are the box's, and not the picture's.
+_KEYS_OF_BOX = keys.BOX_KEYS | {"x", "left", "cx", "xcenter"}
 _LEAD = 40  # characters before the first word for a unit that may belong to it
+_LONGEST_BEFORE_UNIT = 40  # characters before a unit in which `_NO_UNIT` is looked for
 _LONGEST = 200  # characters of a field that may state something
+_LONGEST_ALONE = 40  # characters of a field that is a unit by itself, exclusive
+_MOST_TEXTS = 8  # items of a list that may state something, such as ["x1", "y1", "x2", "y2"]
+_NOTHING_STATED = (None, None)
+_ENDS = (1, 100, 999, 1000, 1024)  # of ranges in which models count
 
 
 def stated_order(text: str) -> Order | None:
-    """Return the order of the numbers that a text states, or None.
+    """Return the order of the numbers that a text states, by names or in words, or None.
 
     Raises:
         UnreadableReply: It states several, or one that is not known.
@@ -85,13 +100,16 @@ def stated_order(text: str) -> Order | None:
 
 
 def stated_unit(text: str) -> str | None:
-    """Return the last unit that a text states for boxes, or None."""
+    """Return the last unit that a text states for boxes, or None.
+
+    One behind words such as "not" or "confidence" doesn't count.
+    """
     first = _first_hint_of_unit(text)
     if first >= len(text):
         return None
     unit = None
     for match in _UNIT_IN_WORDS.finditer(text, max(0, first - _LEAD)):
-        before = text[max(0, match.start() - 40) : match.start()]
+        before = text[max(0, match.start() - _LONGEST_BEFORE_UNIT) : match.start()]
         if _NO_UNIT.search(before) is None:
             unit = _unit_of_match(match)
     return unit
@@ -128,7 +146,11 @@ def _first_hint_of_unit(text: str) -> int:
 
 
 def _unit_of_match(match: re.Match[str]) -> str:
-    """Return the unit that a match states by its name, by a size, or by the end of a range."""
+    """Return the unit that a match of a pattern for units states.
+
+    The groups that matched say which it is: one that is named for a unit; two whose names begin
+    with w and h, the sides of a picture; or one whose name begins with "end", the end of a range.
+    """
     if match.lastgroup in _UNIT_OF_GROUP:
         return _UNIT_OF_GROUP[match.lastgroup]
     sides: list[str] = []
@@ -143,14 +165,14 @@ def _unit_of_match(match: re.Match[str]) -> str:
     return ends[0]
 
 
-def _unit_of_size(width: int, height: int) -> str:
-    """Return the size of a picture as a unit.
+def _unit_of_size(first_side: int, second_side: int) -> str:
+    """Return the size of a picture as a unit, its sides as they were stated: "640x480".
 
-    A square of a size to which models count, such as 1000, is the end of a range.
+    A square of a side to which models count, such as 1000, is the end of a range: "1000".
     """
-    if width == height and width in (1, 100, 999, 1000, 1024):
-        return str(width)
-    return f"{width}x{height}"
+    if first_side == second_side and first_side in _ENDS:
+        return str(first_side)
+    return f"{first_side}x{second_side}"
 
 
 def unit_fits_scale(
@@ -158,9 +180,11 @@ def unit_fits_scale(
 ) -> bool:
     """Whether numbers in a unit may be read in a scale.
 
-    Pixels go with pixels alone. So does the size of a picture, if it is about the picture's own. A
-    percentage or another end of a scale goes with a scale that ends there; 999 and 1000 are taken
-    for each other.
+    Pixels go with pixels alone. So does the size of a picture, if it is about the picture's own;
+    where a number is larger than both sides, the size isn't what they count, and any scale will do.
+    "relative" goes with any scale but pixels. A percentage or another end of a range goes with a
+    scale that ends there, or is one off: 999 and 1000 are taken for each other. Cells of a grid,
+    which no unit counts, go with all but pixels and sizes.
 
     Args:
         unit: What the reply states: `px`, `relative`, `%`, an end such as `1000`, or a size in
@@ -172,15 +196,16 @@ def unit_fits_scale(
     if unit == "px":
         return scale == "px"
     if "x" in unit:
-        width, height = map(int, unit.split("x"))
-        if max(numbers) > max(width, height):  # then it isn't what the numbers count
+        first_side, second_side = map(int, unit.split("x"))
+        if max(numbers) > max(first_side, second_side):
             return True
-        return scale == "px" and any(_nearly_same_size((width, height), size) for size in sizes)
+        stated = (first_side, second_side)
+        return scale == "px" and any(_nearly_same_size(stated, size) for size in sizes)
     if scale == "px":
         return False
     if unit == "relative":
         return True
-    if isinstance(scale, str):  # cells of a grid, which no unit is of
+    if isinstance(scale, str):  # cells of a grid
         return True
     end = 100 if unit == "%" else int(unit)
     return abs(end - scale) <= 1
@@ -200,10 +225,12 @@ def _nearly_same_size(stated: Size, size: Size) -> bool:
 def apply_stated_conventions(parsed: ParsedReply, since: int, fields: Mapping[str, Any]) -> None:
     """Set the order and the unit of boxes to those that other fields of their object state.
 
+    The first field that states one counts. Boxes that have an order or a unit keep it.
+
     Args:
         parsed: What was read so far.
-        since: The index of the first of the boxes.
-        fields: The object's `plain_fields`.
+        since: The index of the first of the boxes in `parsed.boxes`; they go to the end.
+        fields: The object's fields by their keys as keys are compared.
 
     Raises:
         UnreadableReply: What is stated is not understood.
@@ -221,14 +248,22 @@ def apply_stated_conventions(parsed: ParsedReply, since: int, fields: Mapping[st
 
 
 def _conventions_in_text(text: str) -> tuple[Order | None, str | None]:
-    """Return the order and the unit that a text states."""
+    """Return the order and the unit that a text states, each None where it states none.
+
+    Raises:
+        UnreadableReply: The order that it states is not known.
+    """
     if not text:
-        return None, None
+        return _NOTHING_STATED
     return stated_order(text), stated_unit(text) or _unit_alone(text)
 
 
 def _fields_that_may_state(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of an object that may state something, and those of objects in it."""
+    """Yield the fields of an object that may state an order or a unit, each as (key, value).
+
+    These are all but labels and boxes. Instead of an object it has that one's fields, with both
+    keys joined: "bboxformat" for `{"bbox": {"format": …}}`.
+    """
     for key, item in fields.items():
         if isinstance(item, dict):
             for inner_key, inner_item in item.items():
@@ -240,8 +275,11 @@ def _fields_that_may_state(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any
 def _conventions_under_key(key: str, item: Any) -> tuple[Order | None, str | None]:
     """Return the order and the unit that a value states under a key for one of them.
 
+    Each is None where it states none.
+
     Raises:
-        UnreadableReply: What it states is not known.
+        UnreadableReply: What it states is not known, or it counts from another corner than the top
+            left.
     """
     if isinstance(item, bool):
         return None, _unit_of_flag(key, item)
@@ -251,7 +289,7 @@ def _conventions_under_key(key: str, item: Any) -> tuple[Order | None, str | Non
     if "origin" in key or "anchor" in key:
         if _OTHERWISE.search(text):
             raise UnreadableReply(f"the reply counts from {text[:40]!r}")
-        return None, None
+        return _NOTHING_STATED
     order = stated_order(text) or _ORDER_NAMES.get(keys.plain_key(text))
     unit = stated_unit(text) or _unit_alone(text)
     if order is None and unit is None and _is_unknown_order(key, keys.plain_key(text)):
@@ -262,7 +300,7 @@ def _conventions_under_key(key: str, item: Any) -> tuple[Order | None, str | Non
 
 
 def _end_of_range(item: Any) -> Any:
-    """Return a range that begins with 0 as a text: "0-100" for 100 and for [0, 100].
+    """Return a range from 0 to 100 or more as a text: "0-100" for 100 and for [0, 100].
 
     Anything else is returned as it is.
     """
@@ -287,10 +325,10 @@ def _unit_of_flag(key: str, value: bool) -> str | None:
 
 
 def _is_unknown_order(key: str, plain: str) -> bool:
-    """Whether a text may be an order, by its letters or its key, that is not known.
+    """Whether a text that is no known order states one all the same, by its letters or its key.
 
     Args:
-        key: The key that the text stands under.
+        key: The key that the text stands under, as keys are compared.
         plain: The text, as keys are compared.
     """
     if not plain:
@@ -301,16 +339,19 @@ def _is_unknown_order(key: str, plain: str) -> bool:
 
 
 def _unit_alone(text: str) -> str | None:
-    """Return the unit that a short text begins with, such as "absolute" or "normalized_0_1000"."""
-    if len(text) >= 40:
+    """Return the unit that a short text begins with, such as "absolute" or "normalized_0_1000".
+
+    None for any other text.
+    """
+    if len(text) >= _LONGEST_ALONE:
         return None
     match = _UNIT_WORD.match(text.strip().replace("_", " "))
     return None if match is None else _unit_of_match(match)
 
 
 def _as_text(item: Any) -> str:
-    """Return a short text, or a short list of texts as one text; "" for anything else."""
-    if isinstance(item, list) and len(item) <= 8:
+    """Return a short text, or a short list of texts joined by commas; "" for anything else."""
+    if isinstance(item, list) and len(item) <= _MOST_TEXTS:
         if not all(isinstance(entry, str) for entry in item):
             return ""
         item = ", ".join(item)
@@ -320,28 +361,32 @@ def _as_text(item: Any) -> str:
 
 
 def _unit_of_picture(fields: Mapping[str, Any]) -> str | None:
-    """Return the size that an object states for its picture as a unit, or None."""
+    """Return the first size that an object states for its picture as a unit, or None.
+
+    Its sides are two positive numbers, in the order in which they are stated.
+    """
     sizes = [(fields.get("imagewidth"), fields.get("imageheight"))]
-    if _BOX_SIDES.isdisjoint(fields):
+    if _KEYS_OF_BOX.isdisjoint(fields):
         sizes.append((fields.get("width"), fields.get("height")))
     for key, item in fields.items():
         of_picture = isinstance(item, dict) and key.startswith(("image", "img", "picture"))
         if of_picture or key in keys.IMAGE_SIZE_KEYS:
             sizes.append(_two_sides(item))
-    for stated_width, stated_height in sizes:
-        width = number(stated_width)
-        height = number(stated_height)
-        if width is None or height is None:
+    for first_stated, second_stated in sizes:
+        first_side = number(first_stated)
+        second_side = number(second_stated)
+        if first_side is None or second_side is None:
             continue
-        if int(width) > 0 and int(height) > 0:
-            return _unit_of_size(int(width), int(height))
+        if int(first_side) > 0 and int(second_side) > 0:
+            return _unit_of_size(int(first_side), int(second_side))
     return None
 
 
 def _two_sides(item: Any) -> tuple[Any, Any]:
-    """Return the two sides of a picture that a field states, or (None, None).
+    """Return the two sides of a picture that a field states, as they stand there.
 
-    The field may be "640x480", [480, 640, 3], or an object with a width and a height.
+    The field may be "640x480", [480, 640, 3], or an object with a width and a height. (None, None)
+    for anything else.
     """
     if isinstance(item, dict):
         return item.get("width"), item.get("height")
@@ -355,7 +400,11 @@ def _two_sides(item: Any) -> tuple[Any, Any]:
 
 
 def _order_of_legend(names: str | None, word: str | None) -> Order | None:
-    """Return the order of four names such as [x1, y1, x2, y2], or of a word such as xyxy."""
+    """Return the order of four names such as [x1, y1, x2, y2], or else of a word such as xyxy.
+
+    None where no format has that order. The arguments are the two groups of LEGEND, of which one is
+    None.
+    """
     if names is None:
         return keys.ORDER_KEYS.get((word or "").lower())
     four = tuple(keys.plain_key(name) for name in _COORDINATE.findall(names))

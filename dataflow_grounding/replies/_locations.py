@@ -4,29 +4,34 @@ import re
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.replies._beside import UNCLEAR
 from dataflow_grounding.replies.json_values import hull
 from dataflow_grounding.replies.reading import Details, ParsedReply, RawBox, details_of_label
 from dataflow_grounding.replies.vocabulary import words
 
 LOCATION = lazy_pattern(r"<loc_?(\d{1,6})>")
-_LOCATIONS = lazy_pattern(r"((?:<loc_?\d{1,6}>\s*)+)")
+# A run: locations that follow one another. The group keeps it where a text is split.
+_RUN = lazy_pattern(r"((?:<loc_?\d{1,6}>\s*)+)")
+# Any other token, such as <poly> or </s>.
 _OTHER_TOKEN = lazy_pattern(r"</?(?!loc_?\d{1,6}>)[a-z_|]{1,40}\d{0,6}>")
-# of tokens in a string of JSON
+# What stands before tokens in a string of JSON: `{"labels": "`.
 _BEFORE_STRING = lazy_pattern(r'.*[{,]\s*"[^"]{0,80}"\s*:\s*"', re.DOTALL)
+_LONGEST_GAP = 400  # characters before a run in which its label may stand
 _LETTER = lazy_pattern(r"[^\W\d_]")
 # DocTags: an element's tag right before its location, as in
 # <picture><loc_10><loc_20><loc_300><loc_400></picture>.
 _ELEMENT = lazy_pattern(r"<([a-z][a-z_]{0,40}\d{0,2})>\s{0,9}((?:<loc_\d{1,6}>\s{0,9})+)")
-_CLOSED = lazy_pattern(r"</([a-z][a-z_]{0,40}\d{0,2})>")
-_LEVEL = lazy_pattern(r"_level_\d+$")
-_ELEMENTS = words("doctags")
-_MARKS = words("marks")
+_CLOSED = lazy_pattern(r"</([a-z][a-z_]{0,40}\d{0,2})>")  # the end of an element: </picture>
+_LEVEL = lazy_pattern(r"_level_\d+$")  # of section_header_level_1
+_ELEMENTS = words("doctags")  # names of DocTags' elements
+_MARKS = words("marks")  # names of tags that stand before a location and are no elements
 
 
 def read_locations(text: str, parsed: ParsedReply) -> None:
     """Add to `parsed` the boxes in location tokens.
+
+    They are DocTags' where a location stands right behind the tag of an element: one by its name,
+    or one that is closed somewhere.
 
     Raises:
         UnreadableReply: It is unclear to which box a label belongs.
@@ -35,8 +40,10 @@ def read_locations(text: str, parsed: ParsedReply) -> None:
     names = (set(_CLOSED.findall(text)) - _MARKS) | _ELEMENTS
     if any(element[1] in names for element in elements):
         _read_doctags(text, [element for element in elements if element[1] not in _MARKS], parsed)
+    elif "<loc_" in text:
+        _read_florence(text, parsed)
     else:
-        _read_runs(text, parsed)
+        _read_paligemma(text, parsed)
 
 
 def _numbers_of(tokens: str) -> list[float]:
@@ -45,7 +52,16 @@ def _numbers_of(tokens: str) -> list[float]:
 
 
 def _read_doctags(text: str, elements: list[re.Match[str]], parsed: ParsedReply) -> None:
-    """Read the locations of DocTags' elements, whose names are the labels."""
+    """Add to `parsed` the boxes of DocTags' elements, whose names are the labels.
+
+    An element with another number of locations than four is dropped; at the text's end it is cut
+    off. So are locations that stand in no element, all of them together.
+
+    Args:
+        text: The text.
+        elements: The matches of `_ELEMENT` in it.
+        parsed: What was read so far.
+    """
     in_elements = 0
     for element in elements:
         numbers = _numbers_of(element[2])
@@ -62,7 +78,10 @@ def _read_doctags(text: str, elements: list[re.Match[str]], parsed: ParsedReply)
 
 
 def _labels_of_element(name: str) -> tuple[str, ...]:
-    """Return what an element is called: its name, the name in words, and what it stands for."""
+    """Return what an element is called: its name, then its name in words if that differs.
+
+    "section_header_level_1" is a "section header"; "otsl" is called "table", too.
+    """
     in_words = _LEVEL.sub("", name).replace("_", " ")
     labels = [name] if in_words == name else [name, in_words]
     if name == "otsl":
@@ -70,56 +89,87 @@ def _labels_of_element(name: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _read_runs(text: str, parsed: ParsedReply) -> None:
-    """Read runs of locations, as Florence-2 and PaliGemma write them.
+def _read_florence(text: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` Florence-2's boxes, whose labels stand before them: `cat<loc_1>…<loc_4>`.
 
-    Florence-2 writes a run's label before it, PaliGemma behind it, up to a semicolon. A run is one
-    box after the other; Florence-2 may write the four corners of each, or an outline, which is no
-    box.
+    A run is one box after the other, each of two corners, or of four where all runs are
+    quadrilaterals. Where it stops in the middle of a box, those before are kept. A run that is an
+    outline is dropped; with a token such as <poly> all are outlines.
+
+    Raises:
+        UnreadableReply: It is unclear to which run a label belongs.
     """
-    is_florence = "<loc_" in text
-    family = "florence-2" if is_florence else "paligemma"
-    # Locations that follow one another are a run, whatever other tokens stand between them. The
-    # pattern keeps the runs: words and runs take turns, words first and last.
-    pieces = [piece.strip() for piece in _LOCATIONS.split(_OTHER_TOKEN.sub("", text))]
-    runs = [_numbers_of(piece) for piece in pieces[1::2]]
-    details_of_runs = _details_beside(pieces[0::2], ahead=is_florence)
-    have_four_corners = is_florence and all(_are_upright_quads(run) for run in runs)
+    gaps, runs = _split_at_runs(text)
+    details_of_runs = _details_beside(gaps, ahead=True)
+    have_four_corners = all(_are_upright_quads(run) for run in runs)
+    length = 8 if have_four_corners else 4
     for run, details in zip(runs, details_of_runs, strict=True):
-        if is_florence and ("<poly" in text or (not have_four_corners and _is_outline(run))):
+        if "<poly" in text or (not have_four_corners and _is_outline(run)):
             parsed.drop(f"an outline of {len(run) // 2} corners", details)
-        else:
-            _take_run(run, details, family, length=8 if have_four_corners else 4, parsed=parsed)
+            continue
+        if len(run) % length:
+            parsed.drop(_not_whole_boxes(run), details)
+        for numbers in _whole_boxes(run, length):
+            box = hull(numbers) if have_four_corners else tuple(numbers)
+            parsed.add_raw_box(RawBox("box", box, details, "xyxy", "florence-2"))
 
 
-def _take_run(
-    run: list[float], details: Details, family: str, length: int, parsed: ParsedReply
-) -> None:
-    """Add to `parsed` the boxes of a run; `length` is how many numbers each has, 4 or 8."""
-    if len(run) % length:
-        parsed.drop(f"{len(run)} location tokens, which are not whole boxes", details)
-        if family != "florence-2":
-            return  # Florence-2 stops in the middle of a box; PaliGemma with five has lost its way
-    order: Order = "xyxy" if family == "florence-2" else "yxyx"
-    for start in range(0, len(run) - length + 1, length):
-        numbers = run[start : start + length]
-        box = hull(numbers) if length == 8 else tuple(numbers)
-        parsed.add_raw_box(RawBox("box", box, details, order, family))
+def _read_paligemma(text: str, parsed: ParsedReply) -> None:
+    """Add to `parsed` PaliGemma's boxes, whose labels stand behind them: `<loc0001>…<loc0004> cat`.
+
+    A run is one box after the other, y first. One that isn't whole boxes is dropped: with five
+    locations the model has lost its way, and the first four are no box either.
+
+    Raises:
+        UnreadableReply: It is unclear to which run a label belongs.
+    """
+    gaps, runs = _split_at_runs(text)
+    details_of_runs = _details_beside(gaps, ahead=False)
+    for run, details in zip(runs, details_of_runs, strict=True):
+        if len(run) % 4:
+            parsed.drop(_not_whole_boxes(run), details)
+            continue
+        for numbers in _whole_boxes(run, 4):
+            parsed.add_raw_box(RawBox("box", tuple(numbers), details, "yxyx", "paligemma"))
+
+
+def _split_at_runs(text: str) -> tuple[list[str], list[list[float]]]:
+    """Return the words before, between and behind the runs of locations, and the runs' numbers.
+
+    Locations that follow one another are a run, whatever other tokens stand between them.
+    """
+    # The pattern keeps the runs: words and runs take turns, words first and last.
+    pieces = [piece.strip() for piece in _RUN.split(_OTHER_TOKEN.sub("", text))]
+    runs = [_numbers_of(piece) for piece in pieces[1::2]]
+    return pieces[0::2], runs
+
+
+def _whole_boxes(run: list[float], length: int) -> list[list[float]]:
+    """Return the numbers of each whole box of a run, `length` numbers each; a rest is left out."""
+    return [run[i : i + length] for i in range(0, len(run) - length + 1, length)]
+
+
+def _not_whole_boxes(run: list[float]) -> str:
+    """Return the reason for which a run, or the end of one, is dropped."""
+    return f"{len(run)} location tokens, which are not whole boxes"
 
 
 def _details_beside(gaps: list[str], *, ahead: bool) -> list[Details]:
     """Return the details of each run of locations that the words around the runs give.
 
-    Where words stand only before all of them, or only behind, these are the labels.
+    The words before the first run and behind the last one tell the side: if only one of the two has
+    any, labels stand on that side of all boxes, else on the family's own.
 
     Args:
         gaps: The words before the first run, between them and behind the last one.
-        ahead: Whether the family writes labels ahead of their boxes.
+        ahead: Whether the family writes labels ahead of their boxes. Else a label is the words up
+            to a semicolon.
 
     Raises:
-        UnreadableReply: Words stand only between runs, and may be on either side of their boxes.
+        UnreadableReply: The family writes them ahead, and words stand only between runs: they may
+            belong to either box.
     """
-    gaps = [_BEFORE_STRING.sub("", gaps[0][-400:]), *gaps[1:]]
+    gaps = [_BEFORE_STRING.sub("", gaps[0][-_LONGEST_GAP:]), *gaps[1:]]
     first = _LETTER.search(gaps[0]) is not None
     last = _LETTER.search(gaps[-1]) is not None
     if ahead and not first and not last and any(_LETTER.search(gap) for gap in gaps):
@@ -129,7 +179,7 @@ def _details_beside(gaps: list[str], *, ahead: bool) -> list[Details]:
     all_details: list[Details] = []
     if ahead:
         for gap in gaps[:-1]:
-            label = _BEFORE_STRING.sub("", gap[-400:]).strip(" ;,\n")
+            label = _BEFORE_STRING.sub("", gap[-_LONGEST_GAP:]).strip(" ;,\n")
             all_details.append(details_of_label(label or None))
     else:
         for gap in gaps[1:]:
@@ -141,8 +191,8 @@ def _details_beside(gaps: list[str], *, ahead: bool) -> list[Details]:
 def _is_outline(run: list[float]) -> bool:
     """Whether a run of numbers is a polygon's corners, and no boxes.
 
-    Each box has its first corner above and left of its second; a polygon goes round. One of three
-    corners is shorter than two boxes.
+    Six numbers are three corners. Of eight or more, each box has its first corner above and left of
+    its second, while a polygon goes round. Fewer are no outline.
     """
     if len(run) == 6:
         return True
@@ -158,8 +208,8 @@ def _is_outline(run: list[float]) -> bool:
 def _are_upright_quads(run: list[float]) -> bool:
     """Whether a run of numbers is of quadrilaterals, eight numbers each, by the first of them.
 
-    Its corners go round from the top left, and its sides are nearly level and upright. Two boxes of
-    four numbers each don't have such sides.
+    Its corners go round from the top left, and its sides are nearly level and upright: they slant
+    by at most half of its height or width. Two boxes of four numbers each don't have such sides.
     """
     if len(run) % 8:
         return False

@@ -19,13 +19,15 @@ from dataflow_grounding.replies.json_values import (
     unescape,
 )
 
-MAX_DEPTH = 100
+MAX_DEPTH = 100  # levels of arrays and objects
 
-# made once: `json.loads` makes a decoder anew each time
+# Made once, as `json.loads` makes a decoder anew each time. NaN and Infinity become null.
 _STRICT = json.JSONDecoder(object_pairs_hook=JsonObject, parse_constant=lambda _: None)
+# A bracket that opens an outermost array or object. A "(" does where numbers stand in it: "(1, 2)".
 _OPEN = lazy_pattern(r"[\[{]|\((?=\s*[-+.]?\d[^()\n]{0,200}\))")
-# Behind the last bracket: a box in parentheses that breaks off, as in "(12, 3".
+# At the end of a text: a box in parentheses that breaks off, as in "(12, 3".
 _CUT = lazy_pattern(r"\(\s*[-+.]?\d[\d\s,.;-]*$")
+_MOST_OF_CUT = 200  # characters of such a box
 # Strings, which stay as they are, and full-width punctuation between the tokens of JSON.
 _WIDE = lazy_pattern(
     r"(\"(?:[^\"\\]|\\.){0,500}\"|“[^”]{0,500}”)|[［］｛｝]|(?<=[\d\"”'\]}］｝])\s*[：，、；]\s*(?=[-\d\"“'\[{［｛])",
@@ -33,30 +35,43 @@ _WIDE = lazy_pattern(
 )
 _NARROW = str.maketrans("［］｛｝：，、；", "[]{}:,,;")
 _CLOSER_OF = {"{": "}", "[": "]", "(": ")"}
+# Mark that begins a string → the marks that may end it.
 _QUOTES = {'"': '"', "'": "'", "“": "“”", "”": "”", "`": "`"}
 _TAG = r"</?[A-Za-z_]{1,30}>|<\|/?\w{1,30}\|>"
+# What is passed over between tokens: blanks, backslashes, comments with their text, and tags.
 _SKIP = lazy_pattern(rf"(?:[\s\\]+|//[^\n]*|/\*(?:[^*]|\*(?!/))*(?:\*/)?|#(?=\s)[^\n]*|{_TAG})+")
-# Of JSON that is itself commented out, the marks at the beginnings of its lines.
+# The same in JSON that is itself commented out: of comments only the marks, not their text.
 _SKIP_MARKS = lazy_pattern(rf"(?:[\s\\]+|//+|#+(?=\s)|{_TAG})+")
-_IN_COMMENT = lazy_pattern(r"\s*(?:#|//)")
+_IN_COMMENT = lazy_pattern(r"\s*(?:#|//)")  # the beginning of a line that is a comment
+_MOST_OF_LINE = 200  # characters before a bracket in which its line may begin
+# A box in a comment, as in "# was [1, 2, 3, 4]"; the group is its numbers.
 _BOX_IN_COMMENT = lazy_pattern(
     r"(?:#|//|/\*)[^\n#/]{0,200}?[\[(]\s*((?:[-+]?\d[\d.]{0,20}\s*,\s*){3}[-+]?\d[\d.]{0,20})\s*[\])]"
 )
+# A number and nothing more: "-1.5e3", but not the "3" of "3rd".
 _NUMBER = lazy_pattern(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,6})?(?=[\s,;:\]})/#<]|$)")
-_WHOLE = lazy_pattern(r"[-+]?\d{1,18}")
+_WHOLE = lazy_pattern(r"[-+]?\d{1,18}")  # what is read as an int; a longer one as a float
+# A text without quotation marks, up to a bracket, comma, colon or the line's end: `red cat`.
 _WORD = lazy_pattern(r"[^\s,:=;{}\[\]()\"“”][^,:=;{}\[\]()\"“”\n]*")
+# What follows a quotation mark that ends a string, and none that stands within it.
 _AFTER_STRING = lazy_pattern(r"\s*(?:[,:;=\]})\"'“]|//|/\*|#|\n|$)")
+# A line that begins with a bracket or a key: no string goes on in it.
 _NEW_LINE_OF_STRUCTURE = lazy_pattern(r"[ \t]*(?:[{}\[\]]|[\"'][^\"'\n]{1,40}[\"']\s*:)")
+# Mark that begins a string → where reading it may stop: a closing mark, a backslash, a new line.
 _STOP = {quote: lazy_pattern(rf"[{closers}\\\n]") for quote, closers in _QUOTES.items()}
+# Mark that begins a string → a closing mark with what may follow a string.
 _CLOSES = {
     quote: lazy_pattern(rf"[{closers}][^\S\n]*[,:;=\]}})]") for quote, closers in _QUOTES.items()
 }
+# Word in lower case → the value that it is; None for "null", "nan" and their like.
 _KEYWORDS: dict[str, Any] = {"true": True, "false": False}
 _KEYWORDS |= dict.fromkeys(["null", "none", "nil", "undefined", "nan", "infinity", "-infinity"])
 
 
 def find_json(text: str) -> Scan:
     """Return all outermost arrays and objects in `text`, strict JSON or not.
+
+    In the scan's own text, full-width punctuation between JSON's tokens is narrow.
 
     Raises:
         UnreadableReply: They are nested deeper than MAX_DEPTH.
@@ -70,7 +85,7 @@ def find_json(text: str) -> Scan:
 
 
 def _narrow_punctuation(match: re.Match[str]) -> str:
-    """Return full-width punctuation as JSON's own; a string as it is."""
+    """Return full-width punctuation as JSON's own, "," for "，"; a string as it is."""
     return match[1] or match[0].translate(_NARROW)
 
 
@@ -78,6 +93,9 @@ def decode_json_string(value: Any) -> Any:
     """Return the array or object that a string holds as JSON, if it holds objects.
 
     The arguments of a tool call are such a string. Any other value is returned as it is.
+
+    Raises:
+        UnreadableReply: The string's brackets are nested deeper than MAX_DEPTH.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
@@ -88,14 +106,17 @@ def decode_json_string(value: Any) -> Any:
 
 
 def holds_objects(value: Any) -> bool:
-    """Whether a value is an object, or an array with objects in it."""
+    """Whether a value is an object, or an array with an object among its items."""
     if isinstance(value, list):
         return any(isinstance(item, dict) for item in value)
     return isinstance(value, dict)
 
 
 def strict_json(text: str) -> Scan | None:
-    """Return the array or object that a text is in strict JSON; None for any other text."""
+    """Return the array or object that a text is in strict JSON, as the only item of a scan.
+
+    None for any other text, and for one that is nested deeper than MAX_DEPTH.
+    """
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] not in ("{", "["):
         return None
@@ -103,15 +124,15 @@ def strict_json(text: str) -> Scan | None:
         value = _STRICT.decode(text)
     except (ValueError, RecursionError):
         return None
-    # with so few brackets it can't be deep, as nearly none is
-    is_shallow = text.count("[") + text.count("{") <= MAX_DEPTH
-    if not is_shallow and _deeper_than(value, MAX_DEPTH):
+    # With so few brackets it can't be deep, which spares most texts the walk.
+    has_few_brackets = text.count("[") + text.count("{") <= MAX_DEPTH
+    if not has_few_brackets and _deeper_than(value, MAX_DEPTH):
         return None
     return Scan(text, [JsonItem(value, start, len(text.rstrip()))])
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
-    """Whether arrays and objects are nested more than `depth` levels deep."""
+    """Whether a value has more than `depth` levels of arrays and objects, itself the first."""
     level = [value]
     for _ in range(depth):
         next_level: list[Any] = []
@@ -128,8 +149,8 @@ class _Open:
     """An array or object that is not closed yet.
 
     Attributes:
-        closer: The bracket that closes it.
-        value: The array or object, as far as it was read.
+        closer: The bracket that closes it: `]`, `}`, or the `)` of an array in parentheses.
+        value: A JsonArray or JsonObject, as far as it was read.
         key: A key that has no value yet.
     """
 
@@ -148,8 +169,8 @@ class _Scanner:
         scan: What was read.
         skip: Matches what is passed over between tokens.
         line_end: Where the line ends in which a string's end was last looked for.
-        closer_known_until: Quotation mark → (index, answer): up to this index it is known whether
-            the line goes on to such a mark that ends a string.
+        closer_known_until: Quotation mark → (index, answer): from any place up to that index, it is
+            the answer of `_closes_later`.
     """
 
     def __init__(self, text: str) -> None:
@@ -162,18 +183,26 @@ class _Scanner:
         self.closer_known_until: dict[str, tuple[int, bool]] = {}
 
     def read_all(self) -> Scan:
-        """Read all outermost arrays and objects, and return them."""
+        """Read all outermost arrays and objects, and return them.
+
+        Raises:
+            UnreadableReply: They are nested deeper than MAX_DEPTH.
+        """
         scan = self.scan
         opening = _OPEN.search(self.text)
         while opening is not None:
             self._read_outermost(opening)
             opening = _OPEN.search(self.text, self.at)
-        scan.truncated = scan.truncated or _CUT.search(self.text[-200:]) is not None
+        scan.truncated = scan.truncated or _CUT.search(self.text[-_MOST_OF_CUT:]) is not None
         scan.repaired = scan.repaired or scan.broken
         return scan
 
     def _read_outermost(self, opening: re.Match[str]) -> None:
-        """Read the array or object that begins with `opening`, and add it to the scan."""
+        """Read the array or object that begins with `opening`, and add it to the scan's items.
+
+        It is added too where the text ends inside of it, marked as cut off like all that is open in
+        it then.
+        """
         start = opening.start()
         self.at = start
         self.skip = _SKIP_MARKS if self._is_in_comment() else _SKIP
@@ -187,13 +216,16 @@ class _Scanner:
         self.scan.items.append(JsonItem(root, start, self.at))
 
     def _is_in_comment(self) -> bool:
-        """Whether only the mark of a comment stands before it on the line."""
-        near = max(0, self.at - 200)
+        """Whether the line begins with the mark of a comment."""
+        near = max(0, self.at - _MOST_OF_LINE)
         line = max(self.text.rfind("\n", near, self.at) + 1, near)
         return _IN_COMMENT.match(self.text, line, self.at) is not None
 
     def _read_next(self) -> None:
-        """Read the next token, or what is passed over before it."""
+        """Read the next token, or what is passed over before it.
+
+        A key that a comma follows gets null.
+        """
         skip = self.skip.match(self.text, self.at)
         if skip is not None:
             if not skip[0].isspace():
@@ -214,11 +246,18 @@ class _Scanner:
             self._read_colon()
         elif char in _QUOTES and not (char == "`" and self.text.startswith("```", self.at)):
             self._read_string(char)
-        else:
-            self._read_number_or_word()
+        elif not self._read_number():
+            self._read_word()
 
     def _open(self, opener: str) -> None:
-        """Begin an array or object within the innermost one that is open."""
+        """Begin the array or object that a bracket opens; `(` opens an array.
+
+        It is added to the innermost one that is open. Where none is, it is an outermost one, which
+        `_read_outermost` adds to the scan.
+
+        Raises:
+            UnreadableReply: It is nested deeper than MAX_DEPTH.
+        """
         if len(self.stack) >= MAX_DEPTH:
             raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
         value: Any = JsonObject() if opener == "{" else JsonArray()
@@ -228,7 +267,11 @@ class _Scanner:
         self.at += 1
 
     def _close(self, closer: str) -> None:
-        """End the innermost array or object that a bracket closes, and all that is open in it."""
+        """End the innermost array or object that a bracket closes, and all that is open in it.
+
+        A bracket that closes none is passed over. Then, and where it ends several, the scan is
+        marked as broken.
+        """
         self.at += 1
         if not self._is_open(closer):
             self.scan.broken = True
@@ -254,7 +297,11 @@ class _Scanner:
             self._close_innermost().value.cut = True
 
     def _add(self, value: Any) -> None:
-        """Add a value to the innermost array or object: under the key that has none yet, if any."""
+        """Add a value to the innermost array or object.
+
+        In an object it stands under the key that has no value yet, else among the `loose` values,
+        of which a colon behind it makes a key.
+        """
         top = self.stack[-1]
         if top.closer != "}":
             top.value.append(value)
@@ -265,7 +312,10 @@ class _Scanner:
             top.value.loose.append(value)
 
     def _read_colon(self) -> None:
-        """Read a colon: the last value of the object becomes a key."""
+        """Read a colon or "=": the innermost object's last loose value becomes a key.
+
+        A colon elsewhere, as in an array, is passed over, and the scan marked as broken.
+        """
         self.at += 1
         top = self.stack[-1]
         if top.closer == "}" and top.key is None:
@@ -276,14 +326,19 @@ class _Scanner:
         self.scan.broken = True
 
     def _read_string(self, quote: str) -> None:
-        """Read a string up to the quotation mark that ends it, whatever marks stand within."""
+        """Read the string that begins here and add it, up to the quotation mark that ends it.
+
+        A mark with no comma, bracket or the like behind it is a part of the string, if the line has
+        another one later that may end it. A new line that begins as JSON ends the string, too. One
+        that the text's end cuts off is not added.
+        """
         text = self.text
         at = self.at + 1
         if quote != '"':
             self.scan.repaired = True
         while True:
             stop = _STOP[quote].search(text, at)
-            if stop is None:  # cut off inside of the string: not known how it goes on
+            if stop is None:  # cut off inside of the string
                 self.at = len(text)
                 return
             if stop[0] == "\\":
@@ -304,9 +359,10 @@ class _Scanner:
                 at = stop.end()
 
     def _closes_later(self, quote: str, at: int) -> bool:
-        """Whether behind `at` the line has another quotation mark that ends a string.
+        """Whether behind `at` the line has another quotation mark that may end a string.
 
-        The answer is remembered, so that each line is searched only once.
+        That is one with a comma, colon or closing bracket behind it. The answer is remembered, so
+        that each line is searched only once.
         """
         known_until, answer = self.closer_known_until.get(quote, (-1, False))
         if at <= known_until:
@@ -322,22 +378,36 @@ class _Scanner:
         return True
 
     def _end_broken_string(self, end: int) -> None:
-        """End a string that its line doesn't close at `end`, and the object around it."""
+        """Add a string that no mark closes, up to `end`, and end the innermost object around it.
+
+        Arrays inside of that object end with it. Where one array or object alone is open, it stays
+        so.
+        """
         self._add(unescape(self.text[self.at + 1 : end]))
         self.at = end
         if self._is_open("}") and len(self.stack) > 1:
-            # Arrays inside of the object end with it.
             while self._close_innermost().closer != "}":
                 pass
 
-    def _read_number_or_word(self) -> None:
-        """Read a number, or a word, which is a keyword or a text without quotation marks."""
+    def _read_number(self) -> bool:
+        """Read the number that begins here and add it, and return whether there is one.
+
+        A number at the very end of the text is not added, as it may be cut off.
+        """
         match = _NUMBER.match(self.text, self.at)
-        if match is not None:
-            self.at = match.end()
-            if self.at < len(self.text):  # else it may go on
-                self._add(int(match[0]) if _WHOLE.fullmatch(match[0]) else float(match[0]))
-            return
+        if match is None:
+            return False
+        self.at = match.end()
+        if self.at < len(self.text):
+            self._add(int(match[0]) if _WHOLE.fullmatch(match[0]) else float(match[0]))
+        return True
+
+    def _read_word(self) -> None:
+        """Read the word that begins here and add it: a keyword, or a text without quotation marks.
+
+        A word at the very end of the text is not added, as it may be cut off. A fence ends all that
+        is open, as cut off. A character that begins no word is passed over.
+        """
         match = _WORD.match(self.text, self.at)
         if match is None:
             self.at += 1

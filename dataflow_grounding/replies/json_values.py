@@ -7,7 +7,9 @@ from typing import Any
 
 from dataflow_grounding._util.lazy import lazy_pattern
 
+# An escape in a string: "\\u00e9", whose four digits are the first group, or "\\n".
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+# Character behind a backslash → what the two stand for; a line that is continued is one line.
 _ESCAPES = {
     "n": "\n",
     "t": "\t",
@@ -20,11 +22,13 @@ _ESCAPES = {
     "/": "/",
     "\n": "",
 }
+# A coordinate in a string: "12", ".5", "1e3".
 _NUMBER = lazy_pattern(
     r"[-+]?(?:[0-9]{1,12}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][-+]?[0-9]{1,3})?"
 )
+# A coordinate with its unit: "12px", "5.5 %".
 _MEASURE = lazy_pattern(r"\s*([-+.\d]{1,20})\s*(px|pixels?|%)\s*")
-LARGEST = 10**9  # that a coordinate may be
+LARGEST = 10**9  # that a coordinate may be, without its sign
 
 
 class JsonArray(list[Any]):
@@ -42,7 +46,8 @@ class JsonObject(dict[str, Any]):
 
     Attributes:
         cut: Whether the text ended inside of it.
-        parts: Where keys are repeated, the objects that the first, the second and so on make.
+        parts: Where a key is repeated, the objects that make this one: the first goes up to that
+            key, the second from there to the next one that it repeats itself, and so on. Else none.
         loose: The values without a key.
     """
 
@@ -57,7 +62,7 @@ class JsonObject(dict[str, Any]):
             self.put(key, value)
 
     def put(self, key: str, value: Any) -> None:
-        """Set a key; where it is there already, a new part of the object begins."""
+        """Set a key; where it is in the last part already, a new part of the object begins."""
         if key in self and not self.parts:
             first = JsonObject()
             first.update(self)
@@ -71,7 +76,7 @@ class JsonObject(dict[str, Any]):
 
 @dataclass
 class JsonItem:
-    """One array or object and where it is: `text[start:end]`."""
+    """One array or object and where it is: `text[start:end]` of the scan's text."""
 
     value: Any
     start: int
@@ -83,12 +88,12 @@ class Scan:
     """What a text holds: arrays and objects in order.
 
     Attributes:
-        text: The text.
+        text: The text; see `json_text.find_json`.
         items: The outermost arrays and objects in it.
         repaired: Whether some of it is not quite JSON.
         broken: Whether brackets or strings don't fit, so that things may be missing or misplaced.
         truncated: Whether the text ends inside an array or object.
-        boxes_in_comments: The numbers of boxes in comments within an array or object.
+        boxes_in_comments: The boxes in comments within an array or object, each as "1, 2, 3, 4".
     """
 
     text: str
@@ -100,7 +105,7 @@ class Scan:
 
 
 def nested_values(value: Any) -> list[Any]:
-    """Return the arrays and objects in an array or object."""
+    """Return the arrays and objects that are items or values of an array or object itself."""
     values = value.values() if isinstance(value, dict) else value
     return [inner for inner in values if isinstance(inner, (dict, list))]
 
@@ -122,7 +127,10 @@ def _character_of_escape(match: re.Match[str]) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return a coordinate as a number, also from a string; None for anything else, and for NaN."""
+    """Return a coordinate as a number, also from a string such as "12.5".
+
+    None for anything else, also for a bool, NaN, and what is larger than LARGEST.
+    """
     if isinstance(value, str):
         value = value.strip()
         if _NUMBER.fullmatch(value) is None:
@@ -135,9 +143,9 @@ def number(value: Any) -> float | None:
 
 
 def split_off_unit(values: list[Any]) -> tuple[list[Any], str | None]:
-    """Return values without the unit that all of them have, and that unit, "px" or "%".
+    """Return texts such as "12px" without their unit, and that unit, "px" or "%".
 
-    Where they don't all have the same unit, the values are returned as they are, and None.
+    Where not all values are texts with the same unit, they are returned as they are, and None.
     """
     numbers: list[str] = []
     units: set[str] = set()
@@ -162,7 +170,7 @@ def hull(corners: Sequence[float]) -> tuple[float, float, float, float]:
 
 
 def score_of(value: Any) -> float | None:
-    """Return a score from 0 to 1, also from a percentage; None for anything else."""
+    """Return a score from 0 to 1, also from a text, "0.9" or "90%"; None for anything else."""
     if isinstance(value, str) and value.strip().endswith("%"):
         per_cent = number(value.strip().rstrip("%"))
         score = None if per_cent is None else per_cent / 100
