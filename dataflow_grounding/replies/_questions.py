@@ -1,7 +1,8 @@
 """Which question of the request a box answers, and which of several answers counts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -23,6 +24,7 @@ Question: TypeAlias = int | str | None
 
 # Added to an id, it makes one that no phrase has.
 _FAR = -(10**10)
+_MOST_ABSENCES = 5000  # whose phrases are looked for
 _LIST = lazy_pattern(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
 _LONGEST = 4000  # of a list of things in a label
 _UNCLEAR_CORRECTION = "the reply corrects itself, and it is unclear what"
@@ -118,6 +120,18 @@ class Questions:
             return set(self.phrases)
         for thing in things:
             ids |= self._ids_denied_with(thing)
+        return ids
+
+    def ids_of_absences(self, absences: Iterable[Details]) -> set[int]:
+        """Return the ids of the phrases that any of some absences says are not there.
+
+        Absences behind the first `_MOST_ABSENCES` aren't looked at.
+        """
+        ids: set[int] = set()
+        for details in islice(absences, _MOST_ABSENCES):
+            ids |= self.ids_not_there(details)
+            if ids.issuperset(self.phrases):
+                break
         return ids
 
     def _ids_denied_with(self, things: str) -> set[int]:

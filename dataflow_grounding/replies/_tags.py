@@ -26,7 +26,8 @@ from dataflow_grounding.replies.reading import (
     details_of_label,
 )
 
-# Tags that open and close a label, a box or a point.
+# Tags that open and close a label, a box or a point: <ref> </ref>, <|box_start|> <|box_end|>,
+# <|det|> <|/det|>.
 TAG = lazy_pattern(
     r"<\|(?P<bar>/?(?:ref|det))\|>"
     r"|<\|(?P<word>object_ref|ref|box|quad|point)_(?P<side>start|end)\|>"
@@ -36,12 +37,15 @@ TAG = lazy_pattern(
 _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
 _POINT_TAGS = frozenset(["point", "points"])
-_CORNERS = dict.fromkeys(["x1", "y1", "x2", "y2"]).keys()
+_CORNERS = dict.fromkeys(["x1", "y1", "x2", "y2"]).keys()  # a set in this order
+# Groups: the name, and the value in double quotation marks, in single ones, or without.
 _ATTRIBUTE = lazy_pattern(
     r"([A-Za-z_]\w{0,30})\s{0,3}=\s{0,3}(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>/]+))"
 )
-_GROUP = lazy_pattern(r"[\[(<]([^\[\](){}<>]*)[\])>]")
+_GROUP = lazy_pattern(r"[\[(<]([^\[\](){}<>]*)[\])>]")  # [1, 2, 3, 4]
+# <1>, or <x_1>
 _NUMBER_TOKEN = lazy_pattern(r"<\s{0,3}(?:[xy]_)?(\d{1,12}(?:\.\d{1,12})?)\s{0,3}>")
+# A label at the beginning of a box's text, before its bracket: "cat" of "cat [1, 2, 3, 4]".
 _LABEL_INSIDE = lazy_pattern(r"\s*([^\d\s\[\](){}<>,;][^\[\](){}<>]*)(?=[\[(])")
 _SEPARATORS = lazy_pattern(r"[,;\s]+")
 
@@ -49,9 +53,9 @@ _SEPARATORS = lazy_pattern(r"[,;\s]+")
 def number_groups(text: str) -> list[list[str]]:
     """Return each list in a box's text, as texts; that these are numbers isn't checked.
 
-    Lists stand in brackets, `[1, 2, 3, 4]`; of two corners, `(1, 2), (3, 4)`, one list of four is
-    made. Or each number stands in a token, `<1><2><3><4>`, and a comma parts boxes. A text without
-    any brackets is one list.
+    Lists stand in brackets, `[1, 2, 3, 4]`; of two with two items each, `(1, 2), (3, 4)`, one list
+    of four is made. Or each number stands in a token, `<1><2><3><4>`, and a comma parts boxes. A
+    text without any opening bracket is one list. Empty lists are left out.
     """
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
@@ -68,7 +72,7 @@ def number_groups(text: str) -> list[list[str]]:
 
 
 def split_numbers(text: str) -> list[str]:
-    """Return what stands between commas, semicolons and blanks."""
+    """Return what stands between commas, semicolons and blanks; [""] for a text without more."""
     return _SEPARATORS.split(text.strip(" ,;\n\t\r"))
 
 
@@ -76,14 +80,15 @@ class _Element(NamedTuple):
     """A tag that opens, with what stands between it and the next tag.
 
     Attributes:
-        name: The tag's name.
+        name: The tag's name, such as "box".
         attributes: Its attributes, and the label of a collection around it.
         content: The text up to the next tag.
-        start: Where the tag begins.
-        end: Where the element ends, with its closing tag.
+        start: Where the tag begins in the text.
+        end: Where its closing tag ends; without one, where the next tag begins or the text ends.
         closed: Whether the next tag closes it.
-        broken: Whether another tag opens before it is closed, or the text ends.
-        last: Whether the text ends before it is closed.
+        broken: Whether the next tag opens another element, or there is none. Neither this nor
+            `closed` where the next tag closes an element of another name.
+        cut_off: Whether there is no next tag, and its corners aren't in attributes either.
     """
 
     name: str
@@ -93,7 +98,7 @@ class _Element(NamedTuple):
     end: int
     closed: bool
     broken: bool
-    last: bool
+    cut_off: bool
 
     @property
     def is_box(self) -> bool:
@@ -112,7 +117,7 @@ class _Element(NamedTuple):
 
     @property
     def own_label(self) -> str | None:
-        """The label in its attributes."""
+        """The label in its attributes; None or "" for none."""
         return self.attributes.get("mention") or self.attributes.get("label")
 
 
@@ -126,21 +131,22 @@ def read_tags(text: str, parsed: ParsedReply) -> None:
 
 
 class _TagReader:
-    """Adds the boxes and points of tags to a parsed reply, in their order.
-
-    A tag that opens before the last one has closed breaks that off.
-    """
+    """Adds the boxes and points of tags to a parsed reply, in their order."""
 
     def __init__(self, parsed: ParsedReply) -> None:
         self.parsed = parsed
 
     def read(self, text: str) -> None:
-        """Add all boxes and points of a text."""
+        """Add all boxes and points of a text. Points whose tag isn't closed are passed over.
+
+        Raises:
+            UnreadableReply: It is unclear to which boxes the labels belong.
+        """
         elements = [*_elements(text)]
-        beside = _details_of_boxes(text, elements)
+        beside = _details_beside_boxes(text, elements)
         in_relation = False  # what follows <pred> repeats the boxes of a relation's two sides
         for i, element in enumerate(elements):
-            self.parsed.truncated = self.parsed.truncated or element.last
+            self.parsed.truncated = self.parsed.truncated or element.cut_off
             if element.name == "pred" or element.is_label:
                 in_relation = element.name == "pred"
             elif element.name in _POINT_TAGS and element.closed:
@@ -154,10 +160,13 @@ class _TagReader:
                     self.add_box_element(element, details, repeated=in_relation)
 
     def add_box_element(self, element: _Element, details: Details, *, repeated: bool) -> None:
-        """Add the boxes in a box's tag.
+        """Add the boxes in a box's text.
+
+        Of an element that breaks off, what stands in brackets is kept; else it is dropped, but for
+        an empty one. One that a tag of another name closes is passed over.
 
         Args:
-            element: The tag.
+            element: The box, without corners in its attributes.
             details: What is known of its boxes.
             repeated: Whether its boxes were added before.
         """
@@ -173,13 +182,15 @@ class _TagReader:
     def add_boxes(
         self, content: str, details: Details, *, repeated: bool, whole: bool = True
     ) -> None:
-        """Add the boxes in the text of a tag, which may begin with their label.
+        """Add the boxes in the text of a tag, or an absence if it is words such as "none".
+
+        A label may stand before the boxes, as in "cat [1, 2, 3, 4]"; it comes instead of `details`.
 
         Args:
             content: The text.
             details: What is known of the boxes.
-            repeated: Whether the boxes were added before.
-            whole: Whether the tag is closed; else two numbers are no point.
+            repeated: Whether the boxes were added before, and are left out.
+            whole: Whether the tag is closed; else two numbers are dropped, and are no point.
         """
         if says_none(content):
             self.parsed.add_absence(details)
@@ -197,7 +208,10 @@ class _TagReader:
             self.parsed.add_numbers(group, details, corners=not whole)
 
     def add_points(self, element: _Element) -> None:
-        """Add the points in a tag's attributes, or else in its text, with their names."""
+        """Add the points in a tag's attributes, or else in its text.
+
+        The attribute `alt`, or else `mention`, names them; see `_names_of_points`.
+        """
         points = _points_in_attributes(element.attributes) or _points_in_text(element.content)
         names = element.attributes.get("alt") or element.attributes.get("mention") or ""
         for point, name in zip(points, _names_of_points(names, len(points)), strict=True):
@@ -216,7 +230,7 @@ def _points_in_attributes(attributes: dict[str, str]) -> list[tuple[float, float
 
 
 def _points_in_text(text: str) -> list[tuple[float, float]]:
-    """Return the pairs of numbers in a text."""
+    """Return the lists of two numbers in a text, `(1, 2)`; others are left out."""
     points: list[tuple[float, float]] = []
     for group in number_groups(text):
         point = pair(group)
@@ -226,10 +240,9 @@ def _points_in_text(text: str) -> list[tuple[float, float]]:
 
 
 def _names_of_points(text: str, count: int) -> list[str]:
-    """Return a name for each of `count` points from a text with their names.
+    """Return a name for each of `count` points from a text with their names, "cat, dog".
 
-    That is a list with a name for each, or one name for all. With a list of another length, all
-    names are empty.
+    One name is that of all. With any other number of names than `count`, all are empty.
     """
     names = [name.strip() for name in text.split(",")]
     if len(names) == count:
@@ -240,7 +253,13 @@ def _names_of_points(text: str, count: int) -> list[str]:
 
 
 class _Tag(NamedTuple):
-    """A tag: whether it closes, its name, and its attributes with names in lower case."""
+    """A tag.
+
+    Attributes:
+        closing: Whether it closes an element.
+        name: The element's name, without slash and "_start" or "_end".
+        attributes: Its attributes, by names in lower case; the last of a name counts.
+    """
 
     closing: bool
     name: str
@@ -259,9 +278,13 @@ def _parse_tag(match: re.Match[str]) -> _Tag:
 
 
 def _elements(text: str) -> Iterator[_Element]:
-    """Yield the elements of a text in order, without collections."""
+    """Yield the elements of a text in order, one for each tag that opens.
+
+    A collection yields none; its mention is the label of the elements in it that have no other. A
+    box that closes itself, <box/>, yields none either if it has no corners.
+    """
     matches = [*TAG.finditer(text)]
-    collection: dict[str, str] = {}
+    collection: dict[str, str] = {}  # the attributes that its elements have from it
     for i, match in enumerate(matches):
         tag = _parse_tag(match)
         if tag.name == "collection":
@@ -288,7 +311,7 @@ def _empty_element(tag: _Tag, match: re.Match[str]) -> _Element:
         end=match.end(),
         closed=True,
         broken=False,
-        last=False,
+        cut_off=False,
     )
 
 
@@ -313,7 +336,7 @@ def _element(
             end=len(text),
             closed=False,
             broken=True,
-            last=not has_corners,
+            cut_off=not has_corners,
         )
     after = _parse_tag(following)
     closed = after.closing and after.name == tag.name
@@ -325,47 +348,60 @@ def _element(
         end=following.end() if closed else following.start(),
         closed=closed,
         broken=not after.closing,
-        last=False,
+        cut_off=False,
     )
 
 
 # Details of a box: from labels in tags of their own, or else from words
 
 
-def _details_of_boxes(text: str, elements: list[_Element]) -> dict[int, Details]:
-    """Return the details of each box from what stands beside its tag, by its element's index.
+def _details_beside_boxes(text: str, elements: list[_Element]) -> dict[int, Details]:
+    """Return the details that what stands beside each box gives it.
 
-    They are empty where all boxes have their own labels. Where no label stands in a tag, they come
-    from the words around the boxes; else from the labels' tags ahead of the boxes, or behind them.
+    There are three ways, one for all boxes:
+    1. Each box has a label of its own: what stands beside it gives none.
+    2. No label stands in a tag: the words around the boxes give them.
+    3. Else the labels' tags do, those ahead of the boxes or those behind.
+
+    Args:
+        text: The text that the elements are in.
+        elements: The elements of all tags, in order.
+
+    Returns:
+        Index of a box among the elements → its details, for every box.
 
     Raises:
         UnreadableReply: It is unclear to which boxes the labels belong.
     """
-    boxes: list[int] = []
-    labels: list[int] = []
-    all_label_themselves = True
-    for i, element in enumerate(elements):
-        if element.is_box:
-            boxes.append(i)
-            if not element.own_label and not _LABEL_INSIDE.match(element.content):
-                all_label_themselves = False
-        elif element.is_label and element.closed and element.content.strip():
-            labels.append(i)
-    if all_label_themselves:
+    boxes = [i for i, element in enumerate(elements) if element.is_box]
+    if all(_labels_itself(elements[i]) for i in boxes):
         return dict.fromkeys(boxes, NO_DETAILS)
     gaps = _gaps(text, elements)
+    labels: list[int] = []
+    for i, element in enumerate(elements):
+        if element.is_label and element.closed and element.content.strip():
+            labels.append(i)
     if not labels:
         return dict(zip(boxes, details_in_words(gaps), strict=True))
-    # Labels stand behind their boxes where no tag and no words ahead name the first box.
-    if boxes[0] < labels[0] and (begins_line(gaps[0]) or details_ahead(gaps[0]) == NO_DETAILS):
+    if boxes[0] < labels[0] and not _ends_with_name(gaps[0]):
         return _details_by_tags_behind(text, elements, boxes, labels)
     return _details_by_tags_ahead(elements, boxes, gaps)
+
+
+def _labels_itself(box: _Element) -> bool:
+    """Whether a box has a label in its attributes or at the beginning of its text."""
+    return bool(box.own_label) or _LABEL_INSIDE.match(box.content) is not None
+
+
+def _ends_with_name(words: str) -> bool:
+    """Whether the words before a box name it on its own line."""
+    return not begins_line(words) and details_ahead(words) != NO_DETAILS
 
 
 def _gaps(text: str, elements: list[_Element]) -> list[str]:
     """Return the words before the first box, between boxes, and behind the last box.
 
-    Labels in tags are left out.
+    Elements that are no boxes, such as labels in tags, are left out.
     """
     gaps: list[str] = []
     words: list[str] = []
@@ -384,9 +420,15 @@ def _gaps(text: str, elements: list[_Element]) -> list[str]:
 def _details_by_tags_ahead(
     elements: list[_Element], boxes: list[int], gaps: list[str]
 ) -> dict[int, Details]:
-    """Return the details of each box from the label's tag before it.
+    """Return the details of each box from the last label's tag before it, by the box's index.
 
-    Behind another box, words may stand instead of the tag.
+    Where no tag has named anything yet, or none stands since the box before, words between may name
+    it instead. A label whose tag isn't closed names nothing.
+
+    Args:
+        elements: The elements of all tags, in order.
+        boxes: The indices of those that are boxes.
+        gaps: The words around the boxes, as `_gaps` returns them.
 
     Raises:
         UnreadableReply: Two labels stand before one box.
@@ -425,7 +467,7 @@ def _are_two_labels(first: _Element, second: _Element) -> bool:
 def _details_by_tags_behind(
     text: str, elements: list[_Element], boxes: list[int], labels: list[int]
 ) -> dict[int, Details]:
-    """Return the details of each box from the label's tag behind it, by the box's index.
+    """Return the details of each box from the next label's tag behind it, by the box's index.
 
     MinerU writes <|box_start|>100 200 300 400<|box_end|><|ref_start|>table<|ref_end|>.
 
@@ -433,19 +475,20 @@ def _details_by_tags_behind(
         text: The text that the elements are in.
         elements: The elements of all tags, in order.
         boxes: The indices of those that are boxes.
-        labels: The indices of those that are labels, at least one.
+        labels: The indices of those that are closed labels with a text, at least one.
 
     Raises:
-        UnreadableReply: It is unclear on which side of their boxes the labels stand.
+        UnreadableReply: It is unclear on which side of their boxes the labels stand: a box has none
+            behind it, or the first label is nearer to the box behind it.
     """
     if _is_nearer_to_next_box(text, elements, boxes, labels[0]):
         raise UnreadableReply(UNCLEAR)
     details_of_boxes: dict[int, Details] = {}
     label_behind: Details | None = None
-    label_places = set(labels)
+    label_indices = set(labels)
     for i in reversed(range(len(elements))):
         element = elements[i]
-        if i in label_places:
+        if i in label_indices:
             label_behind = details_of_label(element.content.strip())
         elif element.is_box:
             if label_behind is None:
@@ -457,9 +500,10 @@ def _details_by_tags_behind(
 def _is_nearer_to_next_box(
     text: str, elements: list[_Element], boxes: list[int], label: int
 ) -> bool:
-    """Whether a label stands on a new line, and the next box on the same one.
+    """Whether a label stands on another line than what is before it, and with the next box on one.
 
-    `label` is the label's index among the elements of `text`, `boxes` are those of the boxes.
+    False where no box follows. `label` is the label's index among the elements of `text`, which is
+    not the first; `boxes` are those of the boxes.
     """
     before = text[elements[label - 1].end : elements[label].start]
     if "\n" not in before:

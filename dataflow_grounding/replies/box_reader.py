@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
 from dataflow_grounding.boxes.formats import known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
@@ -21,15 +21,17 @@ from dataflow_grounding.replies.reading import (
     Reading,
 )
 
-# How far outside its range a number may lie, in parts of the range, to be moved inside and not
-# dropped.
+# How far outside its range a number may lie, as a share of the range, for its box to be moved
+# inside rather than dropped.
 TOLERANCE = 1 / 8
-# The share of a reply's boxes that may lie further outside before the whole reply counts as written
-# in another format.
+# The share of an answer's boxes that may lie further outside; with more, the whole reply counts as
+# written in another format.
 OUT_OF_SCALE_SHARE = 1 / 10
-_ROUNDING = 1e-6  # of the image's longer side: a move that is none
-_MOST_ABSENCES = 5000  # whose phrases are looked for
-STATUSES = ("ambiguous", "unsupported")
+_ROUNDING = 1e-6  # of the image's longer side: a side moved by no more wasn't outside
+STATUSES = ("ambiguous", "unsupported")  # of phrases, as the embedded grounder gives them
+_LARGE_RANGE = 10  # a range that ends beyond is not one of parts of 1
+_CELLS = 32 * 32  # of the grid of the scale "grid_32"
+_NINES = (999, 1000)  # scales at whose end models write a row of nines
 
 
 def to_reading(
@@ -38,7 +40,7 @@ def to_reading(
     """Return what a reply says, its boxes in pixels of the original.
 
     Args:
-        parsed: The reply as written.
+        parsed: The reply as written. What can't be used is added to its `dropped`.
         box_format: The box format that was asked for.
         original: The size of the upright image in pixels.
         sent: The size of the picture as sent.
@@ -72,7 +74,7 @@ class _BoxReader:
         kept_boxes: The boxes that can be used, in the reply's order.
         index_of_box: The index in `kept_boxes` of a box, by its answer, phrase and pixels.
         unique_notes: The texts of notes that are made only once.
-        out_of_scale: The boxes whose numbers lie far outside the range that was asked for.
+        out_of_scale: The boxes whose numbers lie far outside the range of their format.
         zeros: The details of boxes of zeros, which say that nothing is there.
     """
 
@@ -92,7 +94,11 @@ class _BoxReader:
         self.zeros: list[Details] = []
 
     def read(self, parsed: ParsedReply) -> Reading:
-        """Return what a reply says. What is dropped on the way is added to `parsed.dropped`."""
+        """Return what a reply says. What is dropped on the way is added to `parsed.dropped`.
+
+        Raises:
+            UnreadableReply, TruncatedReply: As `to_reading`.
+        """
         reading = self.reading
         reading.notes += parsed.notes
         if parsed.truncated:
@@ -106,7 +112,10 @@ class _BoxReader:
         last_answers = {box.answer for box in boxes}
         last_answers.add(parsed.answer)
         self.check_scale(parsed, last_answers)
-        self.check_talk(parsed, boxes)
+        if parsed.talk:
+            from dataflow_grounding.replies._objections import check_talk  # few replies have words
+
+            check_talk(parsed, boxes, self.phrases)
         reading.notes += notes
         reading.boxes = [box.box for box in boxes]
         for dropped in parsed.dropped:
@@ -114,13 +123,16 @@ class _BoxReader:
         reading.unread = self.unread_phrases(parsed)
         reading.unsure = self.unsure_phrases(parsed)
         if not reading.boxes and not reading.statuses:
-            self.check_none(parsed)
+            from dataflow_grounding.replies._objections import check_none  # few replies have none
+
+            check_none(parsed, self.questions, self.zeros)
         return reading
 
     def unread_phrases(self, parsed: ParsedReply) -> list[int]:
-        """Return the ids of phrases without a box of which the reply has points, or lost a box.
+        """Return the ids, in ascending order, of phrases whose boxes the reply lost.
 
-        They come in their order. These phrases are neither found nor said not to be there.
+        They have a point or something that was dropped, and no box: they are neither found nor said
+        not to be there.
         """
         unread: set[int] = set()
         for point in parsed.points:
@@ -133,9 +145,10 @@ class _BoxReader:
         return sorted(unread)
 
     def unsure_phrases(self, parsed: ParsedReply) -> dict[int, str]:
-        """Return the phrases of which a box of an unknown id may be, with the reason, by their ids.
+        """Return the phrases to which a box of an unknown id may belong: their ids, with the reason.
 
-        A box of an id that no phrase has answers some phrase: any that the reply says nothing of.
+        Such a box was dropped from the last answer, and has an id that no phrase has. It may be of
+        any phrase without a box, a status or an absence. {} where there is no such box.
         """
         strays: list[Dropped] = []
         for dropped in parsed.dropped:
@@ -146,58 +159,9 @@ class _BoxReader:
         if not strays or not self.phrases:
             return {}
         answered = {box.id for box in self.reading.boxes} | set(self.reading.statuses)
-        for details, _ in parsed.absences[:_MOST_ABSENCES]:
-            answered |= self.questions.ids_not_there(details)
+        answered |= self.questions.ids_of_absences(details for details, _ in parsed.absences)
         reason = f"a box of id {strays[0].details.id}, which no phrase has, may be its own"
         return {phrase_id: reason for phrase_id in self.phrases if phrase_id not in answered}
-
-    def check_none(self, parsed: ParsedReply) -> None:
-        """Check that a reply without boxes says that nothing is there.
-
-        Raises:
-            UnreadableReply: It doesn't say so.
-            TruncatedReply: It is cut off before it could say so.
-        """
-        if parsed.truncated:
-            raise TruncatedReply("the reply is cut off before its first complete box")
-        if parsed.dropped:
-            raise UnreadableReply(f"no box of the reply can be used: {parsed.dropped[0].reason}")
-        if parsed.missing is None:
-            self.check_list(parsed)
-        elif not parsed.missing.answers_for(self.phrases):
-            raise UnreadableReply(
-                f"the reply says only that {parsed.missing.thing[:60]!r} is not there"
-            )
-
-    def check_list(self, parsed: ParsedReply) -> None:
-        """Check that the reply calls every phrase absent, by empty lists or boxes of zeros.
-
-        A request without phrases passes.
-
-        Raises:
-            UnreadableReply: They don't, or words beside them say that a thing is there.
-        """
-        from dataflow_grounding.replies._talk import affirmation_in  # as in `check_talk`
-
-        for talk in parsed.talk:
-            if talk.answer != parsed.answer:
-                continue
-            words = affirmation_in(talk.text, self.phrases)
-            if words is not None:
-                raise UnreadableReply(
-                    f"the reply has no box, and says {' '.join(words.split())[:60]!r}"
-                )
-        absences = [details for details, _ in parsed.absences]
-        absences += self.zeros
-        unanswered = set(self.phrases)
-        for details in absences[:_MOST_ABSENCES]:
-            unanswered -= self.questions.ids_not_there(details)
-            if not unanswered:
-                return
-        if unanswered:
-            raise UnreadableReply(
-                f"the reply has no box, and doesn't say that phrase {min(unanswered)} is not there"
-            )
 
     def take_boxes(self, parsed: ParsedReply) -> None:
         """Add the boxes that can be used to `kept_boxes`, and the others to `parsed.dropped`.
@@ -205,9 +169,14 @@ class _BoxReader:
         Boxes of zeros are noted, and their details added to `zeros`.
 
         Raises:
-            UnreadableReply: The boxes may be of another picture, or there are only points.
+            UnreadableReply: The boxes of phrases may be of another picture, or there are only
+                points.
         """
-        self.check_pictures(parsed)
+        may_be_elsewhere = parsed.elsewhere is not None or len(parsed.pictures) > 1
+        if may_be_elsewhere and self.phrases and parsed.boxes:
+            from dataflow_grounding.replies._objections import check_pictures  # few replies' are
+
+            check_pictures(parsed)
         if self.format.scale == "grid_32":
             _turn_pairs_into_boxes(parsed)
         if parsed.points and not parsed.boxes:
@@ -227,7 +196,8 @@ class _BoxReader:
     def drop_unusable(self, unusable: list[tuple[RawBox, str]], parsed: ParsedReply) -> None:
         """Add boxes that can't be used to `parsed.dropped`, each with its reason.
 
-        Where those without a label are the kept boxes once more, they are left out.
+        Those without a label are left out where their numbers are exactly those of the kept boxes:
+        then they are these once more.
         """
         numbers_of_kept = {box.box.numbers for box in self.kept_boxes}
         numbers_without_label = {raw.numbers for raw, _ in unusable if not raw.details.labels}
@@ -236,24 +206,10 @@ class _BoxReader:
             if raw.details.labels or not repeat_kept_boxes:
                 parsed.dropped.append(Dropped(reason, raw.details, raw.answer))
 
-    def check_pictures(self, parsed: ParsedReply) -> None:
-        """Check that the boxes of phrases can't be those of a crop, or of several pictures.
-
-        Raises:
-            UnreadableReply: They may be.
-        """
-        elsewhere = parsed.elsewhere
-        if elsewhere is None and len(parsed.pictures) > 1:
-            from dataflow_grounding.replies._pictures import (
-                SEVERAL_PICTURES,  # few replies have several
-            )
-
-            elsewhere = SEVERAL_PICTURES
-        if elsewhere and self.phrases and parsed.boxes:
-            raise UnreadableReply(elsewhere)
-
     def check_scale(self, parsed: ParsedReply, last_answers: set[int]) -> None:
-        """Check that answers are in the scale that was asked for.
+        """Refuse a reply with an answer in another scale than was asked for.
+
+        That is one of whose boxes more than OUT_OF_SCALE_SHARE are out of scale.
 
         Args:
             parsed: The reply.
@@ -261,7 +217,7 @@ class _BoxReader:
                 in another scale.
 
         Raises:
-            UnreadableReply: One of them is in another scale.
+            UnreadableReply: There is such an answer.
         """
         if not self.out_of_scale:
             return
@@ -280,32 +236,6 @@ class _BoxReader:
             f" where {scale} was asked for"
         )
 
-    def check_talk(self, parsed: ParsedReply, boxes: list[KeptBox]) -> None:
-        """Check that no words of an answer take back the boxes that it gives.
-
-        Raises:
-            UnreadableReply: Some words do.
-        """
-        if not parsed.talk:
-            return
-        from dataflow_grounding.replies._talk import denial_in  # most replies have no words
-
-        without_box = self.phrases.keys() - {box.box.id for box in boxes}
-        things_by_answer: dict[int, dict[int, str]] = {}
-        for box, answer, _ in boxes:
-            thing_id = box.id or 0
-            thing = self.phrases.get(thing_id, box.label or "")
-            things_by_answer.setdefault(answer, {})[thing_id] = thing
-        for talk in parsed.talk:
-            things = things_by_answer.get(talk.answer)
-            if things is None:
-                continue
-            words = denial_in(talk, things, others=bool(without_box))
-            if words is not None:
-                raise UnreadableReply(
-                    f"the reply gives boxes and takes them back: {' '.join(words.split())[:60]!r}"
-                )
-
     def note(self, code: str, text: str) -> None:
         """Add a note to the reading."""
         self.reading.notes.append(Note(code, text))
@@ -317,7 +247,11 @@ class _BoxReader:
             self.note(code, text)
 
     def take_statuses(self, parsed: ParsedReply) -> None:
-        """Add to the reading the statuses of the request's phrases, with their reasons."""
+        """Add to the reading the statuses of the request's phrases, with their reasons.
+
+        Without phrases, all ids count. A status that is none of STATUSES, or of no phrase, is noted
+        as dropped.
+        """
         statuses = self.reading.statuses
         for phrase_id, status in parsed.statuses.items():
             if (phrase_id in self.phrases or not self.phrases) and status in STATUSES:
@@ -329,7 +263,11 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Return the format that a box is read in: that of its tokens, or else that asked for."""
+        """Return the format that a box is read in: that of its tokens, or else that asked for.
+
+        What is known of the box's own numbers changes the order: that they are two corners, or the
+        order that the reply states. The choice for tokens is noted once.
+        """
         box_format = self.format
         if raw.family is not None and raw.family != box_format.name:
             # few replies have tokens of a family
@@ -352,14 +290,18 @@ class _BoxReader:
     def to_pixels(self, raw: RawBox) -> Bbox:
         """Return a box in pixels of the original, inside it.
 
+        It is noted where the corners had to change places, or the box to be moved inside.
+
         Raises:
-            _NoBox: The box can't be used.
-            _NothingThere: It says that nothing is there.
+            _NoBox: Its numbers are no cells of the grid, or in another unit or scale; or the box
+                has no area in the image.
+            _NothingThere: Its numbers, of no family's tokens, are all 0 or all -1, which says that
+                nothing is there.
         """
         box_format = self.format_of(raw)
         numbers = raw.numbers
         if box_format.scale == "grid_32":
-            if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < 1024:
+            if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
                 raise _NoBox(f"grid cells {_in_brackets(raw.numbers)}")
         elif raw.family is None and (set(numbers) == {0} or set(numbers) == {-1}):
             raise _NothingThere(f"{_in_brackets(raw.numbers)}, which says that nothing is there")
@@ -381,11 +323,12 @@ class _BoxReader:
     def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
         """Return the numbers of a box, checked to be in the scale of `box_format`.
 
-        Where the scale ends at 999 or 1000, a second corner of 9999 or 99999 is the far edge. A box
-        out of scale is kept in `out_of_scale`, by which the answer as a whole is judged later.
+        Where the scale ends at 999 or 1000, a second corner of 9999 or 99999 is the far edge; that
+        is noted.
 
         Raises:
-            _NoBox: They are in another unit or scale than that of `box_format`.
+            _NoBox: They are in another unit or scale than that of `box_format`. In the second case
+                the box is added to `out_of_scale`, by which `check_scale` judges whole answers.
         """
         if raw.unit is not None:
             # few replies state a unit
@@ -398,7 +341,7 @@ class _BoxReader:
                     f" and the box format {self.format.name} was asked for"
                 )
         numbers = raw.numbers
-        if box_format.scale in (999, 1000) and box_format.order in ("xyxy", "yxyx"):
+        if box_format.scale in _NINES and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
         if numbers != raw.numbers:
             self.note("clamped", f"{_in_brackets(raw.numbers)}: a row of nines means the far edge")
@@ -410,7 +353,13 @@ class _BoxReader:
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
-        """Add a box to `kept_boxes`; of equal boxes of one phrase only that with the best score.
+        """Add a box to `kept_boxes`; of a phrase's equal boxes in an answer, only the best scored.
+
+        Without phrases, equal boxes are all added.
+
+        Args:
+            raw: The box as written.
+            bbox: The box in pixels of the original.
 
         Raises:
             _NoBox: The box belongs to no phrase.
@@ -441,8 +390,12 @@ class _BoxReader:
     def phrase_of(self, raw: RawBox, label: str | None) -> int:
         """Return the id of the phrase that a box belongs to, and note what speaks against it.
 
+        Args:
+            raw: The box.
+            label: Its first label, if it has one.
+
         Raises:
-            _NoBox: It belongs to no phrase, or says itself that the phrase is not there.
+            _NoBox: It belongs to no phrase or to several, or says that the phrase is not there.
         """
         details = raw.details
         phrase_id = self.questions.id_of(raw)
@@ -459,14 +412,16 @@ class _BoxReader:
         return phrase_id
 
     def check_words(self, details: Details, phrase_id: int) -> None:
-        """Check that neither a box's object nor its name takes it back.
+        """Refuse a box that its own object takes back, or its name in another language may.
+
+        A name in another language that stands in words around the box alone is noted.
 
         Raises:
-            _NoBox: Its object does, or its name in another language may.
+            _NoBox: It is such a box.
         """
         name = details.labels[0] if details.labels else details.talk
         if name in self.questions.translations:  # taken for the only phrase in another language
-            from dataflow_grounding.replies._absence import negates  # as in `check_talk`
+            from dataflow_grounding.replies._absence import negates  # few replies have any
 
             if negates(name):
                 raise _NoBox(f"{name[:60]!r} may say that it isn't there")
@@ -476,19 +431,22 @@ class _BoxReader:
                 )
         if not details.remarks:
             return
-        from dataflow_grounding.replies._talk import takes_back  # as in `check_talk`
+        from dataflow_grounding.replies._talk import takes_back  # few have remarks
 
         for remark in details.remarks:
             if takes_back(remark, self.phrases[phrase_id]):
                 raise _NoBox(f"a box that its object takes back: {remark[:60]!r}")
 
     def check_label(self, details: Details, phrase_id: int) -> None:
-        """Note a label that may be another thing than the phrase.
+        """Note a first label that may be another thing than the phrase.
+
+        For a box with the phrase's id it is enough that the two can mean one thing, or can't be
+        compared; else the label or the words around the box must surely mean it.
 
         Raises:
             _NoBox: The label says that the phrase is not there.
         """
-        from dataflow_grounding.replies._absence import denies_itself  # as in `check_talk`
+        from dataflow_grounding.replies._absence import denies_itself  # few differ
 
         label = details.labels[0]
         phrase = self.phrases[phrase_id]
@@ -505,7 +463,7 @@ class _BoxReader:
 
 
 def _why_of_no_phrase(details: Details) -> str:
-    """Return why a box belongs to no phrase."""
+    """Return why a box belongs to no phrase, as a note says it."""
     if details.labels and details.labels[0]:
         return f"label {details.labels[0][:60]!r} is not one of the phrases"
     if details.talk:
@@ -514,13 +472,13 @@ def _why_of_no_phrase(details: Details) -> str:
 
 
 def _turn_pairs_into_boxes(parsed: ParsedReply) -> None:
-    """Turn the points of a reply into boxes, in place: two numbers are two cells of the grid.
+    """Turn the points of a reply into boxes, in place, as two numbers are two cells of the grid.
 
-    Points of named numbers, x and y, have an order and stay points.
+    Points whose numbers were named x and y stay points; `order` tells them apart.
     """
     points: list[RawBox] = []
     for raw in parsed.points:
-        if raw.order is None:  # no x and y
+        if raw.order is None:
             parsed.boxes.append(replace(raw, kind="box"))
         else:
             points.append(raw)
@@ -528,7 +486,7 @@ def _turn_pairs_into_boxes(parsed: ParsedReply) -> None:
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
-    """Return a box's numbers, with 999 for each number of the second corner that is all nines.
+    """Return a box's numbers, with 999 for each of the second corner that is 9999 or more nines.
 
     DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue 123);
     elsewhere no number that far out is a slip.
@@ -541,12 +499,15 @@ def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _farthest(box: Bbox, moved: Bbox) -> float:
-    """Return the most pixels by which a side of a box was moved."""
+    """Return the most pixels by which a side of a box differs from that of the box as moved."""
     return max(abs(before - after) for before, after in zip(box, moved, strict=True))
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    """Whether numbers lie far outside their range, or are parts of 1 in a range of more.
+    """Whether numbers lie outside their range by more than TOLERANCE, or are parts of 1.
+
+    Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10: no box is so
+    small there.
 
     Args:
         corners: x and y by turns.
@@ -558,9 +519,9 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
             return True
         are_parts_of_1 = are_parts_of_1 and 0 <= value <= 1
     # [0, 0, 1, 1] too, which is the whole picture in parts of 1
-    return min(limits) > 10 and are_parts_of_1
+    return are_parts_of_1 and min(limits) > _LARGE_RANGE
 
 
 def _in_brackets(numbers: Sequence[float]) -> str:
-    """Return numbers as a note shows them."""
+    """Return numbers as a note shows them: "[1, 2.5]"."""
     return "[" + ", ".join(f"{value:g}" for value in numbers) + "]"

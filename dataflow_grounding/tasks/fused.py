@@ -43,8 +43,9 @@ def caption_grounding(
 ) -> Request[Fused]:
     """Make the request for the expressions in a caption and their boxes.
 
-    A reply that is cut off raises TruncatedReply and is not asked for again: `CaptionGrounder` then
-    asks for the expressions and for the boxes, one after the other.
+    It is `divisible`: where a reply is cut off, `read` raises TruncatedReply, and the engine does
+    not send the same request again, but leaves it to the caller to ask for less. `CaptionGrounder`
+    asks for the expressions and for their boxes, one request after the other.
 
     Args:
         image: The image to look in.
@@ -55,7 +56,12 @@ def caption_grounding(
     read_expressions = expression_extraction(image, caption).read
 
     def read(reply: str) -> tuple[Fused, list[Note | str]]:
-        """Return what a reply says. Its halves are read as those of the two tasks are."""
+        """Return what a reply says: its two halves, each read as a reply to a task of its own.
+
+        Raises:
+            TruncatedReply: It is cut off.
+            UnreadableReply: One half lacks, or can't be read.
+        """
         data, notes = read_object(reply, required="expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off.")
@@ -81,7 +87,7 @@ def caption_grounding(
         _schema(key),
         read,
         box_format,
-        divisible=True,
+        divisible=True,  # into the two tasks
         box_key=key,
     )
 
@@ -90,7 +96,7 @@ def caption_grounding(
 def _schema(box_key: str) -> Schema:
     """Return the schema of a reply with expressions, and with boxes under `box_key`.
 
-    An object names its expression by its number alone, as output is what costs most.
+    A box names its expression by `id` alone, without its text, as output is what costs most.
     """
     expression = object_of(id=INTEGER, text=STRING, noun_chunk=STRING)
     thing = object_of(**{"id": INTEGER, box_key: BOX, "score": NUMBER_OR_NULL})
