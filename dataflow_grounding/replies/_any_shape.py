@@ -35,34 +35,39 @@ from dataflow_grounding.replies.reading import (
 )
 from dataflow_grounding.replies.vocabulary import BOX_KEYS, WRAPPERS, pattern, plain_key
 
-_MORE_THAN_TALK = lazy_pattern(r"[\d\[\]{}<>\"]")
-_STRING_IN_OBJECT = lazy_pattern(r'\s*\{\s*"\w{1,40}"\s*:\s*"')
+_MORE_THAN_TALK = lazy_pattern(r"[\d\[\]{}<>\"]")  # a character that words around a box don't have
+_STRING_IN_OBJECT = lazy_pattern(r'\s*\{\s*"\w{1,40}"\s*:\s*"')  # `{"answer": "`
 _DIGITS = lazy_pattern(r"\d+")
 _LONGEST_LINE = 400  # characters before a list in which its line may begin
-_MOST_COMPARED = 20_000  # labels in talk with labels in the answer
-_AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)
-_PROSE = lazy_pattern(r"[^\W\d_]{2,}")
-_REFUSAL = pattern("refusal")
-_FAULT = pattern("fault")
-# Words right before a box: it is an example, or not the thing's.
+_MOST_COMPARED = 20_000  # pairs of a label in talk and one in the answer
+_AND = lazy_pattern(r"[ \t]*(?:,|;|and|&|和|、)[ \t]*", re.IGNORECASE)  # all that joins two boxes
+_PROSE = lazy_pattern(r"[^\W\d_]{2,}")  # a word
+_REFUSAL = pattern("refusal")  # "I can't help with"
+_FAULT = pattern("fault")  # "rate limit"
+# Words right before a box: it is an example or not so, "for example:"; it is another thing's, "left
+# of the".
 _DENIED = pattern("denied")
 _RELATED = pattern("related")
+_MOST_DENYING = 160  # characters before a box in which it may be denied
+_MOST_RELATING = 40
+_MOST_REFUSING = 4000  # characters of an answer in which it may refuse
 # Words without a box: what was said before is not so.
 _TAKEN_BACK = pattern("taken_back")
 
 
 def parse_any(reply: str, key: str) -> ParsedReply:
-    """Return what a reply of any shape says.
+    """Return what a reply of any shape says; `key` is the box key that was asked for.
 
     Raises:
-        UnreadableReply, TruncatedReply: As `finding.parse_reply`.
+        UnreadableReply, TruncatedReply: As `finding.parse_reply`. A reply without anything like a
+            box that refuses is unreadable, too.
     """
     answers: list[AnswerText] = []
     for answer in answers_of(_unwrap(reply)):
         answers += split_corrected_answer(answer)
     parsed = _parse_answers(answers, key)
     has_any = parsed.boxes or parsed.points or parsed.dropped or parsed.statuses
-    if not has_any and any(_refuses(answer.text[:4000]) for answer in answers):
+    if not has_any and any(_refuses(answer.text[:_MOST_REFUSING]) for answer in answers):
         # whatever else it says
         raise UnreadableReply(
             f"the reply refuses: it begins {' '.join(reply[:200].split())[:60]!r}"
@@ -76,9 +81,9 @@ def _refuses(text: str) -> bool:
 
 
 def _unwrap(reply: str) -> str:
-    """Return the string in a JSON object of one known key, as in `{"answer": "[…]"}`.
+    """Return the string under the only key of a JSON object: "[…]" for `{"answer": "[…]"}`.
 
-    Any other reply is returned as it is.
+    The key must be a known one that holds answers. Any other reply is returned as it is.
     """
     if not _STRING_IN_OBJECT.match(reply):
         return reply
@@ -95,15 +100,18 @@ def _unwrap(reply: str) -> str:
 def _parse_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     """Return what the answers in a reply say together; `key` is the box key asked for.
 
+    An answer behind one that says something has the next number, unless it adds to that one. An
+    answer that says nothing of boxes is talk about the one before.
+
     Raises:
-        UnreadableReply: None of them has a box or says that there is none, or the last takes back
-            the others.
+        UnreadableReply: None of them has a box or says that there is none; an answer takes back the
+            one before and gives no other; or one says that something is not there, and has the
+            numbers of a box.
         TruncatedReply: The last one is cut off before its first complete box.
     """
     parsed = ParsedReply()
     for i, answer in enumerate(answers):
         is_last = i == len(answers) - 1
-        # An answer behind others replaces them, unless it adds to them.
         is_new = bool(parsed) and not _is_addition(answer)
         answer_number = parsed.answer + 1 if is_new else parsed.answer
         try:
@@ -130,9 +138,9 @@ def _parse_answers(answers: list[AnswerText], key: str) -> ParsedReply:
 
 
 def _is_addition(answer: AnswerText) -> bool:
-    """Whether an answer that begins like a correction in truth adds to the earlier ones.
+    """Whether an answer that begins like a correction adds to the earlier ones instead.
 
-    So "and another one at …" does. The words up to its first number tell.
+    So "Looking again, another one is at …" does. The words up to its first number tell.
     """
     if not answer.cue:
         return False
@@ -141,7 +149,11 @@ def _is_addition(answer: AnswerText) -> bool:
 
 
 def _check_absence(parsed: ParsedReply, answer: AnswerText) -> None:
-    """Refuse an answer that only says what is not there, and has the numbers of a box.
+    """Refuse an answer that has only absences, and the numbers of a box in its text.
+
+    Args:
+        parsed: What was read from the answer.
+        answer: The answer.
 
     Raises:
         UnreadableReply: It is such an answer.
@@ -155,9 +167,11 @@ def _check_absence(parsed: ParsedReply, answer: AnswerText) -> None:
 
 
 def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedReply:
-    """Return what an answer says, as the first reader reads it that finds a box.
+    """Return what an answer says, as the first reader reads it that finds something clear.
 
-    Readers of tokens, of fences and of JSON come first, that of words last.
+    Readers of tokens, of fences and of JSON come first. Boxes, statuses, or absences with nothing
+    unclear around them are enough. Else what one of them dropped, or points, count; else what the
+    reader of words finds, perhaps nothing.
 
     Args:
         answer: The answer.
@@ -191,9 +205,12 @@ def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedRep
 
 
 def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
-    """Set what the words beside an answer's boxes state of all of them.
+    """Set what the words beside an answer's boxes state of all of them, in place.
 
     These are the boxes' order and unit, and why they may be of another picture.
+
+    Raises:
+        UnreadableReply: The order that they state is not clear.
     """
     words = " ".join(talk.text for talk in parsed.talk)
     parsed.set_conventions(0, stated_order(words), stated_unit(words))
@@ -202,7 +219,10 @@ def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:
 
 
 def _read_words(answer: AnswerText, parsed: ParsedReply) -> None:
-    """Add to `parsed` what an answer without JSON or tokens says in lines and sentences."""
+    """Add to `parsed` what an answer says in lines; without any, what it says is not there.
+
+    Fences are read as text, alone where nothing stands around them.
+    """
     only_blocks = answer.blocks and not "".join(answer.talk).strip()
     text = "\n".join(answer.blocks) if only_blocks else answer.text
     text = without_control_tokens(text).strip()
@@ -217,7 +237,10 @@ def _read_words(answer: AnswerText, parsed: ParsedReply) -> None:
 
 
 def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the words up to a text's last number, and those behind it."""
+    """Add to `parsed` the text up to its last number, then what is behind it, as talk.
+
+    Tags are left out. The first part counts as words before the boxes.
+    """
     text = TAG.sub(" ", text)
     end_of_last = 0
     for match in _DIGITS.finditer(text):
@@ -229,7 +252,8 @@ def _add_talk_around_numbers(text: str, parsed: ParsedReply) -> None:
 def _read_tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
     """Add to `parsed` what stands in an answer's special tokens and tags.
 
-    Where that has boxes, the words around all of the answer's numbers are added, too.
+    Where that has boxes, the answer's text is added as talk, too. `key` isn't used: all readers of
+    `_parse_answer` take the same arguments.
     """
     read_tokens(answer.text, parsed)
     if parsed.boxes:
@@ -237,7 +261,11 @@ def _read_tokens(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
 
 
 def _read_blocks(answer: AnswerText, key: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` what the JSON in an answer's fences says."""
+    """Add to `parsed` what the JSON in an answer's fences says.
+
+    A further fence is an answer of its own, with the next number, unless the words before it say
+    that it adds to the last one.
+    """
     scans = [find_json(block) for block in answer.blocks]
     details_of_blocks = _details_of_blocks(scans, answer.talk)
     for i, scan in enumerate(scans):
@@ -264,7 +292,12 @@ def _may_hold_a_box(talk: str) -> bool:
 def _details_of_blocks(scans: list[Scan], talk: list[str]) -> list[Details]:
     """Return the details that the lines between blocks give each block's boxes.
 
-    They give none where a block itself says what its boxes are.
+    They give none, which is NO_DETAILS for each, to a single block, or where a block holds anything
+    but one list of numbers or one bare box.
+
+    Args:
+        scans: What each block holds.
+        talk: The words before the first block, between blocks, and behind the last one.
     """
     nothing = [NO_DETAILS] * len(scans)
     if len(scans) < 2:
@@ -287,7 +320,11 @@ def _read_scan(
     words_before: str = "",
     outer: Details = NO_DETAILS,
 ) -> None:
-    """Add to `parsed` the arrays and objects of a text, and the words around them.
+    """Add to `parsed` what the arrays and objects of a text say, and the words around them.
+
+    Those that words before them deny are dropped. Objects behind others, with words between, are
+    an answer of their own. Where objects give boxes, lists of numbers beside them are only talk
+    about these.
 
     Args:
         scan: The arrays and objects of the text.
@@ -295,6 +332,9 @@ def _read_scan(
         parsed: What was read so far.
         words_before: The words before the text.
         outer: What these say of the boxes in it.
+
+    Raises:
+        UnreadableReply: Boxes in comments may count, or it is unclear what belongs to which box.
     """
     items = [*items_with_talk(scan, words_before)]
     details_of_items = _details_of_lists(items)
@@ -342,12 +382,15 @@ def _set_crop(items: list[ItemInTalk], parsed: ParsedReply) -> None:
 
 
 def _begins_anew(between: str) -> bool:
-    """Whether words between two objects say that the second is another answer, and no addition."""
+    """Whether there are words between two objects, and they don't say that the second is added."""
     return _PROSE.search(between) is not None and not announces_addition(between)
 
 
 def _unit_beside(item: ItemInTalk, first: ItemInTalk) -> str | None:
-    """Return the unit stated before an item, before the first of all, or behind it on its line."""
+    """Return the unit stated before an item, before the first of all, or behind it on its line.
+
+    The first of these three that states one counts; None where none does.
+    """
     for text in (item.before, first.before, item.behind.partition("\n")[0]):
         unit = stated_unit(text)
         if unit:
@@ -368,10 +411,13 @@ def _which_are_denied(items: list[ItemInTalk]) -> list[bool]:
 
 
 def _denies(before: str) -> bool:
-    """Whether words right before a box say that it is an example, not so, or the whole picture."""
+    """Whether words right before a box say that it isn't an answer.
+
+    By them it is an example, not so, another thing's ("left of the"), or the whole picture's.
+    """
     return (
-        _DENIED.search(before[-160:]) is not None
-        or _RELATED.search(before[-40:]) is not None
+        _DENIED.search(before[-_MOST_DENYING:]) is not None
+        or _RELATED.search(before[-_MOST_RELATING:]) is not None
         or is_of_picture(before)
     )
 
@@ -379,7 +425,10 @@ def _denies(before: str) -> bool:
 def _details_of_lists(items: list[ItemInTalk]) -> list[Details]:
     """Return what the words around each item say of it, if it is a list of numbers.
 
-    An object says itself what it is; here it has the details of the list before it.
+    Where no item says itself what it is, the words around all of them are looked at together first.
+    Else each list has the words beside it; one that "and" joins to the list before has that one's.
+    For an object, which says itself what it is, these details don't matter: they are those of the
+    list before it.
     """
     if items and not any(_says_what_it_is(item.json.value) for item in items):
         gaps = [item.between for item in items]
@@ -390,7 +439,8 @@ def _details_of_lists(items: list[ItemInTalk]) -> list[Details]:
     all_details: list[Details] = []
     details = NO_DETAILS
     for item in items:
-        is_list = not holds_objects(item.json.value) and not _DENIED.search(item.before[-160:])
+        is_denied = _DENIED.search(item.before[-_MOST_DENYING:]) is not None
+        is_list = not is_denied and not holds_objects(item.json.value)
         if is_list and (not _AND.fullmatch(item.between) or details is NO_DETAILS):
             details = _details_beside(item.before, item.behind)
         all_details.append(details)
@@ -398,7 +448,7 @@ def _details_of_lists(items: list[ItemInTalk]) -> list[Details]:
 
 
 def _says_what_it_is(value: Any) -> bool:
-    """Whether a value has objects, and is more than one object with a box and nothing else."""
+    """Whether a value is or has objects, and isn't one object with a box and nothing else."""
     return holds_objects(value) and not _is_only_a_box(value)
 
 
@@ -435,8 +485,12 @@ def _details_beside(before: str, behind: str) -> Details:
 def _drop_boxes_in_talk(parsed: ParsedReply, boxes_in_talk: list[RawBox]) -> None:
     """Remove from `parsed` the lists of numbers in the talk around an answer of objects.
 
-    Those of another thing than the answer's stay. A box that the answer has too is removed without
-    a note.
+    A box that is removed is added to `dropped`, unless the answer has it too. Those labeled as
+    another thing than the answer's stay.
+
+    Args:
+        parsed: What was read so far.
+        boxes_in_talk: Those of its boxes and points that are such lists.
     """
     to_remove = {id(raw) for raw in boxes_in_talk}
     boxes_of_answer = [raw for raw in parsed.boxes if id(raw) not in to_remove]
@@ -454,7 +508,7 @@ def _drop_boxes_in_talk(parsed: ParsedReply, boxes_in_talk: list[RawBox]) -> Non
 
 
 def _things_of(boxes: list[RawBox], most: int) -> dict[int, str]:
-    """Return the first `most` different labels of boxes, by number, as phrases are."""
+    """Return the first `most` different labels of boxes, numbered from 0: index → label."""
     labels: dict[str, None] = {}
     for raw in boxes:
         labels.update(dict.fromkeys(raw.details.labels))
@@ -474,7 +528,7 @@ def _add_talk_and_notes(scan: Scan, parsed: ParsedReply, talk: list[str]) -> Non
     Args:
         scan: The arrays and objects of the text.
         parsed: What was read from them.
-        talk: The words before, between and behind them.
+        talk: The words before, between and behind them, at least one text.
 
     Raises:
         UnreadableReply: There are boxes in comments that are not among those that were read.

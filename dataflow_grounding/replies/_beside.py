@@ -12,31 +12,36 @@ from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 _MOST_BESIDE = 1000  # characters beside a box that are looked at
 _LONGEST_LINE = 400  # characters of its line that are looked at
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
+# Behind a box: ": car", "-> car". The group is the label.
 _LABEL_BEHIND = lazy_pattern(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
 _ARTICLE = lazy_pattern(r"^(?:an?|the)\s+", re.IGNORECASE)
-_JSON = lazy_pattern(r"[\"']\s{0,3}[:}\]]")
+_JSON = lazy_pattern(r"[\"']\s{0,3}[:}\]]")  # the end of a string of JSON
+# A label in JSON: `"label": "cat"`. The group is "cat".
 _JSON_LABEL = lazy_pattern(
     rf"[\"'](?:{'|'.join(LABEL_KEYS)})[\"']\s{{0,3}}:\s{{0,3}}[\"']([^\"'<>{{}}]{{1,200}})[\"']"
 )
 _CLOSING_TAG = lazy_pattern(r"</[^<>]{0,60}>")
 _WORD = lazy_pattern(r"[^\W_]+")
 _LETTERS = lazy_pattern(r"[^\W\d_]+")
-_OPENING = lazy_pattern(r"<([A-Za-z][\w:.-]{0,40})\s")
+_OPENING = lazy_pattern(r"<([A-Za-z][\w:.-]{0,40})\s")  # of a tag with attributes; its name
 # Tags of layout, files and tools; their names and classes are no things in a picture.
 _NO_THING = lazy_pattern(
     r"(?:ima?ge?|file|tool|function|parameter|invoke|answer|input|output|model)\w{0,20}"
     r"|table|t[rdh]|p|a|b|i|ul|ol|li|em|div|pre|span|code|font|strong|section|html|body|style|script",
     re.IGNORECASE,
 )
+# An attribute that may name a thing: ` name="dog"`. The group is the value as it stands there.
 _NAMING = lazy_pattern(
     r"\s(?:data-)?(?:name|label|class|category|text|phrase|object|mention|id)\s{0,3}=\s{0,3}"
     r"(\"[^\"]{1,200}\"|'[^']{1,200}'|[^\s\"'<>/=]{1,80})",
     re.IGNORECASE,
 )
-_FILLER = words("filler")
+_FILLER = words("filler")  # words that name no thing
+# What joins a label to the one before or behind it: ", and" at its end, "and " at its beginning.
 _JOINS = lazy_pattern(
     r"(?:[,;]?\s+(?:and|&)|[,;、，])\s*$|^(?:and|&|和|[,;、，])\s+", re.IGNORECASE
 )
+# The first word of a sentence that goes on behind its box: "is the cat".
 _POINTS_BACK = lazy_pattern(
     r"(?:is|are|shows?|contains?|marks?|outlines?|represents?|corresponds|for|of)\b", re.IGNORECASE
 )
@@ -45,14 +50,17 @@ _POINTS_BACK = lazy_pattern(
 def details_in_words(gaps: list[str]) -> list[Details]:
     """Return the details of each box from the words beside the boxes.
 
-    The words before a box are its own; where none stand before the first box, those behind it are.
+    The words before a box are its own. Where none stand before the first box on its line, and the
+    last one has some behind it, those behind a box are its own. A box without any has those of the
+    box next to it on the side where its own would stand.
     Seed writes `<bbox>100 200 300 400</bbox> cat`, others `cat <box>[100, 200, 300, 400]</box>`.
 
     Args:
         gaps: The words before the first box, between boxes, and behind the last box.
 
     Raises:
-        UnreadableReply: It is unclear on which side of their boxes the labels stand.
+        UnreadableReply: It is unclear on which side of their boxes the labels stand: words stand
+            before the first box and a label behind the last of several, or only between boxes.
     """
     ahead = [details_ahead(gap) for gap in gaps[:-1]]
     several = len(ahead) > 1
@@ -62,7 +70,6 @@ def details_in_words(gaps: list[str]) -> list[Details]:
         if behind[-1] != NO_DETAILS:
             return _fill_gaps_from_behind(behind)
     elif several and details_behind(gaps[-1]).labels:
-        # words stand before the first box and behind the last one
         raise UnreadableReply(UNCLEAR)
     if ahead[0] == NO_DETAILS and _any_details(ahead):
         raise UnreadableReply(UNCLEAR)
@@ -111,20 +118,24 @@ def _fill_gaps_from_behind(all_details: list[Details]) -> list[Details]:
 
 
 def label_behind(text: str) -> str | None:
-    """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`."""
+    """Return the label that `text` begins with, as behind the brackets of `[1, 2, 3, 4]: car`.
+
+    A mark such as ":" or a blank must stand before it. None where there is none, or it is talk.
+    """
     match = _LABEL_BEHIND.match(text[:100])
     if match is not None:
         return None if TALK.search(match[1]) else label_in(match[1])
     line = text[:200].partition("\n")[0]
     if not line[:1].isspace():
         return None
-    return _bare_label(line)  # [1, 2, 3, 4] car
+    return _bare_label(line)  # as in [1, 2, 3, 4] car
 
 
 def details_ahead(text: str) -> Details:
     """Return the details of a box in a tag from the words before it.
 
-    In JSON such as `"label": "cat", "box": "`, the label is the last one under a label's key.
+    In JSON such as `"label": "cat", "box": "`, the label is the last one under a label's key; there
+    are no details without any.
     Elsewhere it is a label as `label_before` reads it, with its colon or as a heading, or else
     the whole line, as in `a cat`. The thing that the sentence before the box talks of, as in
     `there is a cat at`, goes along as the details' `talk`.
@@ -139,6 +150,9 @@ def details_ahead(text: str) -> Details:
 
 def details_behind(text: str, *, in_lines: bool = False) -> Details:
     """Return the details of a box in a tag from the words behind it on its line.
+
+    In JSON, the label is the first one under a label's key. In `is the cat` the thing is the
+    details' `talk`; other words are the label.
 
     Args:
         text: The words behind the box.
@@ -163,7 +177,7 @@ def label_of_words(line: str) -> str | None:
 
 
 def with_names_from_attributes(text: str) -> str:
-    """Return a text with the names in attributes of tags written behind these tags.
+    """Return a text with the names in attributes of tags also written behind these tags.
 
     `<obj name="dog">` becomes `<obj name="dog">dog: `.
     """
@@ -173,7 +187,10 @@ def with_names_from_attributes(text: str) -> str:
 
 
 def _with_name_from_attribute(tag: re.Match[str]) -> str:
-    """Return a tag with the first name of a thing in its attributes behind it, if there is one."""
+    """Return a tag with the first name of a thing in its attributes behind it, if there is one.
+
+    A tag of layout or of a tool is returned as it is.
+    """
     opening = _OPENING.match(tag[0])
     if opening is None or _NO_THING.fullmatch(opening[1]):
         return tag[0]
@@ -190,9 +207,9 @@ def begins_line(text: str) -> bool:
 
 
 def _bare_label(line: str) -> str | None:
-    """Return a line as a label, without the "and" or comma that joins it to the next box.
+    """Return a line as a label, without the "and" or comma that joins it to another box.
 
-    None where it is a part of a sentence.
+    None where it has no words, or is a part of a sentence.
     """
     label = _JOINS.sub("", TAG.sub(" ", line[-_LONGEST_LINE:]).strip(MARKUP + "-•#")).rstrip(MARKUP)
     first = _WORD.search(label)

@@ -12,30 +12,33 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies._absence import says_none
 from dataflow_grounding.replies.vocabulary import pattern, words
 
-_HEADER = pattern("header")
-_END = pattern("end")
+_HEADER = pattern("header")  # of a message: "<|im_start|>assistant"; one group matches, the name
+_END = pattern("end")  # a token that ends a message: "<|im_end|>"
 # Templates whose special tokens were left out of the text: "analysisI see … assistantfinal[…]".
 _BARE_SIDE = lazy_pattern(r"(?:assistant)?(?:analysis(?=[A-Z])| ?to=(?!user\b)\w)")
 _BARE_FINAL = lazy_pattern(r"assistant\s*(?:final|to=user)(?:\s?(?:json|code))?\s*")
+# The beginning of a turn without tokens: "User:", "**Assistant**:". One group matches, the name.
 _ROLE_LINE = lazy_pattern(
     r"(?:^|\n)[ \t]*(?:\*\*)?((?i:user|human|assistant))(?:\*\*)?["
     r" \t]*[:：](?:\*\*)?|(?:^|\s)(USER|ASSISTANT):"
 )
-_ASKING = words("asking")
-_ANSWERING = words("answering") | {""}
+_ASKING = words("asking")  # roles that ask: "user", "system"
+_ANSWERING = words("answering") | {""}  # words of headers of answers: "assistant", "final"
 
 # Tags and tokens that may open or close a part: <x> </x> <|x|> <|/x|> <|x> <x|> ◁x▷ ◁/x▷ [X] [/X].
 _MARKER = lazy_pattern(
     r"<(?P<bar>[|｜]?)(?P<slash>/?)(?P<name>[A-Za-z][\w:.▁-]{0,40})(?:\s[^<>]{0,200})?(?P<bar_behind>[|｜]?)>"
     r"|◁(?P<moon_slash>/?)(?P<moon>\w{1,40})▷|\[(?P<square_slash>/?)(?P<square>[A-Z][A-Z_]{2,30})\]"
 )
+# Names that say which side a token is; the group is the part's name: "begin_of_thought".
 _OPENS = lazy_pattern(r"(?:begin_of_|start_of_|begin_|start_)(.+)|(.+)_(?:start|begin)")
 _CLOSES = lazy_pattern(r"(?:end_of_|end_|stop_)(.+)|(.+)_(?:end|stop)")
+# Names of parts: thoughts, "think"; the answer, "final"; what belongs to an answer's layout, "box".
 _THINKING = pattern("thinking")
 _ANSWER = pattern("answer")
 _LAYOUT = pattern("layout")
-_TALKING = pattern("talking")
-_CLOSING_NAMES = {"unused95": "unused94"}  # MedGemma's
+_TALKING = pattern("talking")  # a word of one who talks: "is", "maybe"
+_CLOSING_NAMES = {"unused95": "unused94"}  # name that closes → that of its part: MedGemma's
 _ANSWER_TOKEN = lazy_pattern(
     r"<\|(?:(?:begin|start|end)_(?:of_)?)?(?:answer|response|solution|output)\|>", re.IGNORECASE
 )
@@ -45,6 +48,9 @@ _BRACKETS = lazy_pattern(r"[\[({][^\[\](){}]{0,400}[\])}]")
 # <list_item><loc_66><loc_47><loc_431><loc_77>What you need is …
 _LOCATED = lazy_pattern(r"\s{0,9}(?:<[a-z]\w{0,40}>\s{0,9}){0,4}<loc_?\d")
 _MOST_ALONE = 10  # tags without a partner that are looked at
+_MOST_PIECES = 50  # that end tokens cut a text into
+_LONGEST_PROSE = 20_000  # characters that tell whether a text is prose
+_FEWEST_WORDS = 3  # of prose
 _WORD = lazy_pattern(r"[^\W\d_]{2,}|[\u3400-\u9fff]")
 
 
@@ -52,7 +58,8 @@ class Marker(NamedTuple):
     """A tag or token that may open or close a part of a text.
 
     Attributes:
-        name: Its name.
+        name: The name of the part, in lower case and without "end_of_" and its like; of a border
+            between messages, whose message it begins.
         side: +1 where it opens a part, -1 where it closes one, 0 where that is unclear.
         start: Where it begins in the text.
         end: Where it ends.
@@ -66,6 +73,8 @@ class Marker(NamedTuple):
 
 def parts_for_user(reply: str) -> list[str]:
     """Return the parts of a reply that are for the user who asked.
+
+    These are several where thoughts stand between them; none is blank.
 
     Raises:
         UnreadableReply: The reply is empty, or ends in the middle of a thought.
@@ -95,7 +104,11 @@ def markers(text: str) -> list[Marker]:
 
 
 def _marker_of(match: re.Match[str]) -> Marker:
-    """Return the marker of a match. Its form says which side it is, or else its name."""
+    """Return the marker of a match of _MARKER.
+
+    A slash, or a bar at its end alone, says that it closes a part; else its name says the side. A
+    token with bars at both ends and no such name has none; anything else opens a part.
+    """
     name = (match["name"] or match["moon"] or match["square"]).lower().replace("▁", "_")
     slash = match["slash"] or match["moon_slash"] or match["square_slash"]
     bar_ahead = bool(match["bar"])
@@ -121,10 +134,11 @@ def _marker_of(match: re.Match[str]) -> Marker:
 def _last_message(text: str) -> str:
     """Return the last message of the first turn that answers, in any chat template.
 
-    A text without headers is returned as it is, up to a token that ends it.
+    That turn ends where the next one asks. Of a text without headers, the piece that is its message
+    is returned.
 
     Raises:
-        UnreadableReply: No message answers.
+        UnreadableReply: No message answers, or all are empty.
     """
     headers: list[Marker] = []
     for match in _HEADER.finditer(text):
@@ -157,7 +171,7 @@ def _last_message(text: str) -> str:
 def _split_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
     """Return the parts of a text between borders, each as (name of the border before it, part).
 
-    The name of the first part is "".
+    The name of the first part, before any border, is "".
     """
     parts: list[tuple[str, str]] = []
     name = ""
@@ -171,9 +185,9 @@ def _split_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
 
 
 def _role_of_header(header: str) -> tuple[str, bool]:
-    """Return whose message a header begins, and whether it is an answer.
+    """Return whose message a header begins, "" where it doesn't say, and whether it is an answer.
 
-    An answer is a message to the user, or a call of a tool.
+    An answer is a message to the user in an answering channel, or a call of a tool.
     """
     header = header.lower()
     recipient = re.search(r"to=([\w.:-]+)", header)
@@ -191,9 +205,9 @@ def _role_of_header(header: str) -> tuple[str, bool]:
 def _first_piece(text: str) -> str:
     """Return the piece of a text that is its message; tokens that end messages part the pieces.
 
-    It is the first piece that may answer, or else the first that isn't empty.
+    It is the first piece that may answer, or else the first that isn't blank; "" where all are.
     """
-    pieces = _END.split(text, maxsplit=50)
+    pieces = _END.split(text, maxsplit=_MOST_PIECES)
     for piece in pieces:
         if may_answer(piece):
             return piece
@@ -204,9 +218,10 @@ def _first_piece(text: str) -> str:
 
 
 def _final_of_bare_channels(text: str) -> str:
-    """Return the final channel of a text whose headers have lost their special tokens.
+    """Return the last final channel of a text whose headers have lost their special tokens.
 
-    Any other text is returned as it is.
+    Such a text begins with another channel: "analysisI see … assistantfinal[…]". Any other text is
+    returned as it is.
 
     Raises:
         UnreadableReply: There are other channels, and no final one.
@@ -222,7 +237,8 @@ def _final_of_bare_channels(text: str) -> str:
 def _turn_of_assistant(text: str) -> str:
     """Return the turn behind "Assistant:", without the echoed question and further turns.
 
-    A text without such a turn is returned as it is, and so is an answer before it.
+    Where an answer stands before it, that is returned. A text without such a turn is returned as it
+    is.
     """
     roles: list[Marker] = []
     for match in _ROLE_LINE.finditer(text):
@@ -251,8 +267,8 @@ def _turn_of_assistant(text: str) -> str:
 def _without_thinking(text: str) -> list[str]:
     """Return the parts of a text that are outside of thinking.
 
-    These are the parts behind thoughts that may answer, or else the part before the first thought;
-    if that is blank, all parts.
+    These are the parts behind thoughts that may answer; else the part before the first thought; if
+    that is blank, all parts.
     """
     outside: list[str] = []
     open_parts: list[str] = []  # names of the thoughts that the marker is inside of
@@ -324,10 +340,10 @@ def _without_unknown_parts(text: str) -> str:
 
 
 def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:
-    """Return the tags of a text that are neither layout nor an answer's.
+    """Return the tags of a text, in order, that are neither layout nor an answer's.
 
-    Each tag comes with the next one that closes its part; with None where there is none, and where
-    it closes a part itself.
+    Each tag that opens a part comes with the next one that closes a part of its name; with None
+    where there is none. A tag that closes a part comes with None, too.
     """
     unknown: list[Marker] = []
     for marker in markers(text):
@@ -350,7 +366,9 @@ def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:
 def _without_channels(text: str) -> str:
     """Return a text without the parts behind tokens such as <|x|> that think or are prose.
 
-    Such tokens have no partner that closes them. A text without any is returned as it is.
+    Such tokens have no partner that closes them. The last part behind an answer's token that may
+    answer is returned alone. Prose is kept where nothing else may answer. A text without such
+    tokens is returned as it is.
     """
     borders: list[Marker] = []
     for marker in markers(text):
@@ -375,5 +393,5 @@ def _without_channels(text: str) -> str:
 
 def _is_prose(text: str) -> bool:
     """Whether a text is sentences, and not a list of labels and boxes."""
-    talk = _BRACKETS.sub(" ", text[:20_000])
-    return len(_WORD.findall(talk)) >= 3 and _TALKING.search(talk) is not None
+    talk = _BRACKETS.sub(" ", text[:_LONGEST_PROSE])
+    return len(_WORD.findall(talk)) >= _FEWEST_WORDS and _TALKING.search(talk) is not None

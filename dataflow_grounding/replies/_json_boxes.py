@@ -25,14 +25,18 @@ from dataflow_grounding.replies.json_values import JsonObject, nested_values, nu
 from dataflow_grounding.replies.reading import NO_DETAILS, Details, ParsedReply, RawBox
 
 _TAGS = lazy_pattern(r"</?\w{1,20}>|<\|\w{1,20}\|>")
-_OF_BOXES = lazy_pattern(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)  # "cat_bbox"
-# An object with no other keys says nothing else of its box.
+# The end of a key that names a box's thing: "_bbox" of "cat_bbox".
+_OF_BOXES = lazy_pattern(r"[_ -](?:bounding_?)?b?box(?:es)?(?:_2d)?$", re.IGNORECASE)
+# Keys of a box and its details. An object with no others states nothing else of its box.
 _OF_ITSELF = keys.BOX_KEYS.union(keys.LABEL_KEYS, keys.ID_KEYS, keys.SCORE_KEYS, ["evidence"])
 # Empty under these keys, a list says nothing of boxes.
 _LISTS_OF_WORDS = frozenset(["tags", *keys.LABEL_LIST_KEYS]) - keys.WRAPPERS
+_MAY_BE_WORDS = ("location", "position", "region")  # keys of boxes, but also of "top left"
 _TASK = lazy_pattern(r"<[A-Z_]{2,60}>")  # Florence-2's tasks, as keys of what they gave
-# Numbers, perhaps with a unit and in brackets; the group is the numbers.
+# A text of numbers and nothing else, perhaps with units and in brackets: "[1px, 2px]". The group is
+# the numbers, "1px, 2px".
 _BRACKETED = lazy_pattern(r"\s*[\[({<]*\s*((?:[-+\d.eE,;\s]|(?<=\d)(?:px|%))+?)\s*[\])}>]*\s*")
+_LONGEST_BOX = 200  # characters of a text that may be a box, exclusive
 
 
 def read_value(value: Any, parsed: ParsedReply, key: str, details: Details = NO_DETAILS) -> None:
@@ -43,12 +47,22 @@ def read_value(value: Any, parsed: ParsedReply, key: str, details: Details = NO_
         parsed: What was read so far.
         key: The box key that was asked for.
         details: What the words beside the value say of it.
+
+    Raises:
+        UnreadableReply: It is unclear what belongs to which box, what is stated of the boxes isn't
+            understood, or values are nested too deep.
     """
     _Walk(parsed, keys.plain_key(key)).add_value(value, details, expects_box=False)
 
 
 class _Walk:
     """Walks through an array or object, and adds what it says to a parsed reply.
+
+    Attributes:
+        parsed: What was read so far.
+        key: The box key that was asked for, as keys are compared.
+        box_keys: All keys under which a box may stand, as keys are compared.
+        depth: How many values are being added, each within the one before.
 
     Methods take these arguments:
         details: What is known of the value from around it.
@@ -66,7 +80,14 @@ class _Walk:
     def add_value(
         self, value: Any, details: Details, *, expects_box: bool, quad: bool = False
     ) -> None:
-        """Add the boxes and points of any value."""
+        """Add the boxes and points of any value.
+
+        Null is an absence where a box is expected. A text is read where one is, or if it has a
+        model family's tokens. Other values are passed over.
+
+        Raises:
+            UnreadableReply: It is nested too deep.
+        """
         self.depth += 1
         if self.depth > MAX_DEPTH + 1:  # JSON in strings in JSON
             raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
@@ -91,7 +112,7 @@ class _Walk:
             self.parsed.add_part(within, details)
             return
         numbers = None
-        if len(text) < 200:
+        if len(text) < _LONGEST_BOX:
             numbers = _BRACKETED.fullmatch(_TAGS.sub("", text))
         if numbers is None:
             self.parsed.drop(f"a box that is not a list of numbers: {text[:60]!r}", details)
@@ -101,7 +122,11 @@ class _Walk:
     def add_array(
         self, items: list[Any], details: Details, *, expects_box: bool, quad: bool = False
     ) -> None:
-        """Add the boxes of an array; an empty one says that the thing is not there."""
+        """Add the boxes of an array; an empty one says that the thing is not there.
+
+        So does one of nulls where a box is expected. A unit of all its items, as in ["1px", "2px"],
+        is that of its boxes.
+        """
         if not items or (expects_box and all(item is None for item in items)):
             self.parsed.add_absence(details)
             return
@@ -113,16 +138,20 @@ class _Walk:
     def add_list(
         self, items: list[Any], details: Details, *, expects_box: bool, quad: bool
     ) -> None:
-        """Add a list as what its items make it: one box, a broken box, or several values."""
-        letters = "".join(map(_letter_of_type, items))
-        count = letters.count("n")  # how many numbers there are
-        in_a_row = "n" * count in letters
-        is_all_numbers = count == len(items)
-        if getattr(items, "cut", False) and is_all_numbers and count in (2, 3):
+        """Add a list as what its items make it.
+
+        That is, in this order: a box that the text's end cuts off, one box with labels, a broken
+        box, one box of pairs of corners, or several values.
+        """
+        letters = "".join(map(_letter_of_type, items))  # such as "snnnn" for a label and a box
+        number_count = letters.count("n")
+        in_a_row = "n" * number_count in letters
+        is_all_numbers = number_count == len(items)
+        if getattr(items, "cut", False) and is_all_numbers and number_count in (2, 3):
             self.parsed.drop("a box that is cut off", details)
-        elif count >= 2 and in_a_row and "o" not in letters:
+        elif number_count >= 2 and in_a_row and "o" not in letters:
             self.add_list_of_numbers(items, details, quad=quad)
-        elif count >= 2 or (count == 1 and expects_box):
+        elif number_count >= 2 or (number_count == 1 and expects_box):
             self.add_broken_list(items, details)
         elif expects_box and len(items) in (2, 4) and all(map(shapes.is_pair, items)):
             coordinates: list[Any] = []
@@ -133,7 +162,7 @@ class _Walk:
             self.add_mixed_list(items, details, expects_box=expects_box, quad=quad)
 
     def add_list_of_numbers(self, items: list[Any], details: Details, *, quad: bool) -> None:
-        """Add a list of numbers as a box; texts among them are its labels."""
+        """Add a list of numbers as a box; texts around them are its labels."""
         labels: list[str] = []
         coordinates: list[Any] = []
         for item in items:
@@ -146,7 +175,10 @@ class _Walk:
         )
 
     def add_broken_list(self, items: list[Any], details: Details) -> None:
-        """Add a list of numbers that has other things in it, and the boxes of these."""
+        """Add a list of numbers that has other things in it, and the boxes of these.
+
+        All that is no array or object is added as one box, which is dropped if any is no number.
+        """
         self.parsed.add_numbers(
             [item for item in items if not isinstance(item, (list, dict))], details
         )
@@ -156,7 +188,13 @@ class _Walk:
     def add_mixed_list(
         self, items: list[Any], details: Details, *, expects_box: bool, quad: bool
     ) -> None:
-        """Add a list of boxes or objects, each with the text before it as its label."""
+        """Add a list of boxes or objects, each with the text right before it as its label.
+
+        Texts of numbers are boxes where one is expected. A list without any then is dropped.
+
+        Raises:
+            UnreadableReply: It is unclear which labels belong to which boxes.
+        """
         label: tuple[str, ...] = ()
         size_before = self.parsed.size
         for item in shapes.labels_before_boxes(items):
@@ -178,7 +216,8 @@ class _Walk:
     def add_object(self, value: JsonObject, outer: Details, *, expects_box: bool) -> None:
         """Add the boxes of an object, or that its thing is not there.
 
-        `outer` is what is known of it from around it.
+        `outer` is what is known of it from around it. An object with a label and no box is dropped.
+        So are absences in it where something else in it speaks against them, such as a fault.
         """
         if value.parts:
             self.add_parts_of_object(value, outer, expects_box=expects_box)
@@ -217,7 +256,10 @@ class _Walk:
     def set_stated_conventions(self, fields: dict[str, Any], since: int) -> None:
         """Set what an object states of its boxes, and of the picture that they are in.
 
-        Its boxes are those from the `since`-th on.
+        Its boxes are those from the index `since` on.
+
+        Raises:
+            UnreadableReply: What it states is not understood.
         """
         if fields.keys() <= _OF_ITSELF:
             return
@@ -227,7 +269,11 @@ class _Walk:
             self.parsed.elsewhere = CROP
 
     def details_of_object(self, value: JsonObject, fields: dict[str, Any]) -> Details:
-        """Return an object's own details, beside a box also those under keys that aren't known."""
+        """Return an object's own details.
+
+        Beside a box these are also a name under a key that isn't known, such as "species", if there
+        is neither a label nor an id; and remarks, which may take the box back.
+        """
         own = shapes.details_in(value, fields)
         if fields.keys() <= _OF_ITSELF or not any(map(self.is_box_key, fields)):
             return own
@@ -241,7 +287,10 @@ class _Walk:
     def add_absent_object(
         self, value: JsonObject, fields: dict[str, Any], details: Details
     ) -> None:
-        """Add that an object's thing is not there; if the object has its box, drop that."""
+        """Add that an object's thing is not there; if it has a box that isn't all zeros, drop that.
+
+        The absence is added only where there is no such box.
+        """
         beside = ParsedReply()
         _Walk(beside, self.key).add_own_boxes(value, fields, details)
         if any(any(raw.numbers) for raw in beside.boxes):
@@ -250,22 +299,25 @@ class _Walk:
             self.parsed.add_absence(details)
 
     def add_parts_of_object(self, value: JsonObject, outer: Details, *, expects_box: bool) -> None:
-        """Add the parts of an object that has a key twice, one after the other."""
+        """Add the parts of an object that has a key twice, one after the other.
+
+        A part with neither a label nor an id has the details of the one before it.
+        """
         details = outer
         last = value.parts[-1]
         for part in value.parts:
             own = shapes.details_in(part, shapes.plain_fields(part))
             if own.labels or own.id is not None:
                 details = own.completed_by(outer)
-            # else a part that names nothing goes on with what the one before it named
             part.cut = value.cut and part is last
             self.add_object(part, details, expects_box=expects_box)
 
     def add_own_boxes(self, value: JsonObject, fields: dict[str, Any], details: Details) -> bool:
         """Add an object's own box, and return whether it has anything like one.
 
-        The box stands under a box key; else it has a key for each coordinate; else it is an outline
-        or a point.
+        The box stands under a box key. Where these give no box and nothing was dropped, it has a
+        key for each coordinate, or is an outline or a point. A box whose label the text's end may
+        have cut off is dropped.
         """
         parsed = self.parsed
         boxes_before = len(parsed.boxes)
@@ -280,16 +332,16 @@ class _Walk:
         boxes = shapes.without_place_keys(boxes, self.key)
         if len(boxes) > 1:
             boxes = shapes.choose_box_keys(boxes, self.key, parsed, details)
-        used = False
+        has_box = False
         for plain, item in boxes.items():
             if self.add_box_field(plain, item, lists, details):
-                used = True
+                has_box = True
         if len(parsed.boxes) == boxes_before and len(parsed.dropped) == dropped_before:
-            used = self.add_coordinates(fields, lists, details) or used
+            has_box = self.add_coordinates(fields, lists, details) or has_box
         if value.cut and not details.labels and details.id is None:
             begun = any(key in fields for key in keys.LABEL_KEYS)
             shapes.drop_unlabelled(parsed, boxes_before, begun=begun)
-        return used
+        return has_box
 
     def add_coordinates(
         self, fields: dict[str, Any], lists: dict[str, list[Any]], details: Details
@@ -305,12 +357,16 @@ class _Walk:
         )
 
     def is_box_key(self, plain: str) -> bool:
+        """Whether a box may stand under a key, also one such as "bbox1" or "finalbbox"."""
         return not self.box_keys.isdisjoint(keys.box_names(plain))
 
     def add_box_field(
         self, plain: str, item: Any, lists: dict[str, list[Any]], details: Details
     ) -> bool:
         """Add what stands under a box key, and return whether it can be a box.
+
+        It can't where the key may have words such as "top left", and no number stands there. The
+        boxes take an order or "pixel" from the key, and labels, scores and ids from the lists.
 
         Args:
             plain: The key, as keys are compared.
@@ -319,8 +375,8 @@ class _Walk:
             details: What is known of the box.
         """
         no_numbers = item is None or (isinstance(item, str) and not re.search(r"\d", item))
-        if no_numbers and plain in ("location", "position", "region"):
-            return False  # words such as "top left" are a description and no box
+        if no_numbers and plain in _MAY_BE_WORDS:
+            return False
         parsed = self.parsed
         since = len(parsed.boxes)
         self.add_value(item, details, expects_box=True, quad=plain in keys.QUAD_KEYS)
@@ -336,7 +392,7 @@ class _Walk:
     def add_points(self, fields: dict[str, Any], details: Details) -> bool:
         """Add the points of an object: those under keys for points, else its x and y as one.
 
-        Returns whether it has any, or an empty list under a key for them.
+        Returns whether it has any, or an array or object under a key for them.
         """
         has_points = False
         for key, item in fields.items():
@@ -356,6 +412,11 @@ class _Walk:
     ) -> None:
         """Add the boxes of an object's values that aren't its own box.
 
+        How a value is read depends on the object:
+        - It has neither a label nor a box: `add_unlabelled` reads every value.
+        - It has a box: values that hold objects are parts of its thing, or other things.
+        - It has a label alone: values that hold objects may be its box.
+
         Args:
             value: The object.
             details: What is known of it.
@@ -363,7 +424,7 @@ class _Walk:
             has_box: Whether it has a box of its own.
         """
         has_words = any(isinstance(item, str) and not says_none(item) for item in value.values())
-        groups: dict[str, list[RawBox]] = {}
+        groups: dict[str, list[RawBox]] = {}  # key → the boxes under it
         for key, item in value.items():
             plain = keys.plain_key(key)
             if self.is_box_key(plain) or plain in keys.NO_CHILDREN:
@@ -386,8 +447,8 @@ class _Walk:
     def add_parts_of_thing(self, item: Any, *, whole: bool) -> None:
         """Add the boxes in a value of an object that has a box of its own.
 
-        Boxes without a label or id are left out: they are no other things. Not so where the object
-        is cut off (`whole` is false).
+        Those without a label or id are left out, as they are no other things. Where the object is
+        cut off (`whole` is false), they are kept.
         """
         since = len(self.parsed.boxes)
         self.add_value(item, NO_DETAILS, expects_box=False)
@@ -398,7 +459,8 @@ class _Walk:
     def add_unlabelled(self, key: str, item: Any, details: Details, *, has_words: bool) -> None:
         """Add the boxes in a value of an object that has neither a label nor a box of its own.
 
-        The key is the value's label, unless it is one that names nothing.
+        The key is the value's label ("cat_bbox" names a cat) or id ("3"), unless it is one that
+        names nothing.
 
         Args:
             key: The value's key.
@@ -419,7 +481,11 @@ class _Walk:
             self.add_labelled(plain, item, key_details.completed_by(details))
 
     def add_wrapped(self, plain: str, item: Any, details: Details) -> None:
-        """Add the boxes under a key that names nothing; where it has none, an absence."""
+        """Add the boxes under a key that names nothing.
+
+        Null, an empty object and words such as "none" are an absence. A message or tool call with
+        nothing in it is passed over.
+        """
         if is_no_answer(plain, item):
             return
         missing = missing_in(item) if isinstance(item, str) else None
@@ -432,8 +498,8 @@ class _Walk:
     def add_labelled(self, plain: str, item: Any, details: Details) -> None:
         """Add what stands under a key that is its label.
 
-        That is boxes, or words that say that the thing, or anything at all, is not there. Other
-        words and numbers are passed over.
+        That is boxes; null, for an absence; or words that say that the thing, or anything at all,
+        is not there, though not under a key for faults. Other words and numbers are passed over.
         """
         if isinstance(item, (list, dict)) or item is None:
             self.add_value(item, details, expects_box=True)
@@ -446,7 +512,7 @@ class _Walk:
 
 
 def _letter_of_type(item: Any) -> str:
-    """Return `n` for a number, `s` for a text, `o` for anything else."""
+    """Return `n` for a number, also one in a text; `s` for any other text; `o` for the rest."""
     if number(item) is not None:
         return "n"
     return "s" if isinstance(item, str) else "o"
@@ -464,7 +530,7 @@ def _details_under_key(key: str, details: Details) -> Details:
 
 
 def _are_numbers(text: str) -> bool:
-    """Whether a text is a list of several numbers and nothing else."""
-    if len(text) >= 200 or not re.search(r"\d[,;\s]", text):
+    """Whether a text is a list of several numbers and nothing else, but for brackets and units."""
+    if len(text) >= _LONGEST_BOX or not re.search(r"\d[,;\s]", text):
         return False
     return _BRACKETED.fullmatch(text) is not None

@@ -15,16 +15,23 @@ from dataflow_grounding.replies.json_values import JsonObject, hull, number, spl
 from dataflow_grounding.replies.reading import Details, Note, ParsedReply, RawBox
 
 _A_NUMBER = lazy_pattern(r"(?<![\w.])[-+]?\d[\d.]*")
+# What makes a text a name: two letters, or one that isn't Latin, as in "猫".
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}|[^\W\d_a-zA-Z]")
+_MOST_LOOKED_AT = 1000  # characters of a value that may be a box
+_NUMBERS_OF_BOX = 3  # at least, also of one that is not quite whole
 
 
 def plain_fields(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object's fields by their keys as keys are compared."""
+    """Return an object's fields by `plain_key` of their keys; of two alike, the last counts."""
     return {keys.plain_key(key): item for key, item in value.items()}
 
 
 def details_in(value: JsonObject, fields: Mapping[str, Any]) -> Details:
-    """Return an object's own details; `fields` are its `plain_fields`."""
+    """Return an object's own labels, id, score and evidence; `fields` are its `plain_fields`.
+
+    Labels come once each, in order of preference. Evidence of another name than the known ones is
+    left out.
+    """
     labels: dict[str, None] = {}  # each once, in their order
     for text in _labels_in(value, fields):
         if text.strip():
@@ -36,7 +43,7 @@ def details_in(value: JsonObject, fields: Mapping[str, Any]) -> Details:
 
 
 def _id_in(fields: Mapping[str, Any]) -> int | None:
-    """Return the number under the first key for an id that has one, if it is whole."""
+    """Return the number under the first key for an id that has one; None if it isn't whole."""
     for key in keys.ID_KEYS:
         value = number(fields.get(key))
         if value is not None:
@@ -45,7 +52,7 @@ def _id_in(fields: Mapping[str, Any]) -> int | None:
 
 
 def _score_in(fields: Mapping[str, Any]) -> Any:
-    """Return what stands under the first key for a score that has anything."""
+    """Return what stands under the first key for a score that isn't null; None for none."""
     for key in keys.SCORE_KEYS:
         if fields.get(key) is not None:
             return fields[key]
@@ -53,7 +60,11 @@ def _score_in(fields: Mapping[str, Any]) -> Any:
 
 
 def _labels_in(value: JsonObject, fields: Mapping[str, Any]) -> list[str]:
-    """Return the labels of an object: under keys for them, under like keys, and without a key."""
+    """Return the labels of an object, the preferred ones first.
+
+    They stand under keys for labels, under others that begin with "name" or "label", and without a
+    key.
+    """
     labels = [fields[key] for key in keys.LABEL_KEYS if key in fields]
     for key, item in fields.items():
         if key.startswith(("name", "label")) and key not in keys.LABEL_KEYS:
@@ -89,7 +100,14 @@ def is_empty(value: Any) -> bool:
 def add_corners(parsed: ParsedReply, fields: Mapping[str, Any], details: Details) -> bool:
     """Add an object's box whose four coordinates, or two corners, have a key each.
 
-    Returns whether there is one.
+    As in `{"x1": 1, "y1": 2, "x2": 3, "y2": 4}` and `{"top_left": [1, 2], "bottom_right": [3, 4]}`.
+    Returns whether all keys of a box are there, also where its coordinates are no numbers and it is
+    dropped.
+
+    Args:
+        parsed: What was read so far.
+        fields: The object's `plain_fields`.
+        details: What is known of the object.
     """
     for names, order in keys.CORNERS:
         if all(name in fields for name in names):
@@ -114,6 +132,8 @@ def add_outline(
 ) -> bool:
     """Add the boxes around an object's polygons, and return whether there are any.
 
+    True also for a list of them that is cut off, which is dropped.
+
     Args:
         parsed: What was read so far.
         fields: The object's `plain_fields`.
@@ -122,8 +142,8 @@ def add_outline(
     """
     since = len(parsed.boxes)
     value = _outline_field(fields)
+    # A list is marked as cut off, too, where one in it is.
     if isinstance(value, list) and getattr(value, "cut", False):
-        # as all are that hold one which is
         parsed.drop("an outline that is cut off", details)
         return True
     for corners in _outlines(value):
@@ -133,7 +153,10 @@ def add_outline(
 
 
 def _outline_field(fields: Mapping[str, Any]) -> Any:
-    """Return the first list under a key for an outline; else what has a key without a letter."""
+    """Return the first list under a key for an outline; else what stands under a key like "_".
+
+    That is one without letters and digits. None where there is neither.
+    """
     for key, item in fields.items():
         if key in keys.OUTLINE_KEYS and isinstance(item, list):
             return item
@@ -160,7 +183,10 @@ def pair(value: Any) -> tuple[float, float] | None:
 
 
 def _outlines(value: Any) -> list[list[float]]:
-    """Return the corners of each polygon in a value, as x, y, x, y, …"""
+    """Return the corners of each polygon in a value, as x, y, x, y, …; none for no list.
+
+    Polygons may stand in lists of lists, however deep.
+    """
     if not isinstance(value, list):
         return []
     corners = _corners(value)
@@ -173,7 +199,10 @@ def _outlines(value: Any) -> list[list[float]]:
 
 
 def _corners(value: list[Any]) -> list[float]:
-    """Return the numbers of a list of pairs, or of an even number of numbers; none of any other."""
+    """Return the numbers of a list of two pairs or more, or of an even number of them from 4 on.
+
+    [] for any other list.
+    """
     corners: list[float] = []
     for item in value:
         corner = pair(item)
@@ -194,10 +223,16 @@ def _corners(value: list[Any]) -> list[float]:
 
 
 def set_details_from_lists(parsed: ParsedReply, since: int, lists: Mapping[str, list[Any]]) -> None:
-    """Set the labels, scores and ids of the boxes from the `since`-th on from lists beside them.
+    """Set the labels, scores and ids of boxes from lists beside them, in place.
 
     Labels are in the list under a key for them; of several boxes also under any key, if it has a
-    text for each. Scores and ids stand under their keys.
+    text for each. Scores and ids stand under their keys. A list of another length than that of the
+    boxes is left out; of labels with a note.
+
+    Args:
+        parsed: What was read so far.
+        since: The index of the first of the boxes in `parsed.boxes`; they go to the end.
+        lists: The lists of their object, by keys as keys are compared.
     """
     count = len(parsed.boxes) - since
     labels = _labels_beside(count, lists)
@@ -240,9 +275,15 @@ def _are_texts(items: list[Any]) -> bool:
 
 
 def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
-    """Drop the boxes from the `since`-th on that have no label because it was cut off.
+    """Drop the boxes of an object that is cut off if they have lost their label by that.
 
-    It was if their object begins one (`begun`), or if earlier boxes have a label or an id.
+    They have if their object begins one, or if earlier boxes have a label or an id. Those with a
+    label or an id stay.
+
+    Args:
+        parsed: What was read so far.
+        since: The index of the first of the boxes in `parsed.boxes`; they go to the end.
+        begun: Whether their object has a key for a label.
     """
     if not begun and not any(is_named(raw) for raw in parsed.boxes[:since]):
         return
@@ -258,11 +299,12 @@ def drop_unlabelled(parsed: ParsedReply, since: int, *, begun: bool) -> None:
 def drop_contradicting_boxes(parsed: ParsedReply, groups: Mapping[str, list[RawBox]]) -> None:
     """Drop boxes of one thing that differ from key to key.
 
-    If there is only one key for the answer, its boxes stay, and the others go without a note.
+    If there is only one key for the answer, its boxes stay, and the others are removed without
+    being added to `dropped`.
 
     Args:
         parsed: What was read so far.
-        groups: Its boxes by the key that they stand under.
+        groups: Key → the boxes that an object has under it.
     """
     answer_keys = [key for key in groups if key in keys.WRAPPERS or keys.REFINED.search(key)]
     unclear = _things_that_differ(groups)
@@ -286,7 +328,7 @@ def _thing_of(raw: RawBox) -> tuple[tuple[str, ...], int | None]:
 
 
 def _things_that_differ(groups: Mapping[str, list[RawBox]]) -> set[Any]:
-    """Return the things that have other boxes under one key than under another."""
+    """Return the things, as `_thing_of` tells them, that have other boxes under another key."""
     boxes_by_thing: dict[Any, dict[str, set[tuple[float, ...]]]] = {}
     for key, group in groups.items():
         for raw in group:
@@ -305,6 +347,10 @@ def without_place_keys(boxes: dict[str, Any], key: str) -> dict[str, Any]:
 
     `location: [200, 150]` beside a box is such a point. Where no value may be a box, all of them
     are returned.
+
+    Args:
+        boxes: Key, as keys are compared → value.
+        key: The box key that was asked for, which always stays.
     """
     possible_boxes = {plain: item for plain, item in boxes.items() if _may_be_box(item)}
     if not possible_boxes:
@@ -318,7 +364,7 @@ def without_place_keys(boxes: dict[str, Any], key: str) -> dict[str, Any]:
 
 def _may_be_box(value: Any) -> bool:
     """Whether a value has three numbers or more, as a box that is whole or nearly so."""
-    return len(_A_NUMBER.findall(str(value)[:1000])) > 2
+    return len(_A_NUMBER.findall(str(value)[:_MOST_LOOKED_AT])) >= _NUMBERS_OF_BOX
 
 
 def choose_box_keys(
@@ -326,8 +372,9 @@ def choose_box_keys(
 ) -> dict[str, Any]:
     """Return those of an object's box keys that count, with their values.
 
-    A refined one counts, or the one asked for, or all such as `bbox1` and `bbox2`. Where it is
-    unclear which one does, all are dropped.
+    Refined ones such as `final_bbox` do, or else the one asked for. Of those with equal values the
+    first does; of `bbox1`, `bbox2` and so on all do. Where it is unclear which one does, all are
+    dropped, and {} is returned.
 
     Args:
         boxes: The object's box keys and what stands under them.
@@ -347,7 +394,10 @@ def choose_box_keys(
 
 
 def _preferred_keys(boxes: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return the keys with numbers that are refined; else the one asked for; else all."""
+    """Return the keys that are refined; else the one asked for; else all.
+
+    Where any has numbers, those without are left out first.
+    """
     with_numbers = {plain: item for plain, item in boxes.items() if re.search(r"\d", str(item))}
     boxes = with_numbers or boxes
     refined = {plain: item for plain, item in boxes.items() if keys.REFINED.search(plain)}
@@ -364,7 +414,11 @@ def is_named(raw: RawBox) -> bool:
 
 
 def add_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
-    """Add the embedded grounder's statuses of phrases, and its reasons, to `parsed`."""
+    """Add to `parsed` the embedded grounder's statuses of phrases, and its reasons.
+
+    They stand as `"statuses": [{"id": 1, "status": "ambiguous", "reason": "…"}]`; an entry of
+    another form is passed over.
+    """
     entries = fields.get("statuses")
     if not isinstance(entries, list):
         return
@@ -382,7 +436,7 @@ def add_statuses(parsed: ParsedReply, fields: Mapping[str, Any]) -> None:
 def labels_before_boxes(items: list[Any]) -> list[Any]:
     """Return lists of numbers and labels so that each label stands before its box.
 
-    `[[1, 2, 3, 4], "dog"]` becomes `["dog", [1, 2, 3, 4]]`.
+    `[[1, 2, 3, 4], "dog"]` becomes `["dog", [1, 2, 3, 4]]`. Other items are returned as they are.
 
     Raises:
         UnreadableReply: It is unclear which labels belong to which boxes.
@@ -403,7 +457,10 @@ def labels_before_boxes(items: list[Any]) -> list[Any]:
 
 
 def _begins_with_box_before_labels(items: list[Any]) -> bool:
-    """Whether the first item is four numbers, and there are texts, each of them a name."""
+    """Whether the first item is four numbers, and there are texts, each of them a name.
+
+    The name of an order, such as "xyxy", is none.
+    """
     has_labels = False
     for item in items:
         if not isinstance(item, str):

@@ -26,38 +26,55 @@ from dataflow_grounding.replies.vocabulary import (
 
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})"
 _SEPARATOR = r"\s{0,3}[,;_|/\s]\s{0,3}"
+# Four numbers at the end of a line, perhaps with a bracket behind them: a group for each.
 _FOUR = lazy_pattern(
     rf"(?<![\d.])({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER}){_SEPARATOR}({_NUMBER})[\s.;|>)\]]*$"
 )
-_A_FIFTH = lazy_pattern(r"\d[\s,;_|/]*$")
+_A_FIFTH = lazy_pattern(r"\d[\s,;_|/]*$")  # right before these: a further number
+# A number with its name: "x1=10", "left: 20". Groups: the name, the number.
 _NAMED = lazy_pattern(
     rf"\b([A-Za-z][A-Za-z_]{{0,11}}\d?)\s{{0,3}}[=:]\s{{0,3}}({_NUMBER})(?![\d.]*\w)"
 )
-# Coordinates on a line each.
+# Four named coordinates on a line each.
 _STACKED = lazy_pattern(
     rf"(?:^[ \t]{{0,9}}[-*]?[ \t]{{0,3}}{COORDINATE}[ \t]{{0,3}}[=:][ \t]{{0,3}}{_NUMBER}["
     r" \t]{0,9}(?:\n|\Z)){4}",
     re.M | re.I,
 )
-TALK = pattern("no_label")
-_BOX_WORD = pattern("box_word")
-_CORNER = pattern("corner_label")
-_LABELED = pattern("labelled")
-_LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
-_CLAUSES = lazy_pattern(r"[。！？]|;\s+(?=[^\W\d_])")
+TALK = pattern("no_label")  # a word that no label has: "coordinates", "located", "is"
+_BOX_WORD = pattern("box_word")  # a word that four numbers of a box may stand behind: "box", "at"
+_CORNER = pattern("corner_label")  # all of a text that names a corner: "top-left corner"
+_LABELED = pattern("labelled")  # "label: a cat"; the group is the label
+_LETTERS = lazy_pattern(r"[^\W\d_]{2,}")  # a word
+_CLAUSES = lazy_pattern(
+    r"[。！？]|;\s+(?=[^\W\d_])"
+)  # the end of a clause, behind which a label begins
+# A line that is an item of a list or a heading: "- cat", "2. cat", "Cats:", "**cat**".
 _HEADING = lazy_pattern(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = lazy_pattern(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")
-MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"
-_COLUMN_ENDS = "|\t;,"
-_RULE = lazy_pattern(r"[\s|:+=-]+")
+MARKUP = " \t\r*\"'`“”|,;.:：=→–—->([{<"  # characters around a label
+_SEPARATORS = "|\t;,"  # of a table's cells
+_RULE = lazy_pattern(r"[\s|:+=-]+")  # a line of a table without text: "|---|---|"
 _BRACKETS = (("(", ")"), ("[", "]"), ("{", "}"))
-_CELL_MARKUP = " *`\"'_"
+_CELL_MARKUP = " *`\"'_"  # characters around a cell's text
+_LONGEST_TAIL = 200  # characters at a line's end in which four numbers may stand
+_LONGEST_LINE = 2000  # characters of a line in which named coordinates are looked for
+_LONGEST_STATED = 400  # characters of a line that may state a label
+_LONGEST_BEFORE = 400  # characters before a box in which its label may stand
+_LONGEST_HEAD = 1000  # characters of a line that may name a table's columns
+_MOST_WORDS = 8  # of a label
+_MOST_WORDS_BARE = 4  # of a label that nothing but a blank parts from four numbers
+_SHORTEST_HEAD = 7  # characters of a line that names four columns: "x,y,w,h"
 
 
 def read_plain(text: str, parsed: ParsedReply) -> None:
     """Add to `parsed` the box or point of each line of a text.
 
     A line has a box or point where it ends in four numbers, names coordinates, or is a table's row.
+    Where no box of `parsed` has a label, lines such as `label: a cat` label the boxes.
+
+    Raises:
+        UnreadableReply: It is unclear to which boxes such lines belong.
     """
     table: _Table | None = None
     lines = _STACKED.sub(_in_one_line, text.rstrip()).splitlines()
@@ -83,10 +100,13 @@ def _in_one_line(stacked: re.Match[str]) -> str:
 def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedReply) -> None:
     """Set the labels of boxes to those on lines such as `label: a cat` above or below them.
 
+    A single one above all boxes is that of each. Else there is one for each box, all of them above
+    their boxes or all below. Without any such line, nothing is set.
+
     Args:
         lines: The lines of the text.
         box_lines: The number of the line of each box, from 1.
-        parsed: The reply with the boxes.
+        parsed: The reply with these boxes and no others.
 
     Raises:
         UnreadableReply: It is unclear to which boxes they belong.
@@ -97,7 +117,7 @@ def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedRep
     if not stated:
         return
     labels = [(label,) for label in stated.values()]
-    if len(stated) == 1 and min(stated) < box_lines[0]:  # what all of them are
+    if len(stated) == 1 and min(stated) < box_lines[0]:
         labels *= len(box_lines)
     elif not _alternate(stated, box_lines):
         raise UnreadableReply("it is unclear which of the stated labels belong to which boxes")
@@ -105,7 +125,10 @@ def _set_stated_labels(lines: list[str], box_lines: list[int], parsed: ParsedRep
 
 
 def _alternate(stated: Mapping[int, str], box_lines: list[int]) -> bool:
-    """Whether there is a stated label for each box, and lines of labels and boxes take turns."""
+    """Whether there is a stated label for each box, and lines of labels and boxes take turns.
+
+    `stated` has the labels by the numbers of their lines, `box_lines` the numbers of boxes' lines.
+    """
     if len(stated) != len(box_lines):
         return False
     are_labels = [line in stated for line in sorted([*stated, *box_lines])]
@@ -118,7 +141,7 @@ def _stated_labels(lines: list[str], box_lines: set[int]) -> dict[int, str]:
     for i, line in enumerate(lines, start=1):
         if i in box_lines:
             continue
-        match = _LABELED.fullmatch(line[:400])
+        match = _LABELED.fullmatch(line[:_LONGEST_STATED])
         if match is not None:
             stated[i] = label_in(match[1]) or match[1].strip()
     return stated
@@ -128,19 +151,21 @@ def _read_line(line: str, parsed: ParsedReply, *, last: bool) -> None:
     """Add to `parsed` the box or point of a line, if it has one.
 
     That is a box with named coordinates, `x1=10, y1=20, x2=30, y2=40`; else four numbers at the
-    line's end; else a point, `x: 10, y: 20`. What stands before it may be its label.
+    line's end; else a point, `x: 10, y: 20`. What stands before a box may be its label. Four
+    numbers behind a fifth are dropped, and so are those of the last line if it leaves a bracket
+    open: then the reply is cut off.
 
     Args:
         line: The line.
         parsed: What was read so far.
         last: Whether it is the text's last line, which may be cut off.
     """
-    by_name = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:2000])}
+    by_name = {plain_key(key): float(value) for key, value in _NAMED.findall(line[:_LONGEST_LINE])}
     first = _NAMED.search(line)
     before = "" if first is None else line[: first.start()]
     if add_corners(parsed, by_name, details_of_label(label_before(before), thing_before(before))):
         return
-    tail = line[-200:]  # four numbers are no longer, and searching long lines takes long
+    tail = line[-_LONGEST_TAIL:]
     four = _FOUR.search(tail)
     if four is not None:
         before = line[: len(line) - len(tail) + four.start()]
@@ -164,24 +189,24 @@ def _leaves_bracket_open(line: str) -> bool:
 
 
 def _add_four_numbers(numbers: list[str], before: str, parsed: ParsedReply) -> None:
-    """Add to `parsed` the four numbers that a line ends in, if the words before allow a box.
+    """Add to `parsed` the four numbers that a line ends in, if the words before them allow a box.
 
-    They do if they are a label, have no letters, or have a word for a box.
+    They do if they are a label, have no word at all, or have one such as "box" or "at".
     """
     label = label_before(before)
-    if not label and len(before.split()) <= 4 and not TALK.search(before):
+    if not label and len(before.split()) <= _MOST_WORDS_BARE and not TALK.search(before):
         label = label_in(before)
     if label or not _LETTERS.search(before) or _BOX_WORD.search(before):
         parsed.add_numbers(numbers, details_of_label(label, thing_before(before)))
 
 
 def label_before(text: str) -> str | None:
-    """Return the label that a text ends with, before a bracket or colon, or in a heading above.
+    """Return the label of a box from the words before it; None for none.
 
-    None where it ends with talk.
+    It is the last line, if it goes up to the box or ends with a mark such as ":", as in "cat: ".
+    Where that line is blank, is a key for a box or has talk, it is a heading above.
     """
-    *above, line = text[-400:].split("\n")
-    # A label touches its box, or has a mark such as ":" behind it.
+    *above, line = text[-_LONGEST_BEFORE:].split("\n")
     touches_box = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in MARKUP)
     is_blank = not touches_box and not line.strip(MARKUP + "-")
     if is_blank or plain_key(line) in BOX_KEYS or TALK.search(line):
@@ -190,7 +215,11 @@ def label_before(text: str) -> str | None:
 
 
 def _label_above(lines: list[str]) -> str | None:
-    """Return the label in the last or last but one of the lines above that has any words."""
+    """Return the label in the nearest of the last two lines with text that states one.
+
+    A line such as `label: a cat` does, and a heading or an item of a list. None where neither line
+    is one, or the nearest that is one has talk.
+    """
     with_words = [line for line in lines if line.strip()]
     for line in reversed(with_words[-2:]):
         stated = _LABELED.fullmatch(line)
@@ -202,9 +231,10 @@ def _label_above(lines: list[str]) -> str | None:
 
 
 def label_in(line: str) -> str | None:
-    """Return the label that a line is, without marks around it.
+    """Return the label that a line is, without marks, a number or earlier clauses before it.
 
-    None where it has no words, or more words than a label.
+    None where it has no letters, names a corner, has a sign such as "=", or more words than a
+    label.
     """
     line = _CLAUSES.split(line)[-1]
     without_tags = _TAG.sub(" ", line)
@@ -213,7 +243,7 @@ def label_in(line: str) -> str | None:
     label = re.sub(r"^\d{1,3}[.)]\s+", "", line.strip(MARKUP + "-•#")).strip(MARKUP + "])}")
     if re.search(r"[^\W\d]", label) is None or _CORNER.fullmatch(label):
         return None
-    if re.search(r"[=({]", label) or len(label.split()) > 8:
+    if re.search(r"[=({]", label) or len(label.split()) > _MOST_WORDS:
         return None
     return label
 
@@ -232,7 +262,11 @@ class _Table(NamedTuple):
     label: str
 
     def add_row(self, line: str, parsed: ParsedReply) -> bool:
-        """Add to `parsed` the box of a line, and return whether the line belongs to the table."""
+        """Add to `parsed` the box of a line, and return whether the line belongs to the table.
+
+        A rule such as "|---|" does, and has no box. A line with another number of cells does if it
+        has four numbers or more, and is dropped.
+        """
         if _RULE.fullmatch(line):
             return True
         cells = _cells(line, self.separator)
@@ -247,11 +281,14 @@ class _Table(NamedTuple):
 
 
 def _table_of(line: str) -> _Table | None:
-    """Return the table that a line of column names begins; None for any other line."""
-    if len(line) <= 6:
+    """Return the table that a line of column names begins; None for any other line.
+
+    Four of the columns must be the coordinates of a box, each once.
+    """
+    if len(line) < _SHORTEST_HEAD:
         return None
-    for separator in _COLUMN_ENDS:
-        names = [plain_key(cell) for cell in _cells(line[:1000], separator)]
+    for separator in _SEPARATORS:
+        names = [plain_key(cell) for cell in _cells(line[:_LONGEST_HEAD], separator)]
         for corners, _ in CORNERS:
             if all(names.count(corner) == 1 for corner in corners):
                 return _Table(separator, names, _label_column(names, corners))
@@ -259,7 +296,7 @@ def _table_of(line: str) -> _Table | None:
 
 
 def _label_column(names: list[str], corners: tuple[str, ...]) -> str:
-    """Return the column for a label, or else the first with a name and no coordinate."""
+    """Return the column for a label, else the first with a name and no coordinate, else ""."""
     for key in LABEL_KEYS:
         if key in names:
             return key

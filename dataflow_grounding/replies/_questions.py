@@ -25,8 +25,11 @@ Question: TypeAlias = int | str | None
 # Added to an id, it makes one that no phrase has.
 _FAR = -(10**10)
 _MOST_ABSENCES = 5000  # whose phrases are looked for
+# What stands between the things of a list: ", ", " and ".
 _LIST = lazy_pattern(r"\s*[,;&、，和]\s*(?:and\s)?|\s+and\s+", re.IGNORECASE)
-_LONGEST = 4000  # of a list of things in a label
+_LONGEST = 4000  # characters of a list of things in a label
+_LONGEST_LIST = 400  # characters of a box's name that may list phrases
+_MOST_CUTS = 8  # in such a list: what is behind them is one part
 _UNCLEAR_CORRECTION = "the reply corrects itself, and it is unclear what"
 
 
@@ -51,8 +54,8 @@ class Questions:
 
     Attributes:
         phrases: The phrases by id.
-        turns: How many boxes have gone to phrases of the same text, by the number of the answer and
-            the text: `id_of` gives such phrases boxes in turn.
+        turns: (Number of the answer, phrase's text) → how many boxes have gone to phrases of that
+            text: `id_of` gives such phrases boxes in turn.
         translations: What the reply calls the only phrase in a language with other letters.
         shift: What to add to the reply's ids to get those of phrases: 1 where the reply counts from
             0; `_FAR`, which makes no phrase's id, where its ids mean nothing.
@@ -65,10 +68,14 @@ class Questions:
         self.shift = 0
 
     def ids(self, details: Details) -> list[int]:
-        """Return the ids of the phrases that a box may belong to.
+        """Return the ids of the phrases that a box may belong to; several have the same text.
 
-        These are the phrase of its id, unless its label is another's; else those of its label; else
-        the only phrase there is.
+        The first of these rules counts that fits:
+        1. The phrase of its id, if it has no label or one that can mean the phrase.
+        2. The only phrase there is, if nothing names the box.
+        3. The phrases that its labels, or else the words around it, mean.
+        4. The phrase of its id, unless a label means a different thing of the phrase's kind.
+        5. The only phrase there is, if the box has the name that is taken for its translation.
         """
         phrase_id = _FAR if details.id is None else details.id + self.shift
         phrase = self.phrases.get(phrase_id)
@@ -80,15 +87,18 @@ class Questions:
         if by_name:
             return by_name
         if phrase is not None:
-            if any(contradicts(label, phrase) for label in details.labels):
-                return []
-            return [phrase_id]
+            has_contradiction = any(contradicts(label, phrase) for label in details.labels)
+            return [] if has_contradiction else [phrase_id]
         if _name(details) in self.translations:
             return list(self.phrases)
         return []
 
     def about(self, details: Details) -> list[int]:
-        """Return the ids of the phrases that something without a usable box may belong to."""
+        """Return the ids of the phrases that something without a usable box may belong to.
+
+        They are those of `ids`; else the phrase of its id, whatever the label; else those all of
+        whose words stand around it.
+        """
         ids = self.ids(details)
         if ids:
             return ids
@@ -104,7 +114,8 @@ class Questions:
     def ids_not_there(self, details: Details) -> set[int]:
         """Return the ids of the phrases that are not there when a thing with these details isn't.
 
-        Where the details name nothing, no phrase is there.
+        These are all phrases where the details have no id and name nothing, as with "objects". None
+        where they name something else, or have another id.
         """
         if details.id is None and not details.labels:
             return set(self.phrases)
@@ -123,7 +134,7 @@ class Questions:
         return ids
 
     def ids_of_absences(self, absences: Iterable[Details]) -> set[int]:
-        """Return the ids of the phrases that any of some absences says are not there.
+        """Return the ids of the phrases that are not there by any of some absences.
 
         Absences behind the first `_MOST_ABSENCES` aren't looked at.
         """
@@ -176,7 +187,13 @@ class Questions:
             self._learn_shift(with_ids)
 
     def _learn_shift(self, with_ids: list[Details]) -> None:
-        """Set `shift` to what the ids in a reply mean: a count from 0, or nothing beside labels.
+        """Set `shift` to what the ids in a reply mean: a count from 0, or nothing beside names.
+
+        They count from 0 if no label speaks against it, and if they are all the numbers from 0 on
+        or all have labels.
+
+        Args:
+            with_ids: The details that have an id, at least one.
 
         Raises:
             UnreadableReply: It is unclear what they mean.
@@ -195,7 +212,10 @@ class Questions:
             )
 
     def _labels_count_from_0(self, with_ids: list[Details]) -> bool:
-        """Whether the phrases' ids count from 1, and each label is that of the id one higher."""
+        """Whether the phrases' ids are 1, 2, … and each label can mean the phrase one id higher.
+
+        Every id must be one less than a phrase's.
+        """
         if self.phrases.keys() != set(range(1, len(self.phrases) + 1)):
             return False
         for details in with_ids:
@@ -204,7 +224,11 @@ class Questions:
         return True
 
     def _learn_translation(self, boxes: list[RawBox]) -> None:
-        """Set `translations` to the boxes' only name, if it is in other letters than the phrase."""
+        """Set `translations` to the name of the boxes that don't name the only phrase.
+
+        Not where they have several names, or one that could be compared with the phrase: it must be
+        in other letters.
+        """
         (phrase,) = self.phrases.values()
         names: set[str] = set()
         for raw in boxes:
@@ -245,12 +269,12 @@ class Questions:
         return ids[min(turn, len(ids) - 1)]
 
     def names_several(self, details: Details) -> bool:
-        """Whether a box's name lists several phrases, as "a cat and the dog" does.
+        """Whether the name of a box without an id lists several phrases: "a cat and the dog".
 
         A list that is a part of a phrase itself does not.
         """
-        name = _name(details)[:400]
-        parts = _LIST.split(name, maxsplit=8)
+        name = _name(details)[:_LONGEST_LIST]
+        parts = _LIST.split(name, maxsplit=_MOST_CUTS)
         if details.id is not None or len(self.phrases) < 2 or len(parts) < 2:
             return False
         if any(all_words(name) <= all_words(phrase) for phrase in self.phrases.values()):
@@ -263,7 +287,11 @@ class Questions:
         return len(phrases_in_list) > 1
 
     def question_of(self, details: Details) -> Question:
-        """Return the question that something with these details answers."""
+        """Return the question that something with these details answers; None where it isn't known.
+
+        It is the first phrase that it may be about; without phrases its id, or else its first
+        label.
+        """
         if self.phrases:
             ids = self.about(details)
             return ids[0] if ids else None
@@ -275,6 +303,10 @@ class Questions:
         self, boxes: list[KeptBox], parsed: ParsedReply
     ) -> tuple[list[KeptBox], list[Note]]:
         """Return the boxes of the last answer to each question, and notes on earlier answers.
+
+        Args:
+            boxes: The boxes that can be used.
+            parsed: The reply that they are from.
 
         Raises:
             UnreadableReply: It is unclear what a later answer corrects.
@@ -297,9 +329,10 @@ class Questions:
     def _last_answer_to_each(
         self, boxes: list[KeptBox], parsed: ParsedReply
     ) -> dict[Question, int]:
-        """Return the number of the last answer to each question.
+        """Return the number of the last answer to each question that has any.
 
-        An answer that only says that something is not there is one to all questions.
+        Boxes, what was dropped and absences answer one. An answer that only says that something is
+        not there is one to all questions.
         """
         answers: list[tuple[Question, int]] = []
         for box in boxes:
@@ -326,7 +359,10 @@ def _all_details_in(parsed: ParsedReply) -> Iterator[Details]:
 
 
 def _last_answer_without_boxes(boxes: list[KeptBox], parsed: ParsedReply) -> int:
-    """Return the number of the last answer that only has absences; -1 where there is none."""
+    """Return the number of the last answer with absences alone; -1 where there is none.
+
+    It has no box that can be used, and nothing in it was dropped.
+    """
     with_boxes = {box.answer for box in boxes}
     with_boxes.update(dropped.answer for dropped in parsed.dropped)
     last = -1
@@ -337,9 +373,10 @@ def _last_answer_without_boxes(boxes: list[KeptBox], parsed: ParsedReply) -> int
 
 
 def _with_questions_of_corrections(boxes: list[KeptBox], corrections: set[int]) -> list[KeptBox]:
-    """Return the boxes, with a question for those of a correction that doesn't say what it is of.
+    """Return the boxes, with a question for those of a correction that don't say what they are of.
 
-    It is the question of the answers before the correction.
+    It is the only question of the answers before the correction; where these have none, the boxes
+    stay without.
 
     Raises:
         UnreadableReply: Answers to several questions stand before the correction.
@@ -365,7 +402,13 @@ def _with_question(boxes: list[KeptBox], answer: int, question: Question) -> lis
 
 
 def _note_on_earlier_answers(question: Question, last: int, boxes: list[KeptBox]) -> Note | None:
-    """Return a note if a question has boxes in an answer before the last one; else None."""
+    """Return a note if a question has boxes in an answer before the last one; else None.
+
+    Args:
+        question: The question.
+        last: The number of the last answer to it.
+        boxes: All boxes that can be used.
+    """
     before: set[Bbox] = set()
     in_last: set[Bbox] = set()
     for box in boxes:
@@ -387,7 +430,7 @@ def _note_on_earlier_answers(question: Question, last: int, boxes: list[KeptBox]
 
 
 def _may_be_labels_of(labels: tuple[str, ...], phrase: str) -> bool:
-    """Whether there are no labels, or one of them can mean a phrase."""
+    """Whether labels don't speak against a phrase: there are none, or one can mean it."""
     return not labels or labels[0] == phrase or _agree(labels, phrase)
 
 
@@ -397,12 +440,15 @@ def _agree(labels: tuple[str, ...], phrase: str) -> bool:
 
 
 def _name(details: Details) -> str:
-    """Return what a box is called: by its first label, or else in the words around it."""
+    """Return what a box is called: its first label, or else the words around it, perhaps ""."""
     return details.labels[0] if details.labels else details.talk
 
 
 def _is_foreign(details: Details, phrase: str) -> bool:
-    """Whether a box has names with letters, and all of them have other letters than a phrase."""
+    """Whether a box's names, those with letters, are all in other letters than a phrase.
+
+    The names are its labels, or else what the words around it name. False for a box without any.
+    """
     has_letters = False
     for name in details.labels or (details.talk,):
         if not any(map(str.isalpha, name)):

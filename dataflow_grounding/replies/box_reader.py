@@ -145,7 +145,7 @@ class _BoxReader:
         return sorted(unread)
 
     def unsure_phrases(self, parsed: ParsedReply) -> dict[int, str]:
-        """Return the phrases to which a box of an unknown id may belong: their ids, with the reason.
+        """Return the ids of the phrases that may have a box of an unknown id, with the reason.
 
         Such a box was dropped from the last answer, and has an id that no phrase has. It may be of
         any phrase without a box, a status or an absence. {} where there is no such box.
