@@ -8,24 +8,28 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.labels import all_words, head_word, matching_ids
 from dataflow_grounding.replies.vocabulary import COORDINATE, pattern, patterns, words
 
+# Sentences that say that a thing, which is the group, is not there: "there is no cat".
 _ENGLISH = patterns("english")
 _OTHER_LANGUAGES = patterns("other_languages")
-_NONE = pattern("none")
-_NEGATION = pattern("negation")
-_NEGATION_ELSEWHERE = pattern("negation_elsewhere")
-_PREAMBLE = pattern("preamble")
-_ANSWER_HEADING = pattern("caption")
-_LEADING = pattern("leading")
-_ANYTHING = pattern("anything")
-_NO_THING = pattern("no_thing")
-_BOXES_NOT_GIVEN = pattern("not_given")
-_CONTRAST = pattern("contrast")
-_AND = pattern("and")
-BLIND = pattern("blind")
-UNREAL = pattern("unreal")
+_NONE = pattern("none")  # a whole text without a thing: "none", "not found"
+_NEGATION = pattern("negation")  # a word that is in each of these: "no", "not"
+_NEGATION_ELSEWHERE = pattern("negation_elsewhere")  # one in further languages
+_PREAMBLE = pattern("preamble")  # what may come before: "Unfortunately, ", "I looked, but "
+_ANSWER_HEADING = pattern("caption")  # "Final answer: "
+_LEADING = pattern("leading")  # words before a thing that aren't its name: "any such"
+_ANYTHING = pattern("anything")  # a thing that is any: "objects", ""
+_NO_THING = pattern("no_thing")  # what may be missing without any thing being absent: "file"
+_BOXES_NOT_GIVEN = pattern("not_given")  # "no boxes were provided"
+_CONTRAST = pattern("contrast")  # "but", "there is"
+_AND = pattern("and")  # what stands between things: ", nor the"
+BLIND = pattern("blind")  # "I can't see the image"
+UNREAL = pattern("unreal")  # "hypothetical", "only a guess"
+# What stands between two sentences: blanks behind a full stop, or new lines.
 SENTENCE_END = lazy_pattern(r"(?<=[.!?。！？；;])(?:\s+|$)|(?<=[。！？；])|\n+")
+# Characters around a sentence or thing that say nothing.
 _MARKUP = " \t\r\n.,:!?\"'`*_[](){}<>|-–•#。，、：！？“”‘’「」"
 _PUNCTUATION = lazy_pattern(r"[\s(),;:–—-]+")
+# The number of a line: "1. " of "1. none".
 _NUMBERING = lazy_pattern(r"^[^\S\n]*\d{1,3}[.)]\s+", re.MULTILINE)
 _LETTER = lazy_pattern(r"[^\W\d_]")
 _NUMBER = r"[-+]?(?:\d{1,9}(?:\.\d{1,20})?|\.\d{1,20})(?:\s?(?:px|%))?"
@@ -39,15 +43,18 @@ _WORD = lazy_pattern(r"[^\W_]+")
 _ANOTHER = lazy_pattern(
     r"\b(?:other|another|more|second|third|further|additional)\b", re.IGNORECASE
 )
-_CAMEL = lazy_pattern(r"(?<=[a-z])(?=[A-Z])")
+_CAMEL = lazy_pattern(r"(?<=[a-z])(?=[A-Z])")  # between the words of "redCar"
 # Words of keys and labels that name no thing, as "detected_objects" and "submit_boxes".
 _NAMES_NOTHING = words("filler") | words("of_tools")
+# A 0 with another number behind it: "0, 120".
 _ZERO_FIRST = lazy_pattern(r"(?<![\w.])0[\d.]{0,20}\s{0,3}[,;|/\s]\s{0,3}[-+.]?\d")
+# A character of a script without blanks between words: Thai, Burmese, kana or Chinese.
 _SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff]")
+# What may stand before a thing in Chinese, such as "any" or "a", and particles behind it.
 _COUNTED = lazy_pattern(
     r"^(?:任何|[一那这该]?[只个隻個条辆位头匹张把台朵棵艘架]|[一那这该](?=.))|(?:的|は|が|も)$"
 )
-_LONGEST = 600
+_LONGEST = 600  # characters of a text that says nothing else
 
 
 class Missing(NamedTuple):
@@ -67,7 +74,8 @@ class Missing(NamedTuple):
     def answers_for(self, phrases: Mapping[int, str]) -> bool:
         """Whether it says of all phrases of a request that they are not there.
 
-        It does where nothing at all is there, or where its things are the phrases'.
+        It does where its things are the phrases', or wider ones; and where nothing at all is there,
+        but for numbered lines that are fewer than the phrases.
         """
         if not self.thing or not phrases:
             return self.answer_count is None or self.answer_count >= len(phrases)
@@ -86,7 +94,7 @@ class Missing(NamedTuple):
         return self.answers_for(dict(enumerate(labels)))
 
     def _is_phrase(self, part: str, phrase: str) -> bool:
-        """Whether one of the things is a phrase's thing, or a wider one."""
+        """Whether one of the things is a phrase's thing, or a wider one: "cat" for "black cat"."""
         if self.foreign:  # whether words of two languages mean one thing isn't known
             return _same_word(part, phrase)
         return head_word(part) == head_word(phrase) and _lack_covers(part, phrase)
@@ -101,8 +109,8 @@ def _same_word(thing: str, phrase: str) -> bool:
     """Whether a thing in a language other than English is a phrase's, or a wider one.
 
     Scripts without blanks have the thing at the phrase's end: "汽车" is missing, so "红色汽车" is.
-    A single character is a part of many words, and must stand by itself. Elsewhere the words
-    agree up to their endings.
+    Elsewhere each of the thing's words agrees with one of the phrase's up to its ending. False for
+    a thing without words.
     """
     if _SPACELESS.search(thing + phrase):
         return _ends_with(_COUNTED.sub("", phrase.strip()), _COUNTED.sub("", thing.strip()))
@@ -115,7 +123,10 @@ def _same_word(thing: str, phrase: str) -> bool:
 
 
 def _ends_with(phrase: str, thing: str) -> bool:
-    """Whether a phrase in a script without blanks has a thing at its end, or is it."""
+    """Whether a phrase in a script without blanks has a thing at its end, or is it.
+
+    A thing of one character must stand by itself, or behind "of".
+    """
     if thing == phrase:
         return True
     # A single character may be the end of another word, but behind "of" it is a word of its own.
@@ -124,7 +135,11 @@ def _ends_with(phrase: str, thing: str) -> bool:
 
 
 def _same_stem(first: str, second: str) -> bool:
-    """Whether two words agree up to their endings."""
+    """Whether two words agree up to their endings.
+
+    The shorter has four letters or more, which agree but for the last; the longer has at most two
+    letters more.
+    """
     if first == second:
         return True
     shorter = min(len(first), len(second))
@@ -134,14 +149,15 @@ def _same_stem(first: str, second: str) -> bool:
 
 
 def parts_of(things: str) -> list[str]:
-    """Return the things in a list of them, one by one."""
+    """Return the things in a list of them, one by one: "cat" and "dog" of "cat, dog"; [] for ""."""
     return [part for part in _AND.split(things) if part.strip()]
 
 
 def thing_beside_none(label: str) -> str:
     """Return the thing that a label names beside which a reply says "none".
 
-    "" for a label that names nothing, such as "objects" or "No match".
+    Of "no cat" that is "cat", of "detectedCats" "Cats". "" for a label that names nothing, such as
+    "objects" or "No match"; the label itself where it says "another".
     """
     for text in (label, _PUNCTUATION.sub(" ", label)):
         missing = missing_in_clause(text)
@@ -157,7 +173,7 @@ def thing_beside_none(label: str) -> str:
 
 
 def _is_participle(word: str) -> bool:
-    """Whether a word ends as participles do."""
+    """Whether a word ends as participles do, in "ed", and has more than four letters."""
     return len(word) > 4 and word.lower().endswith("ed")
 
 
@@ -183,12 +199,15 @@ def _lack_covers(part: str, phrase: str) -> bool:
 
 
 def missing_in(text: str) -> Missing | None:
-    """Return what a text says is not there, when it says nothing else; None for any other text."""
+    """Return what a text says is not there, where it says nothing that may take this back.
+
+    None for a text that doesn't say so, for one longer than `_LONGEST`, and where `_is_taken_back`.
+    """
     text = text.strip()
     if len(text) > _LONGEST or _NEGATION.search(text) is None:
         return None
     missing: list[Missing] = []
-    others: list[str] = []
+    others: list[str] = []  # sentences that don't say that something is missing
     for sentence in SENTENCE_END.split(_NUMBERING.sub("", text)):
         if not sentence.strip(_MARKUP):
             continue
@@ -223,8 +242,8 @@ def _missing_together(missing: list[Missing], answer_count: int | None) -> Missi
 def _is_taken_back(missing: list[Missing], others: list[str]) -> bool:
     """Whether other sentences of a text may take back what it says is not there.
 
-    They may where they have a word of contrast or speak of the same thing, and always where the
-    text says that nothing at all is there.
+    They may where they have a word of contrast or speak of the same thing, and any sentence may
+    where the text says that nothing at all is there. False without other sentences.
     """
     if not others:
         return False
@@ -237,7 +256,7 @@ def _is_taken_back(missing: list[Missing], others: list[str]) -> bool:
 
 
 def says_none(text: str) -> bool:
-    """Whether a text says that something, or anything at all, is not there, and nothing else."""
+    """Whether a text says that something, or anything at all, is not there, as `missing_in`."""
     return missing_in(text) is not None
 
 
@@ -247,14 +266,17 @@ def only_says_none(text: str) -> bool:
 
 
 def missing_in_clause(text: str) -> Missing | None:
-    """Return what a sentence, or a part of one, says is not there; None for any other."""
+    """Return what a sentence, or a part of one, says is not there.
+
+    None for any other, and for one longer than `_LONGEST`.
+    """
     if len(text) > _LONGEST or _NEGATION.search(text) is None:
         return None
     return _missing_in_sentence(text)
 
 
 def holds_box(text: str) -> bool:
-    """Whether a text has four numbers in a row, not all of them zero."""
+    """Whether a text has four or more numbers in a row, not all of them zero."""
     return any(re.search("[1-9]", match[0]) for match in _FOUR_NUMBERS.finditer(text))
 
 
@@ -283,7 +305,10 @@ def _fullmatch(alternatives: Iterable[re.Pattern[str]], text: str) -> re.Match[s
 
 
 def _missing_in_sentence(sentence: str) -> Missing | None:
-    """Return what a sentence says is not there; None for a question, and any other sentence."""
+    """Return what a sentence says is not there; None for any other sentence.
+
+    So are questions, sentences on boxes that nobody gave, and those with a box's numbers.
+    """
     if "?" in sentence or "？" in sentence:
         return None
     if _BOXES_NOT_GIVEN.search(sentence) or _has_box_numbers(sentence):
@@ -303,7 +328,10 @@ def _missing_in_sentence(sentence: str) -> Missing | None:
 
 
 def _missing_by(match: re.Match[str], *, foreign: bool) -> Missing | None:
-    """Return what is not there by a pattern's match; None where the match is about no thing."""
+    """Return what is not there by a pattern's match; None where the match is about no thing.
+
+    It is about none where its groups hold a word such as "file", or only a number.
+    """
     thing = " ".join(group for group in match.groupdict().values() if group).strip(_MARKUP)
     thing = _LEADING.sub("", thing + " ", count=1).strip()
     if _NO_THING.search(thing):

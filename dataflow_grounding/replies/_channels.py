@@ -307,36 +307,69 @@ def _without_unknown_parts(text: str) -> str:
         UnreadableReply: The text ends inside of such a part.
     """
     text = _without_channels(text)
-    kept_parts = [""]
-    at = 0  # up to here the text is in `kept_parts`, or left out
-    count_alone = 0
-    closing: set[int] = set()  # where tags stand that close a part which is kept
-    for marker, end in _unknown_parts(text):
-        if marker.start < at or marker.start in closing:
+    remover = _PartRemover(text)
+    lone_count = 0
+    for tag, closing in _unknown_parts(text):
+        if remover.has_passed(tag):
             continue
-        if end is not None:
-            # A part between two tags: it is left out if it is prose, but for a document's text,
-            # which stands with its box.
-            if _LOCATED.match(text, marker.end):
-                closing.add(end.start)
-            elif _is_prose(text[marker.end : end.start]):
-                kept_parts.append(text[at : marker.start])
-                at = end.end
-            continue
-        # A tag without a partner.
-        if count_alone == _MOST_ALONE:
-            continue
-        count_alone += 1
-        before = " ".join([*kept_parts, text[at : marker.start]])
-        if marker.side < 0 and _is_prose(before) and may_answer(before):
-            # The part that closes here was opened in the prompt: all before the tag is left out.
-            kept_parts = [""]
-            at = marker.end
-        elif marker.side > 0 and not may_answer(before) and _is_prose(text[marker.end :]):
-            raise UnreadableReply(f"the reply ends inside <{marker.name}>, which may be thinking")
-    kept_parts.append(text[at:])
-    rest = " ".join(kept_parts)
+        if closing is not None:
+            remover.pass_part(tag, closing)
+        elif lone_count < _MOST_ALONE:
+            lone_count += 1
+            remover.pass_lone_tag(tag)
+    rest = remover.rest()
     return _ANSWER_TOKEN.sub(" ", rest if may_answer(rest) else text)
+
+
+class _PartRemover:
+    """Goes through the unknown tags of a text, and leaves out the parts that are likely thoughts.
+
+    Attributes:
+        text: The text.
+        at: The index up to which the text was kept or left out.
+        kept_parts: What was kept up to there.
+        closing_kept: The indices of tags that close parts which are kept.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.kept_parts = [""]
+        self.closing_kept: set[int] = set()
+
+    def has_passed(self, tag: Marker) -> bool:
+        """Whether a tag is in a part that was left out, or closes one that is kept."""
+        return tag.start < self.at or tag.start in self.closing_kept
+
+    def pass_part(self, opening: Marker, closing: Marker) -> None:
+        """Leave out the part between two tags if it is prose.
+
+        A document's element stays: its text stands behind its box.
+        """
+        if _LOCATED.match(self.text, opening.end):
+            self.closing_kept.add(closing.start)
+        elif _is_prose(self.text[opening.end : closing.start]):
+            self.kept_parts.append(self.text[self.at : opening.start])
+            self.at = closing.end
+
+    def pass_lone_tag(self, tag: Marker) -> None:
+        """Leave out all before a tag without a partner if it closes a thought.
+
+        That is prose which might be taken for an answer; the prompt has opened it.
+
+        Raises:
+            UnreadableReply: The tag opens prose, and nothing before it can be an answer.
+        """
+        before = " ".join([*self.kept_parts, self.text[self.at : tag.start]])
+        if tag.side < 0 and _is_prose(before) and may_answer(before):
+            self.kept_parts = [""]
+            self.at = tag.end
+        elif tag.side > 0 and not may_answer(before) and _is_prose(self.text[tag.end :]):
+            raise UnreadableReply(f"the reply ends inside <{tag.name}>, which may be thinking")
+
+    def rest(self) -> str:
+        """Return all of the text that wasn't left out."""
+        return " ".join([*self.kept_parts, self.text[self.at :]])
 
 
 def _unknown_parts(text: str) -> list[tuple[Marker, Marker | None]]:

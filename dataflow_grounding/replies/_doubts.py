@@ -8,20 +8,25 @@ from dataflow_grounding.replies import vocabulary as keys
 from dataflow_grounding.replies._absence import missing_in, only_says_none, says_none
 from dataflow_grounding.replies.json_values import number
 
-_NO_NAME = keys.pattern("no_name")
-_PLACES_BOX = keys.pattern("places_box")
+_NO_NAME = keys.pattern("no_name")  # in keys under which no name stands: "color", "status"
+_PLACES_BOX = keys.pattern("places_box")  # in keys under which a thing's box stands: "boundary"
 _FEW_WORDS = lazy_pattern(r"[^\W\d_]+(?:[ '’-][^\W\d_]+){0,3}")
+# A key that is a flag: "is_cat", "hasRedCar". The group is what follows "is" or "has".
 _FLAG = lazy_pattern(r"(?:is|has)[_ ]?((?:[A-Z]?[a-z]+[_ ]?){1,5})")
-_WORDS = lazy_pattern(r"[A-Z]?[a-z]+")
+_WORDS = lazy_pattern(r"[A-Z]?[a-z]+")  # the words of "RedCar"
+# Words that name no thing.
 _NAMELESS = keys.words("filler") | keys.words("which") | keys.words("qualities")
 # A score from here on is that of a thing that was found.
 _HIGH = 0.5
+_LONGEST_REMARK = 400  # characters of a comment that are kept
 # Under "error" these say that there is none.
 _NO_ERROR = frozenset(["", "none", "null", "false", "no", "n/a"])
 
 
 def doubt_about(fields: Mapping[str, Any], *, of_one_thing: bool) -> str | None:
     """Return why an object without boxes may not mean "none"; None where nothing speaks against it.
+
+    Against it speak a fault, a word that something is there, a count above 0, labels, and a score.
 
     Args:
         fields: The object's `plain_fields`.
@@ -45,7 +50,7 @@ def doubt_about(fields: Mapping[str, Any], *, of_one_thing: bool) -> str | None:
 
 
 def _has_high_score(fields: Mapping[str, Any]) -> bool:
-    """Whether a score is that of a thing that was found."""
+    """Whether any score of an object is `_HIGH` or more, as that of a thing that was found."""
     for key in keys.SCORE_KEYS:
         score = number(fields.get(key))
         if score is not None and score >= _HIGH:
@@ -54,7 +59,11 @@ def _has_high_score(fields: Mapping[str, Any]) -> bool:
 
 
 def is_no_answer(plain: str, value: Any) -> bool:
-    """Whether a message or tool call, by its key, has nothing in it or only "not found"."""
+    """Whether a value under the key of a message or tool call has nothing in it.
+
+    Nor is "not found" as a message an answer. `plain` is the key, as keys are compared; under other
+    keys, false.
+    """
     if plain not in keys.ENVELOPE_KEYS:
         return False
     if not value:
@@ -63,7 +72,7 @@ def is_no_answer(plain: str, value: Any) -> bool:
 
 
 def _has_fault(fields: Mapping[str, Any]) -> bool:
-    """Whether an object's status, or a key such as "error", reports a fault."""
+    """Whether an object's status, a flag such as "success", or an "error" reports a fault."""
     status = fields.get("status")
     if isinstance(status, str) and status.strip().lower() in keys.FAILED:
         return True
@@ -75,7 +84,8 @@ def _has_fault(fields: Mapping[str, Any]) -> bool:
 def _is_fault(value: Any) -> bool:
     """Whether a value under a key such as "error" reports a fault.
 
-    Any value does that isn't empty, but for a sentence that says what is not in the picture.
+    Any value does that isn't empty or a word such as "none", but for a sentence that names what is
+    not in the picture, as "no cat found".
     """
     if not isinstance(value, str):
         return bool(value)
@@ -92,7 +102,8 @@ def _is_yes(value: Any) -> bool:
 def name_beside(fields: Mapping[str, Any]) -> str | None:
     """Return the name of its box's thing that an object has under a key that isn't known.
 
-    Such keys are "animal" and "species".
+    Such keys are "animal" and "species". Under them stands a name of few words, or an object with
+    one under a key for a label. None where there is none; else the first.
     """
     for key, item in fields.items():
         if _NO_NAME.search(key) or key in keys.IMAGE_SIZE_KEYS or key in keys.BOX_KEYS:
@@ -119,7 +130,7 @@ def _first_label(value: Mapping[str, Any]) -> str | None:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text is a few words that can name a thing."""
+    """Whether a text is one to four words that can name a thing."""
     few_words = _FEW_WORDS.fullmatch(text.strip()) is not None
     return few_words and not _NAMELESS.issuperset(text.lower().split())
 
@@ -127,7 +138,8 @@ def _is_name(text: str) -> bool:
 def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the words in an object that may say that its box isn't the thing's.
 
-    These are comments, and flags such as `"is_cat": false`.
+    These are texts of several words that are no label or box, and flags such as `"is_cat": false`,
+    which becomes "not a cat".
     """
     remarks: list[str] = []
     for key, item in value.items():
@@ -137,7 +149,7 @@ def remarks_of(value: Mapping[str, Any]) -> tuple[str, ...]:
         elif isinstance(item, str) and " " in item:
             plain = keys.plain_key(key)
             if plain not in keys.LABEL_KEYS and plain not in keys.BOX_KEYS:
-                remarks.append(item[:400])
+                remarks.append(item[:_LONGEST_REMARK])
     return tuple(remarks)
 
 
@@ -148,7 +160,10 @@ def places_box(key: str) -> bool:
 
 
 def says_absent(fields: Mapping[str, Any]) -> bool:
-    """Whether an object says that its thing is not there, as under "found" or "status"."""
+    """Whether an object says that its thing is not there: `"missing": true`, `"found": false`.
+
+    Or its status is a word such as "absent".
+    """
     if any(_is_yes(fields[key]) for key in keys.ABSENT_KEYS & fields.keys()):
         return True
     if any(is_no(fields[key]) for key in keys.FOUND_KEYS & fields.keys()):

@@ -13,18 +13,23 @@ from dataflow_grounding.replies._rows import names_anything
 from dataflow_grounding.replies.json_values import JsonItem, Scan, nested_values
 from dataflow_grounding.replies.vocabulary import pattern
 
-_COMMENT = lazy_pattern(r"(?://|#\s|/\*)([^\n]{1,200})")
-_INNERMOST = lazy_pattern(r"\[[^\[\]]*\]")
+_COMMENT = lazy_pattern(r"(?://|#\s|/\*)([^\n]{1,200})")  # "// cat"; the group is its text
+_INNERMOST = lazy_pattern(r"\[[^\[\]]*\]")  # a list with no list in it
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}")
+# A line that is a heading in brackets, "[cats]". Groups: the line's beginning, the heading.
 _SECTION = lazy_pattern(r"(^|\n)[ \t]{0,20}\[([^\[\]\d\n]{1,80})\][ \t]{0,20}(?=\n)")
-_AND = lazy_pattern(r"\s*,?\s*and\s*", re.IGNORECASE)
+_AND = lazy_pattern(r"\s*,?\s*and\s*", re.IGNORECASE)  # all that joins two points
 # "The cats are at (1, 2) and (3, 4)" are two points, but "its corners are at" these two are one
 # box.
 _ARE_AT = lazy_pattern(
     r"^(?!.*(?:corner|box|bound|coord)).*\b(?:are|were)\s(?:\w+\s)?(?:at|near)\s*$",
     re.IGNORECASE | re.DOTALL,
 )
+# All that stands between the two corners of a box: ", " or "to the bottom right corner at ".
 _BETWEEN_PAIRS = pattern("between_pairs")
+_LONGEST_LINE = 400  # characters before a list in which its line may begin
+_LONGEST_BETWEEN = 60  # characters between two corners that are looked at
+_LONGEST_BEFORE = 80  # characters before a pair that may say that it is a point
 
 
 class ItemInTalk(NamedTuple):
@@ -32,9 +37,10 @@ class ItemInTalk(NamedTuple):
 
     Attributes:
         json: The array or object.
-        between: The text between it and what is before it.
-        before: The words before it.
-        behind: The text behind it, up to the next one.
+        between: The text between it and the item before it, or the text's beginning.
+        before: `between` without legends; for the first item, if that is blank, the words before
+            the text.
+        behind: The text behind it, up to the next one or the text's end.
     """
 
     json: JsonItem
@@ -63,8 +69,11 @@ def items_with_talk(scan: Scan, words_before: str) -> Iterator[ItemInTalk]:
 def _items_of(scan: Scan) -> list[JsonItem]:
     """Return the arrays and objects of a text that may be or hold boxes.
 
-    Legends and words in brackets are left out, two pairs that make a box are one item, and lists
-    with a comment beside each are items of their own.
+    Legends are left out, and so are words in brackets where there is anything else. Two pairs that
+    make a box are one item, and lists with a comment beside each are items of their own.
+
+    Raises:
+        UnreadableReply: It is unclear which list a comment is beside.
     """
     items: list[JsonItem] = []
     for item in _join_pairs(scan):
@@ -92,13 +101,14 @@ def _is_words(value: Any) -> bool:
 def _split_at_comments(text: str, item: JsonItem) -> list[JsonItem]:
     """Split a list of lists that have comments beside them, as a comment may be a label.
 
-    Any other item is returned as it is.
+    Any other item is returned as it is, and so is one behind words on its line that name anything:
+    they label all of its lists.
 
     Raises:
         UnreadableReply: It is unclear which list a comment is beside.
     """
-    line_before = text[max(0, item.start - 400) : item.start].rpartition("\n")[2]
-    if names_anything(line_before):  # what all of them are
+    line_before = text[max(0, item.start - _LONGEST_LINE) : item.start].rpartition("\n")[2]
+    if names_anything(line_before):
         return [item]
     if not _is_list_of_plain_lists(item.value) or not _has_naming_comment(text, item):
         return [item]
@@ -142,12 +152,15 @@ def _join_pairs(scan: Scan) -> list[JsonItem]:
 
 
 def _are_corners(text: str, first: JsonItem, second: JsonItem) -> bool:
-    """Whether two items are pairs of numbers, and what stands between makes them one box."""
+    """Whether two items are pairs of numbers, and what stands between makes them one box.
+
+    Behind "are at", two pairs that "and" joins are two points.
+    """
     if not is_pair(second.value) or not is_pair(first.value):
         return False
-    between = text[first.end : second.start][:60]
+    between = text[first.end : second.start][:_LONGEST_BETWEEN]
     if _BETWEEN_PAIRS.fullmatch(between) is None:
         return False
-    before = text[max(0, first.start - 80) : first.start]
+    before = text[max(0, first.start - _LONGEST_BEFORE) : first.start]
     are_points = _AND.fullmatch(between) is not None and _ARE_AT.search(before) is not None
     return not are_points

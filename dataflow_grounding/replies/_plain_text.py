@@ -46,9 +46,8 @@ _BOX_WORD = pattern("box_word")  # a word that four numbers of a box may stand b
 _CORNER = pattern("corner_label")  # all of a text that names a corner: "top-left corner"
 _LABELED = pattern("labelled")  # "label: a cat"; the group is the label
 _LETTERS = lazy_pattern(r"[^\W\d_]{2,}")  # a word
-_CLAUSES = lazy_pattern(
-    r"[。！？]|;\s+(?=[^\W\d_])"
-)  # the end of a clause, behind which a label begins
+# The end of a clause, behind which a label may begin.
+_CLAUSES = lazy_pattern(r"[。！？]|;\s+(?=[^\W\d_])")
 # A line that is an item of a list or a heading: "- cat", "2. cat", "Cats:", "**cat**".
 _HEADING = lazy_pattern(r"(?:[-*•#]|\d{1,3}[.)])\s.*|.*(?:[:：]|\*\*)\s*")
 _TAG = lazy_pattern(r"</?\|?[A-Za-z][\w:.-]{0,40}\|?>")

@@ -10,17 +10,25 @@ from dataflow_grounding.replies._talk import split_at_corrections
 from dataflow_grounding.replies.json_text import strict_json
 from dataflow_grounding.replies.vocabulary import words
 
+# A tag or token that opens or closes an answer. The group is kept where a text is split: the tag if
+# it opens one, else None.
 _ANSWER = lazy_pattern(
     r"(<(?:final_)?answer>|<\|begin_of_answer\|>)|</(?:final_)?answer>|<\|end_of_answer\|>",
     re.IGNORECASE,
 )
+# GLM's tokens around an answer
 _GLM_BOX = "<|begin_of_box|>"
 _GLM_BOX_END = "<|end_of_box|>"
+# A token that begins or ends a turn or a text: "<|im_end|>".
 _CONTROL = lazy_pattern("|".join([*map(re.escape, words("control")), "<｜[^｜>\n]{1,40}｜>"]))
+# The beginning of JSON that is escaped: `{\"label\": …`, `[\n …`.
 _ESCAPED_JSON = lazy_pattern(r'"?\s*(?:[\[{]\s*)+\\+["n]')
+# The language behind the mark that opens a fence, "json", up to the new line or a bracket.
 _LANGUAGE = lazy_pattern(r"[ \t]*(?:[A-Za-z0-9_+-]+[ \t]*)?(?:\n|(?=[\[{]))")
-_STRUCK = lazy_pattern(r"~~[^~]{1,2000}(?:~~|\Z)")
+_STRUCK = lazy_pattern(r"~~[^~]{1,2000}(?:~~|\Z)")  # ~~struck out~~
+# YAML's list of four numbers behind a key; the group is its lines.
 _YAML_LIST = lazy_pattern(r":[ \t]*\n((?:[ \t]*- +[\d.]{1,20}[ \t]*\n){4})(?![ \t]*- +\d)")
+# A text that is one fence and nothing else; the group is what is in it.
 _FENCED = lazy_pattern(r"```[a-z]{0,10}[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 
 
@@ -30,7 +38,8 @@ class AnswerText(NamedTuple):
     Attributes:
         text: All of it.
         blocks: What is in its fences.
-        talk: What is outside of them: before each, and behind the last one.
+        talk: What is outside of them: before each, and behind the last one. It has one text more
+            than `blocks`, or as many where the last fence isn't closed.
         cue: The words that take back an earlier answer; "" for none.
     """
 
@@ -41,14 +50,17 @@ class AnswerText(NamedTuple):
 
 
 def answers_of(reply: str) -> list[AnswerText]:
-    """Return the answers in a model's reply, in order.
+    """Return the answers in a model's reply, in order: one where nothing parts them.
+
+    A reply that is JSON and nothing else, perhaps in a fence, is one answer, whatever its strings
+    hold.
 
     Raises:
         UnreadableReply: There are none, or the reply ends in the middle of a thought.
     """
     if not reply.strip():
         raise UnreadableReply("the reply is empty")
-    if strict_json(reply) is not None:  # whatever its strings hold
+    if strict_json(reply) is not None:
         return [AnswerText(reply, [], [""])]
     fenced = _FENCED.fullmatch(reply.strip())
     if fenced is not None and strict_json(fenced[1]) is not None:
@@ -62,7 +74,10 @@ def answers_of(reply: str) -> list[AnswerText]:
 
 
 def split_corrected_answer(answer: AnswerText) -> list[AnswerText]:
-    """Split an answer where it corrects itself; any other answer is the only item."""
+    """Return an answer cut where it corrects itself, as answers in order.
+
+    Any other answer, and one that is JSON and nothing else, is the only item.
+    """
     if len(answer.talk) == 1 and not answer.talk[0]:
         return [answer]
     parts = split_at_corrections(answer.text)
@@ -72,14 +87,15 @@ def split_corrected_answer(answer: AnswerText) -> list[AnswerText]:
 
 
 def without_control_tokens(text: str) -> str:
-    """Return a text without the tokens that begin and end turns and texts."""
+    """Return a text with a blank for each token that begins or ends a turn or a text."""
     return _CONTROL.sub(" ", text)
 
 
 def _split_at_fences(text: str, cue: str = "") -> AnswerText:
     """Return a text as an answer, with what is in its fences and what is outside of them.
 
-    `cue` are the words that take back an earlier answer.
+    The name of a language that begins a fence is left out. `cue` are the words that take back an
+    earlier answer.
     """
     parts = text.split("```")
     blocks: list[str] = []
@@ -92,7 +108,8 @@ def _split_at_fences(text: str, cue: str = "") -> AnswerText:
 def _contents_of_answer_tags(text: str) -> list[str]:
     """Return what is in tags such as <answer>; without any, the text is the only item.
 
-    A tag that another one follows which opens too is left out; the last may be open.
+    What the next tag doesn't close is left out, but for the last one, which the text's end may cut
+    off. Blank ones are left out, too.
     """
     # The pattern's group keeps tags that open. So tags and texts take turns; a tag that closes is
     # None, and before the first tag stands a text.
@@ -110,7 +127,8 @@ def _contents_of_answer_tags(text: str) -> list[str]:
 def _repair(text: str) -> str:
     """Return an answer's text with what is nearly JSON turned into JSON.
 
-    Lists of YAML become arrays, escaped JSON is unescaped, and what is struck out is left out.
+    YAML's lists of four numbers become arrays, escaped JSON is unescaped, and what is struck out is
+    left out. Of a text with GLM's tokens only what is between them is returned.
     """
     text = _contents_of_glm_boxes(text)
     text = _YAML_LIST.sub(_as_array, text)
@@ -122,7 +140,7 @@ def _repair(text: str) -> str:
 
 
 def _contents_of_glm_boxes(text: str) -> str:
-    """Return what stands between GLM's two tokens for an answer, if that has numbers.
+    """Return what stands between GLM's tokens for an answer, each on a line, if any has a digit.
 
     Any other text is returned as it is.
     """
@@ -135,6 +153,6 @@ def _contents_of_glm_boxes(text: str) -> str:
 
 
 def _as_array(match: re.Match[str]) -> str:
-    """Return YAML's list of four numbers, each on a line, as an array of JSON."""
+    """Return a match of YAML's list of four numbers as an array of JSON: ": [1, 2, 3, 4]"."""
     numbers = match[1].replace("-", " ").split()
     return f": [{', '.join(numbers)}]\n"

@@ -18,8 +18,8 @@ from dataflow_grounding.replies.reading import (
     with_entities_resolved,
 )
 
-_KEYS = frozenset(["id", "label", "score", "evidence"])
-_NUMBERS = (int, float)
+_KEYS = frozenset(["id", "label", "score", "evidence"])  # that a box asked for may have
+_NUMBERS = (int, float)  # types of a coordinate
 
 
 def parse_reply(reply: str, key: str = "bbox_2d") -> ParsedReply:
@@ -55,6 +55,8 @@ def _resolve_entities(parsed: ParsedReply) -> None:
 def _read_as_asked(reply: str, key: str) -> ParsedReply | None:
     """Return what a reply in exactly the form asked for says; None for any other reply.
 
+    An empty list of objects is an absence of everything.
+
     Args:
         reply: The reply.
         key: The box key that was asked for.
@@ -68,7 +70,10 @@ def _read_as_asked(reply: str, key: str) -> ParsedReply | None:
 
 @lru_cache(maxsize=1)  # whoever watches over a run's boxes looks at a reply right before it is read
 def _boxes_as_asked(reply: str, key: str) -> tuple[RawBox, ...] | None:
-    """Return the boxes in `{"objects": […]}`; None for a reply of another shape."""
+    """Return the boxes in `{"objects": […]}`; None for a reply of another shape.
+
+    So it is where one object isn't as asked, or another key stands beside "objects".
+    """
     scan = strict_json(reply)
     if scan is None:
         return None
@@ -90,7 +95,12 @@ def _boxes_as_asked(reply: str, key: str) -> tuple[RawBox, ...] | None:
 def _box_as_asked(item: Any, key: str) -> RawBox | None:
     """Return the box of an object with an id, a label and four numbers; None for any other.
 
-    It may have a score and an evidence as well, and no key besides, nor one twice.
+    It may have a score and an evidence as well, and no key besides, nor one twice. The label is
+    stripped.
+
+    Args:
+        item: The object, or any other value.
+        key: The key of the four numbers.
     """
     if not isinstance(item, JsonObject) or item.parts:  # it has parts where a key is repeated
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataflow_grounding._util.lazy import lazy_pattern
 
-# An escape in a string: "\\u00e9", whose four digits are the first group, or "\\n".
+# An escape in a string: "\u00e9", whose four digits are the first group, or "\n".
 _ESCAPE = lazy_pattern(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 # Character behind a backslash → what the two stand for; a line that is continued is one line.
 _ESCAPES = {

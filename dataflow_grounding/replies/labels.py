@@ -11,13 +11,15 @@ _WORD = lazy_pattern(r"[^\W_]+")
 # Scripts written without blanks between words: each of their characters counts as a word.
 _SPACELESS = lazy_pattern(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _LATIN = lazy_pattern(r"[A-Za-z\u00c0-\u024f]")
-_PARTICIPLE = lazy_pattern(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")
-_NUMBERING = lazy_pattern(r"(?:[\s#_-]|\()+\d{1,3}\)?$")
-_EMPTY_WORDS = words("empty_words")
-_RELATIONS = words("relations")
-_QUALITIES = words("qualities")
+_PARTICIPLE = lazy_pattern(r"\s+[^\W\d_]{3,}(?:ed|ing)\b")  # " sitting" of "cat sitting there"
+_NUMBERING = lazy_pattern(r"(?:[\s#_-]|\()+\d{1,3}\)?$")  # a label's final number: " 2" of "cat 2"
+_EMPTY_WORDS = words("empty_words")  # that make no difference: "the", "her"
+_RELATIONS = words("relations")  # at which the head of a noun phrase ends: "of", "with"
+_QUALITIES = words("qualities")  # that leave a thing what it is: "red", "left"
 _NEGATIONS = frozenset(["no", "not", "without"])
 _RELATIONS_OF_THINGS = _RELATIONS - _NEGATIONS
+_LEAST_LIKENESS = 0.5  # from which on a label means a phrase
+_LONGEST = 1000  # characters of a text that are compared
 
 
 def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
@@ -45,10 +47,11 @@ def matching_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
 def _closest_ids(label: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases most like a label.
 
-    None where no phrase is like it, or where several are that don't mean the same.
+    [] where no phrase has half of the words in common with it, or where several are as close that
+    aren't equal but for articles and a final number.
     """
     closest: list[int] = []
-    best = 0.5
+    best = _LEAST_LIKENESS
     for i, phrase in phrases.items():
         likeness = _likeness(label, phrase)
         if likeness > best:
@@ -64,7 +67,8 @@ def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
     """Return the ids of the phrases that talk means.
 
     They are those that it means as a label, by `matching_ids`. Else it is the one phrase that is
-    like it and all of whose words it has, among any number of others; none where several are so.
+    like it and all of whose words it has, among any number of others; [] where several are so, or
+    none is.
     """
     matching = matching_ids(talk, phrases)
     if matching:
@@ -79,7 +83,7 @@ def named_ids(talk: str, phrases: Mapping[int, str]) -> list[int]:
 
 
 def alike(first: str, second: str) -> bool:
-    """Whether two phrases can mean one thing.
+    """Whether two phrases can mean one thing, as "car" and "red car" can.
 
     They have the same head word and negations, and one has all words of the other.
     """
@@ -95,7 +99,10 @@ def surely_alike(first: str, second: str) -> bool:
 
 
 def contradicts(first: str, second: str) -> bool:
-    """Whether two phrases mean different things of one kind, as "red car" and "blue car" do."""
+    """Whether two phrases mean different things of one kind, as "red car" and "blue car" do.
+
+    Both have further words beside their head word, and none in common.
+    """
     head, words = _meaning(first)
     other_head, other_words = _meaning(second)
     if head != other_head or len(words) < 2 or len(other_words) < 2:
@@ -120,24 +127,33 @@ def equal(first: str, second: str) -> bool:
 
 
 def head_noun(phrase: str) -> str:
-    """Return the head of a noun phrase, which says what thing it means, in the singular."""
+    """Return the head of a noun phrase, which says what thing it means, in the singular.
+
+    "cup" for "two cups of tea"; "" for a text without any.
+    """
     return singular(_head(_WORD.findall(_NUMBERING.sub("", _fold(phrase)))))
 
 
 def head_word(phrase: str) -> str:
-    """Return the head of a noun phrase as words are compared: "scissor" for "scissors"."""
+    """Return the head of a noun phrase as words are compared: "scissor" for "red scissors".
+
+    In a script without blanks it is one character. "" for a text without any.
+    """
     return _meaning(phrase)[0]
 
 
 def all_words(text: str) -> frozenset[str]:
-    """Return the words of a text as words are compared, without words such as articles."""
+    """Return the words of a text as words are compared, without articles and words such as "of".
+
+    In a script without blanks each character is one.
+    """
     return _meaning(text)[1]
 
 
 @lru_cache(maxsize=1024)
 def _fold(text: str) -> str:
     """Return a text single-spaced, without case and without marks around it."""
-    text = unicodedata.normalize("NFKC", text[:1000]).casefold()
+    text = unicodedata.normalize("NFKC", text[:_LONGEST]).casefold()
     return " ".join(text.split()).strip(" \"'`“”‘’.,;:*")
 
 
@@ -149,9 +165,9 @@ def _fold_without_empty_words(text: str) -> str:
 
 
 def _likeness(first: str, second: str) -> float:
-    """Return the share of the longer phrase's words that the shorter one has.
+    """Return the share of the longer phrase's words that the shorter one has, from 0 to 1.
 
-    0 where the two may not mean the same thing.
+    0 where the two can't mean the same thing, by `alike`.
     """
     head, words = _meaning(first)
     other_head, other_words = _meaning(second)
@@ -180,7 +196,11 @@ def _meaning(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _head(words: list[str]) -> str:
-    """Return the head word: the last one before words that relate its thing to others."""
+    """Return the head word: the last one before words that relate its thing to others; "" for none.
+
+    Such are "of", "is", "not", and a word in -ing that doesn't follow a quality: the head of "man
+    riding a horse" is "man".
+    """
     head = ""
     for word in words:
         participle = len(word) > 4 and word.endswith("ing") and head not in _QUALITIES
@@ -192,7 +212,10 @@ def _head(words: list[str]) -> str:
 
 
 def _words_of_kind(text: str) -> frozenset[str]:
-    """Return the words before a phrase's head that make another kind of thing, as in "toy car"."""
+    """Return the words before a phrase's head that make another kind of thing: "toy" of "toy car".
+
+    Qualities such as "red" and words in -ed don't.
+    """
     head = _meaning(text)[0]
     words_of_kind: set[str] = set()
     for word in _WORD.findall(_fold_without_empty_words(text)):
@@ -206,7 +229,7 @@ def _words_of_kind(text: str) -> frozenset[str]:
 
 
 def _compared(word: str) -> str:
-    """Return a word as words are compared: in the singular, "scissor" for "scissors"."""
+    """Return a word as words are compared: in the singular, also "scissor" for "scissors"."""
     if word in PAIRS:
         return word.removesuffix("es" if word.endswith("sses") else "s")
     return singular(word)

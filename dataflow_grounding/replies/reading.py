@@ -18,10 +18,13 @@ from dataflow_grounding.replies.json_values import hull, number
 if TYPE_CHECKING:
     from dataflow_grounding.replies._absence import Missing
 
-_ENTITY = lazy_pattern(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")
+_ENTITY = lazy_pattern(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,31});")  # "&amp;"
 # The share of a reply's boxes that may be dropped or moved before the reading counts as doubtful.
 DOUBTFUL_SHARE = 1 / 3
+# Codes of notes on a single box that make it doubtful.
 _DOUBTED = frozenset(["dropped", "clamped", "swapped", "superseded", "unlike_label"])
+_MOST_SHOWN = 8  # values in a note
+_LONGEST_SHOWN = 80  # characters of values in a note
 
 
 class Note(NamedTuple):
@@ -64,7 +67,7 @@ class Details:
     remarks: tuple[str, ...] = ()
 
     def completed_by(self, outer: Details) -> Details:
-        """Return these details, with those that are missing taken from `outer`."""
+        """Return these details, each one that is missing taken from `outer`."""
         return Details(
             self.labels or outer.labels,
             outer.id if self.id is None else self.id,
@@ -79,7 +82,7 @@ NO_DETAILS = Details()
 
 
 def details_of_label(label: str | None, talk: str = "") -> Details:
-    """Return details that have a label, if there is one, and `talk`."""
+    """Return details with a label, unless it is None or "", and with `talk`."""
     return Details((label,) if label else (), talk=talk)
 
 
@@ -89,12 +92,12 @@ class RawBox:
 
     Attributes:
         kind: Which of the two it is.
-        numbers: Its numbers as written.
+        numbers: Its coordinates as written.
         details: What the reply says of it besides.
-        order: The order of its numbers, where names settle it.
+        order: The order of its numbers, where the reply settles it; None for the format's own.
         family: The model family whose special tokens it stands in, where only one writes them.
         corners: Whether the numbers are two corners even in a format of a corner and a size.
-        answer: The number of its answer in the reply, where it has several.
+        answer: The number of its answer in the reply, from 0.
         unit: The unit that the reply states, such as "px" or "%".
     """
 
@@ -149,10 +152,10 @@ class ParsedReply:
         missing: What a sentence instead of an answer says is not there.
         unclear: Whether other things stand around the absences.
         truncated: Whether the reply ends in the middle.
-        answer: The number of the answer that is being read.
+        answer: The number of the answer that is being read, from 0; at the end, that of the last.
         corrections: The numbers of answers that take back what was said before.
-        statuses: The embedded grounder's statuses by phrase.
-        reasons: Its reasons for them.
+        statuses: Phrase id → status, as the embedded grounder writes it.
+        reasons: Phrase id → its reason for that.
         talk: The words beside the boxes.
         pictures: What boxes say of the picture that they are in.
         elsewhere: Why the boxes may not be those of the picture that was sent.
@@ -183,8 +186,11 @@ class ParsedReply:
     ) -> None:
         """Add numbers as a box if there are four, as a point if there are two; else drop them.
 
+        Five are a box with a score, if the fifth is between 0 and 1 and another is above 1. Where a
+        value is no number, all are dropped.
+
         Args:
-            values: The numbers as written.
+            values: The numbers as written, perhaps as texts.
             details: What the reply says of them.
             corners: Whether they are corners, so that two are no point.
             quad: Whether eight are four corners.
@@ -215,7 +221,7 @@ class ParsedReply:
             self.drop(f"a box of {len(numbers)} numbers: {_in_brackets(values)}", details)
 
     def add_raw_box(self, raw: RawBox) -> None:
-        """Add a box or a point to the answer that is being read."""
+        """Add a box or a point, to the answer that is being read."""
         if self.answer:
             raw = replace(raw, answer=self.answer)
         if raw.kind == "box":
@@ -228,7 +234,7 @@ class ParsedReply:
         self.dropped.append(Dropped(reason, details, self.answer))
 
     def add_talk(self, text: str, *, behind: bool) -> None:
-        """Add words beside the boxes of the answer that is being read.
+        """Add words beside the boxes of the answer that is being read, unless they are blank.
 
         Args:
             text: The words.
@@ -242,11 +248,11 @@ class ParsedReply:
         self.absences.append((details, self.answer))
 
     def add_part(self, within: ParsedReply, details: Details) -> None:
-        """Add what was read from a part of the reply.
+        """Add the boxes, points, dropped ones and absences that were read from a part of the reply.
 
         Args:
             within: What was read from the part.
-            details: What the reply says of the part.
+            details: What the reply says of the part; it completes what each of these says itself.
         """
         for raw in (*within.boxes, *within.points):
             self.add_raw_box(replace(raw, details=raw.details.completed_by(details)))
@@ -257,7 +263,10 @@ class ParsedReply:
         self.truncated = self.truncated or within.truncated
 
     def add_later_answer(self, later: ParsedReply, *, last: bool) -> None:
-        """Add what a later answer says.
+        """Add what a later answer says, and go on with its number.
+
+        That the reply is cut off, and what it says is missing, are taken from the last answer
+        alone.
 
         Args:
             later: The later answer, read with its own number.
@@ -283,7 +292,10 @@ class ParsedReply:
         self.reasons.update(later.reasons)
 
     def set_conventions(self, since: int, order: Order | None, unit: str | None) -> None:
-        """Set the order and the unit of the boxes from the `since`-th on that have none."""
+        """Set the order and the unit of boxes that have none; None sets nothing.
+
+        The boxes are those from the index `since` to the end.
+        """
         if not order and not unit:
             return
         for i in range(since, len(self.boxes)):
@@ -292,16 +304,16 @@ class ParsedReply:
 
     @property
     def size(self) -> int:
-        """How many boxes, points, dropped ones and absences there are."""
+        """How many boxes, points, dropped ones and absences there are, all together."""
         return len(self.boxes) + len(self.points) + len(self.dropped) + len(self.absences)
 
     def set_details(self, since: int, name: str, values: Sequence[Any]) -> None:
-        """Set a detail of the boxes from the `since`-th on, each to its own value.
+        """Set a detail of boxes that follow one another, each to its own value.
 
         Args:
             since: The index of the first of the boxes.
             name: The attribute of `Details` to set.
-            values: Its value for each of the boxes.
+            values: Its value for that box, for the next one, and so on.
         """
         for i, value in enumerate(values, start=since):
             raw = self.boxes[i]
@@ -316,9 +328,9 @@ class FoundBox:
         bbox: x1, y1, x2, y2 in pixels of the upright image, inside it.
         id: The phrase's id; without phrases the reply's own, if it has one.
         label: The reply's name for it.
-        score: In [0, 1].
+        score: In [0, 1]; None where the reply gives none.
         numbers: The coordinates as the reply wrote them.
-        evidence: seen, inferred or region.
+        evidence: seen, inferred or region; None where the reply doesn't say.
     """
 
     bbox: Bbox
@@ -359,8 +371,9 @@ class Reading:
     def doubtful(self) -> bool:
         """Whether boxes may be missing, or the rest need a look.
 
-        They do where more than a third of all was dropped, moved, turned round, taken back or not
-        surely matched.
+        So it is where the reply is cut off or its JSON broken, and where more than DOUBTFUL_SHARE
+        of all boxes and dropped ones were dropped, moved, turned round, taken back or not surely
+        matched.
         """
         if self.count("truncated") or self.count("broken_json"):
             return True
@@ -369,9 +382,10 @@ class Reading:
 
 
 def with_entities_resolved(details: Details) -> Details:
-    """Return details with HTML's entities in the labels resolved.
+    """Return details with HTML's entities in the labels resolved: "salt & pepper".
 
-    The labels as they were written come last.
+    The labels as they were written come last, as further labels. Details without entities are
+    returned as they are.
     """
     if not any(_ENTITY.search(label) for label in details.labels):
         return details
@@ -385,9 +399,9 @@ def with_entities_resolved(details: Details) -> Details:
 
 
 def _in_brackets(values: Sequence[Any]) -> str:
-    """Return the first of some values as a note shows them."""
+    """Return the first of some values as a note shows them: "[1, 2, 'x', '…']"."""
     shown: list[Any] = []
-    for value in values[:8]:
+    for value in values[:_MOST_SHOWN]:
         shown.append(value if isinstance(value, (int, float, str)) else "…")
     text = str(shown)
-    return text if len(text) <= 80 else text[:79] + "…"
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"

@@ -14,6 +14,9 @@ from dataflow_grounding.replies.json_values import JsonObject, Scan, nested_valu
 from dataflow_grounding.replies.reading import Note, Reading
 from dataflow_grounding.replies.vocabulary import plain_key
 
+_LEVELS = 3  # on which an object with the required key is looked for, the outermost included
+_MOST_INNER = 8  # items of an array or object in which it may be
+
 
 def read_boxes(
     reply: str,
@@ -96,9 +99,12 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 
 
 def _scans_of(reply: str) -> list[Scan]:
-    """Return the JSON in each answer of a reply and in their fences, the last one first.
+    """Return the JSON in each answer of a reply and in its fences, the last one first.
 
-    Raises UnreadableReply where there is no answer.
+    Of an answer, the fences come before all of its text, which holds them too.
+
+    Raises:
+        UnreadableReply: There is no answer.
     """
     if reply.strip() and strict_json(reply) is not None:  # as most are
         return [find_json(reply)]
@@ -114,7 +120,7 @@ def _scans_of(reply: str) -> list[Scan]:
 
 
 def _beginning_of(reply: str) -> str:
-    """Return the first letters of a reply's last answer, on one line."""
+    """Return the first 60 characters of a reply's last answer, on one line."""
     from dataflow_grounding.replies.answer_text import answers_of
 
     return " ".join(answers_of(reply)[-1].text[:200].split())[:60]
@@ -132,17 +138,18 @@ def _notes_on_scan(scan: Scan) -> list[Note]:
 def _find_with_key(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | None:
     """Return the last object that has a key, and notes; None where there is none.
 
-    Outermost objects are looked at first, then those in them, three levels deep.
+    Outermost values are looked at first, then those in them, three levels deep. Those in an array
+    or object of more than `_MOST_INNER` items aren't looked at.
     """
     level: list[Any] = [item.value for item in scan.items]
-    for _ in range(3):
+    for _ in range(_LEVELS):
         for value in reversed(level):
             match = _object_with_key(value, required)
             if match is not None:
                 return match
         inner: list[Any] = []
         for value in level:
-            if len(value) <= 8:
+            if len(value) <= _MOST_INNER:
                 inner += nested_values(value)
         level = inner
     return None
@@ -151,14 +158,15 @@ def _find_with_key(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note
 def _object_with_key(value: Any, required: str) -> tuple[dict[str, Any], list[Note]] | None:
     """Return a copy of an object that has a key, and notes; None for any other value.
 
-    What stands under a key more than once is joined in the copy.
+    The key may differ in case and punctuation; in the copy it is `required`. What stands under a
+    key more than once is joined there; for the required one that is noted.
     """
     if not isinstance(value, JsonObject):
         return None
     wanted = plain_key(required)
     values: list[Any] = []
     others: dict[str, list[Any]] = {}
-    # several parts where a model that goes on writing begins keys anew
+    # An object has parts where a key is repeated: a model that goes on writing begins keys anew.
     for part in value.parts or [value]:
         for key, item in part.items():
             if plain_key(key) == wanted:
@@ -177,7 +185,8 @@ def _object_with_key(value: Any, required: str) -> tuple[dict[str, Any], list[No
 def _join_lists(values: Sequence[Any]) -> Any:
     """Return one value for several under the same key.
 
-    If there are lists, it is all of them joined, equal ones once; else the last that isn't null.
+    If there are lists, it is all of them joined, equal ones once; else the last that isn't null, or
+    None.
     """
     lists = [value for value in values if isinstance(value, list)]
     if not lists:
@@ -193,23 +202,24 @@ def _join_lists(values: Sequence[Any]) -> Any:
 
 
 def _find_items(scan: Scan, required: str) -> tuple[dict[str, Any], list[Note]] | None:
-    """Return items that came without the object around them, in an object of their own, and notes.
+    """Return items that came without the object around them, as `{required: items}`, and a note.
 
-    That is the last list of objects or of texts, or else all outermost objects if each has an id or
-    a text. None where there is neither.
+    They are the last outermost list of objects or of texts, or else all outermost objects if each
+    has an id or a text. None where there is neither.
     """
     notes = [Note("wrapped", "the items came without the object around them")]
-    for found in reversed(scan.items):
-        if isinstance(found.value, list) and _are_items(found.value):
-            return {required: found.value}, notes
-    objects = [found.value for found in scan.items if isinstance(found.value, dict)]
+    values = [item.value for item in scan.items]
+    for value in reversed(values):
+        if isinstance(value, list) and _are_items(value):
+            return {required: value}, notes
+    objects = [value for value in values if isinstance(value, dict)]
     if objects and all("id" in item or "text" in item for item in objects):
         return {required: objects}, notes
     return None
 
 
 def _are_items(items: list[Any]) -> bool:
-    """Whether a list has only objects, or only texts."""
+    """Whether a list has only objects, or only texts; so it is for an empty one."""
     return all(isinstance(item, dict) for item in items) or all(
         isinstance(item, str) for item in items
     )

@@ -15,7 +15,7 @@ _WORDINGS: dict[str, Any] = load_table(__package__, "wordings.yaml")
 
 
 def words(name: str) -> frozenset[str]:
-    """Return a list of words in wordings.yaml."""
+    """Return the words of a list in wordings.yaml."""
     return frozenset(_WORDINGS[name].split())
 
 
@@ -41,7 +41,10 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _with_parts(text: str) -> str:
-    """Return an expression's text with each `<<name>>` replaced by the part of that name."""
+    """Return an expression's text on one line, each `<<name>>` replaced by the part of that name.
+
+    Parts may hold further ones.
+    """
     while "<<" in text:
         text = re.sub("<<([a-z_]+)>>", lambda name: _WORDINGS["parts"][name[1]], text)
     return text.replace("\n", "")
@@ -58,7 +61,7 @@ def _keys(name: str) -> frozenset[str]:
 
 
 def _keys_of_orders() -> dict[str, Order]:
-    """Return the keys that state the order of their box, alone or behind a word for a box."""
+    """Return key → the order that it states of its box, for "xyxy", "bboxxyxy", "boxxyxy" etc."""
     orders: dict[str, Order] = {}
     for name, order in _WORDINGS["orders"].items():
         for prefix in ("", "bbox", "box"):
@@ -67,7 +70,10 @@ def _keys_of_orders() -> dict[str, Order]:
 
 
 def _names_of_coordinates() -> tuple[tuple[tuple[str, ...], Order], ...]:
-    """Return the four keys that make a box together, each with the order that they are in."""
+    """Return each four keys that make a box together, with the order of their coordinates.
+
+    As in (("x1", "y1", "x2", "y2"), "xyxy"). The preferred ones come first.
+    """
     corners: list[tuple[tuple[str, ...], Order]] = []
     for order, lines in _WORDINGS["corners"].items():
         for line in lines:
@@ -75,7 +81,8 @@ def _names_of_coordinates() -> tuple[tuple[tuple[str, ...], Order], ...]:
     return tuple(corners)
 
 
-# Keys are compared by `plain_key`.
+# What stands under these keys, wordings.yaml says. Keys are compared by `plain_key`; tuples of them
+# are in order of preference.
 BOX_KEYS = _keys("box")
 QUAD_KEYS = _keys("quad")
 POINT_KEYS = _keys("point")
@@ -100,18 +107,23 @@ FAILED = words("failed")
 # Before or behind a box key: its box comes instead of the others in its object.
 REFINED = lazy_pattern(r"refined|final|corrected|adjusted|revised|improved")
 CORNERS = _names_of_coordinates()
+# Two keys that make a box together, each with the two coordinates of a corner.
 CORNER_PAIRS: list[list[str]] = [pair.split() for pair in _WORDINGS["corner_pairs"]]
 # Under these keys stands nothing that may be a box.
 NO_CHILDREN = POINT_KEYS.union(
     OUTLINE_KEYS, IMAGE_SIZE_KEYS, _keys("thinking"), _keys("apart"), *CORNER_PAIRS
 )
 
+# Pattern of a coordinate's name: "x1", "left".
 COORDINATE: str = _WORDINGS["parts"]["coordinate"].replace("\n", "")
 
 
 @lru_cache(maxsize=1024)
 def box_names(plain: str) -> tuple[str, str, str]:
-    """Return a key as it is, without a number behind it, and without words such as "final"."""
+    """Return three forms of a key under which it may be known as a box's.
+
+    They are the key as it is, without a number behind it, and without words such as "final".
+    """
     return plain, plain.rstrip("0123456789"), REFINED.sub("", plain)
 
 
@@ -127,6 +139,7 @@ _PLURALS: dict[str, Any] = load_table(__package__, "plurals.yaml")
 PAIRS = frozenset(_PLURALS["pairs"].split())
 """Nouns that are plural though they mean one thing: scissors, trousers."""
 
+# Plurals that also end longer words: "men" ends "firemen".
 _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 
 
@@ -147,14 +160,15 @@ def _exceptions() -> dict[str, str]:
     return exceptions
 
 
-_SINGULAR_OF = _exceptions()
+_SINGULAR_OF = _exceptions()  # plural, or the only form of a noun → singular
 _PLURAL_OF = {word: several for several, word in _SINGULAR_OF.items() if several != word}
 
 
 def singular(word: str) -> str:
     """Return the singular of an English noun in lower case.
 
-    It is the word itself where it is singular, no noun, or one that has no singular, as "scissors".
+    It is the word itself where that is singular, or a noun without a singular, as "scissors". The
+    endings of other words are changed as if they were nouns.
 
     Example:
         >>> [singular(word) for word in ("horses", "bookshelves", "cherries", "buses", "series")]
@@ -177,7 +191,7 @@ def singular(word: str) -> str:
 
 
 def plural(word: str) -> str:
-    """Return the plural of an English noun in lower case.
+    """Return the plural of an English noun in lower case; the word itself where it is plural.
 
     Example:
         >>> [plural(word) for word in ("person", "bookshelf", "roof", "bus", "sheep", "scissors")]

@@ -29,15 +29,18 @@ ReplyAs: TypeAlias = Literal["schema", "json", "lines"]
 BoxesIn: TypeAlias = Literal["objects", "lists"]
 Thinking: TypeAlias = Literal["default", "low", "off"]
 
-_KEY = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,30}")
+_KEY = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,30}")  # what a box may be called: "bbox_2d"
 _NUMBER = r"-?\d+(?:\.\d+)?"
-# 1. the red cup: [10, 20, 30, 40]; two numbers are the cells of a grid
+# A line with a box, "1. the red cup: [10, 20, 30, 40]", of any count of numbers.
 _BOX_LINE = lazy_pattern(
     rf"(?P<id>\d+)\s*[.:)]\s*(?P<label>.*?)[\s:]*"
     rf"[\[(]\s*(?P<numbers>{_NUMBER}(?:\s*[,;]\s*{_NUMBER}|\s+{_NUMBER})*)\s*[\])][.,;]?"
 )
+# "2. the dog: none"
 _NONE_LINE = lazy_pattern(r"(?P<id>\d+)\s*[.:)]\s*(?P<label>.*?)[\s:]*none\.?", re.IGNORECASE)
+# What a line begins with that was meant as one of these two: a number, or a box.
 _BEGINS_A_LINE = lazy_pattern(r"\d+\s*[.:)]|.*[\[(]\s*-?\d")
+_LINE_MARKUP = " \t-*•`|"  # characters around a line
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class AskingForm:
             )
 
     def __bool__(self) -> bool:
-        """Whether it differs from asking as without a form."""
+        """Whether any of its parts differs from the usual one."""
         return self != AskingForm(self.name)
 
     @property
@@ -92,7 +95,10 @@ class AskingForm:
         return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return the request in this form; the same one where it changes nothing of it."""
+        """Return the request in this form; the same object where it changes nothing of it.
+
+        Only a request for boxes of phrases changes its reply; thinking changes for any.
+        """
         changes: dict[str, Any] = {}
         if self.thinking != "default":
             changes["thinking"] = self.thinking
@@ -104,7 +110,7 @@ class AskingForm:
         return replace(request, **changes, formerly=None)
 
     def _changes_of_reply(self, request: Request[Any]) -> dict[str, Any]:
-        """What differs of a request for boxes where its reply has this form."""
+        """Return the fields of a request for boxes, by name, that differ where its reply is so."""
         changes: dict[str, Any] = {}
         if self.reply != "schema":
             changes["is_free_form"] = True
@@ -125,7 +131,11 @@ class AskingForm:
 
 
 def form_named(name: str) -> AskingForm:
-    """Return a form of the table that ships. Raises SpecError for a name that none has."""
+    """Return a form of the table that ships.
+
+    Raises:
+        SpecError: No form has this name.
+    """
     table = load_table(__package__, "asking_forms.yaml")
     row = table.get(name)
     if row is None:
@@ -152,7 +162,10 @@ def forms_with_prompt(prompt_name: str) -> list[str]:
 def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
     """Return a form by its name, or by its parts: `{from: json, thinking: off}`.
 
-    Raises SpecError for a name or a part that there isn't, or a value that it can't have.
+    What the parts leave out is that of the form `from`, or of "auto". A form is returned as it is.
+
+    Raises:
+        SpecError: There is no such name or part, or a part can't have its value.
     """
     if isinstance(asking, AskingForm):
         return asking
@@ -172,16 +185,25 @@ _PARTS = tuple(part.name for part in fields(AskingForm) if part.name != "name")
 
 
 def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
-    """Raise SpecError unless a part of a form has one of the values that it can have."""
+    """Refuse a value that a part of a form can't have.
+
+    Raises:
+        SpecError: It is none of `values`.
+    """
     if value not in values:
         raise SpecError(f"asking.{part} {value!r:.40} is none of {', '.join(values)}")
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    """The words of a prompt where a box stands under another key, or with `is_named` false none.
+    """Return the words for a prompt's {names} where a box stands under another key.
 
     The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
-    is replaced, or taken out where boxes aren't named.
+    is replaced there, or taken out where boxes aren't named.
+
+    Args:
+        words: Name in the prompt → what stands for it; `box_key` and `box_format` are among them.
+        key: The other key.
+        is_named: Whether boxes stand under a key at all.
     """
     before = f'under the key "{words["box_key"]}" '
     after = f'under the key "{key}" ' if is_named else ""
@@ -189,7 +211,15 @@ def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str
 
 
 def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
-    """The schema of a reply with boxes under another key, or a list of them for each phrase."""
+    """Return the schema of a reply with boxes under another key.
+
+    Args:
+        schema: The schema with an object for each box, under `key`.
+        key: The key there.
+        new_key: The other key.
+        boxes: Whether there is an object for each box still, or one for each phrase with a list of
+            its boxes under `new_key`.
+    """
     if boxes == "lists":
         item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
         return object_of(objects=list_of(item))
@@ -201,23 +231,29 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _reading_key(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str
 ) -> Callable[[str], ReadReply[T]]:
-    """Return a reader of replies with boxes under `key`, from one of those under `usual_key`."""
+    """Return a reader of replies with boxes under `key`, from one of those under `usual_key`.
+
+    It is `read` itself where both keys are the same.
+    """
     if key == usual_key:
         return read
 
     def read_renamed(reply: str) -> ReadReply[T]:
-        # a label that is the same word stays
+        # The colon makes it a key: a label that is the same word stays.
         return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
 
     return read_renamed
 
 
 def _reading_lines(read: Callable[[str], ReadReply[T]], key: str) -> Callable[[str], ReadReply[T]]:
-    """Return a reader of replies in lines, from one of JSON with boxes under `key`."""
+    """Return a reader of replies in lines, from one of JSON with boxes under `key`.
+
+    A reply that isn't in lines is read as any is: the model answered in a form of its own.
+    """
 
     def read_lines(reply: str) -> ReadReply[T]:
         objects = objects_of_lines(reply, key)
-        if objects is None:  # the model answered in a form of its own: it is read as any is
+        if objects is None:
             return read(reply)
         return read(json.dumps({"objects": objects}, ensure_ascii=False))
 
@@ -227,8 +263,8 @@ def _reading_lines(read: Callable[[str], ReadReply[T]], key: str) -> Callable[[s
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
     """Return the boxes of a reply in lines as the objects of one in JSON, each under `key`.
 
-    Lines of talk around them are passed over. None where the reply isn't in lines: no line is as
-    asked.
+    The last answer in the reply counts, and of that the last fence. A phrase with "none" has no
+    object. Lines of talk are passed over. None where the reply isn't in lines: no line is as asked.
 
     Raises:
         UnreadableReply: A line is begun as asked and goes on otherwise, or a phrase has both a box
@@ -238,9 +274,9 @@ def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
     text = answer.blocks[-1] if answer.blocks else answer.text
     objects: list[dict[str, Any]] = []
     absent: set[int] = set()
-    odd = ""
+    odd_line = ""  # the first that is begun as asked and goes on otherwise
     for line in text.splitlines():
-        stripped = line.strip(" \t-*•`|")
+        stripped = line.strip(_LINE_MARKUP)
         is_none = _NONE_LINE.fullmatch(stripped)
         match = _BOX_LINE.fullmatch(stripped)
         if is_none:
@@ -249,11 +285,11 @@ def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
             numbers = [float(number) for number in re.findall(_NUMBER, match["numbers"])]
             objects.append({"id": int(match["id"]), "label": match["label"].strip(), key: numbers})
         elif _BEGINS_A_LINE.match(stripped):
-            odd = odd or stripped
+            odd_line = odd_line or stripped
     if not objects and not absent:
         return None
-    if odd:
-        raise UnreadableReply(f"a line is no box and not none: {odd[:60]!r}.")
+    if odd_line:
+        raise UnreadableReply(f"a line is no box and not none: {odd_line[:60]!r}.")
     both = absent & {item["id"] for item in objects}
     if both:
         raise UnreadableReply(f"phrase {min(both)} has a box and none.")

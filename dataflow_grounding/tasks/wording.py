@@ -28,10 +28,11 @@ WITH_FORMS = "phrase_grounding"
 LONGEST = 100_000
 """Characters of a prompt or of guidance; more is a file that was named by mistake."""
 
-_PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
-_KEY = re.compile(r'"([^"\s]+)":')
+_PLACEHOLDER = re.compile(r"\{[a-z_]+\}")  # {box_format}
+_KEY = re.compile(r'"([^"\s]+)":')  # a key of a reply in JSON: `"objects":`
 _REPLY_LINE = re.compile(r"^\d+\. .+: (.+)$", re.MULTILINE)  # 1. the red cup: [n, n, n, n]
-_REPLY = "Reply:"
+_FIRST_CHINESE = "\u2e80"  # from this character on, words aren't parted by blanks
+_REPLY = "Reply:"  # behind it a shipped prompt has the form of its reply
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,11 @@ class Wording:
         return bool(self.prompts or self.guidance or self.definitions or self.asking)
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return the request in these words; the same one where they change nothing of it."""
+        """Return the request in these words; the same object where they change nothing of it.
+
+        A prompt's text before `<input>` comes before the data, the rest behind. Definitions go into
+        the data; the sentence on them, then the guidance, stand behind the instructions.
+        """
         if self.asking:  # which prompt it is, before that one's words
             request = self.asking.of(request)
         changes: dict[str, Any] = {}
@@ -117,7 +122,10 @@ class Wording:
         return replace(request, **changes, formerly=None)
 
     def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
-        """Return the definitions of terms that stand in the request's texts, as whole words."""
+        """Return the definitions of terms that stand in the request's texts, as whole words.
+
+        Upper and lower case are the same there.
+        """
         if not self.definitions:
             return {}
         text = "\n".join(_texts_in(request.input)).casefold()
@@ -131,7 +139,10 @@ class Wording:
 def ejected(name: str) -> str:
     """Return the shipped prompt of a task, as a file of the user's own begins.
 
-    Raises SpecError for a name that no prompt has.
+    `<input>` stands behind it, but for a system message.
+
+    Raises:
+        SpecError: No prompt has this name.
     """
     if name not in prompt_names():
         raise SpecError(f"no prompt {name!r}{_nearest(name)}")
@@ -142,9 +153,12 @@ def ejected(name: str) -> str:
 
 
 def read_prompts(folder: str) -> dict[str, str]:
-    """Return the prompts in a folder: NAME.txt → its text; those not there are the shipped ones.
+    """Return the prompts in a folder, by the names of their files without ".txt".
 
-    Raises SpecError, which names the file, where the folder or a prompt can't be used.
+    Other files are passed over. Those of a folder need not be all: the others are the shipped ones.
+
+    Raises:
+        SpecError: The folder or a prompt can't be used; the message names the file.
     """
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
@@ -169,7 +183,12 @@ def read_prompts(folder: str) -> dict[str, str]:
 
 
 def _check_prompt(name: str, text: str) -> None:
-    """Raise SpecError for a prompt whose questions or replies could not be read."""
+    """Refuse a prompt of a user's own whose questions or replies could not be read.
+
+    Raises:
+        SpecError: No task has its name, it is empty or very long, or it lacks `<input>` or one of
+            its `_needed_parts`; a system message needs neither.
+    """
     if name not in prompt_names():
         raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
     if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
@@ -188,7 +207,7 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    """Yield what a prompt has to keep, each with the pattern that finds it.
+    """Yield what a prompt has to keep of the shipped one, each with the pattern that finds it.
 
     These are its placeholders and the keys of its reply's form. A key counts where a colon comes
     behind it, as in JSON: the instructions may name it, too. A reply in lines has no keys, but what
@@ -204,7 +223,7 @@ def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Yield every text among the values of a request's input."""
+    """Yield every text among the values of a request's input, however deep; keys are none."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -216,9 +235,9 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _stands_in(term: str, text: str) -> bool:
-    """Return whether a term stands in a text, not within a longer word.
+    """Whether a term stands in a text, not within a longer word.
 
-    Where words aren't parted by blanks, as in Chinese, it may stand anywhere.
+    Where words aren't parted by blanks, as in Chinese, it may stand anywhere. The term isn't empty.
     """
     place = text.find(term)
     while place >= 0:
@@ -232,12 +251,12 @@ def _stands_in(term: str, text: str) -> bool:
 
 
 def _are_one_word(left: str, right: str) -> bool:
-    """Return whether two neighbouring characters are of one word of an alphabet."""
-    return all(char.isalnum() and char < "\u2e80" for char in (left, right))
+    """Whether two neighboring characters are both letters or digits, and not of Chinese or the like."""
+    return all(char.isalnum() and char < _FIRST_CHINESE for char in (left, right))
 
 
 def _nearest(name: str) -> str:
-    """Return the prompt that a wrong name may mean, in words; else all names."""
+    """Return the end of a message on a wrong name: the prompt that it may mean, else all names."""
     matches = difflib.get_close_matches(name, prompt_names(), 1)
     if matches:
         return f"; did you mean {matches[0]}?"

@@ -10,14 +10,18 @@ from dataflow_grounding.replies.labels import head_noun
 from dataflow_grounding.replies.vocabulary import singular
 
 # Nobody says more in one phrase, and reading takes time in proportion to the text's length.
-_MOST_DETERMINERS = 3
-_MOST_WORDS = 12
-_POSITION_WORDS = words.DEPTHS | set(words.POSITIONS)
+_MOST_DETERMINERS = 3  # articles before a noun
+_MOST_WORDS = 12  # behind them, or of a position
+_LONGEST = 400  # characters of a phrase
+# Words that may stand in a position: "in the far left corner".
 _PLACING_WORDS = words.PLACES.union(
     words.POSITIONS, words.DEPTHS, ["far", "very", "extreme", "hand"]
 )
-# a bare plural may come after
+# Of these, those of which one must be there: "left", "foreground".
+_POSITION_WORDS = words.DEPTHS | set(words.POSITIONS)
+# Behind these a plural without an article may stand: "with cups".
 _BEFORE_PLURALS = words.PREPOSITIONS | words.VERBS | words.CONJUNCTIONS
+# Words that may stand between article and noun.
 _MODIFIERS = words.ADJECTIVES.union(
     words.CHROMATIC,
     words.ACHROMATIC,
@@ -28,6 +32,7 @@ _MODIFIERS = words.ADJECTIVES.union(
     words.VAGUE_COUNTS,
     words.NUMBERS,
 )
+# A word, perhaps with hyphens and apostrophes, or a single mark.
 TOKEN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*|[^\w\s]|_+")
 _COUNTS = words.VAGUE_COUNTS.union(words.NUMBERS)
 
@@ -55,9 +60,9 @@ class NounPhrase:
 
 
 def tokenize(text: str) -> list[str]:
-    """Words in lower case and single punctuation marks.
+    """Return the words of a text in lower case, and its punctuation marks, one by one.
 
-    A word is letters and digits, joined by hyphens and apostrophes.
+    A word is letters and digits, perhaps with hyphens and apostrophes between them.
     """
     return [token.lower().replace("’", "'") for token in TOKEN.findall(text)]
 
@@ -103,13 +108,14 @@ def read_noun_phrase(
 def head_of(phrase: str) -> str:
     """Return the noun that says what a phrase names, in the singular and in lower case.
 
-    The first 400 characters are read as a noun phrase; where they are none, `head_noun` decides.
+    The first `_LONGEST` characters are read as a noun phrase; where they are none, `head_noun`
+    decides, which returns "" for a text without words.
 
     Example:
         >>> [head_of(phrase) for phrase in ("the two red mugs on the left", "a lot of cars")]
         ['mug', 'car']
     """
-    tokens = tokenize(phrase[:400])
+    tokens = tokenize(phrase[:_LONGEST])
     noun_phrase = read_noun_phrase(tokens, 0, is_label=True) if tokens else None
     if noun_phrase is None:
         return head_noun(phrase)
@@ -122,14 +128,18 @@ def head_of(phrase: str) -> str:
 
 
 def _hold_drinks(tokens: Sequence[str], at: int) -> bool:
-    """Whether the glasses that stand there are several to drink from, not a pair to see through."""
+    """Whether the glasses at an index are several to drink from, and not a pair to see through.
+
+    "of" stands behind them, or a drink before them.
+    """
     return _token(tokens, at + 1) == "of" or _token(tokens, at - 1) in words.DRINKS
 
 
 def _is_noun_of_label(tokens: Sequence[str], at: int) -> bool:
-    """Whether a label's noun is followed by another, though that may be a verb: "soda can".
+    """Whether the token at an index is a further noun of a label, though it may be a verb.
 
-    It is where the label, or its noun phrase, ends behind it. A verb would be "runs" there.
+    So "can" is in "soda can", where the label, or its noun phrase, ends behind it. Behind a plural
+    no word is, as "run" in "dogs run"; behind a person none that is only known as a verb.
     """
     noun = tokens[at - 1]
     word = _token(tokens, at)
@@ -168,7 +178,7 @@ def read_position(tokens: Sequence[str], at: int) -> int:
 
 
 def _token(tokens: Sequence[str], at: int) -> str:
-    """The token that stands there; empty before the first and after the last."""
+    """Return the token at an index; "" before the first and after the last."""
     return tokens[at] if 0 <= at < len(tokens) else ""
 
 
@@ -176,6 +186,8 @@ def _first_noun(
     tokens: Sequence[str], start: int, may_be_unknown: bool, may_be_plural: bool
 ) -> int | None:
     """Return the index of the first noun after the adjectives that begin at ``start``.
+
+    None where another word stands before a noun, or none comes within `_MOST_WORDS` tokens.
 
     Args:
         tokens: Those of a text.
@@ -206,7 +218,10 @@ def _first_noun(
 
 
 def _last_noun(tokens: Sequence[str], head: int, limit: int) -> int:
-    """Return the index of the last of several nouns in a row ("traffic light"), before a limit."""
+    """Return the index of the last of several nouns in a row, as "light" in "traffic light".
+
+    The row begins at ``head``, and ends before the index ``limit``.
+    """
     while head + 1 < limit and _may_belong(tokens, head + 1):
         if not _is_second_noun(tokens[head], tokens[head + 1]):
             break
@@ -215,7 +230,7 @@ def _last_noun(tokens: Sequence[str], head: int, limit: int) -> int:
 
 
 def _is_second_noun(noun: str, word: str) -> bool:
-    """Return whether the word after a noun is a noun too, as in "traffic light"."""
+    """Whether the word after a noun is a noun too, as in "traffic light"."""
     if _is_modifier(word) and word != "light":
         return False
     if word in words.VERBS:
@@ -229,14 +244,14 @@ def _is_second_noun(noun: str, word: str) -> bool:
 
 
 def _is_unknown_before_noun(tokens: Sequence[str], at: int) -> bool:
-    """Return whether an unknown word stands before a known noun ("with curly-ish hair")."""
+    """Whether the token at an index is an unknown word before a known noun: "curly-ish hair"."""
     word = tokens[at]
     after = _token(tokens, at + 1)
     return not words.is_known(word) and words.is_known_noun(after) and after not in words.VERBS
 
 
 def _is_modifier(word: str) -> bool:
-    """Whether a word stands before a noun: an adjective, a number, "one's", "red-haired"."""
+    """Whether a word modifies a noun behind it: an adjective, a number, "one's", "red-haired"."""
     if word in _MODIFIERS or word.isdecimal() or word.endswith(("'s", "s'")):
         return True
     if "-" not in word:
@@ -245,9 +260,9 @@ def _is_modifier(word: str) -> bool:
 
 
 def _is_between_adjectives(tokens: Sequence[str], at: int) -> bool:
-    """Whether a comma or "and" stands between two adjectives of one noun.
+    """Whether the token at an index is a comma or "and" between two adjectives of one noun.
 
-    So it does in "a big, red ball" and "black and white cat".
+    So it is in "a big, red ball" and "black and white cat".
     """
     return (
         tokens[at] in (",", "and")
@@ -259,13 +274,16 @@ def _is_between_adjectives(tokens: Sequence[str], at: int) -> bool:
 
 
 def _may_belong(tokens: Sequence[str], at: int) -> bool:
-    """Return whether a word stands there that may still belong to a noun phrase."""
+    """Whether the token at an index may belong to a noun phrase: a word that doesn't end one.
+
+    False before the first token and after the last.
+    """
     word = _token(tokens, at)
     return word[:1].isalnum() and word not in words.STOPS and word not in words.ARTICLES
 
 
 def _is_noun_of_phrase(tokens: Sequence[str], at: int, modified: bool, may_be_plural: bool) -> bool:
-    """Return whether a word is the noun of its phrase.
+    """Whether the token at an index is the noun of its phrase.
 
     ``modified`` says that an article or adjective stands before it, so that a noun must come;
     ``may_be_plural`` that a plural without an article may stand there.
@@ -286,7 +304,10 @@ def _is_noun_of_phrase(tokens: Sequence[str], at: int, modified: bool, may_be_pl
 
 
 def noun_phrases(tokens: Sequence[str]) -> Iterator[NounPhrase]:
-    """The noun phrases that name a thing, one after the other."""
+    """Yield the noun phrases that name a thing, one after the other.
+
+    Not those that say where something is, "the left", nor one behind "no" or "without".
+    """
     at = 0
     while at < len(tokens):
         phrase = read_noun_phrase(tokens, at)

@@ -14,7 +14,7 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _terms(name: str) -> dict[str, str]:
-    """Word → the term that it means."""
+    """Return word → the term that it means, of a table of words.yaml: "crimson" → "red"."""
     terms = {}
     for term, words in _LISTS[name].items():
         for word in words.split():
@@ -23,9 +23,9 @@ def _terms(name: str) -> dict[str, str]:
 
 
 def _inflected(stem: str) -> tuple[str, ...]:
-    """Return the forms of a verb, among them some that it does not have ("runed").
+    """Return the forms of a regular verb in -s, -ing and -ed, and the stem itself.
 
-    They do no harm: nobody writes them.
+    Some of them no verb has, such as "runed". They do no harm, as nobody writes them.
     """
     base = stem[:-1] if stem.endswith("e") else stem
     doubled = stem + stem[-1]
