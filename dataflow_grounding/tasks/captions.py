@@ -27,10 +27,14 @@ SHOWN_AS = {
     "crop": "The picture is a part of a larger one: the region and nothing else.",
 }
 
+# The name of a region, <region1>; the group is its number.
 _REGION = lazy_pattern(r"<\s*region\s*(\d+)\s*>", re.IGNORECASE)
+_MOST_DIGITS = 9  # of a region's number
 # "- <region1>: " at the beginning of a line, which is no part of what is said of the region
 _HEADING = lazy_pattern(r"^[-*\d.)\s]*<\s*region\s*\d+\s*>\s*[:：-]\s*", re.IGNORECASE)
 
+# What stands between two sentences: blanks behind a full stop, new lines, or a semicolon before a
+# region.
 _BETWEEN_SENTENCES = lazy_pattern(r"(?<=[.!?])\s+|\n+|;\s*(?=<)")
 
 
@@ -39,11 +43,16 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
 
     Args:
         image: The image to describe.
-        known: What to tell a serving that can't see what things are.
+        known: What to tell a serving that can't see what things are; it is the request's input.
     """
 
     def read(reply: str) -> tuple[str, list[Note]]:
-        """Return the caption in a reply."""
+        """Return the caption in a reply, single-spaced.
+
+        Raises:
+            TruncatedReply: The reply is cut off.
+            UnreadableReply: It has no text under "caption".
+        """
         data, notes = read_object(reply, required="caption")
         if is_cut_off(notes):
             raise TruncatedReply("the caption is cut off.")
@@ -81,7 +90,11 @@ def region_caption(
     count = len(regions)
 
     def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
-        """Return the captions in a reply, which may be a text in the model's own words."""
+        """Return the captions in a reply, which may be a text in the model's own words.
+
+        Raises:
+            UnreadableReply, TruncatedReply: A region has no text, in JSON or in the words.
+        """
         try:
             items, notes = read_by_id(reply, "captions", count)
         except UnreadableReply:
@@ -122,11 +135,12 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
     """Return what a text says of each region, by the region's number.
 
     The text names regions as `<region1>`, `<region2>` and so on. A sentence or line belongs to the
-    regions that it names, and so do the sentences after it that name none.
+    regions that it names, and so do the sentences after it that name none. A name at its beginning
+    with a colon behind it is left out. A region of which nothing is said isn't in the result.
 
     Args:
         text: What a model wrote.
-        count: How many regions there are; higher numbers are left out.
+        count: How many regions there are; what is said of higher numbers is left out.
 
     Example:
         >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
@@ -147,8 +161,11 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
 
 
 def _region_numbers(sentence: str) -> list[int]:
-    """Return the numbers of the regions that a sentence names, each once."""
-    numbers = [int(digits[:9]) for digits in _REGION.findall(sentence)]
+    """Return the numbers of the regions that a sentence names, each once and in their order.
+
+    Of a longer number the first `_MOST_DIGITS` digits count: no request has so many regions.
+    """
+    numbers = [int(digits[:_MOST_DIGITS]) for digits in _REGION.findall(sentence)]
     return list(dict.fromkeys(numbers))
 
 
@@ -157,7 +174,8 @@ def renumbered(text: str, places: Sequence[int]) -> str:
 
     Args:
         text: What is said of the regions, which it calls `<region1>`, `<region2>` and so on.
-        places: The place of each of them among all regions, from 0.
+        places: The place of each of them among all regions, from 0. The names of other regions
+            stay.
 
     Example:
         >>> renumbered("<region1> is left of <region2>", [4, 2])
@@ -165,8 +183,8 @@ def renumbered(text: str, places: Sequence[int]) -> str:
     """
 
     def renumbered_region(match: re.Match[str]) -> str:
-        """Return the region of a match with its own number."""
-        number = int(match[1][:9])
+        """Return the region of a match of _REGION with its number among all regions."""
+        number = int(match[1][:_MOST_DIGITS])
         if not 1 <= number <= len(places):
             return match[0]
         return f"<region{places[number - 1] + 1}>"

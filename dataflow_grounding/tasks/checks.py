@@ -35,18 +35,23 @@ Fit: TypeAlias = Literal["right", "loose", "part", "other", "nothing"]
 """How a box fits its phrase: it is tight; too large; on a part; on another thing; on nothing."""
 
 FITS: tuple[Fit, ...] = get_args(Fit)
-SMALL = 0.03  # longer side of a box, as a share of the image's, that is shown from closer by, too
+# Boxes are shown from closer by, too, if both sides are less than this share of the image's.
+SMALL = 0.03
 MOST_COUNTED = 10_000  # of one phrase's things in a picture; more is no count
 MOST_REASON = 200  # characters of a reason that are kept
 ANSWERS = ("yes", "no", "unsure")
+# Word of a judge → its answer; None is "can't tell".
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": None}
 
 
 class DrawnBox(NamedTuple):
-    """A box that the judge is shown, in pixels of the upright image, and its phrase.
+    """A box that the judge is shown.
 
-    One that is the whole picture is told, and not drawn: there is nothing around it to see, and its
-    number would hide what is in it.
+    Attributes:
+        text: The box's phrase.
+        bbox: The box in pixels of the upright image.
+        is_whole: Whether it is the whole picture. Then it is told, and not drawn: there is nothing
+            around it to see, and its number would hide what is in it.
     """
 
     text: str
@@ -56,14 +61,24 @@ class DrawnBox(NamedTuple):
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a phrase's thing is in the picture, and how many; None where the judge can't tell."""
+    """What a judge says of a phrase.
+
+    Attributes:
+        there: Whether its thing is in the picture; None where the judge can't tell.
+        count: How many of it are there; None where the judge can't tell, or gives no count.
+    """
 
     there: bool | None
     count: int | None
 
 
 class BoxVerdict(NamedTuple):
-    """How a box fits, None where the judge can't tell, and its reason, empty where it has none."""
+    """What a judge says of a box.
+
+    Attributes:
+        fit: How it fits its phrase; None where the judge can't tell.
+        reason: Why the judge says so; "" where it doesn't.
+    """
 
     fit: Fit | None
     reason: str
@@ -79,10 +94,10 @@ class Checked(NamedTuple):
 def box_check(
     image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox], box_format: BoxFormat
 ) -> Request[Checked]:
-    """Ask whether each phrase's thing is there, and whether each box is right.
+    """Make the request whether each phrase's thing is there, and whether each box is right.
 
-    The boxes are drawn and numbered in the picture; small ones are shown from closer by in a
-    second one, at most `MOST_CROPS` of them.
+    The boxes are drawn and numbered in the picture, but for those of the whole picture; small ones
+    are shown from closer by in a second one, the first `MOST_CROPS` of them.
 
     Args:
         image: The image, without marks.
@@ -96,9 +111,13 @@ def box_check(
     )
 
     def read(reply: str) -> tuple[Checked, list[Note]]:
-        """Return what a reply says of the phrases, then of the boxes.
+        """Return what a reply says of the phrases and of the boxes.
 
-        Of one that is cut off, the list that stands last in it may lack entries.
+        In one that is cut off, the last entry of the list that stands last isn't whole, and isn't
+        read.
+
+        Raises:
+            UnreadableReply, TruncatedReply: An answer lacks, or isn't one that was asked for.
         """
         data, notes = read_object(reply, required="phrases")
         is_cut = is_cut_off(notes)
@@ -115,34 +134,43 @@ def box_check(
         )
         return checked, notes
 
-    whole = [place for place, box in enumerate(boxes) if box.is_whole]
+    indices_of_whole = [i for i, box in enumerate(boxes) if box.is_whole]
     shown = image
-    if len(whole) < len(boxes):
-        shown = marked(image, [box.bbox for box in boxes], without=whole)
-    given: dict[str, Any] = {
+    if len(indices_of_whole) < len(boxes):
+        shown = marked(image, [box.bbox for box in boxes], without=indices_of_whole)
+    question: dict[str, Any] = {
         "image": _size_of(shown),
         "phrases": _numbered(phrases),
         "boxes": _box_items(boxes, shown, box_format),
     }
-    if whole:
-        given["boxes_of_the_whole_picture"] = [place + 1 for place in whole]
+    if indices_of_whole:
+        question["boxes_of_the_whole_picture"] = [i + 1 for i in indices_of_whole]
     request = about(
-        "box_check", shown, given, schema, read, box_format, divisible=len(phrases) + len(boxes) > 1
+        "box_check",
+        shown,
+        question,
+        schema,
+        read,
+        box_format,
+        divisible=len(phrases) + len(boxes) > 1,
     )
     small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
     if not small:
         return request
     small = small[:MOST_CROPS]
     crops = crop_sheet(image, [boxes[number - 1].bbox for number in small], small)
-    return replace(request, images=(shown, crops), input={**given, "boxes_from_closer_by": small})
+    return replace(
+        request, images=(shown, crops), input={**question, "boxes_from_closer_by": small}
+    )
 
 
 def crop_check(
     image: Image, boxes: Sequence[DrawnBox], box_format: BoxFormat
 ) -> Request[list[bool | None]]:
-    """Ask of the crop of each box whether its phrase is what it shows; None is "can't tell".
+    """Make the request whether the crop of each box shows what its phrase says.
 
-    All crops are in one picture, so at most `MOST_CROPS` boxes are asked about at once.
+    The answer has True, False or None for each, in their order; None is "can't tell". All crops are
+    in one picture, so at most `MOST_CROPS` boxes can be asked about at once.
 
     Args:
         image: The image that the boxes are in; the crops are cut from it.
@@ -154,14 +182,18 @@ def crop_check(
     schema = object_of(crops=list_of(object_of(id=INTEGER, answer=_one_of(ANSWERS))))
 
     def read(reply: str) -> tuple[list[bool | None], list[Note]]:
-        """Return what a reply says of each crop."""
+        """Return what a reply says of each crop.
+
+        Raises:
+            UnreadableReply, TruncatedReply: An answer lacks, or isn't one that was asked for.
+        """
         data, notes = read_object(reply, required="crops")
         items = _items(data, "crops", is_cut_off(notes))
         answers = _by_id(items, len(boxes), _answer, None, notes)
         return all_of(answers, len(boxes), "the answer", notes), notes
 
-    given = {"image": _size_of(sheet), "crops": _box_items(tiles, sheet, box_format)}
-    return about("crop_check", sheet, given, schema, read, box_format, divisible=len(boxes) > 1)
+    question = {"image": _size_of(sheet), "crops": _box_items(tiles, sheet, box_format)}
+    return about("crop_check", sheet, question, schema, read, box_format, divisible=len(boxes) > 1)
 
 
 def missing_boxes(
@@ -171,9 +203,10 @@ def missing_boxes(
     box_format: BoxFormat,
     merge_iou: float | None = MERGE_IOU,
 ) -> Request[list[Found]]:
-    """Ask for the boxes of phrases that lack in a picture; those that are there are drawn.
+    """Make the request for the boxes of phrases that a picture lacks; those it has are drawn.
 
-    The answer is one Found per phrase, as `phrase_grounding` gives it.
+    The answer has a Found for each phrase, in their order, as that of `phrase_grounding`; without
+    the boxes that are drawn.
 
     Args:
         image: The image, without marks.
@@ -183,14 +216,14 @@ def missing_boxes(
         merge_iou: As `phrase_grounding`'s.
     """
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
-    question = phrase_grounding(shown, phrases, box_format, merge_iou)
-    given = {**question.input, "boxes": _box_items(boxes, shown, box_format)}
+    grounding = phrase_grounding(shown, phrases, box_format, merge_iou)
+    question = {**grounding.input, "boxes": _box_items(boxes, shown, box_format)}
     return about(
         "missing_boxes",
         shown,
-        given,
-        dict(question.schema),
-        question.read,
+        question,
+        dict(grounding.schema),
+        grounding.read,
         box_format,
         divisible=len(phrases) > 1,
         box_key=box_format.key,
@@ -198,31 +231,31 @@ def missing_boxes(
 
 
 def _size_of(image: Image) -> dict[str, int]:
-    """The size in which a picture is sent, as a request states it."""
+    """Return the size in which a picture is sent, as a request states it."""
     width, height = image.sent_size
     return {"width": width, "height": height}
 
 
 def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Texts as a request has them, with ids from 1."""
+    """Return texts as a request has them, with ids from 1."""
     return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
 
 
 def _box_items(
     boxes: Sequence[DrawnBox], image: Image, box_format: BoxFormat
 ) -> list[dict[str, Any]]:
-    """The boxes as a request has them: id, box in the model's format, and phrase."""
+    """Return boxes as a request has them: id from 1, box in the model's format, and phrase."""
     regions = [{"bbox": box.bbox, "text": box.text} for box in boxes]
     return region_items(regions, image, box_format, ("text",))
 
 
 def _one_of(words: Sequence[str]) -> Schema:
-    """The JSON schema of one of some words."""
+    """Return the JSON schema of one of some words."""
     return {"type": "string", "enum": list(words)}
 
 
 def _is_small(bbox: Bbox, size: Size) -> bool:
-    """Whether both sides are less than a few percent of the image's."""
+    """Whether both sides of a box are less than the share SMALL of the image's."""
     return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < SMALL
 
 
@@ -230,9 +263,15 @@ def _is_small(bbox: Bbox, size: Size) -> bool:
 
 
 def _items(data: Mapping[str, Any], key: str, is_cut: bool) -> list[Any]:
-    """The list under a key, without its last item where it is cut off there.
+    """Return the list under a key of a reply, without its last item if that is cut off.
 
-    Raises UnreadableReply where there is none.
+    Args:
+        data: The reply's object.
+        key: The key.
+        is_cut: Whether the reply is cut off in this list.
+
+    Raises:
+        UnreadableReply: There is no such list.
     """
     items = data.get(key)
     if not isinstance(items, list):
@@ -251,13 +290,22 @@ def _by_id(
     cannot_tell: T,
     notes: list[Note],
 ) -> dict[int, T]:
-    """What each item says, by its id from 1 to `count`.
+    """Return what each item says, by its id from 1 to `count`; ids without an item are left out.
 
-    An answer in a word that wasn't asked for is taken as `cannot_tell`, if fewer than half of them
-    are such: the others are worth what they were paid for.
+    Items with another id are dropped with a note. An answer in a word that wasn't asked for is
+    taken as `cannot_tell`, if fewer than half of the answers are such: the others are worth what
+    they were paid for.
 
-    Raises UnreadableReply where an id is answered twice, and not alike, or an answer lacks, and
-    where half of the answers are in words that weren't asked for.
+    Args:
+        items: The items of a reply's list, objects or not.
+        count: How many were asked about.
+        read: Returns what an item says.
+        cannot_tell: The answer that stands for "can't tell".
+        notes: Notes on reading; what is dropped is added.
+
+    Raises:
+        UnreadableReply: An id is answered twice, and not alike; half of the answers or more are in
+            words that weren't asked for; or `read` raises it.
     """
     answers: dict[int, T] = {}
     unknown_words: dict[int, _UnknownWord] = {}
@@ -281,9 +329,11 @@ def _by_id(
 
 
 def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
-    """Yes, no, or None for "can't tell".
+    """Return what stands under a key of an item: yes, no, or None for null and "unsure".
 
-    Raises _UnknownWord for any other word, UnreadableReply for anything else.
+    Raises:
+        _UnknownWord: It is another word.
+        UnreadableReply: It is anything else, or nothing.
     """
     value = item.get(key, "")
     if value is None or isinstance(value, bool):
@@ -298,22 +348,27 @@ def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
 
 
 def _bare(word: str) -> str:
-    """A word in lower case, without a full stop behind it."""
+    """Return a word in lower case, without blanks around it and a full stop behind it."""
     return word.strip().removesuffix(".").rstrip().lower()
 
 
 def _answer(item: Mapping[str, Any]) -> bool | None:
-    """What is said of a crop."""
+    """Return what an item says of a crop.
+
+    Raises:
+        _UnknownWord, UnreadableReply: As `_yes_no_or_none`.
+    """
     return _yes_no_or_none(item, "answer")
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    """What is said of a phrase.
+    """Return what an item says of a phrase.
 
-    An answer that contradicts itself is none, such as a count of 0 of what is there. A count out of
-    range is None.
+    Both parts are None where they contradict each other, as a count of 0 does for what is there. A
+    count that is no whole number from 0 to MOST_COUNTED is None.
 
-    Raises UnreadableReply where `there` is none of yes, no and unsure.
+    Raises:
+        UnreadableReply: `there` is none of yes, no and unsure; an _UnknownWord if it is a word.
     """
     there = _yes_no_or_none(item, "there")
     count = whole_number(item.get("count"))
@@ -325,9 +380,11 @@ def _presence(item: Mapping[str, Any]) -> Presence:
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
-    """What is said of a box.
+    """Return what an item says of a box; null is "can't tell".
 
-    Raises _UnknownWord for a word that was not asked for, UnreadableReply for anything else.
+    Raises:
+        _UnknownWord: The verdict is another word than FITS.
+        UnreadableReply: It is anything else, or nothing.
     """
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]

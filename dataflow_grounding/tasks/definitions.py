@@ -35,7 +35,12 @@ def class_definition(
         known["definition"] = definition
 
     def read(reply: str) -> tuple[str, list[Note]]:
-        """Return the definition in a reply."""
+        """Return the definition in a reply, single-spaced.
+
+        Raises:
+            TruncatedReply: The reply is cut off.
+            UnreadableReply: It has no text under "definition", or too long a one.
+        """
         data, notes = read_object(reply, required="definition")
         if is_cut_off(notes):
             raise TruncatedReply("the definition is cut off.")

@@ -28,7 +28,7 @@ from dataflow_grounding.tasks.request import (
     object_of,
 )
 
-WHOLE_PICTURE = 0.98  # a box over more of the picture's area says where nothing is
+WHOLE_PICTURE = 0.98  # a box over more of the picture's area than this share says where nothing is
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Found:
         instances: Each box: `bbox` (x1, y1, x2, y2, whole pixels of the upright image), `score`,
             perhaps `evidence`.
         reason: Why there is no box, if the reply says so.
-        disagreement: Whether several answers differed; None for a single one.
+        disagreement: Whether several answers differed; None for a single one, as of this task.
         doubtful: Whether much of the reply was dropped, moved or missing, or several phrases had
             the whole picture.
     """
@@ -66,7 +66,11 @@ def phrase_grounding(
     """
 
     def read(reply: str) -> tuple[list[Found], list[Note]]:
-        """Return what a reply says of each phrase."""
+        """Return what a reply says of each phrase.
+
+        Raises:
+            UnreadableReply, TruncatedReply: It can't be read, or `_check_all_read` refuses it.
+        """
         reading = read_boxes(
             reply,
             format=box_format,
@@ -135,7 +139,7 @@ def _phrases_with_whole_picture(
 
 
 def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
-    """Return why a reply's boxes may well be wrong, or None.
+    """Return why a reply's boxes may well be wrong, as a note says it, or None.
 
     Args:
         reading: What was read from the reply.
@@ -157,14 +161,14 @@ def _schema(box_key: str) -> Schema:
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
-    """Refuse a reply in which a phrase has no box for another reason than not being there.
+    """Refuse a reply in which a phrase may have no box for another reason than not being there.
 
     Args:
         reading: What was read from the reply.
         count: How many phrases were asked for.
 
     Raises:
-        TruncatedReply: The reply is cut off before it says something of every phrase.
+        TruncatedReply: The reply is cut off, and some phrase has neither a box nor a status.
         UnreadableReply: What it says of a phrase can't be used.
     """
     answered_ids = {box.id for box in reading.boxes}
@@ -183,7 +187,10 @@ def _check_all_read(reading: Reading, count: int) -> None:
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
-    """Return a box as an instance of an expression: in whole pixels, with score and evidence."""
+    """Return a box as an instance of an expression: in whole pixels of the image, with its score.
+
+    It has `evidence` only where the reply says so.
+    """
     instance: dict[str, Any] = {
         "bbox": list(whole_pixels(box.bbox, image.size)),
         "score": box.score,

@@ -27,7 +27,13 @@ MOST_CHARACTERS = 200  # of a phrase; what is longer is no phrase
 
 
 class Changed(NamedTuple):
-    """A phrase that was changed: the place of the right one, from 0, what was changed, the text."""
+    """A phrase that was changed.
+
+    Attributes:
+        place: The index of the right phrase, from 0.
+        change: What of it was changed.
+        text: The changed phrase.
+    """
 
     place: int
     change: Change
@@ -35,9 +41,9 @@ class Changed(NamedTuple):
 
 
 def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Request[list[Changed]]:
-    """Ask for phrases that differ in one thing from what is in the picture.
+    """Make the request for phrases that differ in one thing from what is in the picture.
 
-    The answer has at most `count`, none of them like one of the phrases, or like another one.
+    The answer has at most `count`, none of them equal, by `class_key`, to a phrase or another one.
 
     Args:
         image: The image.
@@ -49,21 +55,27 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
             object_of(id=INTEGER, change={"type": "string", "enum": list(CHANGES)}, text=STRING)
         )
     )
-    own = {class_key(phrase) for phrase in phrases}
 
     def read(reply: str) -> tuple[list[Changed], list[Note]]:
-        """Return the changed phrases of a reply, each once, none that the image has already."""
+        """Return the changed phrases of a reply, each once, none that the image has already.
+
+        Other items are noted. None for an empty list.
+
+        Raises:
+            TruncatedReply: The reply is cut off, and has none.
+            UnreadableReply: It has items, and none of them is a changed phrase.
+        """
         items, notes = read_items(reply, "negatives")
-        taken = set(own)
+        taken_keys = {class_key(phrase) for phrase in phrases}
         changed = []
         for item in items:
             answer = _changed_in(item, len(phrases))
             if answer is None:
                 notes.append(Note("dropped", "a negative that is none"))
-            elif class_key(answer.text) in taken:
+            elif class_key(answer.text) in taken_keys:
                 notes.append(Note("dropped", "a negative that is another phrase again"))
             else:
-                taken.add(class_key(answer.text))
+                taken_keys.add(class_key(answer.text))
                 changed.append(answer)
         if not changed and is_cut_off(notes):
             raise TruncatedReply("the reply is cut off before its first phrase.")
@@ -71,15 +83,18 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
             raise UnreadableReply('no item of "negatives" is a phrase that was changed.')
         return changed[:count], notes
 
-    given = {
+    question = {
         "count": count,
         "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
     }
-    return about("negative_phrases", image, given, schema, read)
+    return about("negative_phrases", image, question, schema, read)
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
-    """What an item of a reply says; None where it isn't what was asked for."""
+    """Return the changed phrase of an item of a reply; None where it isn't what was asked for.
+
+    Its id must be 1 to `count`, its change one of CHANGES, and its text short.
+    """
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
     text = text_of(item.get("text"))

@@ -24,7 +24,8 @@ from dataflow_grounding.tasks.request import (
 
 T = TypeVar("T")
 
-_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+_TRUTHS = {"true": True, "yes": True, "false": False, "no": False}  # word → whether it matches
+_MOST_IDS = 20  # in a complaint
 
 Region: TypeAlias = Mapping[str, Any]
 """A region of a record: `bbox` in pixels of the upright image, `type`, and what is known of it."""
@@ -33,13 +34,13 @@ Region: TypeAlias = Mapping[str, Any]
 def region_items(
     regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the regions as a request has them.
+    """Return the regions as a request has them: each with its id, its box and some texts.
 
     Args:
         regions: The regions.
         image: The image that they are in.
-        box_format: How the model writes boxes.
-        texts: The columns of a region that the request has beside its id and box.
+        box_format: How the model writes boxes; it names the key of the box.
+        texts: The columns of a region that the request has, too; "" where a region lacks one.
     """
     items: list[dict[str, Any]] = []
     for number, region in enumerate(regions, 1):
@@ -55,13 +56,14 @@ def region_items(
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
-    """Read the objects in the list `key` of a reply, all but the last if it is cut off.
+    """Read the objects in the list `key` of a reply, all but the last if the reply is cut off.
 
     Returns:
-        The objects, and notes on what was done to read them.
+        The objects, none for an empty list; and notes on what was done to read them. Items that are
+        no objects are left out with a note; in a reply that is cut off, without.
 
     Raises:
-        UnreadableReply: There is no such list, or no object in it.
+        UnreadableReply: There is no such list, or it has items, none of them an object.
         TruncatedReply: The reply is cut off before the list.
 
     Example:
@@ -85,7 +87,8 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
     """Read the objects in the list `key` of a reply by their ids, 1 to `count`.
 
-    The first object of an id counts; others, and those of no such id, are dropped with a note.
+    The first object of an id counts; others, and those of no such id, are dropped with a note. An
+    id without an object is left out.
 
     Returns:
         Id → object, and notes on what was done to read them.
@@ -114,18 +117,18 @@ def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence
     Args:
         answer_by_id: The answers that were read.
         count: How many were asked for.
-        what: What an answer is called in a complaint.
+        what: What an answer is called in a complaint, such as "the description".
         notes: Notes on reading them.
 
     Raises:
         UnreadableReply: There is no answer for some ids.
-        TruncatedReply: So it is, and the reply is cut off.
+        TruncatedReply: There is none, and the reply is cut off.
     """
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
     if not missing:
         return [answer_by_id[number] for number in ids]
-    complaint = f"{what} is missing for id {', '.join(map(str, missing[:20]))}."
+    complaint = f"{what} is missing for id {', '.join(map(str, missing[:_MOST_IDS]))}."
     if is_cut_off(notes):
         raise TruncatedReply(complaint)
     raise UnreadableReply(complaint)
@@ -139,7 +142,8 @@ def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
         count: How many regions there are; their ids are 1 to `count`.
 
     Returns:
-        The regions' indices, from 0, each once; and a note on each id that no region has.
+        The regions' indices, from 0, each once and in the reply's order; and a note on each id that
+        no region has.
 
     Example:
         >>> read_region_indices([2, "1", 2, 7], 3)
@@ -187,7 +191,11 @@ def region_expression(
     )
 
     def read(reply: str) -> tuple[list[Described], list[Note]]:
-        """Return what a reply says of each region; one without a description is missing."""
+        """Return what a reply says of each region.
+
+        Raises:
+            UnreadableReply, TruncatedReply: A region has no description.
+        """
         item_by_id, notes = read_by_id(reply, "regions", count)
         described_by_id: dict[int, Described] = {}
         for number, item in item_by_id.items():
@@ -228,7 +236,12 @@ def grounding_expression(
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
 
     def read(reply: str) -> tuple[list[Merged], list[Note]]:
-        """Return the expressions in a reply that have a text and name a region."""
+        """Return the expressions in a reply that have a text and name a region; others are noted.
+
+        Raises:
+            TruncatedReply: The reply is cut off.
+            UnreadableReply: There is no such expression.
+        """
         items, notes = read_items(reply, "expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off before its last expression.")
@@ -265,9 +278,9 @@ class Check(NamedTuple):
 
     Attributes:
         matches: Whether the expression is right; None if the model can't tell.
-        text: The expression as it should be.
+        text: The expression as it should be; "" where the reply has none.
         places: The regions that it should name, as indices into the request's, from 0.
-        reason: Why the model says so.
+        reason: Why the model says so; "" where it doesn't.
     """
 
     matches: bool | None
@@ -306,7 +319,12 @@ def double_check(
     )
 
     def read(reply: str) -> tuple[list[Check], list[Note]]:
-        """Return what a reply says of each expression."""
+        """Return what a reply says of each expression.
+
+        Raises:
+            UnreadableReply, TruncatedReply: It lacks a check, or "matches" is neither true nor
+                false.
+        """
         item_by_id, notes = read_by_id(reply, "checks", count)
         check_by_id: dict[int, Check] = {}
         for number, item in item_by_id.items():
@@ -325,10 +343,12 @@ def double_check(
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
-    """Return what a reply's item says of whether the expression matches; None if it can't tell.
+    """Return what a reply's item says of whether the expression matches; None if it is null.
+
+    Words such as "yes" count, too.
 
     Raises:
-        UnreadableReply: It says neither; `number` is the item's id, to name it.
+        UnreadableReply: It says neither, or nothing; `number` is the item's id, to name it.
     """
     value = item.get("matches", "")
     if isinstance(value, str):

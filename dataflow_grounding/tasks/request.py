@@ -35,7 +35,7 @@ BOX: Schema = {"type": "array", "items": {"type": "number"}}
 # away in 6 of 6 answers at 0, 1 of 4 at 0.1, none of 6 at 0.2 (raullenchai/Rapid-MLX issue 3270).
 # So cooler ends here, also for one at 0.
 COOLEST = 0.2
-
+_LONGEST_COMPLAINT = 300  # characters of what was wrong with a reply, as the model is told
 
 SYSTEM = "system"
 """The role of a turn that joins the system message."""
@@ -71,10 +71,10 @@ class Request(Generic[T]):
         read: Turns the reply's text into the answer and notes. Raises UnreadableReply.
         sample: Which of several independent answers to the same question this one is, from 0.
         attempt: How often a reply to it could not be read.
-        complaint: What was wrong with the last of these replies.
+        complaint: What was wrong with the last of these replies; "" for the first attempt.
         cut_off: Whether the last reply to it was cut off: it is asked again cooler.
         divisible: Whether less can be asked for at a time: if a reply was cut off, the same
-            question is not asked again.
+            question is not asked again, and its caller may ask for less.
         before: Awaited before it is sent, where something has to be settled first; not where a
             stored reply answers it. May raise RunStopped.
         stored: Called before a stored reply is read, with a function that says whether the reply
@@ -147,7 +147,7 @@ class Request(Generic[T]):
 
     @property
     def text(self) -> str:
-        """What is sent: the question, and what was wrong with an earlier reply to it."""
+        """What is sent: the question, and behind it what was wrong with an earlier reply."""
         if not self.complaint:
             return self.question
         return (
@@ -158,7 +158,11 @@ class Request(Generic[T]):
 
     @property
     def messages(self) -> list[Turn]:
-        """What is sent: the turns before it, then its text with the pictures left for it."""
+        """What is sent: the turns before it, then its text with the pictures left for it.
+
+        Turns with the role `system` aren't among them: `system` has what these say. The first of
+        `images` are those of the turns, as many as all turns have.
+        """
         count_in_turns = sum(len(turn.images) for turn in self.turns)
         turns = [turn for turn in self.turns if turn.role != SYSTEM]
         return [*turns, Turn("user", self.text, self.images[count_in_turns:])]
@@ -193,24 +197,28 @@ class Request(Generic[T]):
 
         Args:
             attempt: How often a reply to it could not be read.
-            complaint: What was wrong, for the model to read.
+            complaint: What was wrong, for the model to read; it is cut to `_LONGEST_COMPLAINT`.
             cut_off: Whether the last reply was cut off.
         """
+        single_spaced = " ".join(complaint.split())
         return self.put_so(
-            attempt=attempt, complaint=" ".join(complaint.split())[:300], cut_off=cut_off
+            attempt=attempt, complaint=single_spaced[:_LONGEST_COMPLAINT], cut_off=cut_off
         )
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at, for a serving that samples at `usual`.
 
-        Where the last reply was cut off, it is halved with each attempt, but never below COOLEST.
+        Where the last reply was cut off, it is halved with each attempt, but never below COOLEST:
+        it is that also for a serving that samples below. None, the endpoint's own, stays None.
         """
         if usual is None or not self.cut_off:
             return usual
         return max(COOLEST, round(usual * 0.5**self.attempt, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Return a digest of all that the reply depends on.
+        """Return a digest of all that the reply depends on, 32 hexadecimal digits.
+
+        The complaint is not among that: `attempt` stands for it.
 
         Args:
             identity: What it depends on of the serving: model, sampling.
@@ -223,7 +231,7 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.attempt,
         }
-        # a request that has none of these keeps the key that it had before there were any
+        # A request without these keeps the key that it had before there were any.
         if self.is_free_form:
             parts["free_form"] = True
         if self.thinking:
@@ -252,7 +260,8 @@ def about(
         question: The request's input.
         schema: The JSON schema of the reply.
         read: Turns the reply's text into the answer and notes.
-        box_format: How the model writes boxes, for the prompt's {box_format}.
+        box_format: How the model writes boxes, for the prompt's {box_format}; None for a prompt
+            without boxes.
         divisible: Whether less can be asked for at a time, as `Request.divisible` has it.
         **words: What stands for other {names} in the prompt.
     """
@@ -265,7 +274,7 @@ def about(
 
 
 def filled(prompt: str, words: Mapping[str, str]) -> str:
-    """Return a prompt with what stands for its {names}."""
+    """Return a prompt with its {names} replaced by their words; those without any stay."""
     for name, text in words.items():
         prompt = prompt.replace(f"{{{name}}}", text)
     return prompt
@@ -277,7 +286,7 @@ def list_of(items: Schema) -> Schema:
 
 
 def object_of(**properties: Schema) -> Schema:
-    """Return the schema of an object with exactly these keys."""
+    """Return the schema of an object with exactly these keys, each with its value's schema."""
     return {
         "type": "object",
         "properties": properties,
@@ -287,5 +296,5 @@ def object_of(**properties: Schema) -> Schema:
 
 
 def is_cut_off(notes: Sequence[Note]) -> bool:
-    """Return whether notes say that the reply's end is missing."""
+    """Whether notes on a reply say that its end is missing."""
     return any(note.code == "truncated" for note in notes)

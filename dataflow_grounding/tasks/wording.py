@@ -186,8 +186,8 @@ def _check_prompt(name: str, text: str) -> None:
     """Refuse a prompt of a user's own whose questions or replies could not be read.
 
     Raises:
-        SpecError: No task has its name, it is empty or very long, or it lacks `<input>` or one of
-            its `_needed_parts`; a system message needs neither.
+        SpecError: No task has its name, it is empty or very long, or it hasn't `<input>` once and
+            all of its `_needed_parts`; a system message needs neither.
     """
     if name not in prompt_names():
         raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
@@ -251,7 +251,10 @@ def _stands_in(term: str, text: str) -> bool:
 
 
 def _are_one_word(left: str, right: str) -> bool:
-    """Whether two neighboring characters are both letters or digits, and not of Chinese or the like."""
+    """Whether two neighboring characters are letters or digits of one word.
+
+    In scripts such as Chinese no characters are.
+    """
     return all(char.isalnum() and char < _FIRST_CHINESE for char in (left, right))
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 @cache
 def load_prompt(name: str) -> str:
-    """The text of `name`.txt; `{box_format}` in it stands for the sentences that state the box
-    format.
+    """Return the text of `name`.txt, without blanks around it.
+
+    `{box_format}` in it stands for the sentences that state the box format; further names in braces
+    stand for what the task fills in.
     """
     return (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
 @cache
 def prompt_names() -> tuple[str, ...]:
-    """The names of prompts that a user may replace: the tasks', and the system messages."""
+    """Return the names of prompts that a user may replace: the tasks' and the system messages."""
     files = Path(__file__).parent.glob("*.txt")
     return tuple(sorted(path.stem for path in files if path.stem != "definitions"))
