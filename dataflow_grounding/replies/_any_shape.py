@@ -49,7 +49,7 @@ _FAULT = pattern("fault")  # "rate limit"
 _DENIED = pattern("denied")
 _RELATED = pattern("related")
 _MOST_DENYING = 160  # characters before a box in which it may be denied
-_MOST_RELATING = 40
+_MOST_RELATING = 40  # characters before a box in which it may be another thing's
 _MOST_REFUSING = 4000  # characters of an answer in which it may refuse
 # Words without a box: what was said before is not so.
 _TAKEN_BACK = pattern("taken_back")
@@ -101,7 +101,8 @@ def _parse_answers(answers: list[AnswerText], key: str) -> ParsedReply:
     """Return what the answers in a reply say together; `key` is the box key asked for.
 
     An answer behind one that says something has the next number, unless it adds to that one. An
-    answer that says nothing of boxes is talk about the one before.
+    answer that says nothing of boxes is talk about the one before. One that is cut off before its
+    first complete box is passed over, if it isn't the last.
 
     Raises:
         UnreadableReply: None of them has a box or says that there is none; an answer takes back the
@@ -170,8 +171,8 @@ def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedRep
     """Return what an answer says, as the first reader reads it that finds something clear.
 
     Readers of tokens, of fences and of JSON come first. Boxes, statuses, or absences with nothing
-    unclear around them are enough. Else what one of them dropped, or points, count; else what the
-    reader of words finds, perhaps nothing.
+    unclear around them are enough. Else the first of these readers counts that dropped anything or
+    found points; else the reader of words, which may find nothing.
 
     Args:
         answer: The answer.
@@ -344,23 +345,18 @@ def _read_scan(
     boxes_in_talk: list[RawBox] = []
     objects_gave_boxes = False
     for i, item in enumerate(items):
-        value = item.json.value
         talk.append(item.between)
         if denied[i]:
-            parsed.drop(
-                f"{scan.text[item.json.start : item.json.end][:40]!r} is an example, denied, or"
-                " the whole picture's"
-            )
+            as_written = scan.text[item.json.start : item.json.end][:40]
+            parsed.drop(f"{as_written!r} is an example, denied, or the whole picture's")
             continue
-        has_objects = holds_objects(value)
-        details = outer if outer.labels else details_of_items[i]
-        if has_objects and not details.labels:
-            details = Details(talk=thing_before(item.before))
+        has_objects = holds_objects(item.json.value)
         if has_objects and objects_gave_boxes and not scan.broken and _begins_anew(item.between):
-            parsed.answer += 1  # the words before it begin another answer
+            parsed.answer += 1
         boxes_before = len(parsed.boxes)
         points_before = len(parsed.points)
-        read_value(value, parsed, key, details)
+        details = _details_of_item(item, outer, details_of_items[i])
+        read_value(item.json.value, parsed, key, details)
         if len(items) > 1:  # else what all the words state is enough
             parsed.set_conventions(boxes_before, None, _unit_beside(item, items[0]))
         if not has_objects:
@@ -369,10 +365,24 @@ def _read_scan(
         elif len(parsed.boxes) > boxes_before:
             objects_gave_boxes = True
     if objects_gave_boxes:
-        # Lists of numbers beside them are the reply's talk about these boxes, and no further ones.
         _drop_boxes_in_talk(parsed, boxes_in_talk)
     talk.append(items[-1].behind if items else scan.text)
     _add_talk_and_notes(scan, parsed, talk)
+
+
+def _details_of_item(item: ItemInTalk, outer: Details, beside: Details) -> Details:
+    """Return what the words around an item say of it.
+
+    Args:
+        item: The item.
+        outer: What the words before the whole text say; if they have a label, it counts.
+        beside: What the words beside the item say, if it is a list. Of an object without a label
+            around it, only the thing that its sentence talks of is taken.
+    """
+    details = outer if outer.labels else beside
+    if holds_objects(item.json.value) and not details.labels:
+        return Details(talk=thing_before(item.before))
+    return details
 
 
 def _set_crop(items: list[ItemInTalk], parsed: ParsedReply) -> None:

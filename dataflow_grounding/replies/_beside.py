@@ -11,6 +11,8 @@ from dataflow_grounding.replies.vocabulary import LABEL_KEYS, words
 
 _MOST_BESIDE = 1000  # characters beside a box that are looked at
 _LONGEST_LINE = 400  # characters of its line that are looked at
+_LONGEST_LABEL = 200  # characters of a label behind a box
+_LONGEST_WITH_MARK = 100  # characters of one with a mark before it, as in ": car"
 UNCLEAR = "it is unclear whether the labels in the reply stand before or behind their boxes"
 # Behind a box: ": car", "-> car". The group is the label.
 _LABEL_BEHIND = lazy_pattern(r"\s{0,3}(?:[:：=→–—-]|->)\s{0,3}([^\n\[\](){}<>]{1,80})")
@@ -122,10 +124,10 @@ def label_behind(text: str) -> str | None:
 
     A mark such as ":" or a blank must stand before it. None where there is none, or it is talk.
     """
-    match = _LABEL_BEHIND.match(text[:100])
+    match = _LABEL_BEHIND.match(text[:_LONGEST_WITH_MARK])
     if match is not None:
         return None if TALK.search(match[1]) else label_in(match[1])
-    line = text[:200].partition("\n")[0]
+    line = text[:_LONGEST_LABEL].partition("\n")[0]
     if not line[:1].isspace():
         return None
     return _bare_label(line)  # as in [1, 2, 3, 4] car
@@ -167,7 +169,7 @@ def details_behind(text: str, *, in_lines: bool = False) -> Details:
         return details_of_label(None, talk=thing_behind(line))
     label = _bare_label(_ARTICLE.sub("", line))
     if label is None and in_lines:
-        label = line[:200]
+        label = line[:_LONGEST_LABEL]
     return details_of_label(label)
 
 

@@ -54,8 +54,8 @@ def _numbers_of(tokens: str) -> list[float]:
 def _read_doctags(text: str, elements: list[re.Match[str]], parsed: ParsedReply) -> None:
     """Add to `parsed` the boxes of DocTags' elements, whose names are the labels.
 
-    An element with another number of locations than four is dropped; at the text's end it is cut
-    off. So are locations that stand in no element, all of them together.
+    An element with another number of locations than four is dropped; where it ends the text, the
+    reply is cut off. Locations that stand in no element are dropped, too, all of them together.
 
     Args:
         text: The text.

@@ -271,8 +271,8 @@ class _Table(NamedTuple):
         cells = _cells(line, self.separator)
         if len(cells) == len(self.names):
             # reversed: the first of two columns of one name counts
-            row = dict(zip(reversed(self.names), reversed(cells), strict=True))
-            return add_corners(parsed, row, details_of_label(row.get(self.label)))
+            fields = dict(zip(reversed(self.names), reversed(cells), strict=True))
+            return add_corners(parsed, fields, details_of_label(fields.get(self.label)))
         if sum(number(cell) is not None for cell in cells) < 4:
             return False
         parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")

@@ -147,8 +147,8 @@ class _BoxReader:
     def unsure_phrases(self, parsed: ParsedReply) -> dict[int, str]:
         """Return the ids of the phrases that may have a box of an unknown id, with the reason.
 
-        Such a box was dropped from the last answer, and has an id that no phrase has. It may be of
-        any phrase without a box, a status or an absence. {} where there is no such box.
+        Such a box was dropped from the last answer, and nothing says which phrase it is of. It may
+        be of any one without a box, a status or an absence. {} where there is no such box.
         """
         strays: list[Dropped] = []
         for dropped in parsed.dropped:
@@ -265,8 +265,8 @@ class _BoxReader:
     def format_of(self, raw: RawBox) -> BoxFormat:
         """Return the format that a box is read in: that of its tokens, or else that asked for.
 
-        What is known of the box's own numbers changes the order: that they are two corners, or the
-        order that the reply states. The choice for tokens is noted once.
+        Its order is changed where the numbers are known to be two corners, or the reply settles
+        their order; but not for tokens that are read as asked. The choice for tokens is noted once.
         """
         box_format = self.format
         if raw.family is not None and raw.family != box_format.name:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
@@ -123,7 +124,7 @@ class AskingForm:
         changes["instructions"] = filled(load_prompt(self.prompt_name), words)
         if self.reply == "lines":
             changes["reply_with"] = "these lines"
-            changes["read"] = _reading_lines(request.read, request.words["box_key"])
+            changes["read"] = partial(_read_lines, request.read, request.words["box_key"])
             return changes
         changes["schema"] = _schema_of(request.schema, request.words["box_key"], key, self.boxes)
         changes["read"] = _reading_key(request.read, key, request.words["box_key"])
@@ -237,27 +238,31 @@ def _reading_key(
     """
     if key == usual_key:
         return read
-
-    def read_renamed(reply: str) -> ReadReply[T]:
-        # The colon makes it a key: a label that is the same word stays.
-        return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
-
-    return read_renamed
+    return partial(_read_renamed, read, key, usual_key)
 
 
-def _reading_lines(read: Callable[[str], ReadReply[T]], key: str) -> Callable[[str], ReadReply[T]]:
-    """Return a reader of replies in lines, from one of JSON with boxes under `key`.
+def _read_renamed(
+    read: Callable[[str], ReadReply[T]], key: str, usual_key: str, reply: str
+) -> ReadReply[T]:
+    """Read a reply with boxes under `key` by a reader of one with boxes under `usual_key`.
+
+    A colon makes a key: a label that is the same word stays.
+    """
+    return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
+
+
+def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
+    """Read a reply in lines by a reader of one in JSON with boxes under `key`.
 
     A reply that isn't in lines is read as any is: the model answered in a form of its own.
+
+    Raises:
+        UnreadableReply: As `objects_of_lines` or `read`.
     """
-
-    def read_lines(reply: str) -> ReadReply[T]:
-        objects = objects_of_lines(reply, key)
-        if objects is None:
-            return read(reply)
-        return read(json.dumps({"objects": objects}, ensure_ascii=False))
-
-    return read_lines
+    objects = objects_of_lines(reply, key)
+    if objects is None:
+        return read(reply)
+    return read(json.dumps({"objects": objects}, ensure_ascii=False))
 
 
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:

@@ -239,14 +239,14 @@ def _stands_in(term: str, text: str) -> bool:
 
     Where words aren't parted by blanks, as in Chinese, it may stand anywhere. The term isn't empty.
     """
-    place = text.find(term)
-    while place >= 0:
-        end = place + len(term)
-        begins_a_word = place == 0 or not _are_one_word(text[place - 1], term[0])
+    start = text.find(term)
+    while start >= 0:
+        end = start + len(term)
+        begins_a_word = start == 0 or not _are_one_word(text[start - 1], term[0])
         ends_a_word = end == len(text) or not _are_one_word(term[-1], text[end])
         if begins_a_word and ends_a_word:
             return True
-        place = text.find(term, place + 1)
+        start = text.find(term, start + 1)
     return False
 
 
