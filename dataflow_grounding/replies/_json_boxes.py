@@ -89,7 +89,8 @@ class _Walk:
             UnreadableReply: It is nested too deep.
         """
         self.depth += 1
-        if self.depth > MAX_DEPTH + 1:  # JSON in strings in JSON
+        # What is read at once is no deeper, its texts and numbers included. JSON in strings may be.
+        if self.depth > MAX_DEPTH + 1:
             raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}")
         if isinstance(value, JsonObject):
             self.add_object(value, details, expects_box=expects_box)
@@ -140,8 +141,9 @@ class _Walk:
     ) -> None:
         """Add a list as what its items make it.
 
-        That is, in this order: a box that the text's end cuts off, one box with labels, a broken
-        box, one box of pairs of corners, or several values.
+        That is, in this order: a box that the text's end cuts off; numbers in a row, perhaps with
+        labels, which are one box; numbers among other things; two or four pairs, which are the
+        corners of one box; or several values.
         """
         letters = "".join(map(_letter_of_type, items))  # such as "snnnn" for a label and a box
         number_count = letters.count("n")
@@ -190,7 +192,8 @@ class _Walk:
     ) -> None:
         """Add a list of boxes or objects, each with the text right before it as its label.
 
-        Texts of numbers are boxes where one is expected. A list without any then is dropped.
+        Where a box is expected, texts of numbers are boxes, too, and a list that gives nothing is
+        dropped.
 
         Raises:
             UnreadableReply: It is unclear which labels belong to which boxes.
@@ -216,8 +219,8 @@ class _Walk:
     def add_object(self, value: JsonObject, outer: Details, *, expects_box: bool) -> None:
         """Add the boxes of an object, or that its thing is not there.
 
-        `outer` is what is known of it from around it. An object with a label and no box is dropped.
-        So are absences in it where something else in it speaks against them, such as a fault.
+        `outer` is what is known of it from around it. An empty object is an absence where a box is
+        expected, and else dropped.
         """
         if value.parts:
             self.add_parts_of_object(value, outer, expects_box=expects_box)
@@ -234,7 +237,22 @@ class _Walk:
         details = own.completed_by(outer)
         if says_absent(fields):
             self.add_absent_object(value, fields, details)
-            return
+        else:
+            self.add_present_object(value, fields, own, details)
+
+    def add_present_object(
+        self, value: JsonObject, fields: dict[str, Any], own: Details, details: Details
+    ) -> None:
+        """Add the boxes of an object that doesn't say that its thing is not there.
+
+        One with a label and no box is dropped.
+
+        Args:
+            value: The object.
+            fields: Its `plain_fields`.
+            own: Its own details.
+            details: These, with what is known of it from around it.
+        """
         boxes_before = len(self.parsed.boxes)
         absences_before = len(self.parsed.absences)
         has_box = self.add_own_boxes(value, fields, details)
@@ -249,7 +267,7 @@ class _Walk:
             self.set_stated_conventions(fields, boxes_before)
         elif len(self.parsed.absences) > absences_before:
             reason = doubt_about(fields, of_one_thing=has_box and own != NO_DETAILS)
-            if reason is not None:
+            if reason is not None:  # what was added isn't said for sure
                 del self.parsed.absences[absences_before:]
                 self.parsed.drop(reason, details)
 
@@ -287,13 +305,13 @@ class _Walk:
     def add_absent_object(
         self, value: JsonObject, fields: dict[str, Any], details: Details
     ) -> None:
-        """Add that an object's thing is not there; if it has a box that isn't all zeros, drop that.
+        """Add that an object's thing is not there, unless it has a box all the same.
 
-        The absence is added only where there is no such box.
+        Then that is dropped, and nothing else added. A box of zeros is none.
         """
-        beside = ParsedReply()
-        _Walk(beside, self.key).add_own_boxes(value, fields, details)
-        if any(any(raw.numbers) for raw in beside.boxes):
+        aside = ParsedReply()
+        _Walk(aside, self.key).add_own_boxes(value, fields, details)
+        if any(any(raw.numbers) for raw in aside.boxes):
             self.parsed.drop("a box of what is said not to be there", details)
         else:
             self.parsed.add_absence(details)

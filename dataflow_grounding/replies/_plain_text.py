@@ -203,7 +203,7 @@ def label_before(text: str) -> str | None:
     """Return the label of a box from the words before it; None for none.
 
     It is the last line, if it goes up to the box or ends with a mark such as ":", as in "cat: ".
-    Where that line is blank, is a key for a box or has talk, it is a heading above.
+    Where that line has nothing but marks, is a key for a box or has talk, it is a heading above.
     """
     *above, line = text[-_LONGEST_BEFORE:].split("\n")
     touches_box = bool(line) and (not line[-1].isspace() or line.rstrip()[-1:] in MARKUP)
@@ -273,7 +273,8 @@ class _Table(NamedTuple):
             # reversed: the first of two columns of one name counts
             fields = dict(zip(reversed(self.names), reversed(cells), strict=True))
             return add_corners(parsed, fields, details_of_label(fields.get(self.label)))
-        if sum(number(cell) is not None for cell in cells) < 4:
+        count_of_numbers = sum(number(cell) is not None for cell in cells)
+        if count_of_numbers < 4:
             return False
         parsed.drop(f"a row that doesn't fit its table: {line.strip()[:60]!r}")
         return True

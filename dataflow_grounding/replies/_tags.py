@@ -230,7 +230,11 @@ def _points_in_attributes(attributes: dict[str, str]) -> list[tuple[float, float
 
 
 def _points_in_text(text: str) -> list[tuple[float, float]]:
-    """Return the lists of two numbers in a text, `(1, 2)`; others are left out."""
+    """Return the lists of two numbers in a text, `(1, 2)`.
+
+    Others are left out, and so are two that follow one another, which `number_groups` takes for a
+    box.
+    """
     points: list[tuple[float, float]] = []
     for group in number_groups(text):
         point = pair(group)
