@@ -2,7 +2,7 @@
 
 Providers and routers write names in many ways: "openrouter/qwen/Qwen2.5-VL-7B-Instruct:free" is of
 that family. A router's path and prefixes may stand before the family's name; sizes, dates, versions
-and quantisation after it. Any other word makes it another model.
+and quantization after it. Any other word makes it another model.
 """
 
 import re
@@ -46,7 +46,7 @@ def bare_names(model: str) -> list[str]:
 def is_of_family(model: str, family: str) -> bool:
     """Whether `model` is a name of the family.
 
-    After the family come only sizes, dates, versions, quantisation and the like. `family` is the
+    After the family come only sizes, dates, versions, quantization and the like. `family` is the
     name's beginning; case and the signs - _ . don't count, # is one digit.
     """
     for name in _without_prefixes(_without_suffixes(model)):

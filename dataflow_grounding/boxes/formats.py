@@ -36,7 +36,7 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     """Return the box format that a spec's `vlm.box_format` names.
 
     `name` is `auto` (by the model's name, also behind router prefixes and with dates or
-    quantisation after it), a plain format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or
+    quantization after it), a plain format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or
     `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the user's own, looked
     at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
     `offset`, `bins`, `words`. Raises SpecError for an unknown name or, for `auto`, model: never a

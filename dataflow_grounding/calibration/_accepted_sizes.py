@@ -27,6 +27,9 @@ BEYOND = 1.02  # how many times the most that was answered a refused picture has
 MOST_REFUSALS = 2  # of one size, after which it is not asked for again
 ELONGATED = 2  # the aspect (longer side over shorter) from which on it may be why one is refused
 MODERATE = 3  # the aspect to which elongated pictures are padded
+ORDINARY = 16 / 9  # the aspect that elongated pictures are padded to if MODERATE was refused
+SURELY_MODERATE = 1.1 * MODERATE  # MODERATE is tried where no aspect up to this was refused
+JUST_BELOW = 0.95  # share of the least area refused, up to which the run's own areas are tried
 
 Measure: TypeAlias = Literal["area", "aspect", "side", "smallness"]
 """How a picture may be too much: too large, too elongated, too long, too small."""
@@ -34,10 +37,10 @@ MEASURES: tuple[Measure, ...] = ("area", "aspect", "side", "smallness")
 
 
 def _amount(measure: Measure, size: Size) -> float:
-    """Return how large a picture is in one measure; more of it is more likely to be refused.
+    """Return how much of a measure a picture has; more of it is more likely to be refused.
 
-    The units are square pixels for `area`, pixels for `side`, and longer over shorter side for
-    `aspect`, which is 0 up to ELONGATED.
+    It is in square pixels for `area`, in pixels for `side`, one over the area for `smallness`, and
+    longer over shorter side for `aspect`, which counts as 0 up to ELONGATED.
     """
     if measure == "area":
         return math.prod(size)
@@ -60,7 +63,11 @@ class AcceptedSizes:
 
     Args:
         max_side: The longest side that is ever sent, in pixels.
-        own: Sizes of the run's pictures, the commonest first. They should be left as they are.
+        own: Sizes of the run's pictures, the commonest first. The limit on the area is chosen so
+            that it leaves the commonest as they are, if it can.
+
+    Attributes:
+        limits: The limits so far.
     """
 
     def __init__(self, max_side: int, own: Sequence[Size] = ()) -> None:
@@ -72,7 +79,7 @@ class AcceptedSizes:
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether any picture was refused."""
+        """Whether refused pictures have narrowed the limits."""
         return self.limits != SizeLimits(self.limits.max_side)
 
     def fitted(self, size: Size) -> Size:
@@ -84,14 +91,16 @@ class AcceptedSizes:
     ) -> list[Size]:
         """Narrow the limits by what was refused, and return the sizes to ask for in its place.
 
+        Sizes near those that were answered are left out. None are needed where nothing was refused.
+
         Args:
             refused: The probe pictures that were refused just now.
             answered: The sizes of all pictures that were ever answered.
 
         Raises:
             NothingAnswered: Neither the first pictures nor a small one were answered.
-            NoFit: No limit explains why a picture is refused, for the second time; or it is refused
-                again, though a limit was set by it.
+            NoFit: No limit explains why a picture is refused, for the second time; or a size was
+                refused MOST_REFUSALS times, and the limits still leave it as it is.
         """
         self._refusals.update(picture.size for picture in refused)
         if not answered and self._first_refused:
@@ -101,22 +110,22 @@ class AcceptedSizes:
             # one tells whether the endpoint answers at all; after that, they are explained.
             self._first_refused = list(refused)
             return [reduced_to(SIZES[1], self.limits.max_side)]
-        refused = [*self._first_refused, *refused]
+        unexplained = [*self._first_refused, *refused]
         self._first_refused = []
-        self._explain(refused, answered)
-        again = dict.fromkeys(self.fitted(picture.size) for picture in refused)
+        self._explain(unexplained, answered)
+        replacements = dict.fromkeys(self.fitted(picture.size) for picture in unexplained)
         # Limits that leave a refused size as it is would have it asked for without end.
-        for picture in refused:
-            if picture.size in again and self._refusals[picture.size] >= MOST_REFUSALS:
+        for picture in unexplained:
+            if picture.size in replacements and self._refusals[picture.size] >= MOST_REFUSALS:
                 size = size_text(picture.size)
                 raise NoFit(f"{size} px is refused whatever limits are tried: {picture.refused}")
-        return [size for size in again if not is_near(size, answered)]
+        return [size for size in replacements if not is_near(size, answered)]
 
     def _explain(self, refused: Sequence[ProbedPicture], answered: Sequence[Size]) -> None:
-        """Narrow the limits until they leave out what was refused.
+        """Narrow the limits by each measure that explains why sizes were refused.
 
         The measure that explains the most refused sizes comes first, then the one that explains
-        most of the rest. Raises NoFit.
+        most of the rest. Sizes that none explains are left to `_doubt`, which may raise NoFit.
         """
         unexplained = [picture.size for picture in refused]
         while unexplained:
@@ -132,7 +141,11 @@ class AcceptedSizes:
             unexplained = [size for size in unexplained if size not in explained]
 
     def _narrow(self, measure: Measure, refused: Sequence[Size], answered: Sequence[Size]) -> None:
-        """Set the limit of one measure: half of what was refused, or what was answered if more.
+        """Set the limit of one measure: below what was refused, but not below what was answered.
+
+        The limit is half of the least area refused (or one of the run's own areas above that), the
+        shortest side refused by the root of 2, twice the largest area refused for smallness, and
+        for shapes the aspect MODERATE or ORDINARY.
 
         Args:
             measure: The measure that explains why the `refused` sizes were refused.
@@ -145,10 +158,11 @@ class AcceptedSizes:
         if measure == "area":
             # Where the run's own pictures lie just below what was refused, they are tried as they
             # are: half the area would reduce them without need.
-            area = self._own_area_between(half, 0.95 * least_refused) or half
+            area = self._own_area_between(half, JUST_BELOW * least_refused) or half
             self.limits = replace(self.limits, max_pixels=int(max(area, most_answered)))
         elif measure == "aspect":
-            aspect = max(MODERATE if least_refused > 1.1 * MODERATE else 16 / 9, most_answered)
+            aspect = MODERATE if least_refused > SURELY_MODERATE else ORDINARY
+            aspect = max(aspect, most_answered)
             self.limits = replace(self.limits, max_wide=aspect, max_tall=aspect)
         elif measure == "side":
             # A side shorter by the root of 2 halves the area.
@@ -179,7 +193,7 @@ class AcceptedSizes:
             refused: All pictures that were refused just now.
 
         Raises:
-            NoFit: One of these had been let so before.
+            NoFit: One of these was let be asked for so before, and is refused again.
         """
         for picture in refused:
             if picture.size in self._doubted:
@@ -194,7 +208,10 @@ class AcceptedSizes:
 def _sizes_beyond(
     measure: Measure, refused: Sequence[Size], answered: Sequence[Size]
 ) -> list[Size]:
-    """Return the refused sizes that exceed, in this measure, every size that was answered."""
+    """Return the refused sizes that exceed, by BEYOND in this measure, every size answered.
+
+    There has to be a size that was answered.
+    """
     most_answered = max(_amount(measure, size) for size in answered)
     return [size for size in refused if _amount(measure, size) > BEYOND * most_answered]
 
@@ -214,15 +231,16 @@ def most_elongated(own: Sequence[Size]) -> tuple[Size, Size]:
 
 
 def is_elongated(size: Size) -> bool:
-    """Whether a picture is so wide or tall that models may put boxes in the wrong place.
+    """Whether a picture is over MODERATE times as long as wide, or as wide as long.
 
-    Qwen3-VL does (QwenLM/Qwen3-VL issue 2020).
+    Models may put boxes in such pictures in the wrong place, as Qwen3-VL does (QwenLM/Qwen3-VL
+    issue 2020).
     """
     return max(size) > MODERATE * min(size)
 
 
 def is_near(size: Size, known: Iterable[Size]) -> bool:
-    """Whether both sides are within 2% of those of a known size, so that asking tells nothing."""
+    """Whether both sides are within NEAR of those of a known size, so that asking tells nothing."""
     for width, height in known:
         if abs(size[0] - width) <= NEAR * width and abs(size[1] - height) <= NEAR * height:
             return True

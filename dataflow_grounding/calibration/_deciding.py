@@ -26,8 +26,8 @@ from dataflow_grounding.calibration._accepted_sizes import (
 )
 from dataflow_grounding.calibration._fitting import Fit, first_guess, fit, fit_as
 from dataflow_grounding.calibration._seen_size import (
+    NO_SHIFT,
     ONCE_OFF,
-    Expected,
     SeenSize,
     check_scale_spans_sides,
     constant_side,
@@ -92,6 +92,10 @@ class Deciding:
         max_side: The longest side that is ever sent, in pixels.
         own: Sizes of the run's pictures, the commonest first.
         most_own: How many of them are asked for at the most.
+
+    Attributes:
+        pictures: The pictures so far that were answered, or those that speak for a format.
+        accepted: The sizes that the endpoint accepts, as far as is known.
     """
 
     def __init__(
@@ -113,12 +117,14 @@ class Deciding:
 
         Raises:
             NoFit: No format fits.
+            NothingAnswered: Not even a small picture was answered.
         """
         try:
             return await self._decide_by_sizes(stated)
         except NoFit as error:
             unclear = error
-        # A model that counts pixels of an unknown size answers in one order all the same.
+        # A model that counts pixels of an unknown size answers in one order all the same. Without
+        # one, squares can't help.
         order = find_pixel_order(self.pictures)
         if order is None:
             raise unclear
@@ -129,39 +135,55 @@ class Deciding:
 
         The three common sizes come first. Where a format with padding fits these, other shapes have
         to fit, too. A model that counts pixels is then asked about sizes until limits are proved
-        (`_decide_pixels`); one that counts parts of the side, about the shapes of the run's own
-        pictures. `stated` is the format that the first question asks for. Raises NoFit.
+        (`_decide_pixels`); one that counts parts of the side, about further shapes
+        (`_decide_by_shapes`). `stated` is the format that the first question asks for. Raises
+        NoFit, NothingAnswered.
         """
         first, *further_sizes = [reduced_to(size, self.max_side) for size in SIZES]
         await self._ask_for([first], stated)
-        stated = first_guess(self.pictures[0], stated)
+        guessed = first_guess(self.pictures[0], stated)
         first_sent = self.pictures[0].sent
         unlike_first = [size for size in further_sizes if not is_near(size, [first_sent])]
-        await self._ask_for(unlike_first, stated)
-        best = await self._fit(stated)
+        await self._ask_for(unlike_first, guessed)
+        best = await self._fit(guessed)
         if best.format.frame != "sent" and best.format.scale != "px":
-            await self._ask_for([reduced_to(size, self.max_side) for size in OTHER_SHAPES], stated)
-            best = await self._fit(stated)
+            other_shapes = [reduced_to(size, self.max_side) for size in OTHER_SHAPES]
+            await self._ask_for(other_shapes, guessed)
+            best = await self._fit(guessed)
         if best.format.scale == "px":
             return await self._decide_pixels(best.format)
+        return await self._decide_by_shapes(best, guessed)
+
+    async def _decide_by_shapes(self, best: Fit, asked: BoxFormat) -> Decision:
+        """Decide for a model that counts parts of the side: they have to be so in further shapes.
+
+        These are the shapes of the run's own pictures, if they are known. Raises NoFit.
+
+        Args:
+            best: The format that fits so far.
+            asked: The format in which further pictures are asked for.
+        """
         further = self._further_shapes(best.format)
         if further:
-            await self._ask_further(further, stated)
-            best = await self._fit(stated)
+            await self._ask_further(further, asked)
+            best = await self._fit(asked)
         if not self.accepted.is_narrowed:
             return Decision(best, self.pictures)
         # Some picture was refused, so the run's pictures are sent within limits. The commonest
         # size has to be accepted within them.
         if self.own:
-            await self._ask_for([self._legible(self.own[0])], stated)
+            await self._ask_for([self._legible(self.own[0])], asked)
         return Decision(best, self.pictures, self.accepted.limits)
 
     async def _fit(self, stated: BoxFormat) -> Fit:
-        """Fit one format to all pictures so far, the `stated` one if several fit. Raises NoFit."""
+        """Find the one format in which all pictures so far were answered, as `fit` does.
+
+        Raises NoFit.
+        """
         return await asyncio.to_thread(fit, self.pictures, stated)
 
     def _legible(self, size: Size) -> Size:
-        """Return a size reduced to the longest side, or enlarged so that rectangles are seen."""
+        """Return a size reduced to `max_side`, then enlarged if rectangles can't be seen in it."""
         return legible(reduced_to(size, self.max_side), self.max_side)
 
     async def _ask_further(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
@@ -180,9 +202,9 @@ class Deciding:
             else:
                 answered.append(picture)
         if unanswered:
-            sizes_in_words = ", ".join(size_text(picture.sent) for picture in unanswered)
+            sizes_unanswered = ", ".join(size_text(picture.sent) for picture in unanswered)
             say(
-                f"The rectangles in pictures of {sizes_in_words} px were not answered: boxes in"
+                f"The rectangles in pictures of {sizes_unanswered} px were not answered: boxes in"
                 " such pictures are not known."
             )
         self.pictures = self.pictures[:before] + answered
@@ -190,9 +212,10 @@ class Deciding:
     def _further_shapes(self, known: BoxFormat) -> list[Size]:
         """Return further sizes to ask for where a model counts parts of the side.
 
-        These are the run's own sizes that no picture so far stands for or, if the run's are not
-        known, the usual ones. Elongated ones are left out: `try_paddings` finds out how these are
-        to be sent.
+        These are up to `most_own` of the run's own sizes that no picture so far stands for. If the
+        run's are not known, the usual ones stand in, or none for a frame with padding, which other
+        shapes had to fit already. Elongated ones are left out: `try_paddings` finds out how these
+        are to be sent.
         """
         sizes = self.own
         if not sizes and known.frame == "sent":
@@ -205,7 +228,8 @@ class Deciding:
         """Decide for a model that counts pixels, but in no size those of the picture as sent.
 
         Pictures are then all sent as squares of one size. Raises `unclear`, the error that brought
-        this about, where squares don't help either.
+        this about, where squares don't help either, and NoFit where too few of their rectangles are
+        found.
         """
         try:
             frame, pictures, limits = await measure_on_squares(
@@ -227,7 +251,7 @@ class Deciding:
         Args:
             known: The format that fits so far: pixels, in a frame and an order.
         """
-        measured = measure_seen_sizes(self.pictures, known.order, known.frame)
+        measured = self._measured_in(known)
         constant = constant_side(measured, known.frame)
         if constant is not None and constant.frame != "sent":
             # `decide` then tries squares, which a server that pads to squares leaves as they are.
@@ -251,7 +275,7 @@ class Deciding:
     async def _prove_limits_without_elongated(self, known: BoxFormat) -> tuple[SizeLimits, str]:
         """Find limits as `_prove_limits` does, with elongated pictures padded to MODERATE.
 
-        Elongated pictures that were asked for before are forgotten.
+        Elongated pictures that were asked for before are forgotten. Raises NoFit.
         """
         self.pictures = [picture for picture in self.pictures if not is_elongated(picture.size)]
         padding = SizeLimits(self.max_side, max_wide=MODERATE, max_tall=MODERATE)
@@ -266,25 +290,33 @@ class Deciding:
 
         Returns the limits and the frame. Raises NoFit.
         """
-
-        def measured() -> list[SeenSize]:
-            return measure_seen_sizes(self.pictures, known.order, known.frame)
-
         while True:
-            sizes = await asyncio.to_thread(lambda: untouched.next_sizes(measured()))
+            sizes = await asyncio.to_thread(self._next_sizes, known, untouched)
             if not sizes:
-                return untouched.proven_limits(measured(), known.frame)
+                return untouched.proven_limits(self._measured_in(known), known.frame)
             await self._ask_for(sizes, known)
+
+    def _next_sizes(self, known: BoxFormat, untouched: UntouchedSizes) -> list[Size]:
+        """Return the sizes that `untouched` wants next; none once it can tell. Raises NoFit."""
+        return untouched.next_sizes(self._measured_in(known))
+
+    def _measured_in(self, known: BoxFormat) -> list[SeenSize]:
+        """Return how large each picture so far was seen, by a format's order and frame."""
+        return measure_seen_sizes(self.pictures, known.order, known.frame)
 
     async def _decide_parts(self, known: BoxFormat) -> Decision:
         """Decide for a model that writes one number for the whole side of any picture.
 
-        They looked like pixels, as the size at which each picture is seen is measured freely. The
-        number may be any, such as 512. Raises NoFit unless further sizes and shapes show the same.
+        Its numbers looked like pixels, as the size at which each picture is seen is measured
+        freely. The number for the side may be any, such as 512. Raises NoFit unless further sizes
+        and shapes show the same.
+
+        Args:
+            known: The format that fits so far: pixels, in a frame and an order.
         """
         untouched = UntouchedSizes(self.max_side, self.accepted, self.own, self.most_own)
         await self._ask_for([*untouched.next_sizes([]), *OTHER_SHAPES], known)
-        measured = measure_seen_sizes(self.pictures, known.order, known.frame)
+        measured = self._measured_in(known)
         constant = constant_side(measured, known.frame)
         if constant is None or constant.frame != "sent":
             raise PicturesDisagree(
@@ -298,7 +330,7 @@ class Deciding:
         return Decision(fitting, self.pictures, limits)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> None:
-        """Ask for pictures of these sizes in the format `asked`, and add them to `pictures`.
+        """Ask for pictures of these sizes in the format `asked`; add those answered to `pictures`.
 
         Sizes that the endpoint was seen to refuse are asked for as it accepts them, and so are
         those that it refuses now. Raises NothingAnswered, NoFit.
@@ -324,8 +356,9 @@ async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
     """Whether boxes in a picture of this size are where the format says; None if it can't be told.
 
     One picture where they are is enough; where the first isn't such, a second one is asked for.
-    The rectangles have to be found, and then their scale and shift have to be right as well, which
-    is the finer test; alone, it would take x and y swapped for right.
+    It can't be told once too few rectangles of a picture are answered, or its size can't be
+    measured. The rectangles have to be found, and then their scale and shift have to be right as
+    well, which is the finer test; alone, it would take x and y swapped for right.
     """
     for layout in (0, 1):
         [picture] = await ask([probe_of(size, layout)], known)
@@ -338,7 +371,7 @@ async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:
         if measured is None:
             return None
         within = UNTOUCHED if known.scale == "px" else ONCE_OFF
-        if measured.is_as_expected(_expected(known, picture.sent), within):
+        if measured.is_unshifted_at(_scale_of(known, picture.sent), within):
             return True
     return False
 
@@ -352,12 +385,12 @@ def _measure_in_format(picture: ProbedPicture, known: BoxFormat) -> SeenSize | N
     return measure_seen_size(picture, known.order, frame)
 
 
-def _expected(known: BoxFormat, sent: Size) -> Expected:
-    """Return how many of the format's numbers should stand for a pixel of a picture as sent."""
+def _scale_of(known: BoxFormat, sent: Size) -> tuple[float, float]:
+    """Return how many of the format's numbers stand for a pixel as sent, along x and along y."""
     canvas = frame_of(known.frame, sent)
     if known.scale == "px":
-        return Expected((canvas.image_width / sent[0], canvas.image_height / sent[1]))
-    return Expected((float(known.scale) / canvas.width, float(known.scale) / canvas.height))
+        return canvas.image_width / sent[0], canvas.image_height / sent[1]
+    return float(known.scale) / canvas.width, float(known.scale) / canvas.height
 
 
 class PaddingVerdict(NamedTuple):
@@ -391,7 +424,8 @@ async def try_paddings(
             find out, if it matters, by one picture more.
 
     Returns:
-        The verdict, None where nothing was answered, and the pictures that were asked for.
+        The verdict, None where nothing was answered, and the pictures that were asked for, answered
+        or not.
     """
     pictures: list[ProbedPicture] = []
     error_by_aspect = await _try_each_padding(ask, size, known, max_side, usual, pictures)
@@ -422,8 +456,12 @@ async def _try_each_padding(
 ) -> dict[float | None, float]:
     """Ask for pictures with ever more padding, until boxes are right or too few are answered.
 
-    The arguments are those of `try_paddings`; each picture is added to `pictures`. Returns how far
-    off boxes are with each aspect that was tried, as a share of the side; None is no padding.
+    The arguments are those of `try_paddings`; each picture is added to `pictures`. Boxes are right
+    if they are about as far off as usual or, with padding, by no more than FAR.
+
+    Returns how far off boxes are with each aspect that was tried, as a share of the side; the
+    aspect None is no padding. A picture that is refused counts as off by the whole side; one with
+    too few answers isn't among them.
     """
     error_by_aspect: dict[float | None, float] = {}
     drawn = legible(size, max_side)
@@ -447,19 +485,19 @@ async def _try_each_padding(
 def steady_error(picture: ProbedPicture, known: BoxFormat) -> float:
     """Return how far all boxes of a picture are scaled or shifted together, as a share of the side.
 
-    It is 0 if that may be noise. A server that pads pictures to multiples moves the boxes of long
-    ones by more than those of others. For pictures that this package padded it is 0, too: their
-    sides are others than those of what is drawn.
+    It is the largest gap of a scale or shift, and 0 if that may be noise. A server that pads
+    pictures to multiples moves the boxes of long ones by more than those of others. For pictures
+    that this package padded it is 0, too: their sides are others than those of what is drawn.
     """
     if picture.probe.drawn is not None and picture.probe.drawn != picture.probe.size:
         return 0.0
     measured = _measure_in_format(picture, known)
     if measured is None:
         return 0.0
-    expected = _expected(known, picture.sent)
-    if measured.is_as_expected(expected, ONCE_OFF):
+    scale = _scale_of(known, picture.sent)
+    if measured.is_unshifted_at(scale, ONCE_OFF):
         return 0.0
-    gaps = measured.scale_gaps(expected) + measured.shift_gaps(expected)
+    gaps = measured.scale_gaps(scale) + measured.shift_gaps(NO_SHIFT)
     return max(abs(gap.gap) for gap in gaps)
 
 
@@ -467,7 +505,7 @@ def median_error(picture: ProbedPicture, known: BoxFormat) -> float:
     """Return how far off the worst edge of a rectangle is, for the median rectangle of a picture.
 
     It is a share of the side of what is drawn, without padding. Rectangles that weren't answered
-    count as off by the whole side.
+    with four numbers count as off by the whole side.
     """
     sides = (picture.probe.drawn or picture.size) * 2
     worst = []

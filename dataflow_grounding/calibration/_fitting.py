@@ -22,6 +22,7 @@ from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Orde
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Bbox, box_of, ordered
 from dataflow_grounding.calibration._seen_size import (
+    DEVIATION_PER_MEDIAN,
     Array,
     check_scale_spans_sides,
     check_x_and_y_agree,
@@ -40,6 +41,7 @@ MAX_ERROR = 0.05  # largest corner error of the median rectangle, as a share of 
 MIN_FOUND = 2 / 3  # share of the rectangles that have to be found
 LEAST_OF_ONE = 1 / 3  # the same in a single picture, where outliers weigh more
 NEAR = 0.10  # a rectangle is found when no corner is further off, as a share of the side
+SURELY_NEAR = NEAR / 2  # the same where a rectangle speaks for a second format
 SAME = 0.003  # formats whose boxes differ by no more than this share of the side count as one
 SURE = 6.0  # log-likelihood ratio by which the best format has to beat others
 DISAGREE = 15.0  # the same in one picture alone
@@ -56,9 +58,11 @@ GOOD_IN_ONE = 0.045
 # The log-likelihood that a picture has to gain to be read in scales of its own (pixels): the format
 # with fewer assumptions wins.
 FREE = 5.0
-PADDED = ("pad_square", "pad_square_corner")
+PADDED = ("pad_square", "pad_square_corner")  # frames of candidates, beside "sent"
 NEARLY_EQUAL = (999, 1000)  # scales that only numbers at the far edge tell apart
-NO_BOX: Bbox = (0.0, 0.0, 0.0, 0.0)
+BEFORE_FAR_EDGE, BEHIND_FAR_EDGE = 998, 1001  # numbers between these are at the far edge
+UP_TO_999 = 999.3  # the scale is 999 where the median of numbers at the far edge is below this
+NO_BOX: Bbox = (0.0, 0.0, 0.0, 0.0)  # an answer that a format can't read: far from any rectangle
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,9 @@ def candidates() -> tuple[BoxFormat, ...]:
 def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
     """Find the one format in which all pictures were answered.
 
-    Of formats that mean the same boxes, it is the one that was `stated`, in which boxes were asked
-    for. Raises NoFit where no format fits, or several do.
+    Of formats that mean the same boxes, it is the first in the order of `_scores_of_all_formats`:
+    the `stated` one, in which boxes were asked for, unless the answers name another. Raises NoFit
+    where no format fits, or several do.
     """
     scores = _scores_of_all_formats(pictures, stated)
     best = scores.best()
@@ -129,7 +134,8 @@ def fit(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> Fit:
 def fit_as(order: Order, scale: Scale, frame: str, pictures: Sequence[ProbedPicture]) -> Fit:
     """Return how well the format of this order, scale and frame fits.
 
-    Raises NoFit where it finds too few rectangles, in all pictures or in one.
+    Its pixels, if it counts any, are those of its frame, and aren't measured. Raises NoFit where
+    `check_found` does: too few rectangles are found, or they are too far off.
     """
     name = f"{order}_{scale}" if frame == "sent" else f"{order}_{scale}@{frame}"
     scores = Scores(pictures, [find_box_format(name, "")])
@@ -140,8 +146,9 @@ def fit_as(order: Order, scale: Scale, frame: str, pictures: Sequence[ProbedPict
 def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
     """Return the format that the first picture suggests, for wording the next questions.
 
-    Of formats that fit about as well, it is the first: the `stated` one, if it is among them.
-    Raises NoFit where none finds a third of the rectangles.
+    Of formats that fit about as well, it is the first in the order of `_scores_of_all_formats`: the
+    `stated` one, if it is among them and the answers name no other. Raises NoFit where the best one
+    finds less than LEAST_OF_ONE of the rectangles, or they are too far off.
     """
     scores = _scores_of_all_formats([picture], stated)
     best = scores.best()
@@ -152,16 +159,17 @@ def first_guess(picture: ProbedPicture, stated: BoxFormat) -> BoxFormat:
 def _scores_of_all_formats(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> "Scores":
     """Score every format in question.
 
-    Formats of families whose special tokens came back are first, then the one that was `stated`,
-    then all candidates. Of the last two, those in the order that the answers name themselves come
-    before all others. The order matters: of formats that mean the same boxes, the first is taken.
+    Formats of families whose special tokens came back are first, then the one that was `stated`
+    (unless it counts pixels), then all candidates. Of the last two, those in the order that the
+    answers name themselves come before all others. This sequence matters: of formats that mean the
+    same boxes, the first is taken. Formats in pixels are read in sizes that are measured.
     """
     formats: dict[str, BoxFormat] = {}
     for picture in pictures:
         for answer in picture.answers:
             if answer.family is not None:
-                named = known_formats()[answer.family]
-                formats[named.name] = named
+                of_family = known_formats()[answer.family]
+                formats[of_family.name] = of_family
     others = list(candidates())
     if stated.scale != "px":
         others.insert(0, stated)
@@ -174,10 +182,10 @@ def _scores_of_all_formats(pictures: Sequence[ProbedPicture], stated: BoxFormat)
 
 
 def _order_that_answers_name(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """Return the order of coordinates that answers name in words; None without one, or with two.
+    """Return the order of coordinates that answers name, as keys do; None without one, or with two.
 
-    Answers that name theirs fit in formats of any order. A later reply may leave the words out, and
-    is in the same order for all that is known.
+    An answer that names its order is read in it, and so fits formats of any order. A later reply
+    may not name it, and is in the same one for all that is known.
     """
     orders = set()
     for picture in pictures:
@@ -190,7 +198,7 @@ def _order_that_answers_name(pictures: Sequence[ProbedPicture]) -> Order | None:
 class Scores:
     """How far each answer is off when it is read in each of these formats.
 
-    Methods take and return formats by their number in `formats`; such a number is called k.
+    Methods take and return formats by their index in `formats`: k, a, b, `best` and so on.
 
     Attributes:
         pictures: The pictures that were asked about.
@@ -213,8 +221,8 @@ class Scores:
     ) -> None:
         """Read all answers in all formats.
 
-        Formats in pixels count those of the picture as sent or, if `measured`, of the size that
-        the answers suggest.
+        Formats in pixels count those of their frame or, if `measured`, of the size that the answers
+        suggest.
         """
         self.pictures = pictures
         self.formats = formats
@@ -236,10 +244,11 @@ class Scores:
         """Read all answers in a format, as the reader of replies would.
 
         An answer's own family (special tokens) or order goes before the format's. With `measured`,
-        pixels are those of the size at which the model saw the picture. Returns sorted corners in
-        pixels of the picture as drawn, shape (rows, 4).
+        pixels are those of the size at which the model saw the picture. Four numbers are NO_BOX in
+        a format of grid cells. Returns sorted corners in pixels of the picture as drawn, shape
+        (rows, 4).
         """
-        corners = replace(candidate, order="xyxy")
+        in_corners = replace(candidate, order="xyxy")
         scales = [_scales(candidate, picture, measured) for picture in self.pictures]
         boxes = []
         for number, answer in self.rows:
@@ -247,12 +256,12 @@ class Scores:
             if answer.family:
                 box = picture.in_pixels(answer, candidate)
             elif candidate.scale == "grid_32":
-                box = NO_BOX  # cells are read by their family, never as four numbers
+                box = NO_BOX  # cells come with special tokens, which name their family
             else:
                 across, down = scales[number]
                 x1, y1, x2, y2 = to_xyxy(answer.numbers, answer.order or candidate.order)
                 scaled = (x1 / across, y1 / down, x2 / across, y2 / down)
-                box = corners.to_pixels(scaled, original=picture.size, sent=picture.sent)
+                box = in_corners.to_pixels(scaled, original=picture.size, sent=picture.sent)
             boxes.append(ordered(box))
         return np.array(boxes, dtype=float).reshape(-1, 4)
 
@@ -280,10 +289,12 @@ class Scores:
         return total + np.array(penalties)
 
     def best(self) -> int:
-        """Return the format with the smallest loss, under the noise that it leaves itself.
+        """Return the format that fits best.
 
-        Noise and best format depend on each other, so they are found in turns. Raises NoFit without
-        any answer.
+        It is the one with the smallest loss, under the noise that it leaves itself: noise and best
+        format depend on each other, so they are found in turns. One in pixels gives way to one in
+        parts of the side that is good everywhere (`_good_in_parts`); of those that give the same
+        boxes, the `plainest` is taken. Raises NoFit where no answer can be read.
         """
         if not self.rows:
             raise NoFit(self.message("no box that could be read came back"))
@@ -297,18 +308,19 @@ class Scores:
     def _good_in_parts(self, in_pixels: int) -> int:
         """Return the best format in parts of the side that is good in all pictures and in each.
 
-        Without such, it is the given format `in_pixels`. That one may have a smaller loss only
-        because its sizes, fitted to each picture, absorb a little by which the model always errs.
+        Best is the one with the smallest median of the rectangles' worst edges. Without a good one,
+        it is the given format `in_pixels`. That one may have a smaller loss only because its sizes,
+        fitted to each picture, absorb a little by which the model always errs.
         """
-        median = np.median(self.worst, axis=1)
-        median_in = self._medians_by_picture()
+        median_of_all = np.median(self.worst, axis=1)  # [format]
+        medians_by_picture = self._medians_by_picture()  # [picture, format]
         good = []
         for k in range(len(self.formats)):
             if self._is_in_pixels(k):
                 continue
-            if median[k] <= GOOD and median_in[:, k].max() <= GOOD_IN_ONE:
+            if median_of_all[k] <= GOOD and medians_by_picture[:, k].max() <= GOOD_IN_ONE:
                 good.append(k)
-        return min(good, key=lambda k: median[k], default=in_pixels)
+        return min(good, key=lambda k: median_of_all[k], default=in_pixels)
 
     def _medians_by_picture(self) -> Array:
         """Return how far off the median rectangle's worst edge is, for each picture and format.
@@ -323,18 +335,20 @@ class Scores:
     def noise(self, k: int) -> float:
         """Return the standard deviation of edges in format k, as a share of the side.
 
-        It is estimated robustly, from the median absolute error of the rectangles that are found:
-        1.4826 times that is the standard deviation of normal errors.
+        It is estimated robustly, from the median absolute error of the rectangles that are found.
+        LEAST_NOISE at the least; FIRST_NOISE where no rectangle is found.
         """
         errors = self.errors[k][self.worst[k] <= NEAR]
         if not len(errors):
             return FIRST_NOISE
-        return max(LEAST_NOISE, 1.4826 * float(np.median(np.abs(errors))))
+        return max(LEAST_NOISE, DEVIATION_PER_MEDIAN * float(np.median(np.abs(errors))))
 
     def plainest(self, best: int, margin: float = 0.0) -> int:
-        """Return the first format that gives the same boxes as the best one.
+        """Return the first format that gives the same boxes as the best one; that may be itself.
 
-        With a `margin`, formats whose loss is larger by less than that count as well.
+        With a `margin`, formats whose loss is larger by less than that count as well. One in pixels
+        counts only where the best is in pixels, too. Of the scales 999 and 1000, numbers at the far
+        edge choose (`_by_far_edge`).
         """
         losses = self.losses(self.noise(best))
         as_good = []
@@ -347,10 +361,11 @@ class Scores:
         return self._by_far_edge(as_good)
 
     def _by_far_edge(self, as_good: Sequence[int]) -> int:
-        """Return the first of equally good formats, or its twin with 999 in place of 1000.
+        """Return the first of equally good formats, or its twin with 999 for 1000 or the reverse.
 
         The scales 999 and 1000 are a thousandth apart. Only numbers at the far edge, where models
-        write the scale itself, tell one from the other.
+        write the scale itself, tell one from the other (`_is_999`). The first stays where its scale
+        is neither, or where no twin gives the same boxes.
 
         Args:
             as_good: The formats, the preferred one first.
@@ -358,28 +373,36 @@ class Scores:
         first = as_good[0]
         if self.formats[first].scale not in NEARLY_EQUAL:
             return first
-        pair = []
+        twins = []  # the first itself is among them
         for k in as_good:
             if self.formats[k].scale in NEARLY_EQUAL and self.are_same(k, first):
-                pair.append(k)
-        if len(pair) < 2:
+                twins.append(k)
+        if len(twins) < 2:
             return first
-        order = self.formats[pair[0]].order
+        scale = 999 if self._is_999(self.formats[first].order) else 1000
+        for k in twins:
+            if self.formats[k].scale == scale:
+                return k
+        return first
+
+    def _is_999(self, order: Order) -> bool:
+        """Whether edges at the far edge are written as 999 rather than as 1000, by their median.
+
+        False with fewer than two of them. Answers that don't name their order are in this `order`.
+        """
         corners = []
         for row in self.rows:
             if len(row.answer.numbers) == 4:
                 corners.append(to_xyxy(row.answer.numbers, row.answer.order or order))
         edges = np.array(corners)
-        at_far_edge = edges[(edges > 998) & (edges < 1001)]
-        is_999 = len(at_far_edge) > 1 and np.median(at_far_edge) < 999.3
-        scale = 999 if is_999 else 1000
-        for k in pair:
-            if self.formats[k].scale == scale:
-                return k
-        return first
+        at_far_edge = edges[(edges > BEFORE_FAR_EDGE) & (edges < BEHIND_FAR_EDGE)]
+        return len(at_far_edge) > 1 and bool(np.median(at_far_edge) < UP_TO_999)
 
     def are_same(self, a: int, b: int) -> bool:
-        """Whether formats a and b mean the same boxes, for the rectangles that b finds."""
+        """Whether formats a and b mean the same boxes, for the rectangles that b finds.
+
+        True where b finds none.
+        """
         is_found = self.worst[b] <= NEAR
         apart = np.abs(self.boxes[a] - self.boxes[b])[is_found] / self.sides[is_found]
         return not apart.size or float(apart.max()) <= SAME
@@ -388,7 +411,7 @@ class Scores:
         """Whether format a, in pixels, fits wherever format b, in parts of the side, does.
 
         It does if order and frame are the same, as its sizes are fitted to each picture. It is no
-        rival of b then.
+        rival of b then. False where a isn't in pixels, or b is.
         """
         in_pixels = self.formats[a]
         in_parts = self.formats[b]
@@ -401,28 +424,30 @@ class Scores:
         return in_parts.frame == in_pixels.frame
 
     def check_found(self, best: int, least: float = MIN_FOUND) -> None:
-        """Raises NoFit when a format finds too few rectangles, or they are too far off.
+        """Raise NoFit when a format finds too few rectangles, or they are too far off.
 
-        There may be too few in all pictures together, or in one.
+        There may be too few in all pictures together or, for PicturesDisagree, in one. They are too
+        far off where the worst edge of the median one among those found is off by over MAX_ERROR.
 
         Args:
-            best: The format's number.
-            least: The share of all rectangles that has to be found.
+            best: The format's index.
+            least: The share of all rectangles that has to be found; of each picture's, it is
+                LEAST_OF_ONE.
         """
         name = self.formats[best].name
         is_found = self.worst[best] <= NEAR
-        count = is_found.sum()
+        found = is_found.sum()
         asked = sum(picture.asked for picture in self.pictures)
-        if count < least * asked:
-            why = f"only {count} of {asked} rectangles are where even the best format, {name}, says"
+        if found < least * asked:
+            why = f"only {found} of {asked} rectangles are where even the best format, {name}, says"
             raise NoFit(self.message(why))
         for number, picture in enumerate(self.pictures):
-            here = int(is_found[self.picture_of == number].sum())
-            if here < LEAST_OF_ONE * picture.asked:
+            found_here = int(is_found[self.picture_of == number].sum())
+            if found_here < LEAST_OF_ONE * picture.asked:
                 raise PicturesDisagree(
                     self.message(
-                        f"the pictures disagree: {name} fits the other pictures, but {here} of"
-                        f" {picture.asked} rectangles of the {size_text(picture.size)} picture"
+                        f"the pictures disagree: {name} fits the other pictures, but {found_here}"
+                        f" of {picture.asked} rectangles of the {size_text(picture.size)} picture"
                     )
                 )
         off = float(np.median(self.worst[best][is_found]))
@@ -431,10 +456,10 @@ class Scores:
             raise NoFit(self.message(why))
 
     def check_one_format(self, best: int) -> None:
-        """Raises NoFit when another format speaks against the best one, of number `best`.
+        """Raise NoFit when another format speaks against the best one, of index `best`.
 
-        It does where it fits about as well, fits one picture clearly better, or explains several of
-        the rectangles that the best one misses.
+        It does where it fits about as well, fits one picture clearly better (PicturesDisagree), or
+        explains several of the rectangles that the best one misses.
         """
         rivals = self._rivals(best)
         if not rivals:  # as where every answer has special tokens, which are read one way alone
@@ -444,7 +469,7 @@ class Scores:
         self._check_left_over(best, rivals)
 
     def _rivals(self, best: int) -> list[int]:
-        """Return the formats that may speak against the best one.
+        """Return the formats that may speak against the best one; there may be none.
 
         Those that mean the same boxes don't, nor do those in pixels that fit wherever it does.
         """
@@ -455,7 +480,7 @@ class Scores:
         return rivals
 
     def _check_none_as_good(self, best: int, rivals: Sequence[int]) -> None:
-        """Raises NoFit when a rival fits all answers about as well as the best format."""
+        """Raise NoFit when a rival fits all answers about as well as the best format."""
         losses = self.losses(self.noise(best))
         for k in rivals:
             if losses[k] - losses[best] < SURE:
@@ -464,7 +489,7 @@ class Scores:
                 raise NoFit(self.message(f"{name} and {rival} fit about as well"))
 
     def _check_none_better_in_one_picture(self, best: int, rivals: Sequence[int]) -> None:
-        """Raises PicturesDisagree when a rival fits one of the pictures clearly better."""
+        """Raise PicturesDisagree when a rival fits one of the pictures clearly better."""
         noise = self.noise(best)
         for number, picture in enumerate(self.pictures):
             losses = self.losses(noise, self.picture_of == number)
@@ -476,33 +501,38 @@ class Scores:
                 raise PicturesDisagree(self.message(f"the pictures disagree: {why}"))
 
     def _check_left_over(self, best: int, rivals: Sequence[int]) -> None:
-        """Raises NoFit when another format explains several of the rectangles that the best misses.
+        """Raise NoFit when another format explains several of the rectangles that the best misses.
 
-        Beside the `rivals`, it may be one in pixels of the picture as sent. A rival in pixels reads
-        in a size that is measured from all answers, so that the few in pixels don't show in it.
+        SECOND are several. Beside the `rivals`, it may be one in pixels of the picture as sent,
+        unless the best is in pixels. A rival in pixels reads in a size that is measured from all
+        answers, so that the few in pixels don't show in it.
         """
-        as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]
-        boxes_as_sent = np.stack([self._boxes_in(known, False) for known in as_sent])
-        # First the rivals, then pixels as sent in each order; [format, row, edge].
-        boxes = np.concatenate([self.boxes[rivals], boxes_as_sent])
-        worst = (np.abs(boxes - self.asked) / self.sides).max(axis=2)
-        missed = self.worst[best] > NEAR
-        explained = (worst <= NEAR / 2)[:, missed].sum(axis=1)  # rectangles for each format
+        formats = [self.formats[k] for k in rivals]
+        boxes = self.boxes[rivals]  # [format, row, edge]
         # Pixels as sent are no second format for a model that counts pixels of another size.
-        counted = explained[: len(rivals)] if self._is_in_pixels(best) else explained
-        if counted.max() < SECOND:
+        if not self._is_in_pixels(best):
+            as_sent = [find_box_format(f"{order}_px", "") for order in ORDERS]
+            boxes_as_sent = np.stack([self._boxes_in(known, False) for known in as_sent])
+            formats += as_sent
+            boxes = np.concatenate([boxes, boxes_as_sent])
+        worst = (np.abs(boxes - self.asked) / self.sides).max(axis=2)
+        is_missed = self.worst[best] > NEAR
+        explained = (worst <= SURELY_NEAR)[:, is_missed].sum(axis=1)  # rectangles for each format
+        if explained.max() < SECOND:
             return
-        formats = [self.formats[k] for k in rivals] + as_sent
         second = formats[int(explained.argmax())].name
         raise NoFit(
             self.message(
                 f"the model answers in two formats: {self.formats[best].name} for"
-                f" {int((~missed).sum())} rectangles, {second} for {int(explained.max())}"
+                f" {int((~is_missed).sum())} rectangles, {second} for {int(explained.max())}"
             )
         )
 
     def fit_of(self, best: int) -> Fit:
-        """Return how well format `best` fits, and the boxes of all answers read in it."""
+        """Return how well format `best` fits, and the boxes of all answers read in it.
+
+        Where it finds no rectangle, `error_px` is 0 and `error_share` 1.
+        """
         boxes: list[list[tuple[str, Bbox]]] = [[] for _ in self.pictures]
         for row, bbox in zip(self.rows, self.boxes[best].tolist(), strict=True):
             boxes[row.picture].append((row.answer.phrase, box_of(bbox)))
@@ -523,7 +553,10 @@ class Scores:
         )
 
     def message(self, why: str) -> str:
-        """Return an error's message: why no format can be named, and what came back for each."""
+        """Return an error's message: why no format can be named, and what came back.
+
+        For each picture that is how many boxes, in numbers from where to where, and its trouble.
+        """
         parts = []
         for picture in self.pictures:
             part = f"{size_text(picture.size)}: {len(picture.answers)} of {picture.asked} boxes"
@@ -541,8 +574,8 @@ class Scores:
 def _scales(candidate: BoxFormat, picture: ProbedPicture, measured: bool) -> tuple[float, float]:
     """Return what numbers along x and along y are divided by before they are read in a format.
 
-    That is 1, but for a format in pixels, if `measured`, it is how many of the model's pixels there
-    are for a pixel as sent. Infinity, where that can't be measured, makes all boxes wrong.
+    For a format in pixels, if `measured`, that is how many of the model's pixels there are for a
+    pixel as sent; where it can't be measured, infinity makes all boxes wrong. Otherwise it is 1.
     """
     if candidate.scale != "px" or not measured:
         return 1.0, 1.0

@@ -15,10 +15,18 @@ from typing import NamedTuple
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.calibration._seen_size import SYSTEMATIC, Expected, SeenSize, is_by_chance
+from dataflow_grounding.calibration._seen_size import (
+    FIGURES,
+    SYSTEMATIC,
+    Expected,
+    SeenSize,
+    is_by_chance,
+)
 
-# Patches of vision encoders, one or several of them: what is in use, and what might be.
+# The multiples that are tried, in pixels: patches of vision encoders, one or several of them, that
+# are in use or might be.
 FACTORS = (8, 10, 12, 14, 16, 18, 20, 24, 28, 30, 32, 36, 40, 42, 48, 56, 60, 64)
+# How a side in multiples becomes a whole number of them, by the name of the way.
 WAYS: dict[str, Callable[[float], int]] = {"nearest": round, "down": math.floor, "up": math.ceil}
 # A rounding is out of the question if its chi-squared is larger than the best one's by this much.
 SURE = 16.0
@@ -28,14 +36,16 @@ MOST_OF_ONE = 100.0  # one figure adds no more to chi-squared, so that one outli
 # numbers start above 0: the mean of x over the mean of its square, 1/2 over 1/3.
 STEEPER = 1.5
 DRAWS = 60  # pairs of sizes that are drawn; the most discerning is taken
+# Drawn sizes have so many times the least area: little, as rounding shows most in small pictures.
+AREA_OVER_LEAST = (1.05, 1.4)
 
 
 class Rounding(NamedTuple):
     """How a server brings sides to multiples.
 
     Attributes:
-        factor: The multiples, in pixels.
-        way: To the `nearest` of them, `down` or `up`.
+        factor: The multiples, in pixels; 1 for no rounding.
+        way: To the `nearest` of them, `down` or `up`: a key of WAYS.
         centered: The picture keeps its shape and lies in the middle of one with such sides, as
             llama.cpp pads it (mtmd-image.cpp); else it is stretched.
     """
@@ -56,18 +66,18 @@ class Rounding(NamedTuple):
     def expected(self, sent: Size) -> Expected:
         """Return the scales and shifts that should be measured in a picture sent in this size.
 
-        A SeenSize's scale is that of a line through 0, also where the picture begins later, in the
-        middle of a larger one: the line is then steeper, and its shift, which is given in parts of
-        the side as that line has it, smaller.
+        A centered picture begins behind padding. A SeenSize's scale is nevertheless that of a line
+        through 0, which is then steeper. Its shift is in parts of the side as that line has it, and
+        so smaller than the padding.
         """
-        x = self._rounded(sent[0]) / sent[0]
-        y = self._rounded(sent[1]) / sent[1]
+        scale_x = self._rounded(sent[0]) / sent[0]
+        scale_y = self._rounded(sent[1]) / sent[1]
         if not self.centered:
-            return Expected((x, y))
-        scale = min(x, y)  # the picture keeps its shape and fills one of the two sides
+            return Expected((scale_x, scale_y))
+        scale = min(scale_x, scale_y)  # the picture keeps its shape and fills one of the two sides
         # How wide the padding on the left, and on the top, is, as a share of the picture's side.
-        left = (x / scale - 1) / 2
-        top = (y / scale - 1) / 2
+        left = (scale_x / scale - 1) / 2
+        top = (scale_y / scale - 1) / 2
         steeper_x = 1 + STEEPER * left
         steeper_y = 1 + STEEPER * top
         return Expected(
@@ -75,11 +85,11 @@ class Rounding(NamedTuple):
         )
 
     def _rounded(self, side: int) -> int:
-        """Return a side in pixels, brought to a multiple; one multiple at the least."""
+        """Return a side in pixels, rounded to a multiple in this way; one multiple at the least."""
         return max(self.factor, WAYS[self.way](side / self.factor) * self.factor)
 
 
-COMMON = (Rounding(), Rounding(28), Rounding(32))
+COMMON = (Rounding(), Rounding(28), Rounding(32))  # what most servers do; see SURE_OF_COMMON
 
 
 def _all_roundings() -> list[Rounding]:
@@ -91,20 +101,20 @@ def _all_roundings() -> list[Rounding]:
     return roundings
 
 
-ROUNDINGS = tuple(_all_roundings())
+ROUNDINGS = tuple(_all_roundings())  # what measured sizes are compared with
 
 
 def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
     """Return the roundings that these pictures don't rule out, those that fit best first.
 
-    None are plausible where even the best one fits worse than chance explains. The pictures should
-    be such as no other limit reduces.
+    There are none where even the best one fits worse than chance explains, and without pictures
+    there are all ROUNDINGS. The pictures should be such as no other limit reduces.
     """
     costs: dict[Rounding, float] = {}
     for rounding in ROUNDINGS:
         costs[rounding] = sum(_cost(rounding, picture) for picture in measured)
     best = min(costs.values())
-    if not is_by_chance(best, 4 * len(measured)):
+    if not is_by_chance(best, FIGURES * len(measured)):
         return []
     plausible = []
     for rounding, cost in costs.items():
@@ -117,7 +127,7 @@ def plausible_roundings(measured: Sequence[SeenSize]) -> list[Rounding]:
 def _cost(rounding: Rounding, picture: SeenSize) -> float:
     """Return how badly a rounding explains a picture: chi-squared of two scales and two shifts."""
     expected = rounding.expected(picture.sent)
-    gaps = picture.scale_gaps(expected) + picture.shift_gaps(expected)
+    gaps = picture.scale_gaps(expected.scale) + picture.shift_gaps(expected.shift)
     return sum(min(gap.chi_squared(SYSTEMATIC), MOST_OF_ONE) for gap in gaps)
 
 
@@ -125,17 +135,16 @@ def _cost(rounding: Rounding, picture: SeenSize) -> float:
 def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int) -> list[Size]:
     """Return two sizes in which these roundings, and the common ones, can best be told apart.
 
-    Pairs of sizes are drawn at random, and the pair is taken in which the two most alike roundings
-    differ the most.
+    DRAWS pairs of sizes are drawn at random, and the pair is taken in which the two most alike
+    roundings differ the most.
 
     Args:
-        min_pixels: The least area; the sizes have 1.05 to 1.4 times as many square pixels, as
-            rounding shows most in small pictures.
+        min_pixels: The least area in square pixels; AREA_OVER_LEAST says how much larger sizes are.
         roundings: What is to be told apart.
-        seed: What the sizes are drawn from.
+        seed: The seed of the drawing; one seed always gives the same sizes.
 
     Returns:
-        A wide size and a tall one.
+        A wide size and a tall one. The list is cached, and not to be changed.
     """
     draw = random.Random(seed)
     compared = list(dict.fromkeys([*roundings, *COMMON]))
@@ -153,22 +162,23 @@ def discerning_sizes(min_pixels: int, roundings: tuple[Rounding, ...], seed: int
 
 
 def _drawn_size(draw: random.Random, min_pixels: int) -> Size:
-    """Draw a wide size, width first, with little more than `min_pixels` square pixels."""
-    area = min_pixels * draw.uniform(1.05, 1.4)
-    shape = draw.uniform(0.4, 1.0)
-    return round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
+    """Draw a wide or square size with little more than `min_pixels` square pixels."""
+    area = min_pixels * draw.uniform(*AREA_OVER_LEAST)
+    height_over_width = draw.uniform(0.4, 1.0)
+    return round(math.sqrt(area / height_over_width)), round(math.sqrt(area * height_over_width))
 
 
 def _least_apart(roundings: Sequence[Rounding], sizes: Sequence[Size]) -> float:
     """Return how far apart the two most alike of the roundings are, in pictures of these sizes.
 
-    That is the squared distance between the scales and shifts that they let expect.
+    That is the squared distance between all scales and shifts that are expected of them. There have
+    to be two roundings.
     """
     expected = []
     for rounding in roundings:
         expected.append([np.ravel(rounding.expected(size)) for size in sizes])
     # One row for each rounding: two scales and two shifts for each size.
     table = np.array(expected).reshape(len(roundings), -1)
-    distances = ((table[:, None] - table[None]) ** 2).sum(axis=2)
+    distances = ((table[:, None] - table[None]) ** 2).sum(axis=2)  # of each rounding from each
     each_pair_once = np.triu_indices(len(roundings), 1)  # above the diagonal
     return float(distances[each_pair_once].min())

@@ -23,6 +23,9 @@ Array: TypeAlias = NDArray[np.float64]
 
 UNEVEN = 0.04  # how far the logarithm of x's scale over y's may be from 0
 ROUNDED_PX = 32  # pixels by which rounding to multiples may change a side
+# Standard errors by which a single figure may be off by chance.
+CHANCE = 3
+FIGURES = 4  # measured in each picture: a scale and a shift, of x and of y
 LEAST_ANSWERS = 4  # fewer boxes in a picture tell nothing about its size
 LEAST_EDGES = 6  # fewer edges near the line make no line
 # Edges beyond this share of the side are left out: models write no numbers beyond the picture, so
@@ -35,16 +38,23 @@ MOST_OFF = 2.0  # mean chi-squared of all scales and shifts above which they are
 SYSTEMATIC = 0.003  # share of the side that models are off by beside chance
 AWAY_FROM_0 = 0.2  # of the side, from which on ratios of numbers to edges tell the scale
 ROUNDS = 6  # how often the line is fitted and outliers are left out anew
+# Times the median of normal errors' absolute values is their standard deviation.
+DEVIATION_PER_MEDIAN = 1.4826
+LEAST_DEVIATION = 0.002  # share of the side that edges are taken to deviate by at the least
 # Leaving out the outliers makes the rest look less noisy than it is, by about this factor.
 UNTRIMMED = 1.15
+LEAST_NOISE = 0.001  # share of the side, for the same reason, once outliers are left out
 MOST_SHOWN = 8  # pictures in a message
 
 
+NO_SHIFT = (0.0, 0.0)
+
+
 class Expected(NamedTuple):
-    """How a SeenSize's `scale` and `shift` should turn out, for x and y each."""
+    """What a SeenSize's `scale` and `shift` should be, each for x and y."""
 
     scale: tuple[float, float]
-    shift: tuple[float, float] = (0.0, 0.0)
+    shift: tuple[float, float] = NO_SHIFT
 
 
 class Gap(NamedTuple):
@@ -54,13 +64,17 @@ class Gap(NamedTuple):
     error: float
 
     def is_within(self, allowed: float, errors: float) -> bool:
-        """Whether the gap is no larger than is allowed, beyond so many standard errors."""
+        """Whether the gap, in either direction, is at most `allowed` plus `errors` standard errors.
+
+        `errors` is a number of standard errors, such as 3.
+        """
         return abs(self.gap) <= allowed + errors * self.error
 
     def chi_squared(self, systematic: float) -> float:
-        """Return the squared gap, in units of its variance.
+        """Return the squared gap over its variance.
 
-        The `systematic` error, which all figures share, adds to the standard error.
+        The variance is that of the standard error plus that of a `systematic` error, by which
+        models are off beside chance; both errors are given in the unit of the gap.
         """
         return (self.gap / math.hypot(self.error, systematic)) ** 2
 
@@ -101,29 +115,33 @@ class SeenSize:
         """Standard error of `mean_scale`, relative."""
         return math.hypot(*self.error) / 2
 
-    def scale_gaps(self, expected: Expected) -> list[Gap]:
-        """Return how far the scales of x and y are from those expected, as a share of these."""
-        across = Gap(self.scale[0] / expected.scale[0] - 1, self.error[0])
-        down = Gap(self.scale[1] / expected.scale[1] - 1, self.error[1])
+    def scale_gaps(self, expected: tuple[float, float]) -> list[Gap]:
+        """Return how far the scales of x and y are from those expected, as shares of these."""
+        across = Gap(self.scale[0] / expected[0] - 1, self.error[0])
+        down = Gap(self.scale[1] / expected[1] - 1, self.error[1])
         return [across, down]
 
-    def shift_gaps(self, expected: Expected) -> list[Gap]:
+    def shift_gaps(self, expected: tuple[float, float]) -> list[Gap]:
         """Return how far the shifts of x and y are from those expected, as shares of the side."""
-        across = Gap(self.shift[0] - expected.shift[0], self.shift_error[0])
-        down = Gap(self.shift[1] - expected.shift[1], self.shift_error[1])
+        across = Gap(self.shift[0] - expected[0], self.shift_error[0])
+        down = Gap(self.shift[1] - expected[1], self.shift_error[1])
         return [across, down]
 
-    def is_as_expected(self, expected: Expected, within: float) -> bool:
-        """Whether the scales are those expected, and numbers begin at the first edge.
+    def is_unshifted_at(self, scale: tuple[float, float], within: float) -> bool:
+        """Whether the picture was seen at this scale, with 0 for its first edges.
 
-        `within` is the share of the side that they may be off by, beyond errors of measuring.
+        Args:
+            scale: The scales of x and y that are expected.
+            within: How far off each scale, each shift and the mean of both scales may be, beyond
+                errors of measuring: a share of the scale, or of the side.
         """
-        gaps = self.scale_gaps(expected)
-        starts = self.shift_gaps(Expected(expected.scale))  # a shift of 0 is expected
-        if not all(gap.is_within(within, 3) for gap in gaps + starts):
+        scale_gaps = self.scale_gaps(scale)
+        shift_gaps = self.shift_gaps(NO_SHIFT)
+        if not all(gap.is_within(within, CHANCE) for gap in scale_gaps + shift_gaps):
             return False
-        mean = (gaps[0].gap + gaps[1].gap) / 2
-        return Gap(mean, self.mean_scale_error).is_within(within, 3)
+        # The mean is known more exactly than either scale.
+        mean = (scale_gaps[0].gap + scale_gaps[1].gap) / 2
+        return Gap(mean, self.mean_scale_error).is_within(within, CHANCE)
 
 
 class Line(NamedTuple):
@@ -156,7 +174,7 @@ class AnsweredBoxes(NamedTuple):
 
 
 def answered_boxes(picture: ProbedPicture, order: Order) -> AnsweredBoxes | None:
-    """Return a picture's boxes, read in an `order` unless the answer says its own.
+    """Return a picture's boxes, read in this `order` where an answer doesn't name its own.
 
     Answers without four numbers are left out. None where fewer than LEAST_ANSWERS remain.
     """
@@ -169,7 +187,7 @@ def answered_boxes(picture: ProbedPicture, order: Order) -> AnsweredBoxes | None
 
 
 def sent_sizes(pictures: Iterable[SeenSize | ProbedPicture]) -> list[Size]:
-    """The sizes in which pictures were sent."""
+    """Return the sizes in which the pictures were sent, in their order."""
     return [picture.sent for picture in pictures]
 
 
@@ -177,8 +195,8 @@ def measure_seen_size(picture: ProbedPicture, order: Order, frame: str) -> SeenS
     """Measure how large a model saw a picture, from its answers in an order and a frame.
 
     The `frame` (see boxes.coordinates.frame_of) says where the picture lies on the one that numbers
-    refer to: padding moves its first edge. None where too few boxes were answered, or they lie on
-    no line.
+    refer to: padding moves its first edge. None where fewer than LEAST_ANSWERS boxes were answered,
+    or the numbers along x or y lie on no line (see `_fit_line`).
     """
     boxes = answered_boxes(picture, order)
     if boxes is None:
@@ -220,9 +238,9 @@ def measure_seen_sizes(
 def _fit_line(edges: Array, numbers: Array, far: float) -> Line | None:
     """Fit a robust line to written numbers over true edges.
 
-    First a line through 0 is fitted by least squares, in rounds: edges that are more than three
-    standard deviations off are left out of the next one. Then, to the edges that were kept, a line
-    that needn't go through 0 is fitted, by the usual formulas of simple linear regression.
+    A line through 0 is fitted by least squares, in rounds: edges that are more than three standard
+    deviations off are left out of the next one. The edges that are kept also tell the shift, and
+    both standard errors. Edges beyond BORDER are left out from the beginning.
 
     Args:
         edges: Where the rectangles' edges truly are along one axis, in pixels of the frame.
@@ -230,7 +248,8 @@ def _fit_line(edges: Array, numbers: Array, far: float) -> Line | None:
         far: Where the picture's far edge is, in the same pixels.
 
     Returns:
-        The line; None where the numbers don't grow with the edges, or too few are near it.
+        The line; None where the numbers don't grow with the edges, or fewer than LEAST_EDGES are
+        near it.
     """
     is_inner = edges < BORDER * far
     edges = edges[is_inner]
@@ -243,24 +262,36 @@ def _fit_line(edges: Array, numbers: Array, far: float) -> Line | None:
     is_kept = np.ones(len(edges), dtype=bool)
     for _ in range(ROUNDS):
         off = np.abs(numbers - scale * edges)
-        # 1.4826 times the median deviation is the standard deviation of normal errors.
-        deviation = max(1.4826 * float(np.median(off)), 0.002 * scale * far)
+        deviation = DEVIATION_PER_MEDIAN * float(np.median(off))
+        deviation = max(deviation, LEAST_DEVIATION * scale * far)
         is_kept = off <= 3 * deviation
         kept_edges = edges[is_kept]
         scale = float((numbers[is_kept] * kept_edges).sum() / (kept_edges**2).sum())
     if is_kept.sum() < LEAST_EDGES or not scale > 0:
         return None
-    x = edges[is_kept] / far
-    y = numbers[is_kept] / (scale * far)
+    return _line_of(edges[is_kept] / far, numbers[is_kept] / (scale * far), scale)
+
+
+def _line_of(x: Array, y: Array, scale: float) -> Line:
+    """Return the line of a known scale, with its shift and the standard errors of both.
+
+    A line y = shift + slope * x that needn't go through 0 is fitted, by the usual formulas of
+    simple linear regression.
+
+    Args:
+        x: True edges, as shares of the picture's far edge.
+        y: What was written for them, as shares of the number that `scale` has for the far edge.
+        scale: The slope of the line through 0, in numbers for a pixel.
+    """
     count = len(x)
     mean_x = float(x.mean())
     from_mean = x - x.mean()
     sum_of_squares = float((from_mean**2).sum())
-    slope = float((from_mean * y).sum() / (from_mean**2).sum())
+    slope = float((from_mean * y).sum()) / sum_of_squares
     shift = float(y.mean()) - slope * mean_x
     # The residuals are those of the line with a shift: a shift that is there is no noise.
     residual = float(((y - shift - slope * x) ** 2).sum())
-    noise = max(UNTRIMMED * math.sqrt(residual / (count - 2)), 0.001)
+    noise = max(UNTRIMMED * math.sqrt(residual / (count - 2)), LEAST_NOISE)
     scale_error = noise / math.sqrt(float((x**2).sum()))
     shift_error = noise * math.sqrt(1 / count + mean_x**2 / sum_of_squares)
     return Line(scale, scale_error, shift, shift_error)
@@ -269,11 +300,12 @@ def _fit_line(edges: Array, numbers: Array, far: float) -> Line | None:
 def mean_scale_gap(measured: Sequence[SeenSize], expected: Callable[[Size], Expected]) -> Gap:
     """Return how far these pictures' scales are, on average, from those `expected` for their size.
 
-    Scales of x and y count alike, each weighted by one over its variance.
+    Scales of x and y count alike, each weighted by one over its variance. There has to be a
+    picture.
     """
     gaps: list[Gap] = []
     for picture in measured:
-        gaps += picture.scale_gaps(expected(picture.sent))
+        gaps += picture.scale_gaps(expected(picture.sent).scale)
     mean, weight = _weighted_mean(gaps)
     return Gap(mean, 1 / math.sqrt(weight))
 
@@ -289,11 +321,11 @@ def _weighted_mean(values_and_errors: Sequence[tuple[float, float]]) -> tuple[fl
 
 
 def check_x_and_y_agree(measured: Sequence[SeenSize], frame: str | None = None) -> None:
-    """Raises NoFit if numbers along x and y of one picture count differently.
+    """Raise PicturesDisagree if numbers along x and y of one picture count differently.
 
     Args:
         measured: The pictures' sizes as the model saw them.
-        frame: The frame whose sides' parts the numbers count; None where they count pixels.
+        frame: The frame whose sides' parts the numbers count; None where they seem to count pixels.
     """
     if frame is None and constant_side(measured, "sent"):
         return  # numbers count parts of the side after all, so that x and y differ rightly
@@ -305,7 +337,7 @@ def check_x_and_y_agree(measured: Sequence[SeenSize], frame: str | None = None) 
         allowed = UNEVEN
         if frame is None:  # sides in pixels may have been rounded, each by itself
             allowed += ROUNDED_PX / min(picture.seen)
-        if abs(math.log(ratio)) - 3 * math.hypot(*picture.error) > allowed:
+        if abs(math.log(ratio)) - CHANCE * math.hypot(*picture.error) > allowed:
             raise PicturesDisagree(
                 f"the pictures disagree: x and y of {size_text(picture.sent)} px count differently"
                 f" ({sizes_in_words(measured)})"
@@ -313,22 +345,23 @@ def check_x_and_y_agree(measured: Sequence[SeenSize], frame: str | None = None) 
 
 
 def check_scale_spans_sides(measured: Sequence[SeenSize], known: BoxFormat) -> None:
-    """Raises NoFit where numbers don't run from 0 to the format's scale over the frame's sides.
+    """Raise PicturesDisagree unless numbers run from 0 to the format's scale over the frame's side.
 
     Where they don't, the server has put the pictures into larger ones, of other shapes than the
-    format's frame says. One figure may be off in a single picture, or all of them a little.
+    format's frame says. Each scale and shift may be off by ONCE_OFF and SURELY_OFF standard errors,
+    and all together by MOST_OFF in mean chi-squared.
 
     Args:
         measured: The pictures' sizes as the model saw them.
         known: A format whose scale is a number, not pixels.
     """
-    total = 0.0  # chi-squared of two scales and two shifts for each picture
+    total = 0.0  # chi-squared of all FIGURES of all pictures
     for picture in measured:
         canvas = frame_of(known.frame, picture.sent)
         across = picture.scale[0] * canvas.width / float(known.scale) - 1
         down = picture.scale[1] * canvas.height / float(known.scale) - 1
         gaps = [Gap(across, picture.error[0]), Gap(down, picture.error[1])]
-        gaps += picture.shift_gaps(Expected(picture.scale))
+        gaps += picture.shift_gaps(NO_SHIFT)
         total += sum(gap.chi_squared(OFF) for gap in gaps)
         # A server that pads to multiples moves boxes in some shapes alone. The mean over all
         # pictures, below, would hide that.
@@ -338,7 +371,7 @@ def check_scale_spans_sides(measured: Sequence[SeenSize], known: BoxFormat) -> N
                 f"the pictures disagree: {known.name} is off in those like {size} px"
                 f" ({sizes_in_words(measured)})"
             )
-    if total > MOST_OFF * 4 * len(measured):
+    if total > MOST_OFF * FIGURES * len(measured):
         raise PicturesDisagree(
             f"the pictures disagree: {known.name} is off by more in some of them"
             f" ({sizes_in_words(measured)})"
@@ -357,11 +390,11 @@ def constant_side(measured: Sequence[SeenSize], frame: str) -> ConstantSide | No
 
     There is where a model counts parts of the side, though its numbers were measured as pixels: the
     side comes to the same number, such as 1000, in pictures of all sizes. None where the sides
-    differ by more than chance, as they do where pixels are counted.
+    differ by more than chance, as they do where pixels are counted, and without any picture.
 
     Args:
         measured: The pictures' sizes as the model saw them, measured in `frame`.
-        frame: The frame whose side is meant.
+        frame: The frame whose side is meant; for "sent", pad_square_corner is tried after it.
     """
     if not measured:
         return None
@@ -384,14 +417,17 @@ def constant_side(measured: Sequence[SeenSize], frame: str) -> ConstantSide | No
 def is_by_chance(chi_squared: float, terms: int) -> bool:
     """Whether chance explains a chi-squared that is the sum of this many terms.
 
-    Its mean is then the number of terms, and its variance twice that: five standard deviations more
-    than the mean are allowed.
+    Its mean is then the number of terms, and its variance twice that. It may be as large as the
+    mean and five standard deviations.
     """
     return chi_squared <= terms + 5 * math.sqrt(2 * terms)
 
 
 def sizes_in_words(measured: Sequence[SeenSize]) -> str:
-    """Return sizes as sent and as seen for a message: the largest ones, where there are many."""
+    """Return sizes as sent and as seen, for a message: "640x480 seen as 320x240; …".
+
+    The largest come first, MOST_SHOWN at most.
+    """
     by_area = sorted(measured, key=lambda picture: math.prod(picture.sent), reverse=True)
     parts = []
     for picture in by_area[:MOST_SHOWN]:

@@ -18,6 +18,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.calibration._accepted_sizes import AcceptedSizes
 from dataflow_grounding.calibration._fitting import NEAR, SECOND, Scores
 from dataflow_grounding.calibration._seen_size import (
+    CHANCE,
     SYSTEMATIC,
     Array,
     SeenSize,
@@ -41,12 +42,20 @@ AS_SENT = 0.004  # a square whose sides are seen within this share of its own co
 LEVEL = 0.002  # how far from 0 the number at the first edge may be, as a share of the side
 ONE_ORDER = 2 / 3  # share of the rectangles that one order has to explain
 PARTS = (1, 100, 1000, 1024)  # numbers for the whole side where a model counts no pixels
+SQUARE = 1.1  # the aspect up to which a picture counts as a square, in which parts don't show
 APART = 0.2  # edges closer together than this share of the side give no reliable slope
+# A side may be this far from the one that was stated, with so many standard errors beyond that.
+OFF_WHEN_STATED = 2 * SYSTEMATIC
+STATED_ERRORS = 4
+LEVEL_ERRORS = 2.5  # standard errors that the number at the first edge may be off beyond LEVEL
 
 
 @dataclass(frozen=True)
 class SeenSides:
-    """The width and height, in pixels, in which all squares are seen, and their relative error."""
+    """The width and height, in pixels, in which all squares are seen.
+
+    `error` is the standard error of the less exact of them, relative to it.
+    """
 
     width: float
     height: float
@@ -81,22 +90,9 @@ async def measure_on_squares(
         NoFit: Squares of one size are not seen in one size, or answers are too noisy.
     """
     side = _side_of_squares(max_side, accepted)
-    stated = find_box_format(f"{order}_px", "")
-    pictures: list[ProbedPicture] = []
-    wanted = FIRST
-    while True:
-        layouts = range(len(pictures), len(pictures) + wanted)
-        pictures += await ask([probe_of((side, side), layout) for layout in layouts], stated)
-        measured = _measure_squares(pictures, order)
-        sides = _seen_sides(measured, side)
-        if sides.error <= EXACT:
-            break
-        if len(pictures) >= MOST:
-            raise NoFit(
-                "answers are too noisy to tell in which size a square is seen"
-                f" ({sizes_in_words(measured)})"
-            )
-        wanted = MORE
+    pictures = await _ask_until_exact(ask, order, side)
+    measured = _measure_squares(pictures, order)
+    sides = _seen_sides(measured, side)
     if abs(sides.width / side - 1) <= AS_SENT and abs(sides.height / side - 1) <= AS_SENT:
         return "sent", pictures, squares(side)
     frame = f"seen_{round(sides.width)}_{round(sides.height)}"
@@ -105,12 +101,35 @@ async def measure_on_squares(
     [last_seen] = _measure_squares([last], order)
     for axis, expected in enumerate((sides.width, sides.height)):
         gap = abs(last_seen.scale[axis] * side / expected - 1)
-        if gap > 2 * SYSTEMATIC + 4 * last_seen.error[axis]:
+        if gap > OFF_WHEN_STATED + STATED_ERRORS * last_seen.error[axis]:
             raise NoFit(
                 "the size that is stated changes the answers"
                 f" ({sizes_in_words([*measured, last_seen])})"
             )
     return frame, [*pictures, last], squares(side)
+
+
+async def _ask_until_exact(ask: AskProbes, order: Order, side: int) -> list[ProbedPicture]:
+    """Ask about ever more squares of this side, until their size as seen is EXACT enough.
+
+    FIRST are asked for at first, then MORE at a time. Raises NoFit where MOST don't do, where
+    answers aren't in pixels and in this order, and where sizes differ or numbers don't begin at 0.
+    """
+    stated = find_box_format(f"{order}_px", "")
+    pictures: list[ProbedPicture] = []
+    wanted = FIRST
+    while True:
+        layouts = range(len(pictures), len(pictures) + wanted)
+        pictures += await ask([probe_of((side, side), layout) for layout in layouts], stated)
+        measured = _measure_squares(pictures, order)
+        if _seen_sides(measured, side).error <= EXACT:
+            return pictures
+        if len(pictures) >= MOST:
+            raise NoFit(
+                "answers are too noisy to tell in which size a square is seen"
+                f" ({sizes_in_words(measured)})"
+            )
+        wanted = MORE
 
 
 def _side_of_squares(max_side: int, accepted: AcceptedSizes) -> int:
@@ -126,11 +145,12 @@ def _side_of_squares(max_side: int, accepted: AcceptedSizes) -> int:
 def _measure_squares(pictures: Sequence[ProbedPicture], order: Order) -> list[SeenSize]:
     """Measure how large each square was seen.
 
-    Raises NoFit unless the answers are clearly in pixels and in this order.
+    Raises NoFit unless the answers are clearly in pixels and in this order, and each picture has
+    enough of them.
     """
     orders = [order] + [candidate for candidate in ORDERS if candidate != order]
     formats = [find_box_format(f"{candidate}_px", "") for candidate in orders]
-    expected = 0  # the number, among the formats, of the one in `order`
+    expected = 0  # the index, among the formats, of the one in `order`
     scores = Scores(pictures, formats, measured=True)
     scores.check_found(expected)
     scores.check_one_format(expected)
@@ -156,12 +176,12 @@ def _seen_sides(measured: Sequence[SeenSize], side: int) -> SeenSides:
     shifts = np.array([picture.shift for picture in measured])
     shift_errors = np.array([picture.shift_error for picture in measured])
     shift, shift_error = _weighted_means(shifts, shift_errors)
-    if (np.abs(shift) > LEVEL + 2.5 * shift_error).any():
+    if (np.abs(shift) > LEVEL + LEVEL_ERRORS * shift_error).any():
         raise NoFit(
             f"numbers begin at {shift.max():.1%} of a square's side ({sizes_in_words(measured)})"
         )
     relative_error = error / mean
-    is_seen_as_square = abs(mean[0] / mean[1] - 1) <= 3 * math.hypot(*relative_error)
+    is_seen_as_square = abs(mean[0] / mean[1] - 1) <= CHANCE * math.hypot(*relative_error)
     if is_seen_as_square:
         # Width and height measure the same side: their mean is more exact than either.
         weights = relative_error**-2.0
@@ -200,7 +220,8 @@ def find_pixel_order(pictures: Sequence[ProbedPicture]) -> Order | None:
             return None
     if explained[best].sum() < ONE_ORDER * sum(picture.asked for picture in pictures):
         return None
-    for picture in measure_seen_sizes(pictures[: len(SIZES)], best, "sent"):
+    common = pictures[: len(SIZES)]  # the first pictures; later ones may be of odd shapes
+    for picture in measure_seen_sizes(common, best, "sent"):
         if _is_in_parts(picture):
             return None
     return best
@@ -210,8 +231,9 @@ def _count_on_lines(picture: ProbedPicture, order: Order) -> int:
     """Count the rectangles whose numbers lie on one line for x and one for y.
 
     The lines of numbers over true edges may start anywhere. They are fitted by Theil-Sen: the slope
-    is the median of the slopes between all pairs of edges. A rectangle counts where all four edges
-    are within NEAR of the side.
+    is the median of the slopes between all pairs of edges that are APART. A rectangle counts where
+    all four edges are within NEAR of the side. 0 where too few boxes were answered, or numbers
+    don't grow with the edges.
     """
     boxes = answered_boxes(picture, order)
     if boxes is None:
@@ -236,11 +258,12 @@ def _count_on_lines(picture: ProbedPicture, order: Order) -> int:
 
 
 def _is_in_parts(picture: SeenSize) -> bool:
-    """Whether a picture was answered as models do that count in parts of the side.
+    """Whether one of PARTS stands for the whole side, as where a model counts parts of it.
 
-    A square tells nothing: in it, parts of the side look like pixels of a resized picture.
+    False for squares, which tell nothing: parts of their side look like pixels of a resized
+    picture.
     """
-    if max(picture.sent) <= 1.1 * min(picture.sent):
+    if max(picture.sent) <= SQUARE * min(picture.sent):
         return False
     return any(_is_whole_side(picture, part) for part in PARTS)
 
@@ -248,11 +271,11 @@ def _is_in_parts(picture: SeenSize) -> bool:
 def _is_whole_side(picture: SeenSize, part: int) -> bool:
     """Whether the model writes about `part` for the whole width, and for the whole height.
 
-    That is within 1% and three standard errors, of which at most 1% counts each.
+    That is within 1% and three standard errors, each of which counts as 1% at most.
     """
     for axis in (0, 1):
         number = picture.scale[axis] * picture.sent[axis]
-        tolerance = 0.01 + 3 * min(picture.error[axis], 0.01)
+        tolerance = 0.01 + CHANCE * min(picture.error[axis], 0.01)
         if abs(number / part - 1) > tolerance:
             return False
     return True

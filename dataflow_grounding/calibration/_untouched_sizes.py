@@ -27,6 +27,7 @@ from dataflow_grounding.calibration._roundings import (
     plausible_roundings,
 )
 from dataflow_grounding.calibration._seen_size import (
+    CHANCE,
     ROUNDED_PX,
     SeenSize,
     check_x_and_y_agree,
@@ -41,10 +42,11 @@ from dataflow_grounding.images.image import SizeLimits
 SMALL = math.prod(SIZES[1])  # square pixels: the least area that is asked for at first
 SHAPES = ((3, 4), (1, 1), (16, 9), (9, 16))  # width : height of the large pictures
 ASPECT = 4  # the longest picture that is always asked for is this many times as wide as high
+ORDINARY_TALL = 1.8  # up to so many times as high as wide, as 9:16 is, the run's own add no shape
 MOST_ASPECT = 16  # no picture that is asked for is more elongated
 UNTOUCHED = 0.01  # how far a picture's scale may be from 1, beyond the errors of measuring
-# The same for the mean of several pictures, beyond one and a half standard errors.
-UNTOUCHED_MEAN = 0.006
+UNTOUCHED_MEAN = 0.006  # the same for the mean of several pictures, ...
+MEAN_ERRORS = 1.5  # ... beyond so many standard errors
 ALIKE = 4  # this many pictures of about the same area are taken together
 MARGIN = 0.95  # pictures are kept at this share of the longest side that was measured
 CERTAIN = 0.02  # a limit needs no margin where the picture can't have been reduced by more
@@ -52,6 +54,7 @@ CERTAIN = 0.02  # a limit needs no margin where the picture can't have been redu
 MEASURED_SCALE = 1.02
 ABOVE_LEAST = 1.02  # times the least area: whole pixels shall not bring a picture below it
 SLACK = 0.97  # share of the least area that is enough, as sides are whole pixels
+LEAST_GROWS = 1.5  # times: the least area, where small pictures may have been enlarged a little
 STEP = 1.7  # the most that the area may grow from one picture asked for to the next larger one
 MIDDLE = ((4, 3), (2, 3), (16, 9), (9, 16), (1, 1), (3, 2))  # shapes of pictures in between
 ROUNDS = 7  # rounds of asking after which no more is asked for
@@ -97,9 +100,16 @@ class UntouchedSizes:
         return SizeLimits(self.max_side, max_wide=wide, max_tall=tall).within(self.accepted.limits)
 
     def next_sizes(self, measured: Sequence[SeenSize]) -> list[Size]:
-        """Return the sizes to ask for next; none when `proven_limits` can tell.
+        """Begin a round: return the sizes to ask for next.
 
-        `measured` are all pictures so far. Raises NoFit when asking on is useless.
+        There are none when `proven_limits` can tell, and after ROUNDS rounds. The first round has
+        the largest picture of each shape, the further ones what has to be proved.
+
+        Args:
+            measured: All pictures so far.
+
+        Raises:
+            NoFit: Asking on is useless.
         """
         check_x_and_y_agree(measured)
         self.rounds += 1
@@ -107,6 +117,14 @@ class UntouchedSizes:
             asked = sent_sizes(measured)
             largest = map(self.largest_of_shape, self.shapes)
             return [size for size in largest if not is_near(size, asked)]
+        wanted = self._sizes_to_prove(measured)
+        return wanted if self.rounds <= ROUNDS else []
+
+    def _sizes_to_prove(self, measured: Sequence[SeenSize]) -> list[Size]:
+        """Return the sizes that have to prove the limits, and to tell plausible roundings apart.
+
+        `least` grows where no rounding explains the pictures. Raises NoFit.
+        """
         limits = self.estimated_limits(measured)
         self._check_shapes_fit(limits, measured)
         inside = [picture for picture in measured if limits.allows(picture.sent)]
@@ -114,37 +132,42 @@ class UntouchedSizes:
         roundings = plausible_roundings(inside)
         if not roundings and self.rounds > 2:
             # No rounding explains the pictures: the smallest may have been enlarged a little.
-            self.least = round(self.least * 1.5)
+            self.least = round(self.least * LEAST_GROWS)
         if self.rounds == 2 or len(roundings) != 1:
-            min_pixels = self.estimated_limits(
-                measured
-            ).min_pixels  # anew, as `least` may have grown
+            # The limits are estimated anew, as `least` may have grown.
+            min_pixels = self.estimated_limits(measured).min_pixels
             wanted += discerning_sizes(min_pixels, tuple(roundings or ROUNDINGS), self.rounds)
         elif not wanted:
             wanted = self.size_in_multiples(inside, limits, roundings[0].factor)
-        return wanted if self.rounds <= ROUNDS else []
+        return wanted
 
     def _check_shapes_fit(self, limits: SizeLimits, measured: Sequence[SeenSize]) -> None:
-        """Raises NoFit if no picture of one of the shapes can be both small and large enough.
+        """Raise NoFit if pictures of some shape can't be both small and large enough.
 
         That is so where the largest picture of the shape that the limits let through has less area
-        than they ask for; SLACK allows for sides in whole pixels.
+        than they ask for; SLACK allows for sides in whole pixels. `measured` is for the message.
         """
         for shape in self.shapes:
-            if math.prod(limits.fitted(self.largest_of_shape(shape))) < SLACK * limits.min_pixels:
+            largest = limits.fitted(self.largest_of_shape(shape))
+            if math.prod(largest) < SLACK * limits.min_pixels:
                 raise _no_sizes(measured)
 
     def largest_of_shape(self, shape: tuple[int, int]) -> Size:
         """Return the largest size of a shape, width : height, that may be sent and is accepted."""
         scale = self.max_side / max(shape)
-        return self.accepted.fitted(
-            (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-        )
+        width = max(1, round(shape[0] * scale))
+        height = max(1, round(shape[1] * scale))
+        return self.accepted.fitted((width, height))
 
     def unproven_sizes(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
-        """Return the sizes at the limits, and the run's own, that weren't asked for yet.
+        """Return the sizes at the limits, and a few of the run's own, that are still to be proved.
 
-        `inside` are the pictures that were measured within the limits.
+        Sizes at the limits are proved by a picture of nearly the same size (`is_near`), the run's
+        own by one that covers them (`is_covered`).
+
+        Args:
+            inside: The pictures that were measured within the limits.
+            limits: The limits.
         """
         sent = sent_sizes(inside)
         at_limits: list[Size] = []
@@ -160,7 +183,7 @@ class UntouchedSizes:
         return wanted
 
     def smallest_sizes(self, limits: SizeLimits) -> list[Size]:
-        """Return the sizes of a widest, a tallest and a square picture of about the least area.
+        """Return the sizes of a tallest, a widest and a square picture of about the least area.
 
         A server's rule for the shorter side would enlarge the first two, one for the longer side
         the third.
@@ -170,9 +193,10 @@ class UntouchedSizes:
         return [_of_area(ABOVE_LEAST * limits.min_pixels, shape) for shape in shapes]
 
     def sizes_between(self, inside: Sequence[SeenSize], limits: SizeLimits) -> list[Size]:
-        """Return sizes with areas between those `inside`, so that none grows by more than STEP.
+        """Return sizes that fill gaps between the areas of pictures `inside` the limits.
 
-        Servers may treat pictures of middle size in a way of their own.
+        Servers may treat pictures of middle size in a way of their own. So the area may grow by no
+        more than STEP from one picture to the next larger one. Shapes are those of MIDDLE in turn.
         """
         areas = sorted(set(map(math.prod, sent_sizes(inside))))
         wanted: list[Size] = []
@@ -180,18 +204,18 @@ class UntouchedSizes:
             steps = math.ceil(math.log(high / low) / math.log(STEP))
             for step in range(1, steps):
                 area = low * (high / low) ** (step / steps)
-                size = _of_area(area, MIDDLE[len(wanted) % len(MIDDLE)])
-                wanted.append(limits.fitted(limits.padded(size)))
+                shape = MIDDLE[len(wanted) % len(MIDDLE)]
+                wanted.append(limits.fitted(limits.padded(_of_area(area, shape))))
         return wanted
 
     def size_in_multiples(
         self, inside: Sequence[SeenSize], limits: SizeLimits, multiple: int
     ) -> list[Size]:
-        """Return one large size with sides in multiples of `multiple`, to be asked for; or none.
+        """Return a large size with sides in multiples of `multiple`, in a list; [] if not needed.
 
-        None is needed where `multiple` is 1, or where a picture `inside` the limits has such sides.
-        Runs send pictures with sides in these multiples, so one has to show that they arrive
-        untouched: that pictures with other sides seem to be rounded to them may be chance.
+        It isn't where `multiple` is 1, or where a picture `inside` the limits has such sides. Runs
+        send pictures with sides in these multiples, so one has to show that they arrive untouched:
+        that pictures with other sides seem to be rounded to them may be chance.
         """
         if multiple == 1:
             return []
@@ -204,13 +228,14 @@ class UntouchedSizes:
     def proven_limits(self, measured: Sequence[SeenSize], frame: str) -> tuple[SizeLimits, str]:
         """Return the limits within which pictures are seen as sent, and the frame to read them in.
 
-        Where one rounding of sides is proved, the frame names it. Where several are plausible, the
-        limits have pictures sent in a common multiple instead, which none of them changes. So they
-        have where `frame` isn't "sent": the frames with padding don't round.
+        Where one rounding of sides is proved, and a frame has it, that is the frame. Otherwise
+        `frame` stays, and the limits have pictures sent in a common multiple of the plausible
+        roundings, which none of them changes. So they do where `frame` isn't "sent": the frames
+        with padding don't round.
 
         Args:
             measured: All pictures that were measured.
-            frame: The frame in which they were.
+            frame: The frame in which they were measured.
 
         Raises:
             NoFit: Something isn't proved; the message has the sizes that were seen.
@@ -236,9 +261,9 @@ class UntouchedSizes:
     def estimated_limits(self, measured: Sequence[SeenSize]) -> SizeLimits:
         """Return the widest limits within which all pictures should be seen as they are sent.
 
-        They are an estimate, which pictures at these limits still have to prove.
-        They follow from the pictures that were seen smaller, or larger, than they were sent, and
-        stay within what the endpoint accepts.
+        They are an estimate, which pictures at these limits still have to prove. The least area
+        follows from the pictures that were seen enlarged, the other limits from those that were
+        seen reduced. All stay within what the endpoint accepts.
         """
         least: float = self.least
         not_enlarged = []
@@ -272,13 +297,13 @@ def _no_sizes(measured: Sequence[SeenSize]) -> NoFit:
 def _check_untouched(
     inside: Sequence[SeenSize], rounding: Rounding, measured: Sequence[SeenSize]
 ) -> None:
-    """Raises NoFit unless one rounding explains how large the pictures `inside` limits were seen.
+    """Raise NoFit unless one rounding explains how large the pictures `inside` limits were seen.
 
-    It has to explain each picture and, more exactly, the mean of those of about the same area.
-    `measured` are all pictures, for the message.
+    It has to explain each picture, which has to begin at 0, and more exactly the mean of each ALIKE
+    pictures of about the same area. `measured` are all pictures, for the message.
     """
     for picture in inside:
-        if not picture.is_as_expected(rounding.expected(picture.sent), UNTOUCHED):
+        if not picture.is_unshifted_at(rounding.expected(picture.sent).scale, UNTOUCHED):
             raise NoFit(
                 f"pictures of {size_text(picture.sent)} px are not seen as they are sent"
                 f" ({sizes_in_words(measured)})"
@@ -286,33 +311,34 @@ def _check_untouched(
     by_area = sorted(inside, key=lambda picture: math.prod(picture.sent), reverse=True)
     for start in range(0, len(by_area), ALIKE):
         mean = mean_scale_gap(by_area[start : start + ALIKE], rounding.expected)
-        if not mean.is_within(UNTOUCHED_MEAN, 1.5):
+        if not mean.is_within(UNTOUCHED_MEAN, MEAN_ERRORS):
             raise NoFit(
                 f"how large a picture is seen depends on its size ({sizes_in_words(measured)})"
             )
 
 
-def _reduced_by(picture: SeenSize, largest: int) -> float:
-    """Return the factor that a picture's sides are reduced by; 1 where rounding can explain them.
+def _reduced_by(picture: SeenSize, max_side: int) -> float:
+    """Return the factor that a picture's sides were reduced by, 0 to 1.
 
-    `largest` is the longest side that is ever sent, in pixels.
+    It is 1 where rounding can explain how large the picture was seen. `max_side` is the longest
+    side that is ever sent, in pixels.
     """
     # A picture seen a little larger than sent counts as reduced by as much: it wasn't seen as sent.
-    scale = min(picture.mean_scale, 1 / picture.mean_scale)
+    factor = min(picture.mean_scale, 1 / picture.mean_scale)
     # For a picture with the longest side, any reduction counts: rounding hardly changes it, and a
     # limit just below its side would go unnoticed.
-    doubt = 0.0 if max(picture.sent) == largest else _doubt(picture)
-    return scale if 1 - scale > doubt else 1.0
+    doubt = 0.0 if max(picture.sent) == max_side else _doubt(picture)
+    return factor if 1 - factor > doubt else 1.0
 
 
 def _is_surely_whole(picture: SeenSize) -> bool:
-    """Whether a picture was surely seen whole: reduced by no more than CERTAIN."""
-    return abs(1 - picture.mean_scale) + 3 * picture.mean_scale_error <= CERTAIN
+    """Whether a picture was surely seen as sent: reduced or enlarged by no more than CERTAIN."""
+    return abs(1 - picture.mean_scale) + CHANCE * picture.mean_scale_error <= CERTAIN
 
 
 def _doubt(picture: SeenSize) -> float:
     """Return how far from 1 `mean_scale` may be where sides were only rounded, not resized."""
-    return CERTAIN / 2 + 3 * picture.mean_scale_error + ROUNDED_PX / min(picture.sent)
+    return CERTAIN / 2 + CHANCE * picture.mean_scale_error + ROUNDED_PX / min(picture.sent)
 
 
 def _of_area(area: float, shape: tuple[int, int]) -> Size:
@@ -335,20 +361,21 @@ class SafeLimits:
     shorter_side: float
 
 
-def _safe_limits(sizes: Sequence[Size], scales: Sequence[float]) -> SafeLimits:
+def _safe_limits(sizes: Sequence[Size], reduced_by: Sequence[float]) -> SafeLimits:
     """Return the limits under which the server reduces no picture further, and pictures stay large.
 
     The server reduced some of the pictures that were measured. Limits are safe if they reduce each
     of these to what was seen of it, or to less: then nothing is left for the server to do. Every
     combination of a longer side, an area and a shorter side that some picture was seen with is
-    tried. Of the safe ones, those that reduce the pictures least are returned.
+    tried. Of the safe ones, those that reduce the pictures least are returned; of equal ones, the
+    widest. Area and shorter side may also be infinite.
 
     Args:
-        sizes: Width and height of the pictures as sent.
-        scales: The factor by which the server reduced the sides of each; 1 where it didn't.
+        sizes: Width and height of the pictures as sent; there has to be one.
+        reduced_by: The factor by which the server reduced the sides of each; 1 where it didn't.
     """
     sent = np.array(sizes, float)  # [picture, side]
-    server_factors = np.array(scales)  # [picture]
+    server_factors = np.array(reduced_by)  # [picture]
     seen = sent * server_factors[:, None]
     longer_sides = np.unique(seen.max(1))
     areas = np.append(np.unique(seen.prod(1)), math.inf)
@@ -374,8 +401,9 @@ def _safe_limits(sizes: Sequence[Size], scales: Sequence[float]) -> SafeLimits:
 def _extreme_shapes(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
     """Return the shapes, width : height, of the run's widest and tallest pictures.
 
-    They are left out where they are ordinary: no wider than `aspect` : 1, or no taller than about
-    9 : 16. Shapes are rounded up to whole numbers to 1, and MOST_ASPECT at the most.
+    They are left out where they are ordinary: no wider than `aspect` : 1, or no taller than
+    1 : ORDINARY_TALL. A shape is rounded up to a whole number to 1, MOST_ASPECT at the most; a tall
+    one is 1 : `aspect` at the least.
     """
     widest, tallest = most_elongated(own)
     widest_aspect = max(widest) / min(widest)
@@ -383,6 +411,6 @@ def _extreme_shapes(own: Sequence[Size], aspect: int) -> list[tuple[int, int]]:
     shapes = []
     if widest_aspect > aspect:
         shapes.append((min(math.ceil(widest_aspect), MOST_ASPECT), 1))
-    if tallest_aspect > 1.8:
+    if tallest_aspect > ORDINARY_TALL:
         shapes.append((1, min(max(math.ceil(tallest_aspect), aspect), MOST_ASPECT)))
     return shapes

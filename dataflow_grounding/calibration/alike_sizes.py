@@ -11,7 +11,7 @@ from typing import TypeAlias
 from dataflow_grounding.boxes.coordinates import Scale
 from dataflow_grounding.boxes.geometry import Size
 
-# how far the ratio of two sides, areas or aspects may be from 1 for them to count as the same
+# How far the ratio of two sides, areas or aspects may be from 1 for them to count as the same.
 COVERED = 0.1
 ALIKE = 3  # how many times as large one area may be, where numbers count parts of the side
 MOST_OWN = 8  # the most probe pictures in a run's own sizes that a small run asks for
@@ -27,12 +27,12 @@ def uncovered(
 ) -> list[Size]:
     """Choose few of a run's sizes to try, so that they cover those that nothing measured covers.
 
-    The largest is chosen first, then the smallest, then the others in their order; a size is left
-    out where one that was chosen before covers it.
+    The largest area is chosen first, then the smallest, then the others in their order; a size is
+    left out where one that was chosen before covers it.
 
     Args:
         sizes: Width and height in pixels of pictures as sent, the commonest first.
-        measured: The sizes that were tried before.
+        measured: The sizes that were tried before: each a width and a height.
         covers: Whether a size is covered by any of some others: `is_alike` or `is_covered`.
         most: How many sizes are chosen at the most.
     """
@@ -58,7 +58,9 @@ def covers_for(scale: Scale) -> Covers:
 
 
 def is_alike(size: Size, measured: Iterable[Sequence[float]]) -> bool:
-    """Whether a size of about this shape, and neither far larger nor far smaller, was measured.
+    """Whether a size of about this shape, and of an area not too different, was measured.
+
+    The larger area may be ALIKE times the smaller one.
 
     This is the test for numbers that count parts of the side. Resizing a picture doesn't change
     such numbers. Padding and cropping do, and these depend on the shape; and some servers treat
@@ -92,4 +94,5 @@ def is_covered(size: Size, measured: Iterable[Sequence[float]]) -> bool:
 
 
 def _is_near_one(ratio: float) -> bool:
+    """Whether a ratio is within COVERED of 1."""
     return abs(ratio - 1) <= COVERED

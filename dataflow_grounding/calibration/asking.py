@@ -57,10 +57,11 @@ from dataflow_grounding.serving.base import Serving
 
 T = TypeVar("T")
 
+# What a message of failure says besides, where the replies are stored.
 AFRESH = ". The replies are kept: dataflowgrounding calibrate asks for them afresh"
 CALIBRATION = "calibration"
 """The step under which replies to probe pictures are stored."""
-SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}
+SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}  # by media type; of others it is .jpg
 
 
 def way_out() -> str:
@@ -77,7 +78,8 @@ def calibrate(
     """Find out in which box format the serving's model answers.
 
     A model that counts pixels is asked in more sizes, until it is known in which of them it sees
-    pictures as they are sent.
+    pictures as they are sent. Stored replies answer first; if they came from another address and
+    name no format, this one is asked afresh.
 
     Args:
         serving: The model to ask; its connections are closed afterwards.
@@ -110,8 +112,9 @@ def _calibrated(
 ) -> tuple[Calibration, Decision, Counter[str]]:
     """Find out the box format that a model answers in, as `calibrate` does, by one try.
 
-    Returns the calibration to store, the decision with its pictures, and counts of requests. Raises
-    NoFit, whose message then says what the user can do.
+    Returns the calibration to store, the decision with its pictures, and counts of requests and
+    tokens. Raises RunStopped, and NoFit with its `pictures`, whose message then says what the user
+    can do.
     """
     own = start.pictures()
     asker = _Asker(serving, start, own)
@@ -162,16 +165,11 @@ def calibrate_elongated(
     _announce_padding_trials(own, usual)
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
-
-    async def ask_all() -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
-        verdicts = []
-        for size in own.sizes:
-            asked = reduced_to(size, max_side)
-            verdicts.append(await try_paddings(asker.ask, asked, known, max_side, usual))
-        return verdicts
-
+    trials = run_blocking(
+        lambda: asker.closing(_try_paddings_of_all(asker, own.sizes, known, usual))
+    )
     calibration = earlier
-    for verdict, pictures in run_blocking(lambda: asker.closing(ask_all())):
+    for verdict, pictures in trials:
         if verdict is None:
             say("Nothing was answered: they are sent as they are.")
             continue
@@ -185,12 +183,24 @@ def calibrate_elongated(
     return calibration, asker.asking.counts
 
 
+async def _try_paddings_of_all(
+    asker: "_Asker", sizes: Sequence[Size], known: BoxFormat, usual: float | None
+) -> list[tuple[PaddingVerdict | None, list[ProbedPicture]]]:
+    """Return what `try_paddings` returns for each of these sizes, reduced as pictures are."""
+    max_side = asker.serving.image_limits.max_side
+    trials = []
+    for size in sizes:
+        asked = reduced_to(size, max_side)
+        trials.append(await try_paddings(asker.ask, asked, known, max_side, usual))
+    return trials
+
+
 def _announce_padding_trials(own: OwnPictures, usual: float | None) -> None:
     """Tell the user how many requests it takes to find out whether to pad elongated pictures.
 
-    At least one for each shape, where boxes are right without padding (the first of PADDINGS); at
-    most one for each of PADDINGS. `usual` is how far off boxes usually are, as a share of the side;
-    None, where that isn't known yet, takes one request more.
+    For each shape it is one, where boxes are right without padding (the first of PADDINGS), to one
+    for each of PADDINGS. It may be one more where `usual` is None: how far off boxes usually are,
+    as a share of the side, isn't known yet.
     """
     most = len(PADDINGS)
     if usual is None:
@@ -223,13 +233,9 @@ def try_sizes(
         RunStopped: The endpoint doesn't answer.
     """
     asker = _Asker(serving, start, own)
-
-    async def ask_all() -> list[bool | None]:
-        return [await holds_at(asker.ask, size, known) for size in own.sizes]
-
     right: list[Size] = []
     wrong: list[Size] = []
-    verdicts = run_blocking(lambda: asker.closing(ask_all()))
+    verdicts = run_blocking(lambda: asker.closing(_holds_at_each(asker, own.sizes, known)))
     for size, holds in zip(own.sizes, verdicts, strict=True):
         if holds:
             right.append(size)
@@ -238,8 +244,15 @@ def try_sizes(
     return right, wrong, asker.asking.counts
 
 
+async def _holds_at_each(
+    asker: "_Asker", sizes: Sequence[Size], known: BoxFormat
+) -> list[bool | None]:
+    """Return what `holds_at` returns for each of these sizes, one after another."""
+    return [await holds_at(asker.ask, size, known) for size in sizes]
+
+
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
-    """Return the calibration that a decision, and the requests it took, come to."""
+    """Return the calibration, dated now, that a decision and the requests it took come to."""
     fit = decision.fit
     serving = asker.serving
     return Calibration(
@@ -274,7 +287,16 @@ def _was_asked(serving: Serving, replies: str) -> bool:
 
 
 class _Asker:
-    """Asks a serving about probe pictures, as a run sends its requests."""
+    """Asks a serving about probe pictures, as a run sends its requests.
+
+    Args:
+        serving: The serving.
+        start: What the run starts with: options, budget, and the file that keeps replies.
+        own: The run's pictures, whose file types probe pictures have in turn.
+
+    Attributes:
+        asking: How requests are sent; it counts them.
+    """
 
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
@@ -287,7 +309,8 @@ class _Asker:
     async def closing(self, work: Awaitable[T]) -> T:
         """Return the result of `work`, and close connections and store, also where it fails.
 
-        Raises NoFit, and RunStopped if nothing was answered.
+        Where anything was answered, the store then says that this address was asked. Raises what
+        `work` raises, but EndpointRefused in place of NothingAnswered.
         """
         try:
             return await work
@@ -311,7 +334,8 @@ class _Asker:
     async def _ask(self, probe: Probe, stated: BoxFormat, folder: str) -> ProbedPicture:
         """Draw a probe picture into `folder`, send it, and return what was answered about it.
 
-        A reply that is cut off, or a picture that is refused, has no boxes but says why.
+        A reply that is cut off, or a picture that is refused, has no boxes but says why. Raises
+        RunStopped.
         """
         name = f"{next(self._number)}-{size_text(probe.size)}{next(self._suffixes)}"
         path = os.path.join(folder, name)
@@ -319,12 +343,12 @@ class _Asker:
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
         [image] = question.images
         key = (image.sent_digest, question.question)
-        question = replace(question, sample=self._asked[key])
         # A picture that is asked for again is another sample of the model, not the stored reply.
+        question = replace(question, sample=self._asked[key])
         self._asked[key] += 1
-        ask = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,), Counter())
+        step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,), Counter())
         try:
-            picture, _ = await self.asking.answer(question, ask)
+            picture, _ = await self.asking.answer(question, step)
             return picture
         except UnreadableReply as error:  # the reply was cut off
             return ProbedPicture(probe, image.sent_size, [], str(error))
@@ -338,7 +362,8 @@ class _Asker:
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
     """Return the suffixes of the file types in which the run sends its pictures, each once.
 
-    Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG.
+    Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG: its
+    suffix is there for either, and where the run has no pictures.
     """
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
     is_any_reduced = any(limits.fitted(limits.padded(size)) != size for size in own.sizes)

@@ -27,6 +27,8 @@ from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 
 LEAST_SIDE, MOST_SIDE = 16, 100_000  # px of pictures, of which a calibration can speak
+SAMPLE_SIZE = (1000, 700)  # of a picture, in which a stored format's numbers are tried out
+NEARLY_AS_ELONGATED = 0.95  # share of another size's aspect from which on one is as elongated
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ class Calibration:
     def covers(self, size: Size) -> bool:
         """Whether it is known how boxes turn out in elongated pictures of this size.
 
-        It is where such pictures are padded to an aspect, where boxes in less elongated ones are
-        known to be poor, and where boxes in more elongated ones were measured.
+        It is where such pictures are padded to an aspect, where boxes are known to be poor in ones
+        no more elongated, and where they were measured in ones at least about as elongated. `size`
+        counts as tall where it is square.
         """
         limits = self.limits or SizeLimits()
         padded_to = limits.max_wide if size[0] > size[1] else limits.max_tall
@@ -91,7 +94,8 @@ class Calibration:
     def off_in(self, size: Size) -> float | None:
         """Return how far off boxes are in elongated pictures of this size, as a share of the side.
 
-        None where boxes aren't known to be poor.
+        It is what was measured in the first `poor` size that is about as elongated, or less. None
+        where boxes aren't known to be poor.
         """
         for width, height, off in self.poor:
             if _is_as_elongated(size, than=(width, height)):
@@ -99,7 +103,7 @@ class Calibration:
         return None
 
     def with_shape(self, size: Size, aspect: float | None, off: float | None) -> "Calibration":
-        """Return this calibration with what was found out about an elongated size.
+        """Return this calibration, dated now, with what was found out about an elongated size.
 
         Args:
             size: Width and height of the pictures in pixels.
@@ -117,7 +121,7 @@ class Calibration:
         return replace(self, date=utc_timestamp(), limits=limits, sizes=[*self.sizes, list(size)])
 
     def save(self, path: str) -> None:
-        """Write the file at `path`, whole or not at all. Raises OSError."""
+        """Write the file at `path`, whole or not at all, and its folder. Raises OSError."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
         write_bytes(path, text.encode(), alone=False)
@@ -161,6 +165,8 @@ def stored_calibration(
     endpoint: str, model: str, folder: str | None = None, elongated: str = ""
 ) -> Calibration | None:
     """Return what was stored last about a model: by the user, or by the run in `folder`.
+
+    Where no file has anything, it is what this process couldn't write to disk; None without that.
 
     Args:
         endpoint, model: Whom it is about.
@@ -217,16 +223,15 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     for column in fields(Calibration):
         if column.name in row:
             values[column.name] = row[column.name]
-    limits = None
+    values["limits"] = None
     if row.get("limits") is not None:
-        limits = SizeLimits(**row["limits"])
-    calibration = Calibration(**{**values, "limits": limits})
-    known = calibration.format
+        values["limits"] = SizeLimits(**row["limits"])
+    calibration = Calibration(**values)
     is_sound = (
         _are_of_their_types(values)
-        and (_are_limits(limits) if limits else known.scale != "px")
-        and _has_sizes(calibration)
-        and _is_usable(known)
+        and _has_sound_limits(calibration)
+        and _has_sound_sizes(calibration)
+        and _is_usable(calibration.format)
     )
     if not is_sound:
         raise ValueError
@@ -234,7 +239,10 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
 
 
 def _are_of_their_types(values: dict[str, Any]) -> bool:
-    """Whether the fields that should be text are text, and those that should be numbers numbers."""
+    """Whether the fields that should be text are text, and those that should be numbers numbers.
+
+    Other fields, and those that aren't among the values, aren't looked at.
+    """
     for column in fields(Calibration):
         if column.name not in values:
             continue
@@ -246,21 +254,27 @@ def _are_of_their_types(values: dict[str, Any]) -> bool:
     return True
 
 
-def _has_sizes(calibration: Calibration) -> bool:
-    """Whether `sizes` and `poor` hold sides of pictures: positive, and of the right count."""
-    for size in calibration.sizes:
+def _has_sound_sizes(calibration: Calibration) -> bool:
+    """Whether `sizes`, `untried` and `poor` are of pictures: positive, and of the right count."""
+    for size in [*calibration.sizes, *calibration.untried]:
         if not (len(size) == 2 and 0 < min(size) <= max(size) <= MOST_SIDE):
             return False
     return all(len(size) == 3 and min(size) > 0 for size in calibration.poor)
 
 
 def _is_usable(known: BoxFormat) -> bool:
-    """Whether a format is one of boxes, with numbers of a possible height."""
-    return known.boxes and all(1 <= side <= MOST_SIDE**2 for side in known.limits((1000, 700)))
+    """Whether a format is one of boxes, and its highest numbers are possible ones."""
+    return known.boxes and all(1 <= most <= MOST_SIDE**2 for most in known.limits(SAMPLE_SIZE))
 
 
-def _are_limits(limits: SizeLimits) -> bool:
-    """Whether limits are such as calibrations find: a file may be damaged, or edited by hand."""
+def _has_sound_limits(calibration: Calibration) -> bool:
+    """Whether limits are such as calibrations find; none do for a format that counts no pixels.
+
+    A file may be damaged, or edited by hand.
+    """
+    limits = calibration.limits
+    if limits is None:
+        return calibration.format.scale != "px"
     for whole in (limits.max_side, limits.multiple, limits.min_pixels):
         if type(whole) is not int:  # isinstance would let true and false pass
             return False
@@ -277,19 +291,19 @@ def _are_limits(limits: SizeLimits) -> bool:
 
 
 def _is_between(low: int, value: float, high: int) -> bool:
-    """Whether a value from a file is a number at all, and in this range, both ends included."""
+    """Whether a value from a file is a number, not a bool, and in this range, ends included."""
     return type(value) in (int, float) and low <= value <= high
 
 
 def _is_as_elongated(size: Sequence[float], *, than: Sequence[float]) -> bool:
     """Whether a size is elongated the same way as another (wide or tall), and about as much.
 
-    It may be more elongated, or up to 5% less.
+    It may be more elongated, or a little less (NEARLY_AS_ELONGATED). A square counts as tall.
     """
     is_wide = size[0] > size[1]
     is_other_wide = than[0] > than[1]
     aspect = max(size) / min(size)
-    return is_wide == is_other_wide and aspect >= 0.95 * max(than) / min(than)
+    return is_wide == is_other_wide and aspect >= NEARLY_AS_ELONGATED * max(than) / min(than)
 
 
 def store_calibration(
@@ -297,7 +311,8 @@ def store_calibration(
 ) -> str | None:
     """Store a calibration in the user's cache and in a run's folder.
 
-    If either can't be written, the user is told, and this process keeps it in memory.
+    If either can't be written, the user is told, and this process keeps it in memory. `untried` is
+    stored in the run's folder alone.
 
     Args:
         calibration: What to store.

@@ -23,8 +23,8 @@ from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.calibration._fitting import NEAR, Scores
-from dataflow_grounding.calibration._seen_size import Array
-from dataflow_grounding.calibration.choice import advice_to_calibrate
+from dataflow_grounding.calibration._seen_size import DEVIATION_PER_MEDIAN, Array
+from dataflow_grounding.calibration.choice import ANSWERS_IN_SEVERAL, advice_to_calibrate
 from dataflow_grounding.calibration.probes import (
     Probe,
     ProbedPicture,
@@ -50,7 +50,13 @@ CLEARLY = 2 / 3  # share of the answers that another format finds where it is be
 MORE = 3  # pictures that are asked for after one that was clearly answered in another format
 OFF = 0.04  # how far all boxes together may be off at an end of a side, as a share of it
 SURELY = 5.0  # standard errors by which they have to be off at the least
+APART = 1e-6  # share of the side: edges that are read closer together give no slope
+LEAST_NOISE = 0.003  # share of the side by which edges are taken to spread at the least
+# The standard error of a line at its ends, times the root of the number of points, over their
+# spread. It is twice that in the middle, and medians are a quarter less exact than means.
+ERROR_AT_ENDS = 2.5
 
+# The scales of plain formats, the more usual ones first.
 SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)
 
 
@@ -64,8 +70,8 @@ class CheckVerdict:
         why: What was seen, for a message.
         remedy: What the user can do about it.
         fitting: The name of another format that would fit, where one does.
-        clear: Whether nearly all are where `fitting` puts them, and hardly any where the run's
-            format does.
+        clear: Whether CLEARLY enough are where `fitting` puts them, and at most half as many where
+            the run's format does.
         odd: The name of another format in which one picture was clearly answered, though others
             were not.
         answered: The sizes of pictures whose rectangles are where the format says.
@@ -106,19 +112,24 @@ async def check(
     Args:
         ask: How the run sends requests.
         asked: The run's format, in which boxes are asked for.
-        sizes: Width and height in pixels; a picture of about each is asked for.
+        sizes: Width and height in pixels, of one size at least; a picture of about each is asked
+            for.
         limits: The serving's limits, within which pictures are sent.
         in_doubt: Called when a picture misses, before more are asked for.
         odd: The format in which a picture of an earlier check was clearly answered, though others
             were not: a second such picture is enough.
         endpoints: The serving's addresses; each is asked for a picture or more.
 
+    Returns:
+        `misses` at the first picture whose miss is confirmed, else `fits` if any picture does, else
+        `silent`.
+
     Raises:
         RunStopped: The run ended meanwhile.
     """
     legible_sizes = list(dict.fromkeys(legible(size, limits.max_side) for size in sizes))
-    # The first size is repeated until there is a picture for each endpoint.
-    legible_sizes += legible_sizes[:1] * (len(endpoints) - len(legible_sizes))
+    while len(legible_sizes) < len(endpoints):  # so that there is a picture for each
+        legible_sizes.append(legible_sizes[0])
     wanted = [Wanted(size, number % len(endpoints)) for number, size in enumerate(legible_sizes)]
     check_pictures = _CheckPictures(ask, asked, limits, in_doubt, odd, endpoints)
     while wanted:
@@ -168,8 +179,9 @@ class _CheckPictures:
     async def ask_for(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], CheckVerdict | None]:
         """Ask for these pictures, all at once, and for a second one where a picture misses.
 
-        Returns the pictures to ask for next, and the verdict if a picture misses twice; then there
-        are none to ask for.
+        Returns the pictures to ask for next, and the verdict of a miss. Without one, there are
+        pictures to ask for only where one was clearly answered in another format, and a second one
+        like it was not. With one, there are none, and the other pictures' verdicts are left out.
         """
         pictures = await asyncio.gather(*[self._ask_for_one(picture) for picture in wanted])
         first_verdicts = [judge([picture], self._asked) for picture in pictures]
@@ -198,7 +210,12 @@ class _CheckPictures:
         """Ask for another picture like one that missed; the verdict is `misses` only if both do.
 
         It is so at once, without asking, where this is the second picture that was clearly answered
-        in another format.
+        in another format. If the other picture doesn't miss, the verdict is that on it alone.
+
+        Args:
+            wanted: What was asked for.
+            missed: The picture that missed.
+            first: The verdict on it.
         """
         if first.clear and self._odd:
             return _two_formats(self._odd, first)
@@ -234,19 +251,16 @@ def _two_formats(odd: str, again: CheckVerdict) -> CheckVerdict:
     """
     formats = " and ".join(dict.fromkeys([odd, again.fitting or ""]))
     why = f"2 probe pictures were clearly answered in {formats}, and others were not"
-    remedy = (
-        "The endpoint answers in more than one format: are there several servers or models behind"
-        " its address?"
-    )
-    return CheckVerdict("misses", why, remedy, odd=odd)
+    return CheckVerdict("misses", why, ANSWERS_IN_SEVERAL, odd=odd)
 
 
 async def ask_for_probe(
     ask: Ask, probe: Probe, asked: BoxFormat, limits: ImageLimits, at: int = 0
 ) -> ProbedPicture:
-    """Ask for the rectangles of one probe picture; without answers where the request failed.
+    """Ask for the rectangles of one probe picture, as it is sent within `limits`.
 
-    `at` is the number of the endpoint that is asked. Raises RunStopped.
+    Where the request failed, there are no answers, and `trouble` says why. `at` is the number of
+    the endpoint that is asked, from 0. Raises RunStopped.
     """
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         path = os.path.join(folder, "probe.jpg")  # a PNG takes four times as long
@@ -265,8 +279,8 @@ async def ask_for_probe(
 def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """Tell what these pictures show of the format `asked`.
 
-    The verdict is `silent` if any picture has too few answers, `misses` if all of them miss, else
-    `fits`.
+    The verdict is `silent` if any picture has fewer than LEAST answers, `misses` if all of them
+    miss, else `fits`. There has to be a picture.
     """
     readings = []
     for picture in pictures:
@@ -277,16 +291,17 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
                 "silent", f"{usable} of {picture.asked} rectangles were answered{trouble}"
             )
         readings.append(_Readings(picture, asked))
-    if all(reading.is_missed for reading in readings):
-        return _missed(readings)
+    if all(reading.speaks_against_format for reading in readings):
+        return _verdict_of_misses(readings)
     return CheckVerdict("fits")
 
 
-def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
+def _verdict_of_misses(readings: "Sequence[_Readings]") -> CheckVerdict:
     """Return the verdict where all probe pictures miss: what was seen, and what to do about it.
 
-    It names the first cause that applies: another plain format finds clearly more rectangles, and a
-    stretch doesn't explain more; pictures were stretched or padded on their way; none is known.
+    It names the first cause that applies: another plain format finds clearly more rectangles, half
+    of them at the least, and a stretch doesn't find clearly more; pictures were stretched or padded
+    on their way; none is known.
     """
     total = sum(reading.count for reading in readings)
     as_asked = sum(reading.as_asked for reading in readings)
@@ -322,7 +337,8 @@ def _missed(readings: "Sequence[_Readings]") -> CheckVerdict:
 def _first_of_the_best(in_format: Counter[str]) -> str:
     """Return the first format that finds the most rectangles, or one less than that.
 
-    Formats come in the order of how usual they are, so that it is 1000 rather than 1024.
+    `in_format` has the rectangles found by format, the more usual formats first, so that it is 1000
+    rather than 1024.
     """
     most = max(in_format.values())
     return next(name for name, count in in_format.items() if count >= most - 1)
@@ -334,7 +350,7 @@ class RobustLine(NamedTuple):
     Attributes:
         factor: What they are stretched by.
         shift: What they are then shifted by, as a share of the side.
-        error: The standard error of a changed edge, as a share of the side.
+        error: The standard error of the line at the ends of the side, as a share of it.
     """
 
     factor: float
@@ -343,7 +359,7 @@ class RobustLine(NamedTuple):
 
     @property
     def is_surely_off(self) -> bool:
-        """Whether boxes are surely off at one of the ends of the side."""
+        """Whether boxes are off by more than OFF, and SURELY errors, at an end of the side."""
         off_at_0 = abs(self.shift)
         off_at_1 = abs(self.factor + self.shift - 1)
         return max(off_at_0, off_at_1) > max(OFF, SURELY * self.error)
@@ -378,8 +394,12 @@ class _Readings:
         self.stretch = self._stretch(scores.boxes[0] / scores.sides, scores.asked / scores.sides)
 
     @property
-    def is_missed(self) -> bool:
-        """Whether too few are where the format says, or clearly more where another one does."""
+    def speaks_against_format(self) -> bool:
+        """Whether the picture misses.
+
+        It does if too few rectangles are where the format says, if all boxes are stretched or
+        shifted together, or if clearly more are where another format says.
+        """
         if self.as_asked < FOUND * self.count or self.stretch is not None:
             return True
         clearly_more = max(self.as_asked + BETTER, MOST_FOUND * self.count)
@@ -389,8 +409,9 @@ class _Readings:
     def _stretch(self, read: Array, true: Array) -> Stretch | None:
         """Return how x and y would have to be stretched and shifted to make the boxes right.
 
-        None unless the boxes are surely off together, and that finds enough rectangles. `read` and
-        `true` are boxes in parts of the sides, shape (n, 4).
+        None unless the boxes are surely off together, and this finds MOST_FOUND of the rectangles
+        and no fewer than without it. `read` and `true` are boxes in parts of the sides, shape
+        (n, 4).
         """
         # Columns 0 and 2 are x1 and x2, columns 1 and 3 are y1 and y2.
         x = _robust_line(list(zip(read[:, 0::2].flat, true[:, 0::2].flat, strict=True)))
@@ -426,15 +447,16 @@ def _plain_names(asked: BoxFormat) -> list[str]:
 def _robust_line(pairs: Sequence[tuple[float, float]]) -> RobustLine:
     """Return the line that brings most read edges to the true ones (Theil-Sen).
 
-    Its slope is the median of the slopes between all pairs of points. `pairs` are (read, true), in
-    parts of the side.
+    Its slope is the median of the slopes between all pairs of points, 1 where all edges are read at
+    one place. `pairs` are (read, true), in parts of the side.
     """
     slopes = []
     for (read_a, true_a), (read_b, true_b) in combinations(pairs, 2):
-        if abs(read_b - read_a) > 1e-6:
+        if abs(read_b - read_a) > APART:
             slopes.append((true_b - true_a) / (read_b - read_a))
     factor = statistics.median(slopes) if slopes else 1.0
     shifts = [true - factor * read for read, true in pairs]
     shift = statistics.median(shifts)
-    spread = 1.4826 * statistics.median(abs(value - shift) for value in shifts)
-    return RobustLine(factor, shift, 2.5 * max(spread, 0.003) / len(pairs) ** 0.5)
+    spread = DEVIATION_PER_MEDIAN * statistics.median(abs(value - shift) for value in shifts)
+    error = ERROR_AT_ENDS * max(spread, LEAST_NOISE) / len(pairs) ** 0.5
+    return RobustLine(factor, shift, error)

@@ -32,6 +32,9 @@ REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibratio
 # A calibration that covers so many sizes isn't tried in more: data may have thousands.
 MOST_SIZES = 64
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
+ARE_THERE_SEVERAL = "are there several servers or models behind its address?"
+ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {ARE_THERE_SEVERAL}"
+"""What to tell the user where an endpoint is proven to do so."""
 
 
 class NamedFormat(NamedTuple):
@@ -112,9 +115,9 @@ class FormatChoice:
     # What is stored
 
     def recall(self, folder: str | None = None) -> None:
-        """Use a stored calibration if one is `pending`: the user's, or that of the run in `folder`.
+        """Take a stored calibration while `pending`: the user's, or that of the run in `folder`.
 
-        Nothing is sent.
+        `pending` ends where one is stored; otherwise nothing changes. Nothing is sent.
         """
         if not self.pending:
             return
@@ -126,7 +129,10 @@ class FormatChoice:
             self._take(calibration)
 
     def _take(self, calibration: "Calibration") -> None:
-        """Use a calibration: its format, and its limits for the sizes that are sent."""
+        """Use a calibration: its format, and its limits for the sizes that are sent.
+
+        The choice is no longer `pending`.
+        """
         self.format = calibration.format
         self.origin = calibration.origin
         self.pending = False
@@ -135,7 +141,7 @@ class FormatChoice:
         self._narrow(calibration)
 
     def _narrow(self, calibration: "Calibration") -> None:
-        """Send pictures only in sizes for which the calibration holds."""
+        """Narrow the serving's limits to those of the calibration, if it has any."""
         self.limits = calibration.limits
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)
@@ -157,8 +163,9 @@ class FormatChoice:
             Counts of requests and tokens, empty where nothing was asked.
 
         Raises:
-            NoFit: The answers name no format.
-            RunStopped: The endpoint doesn't answer.
+            NoFit: The answers name no format, and the run sent nothing before.
+            RunStopped: The endpoint doesn't answer, or the answers name no format and the run sent
+                something before.
         """
         self.recall(start.folder)
         counts = Counter[str]()
@@ -172,8 +179,9 @@ class FormatChoice:
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
         """Settle the format as `settle` does, and find out whether to pad elongated pictures.
 
+        The latter is done for formats in parts of the side, of servings that take probe pictures.
         `on_poor` is called with a sentence for each size in which boxes are far off even so.
-        Returns counts of requests and tokens.
+        Returns counts of requests and tokens. Raises what `settle` and `on_poor` raise.
         """
         serving = self._serving
         counts = self.settle(start)
@@ -230,8 +238,9 @@ class FormatChoice:
     ) -> tuple[RunStart, Counter[str]]:
         """Try the calibration in sizes of the run that it doesn't cover.
 
-        Where it is right, it is stored with these sizes. Where it is wrong in one, the choice is
-        `pending` again.
+        Where it is wrong in one, the choice is `pending` again. Otherwise it is stored with the
+        sizes in which it is right; those that went unanswered are noted as untried. Nothing is
+        asked or stored where it covers all sizes, or can't be extended.
 
         Returns:
             The run's start, with the wrong sizes first if the model has to be calibrated anew, and
@@ -273,7 +282,7 @@ class FormatChoice:
 
         The first are those with which an earlier start of the run went on though no calibration
         covers them. The second are chosen from the sizes of the run, as sent, that neither the
-        calibration nor the first list covers: a few that stand for all of them.
+        calibration nor the first list covers: a few that stand for them.
         """
         from dataflow_grounding.calibration.alike_sizes import covers_for, most_own, uncovered
 
@@ -417,7 +426,7 @@ def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
 def stated_format(model: str) -> BoxFormat:
     """Return the format in which a model is asked first to calibrate it.
 
-    It is the one that its name suggests, else xyxy_1000.
+    It is the one that its name suggests, though nobody may have confirmed it, else STATED.
     """
     candidate = format_of_model(model)
     if candidate is not None and candidate.boxes:
@@ -429,7 +438,8 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     """Return the format that is stated, or that the model's name tells, and which of both it was.
 
     Without an origin the model has to be calibrated, and the format is the one to ask in first.
-    Raises SpecError.
+    `wanted` is as for FormatChoice. Raises SpecError for an unknown name, and for a model that
+    draws no boxes.
     """
     candidate = format_of_model(serving.model, serving.box_formats)
     stated = wanted or serving.box_format
@@ -443,6 +453,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
         origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
         return NamedFormat(known, origin)
     if name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
+        # This raises SpecError for a model without boxes, which calibrating can't help either.
         known = find_box_format("auto", serving.model, serving.box_formats)
         return NamedFormat(known, "the model's name")
     return NamedFormat(stated_format(serving.model), None)
@@ -457,7 +468,10 @@ def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    """Whether a model's name settles its format: somebody verified it, and pixels don't matter."""
+    """Whether a model's name settles its format.
+
+    It does if somebody confirmed it, and it isn't a family's format in pixels.
+    """
     return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 
@@ -480,7 +494,7 @@ def summary(calibration: "Calibration") -> str:
     """Return in words how well the calibrated format fits, and what it took."""
     limits = ""
     if calibration.limits is not None:
-        limits = f", pictures sent with {_in_words(calibration.limits)}"
+        limits = f", pictures sent with {_limits_in_words(calibration.limits)}"
     share = 100 * calibration.error_share
     return (
         f"error {calibration.error_px:.1f} px"
@@ -490,8 +504,11 @@ def summary(calibration: "Calibration") -> str:
     )
 
 
-def _in_words(limits: SizeLimits) -> str:
-    """Return in words in which sizes pictures are sent, without the least area and aspects."""
+def _limits_in_words(limits: SizeLimits) -> str:
+    """Return in words in which sizes pictures are sent, without the least area and the aspects.
+
+    Limits to squares are told as such.
+    """
     if limits.max_wide == 1 and limits.max_tall == 1:
         return f"sides of {limits.max_side} px, padded to squares"
     parts = [f"sides up to {limits.max_side} px"]

@@ -1,4 +1,4 @@
-"""Probe pictures: a dozen rectangles of distinct colours, at known places on a plain background.
+"""Probe pictures: a dozen rectangles of distinct colors, at known places on a plain background.
 
 A model that is asked for the rectangles shows how it writes boxes. Here the pictures are laid out
 (`probe_of`), drawn, asked about (`question_of`), kept with what was answered (`ProbedPicture`), and
@@ -41,7 +41,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
 }
 BACKGROUND = (222, 232, 240)
-ANSWERED = (213, 0, 120)  # the colour of answered boxes in a plot
+ANSWERED = (213, 0, 120)  # the color of answered boxes in a plot
 OUTLINE = (60, 60, 60)
 PLOT_HEIGHT = 672  # px of a picture in a plot
 PLOT_MARGIN = 24  # px
@@ -71,7 +71,7 @@ class NoFit(SpecError):
 
 
 class PicturesDisagree(NoFit):
-    """No one format fits all pictures."""
+    """No one format fits all pictures, though each may be answered in some format."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class Probe:
 
 
 def _phrase_of(color: str) -> str:
-    """Return the phrase that asks for the rectangle of a colour."""
+    """Return the phrase that asks for the rectangle of a color: "the red rectangle"."""
     return f"the {color} rectangle"
 
 
 def _color_of(phrase: str) -> str:
-    """Return the colour that a phrase of `_phrase_of` asks for."""
+    """Return the color that a phrase of `_phrase_of` asks for: "red"."""
     return phrase.split()[1]
 
 
@@ -118,7 +118,7 @@ class ProbeBox:
     Attributes:
         phrase: What was asked for.
         asked: The true rectangle, in pixels of the picture.
-        numbers: The numbers as the reply wrote them.
+        numbers: The numbers as the reply wrote them, in its own order.
         order: The order of the numbers, where the reply names it, as keys such as x1 do.
         family: The family of models whose special tokens the reply has; None without.
     """
@@ -131,7 +131,7 @@ class ProbeBox:
 
     @property
     def usable(self) -> bool:
-        """Whether the answer can be read as a box."""
+        """Whether the answer can be read as a box: four numbers, or a family's special tokens."""
         return len(self.numbers) == 4 or self.family is not None
 
 
@@ -181,7 +181,10 @@ AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence
 
 
 def reduced_to(size: Size, max_side: int) -> Size:
-    """Return the size, reduced in its shape so that no side is over `max_side` px."""
+    """Return the size, reduced in its shape so that no side is over `max_side` px.
+
+    It is rounded down, but to 1 px at the least. A smaller one stays as it is.
+    """
     scale = min(1.0, max_side / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
@@ -189,8 +192,9 @@ def reduced_to(size: Size, max_side: int) -> Size:
 def legible(size: Size, max_side: int) -> Size:
     """Return the size, enlarged where a model couldn't see rectangles in it.
 
-    The shorter side becomes SHORTEST, or what the longest side allows. A strip that is still too
-    narrow is widened to NARROWEST, which changes its shape.
+    A shorter side below SHORTEST becomes SHORTEST, or what `max_side` allows for the longer one. A
+    strip that is still too narrow is widened to NARROWEST, which changes its shape. No side is over
+    `max_side` then.
     """
     scale = max(1.0, min(SHORTEST / min(size), max_side / max(size)))
     width = min(max(round(size[0] * scale), NARROWEST), max_side)
@@ -269,7 +273,8 @@ def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
     """Return the picture with the box that a reply gives each rectangle, numbers as written.
 
     A reply may hold several answers, as where the model thinks aloud: for each rectangle the last
-    one counts. `key` is the one under which a box was asked for.
+    one that has it counts and, of several boxes in it, the first. A reply that can't be read gives
+    no answers, but `trouble`. `key` is the one under which a box was asked for.
     """
     try:
         parsed = parse_reply(reply, key)
@@ -277,7 +282,8 @@ def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
         return replace(blank, trouble=str(error))
     phrases = dict(enumerate(blank.probe.boxes, 1))
     answers: dict[int, ProbeBox] = {}
-    for box in sorted(parsed.boxes, key=lambda box: -box.answer):
+    last_answer_first = sorted(parsed.boxes, key=lambda box: -box.answer)
+    for box in last_answer_first:
         number = _number_meant(box.details, phrases)
         if number is not None and number not in answers:
             phrase = phrases[number]

@@ -38,7 +38,7 @@ class CalibratedFormat(BoxFormat):
 
 
 def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFormat:
-    """Find out in which format a model writes boxes, from pictures of coloured rectangles.
+    """Find out in which format a model writes boxes, from pictures of colored rectangles.
 
     It sends 6 requests, or 10 to 40 if the model counts pixels. Nothing is stored.
 
@@ -103,8 +103,8 @@ class _OneFunction(Serving):
     async def answer(self, request: Request[Any]) -> str:
         """Call the function, and return the reply's text.
 
-        Raises EndpointRefused for whatever the function raises, and SpecError if it returns no
-        text.
+        Raises EndpointRefused for whatever the function raises, but this package's own errors as
+        they are, and SpecError if it returns no text.
         """
         [image] = request.images
         prompt = f"{request.system}\n\n{request.text}"

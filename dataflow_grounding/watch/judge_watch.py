@@ -1,7 +1,7 @@
 """Tests of a judge (a model that checks another one's boxes) by questions of known answer.
 
-The pictures are our own, with rectangles of known colours. Half of the boxes are around what they
-are said to be; the others are around another rectangle, for a colour that isn't in the picture. A
+The pictures are our own, with rectangles of known colors. Half of the boxes are around what they
+are said to be; the others are around another rectangle, for a color that isn't in the picture. A
 judge isn't obeyed whose right answers may be those of one who says yes as often, but at random, by
 the binomial distribution. So one that always says no gains nothing by questions of which most are
 to be denied.
@@ -31,7 +31,7 @@ from dataflow_grounding.tasks.request import Request
 
 JUDGE_EVERY = 100  # records that rely on one test of the judge
 SIZE = (896, 672)  # px, as a calibration's first picture
-BOXED = 4  # boxes with their own phrase; as many have the phrase of a colour that isn't there
+BOXED = 4  # boxes with their own phrase; as many have the phrase of a color that isn't there
 # A judge is obeyed if as many yeses, given at random, are right as often with no more than this
 # probability, as they are in 15 of 16 where half are to be affirmed, in 26 of 32, or in 37 of 48.
 BY_CHANCE = 0.0003
