@@ -12,13 +12,13 @@ import math
 from typing import NamedTuple
 
 MOST_WORDS = 4000  # things that are remembered apart
-# of the picture: thinner boxes count as this thin, as a logarithm has to be taken
+# Share of the picture's side: thinner boxes count as this thin, as a logarithm has to be taken.
 LEAST_SIDE = 0.003
-# how far a box may reach out of the picture, in parts of the side, before it says something
+# How far a box may reach out of the picture, in parts of the side, before it says something.
 OUTSIDE = 0.03
-# share of boxes that are like no others of their thing: slips, and things of two kinds
+# Share of boxes that are like no others of their thing: slips, and things of two kinds.
 SOMETHING_ELSE = 0.12
-# how likely a box anywhere, in the picture or out of it, is in a format that nobody knows
+# How likely a box anywhere, in the picture or out of it, is in a format that nobody knows.
 UNEXPLAINED = 0.15
 
 
@@ -43,7 +43,7 @@ class BoxShape(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What is expected of a figure, and how many boxes that expectation counts as."""
+    """What is expected of a figure: mean, standard deviation, and how many boxes that counts as."""
 
     mean: float
     deviation: float
@@ -56,6 +56,7 @@ ANY_Y = Expected(0.53, 0.21, 6.0)
 ANY_SIZE = Expected(-1.6, 0.8, 6.0)
 ANY_SHAPE = Expected(0.0, 0.7, 6.0)
 OF_A_THING = 4.0  # boxes that the figures of all things count as, for one thing
+# No figure is expected more exactly than with these standard deviations.
 LEAST_DEVIATION = BoxShape(0.04, 0.04, 0.2, 0.2, 0.0, 0)
 
 # Things that are nearly always taller than wide, or wider than tall, and the usual logarithm of
@@ -66,7 +67,7 @@ TALL = (
 )
 WIDE = "car bus truck train van sofa couch bed table bench boat ship airplane plane river keyboard"
 USUAL_SHAPE = {**dict.fromkeys(TALL.split(), -0.7), **dict.fromkeys(WIDE.split(), 0.5)}
-DEVIATION_OF_SHAPE = 0.45
+DEVIATION_OF_SHAPE = 0.45  # the standard deviation from that
 
 LOG_USUAL = math.log(1 - SOMETHING_ELSE)
 LOG_SLIP = math.log(SOMETHING_ELSE)
@@ -74,10 +75,10 @@ LOG_UNEXPLAINED = math.log(UNEXPLAINED)
 # How often a box ends before it begins, as if so many axes of so many had been seen already.
 TURNED_BEFORE = 0.5
 AXES_BEFORE = 40.0
-# What reaching out of the picture costs, in log-likelihood.
+# What reaching out of the picture by more than OUTSIDE costs, in log-likelihood.
 BEYOND_AT_ONCE = 3.0
-BEYOND_PER_SIDE = 12.0
-BEYOND_AT_MOST = 8.0
+BEYOND_PER_SIDE = 12.0  # besides, times how far in parts of the side
+BEYOND_AT_MOST = 8.0  # in all
 
 
 class Moments:
@@ -101,7 +102,7 @@ class Moments:
         """Return what to expect of the next value, given the values so far.
 
         It is the posterior predictive of a normal distribution with a normal-inverse-gamma prior;
-        see the module.
+        see the module. Without values it is about the prior.
 
         Args:
             before: What was expected before any of these values: the prior.
@@ -139,7 +140,7 @@ class Figures:
     """What is expected of a box's four figures (see BoxShape), each independently of the others."""
 
     __slots__ = (
-        "_at_most",
+        "_log_peak",
         "_per_shape",
         "_per_size",
         "_per_x",
@@ -160,18 +161,20 @@ class Figures:
         self._per_y = 1 / y.deviation
         self._per_size = 1 / size.deviation
         self._per_shape = 1 / shape.deviation
-        self._at_most = -math.log(x.deviation * y.deviation * size.deviation * shape.deviation)
+        # The density at the means, but for the constant of the normal distribution.
+        self._log_peak = -math.log(x.deviation * y.deviation * size.deviation * shape.deviation)
 
     def log_density(self, x: float, y: float, size: float, shape: float) -> float:
         """Return the logarithm of the density of a box with these figures.
 
         The constant of the normal distribution, which all densities share, is left out.
         """
+        # Each figure becomes its distance from the mean, in standard deviations.
         x = (x - self.x.mean) * self._per_x
         y = (y - self.y.mean) * self._per_y
         size = (size - self.size.mean) * self._per_size
         shape = (shape - self.shape.mean) * self._per_shape
-        return self._at_most - (x * x + y * y + size * size + shape * shape) / 2
+        return self._log_peak - (x * x + y * y + size * size + shape * shape) / 2
 
 
 ANYTHING = Figures(ANY_X, ANY_Y, ANY_SIZE, ANY_SHAPE)
@@ -193,13 +196,19 @@ class BoxStatistics:
         self._things: dict[str, ThingStatistics] = {}
         self._turned = TURNED_BEFORE  # axes on which a box ended before it began
         self._axes = AXES_BEFORE  # all axes, two for each box
-        # What is expected of boxes is kept until further ones are learnt: of any thing (None where
-        # it has to be worked out anew), and by the word for a thing.
+        # What is expected of boxes of any thing; None where it has to be worked out anew, as
+        # further ones were learnt.
         self._expected_of_all: Figures | None = ANYTHING
+        # The same by the word for a thing, kept until further boxes of this thing are learnt:
+        # those of others change its prior only a little.
         self._expected: dict[str, Figures] = {}
 
     def learn(self, box: BoxShape, thing: str) -> None:
-        """Add a box of a thing, which is given by the word for it."""
+        """Add a box of a thing, which is given by the word for it.
+
+        One that reaches out of the picture by more than OUTSIDE counts only for how often boxes
+        end before they begin. Further things than MOST_WORDS count only among all boxes.
+        """
         self._turned += box.turned
         self._axes += 2
         if box.beyond > OUTSIDE:
@@ -239,9 +248,9 @@ class BoxStatistics:
         return total
 
     def log_likelihood_anywhere(self, box: BoxShape) -> float:
-        """Return the same for a format that nobody knows, in which a box may be anywhere.
+        """Return `log_likelihood` for a format that nobody knows, in which a box may be anywhere.
 
-        Reaching out of the picture costs nothing there.
+        Reaching out of the picture, and ending before it begins, cost nothing there.
         """
         return SLIP.log_density(box.x, box.y, box.size, box.shape) + LOG_UNEXPLAINED
 
@@ -268,7 +277,7 @@ class BoxStatistics:
             shape = Expected(usual_shape, DEVIATION_OF_SHAPE, OF_A_THING)
         if statistics is None:
             return Figures(of_all.x, of_all.y, of_all.size, shape)
-        if len(self._expected) >= MOST_WORDS:
+        if len(self._expected) >= MOST_WORDS:  # so that memory is bounded
             self._expected.clear()
         figures = _figures_after(statistics, of_all, OF_A_THING, shape)
         self._expected[thing] = figures

@@ -115,6 +115,9 @@ class Evidence:
         learns: Whether the run's boxes are examples of what boxes look like. Without probe
             pictures, nothing tells that they are right: then all are compared with pictures in
             general.
+
+    Attributes:
+        replies: How many replies were added.
     """
 
     def __init__(self, asked: BoxFormat, *, learns: bool = True) -> None:
@@ -125,9 +128,9 @@ class Evidence:
         self._others = {reading.name: reading for reading in other_readings(asked)}
         self._sums: dict[tuple[str, str], Sum] = {}  # by format, and orientation or "all"
         self._alarm: dict[str, float] = {}  # by format: at which sum a probe picture should tell
-        self._in_vain = 0
+        self._in_vain = 0  # questions that were asked again, which proved nothing
         self._proven: deque[ProvenReply] = deque(maxlen=16)
-        # replies that look like another format, also when asked again, by format
+        # By format: how many replies look like it, also when they are asked again.
         self._odd: dict[str, int] = {}
 
     # One reply
@@ -135,15 +138,19 @@ class Evidence:
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
         """Judge how likely a reply's numbers are in each format, given the boxes learnt so far.
 
-        Only the first MOST_BOXES boxes are looked at. `sent` is the picture as it was sent.
+        Only the first MOST_BOXES boxes are looked at. Formats in whose range the numbers aren't
+        have no ratio. `sent` is the picture as it was sent. Nothing is added to the evidence.
         """
         boxes = boxes[:MOST_BOXES]
         largest = largest_of(boxes)
         of_phrases = list(indices_by_phrase(boxes).values())
         expected = [self._statistics.expected_of(head_word(box.phrase)) for box in boxes]
-        meanings = [self.asked.of(box, sent) for box in boxes]
+        meanings = [self.asked.meaning_of(box, sent) for box in boxes]
         as_asked = self._likelihoods(meanings, expected)
-        anywhere = [self._statistics.log_likelihood_anywhere(m.box) + m.log_scale for m in meanings]
+        anywhere = []
+        for meaning in meanings:
+            of_box = self._statistics.log_likelihood_anywhere(meaning.box)
+            anywhere.append(of_box + meaning.log_scale)
         ratios: dict[str, float] = {}
         for name, reading in self._others.items():
             if boxes and reading.may_hold(largest, sent):
@@ -154,7 +161,7 @@ class Evidence:
         return JudgedReply(boxes, sent, meanings, ratios, unknown, likeliest)
 
     def _likelihoods(self, meanings: Sequence[Meaning], expected: Sequence[Figures]) -> list[float]:
-        """Return the log-likelihood of each box's numbers, given what it means and is expected."""
+        """Return the log-likelihood of each box's numbers, by its meaning and what is expected."""
         likelihoods = []
         for meaning, figures in zip(meanings, expected, strict=True):
             of_box = self._statistics.log_likelihood(meaning.box, figures)
@@ -190,15 +197,20 @@ class Evidence:
         proven = Counter(proven.proof.format for proven in self._recently_proven())
         recent = min(self.replies, RECENT_REPLIES)
         for name, count in proven.items():
-            # How common the format is, times how much likelier it makes the reply.
-            if count / recent * math.exp(reply.ratios.get(name, -math.inf)) >= CHANCE:
+            how_common = count / recent
+            how_much_likelier = math.exp(reply.ratios.get(name, -math.inf))
+            if how_common * how_much_likelier >= CHANCE:
                 return True
         return False
 
     # All replies
 
     def add(self, reply: JudgedReply) -> None:
-        """Add a reply to the sums of all formats, whatever becomes of it."""
+        """Add a reply to the sums of all formats, whatever becomes of it.
+
+        One with boxes for several phrases also counts for or against a model that sees no picture
+        (SAME_BOX), by whether all its boxes are the same.
+        """
         self.replies += 1
         orientation = orientation_of(reply.sent.size)
         for name, ratio in (*reply.ratios.items(), (UNKNOWN, reply.unknown)):
@@ -235,8 +247,9 @@ class Evidence:
     def alarmed(self) -> str | None:
         """The orientation in which the last replies are much likelier in another format.
 
-        A probe picture of it should then tell. It is "all" where that is so of all pictures
-        together, and None where of none.
+        A probe picture of it should then tell. Of several, it is that of the highest sum; "all" is
+        for all pictures together, where it is so of no single orientation. None where it is so of
+        none.
         """
         alarmed = []
         for (name, orientation), ratios in self._sums.items():
@@ -258,27 +271,30 @@ class Evidence:
     def overwhelming(self) -> str | None:
         """The format for which the replies speak so clearly that no probe picture has to tell.
 
-        It is SAME_BOX for a model that sees no picture, and None where nothing is so clear.
+        Of several formats whose sums are above ALONE, it is the one with the highest unbounded sum,
+        if that is CLEARLY the highest, or any bounded sum is twice ALONE. It may be UNKNOWN, or
+        SAME_BOX for a model that sees no picture; None where nothing is so clear.
         """
-        ahead: dict[str, float] = {}
+        unbounded: dict[str, float] = {}  # by format: its highest sum, of those above ALONE
         highest = 0.0
         for (name, _), ratios in self._sums.items():
             if ratios.total > ALONE and ratios.total > self._alarm_of(name):
                 highest = max(highest, ratios.total)
-                ahead[name] = max(ratios.unbounded, ahead.get(name, ratios.unbounded))
-        names = sorted(ahead, key=lambda name: ahead[name], reverse=True)
-        if not names:
+                unbounded[name] = max(ratios.unbounded, unbounded.get(name, ratios.unbounded))
+        likeliest_first = sorted(unbounded, key=lambda name: unbounded[name], reverse=True)
+        if not likeliest_first:
             return None
-        is_clear = len(names) == 1 or ahead[names[0]] - ahead[names[1]] >= CLEARLY
+        likeliest, *others = likeliest_first
+        is_clear = not others or unbounded[likeliest] - unbounded[others[0]] >= CLEARLY
         if is_clear or highest >= 2 * ALONE:
-            return names[0]
+            return likeliest
         return None
 
     def withdraw(self, orientations: Collection[str]) -> None:
-        """Forget what spoke against the format in pictures of these orientations.
+        """Forget what spoke against the format in pictures of these orientations, and in all.
 
-        Probe pictures have shown that it is right there. Of the formats that raised an alarm, the
-        next one takes a higher sum.
+        Probe pictures have shown that it is right there. A format that raised an alarm takes a
+        higher sum for the next one.
         """
         for (name, orientation), ratios in self._sums.items():
             if orientation == "all" or orientation in orientations:
@@ -289,9 +305,9 @@ class Evidence:
     # Two replies to one question
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """Return the format that the first of two replies to one question proves to be in.
+        """Return the format that the first of two replies to one question is proven to be in.
 
-        The proof is remembered. None where there is none.
+        The second reply proves it; the proof is remembered. None where there is none.
         """
         from dataflow_grounding.watch._second_reply import proof_of  # few replies are doubted
 
@@ -304,8 +320,8 @@ class Evidence:
     def count_in_vain(self, first: JudgedReply, second: JudgedReply) -> None:
         """Count that a question was asked again, and that proved nothing.
 
-        Where both replies look like another format, and put boxes in the same places, they are
-        counted as odd besides.
+        Where the second reply looks like another format, and the first one has its boxes in the
+        same places, it is counted as odd besides.
         """
         self._in_vain += 1
         name = second.likeliest
@@ -320,8 +336,9 @@ class Evidence:
     def mixed_with(self) -> str | None:
         """The format that more replies were proven to be in than chance or a slip explains.
 
-        One proof is enough among the FIRST_REPLIES, two among RECENT_REPLIES, if they are clear
-        enough together. None without such a format.
+        One proof is enough while the run has no more than FIRST_REPLIES, else two of one format
+        among the last RECENT_REPLIES, if they are clear enough together. None without such a
+        format.
         """
         recent = self._recently_proven()
         for name in dict.fromkeys(proven.proof.format for proven in recent):
@@ -332,7 +349,7 @@ class Evidence:
 
     @property
     def proven(self) -> int:
-        """How many of the last replies were proven to be in another format."""
+        """How many of the last RECENT_REPLIES were proven to be in another format."""
         return len(self._recently_proven())
 
     def _recently_proven(self) -> list[ProvenReply]:

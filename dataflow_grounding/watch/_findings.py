@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.calibration.choice import advice_to_calibrate
+from dataflow_grounding.calibration.choice import (
+    ANSWERS_IN_SEVERAL,
+    ARE_THERE_SEVERAL,
+    advice_to_calibrate,
+)
 from dataflow_grounding.watch._evidence import SAME_BOX, UNKNOWN, Evidence
 
 if TYPE_CHECKING:
     from dataflow_grounding.calibration.checking import CheckVerdict
 
-_ARE_THERE_SEVERAL = "are there several servers or models behind its address?"
+# Said where it is so, and taken out by `adapted_to_no_probes`.
+_THOUGH_PROBES_FIT = ", though probe pictures come as asked"
 
 
 def _advice_without_probes() -> str:
@@ -40,6 +45,9 @@ def _going_on() -> str:
 def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool) -> str:
     """Return the message about probe pictures whose rectangles are elsewhere.
 
+    Where pictures of other shapes fit, leaving out those that miss is advised; but not for formats
+    in pixels, nor where no format fits these and calibrating hasn't been tried.
+
     Args:
         verdict: What the check of the pictures found.
         asked: The format that was asked for.
@@ -62,14 +70,14 @@ def odd_probe(other: str, asked: BoxFormat) -> str:
     The others were not.
     """
     seen = f"a probe picture was clearly answered in {other}, others in {asked.name} as asked"
-    why = f"The endpoint may answer in more than one format: {_ARE_THERE_SEVERAL}"
+    why = f"The endpoint may answer in more than one format: {ARE_THERE_SEVERAL}"
     return f"{seen}. {why} Look at some boxes"
 
 
 def overwhelming(other: str, asked: BoxFormat) -> str:
-    """Return what to say of replies that are far likelier in another format.
+    """Return what to say of replies that are far likelier in another format, by the replies alone.
 
-    No probe picture can tell.
+    `other` is the format's name, SAME_BOX or UNKNOWN.
     """
     what = f"the boxes don't look like {asked.name}"
     if other == SAME_BOX:
@@ -90,10 +98,7 @@ def often_odd(evidence: Evidence, other: str) -> str:
         f"{evidence.odd(other)} of {evidence.replies} replies look like {other}, also when they are"
         " asked again"
     )
-    what = (
-        f"the boxes don't look like {evidence.asked.name}: {replies}, though probe pictures come as"
-        " asked"
-    )
+    what = f"the boxes don't look like {evidence.asked.name}: {replies}{_THOUGH_PROBES_FIT}"
     return (
         f"{what}. {other} would fit; look at some of them, and if they are right:"
         f" {setting('vlm.on_suspect_boxes', 'warn')}"
@@ -101,7 +106,10 @@ def often_odd(evidence: Evidence, other: str) -> str:
 
 
 def slips(formats: Sequence[str], asked: BoxFormat) -> str:
-    """Return what to say of a few replies that were asked again, too few to stop a run for."""
+    """Return what to say of a few replies that were asked again, too few to stop a run for.
+
+    `formats` has for each of them the format that it was proven to be in.
+    """
     other = " and ".join(dict.fromkeys(formats))
     replies = (
         f"{counted(len(formats), 'reply')} came in {other} and, asked again, in {asked.name} as"
@@ -114,13 +122,16 @@ def mixture(evidence: Evidence, other: str) -> str:
     """Return what to say of replies that came in another format and, asked again, as asked."""
     proven = f"{counted(evidence.proven, 'reply')} of {evidence.replies}"
     seen = f"{proven} came in {other} and, asked again, in {evidence.asked.name} as asked"
-    return f"{seen}. The endpoint answers in more than one format: {_ARE_THERE_SEVERAL}"
+    return f"{seen}. {ANSWERS_IN_SEVERAL}"
 
 
 def adapted_to_no_probes(what: str) -> str:
-    """Return what a finding says where probe pictures go unanswered, and what helps then."""
+    """Return a message of this module as it is right where probe pictures go unanswered.
+
+    Advice to calibrate, and words that say that probe pictures fit, are taken out of `what`; the
+    advice that helps then is put at the end.
+    """
     calibrate = advice_to_calibrate()
-    what = what.replace(f", or {calibrate}", "").replace(f": {calibrate}", "")
-    return (
-        f"{what.replace(', though probe pictures come as asked', '')}. {_advice_without_probes()}"
-    )
+    for words in (f", or {calibrate}", f": {calibrate}", _THOUGH_PROBES_FIT):
+        what = what.replace(words, "")
+    return f"{what}. {_advice_without_probes()}"

@@ -25,7 +25,7 @@ LONG = 3.0  # in a picture of a larger aspect, models may be wrong for that reas
 
 
 def orientation_of(size: Size) -> str:
-    """Return `portrait`, `landscape` or `square`."""
+    """Return `portrait`, `landscape` or, for equal sides, `square`."""
     if size[0] == size[1]:
         return "square"
     return "landscape" if size[0] > size[1] else "portrait"
@@ -62,8 +62,8 @@ class _Pictures:
     def commonest(self, orientation: str, probed: Sequence[Size], covers: "Covers") -> Size:
         """Return the commonest size of an orientation that none of the sizes `probed` covers.
 
-        Where all are covered, it is the commonest of all. Some picture has to be of the
-        orientation.
+        Where all are covered, it is the commonest of the orientation, which some picture has to be
+        of.
         """
         commonest: Size | None = None
         for size, _ in self.sizes.most_common():
@@ -113,7 +113,11 @@ class ProbeSizes:
 
     @property
     def outgrown(self) -> bool:
-        """Whether pictures are sent in a size or orientation that no probe picture stood for."""
+        """Whether pictures are sent of which no probe picture can tell.
+
+        They are of an orientation that is frequent and was never probed or, for formats in pixels,
+        of a size larger than any that was probed. False once a calibration has proved all sizes.
+        """
         if self.checked is None:
             return False
         if any(name not in self._probed for name in self._pictures().frequent()):
@@ -125,20 +129,23 @@ class ProbeSizes:
     def chosen(
         self, *, every: bool = False, orientation: str | None = None, last: bool = False
     ) -> list[Size]:
-        """Choose the sizes to probe now, each once.
+        """Choose the sizes to probe now, each once, and note that they are probed.
 
         By default they are of the one orientation, among those that are frequent, that was probed
-        longest ago.
+        longest ago. For formats in pixels the largest sizes are added, but by default only sizes
+        that are new, or the one probed longest ago, are left. For others, a size is added in which
+        padding shows, if it shows in none. There has to be a picture, sent or expected.
 
         Args:
             every: Choose sizes of every orientation that is frequent.
-            orientation: Choose sizes of this orientation instead, if there are pictures of it.
+            orientation: Choose sizes of this orientation instead, if there are pictures of it; it
+                goes before `every`. There are none of "all".
             last: Choose sizes of all orientations that never were probed besides.
         """
         from dataflow_grounding.calibration.alike_sizes import covers_for  # as the check itself
 
         self._checks += 1
-        covers = covers_for("px" if self._in_pixels else 1)
+        covers = covers_for("px" if self._in_pixels else 1)  # 1 stands for any parts of the side
         pictures = self._pictures()
         names = pictures.frequent()
         if orientation is not None and pictures.has(orientation):
@@ -174,8 +181,9 @@ class ProbeSizes:
 
     def _update_largest(self, size: Size) -> None:
         """Update the largest area, and the longest side, of the size's orientation."""
+        orientation = orientation_of(size)
         for name, measure in (("area", math.prod), ("side", max)):
-            key = (orientation_of(size), name)
+            key = (orientation, name)
             self._largest[key] = max(self._largest.get(key, size), size, key=measure)
 
     def _largest_uncovered(self, commonest: list[Size], orientations: Sequence[str]) -> list[Size]:
@@ -192,9 +200,10 @@ class ProbeSizes:
         return never_probed or [min(sizes, key=lambda size: self._asked[size])]
 
     def _size_that_shows_padding(self, chosen: list[Size]) -> list[Size]:
-        """Return one size in which padding shows; none where it shows in one that was chosen.
+        """Return a size in which padding shows, in a list.
 
-        There is none either where the run has no picture that is neither square nor too long.
+        [] where it shows in one of those `chosen`, and where the run has no picture that is neither
+        about square nor longer than LONG.
         """
         if any(_aspect(size) >= SQUARE for size in chosen):
             return []
@@ -217,7 +226,8 @@ def _is_covered(size: Size, probed: Iterable[Size]) -> bool:
 def _covers(probed: Size, size: Size) -> bool:
     """Whether neither side is longer than that of a size that was probed, or by NEARLY at most.
 
-    A server's limit on sides or area that doesn't reduce `probed` doesn't reduce `size` then.
+    A server's limit on sides or area that doesn't reduce `probed` doesn't reduce `size` then. False
+    for a wide size and a tall one.
     """
     is_one_wide_one_tall = (probed[0] - probed[1]) * (size[0] - size[1]) < 0
     if is_one_wide_one_tall:  # upright pictures may have a limit of their own

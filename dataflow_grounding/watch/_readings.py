@@ -18,8 +18,9 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.watch._box_statistics import LEAST_SIDE, BoxShape
 
 LONGEST_SIDE = 1e6  # in parts of the picture's: hostile numbers may be any
+NEARLY_IN_RANGE = 1.13  # times a format's highest number: what a reply in it may still hold
 ALIKE = {999: 1000, 1024: 1000}  # scales that a reply's numbers don't tell from another
-TRANSPOSED: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
+TRANSPOSED: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}  # orders, with x and y swapped
 
 
 class SeenBox(NamedTuple):
@@ -42,7 +43,7 @@ def largest_of(boxes: Sequence[SeenBox]) -> float:
 
 
 def indices_by_phrase(boxes: Sequence[SeenBox]) -> dict[str, list[int]]:
-    """Return, for each phrase, the indices of its boxes."""
+    """Return, for each phrase that has boxes, their indices, in the order of first boxes."""
     indices: dict[str, list[int]] = {}
     for index, box in enumerate(boxes):
         indices.setdefault(box.phrase, []).append(index)
@@ -123,15 +124,18 @@ class FormatReading:
             math.log(canvas.width / canvas.height),
         )
 
-    def of(self, box: SeenBox, sent: Sent) -> Meaning:
-        """Return what a box means in a picture, if it is read in this format."""
+    def meaning_of(self, box: SeenBox, sent: Sent) -> Meaning:
+        """Return what a box means in a picture, if it is read in this format.
+
+        An order that the reply names goes before the format's.
+        """
         corners, shape, log_scale = self.figures_of(box, sent)
         return Meaning(corners, BoxShape(*shape), log_scale)
 
     def figures_of(
         self, box: SeenBox, sent: Sent
     ) -> tuple[Bbox, tuple[float, float, float, float, float, int], float]:
-        """Return the same as plain tuples, in the order of Meaning and BoxShape.
+        """Return the same as `meaning_of`, as plain tuples in the order of Meaning and BoxShape.
 
         Each box of each reply is read in some six formats, so that making the objects would be
         costly.
@@ -170,7 +174,7 @@ class FormatReading:
     def may_hold(self, largest: float, sent: Sent) -> bool:
         """Whether the largest number of a reply is within the format's range, or nearly."""
         view = self._view(sent)
-        return largest <= 1.13 * max(view.width, view.height)
+        return largest <= NEARLY_IN_RANGE * max(view.width, view.height)
 
 
 def _log_side(side: float) -> float:
@@ -189,7 +193,8 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """Return the formats that may be mistaken for the one that was asked for.
 
     They are every other order at the same scale, and every other scale in the same order and, where
-    it has corners, with x and y swapped; all in the same frame.
+    it has corners, with x and y swapped; all in the same frame. Of scales that are ALIKE, only 1000
+    is among them.
     """
     scale = asked.scale
     if isinstance(scale, int):

@@ -69,7 +69,7 @@ class Unvouched:
         return list(self._asked)
 
     def sent(self) -> list[Ask]:
-        """Return the records that got boxes from the endpoint in this run."""
+        """Return the records that got boxes from the endpoint in this run, in the same order."""
         return [ask for ask, was_sent in self._asked.items() if was_sent]
 
     def vouch(self, asked: Collection[Ask]) -> None:
@@ -84,7 +84,11 @@ class RunWatch(BoxWatch):
     Args:
         settings: The BoxWatch that began.
         probing: The run's probe pictures.
-        most_tries: How often a question is asked at most.
+        most_tries: How often a question is asked at most. Without checks, doubtful replies are
+            never asked again.
+
+    Attributes:
+        state: What is known, and what may be sent.
     """
 
     def __init__(self, settings: BoxWatch, probing: Probing, most_tries: int) -> None:
@@ -109,7 +113,10 @@ class RunWatch(BoxWatch):
         return BoxWatch, (self.on_suspect, self.every), state
 
     def _at_rest(self) -> State:
-        """Return the state without a probe picture on its way, or anything against the boxes."""
+        """Return the state without a probe picture on its way, or anything against the boxes.
+
+        It is BLIND, TRUSTED or UNPROBED.
+        """
         if not self._probing.possible:
             return State.BLIND
         return State.TRUSTED if self._probing.begun else State.UNPROBED
@@ -117,7 +124,11 @@ class RunWatch(BoxWatch):
     # One question
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
-        """Ask as BoxWatch.ask does: sent when it may be, and the replies judged."""
+        """Ask as BoxWatch.ask does: sent when it may be, and the replies judged.
+
+        Once boxes are SUSPECT, requests pass without being judged; they do after the run's end.
+        Raises whatever the request fails with, SuspectBoxes and RunStopped.
+        """
         if self.state is State.ENDED:
             return await ask(request)
         if self.state is State.SUSPECT:
@@ -158,11 +169,13 @@ class RunWatch(BoxWatch):
         was_sent = False
 
         async def before() -> None:
+            """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
             nonlocal was_sent
             await self._ready(ask)
             was_sent = True
 
         def may_send() -> bool:
+            """Return whether the request may be sent this instant, and count it if so."""
             if self.state in (State.HOLDING, State.STOPPED):
                 return False
             self._probing.sending()
@@ -196,6 +209,9 @@ class RunWatch(BoxWatch):
     ) -> None:
         """Act on what the replies to a question that was asked again have shown.
 
+        Nothing is done for a question of which nothing is proven or odd, nor once boxes are known
+        to be suspect.
+
         Args:
             question: The question, with what was seen of its replies.
             ask: The means of its record to send requests.
@@ -214,7 +230,10 @@ class RunWatch(BoxWatch):
             await self._settle_odd(odd, question.odd, size)
 
     def _settle_proof(self, proven: str, ask: Ask) -> None:
-        """Act on the proof that a reply was in another format, `proven`. Raises SuspectBoxes."""
+        """Act on the proof that a reply was in another format, `proven`: note it, review others.
+
+        Raises SuspectBoxes where replies are in several formats by more than chance explains.
+        """
         ask.note("mixed_formats", f"a reply came in {proven} and, asked again, as asked")
         self._slips.append(proven)
         self._taken.call_for_review()
@@ -226,7 +245,9 @@ class RunWatch(BoxWatch):
         """Act on boxes that look like another format, also when they were asked for again.
 
         Either the boxes are wrong, or the run's pictures really have boxes like that. A probe
-        picture of the same size tells which. If none can, the record is marked as suspect.
+        picture of the same size tells which. If none can, the record is marked as suspect. If it
+        shows the format to be right, and the boxes are very odd, the question is asked a third
+        time. What nothing was proven of is learnt from.
 
         Args:
             odd: The reply, with its question.
@@ -255,10 +276,11 @@ class RunWatch(BoxWatch):
         odd.question.learn()  # the run's pictures have such boxes
 
     async def _has_probe_of_size(self, size: Size, ask: Ask) -> bool:
-        """Return False if a probe picture of this size is wanted, and was sent in vain.
+        """Send a probe picture of this size, and return False if it was sent in vain.
 
-        It is sent only if none of the size's orientation was answered lately: a check of other
-        pictures tells nothing of this one. Raises SuspectBoxes, RunStopped.
+        It is sent only while boxes are TRUSTED, probe pictures are possible, and none of the size's
+        orientation was answered lately: a check of other pictures tells nothing of this one. True
+        where none is sent. Raises SuspectBoxes, RunStopped.
         """
         if not self._probing.possible or self._probing.stands_for(size):
             return True
@@ -275,7 +297,8 @@ class RunWatch(BoxWatch):
         """Ask once more about replies that look like another format by now.
 
         At the end of a run (`last`) it asks about the likeliest besides, as far as the run has
-        requests to spare. Raises SuspectBoxes, RunStopped.
+        requests to spare. It ends once boxes are known to be suspect. Raises SuspectBoxes,
+        RunStopped.
         """
         spare = self._probing.spare if last else 0
         for taken in await self._taken.doubtful(self._probing.evidence, spare):
@@ -286,7 +309,11 @@ class RunWatch(BoxWatch):
                 self._probing.evidence.count_in_vain(taken.judged, afresh)
 
     async def _asked_afresh(self, taken: TakenReply) -> JudgedReply | None:
-        """Ask a question once more; None where the reply can't be read, or comes too late."""
+        """Ask a question once more, and return the reply as it is judged.
+
+        None where it fails or can't be read, and where boxes are known to be suspect by then.
+        Raises RunStopped.
+        """
         self._probing.known.extra += 1
         try:
             afresh, _ = await taken.ask.aside(taken.asked_afresh())
@@ -295,9 +322,9 @@ class RunWatch(BoxWatch):
         return afresh if self.suspicion is None else None
 
     def _is_proven_wrong(self, taken: TakenReply, afresh: JudgedReply) -> bool:
-        """Whether another reply proves in which other format one is; its record is marked.
+        """Whether a reply `afresh` proves that one taken for right is in another format.
 
-        Raises SuspectBoxes.
+        The record is then marked, and `_settle_proof` acts on it. Raises SuspectBoxes.
         """
         proven = self._probing.evidence.compare(taken.judged, afresh)
         if proven is None:
@@ -311,7 +338,8 @@ class RunWatch(BoxWatch):
     async def _ready(self, ask: Ask) -> None:
         """Wait until requests may be sent.
 
-        It waits for the first check, which the first comer makes, and for any in doubt.
+        It waits for the first check, which the first comer makes, and for any in doubt. Checks that
+        are due are made before. Raises SuspectBoxes, RunStopped.
         """
         if self.state is State.UNPROBED:
             await self._probe(ask, holding=True)
@@ -362,11 +390,14 @@ class RunWatch(BoxWatch):
     ) -> None:
         """Send probe pictures, and go on as they tell.
 
+        If they miss, boxes are reported as wrong. If they can't tell, the replies alone decide. If
+        they fit, and nothing speaks of several formats, the records so far are vouched for.
+
         Args:
             ask: The means of a record to send requests.
             holding: Whether nothing else is sent before they are answered.
             of_size: The size that a picture has to be of; None for the sizes that are next.
-            orientation: The orientation that a picture has to be of; None for any.
+            orientation: The orientation that a picture has to be of; None or "all" for any.
             last: Whether this is the run's last check.
 
         Raises:
@@ -400,11 +431,11 @@ class RunWatch(BoxWatch):
             self._unvouched.vouch(before)
 
     def _hold(self) -> None:
-        """Let nothing else be sent, as a probe picture missed, before another one has told more."""
+        """Let nothing else be sent until the present check ends, as a probe picture missed."""
         self._enter(State.HOLDING)
 
     def _enter(self, state: State) -> None:
-        """Go into a state, and let wait or go on what depends on it."""
+        """Go into a state, and let those wait or go on who wait for `_free` or `_no_check`."""
         self.state = state
         if state is State.HOLDING:
             self._free.clear()
@@ -465,7 +496,11 @@ class RunWatch(BoxWatch):
             ask.note(SUSPECT, what)
 
     async def conclude(self, ask: Ask) -> None:
-        """Conclude as BoxWatch.conclude does, with a last check if one is due."""
+        """Conclude as BoxWatch.conclude does, with a last check if one is due.
+
+        Only the first call does anything. It also warns of what was odd, though the run's boxes are
+        not suspect. Raises SuspectBoxes, RunStopped.
+        """
         if self.state is State.ENDED:  # once, whichever operator comes first
             return
         if self.state is not State.STOPPED:

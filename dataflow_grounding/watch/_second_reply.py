@@ -45,8 +45,8 @@ def proof_of(
     """Return the proof that the first of two replies to one question was in another format.
 
     It is proven where its boxes, read in the other format, agree with those of the second reply far
-    better than as they were asked for. None where it isn't. The best of several formats is taken,
-    the last of equal ones.
+    better (by PROVEN) than as they were asked for. None where it isn't. The best of several formats
+    is taken, the last of equal ones.
 
     Args:
         first: The reply that came first.
@@ -68,7 +68,10 @@ def proof_of(
 
 
 def says_the_same(first: JudgedReply, second: JudgedReply, asked: FormatReading) -> bool:
-    """Whether two replies to one question put most of their boxes in the same places."""
+    """Whether two replies to one question put most of their boxes in the same places.
+
+    Both are read as `asked`. False where no phrase has just one box in each of them.
+    """
     pairs = _pairs(first, asked, second)
     near = sum(_log_nearness(pair, EDGES[-1]) > 0 for pair in pairs)
     return near * 2 > len(pairs)
@@ -77,8 +80,8 @@ def says_the_same(first: JudgedReply, second: JudgedReply, asked: FormatReading)
 def _agreement(first: JudgedReply, reading: FormatReading, second: JudgedReply) -> float:
     """Return how much likelier two replies' boxes are of the same things than of different ones.
 
-    It is the logarithm of that ratio, 0 where they have no phrase in common. The first reply is
-    read in a format, the second as asked. How far apart this model's answers put an edge isn't
+    It is the logarithm of that ratio, 0 where `_pairs` finds none. The first reply is read in the
+    format `reading`, the second as asked. How far apart this model's answers put an edge isn't
     known: the likelihoods for each of EDGES are averaged.
     """
     pairs = _pairs(first, reading, second)
@@ -91,15 +94,16 @@ def _agreement(first: JudgedReply, reading: FormatReading, second: JudgedReply) 
 def _pairs(
     first: JudgedReply, reading: FormatReading, second: JudgedReply
 ) -> list[tuple[Bbox, Bbox]]:
-    """Return the corners in both replies of each phrase that has one box in either.
+    """Return the corners in both replies of each phrase that has just one box in each of them.
 
-    The first reply's are read in a format, the second's as asked, in parts of the sides.
+    The first reply's are read in the format `reading`, the second's as asked, in parts of the
+    sides.
     """
     in_second = _only_boxes(second.boxes)
     pairs = []
     for phrase, index in _only_boxes(first.boxes).items():
         if phrase in in_second:
-            corners = reading.of(first.boxes[index], first.sent).corners
+            corners = reading.meaning_of(first.boxes[index], first.sent).corners
             pairs.append((corners, second.meanings[in_second[phrase]].corners))
     return pairs
 
@@ -116,8 +120,9 @@ def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 def _log_nearness(pair: tuple[Bbox, Bbox], edge: float) -> float:
     """Return how much likelier two boxes lie so if they are of one thing than of different ones.
 
-    It is the logarithm of that ratio. Boxes of one thing differ by a normal error on each of the
-    four edges; those of different things may lie anywhere, with a density of 1.
+    It is the logarithm of that ratio, log(ELSEWHERE) at the least. Boxes of one thing differ by a
+    normal error on each of the four edges, except for the share ELSEWHERE; those of different
+    things may lie anywhere, with a density of 1.
 
     Args:
         pair: The two boxes, in parts of the sides.

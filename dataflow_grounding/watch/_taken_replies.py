@@ -26,7 +26,7 @@ AFRESH = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class TakenReply:
-    """A reply that nothing spoke against.
+    """A reply that was judged, with what it takes to ask its question once more.
 
     Attributes:
         judged: The reply's boxes, as they were judged when it came.
@@ -45,11 +45,11 @@ class TakenReply:
 
         Its answer is the reply as it is judged, None where that can't be read.
         """
+        return replace(self.request, sample=self.request.sample + AFRESH, read=self._read_as_judged)
 
-        def read(reply: str) -> ReadReply[JudgedReply | None]:
-            return self.question.judged(reply), []
-
-        return replace(self.request, sample=self.request.sample + AFRESH, read=read)
+    def _read_as_judged(self, reply: str) -> ReadReply[JudgedReply | None]:
+        """Return a reply to the question as it is judged, None if unreadable, and no notes."""
+        return self.question.judged(reply), []
 
 
 class TakenReplies:
@@ -69,18 +69,22 @@ class TakenReplies:
         self._called_for = True
 
     def is_due(self, replies: int) -> bool:
-        """Whether a review is due once so many `replies` have come in the run."""
+        """Whether a review is due once so many `replies` have come in the run.
+
+        It is if it was called for, or at the first of LEARNT that no review has passed.
+        """
         return self._called_for or (bool(self._reviews) and replies >= self._reviews[0])
 
     async def doubtful(self, evidence: Evidence, spare: int = 0) -> Sequence[TakenReply]:
         """Review the replies, and take out those that should be asked again by what is known now.
 
-        Replies that come while this judges, some boxes at a time, are for the next review.
+        The others are kept, with what they are judged now. Replies that come while this judges,
+        some boxes at a time, are for the next review.
 
         Args:
             evidence: What the run's replies say by now.
-            spare: How many to take out at the least, as far as there are any that are somewhat
-                likely in another format; the likeliest are added.
+            spare: How many to take out at the least, as far as there are any whose ratio is
+                LIKELIER or more; the likeliest are added.
 
         Returns:
             The replies that were taken out, as they are judged now.

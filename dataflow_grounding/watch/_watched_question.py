@@ -35,7 +35,7 @@ class WatchedQuestion:
         undoubted: A first reply, sent in this run, that nothing spoke against.
         last: The reply that came last, where it could be read.
         proven: The format that an earlier reply was in, as a later one proves.
-        odd: The format that a reply looks like though it was asked again.
+        odd: The format that a reply looks like though it was asked again, or can't be.
     """
 
     def __init__(
@@ -75,7 +75,11 @@ class WatchedQuestion:
     def look(self, reply: str) -> None:
         """Judge a reply, before it is read.
 
-        Raises SuspectReply where the question should be asked again.
+        A first one that is doubtful is refused; the next one decides what it was. A reply that
+        nothing speaks against is learnt from. One that can't be read only counts as a try.
+
+        Raises:
+            SuspectReply: The question should be asked again.
         """
         was_asked_again = self._was_asked_again
         self._was_asked_again = None
@@ -94,7 +98,7 @@ class WatchedQuestion:
             self._decide(first, judged)
         elif self._is_doubtful(judged, was_asked_again):
             if self.tries < self._most_tries:
-                self._refuse(judged)
+                raise self._refusal_of(judged)
             self.odd = judged.likeliest
         self.undoubted = None
         if self.odd is None:
@@ -113,13 +117,13 @@ class WatchedQuestion:
         """
         was_doubtful = first is None and judged.ratio > NEARLY and was_asked_again()
         if was_doubtful:
-            self._refuse(judged)
+            raise self._refusal_of(judged)
         self._evidence.learn(judged)
 
-    def _refuse(self, judged: JudgedReply) -> None:
-        """Remember a reply as refused. Raises SuspectReply, always."""
+    def _refusal_of(self, judged: JudgedReply) -> SuspectReply:
+        """Remember a reply as refused, and return the error that has its question asked again."""
         self._refused = judged
-        raise SuspectReply(
+        return SuspectReply(
             f"the numbers look like {judged.likeliest}, where {self._asked.name} was asked for."
         )
 
@@ -129,11 +133,14 @@ class WatchedQuestion:
             self._evidence.learn(self.last)
 
     def refused(self) -> None:
-        """Note that the last reply can't be read as asked; the next one may show why."""
+        """Note that the last reply can't be read as asked: the next one is compared with it."""
         self._refused = self.last
 
     def _is_doubtful(self, judged: JudgedReply, was_asked_again: Callable[[], bool] | None) -> bool:
-        """Whether a first reply should be asked again; a stored one, whether it was then."""
+        """Whether a first reply is doubtful now, or, if it is stored, was asked again when it came.
+
+        False where doubtful replies are never asked again.
+        """
         if not self._most_tries:
             return False
         if was_asked_again is not None and judged.ratio > NEARLY and was_asked_again():
@@ -141,7 +148,10 @@ class WatchedQuestion:
         return self._evidence.is_doubtful(judged)
 
     def _decide(self, first: JudgedReply, second: JudgedReply) -> None:
-        """Decide by the second reply whether the first was in another format, or is odd."""
+        """Decide by the second reply whether the first was in another format (`proven`).
+
+        Where that isn't proven, and the second looks like another format as well, it is `odd`.
+        """
         self.odd = None
         self.proven = self._evidence.compare(first, second)
         if self.proven is None:
@@ -150,15 +160,19 @@ class WatchedQuestion:
                 self.odd = second.likeliest
 
     def judged(self, reply: str) -> JudgedReply | None:
-        """Return a reply's boxes with how likely they are in each format; None if unreadable."""
+        """Return a reply's boxes with how likely they are in each format; None if unreadable.
+
+        Only boxes of the reply's last answer with four numbers, and without special tokens, count.
+        A box belongs to the phrase of its id, else to its first label, else to "".
+        """
         try:
             marks = parse_reply(reply, self._asked.key)
         except UnreadableReply:
             return None
         boxes = []
         for mark in marks.boxes:
-            # Special tokens say by themselves what their numbers mean; an answer that was taken
-            # back says nothing.
+            # Special tokens say by themselves what their numbers mean; an answer that the model
+            # took back says nothing.
             if mark.answer == marks.answer and len(mark.numbers) == 4 and mark.family is None:
                 labels = mark.details.labels
                 phrase = self._phrases.get(mark.details.id or 0)

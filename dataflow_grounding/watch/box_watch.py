@@ -47,9 +47,9 @@ class BoxWatch:
         self.on_suspect = on_suspect
         self.every = every
         self.suspicion: str | None = None
-        """What speaks against the boxes of the run."""
+        """What speaks against the boxes of the run; None while nothing does."""
         self.poor: str | None = None
-        """In which pictures boxes are poor, though in the format."""
+        """In which pictures boxes are poor, though in the format; None for none."""
 
     def __repr__(self) -> str:
         return f"BoxWatch({self.on_suspect!r})"
@@ -59,7 +59,8 @@ class BoxWatch:
     ) -> "tuple[BoxWatch, Counter[str]]":
         """Settle the box format, and return the watch of a run that starts.
 
-        All operators of a run that ask in one format, and in one form, share a watch.
+        All operators of a run that ask in one format, and in one form, share a watch. It is a
+        RunWatch, unless the serving can write boxes in no other format, or in grid cells.
 
         Args:
             serving: The serving that is asked.
@@ -73,6 +74,7 @@ class BoxWatch:
         Raises:
             NoFit: The model's answers name no format.
             RunStopped: The endpoint doesn't answer.
+            SuspectBoxes: Boxes in some pictures will be poor, and the watch is set to stop.
         """
         from dataflow_grounding.watch._run_watch import RunWatch
 
@@ -113,9 +115,9 @@ class BoxWatch:
         return {"suspect_boxes": self.suspicion or self.poor, "check_every": self.every}
 
     def on_poor(self, what: str) -> None:
-        """Say that boxes in some pictures will be poor.
+        """Warn that boxes in some pictures will be poor, once in the same words.
 
-        Raises SuspectBoxes unless it only warns.
+        Raises SuspectBoxes where the watch is set to stop.
         """
         if self.on_suspect == "stop":
             raise SuspectBoxes(

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError, SpecError
@@ -65,29 +66,35 @@ class KnownPicture(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A judge's answer to a question of known answer: yes, no, or None where it can't tell."""
+    """A judge's answer to a question of known answer: yes, no, or None where it can't tell.
+
+    `truth` is the known answer.
+    """
 
     answer: bool | None
     truth: bool
 
     @property
     def is_right(self) -> bool:
-        """Whether it is the known answer."""
+        """Whether the judge's answer is the known one; one that can't tell isn't."""
         return self.answer is self.truth
 
 
 def right_by_chance(marks: Sequence[Mark]) -> float:
-    """The probability that a judge who says yes as often, but at random, does as well, or better.
+    """Return the probability that a judge who guesses has as many answers right, or more.
 
-    By the binomial distribution. An answer that can't tell counts as the wrong one.
+    One who guesses says yes as often as this one, but at random: the probability is that of the
+    binomial distribution, 1 without marks. An answer that can't tell counts as the wrong one.
     """
     if not marks:
         return 1.0
     right = sum(mark.is_right for mark in marks)
-    true = sum(mark.truth for mark in marks) / len(marks)
-    yes = sum(mark.truth is mark.is_right for mark in marks) / len(marks)
-    # of questions of which half are to be affirmed, this is 1/2 however often it says yes
-    chance = yes * true + (1 - yes) * (1 - true)
+    share_true = sum(mark.truth for mark in marks) / len(marks)
+    # A yes is a right answer to a true question, or a wrong one to a false question.
+    share_yes = sum(mark.truth is mark.is_right for mark in marks) / len(marks)
+    # The chance of a guess to be right. Of questions of which half are to be affirmed, it is 1/2
+    # however often it says yes.
+    chance = share_yes * share_true + (1 - share_yes) * (1 - share_true)
     probability = 0.0
     for count in range(right, len(marks) + 1):
         ways = math.comb(len(marks), count)
@@ -98,8 +105,9 @@ def right_by_chance(marks: Sequence[Mark]) -> float:
 def known_picture(layout: int) -> KnownPicture:
     """Return the test picture of a layout, a number from 0; it is the same on every call.
 
-    It has 2 * BOXED of a probe picture's rectangles, each with a box. Every other box has the
-    phrase of a rectangle that was left out.
+    It has 2 * BOXED of a probe picture's rectangles, each with a box. Every second box has the
+    phrase of a rectangle that was left out, and so is wrong. In odd layouts the boxes are in
+    reverse order.
     """
     whole = probe_of(SIZE, layout)
     phrases = list(whole.boxes)
@@ -128,24 +136,28 @@ def verdicts_question(
 
     The function takes the answer, and returns each presence and each verdict beside what is known.
     """
+    question = box_check(image, known.phrases, known.boxes, box_format)
+    return question, partial(_marks_of_verdicts, known)
 
-    def mark(checked: Checked) -> list[Mark]:
-        """Return the judge's answers beside what is known: on phrases, then on boxes."""
-        marks = []
-        for presence, there in zip(checked.presences, known.there, strict=True):
-            marks.append(Mark(presence.there, there))
-        for verdict, right in zip(checked.verdicts, known.right, strict=True):
-            says_yes = verdict.fit not in ("other", "nothing")
-            marks.append(Mark(None if verdict.fit is None else says_yes, right))
-        return marks
 
-    return box_check(image, known.phrases, known.boxes, box_format), mark
+def _marks_of_verdicts(known: KnownPicture, checked: Checked) -> list[Mark]:
+    """Return the judge's answers beside what is known: on phrases, then on boxes.
+
+    A verdict other than "other" and "nothing" is a yes; without one, the judge can't tell.
+    """
+    marks = []
+    for presence, there in zip(checked.presences, known.there, strict=True):
+        marks.append(Mark(presence.there, there))
+    for verdict, right in zip(checked.verdicts, known.right, strict=True):
+        says_yes = verdict.fit not in ("other", "nothing")
+        marks.append(Mark(None if verdict.fit is None else says_yes, right))
+    return marks
 
 
 def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
     """Return the crops to ask about, and for each whether it shows what its phrase says.
 
-    Each phrase has two: its own box, and the next phrase's.
+    Each phrase has two: its own box, and the next phrase's. Those of own boxes come first.
     """
     next_boxes = [*known.boxes[1:], known.boxes[0]]
     boxes = list(known.boxes)
@@ -164,15 +176,16 @@ def crops_question(
     The function takes the answers, and returns each beside what is known.
     """
     boxes, right = crops_of(known)
+    return crop_check(image, boxes, box_format), partial(_marks_of_crops, right)
 
-    def mark(answers: Sequence[bool | None]) -> list[Mark]:
-        """Return the judge's answer about each crop beside what is known."""
-        return [Mark(answer, truth) for answer, truth in zip(answers, right, strict=True)]
 
-    return crop_check(image, boxes, box_format), mark
+def _marks_of_crops(right: Sequence[bool], answers: Sequence[bool | None]) -> list[Mark]:
+    """Return the judge's answer about each crop beside whether it is `right`."""
+    return [Mark(answer, truth) for answer, truth in zip(answers, right, strict=True)]
 
 
 Question: TypeAlias = Literal["verdicts", "crops"]
+"""What a judge is asked about a known picture."""
 _QUESTIONS = {"verdicts": verdicts_question, "crops": crops_question}
 
 
@@ -237,6 +250,9 @@ class JudgeWatch:
     def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":
         """Return the watch of a run that starts: one that tests, if tests are wanted and possible.
 
+        Otherwise it is this one. Records in memory share results with other calls in this process,
+        but for those of tests that failed.
+
         Args:
             serving: The judge.
             box_format: The format in which boxes are described to it.
@@ -293,7 +309,7 @@ class _Testing(JudgeWatch):
         return distrust
 
     def _key(self, block: int) -> str:
-        """Return what a test's result is kept under: the judge, the question, block and format."""
+        """Return what a result is kept under, as JSON: judge, question, block and format."""
         assert self.serving is not None
         assert self.box_format is not None
         whose = {**self.serving.identity_there(), "asked": self.question, "block": block}
@@ -302,7 +318,8 @@ class _Testing(JudgeWatch):
     async def _test(self, ask: Ask, block: int) -> Distrust | None:
         """Ask the judge questions of known answer, until guessing is ruled out, or likely.
 
-        Returns why it isn't obeyed; None where its answers are better than chance.
+        It is asked about MOST_PICTURES at most. Returns why it isn't obeyed, of which the user is
+        warned; None where its answers are better than chance. Raises RunStopped.
         """
         marks: list[Mark] = []
         for number in range(MOST_PICTURES):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # since its last check ends with another.
 LEAST_BETWEEN = 20
 MORE_OFTEN = 25  # requests between two checks once a picture was clearly answered in another format
-WORTH = 0.042  # share of a run's answers as which the watch may send requests over small doubts
+WORTH = 0.042  # requests that the watch may send over small doubts, as a share of a run's answers
 MOST_AT_ONCE = 3  # requests over small doubts that are sent at the end of a run
 SILENT = 2  # after so many checks in a row that told nothing, no more are made
 _ANY_SIZE = (1024, 768)  # of a probe picture, where nothing is known of the run's pictures
@@ -72,13 +72,15 @@ class Known:
 
 
 _known: dict[str, Known] = {}
-"""For records in memory: what is known of the endpoints that were asked in this process."""
+"""For records in memory: what is known of the endpoints asked in this process, by Probing.of."""
 
 
 def probes_for(
     requests: int, every: int | None, pictures: Mapping[Size, int], *, in_pixels: bool
 ) -> int:
     """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
+
+    It is an estimate, 0 without requests or checks.
 
     Args:
         requests: The run's own requests.
@@ -106,6 +108,19 @@ def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
     return fitted
 
 
+def _name_of(serving: Serving, asked: BoxFormat, form: str) -> str:
+    """Return what stands for a format at a serving's endpoint and model: its name and a digest.
+
+    `form` is the form in which boxes are asked for; "" for the usual one.
+    """
+    endpoint = {**serving.identity_there(), "box_format": asked.name}
+    if form:
+        # The usual form isn't named, so that what earlier versions vouched for stays so.
+        endpoint["asking"] = form
+    whose = json.dumps(endpoint, sort_keys=True, default=repr)
+    return f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+
+
 class Probing:
     """The checks of one run by probe pictures.
 
@@ -122,7 +137,9 @@ class Probing:
     Attributes:
         of: What a check vouches for: the name and digest of this format at this endpoint and model.
         known: What is known of these; for records in memory, all runs of this process share it.
+        evidence: What this run's replies say.
         begun: Whether a check was made that still holds.
+        in_memory: Whether the records are in memory, and the run has no folder.
     """
 
     def __init__(
@@ -144,13 +161,9 @@ class Probing:
         self._every = every
         self._trusting = trusting
         parts = serving.endpoints()
+        # The addresses to check, each by a picture; a single one isn't named in messages.
         self._endpoints = [part.endpoint for part, _ in parts] if len(parts) > 1 else [""]
-        endpoint = {**serving.identity_there(), "box_format": asked.name}
-        if form:
-            # The usual form isn't named, so that what earlier versions vouched for stays so.
-            endpoint["asking"] = form
-        whose = json.dumps(endpoint, sort_keys=True, default=repr)
-        self.of = f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+        self.of = _name_of(serving, asked, form)
         self.known = _known.setdefault(self.of, Known(asked)) if self.in_memory else Known(asked)
         # `forget_format` gives `known` new evidence. This run, which ends then, keeps its own.
         self.evidence = self.known.evidence
@@ -170,7 +183,8 @@ class Probing:
     def _start_checks(self, *, calibrated: bool) -> None:
         """Set whether checks have `begun`: by a calibration, or a check less than FRESH ago.
 
-        Otherwise, what earlier calls counted is set back.
+        Otherwise, what earlier calls counted is set back. With `calibrated`, the model was
+        calibrated just now, which proves the format in all sizes.
         """
         known = self.known
         if calibrated:
@@ -191,7 +205,7 @@ class Probing:
 
     @property
     def possible(self) -> bool:
-        """Whether checks are wanted, and probe pictures are answered."""
+        """Whether checks are wanted, and not SILENT of them in a row went unanswered."""
         return self.wanted and self.known.checks_unanswered < SILENT
 
     # What the run does
@@ -213,7 +227,10 @@ class Probing:
 
     @property
     def trusts_stored(self) -> bool:
-        """Whether somebody vouched for all stored replies of earlier runs."""
+        """Whether somebody vouched for all stored replies of earlier runs.
+
+        False before the first picture was added.
+        """
         return self._vouching is not None and not self._vouching.relied_on
 
     def sending(self) -> None:
@@ -229,7 +246,10 @@ class Probing:
             self._vouching.write("begun")
 
     def due(self) -> bool:
-        """Whether it is time for a check: enough was sent, or sizes that no picture stands for."""
+        """Whether it is time for a check: enough was sent, or sizes that no picture stands for.
+
+        Not before the first check, which RunWatch makes by itself, nor where none is `possible`.
+        """
         if self._every is None or not self.begun or not self.possible:
             return False
         known = self.known
@@ -240,7 +260,11 @@ class Probing:
         return known.sizes.outgrown and answers_since >= LEAST_BETWEEN
 
     def due_at_the_end(self) -> bool:
-        """Whether the run should not end without a check."""
+        """Whether the run should not end without a check.
+
+        It should not if enough requests came since its last one, or sizes that no picture stands
+        for. False as for `due`.
+        """
         if self._every is None or not self.begun or not self.possible:
             return False
         unchecked = self._unchecked
@@ -252,12 +276,15 @@ class Probing:
 
     @property
     def spare(self) -> int:
-        """How many more requests may be spent on small doubts at the end of the run."""
+        """How many more requests may be spent on small doubts at the end, MOST_AT_ONCE at most."""
         allowed = int(WORTH * self.known.answers) - self.known.extra
         return max(0, min(MOST_AT_ONCE, allowed))
 
     def stands_for(self, size: Size) -> bool:
-        """Whether a probe picture of the size's orientation was answered as asked not long ago."""
+        """Whether a probe picture of the size's orientation was answered as asked not long ago.
+
+        That is no more answers ago than lie between two checks.
+        """
         answers_then = self.known.good.get(orientation_of(size), -math.inf)
         return self.known.answers - answers_then <= (self._every or 0)
 
@@ -279,9 +306,10 @@ class Probing:
 
         Args:
             ask: A record's means to send requests.
-            in_doubt: Called once a picture is missed, before more are asked for.
+            in_doubt: Called once a picture misses, before more are asked for.
             of_size: Probe this size alone.
-            orientation: Probe this orientation.
+            orientation: Probe this orientation, if the run has pictures of it; see
+                ProbeSizes.chosen.
             last: The run ends: probe all orientations that were never probed, too.
 
         Raises:
@@ -360,7 +388,10 @@ class Probing:
     # How the run ends
 
     def set_aside_unvouched(self) -> None:
-        """Set aside all replies since the last good check: they are in several formats."""
+        """Set aside all replies since the last good check: they are in several formats.
+
+        They are counted for `forget_format`.
+        """
         if self._vouching is not None:
             self._set_aside = self._vouching.bad()
 
@@ -372,20 +403,28 @@ class Probing:
     def forget_format(self) -> str:
         """Forget what is known of the format, as boxes come in another one.
 
-        The next call starts over. Returns a sentence on what happens to the answers that no check
-        vouched for.
+        The next call starts over. Returns a sentence, without a full stop, on what happens to the
+        answers that no check vouched for.
         """
         known = self.known
-        mixed = known.odd is not None or known.evidence.proven > 0
+        are_mixed = known.odd is not None or known.evidence.proven > 0
         known.checked_at = -math.inf
         known.odd = None
         known.good = {}
         known.evidence = Evidence(self.asked)
+        return self._what_became_of_answers(are_mixed=are_mixed)
+
+    def _what_became_of_answers(self, *, are_mixed: bool) -> str:
+        """Return a sentence on what happens to the answers that no check vouched for.
+
+        `are_mixed` says whether replies came in several formats.
+        """
+        known = self.known
         since = known.answers - known.vouched
         if not self.in_memory and self._set_aside:
             aside = f"The {self._set_aside} replies since the last good check are set aside"
             aside += ": the next run asks for them again"
-            if mixed:
+            if are_mixed:
                 aside += (
                     f". Earlier ones may be mixed too: {setting('workflow.force_reprocess')} asks"
                     " for all again"
@@ -402,7 +441,10 @@ class Probing:
         return f"{since} answers came since the last good check, {what_became}"
 
     def finish(self, *, vouched: bool) -> None:
-        """Note that the run is done; `vouched` says that its format is right, as far as known."""
+        """Note that the run is done, and all its answers are returned.
+
+        `vouched` says that its format is right, as far as known.
+        """
         if vouched and self._marked and self._vouching is not None:
             self._vouching.finished()
         self.known.returned = self.known.answers
