@@ -13,20 +13,21 @@ from typing import Any
 from dataflow_grounding._util.lazy import load_table
 
 _KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
-_PREFIXES = frozenset(_KNOWN["prefixes"].split())
-_VENDORS = frozenset(_KNOWN["vendors"].split())
-_SUFFIXES = frozenset(_KNOWN["suffixes"].split())
+_PREFIXES = frozenset(_KNOWN["prefixes"].split())  # before a name: "google" in google.gemini-2.5
+_VENDORS = frozenset(_KNOWN["vendors"].split())  # who makes models: "qwen" in qwen/qwen3-vl
+_SUFFIXES = frozenset(_KNOWN["suffixes"].split())  # behind a colon: "free" in qwen3-vl:free
 # Real names have up to three prefixes. The limit keeps a hostile "us.us.us.…" from taking time that
 # grows with the square of its length.
 _MOST_PREFIXES = 5
 
-# One word after a family's name, with the signs before it. It must end where a word ends, so that
-# "v1-4bit" is read as "v1" and "4bit", and no two ways of reading a name have to be tried.
+# One word after a family's name, with the signs before it, such as "-instruct" or "-7b". It must
+# end where a word ends, so that "v1-4bit" is read as "v1" and "4bit", and no two ways of reading a
+# name have to be tried.
 _SIGN = r"[-_.:@+\s\[\]()]"
 _WORD = re.compile(
     rf"{_SIGN}+(?:{'|'.join([*_KNOWN['kinds'], *_KNOWN['words'].split()])})(?={_SIGN}|$)"
 )
-_END = re.compile(r"[\])]*$")
+_END = re.compile(r"[\])]*$")  # what may be left of a name after its last word: closing brackets
 
 
 def squeezed(name: str) -> str:
@@ -35,10 +36,13 @@ def squeezed(name: str) -> str:
 
 
 def bare_names(model: str) -> list[str]:
-    """Return the model's name without its path and tag, squeezed.
+    """Return the model's name without its path and what follows a colon or @, squeezed.
 
-    First as it is, then without each prefix in front of it:
-    "openrouter/google/gemini-2.5-flash:free" gives "gemini25flash".
+    First as it is, then without each known prefix in front of it.
+
+    Example:
+        >>> bare_names("openrouter/google.gemini-2.5-flash:free")
+        ['googlegemini25flash', 'gemini25flash']
     """
     return [squeezed(re.split(r"[:@]", name, maxsplit=1)[0]) for name in _without_prefixes(model)]
 
@@ -46,11 +50,12 @@ def bare_names(model: str) -> list[str]:
 def is_of_family(model: str, family: str) -> bool:
     """Whether `model` is a name of the family.
 
-    After the family come only sizes, dates, versions, quantization and the like. `family` is the
-    name's beginning; case and the signs - _ . don't count, # is one digit.
+    It is if the name, without path and prefixes, begins with the family's, and only sizes, dates,
+    versions, quantization and the like come after that. In `family`, case, spaces and the signs
+    - _ . don't count, and # is one digit.
     """
     for name in _without_prefixes(_without_suffixes(model)):
-        name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5: for names without dots
+        name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5 is 2.5 where names can't have dots
         if not squeezed(name).startswith(squeezed(family).partition("#")[0]):
             continue  # most of the table's, for which no pattern has to be compiled
         beginning = _pattern(family).match(name)
@@ -70,9 +75,10 @@ def _only_known_words(name: str, start: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _pattern(family: str) -> re.Pattern[str]:
-    """Return the pattern of a family's name, with any signs between its letters.
+    """Return the pattern of a family's name, with any of - _ . and spaces between its letters.
 
-    The name has to end there: "gpt-5" doesn't match "gpt-50".
+    The word has to end there: "gpt-5" doesn't match "gpt-50", but it does match "gpt5" and the
+    beginning of "gpt-5-mini".
     """
     characters = []
     for character in squeezed(family):
@@ -81,9 +87,10 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    """Return a name in lower case, without what a router is told behind a colon.
+    """Return a name in lower case, without what a router is told behind a colon, and without "#…".
 
-    That may be :online, :fireworks-ai, or :2 for a second instance.
+    That may be :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the
+    path names the model's vendor.
     """
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
@@ -103,7 +110,10 @@ def _is_suffix(word: str) -> bool:
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    """Yield the name without its path, and then without each known prefix, one after another."""
+    """Yield the name without its path, and then without each known prefix, one after another.
+
+    It is in lower case, and without "#…". No more than _MOST_PREFIXES are taken away.
+    """
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

@@ -21,9 +21,9 @@ from dataflow_grounding.data.records import is_box, is_negative
 _NONE = 1
 _UNDECIDED = 2
 _BOXED = 3
-_BITS = 2  # that a state takes
-_ALL_BITS = 3  # a mask of these
-_CLASSES_OF_A_TABLE = 64 // _BITS
+_BITS = 2  # bits that a state takes
+_ALL_BITS = 3  # a mask of one state
+_CLASSES_OF_A_TABLE = 64 // _BITS  # states that a 64-bit number holds
 
 
 @dataclass
@@ -36,7 +36,7 @@ class ClassCounts:
         pictures: How many pictures have a box of it.
         boxes: How many boxes there are.
         none: How many pictures it was looked for in, and isn't there.
-        undecided: How many pictures it couldn't be told of.
+        undecided: How many pictures it couldn't be told of, and that have no box of it.
         sides: The sum of √area of its boxes, in pixels.
     """
 
@@ -102,7 +102,8 @@ class ClassTable:
 
         Args:
             picture: What tells the row's picture from others, such as its path.
-            expressions: The row's expressions; one that is no JSON object states no class.
+            expressions: The row's expressions; one that is no JSON object states no class. Negative
+                examples don't count.
         """
         digest = 0
         # The class's number and the box: equal boxes of a class in one row count once.
@@ -128,7 +129,10 @@ class ClassTable:
             self._raise_state(digest, counts, state or _state_of(expression))
 
     def add_table(self, part: "ClassTable") -> None:
-        """Add the counts of another part of the data set."""
+        """Add the counts of another part of the data set, which may have rows of the same pictures.
+
+        Boxes are added up; a picture counts once for each class, as in `add`.
+        """
         self._with_class += part._with_class
         self._without_class += part._without_class
         ours_by_their_number = {}  # the part numbers its classes by itself
@@ -148,7 +152,10 @@ class ClassTable:
                         self._raise_state(digest, ours, state)
 
     def _counts_of(self, name: str) -> ClassCounts:
-        """Return the counts of a class, which are zero for a new one."""
+        """Return the counts of a class, which are zero for a new one.
+
+        Names that `class_key` takes for one class share them; the first spelling is kept.
+        """
         from dataflow_grounding.data.classes import class_key  # few records state classes
 
         key = class_key(name)
@@ -164,6 +171,11 @@ class ClassTable:
         """Set the state of a class in a picture if it is higher than before.
 
         The picture then counts under its new state, and no longer under the former one.
+
+        Args:
+            digest: The picture's digest.
+            counts: The counts of the class; they are changed.
+            state: The state: 0, _NONE, _UNDECIDED or _BOXED.
         """
         table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
@@ -178,7 +190,7 @@ class ClassTable:
         counts.none += int(state == _NONE) - int(before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each class, in the user's order; other classes by their boxes.
+        """Return a row for each class: those of `order`, then the others, most boxes first.
 
         There are none where no more than half of the expressions state a class.
         """
@@ -190,9 +202,9 @@ class ClassTable:
 
 
 def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
-    """Return names of classes, those that are listed first, in the order of the list.
+    """Return names of classes: first those that are listed, in the order of the list.
 
-    The others follow in their own order.
+    The others follow in their own order. Case and spelling are as `class_key` compares them.
 
     Example:
         >>> in_order(["dog", "cup", "cat"], ["Cat", "dog", "tie"])
@@ -200,8 +212,8 @@ def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
     """
     from dataflow_grounding.data.classes import class_key  # few records state classes
 
-    place_of = {class_key(name): place for place, name in enumerate(listed)}
-    return sorted(names, key=lambda name: place_of.get(class_key(name), len(place_of)))
+    rank_of = {class_key(name): rank for rank, name in enumerate(listed)}
+    return sorted(names, key=lambda name: rank_of.get(class_key(name), len(listed)))
 
 
 def _digest_of(picture: str) -> int:
@@ -234,8 +246,8 @@ def _boxes_in(expression: Mapping[str, Any]) -> Iterator[Bbox]:
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     """Yield the lines of the table for a terminal, in columns.
 
-    `rows` are as ClassTable.rows returns them. Only the first `most` are shown; where there are
-    more, a last line has their number.
+    `rows` are as ClassTable.rows returns them; without any there are no lines. Only the first
+    `most` are shown; where there are more, a last line has the number of all.
     """
     if not rows:
         return

@@ -8,7 +8,6 @@ names the order of a box's four numbers, their scale and their frame.
 
 import math
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +25,7 @@ SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
 Any whole number can be stated.
 """
 
+# How a prompt states each order.
 _ORDER_WORDS: dict[Order, str] = {
     "xyxy": "[x1, y1, x2, y2], the top left corner and the bottom right corner, x before y",
     "yxyx": "[y1, x1, y2, x2], the top left corner and the bottom right corner, y before x",
@@ -33,8 +33,10 @@ _ORDER_WORDS: dict[Order, str] = {
     "cxcywh": "[x, y, width, height], the middle of the box, then the size",
 }
 ORDERS = tuple(_ORDER_WORDS)
-GRID = 32
+GRID = 32  # rows, and columns, of the scale `grid_32`
 
+# The names of frames, as `frame_of` explains them: pad_square, round_28, smart_resize_28,
+# smart_resize_28_3136_12845056, long_edge_1568_patch_28_1568, seen_672_672.
 _FRAME = re.compile(
     r"sent|pad_square|pad_square_corner|round_(?P<nearest>\d+)"
     r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>\d+))?"
@@ -125,8 +127,9 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
 def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
     """Return the size that qwen-vl-utils' smart_resize brings a picture to.
 
-    Sides are the nearest multiples of `factor`. Where the area isn't from `low` to `high` square
-    pixels, the picture is resized to the nearer of both, with sides rounded so that it is.
+    Sides are the nearest multiples of `factor`, one at the least. Where the area isn't from `low`
+    to `high` square pixels, the picture is resized to the nearer of both, with sides rounded so
+    that it is.
     """
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
@@ -145,24 +148,40 @@ def _long_edge(sent: Size, edge: int, patch: int, patches: int) -> Size:
     """Return the size of a picture that is reduced, never enlarged, to a longer side of `edge` px.
 
     Where a `patch` isn't 0, the picture is reduced further, until it takes no more than `patches`
-    squares of `patch` px.
+    squares of `patch` px, but to a longer side of 1 px at the least.
     """
-
-    def reduced_to(longer_side: int) -> Size:
-        width, height = sent
-        scaled_width = max(1, round(width * longer_side / max(sent)))
-        return scaled_width, max(1, round(height * longer_side / max(sent)))
-
-    def takes_too_many(longer_side: int) -> bool:
-        width, height = reduced_to(longer_side)
-        return math.ceil(width / patch) * math.ceil(height / patch) > patches
-
     longest = max(1, min(edge, max(sent)))
-    if patch and takes_too_many(longest):
-        # Sides from 1 on are tried. The position of the first that takes too many, counted from
-        # 0, is the side before it.
-        longest = max(1, bisect_left(range(1, longest), True, key=takes_too_many))
-    return reduced_to(longest)
+    if patch and _count_patches(_reduced(sent, longest), patch) > patches:
+        longest = _longest_within(patches, sent, longest, patch)
+    return _reduced(sent, longest)
+
+
+def _reduced(size: Size, longer_side: int) -> Size:
+    """Return the size whose longer side is `longer_side`, in about the same shape."""
+    width, height = size
+    scaled_width = max(1, round(width * longer_side / max(size)))
+    return scaled_width, max(1, round(height * longer_side / max(size)))
+
+
+def _count_patches(size: Size, patch: int) -> int:
+    """Return how many squares of `patch` px cover a picture of this size."""
+    width, height = size
+    return math.ceil(width / patch) * math.ceil(height / patch)
+
+
+def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
+    """Return the longest side at which a picture takes no more than `patches`, found by bisection.
+
+    It is below `too_long`, at which it takes more; 1 where it takes more at any side.
+    """
+    longest = 1
+    while too_long - longest > 1:
+        middle = (longest + too_long) // 2
+        if _count_patches(_reduced(sent, middle), patch) > patches:
+            too_long = middle
+        else:
+            longest = middle
+    return longest
 
 
 def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
@@ -181,7 +200,10 @@ def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float
 
 
 def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """Return x1, y1, x2, y2 as the four numbers of `order`, in the same units."""
+    """Return x1, y1, x2, y2 as the four numbers of `order`, in the same units.
+
+    Raises ValueError unless there are four.
+    """
     x1, y1, x2, y2 = corners
     if order == "yxyx":
         return y1, x1, y2, x2
@@ -195,8 +217,9 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
     """Return the box from one of 32 x 32 cells to another, as x1, y1, x2, y2 in parts of the sides.
 
-    Cells are numbered from 0, row by row. The box is read as Kosmos-2 does. Raises ValueError
-    unless there are two.
+    Cells are numbered from 0, row by row; the first holds the box's top left corner, the last its
+    bottom right one. The box is read as Kosmos-2 does. Numbers beyond the grid, or the wrong way
+    round, aren't refused. Raises ValueError unless there are two.
     """
     first, last = cells
     row1, column1 = divmod(int(first), GRID)
@@ -212,10 +235,11 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
     )
 
 
-def fractions_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    """Return the cells that hold the corners of a box, in a grid of 32 x 32 over the image.
+def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
+    """Return the cells that hold a box's top left and bottom right corner, numbered row by row.
 
-    `bbox` is in pixels of an image of `original` size.
+    They are cells of a grid of 32 x 32 over an image of `original` size, in whose pixels `bbox` is.
+    A corner outside of the image counts as in the nearest cell.
     """
     hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
     x1, y1, x2, y2 = bbox
@@ -313,7 +337,8 @@ class BoxFormat:
     def _decimals(self) -> int:
         """How many decimals a model writes: 4 for fractions, 2 for per cent.
 
-        There are none where the scale has more than a hundred steps, or is no number.
+        In between it is 4 for scales below 10 and 3 below 100. There are none where the scale has
+        more than a hundred steps, or is no number.
         """
         if not isinstance(self.scale, int) or self.scale > 100:
             return 0
@@ -368,11 +393,11 @@ class BoxFormat:
             original: Width and height of the original image in pixels.
             sent: Width and height of the picture as sent; None for those of the original.
             rounded: Round the numbers as a model would write them (whole numbers; with decimals
-                for scales up to 100), and keep them inside the range. A grid has whole cells either
-                way.
+                for scales up to 100), and keep them inside the range, with a width and a height
+                above 0. A grid has whole cells either way.
         """
         if self.scale == "grid_32":
-            return list(fractions_to_cells(bbox, original))
+            return list(pixels_to_cells(bbox, original))
         across, down = _axes(self.frame, original, sent or original)
         x1, y1, x2, y2 = bbox
         left = self._from_pixels_on(across, x1)
@@ -412,7 +437,7 @@ class BoxFormat:
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
     """Round a box's two edges along one axis, and keep them from 0 to `most`.
 
-    They are one unit of the last decimal apart at least.
+    They end up one unit of the last decimal apart at least, also where `low` is above `high`.
     """
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)

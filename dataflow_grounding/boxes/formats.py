@@ -20,6 +20,8 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes._model_names import bare_names, is_of_family, squeezed
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, frame_of
 
+# The name of a plain format: an order, a scale and perhaps a frame, as in xyxy_1000, yxyx_1 or
+# xyxy_px@smart_resize_28.
 _PLAIN = re.compile(
     rf"(?P<order>{'|'.join(ORDERS)})_(?P<scale>px|[1-9]\d{{0,5}})(?:@(?P<frame>\S+))?"
 )
@@ -68,7 +70,7 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
 
 
 def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
-    """Return the confirmed format of a model's name.
+    """Return the confirmed format of a model's name; it may be one of points.
 
     Raises SpecError where the name tells nothing, or only a candidate that nobody has confirmed.
     """
@@ -114,8 +116,9 @@ def _unknown(name: str, named: Sequence[str]) -> SpecError:
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
     """Return the format that the model's name falls under: the user's own, or the table's.
 
-    It may be an unconfirmed candidate (`verified`), or one of points (`boxes`). Raises SpecError
-    for a bad row.
+    A pattern of the user's goes before any of the table's names; of several, the longest one
+    counts. The format may be an unconfirmed candidate (`verified` is False), or one of points
+    (`boxes` is False). None where the name falls under none. Raises SpecError for a bad row.
     """
     names = bare_names(model)
     of_own_rows: list[_Match] = []
@@ -141,13 +144,19 @@ class _Match(NamedTuple):
 
 
 def _longest(matches: Sequence[_Match]) -> BoxFormat:
-    """Return the format of the longest name: gpt-5.2 falls under "gpt-5.2" before "gpt-5"."""
+    """Return the format of the longest name: gpt-5.2 falls under "gpt-5.2" before "gpt-5".
+
+    Of equally long ones, it is the first.
+    """
     longest = max(matches, key=lambda match: len(match.name))
     return longest.format
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
-    """Return the formats that the user's rows state, in their order. Raises SpecError."""
+    """Return the formats that the user's rows state, in their order.
+
+    One without a name is called "row 1" or the like. Raises SpecError for a bad row.
+    """
     formats = []
     for number, row in enumerate(rows, start=1):
         name = str(row.get("name", f"row {number}"))
@@ -158,7 +167,8 @@ def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
     """Return the format that a row of the table, or one of the user's, states.
 
-    What the row leaves out has its default. Raises SpecError for a value that can't be meant.
+    What the row leaves out has its default; the order's is xyxy, and the key's box_2d for yxyx and
+    else bbox_2d. Raises SpecError for a value that can't be meant.
     """
     try:
         _check_row(row)
@@ -181,7 +191,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
-    """Raises ValueError for a row that can't be meant.
+    """Raise ValueError for a row that can't be meant, and TypeError for some values.
 
     A misspelt `order` would be read as the usual one, and every box would be silently wrong.
     """

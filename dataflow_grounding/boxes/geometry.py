@@ -33,12 +33,15 @@ def area(bbox: Bbox) -> float:
 
 
 def intersection(a: Bbox, b: Bbox) -> Bbox:
-    """Return the part that both boxes cover; where they don't meet it has no area."""
+    """Return the part that both boxes cover.
+
+    Where they don't meet it is a box without area, whose corners may be the wrong way round.
+    """
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
 def around(boxes: Sequence[Bbox]) -> Bbox:
-    """Return the smallest box that holds them all; ValueError for none."""
+    """Return the smallest box that holds them all. Raises ValueError for none."""
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
 
@@ -70,7 +73,7 @@ def ordered(bbox: Bbox) -> Bbox:
 def clamp(bbox: Bbox, size: Size) -> Bbox:
     """Return the part of a box that is inside an image of `size` (width, height).
 
-    One wholly outside has no area left.
+    One wholly outside has no area left. Corners that are the wrong way round stay so.
     """
     x1, y1, x2, y2 = bbox
     width, height = size
@@ -86,6 +89,8 @@ def clamp(bbox: Bbox, size: Size) -> Bbox:
 
 def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
     """Round a box to whole pixels inside an image, at least 1 px each way; halves are rounded up.
+
+    Corners have to be the right way round; a box outside is brought to the nearest edge.
 
     Args:
         bbox: x1, y1, x2, y2 in pixels of the image.
@@ -107,7 +112,11 @@ def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
 
 
 def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
-    """Round a box's two edges along one axis to whole pixels, from 0 to `length`, 1 px apart."""
+    """Round a box's two edges along one axis to whole pixels, from 0 to `length`.
+
+    They end up 1 px apart at the least. Raises ValueError for a side without pixels, and for edges
+    that aren't finite.
+    """
     if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
     first = min(max(math.floor(low + 0.5), 0), length - 1)
@@ -119,12 +128,13 @@ def without_duplicates(
 ) -> list[dict[str, Any]]:
     """Return a phrase's instances in their order, each thing once (non-maximum suppression).
 
-    Of those that are equal, or overlap by `merge_iou`, the one with the best score stays.
+    Of those that are equal, or overlap by `merge_iou`, the one with the best score stays: an
+    instance is left out if a better one that stays is equal or overlaps it.
 
     Args:
         instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; of equal scores
-            the first stays.
-        merge_iou: The IoU from which two boxes are one; None keeps them all.
+            the first stays, and without one it is the last to stay.
+        merge_iou: The IoU above 0 from which two boxes are one; None keeps them all.
 
     Example:
         >>> first = {"bbox": [0, 0, 100, 100], "score": 0.5}
@@ -142,7 +152,9 @@ def without_duplicates(
     for index in best_first:
         left, _, right, _ = boxes[index]
         # Boxes that overlap so much have left edges near each other, so only those are compared:
-        # without this, a thousand boxes are half a million pairs.
+        # without this, a thousand boxes are half a million pairs. The other box is at most
+        # 1 / merge_iou times as wide, and begins at most that much to the left as it is wider. The
+        # 1 px is for rounding.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         first = bisect_left(kept, (left - reach, -1))
         last = bisect_right(kept, (left + reach, math.inf))
@@ -159,5 +171,5 @@ def _score_of(instance: dict[str, Any]) -> float:
 
 
 def _is_same(a: Bbox, b: Bbox, merge_iou: float) -> bool:
-    """Whether two boxes are one: equal, also if they have no area, or overlapping so much."""
+    """Whether two boxes are one: equal, also if they have no area, or with at least this IoU."""
     return a == b or iou(a, b) >= merge_iou

@@ -32,8 +32,8 @@ def match_boxes(
         For each wanted box that has a partner, by its index and in that order: the index of the
         found box, and their IoU.
     """
-    overlaps: list[list[float]] = []  # [wanted][found]
-    near: list[list[int]] = []  # for each wanted box, those found that overlap it, best first
+    overlaps: list[list[float]] = []  # the IoU by index: [wanted][found]
+    near: list[list[int]] = []  # for each wanted box, those found that it can take, best first
     # Pairs are (-IoU, wanted, found), so that sorting puts the largest IoU first.
     pairs: list[tuple[float, int, int]] = []
     for wanted_index, wanted_box in enumerate(wanted):
@@ -77,37 +77,47 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
 def _add_more(wanted_of: dict[int, int], near: Sequence[Sequence[int]]) -> None:
     """Add as many pairs to a matching as possible, by augmenting paths.
 
-    A wanted box without a partner takes one that overlaps it, if that is free or its present
-    partner can take another in the same way.
+    Each wanted box without a partner is given one by `_give_partner`, if that can be.
 
     Args:
         wanted_of: The matching, the wanted box's index by the found one's; it is changed.
-        near: For each wanted box the indices of the found ones that overlap it, best first.
+        near: For each wanted box the indices of the found ones that it can take, best first.
     """
-
-    def find_partner(wanted_index: int, tried: set[int]) -> bool:
-        """Give a wanted box a found one, which may be another's that can take a third.
-
-        Found boxes that were `tried` before in vain are passed over. Returns whether one was found.
-        """
-        for found_index in near[wanted_index]:
-            if found_index not in tried:
-                tried.add(found_index)
-                is_free = found_index not in wanted_of
-                if is_free or find_partner(wanted_of[found_index], tried):
-                    wanted_of[found_index] = wanted_index
-                    return True
-        return False
-
     unmatched = set(range(len(near))) - set(wanted_of.values())
     for wanted_index in sorted(unmatched):
-        find_partner(wanted_index, set())
+        _give_partner(wanted_index, wanted_of, near, set())
+
+
+def _give_partner(
+    wanted_index: int, wanted_of: dict[int, int], near: Sequence[Sequence[int]], tried: set[int]
+) -> bool:
+    """Give a wanted box a found one that is free, or whose present partner can be given another.
+
+    Args:
+        wanted_index: The wanted box.
+        wanted_of: The matching, as for `_add_more`; it is changed if there is a partner.
+        near: As for `_add_more`.
+        tried: Found boxes that are passed over; those that are looked at are added.
+
+    Returns:
+        Whether there is a partner.
+    """
+    for found_index in near[wanted_index]:
+        if found_index in tried:
+            continue
+        tried.add(found_index)
+        is_free = found_index not in wanted_of
+        if is_free or _give_partner(wanted_of[found_index], wanted_of, near, tried):
+            wanted_of[found_index] = wanted_index
+            return True
+    return False
 
 
 def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
     """Return the mean IoU of two answers' boxes, matched one to one by falling IoU, in [0, 1].
 
-    A box without a partner counts 0. The answers' instances each have a `bbox`.
+    A box without a partner counts 0, and two answers without boxes are 0. The answers' instances
+    each have a `bbox`.
     """
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]

@@ -19,6 +19,7 @@ SEED_ERROR = "seed_error"
 # How far a box may reach out of the image and count as measured loosely, as a share of the longer
 # side.
 SLACK = 0.02
+# Why a given box can't be used, in words, by its kind of problem.
 REASONS = {
     "not_numbers": "is not four numbers",
     "not_finite": "has a number that is missing or not finite",
@@ -29,10 +30,14 @@ REASONS = {
 }
 
 
-def check_seed(record: Record) -> None:
-    """Raises BrokenRow for a record made from label files (its seed) that can't be read.
+_UNREADABLE = ("not_numbers", "not_finite")  # kinds of problems without four numbers
+_NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that files may have
 
-    Whoever made the record left the reason in its column SEED_ERROR.
+
+def check_seed(record: Record) -> None:
+    """Raise BrokenRow for a record made from label files (its seed) that can't be read.
+
+    Whoever made the record left the reason in its column SEED_ERROR; other records pass.
     """
     if isinstance(record.get(SEED_ERROR), str):
         raise BrokenRow(record[SEED_ERROR])
@@ -42,7 +47,7 @@ def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
     """Refuse a record with boxes that states another size than its image has.
 
     The boxes are in pixels of the picture that they were drawn in; in another one they would be
-    wrong without a sign of it.
+    wrong without a sign of it. A record that states no size passes.
 
     Args:
         record: A record with boxes; its `width` and `height` are what it states.
@@ -73,9 +78,9 @@ def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
-    """Return by how many pixels boxes (x1, y1, x2, y2) reach out of an image of `size`.
+    """Return by how many pixels boxes (x1, y1, x2, y2) reach out of an image of `size` at the most.
 
-    0 where they do by no more than the slack of boxes that are measured loosely.
+    Boxes that do by no more than SLACK, as those that are measured loosely, count as 0.
 
     Example:
         >>> boxes_reach_out([(10, 10, 50, 90)], (100, 60))
@@ -100,7 +105,8 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
         `type`, "" if it states none.
 
     Raises:
-        BrokenRow: The column is no list, or a region has no box with an area.
+        BrokenRow: The column is no list, or a region has no box with an area; or the record was
+            made from files that can't be read.
     """
     check_seed(record)
     value = record.get(key)
@@ -125,7 +131,9 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
-    """Return the types that a record's regions state; a region that can't be read states none.
+    """Return the types that a record's regions state, in their order, repeated ones included.
+
+    A region that can't be read states none, nor does one whose type is blank.
 
     Example:
         >>> types_of({"regions": [{"type": "car"}, {"type": None}, 7]})
@@ -143,29 +151,29 @@ def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
 
 
 def instances_on(
-    places: Sequence[int],
+    indices: Sequence[int],
     regions: Sequence[Mapping[str, Any]],
     expression_id: str,
     known: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return an instance of an expression for each of some regions.
+    """Return an instance of an expression for each of some regions, in the order of `indices`.
 
     Args:
-        places: The indices of the regions, from 0.
+        indices: The indices of the regions, from 0.
         regions: All regions of the record.
         expression_id: The expression's id, with which the instances' ids begin.
         known: How many of the regions, from the first on, the record itself has: instances name
             these by `region_id`, from 1. None for all.
     """
     instances = []
-    for number, place in enumerate(places):
+    for number, index in enumerate(indices):
         instance: dict[str, Any] = {
             "bbox_id": f"{expression_id}.{number}",
-            "bbox": list(regions[place]["bbox"]),
+            "bbox": list(regions[index]["bbox"]),
             "score": None,
         }
-        if known is None or place < known:
-            instance["region_id"] = place + 1
+        if known is None or index < known:
+            instance["region_id"] = index + 1
         instances.append(instance)
     return instances
 
@@ -175,22 +183,23 @@ def places_of(
 ) -> list[int] | None:
     """Return the indices (from 0) of the regions that have the very boxes of the instances.
 
-    Each is there once. None where some instance's box isn't that of any region.
+    They are in the order of the instances, each once. Of several regions with one box, it is the
+    one that the instance names by `region_id`, else the first. None where some instance's box isn't
+    that of any region.
     """
     boxes = [list(region["bbox"]) for region in regions]
-    places = []
+    indices = []
     for instance in instances:
         bbox = list(instance["bbox"])
         with_this_box = [index for index, box in enumerate(boxes) if box == bbox]
         if not with_this_box:
             return None
-        # Several regions may have one box: the one that the instance names goes before the first.
         region_id = instance.get("region_id")
         if isinstance(region_id, int) and region_id - 1 in with_this_box:
-            places.append(region_id - 1)
+            indices.append(region_id - 1)
         else:
-            places.append(with_this_box[0])
-    return list(dict.fromkeys(places))
+            indices.append(with_this_box[0])
+    return list(dict.fromkeys(indices))
 
 
 @dataclass
@@ -211,7 +220,10 @@ class GivenBoxes:
     cut: int = 0
 
     def report(self) -> str:
-        """Return all problems in one line, five of them in words."""
+        """Return all problems in one line: the first five in words, then how many more there are.
+
+        It is "" without problems.
+        """
         parts = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
         more = len(self.problems) - len(parts)
         if more:
@@ -249,7 +261,11 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    """Return a column's value as a list of boxes; it may be one box without a list, or nothing."""
+    """Return a column's value as a list of boxes.
+
+    None and "" are no boxes. What is no list is one box, though a wrong one, and so are four items
+    of which none is a list.
+    """
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -263,9 +279,10 @@ def _as_list(value: Any) -> Sequence[Any]:
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
     """Return what is wrong with each box, as a key of REASONS; None for one that can be used.
 
-    Whether boxes are corners by mistake (`xyxy`) is decided for the row as a whole.
+    Whether boxes are corners by mistake (`xyxy`) is decided for the row as a whole: all that can be
+    read are, or none.
     """
-    problems = [_unreadable(item) or _problem_of(item, size) for item in items]
+    problems = [_why_unreadable(item) or _problem_of(item, size) for item in items]
     readable = []
     for item, problem in zip(items, problems, strict=True):
         if problem not in _UNREADABLE:
@@ -287,7 +304,8 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
     """Return what is wrong with one box, read as x, y, width and height, as a key of REASONS.
 
-    None for nothing. `xyxy` says that it fits the image only as corners.
+    None for nothing. `xyxy` says that it fits the image only as corners. A box that reaches out of
+    the image is judged by the part inside.
     """
     if min(item[2:]) <= 0:
         return "no_area"
@@ -302,7 +320,7 @@ def _problem_of(item: Sequence[float], size: Size) -> str | None:
     return None
 
 
-def _unreadable(item: Any) -> str | None:
+def _why_unreadable(item: Any) -> str | None:
     """Return why an item isn't four finite numbers, as a key of REASONS; None if it is."""
     if not (isinstance(item, (list, tuple)) and len(item) == 4):
         return "not_numbers"
@@ -320,10 +338,6 @@ def _has_nan_as_text(item: Sequence[Any]) -> bool:
     """Whether NaN or infinity stands among the four as a text."""
     words = [part.strip().lower() for part in item if isinstance(part, str)]
     return any(word in _NOT_FINITE for word in words)
-
-
-_UNREADABLE = ("not_numbers", "not_finite")
-_NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
 
 
 def _is_within(corners: Sequence[float], size: Size) -> bool:
@@ -345,9 +359,9 @@ def _with_whole_numbers(bbox: Bbox) -> Bbox:
 
 
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
-    """Return the `most` largest of the boxes, all for None, in the row's order.
+    """Return the `most` largest of the boxes, in the row's order; all for None, as they come.
 
-    Of equally large ones the earlier goes first. Boxes come with their index in the row.
+    Of equally large ones the earlier is taken. Boxes come with their index in the row.
     """
     if most is None or len(boxes) <= most:
         return list(boxes)

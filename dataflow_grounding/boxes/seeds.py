@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.regions import SEED_ERROR
 
-UNREAD = "labels that can't be read are left out"
+UNREAD = "labels that can't be read are left out"  # a finding of Seeds.found
 
 
 class Made(NamedTuple):
@@ -37,8 +37,8 @@ class Seeds(ABC):
         without: Words for a message that no image has a box.
 
     Attributes:
-        found: What was found on the way, in words, and where. It is complete once all `records`
-            were read.
+        found: What was found on the way: a finding in words, and the places where. It is complete
+            once all `records` were read.
         shown: How many places a report lists of each finding.
         reading: A version number. It is raised where the same files give other records, so that
             seeds that were written before are written anew.
@@ -62,8 +62,8 @@ class Seeds(ABC):
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
         Raises:
-            InputError: At the end, if there was no box at all and the steps need some. It isn't
-                raised where any record failed, as its own reason is then told.
+            InputError: At the end, if there were records, but no box at all, and the steps need
+                some. It isn't raised where any record failed, as its own reason is then told.
         """
         self._reset_found()
         has_use = self._boxless
@@ -98,7 +98,7 @@ class Seeds(ABC):
         """Return counts, and the first `shown` places of each finding, as JSON."""
 
     def remarks(self) -> list[str]:
-        """Return what was found while the records were read, in words: a few lines for each."""
+        """Return the lines that tell people what was `found`: a few for each finding."""
         lines: list[str] = []
         for what, items in self.found.items():
             lines += counted_items(what, items)

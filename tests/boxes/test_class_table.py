@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.places.workplace import command
-from dataflow_grounding.boxes.class_table import ClassTable
+from dataflow_grounding.boxes.class_table import ClassTable, in_order
 from dataflow_grounding.data.records import dump_line
 
 
@@ -102,3 +102,7 @@ def test_classes_that_the_user_lists_are_in_the_users_order(tmp_path: Path) -> N
     table = done.out[done.out.index("| class ") :]
     shown = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")]
     assert [name for name in shown if name in ("Tie", "cat", "cup")] == ["Tie", "cat", "cup"]
+
+
+def test_listed_classes_come_first_also_where_one_is_listed_twice() -> None:
+    assert in_order(["dog", "tie"], ["Cat", "cat", "tie"]) == ["tie", "dog"]

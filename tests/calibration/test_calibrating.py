@@ -154,6 +154,7 @@ DAMAGED = {
     "another type": "[1, 2]",
     "a format that nobody knows": {"box_format": "zyx_7"},
     "an error that is no number": {"error_px": "small"},
+    "an untried size of one side": {"untried": [[640]]},
     "another prompt": {"prompt": "0"},
     "another model": {"model": "somebody"},
 }

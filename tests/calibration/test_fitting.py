@@ -16,7 +16,7 @@ from benchmarks.stand_ins.rule_runs import STATED, Model, one_rule
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.calibration._fitting import candidates, fit
-from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture
+from dataflow_grounding.calibration.probes import NoFit, Probe, ProbeBox, ProbedPicture, probe_of
 
 
 def test_every_order_scale_and_padding_is_a_candidate() -> None:
@@ -160,3 +160,20 @@ def test_tokens_of_one_family_name_the_family() -> None:
         ]
         pictures.append(ProbedPicture(probe, probe.size, answers))
     assert fit(pictures, STATED).format.name == "paligemma"
+
+
+def test_the_second_of_two_formats_is_named_as_another_than_the_first() -> None:
+    """Pixels of half the size, and in one picture four rectangles in pixels as sent. These fit
+    three of the four in parts of the side, too.
+    """
+    as_sent = ("gray", "white", "yellow", "blue")
+    pictures = []
+    for probe in (probe_of((1106, 880), 1), probe_of((436, 245)), probe_of((1134, 2016))):
+        answers = []
+        for phrase, bbox in probe.boxes.items():
+            is_as_sent = probe.size == (1106, 880) and phrase.split()[1] in as_sent
+            part = 1.0 if is_as_sent else 0.5
+            answers.append(ProbeBox(phrase, bbox, tuple(round(edge * part) for edge in bbox)))
+        pictures.append(ProbedPicture(probe, probe.size, answers))
+    with pytest.raises(NoFit, match=r"two formats: xyxy_px for 32 rectangles, .*@pad_.* for 3 "):
+        fit(pictures, STATED)
