@@ -143,9 +143,9 @@ class AcceptedSizes:
     def _narrow(self, measure: Measure, refused: Sequence[Size], answered: Sequence[Size]) -> None:
         """Set the limit of one measure: below what was refused, but not below what was answered.
 
-        The limit is half of the least area refused (or one of the run's own areas above that), the
-        shortest side refused by the root of 2, twice the largest area refused for smallness, and
-        for shapes the aspect MODERATE or ORDINARY.
+        For area, it is half of the least that was refused, or one of the run's own between both.
+        For the longer side, it is the shortest that was refused, divided by the root of 2; for
+        smallness, twice the largest area that was refused; for aspect, MODERATE or ORDINARY.
 
         Args:
             measure: The measure that explains why the `refused` sizes were refused.
@@ -193,7 +193,7 @@ class AcceptedSizes:
             refused: All pictures that were refused just now.
 
         Raises:
-            NoFit: One of these was let be asked for so before, and is refused again.
+            NoFit: One of these was doubted before, and is refused again.
         """
         for picture in refused:
             if picture.size in self._doubted:

@@ -94,7 +94,7 @@ class Deciding:
         most_own: How many of them are asked for at the most.
 
     Attributes:
-        pictures: The pictures so far that were answered, or those that speak for a format.
+        pictures: The pictures that were answered so far, without those that were set aside.
         accepted: The sizes that the endpoint accepts, as far as is known.
     """
 
@@ -155,9 +155,10 @@ class Deciding:
         return await self._decide_by_shapes(best, guessed)
 
     async def _decide_by_shapes(self, best: Fit, asked: BoxFormat) -> Decision:
-        """Decide for a model that counts parts of the side: they have to be so in further shapes.
+        """Decide for a model that counts parts of the side, after asking for further shapes.
 
-        These are the shapes of the run's own pictures, if they are known. Raises NoFit.
+        These are the shapes of the run's own pictures, if they are known. Raises NoFit where no one
+        format fits them as well.
 
         Args:
             best: The format that fits so far.

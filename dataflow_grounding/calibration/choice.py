@@ -141,7 +141,7 @@ class FormatChoice:
         self._narrow(calibration)
 
     def _narrow(self, calibration: "Calibration") -> None:
-        """Narrow the serving's limits to those of the calibration, if it has any."""
+        """Take over the calibration's limits, and narrow the serving's to them if there are any."""
         self.limits = calibration.limits
         if self.limits is not None:
             self._serving.image_limits = self._serving.image_limits.within(self.limits)

@@ -216,17 +216,11 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     cell_height = size[1] / rows
     boxes: dict[str, Bbox] = {}
     for number, color in enumerate(colors):
-        column, row = number % columns, number // columns
-        # Width, height, left and top are parts of the cell. Half of the rectangles are wide, the
-        # others tall.
-        if draw.random() < 0.5:
-            width = draw.uniform(0.6, 0.85)
-            height = draw.uniform(0.3, 0.5)
-        else:
-            width = draw.uniform(0.3, 0.5)
-            height = draw.uniform(0.6, 0.85)
-        left = 1 - width if column == columns - 1 else draw.uniform(0.05, 0.95 - width)
-        top = 1 - height if row == rows - 1 else draw.uniform(0.05, 0.95 - height)
+        column = number % columns
+        row = number // columns
+        left, top, width, height = _drawn_in_cell(
+            draw, at_right=column == columns - 1, at_bottom=row == rows - 1
+        )
         x2 = round((column + left + width) * cell_width)
         y2 = round((row + top + height) * cell_height)
         # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
@@ -234,6 +228,25 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
         y1 = min(round((row + top) * cell_height), y2 - 1)
         boxes[_phrase_of(color)] = (x1, y1, x2, y2)
     return Probe(size, boxes)
+
+
+def _drawn_in_cell(
+    draw: random.Random, *, at_right: bool, at_bottom: bool
+) -> tuple[float, float, float, float]:
+    """Draw a rectangle within a cell: left, top, width and height, in parts of the cell's sides.
+
+    Half of the rectangles are wide, the others tall. They reach the cell's right edge `at_right`,
+    and its lower one `at_bottom`; they keep away from other edges.
+    """
+    if draw.random() < 0.5:
+        width = draw.uniform(0.6, 0.85)
+        height = draw.uniform(0.3, 0.5)
+    else:
+        width = draw.uniform(0.3, 0.5)
+        height = draw.uniform(0.6, 0.85)
+    left = 1 - width if at_right else draw.uniform(0.05, 0.95 - width)
+    top = 1 - height if at_bottom else draw.uniform(0.05, 0.95 - height)
+    return left, top, width, height
 
 
 def _grid(size: Size) -> tuple[int, int]:

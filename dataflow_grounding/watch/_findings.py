@@ -53,54 +53,56 @@ def missed_probe(verdict: "CheckVerdict", asked: BoxFormat, *, calibrated: bool)
         asked: The format that was asked for.
         calibrated: Whether calibrating had found that format out.
     """
-    what = f"the boxes don't look like {asked.name}: {verdict.why}"
+    message = f"the boxes don't look like {asked.name}: {verdict.why}"
     if verdict.answered and asked.scale != "px" and (verdict.fitting or calibrated):
         remedy = "No plain format fits these"
         if verdict.fitting:
             remedy = f"{verdict.fitting} would fit these"
         elsewhere = "where pictures of other shapes come as asked"
-        return f"{what}. {remedy}, {elsewhere}: leave pictures like those out, or {_going_on()}"
+        return f"{message}. {remedy}, {elsewhere}: leave pictures like those out, or {_going_on()}"
     what_to_do = f": {advice()}" if verdict.fitting else ""
-    return f"{what}. {verdict.remedy}{what_to_do}"
+    return f"{message}. {verdict.remedy}{what_to_do}"
 
 
-def odd_probe(other: str, asked: BoxFormat) -> str:
+def odd_probe(other_format: str, asked: BoxFormat) -> str:
     """Return what to say of one probe picture that was clearly answered in another format.
 
     The others were not.
     """
-    seen = f"a probe picture was clearly answered in {other}, others in {asked.name} as asked"
+    seen = (
+        f"a probe picture was clearly answered in {other_format}, others in {asked.name} as asked"
+    )
     why = f"The endpoint may answer in more than one format: {ARE_THERE_SEVERAL}"
     return f"{seen}. {why} Look at some boxes"
 
 
-def overwhelming(other: str, asked: BoxFormat) -> str:
+def overwhelming(other_format: str, asked: BoxFormat) -> str:
     """Return what to say of replies that are far likelier in another format, by the replies alone.
 
-    `other` is the format's name, SAME_BOX or UNKNOWN.
+    `other_format` is the format's name, SAME_BOX or UNKNOWN.
     """
-    what = f"the boxes don't look like {asked.name}"
-    if other == SAME_BOX:
+    message = f"the boxes don't look like {asked.name}"
+    if other_format == SAME_BOX:
         return (
-            f"{what}: most replies have the same box for different phrases. The model may not see"
-            " the picture"
+            f"{message}: most replies have the same box for different phrases. The model may not"
+            " see the picture"
         )
-    if other == UNKNOWN:
+    if other_format == UNKNOWN:
         calibrate = advice_to_calibrate()
-        return f"{what}: too many reach out of their pictures. No plain format fits: {calibrate}"
-    likelier = f"{what}: the last replies are far likelier in another format"
-    return f"{likelier}. {other} would fit: {advice()}"
+        return f"{message}: too many reach out of their pictures. No plain format fits: {calibrate}"
+    likelier = f"{message}: the last replies are far likelier in another format"
+    return f"{likelier}. {other_format} would fit: {advice()}"
 
 
-def often_odd(evidence: Evidence, other: str) -> str:
+def often_odd(evidence: Evidence, other_format: str) -> str:
     """Return what to say of replies that look like another format, also when asked for again."""
     replies = (
-        f"{evidence.odd(other)} of {evidence.replies} replies look like {other}, also when they are"
-        " asked again"
+        f"{evidence.odd(other_format)} of {evidence.replies} replies look like {other_format},"
+        " also when they are asked again"
     )
-    what = f"the boxes don't look like {evidence.asked.name}: {replies}{_THOUGH_PROBES_FIT}"
+    message = f"the boxes don't look like {evidence.asked.name}: {replies}{_THOUGH_PROBES_FIT}"
     return (
-        f"{what}. {other} would fit; look at some of them, and if they are right:"
+        f"{message}. {other_format} would fit; look at some of them, and if they are right:"
         f" {setting('vlm.on_suspect_boxes', 'warn')}"
     )
 
@@ -110,28 +112,28 @@ def slips(formats: Sequence[str], asked: BoxFormat) -> str:
 
     `formats` has for each of them the format that it was proven to be in.
     """
-    other = " and ".join(dict.fromkeys(formats))
+    others = " and ".join(dict.fromkeys(formats))
     replies = (
-        f"{counted(len(formats), 'reply')} came in {other} and, asked again, in {asked.name} as"
+        f"{counted(len(formats), 'reply')} came in {others} and, asked again, in {asked.name} as"
         " asked"
     )
     return f"{replies}. Others may not show it: look at some boxes"
 
 
-def mixture(evidence: Evidence, other: str) -> str:
+def mixture(evidence: Evidence, other_format: str) -> str:
     """Return what to say of replies that came in another format and, asked again, as asked."""
     proven = f"{counted(evidence.proven, 'reply')} of {evidence.replies}"
-    seen = f"{proven} came in {other} and, asked again, in {evidence.asked.name} as asked"
+    seen = f"{proven} came in {other_format} and, asked again, in {evidence.asked.name} as asked"
     return f"{seen}. {ANSWERS_IN_SEVERAL}"
 
 
-def adapted_to_no_probes(what: str) -> str:
+def adapted_to_no_probes(message: str) -> str:
     """Return a message of this module as it is right where probe pictures go unanswered.
 
-    Advice to calibrate, and words that say that probe pictures fit, are taken out of `what`; the
+    Advice to calibrate, and words that say that probe pictures fit, are taken out of `message`; the
     advice that helps then is put at the end.
     """
     calibrate = advice_to_calibrate()
     for words in (f", or {calibrate}", f": {calibrate}", _THOUGH_PROBES_FIT):
-        what = what.replace(words, "")
-    return f"{what}. {_advice_without_probes()}"
+        message = message.replace(words, "")
+    return f"{message}. {_advice_without_probes()}"

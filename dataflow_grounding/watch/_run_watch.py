@@ -418,10 +418,10 @@ class RunWatch(BoxWatch):
             self._odd_probe = verdict.odd
             ask.note("mixed_formats", f"a probe picture was clearly answered in {verdict.odd}")
         if verdict.kind == "misses":
-            what = findings.missed_probe(
+            message = findings.missed_probe(
                 verdict, self._probing.asked, calibrated=self._probing.calibrated
             )
-            self._suspect(what, self._unvouched.sent())
+            self._suspect(message, self._unvouched.sent())
             return
         if verdict.why:
             ask.note("unanswered_check", verdict.why)
@@ -462,38 +462,38 @@ class RunWatch(BoxWatch):
         if likeliest is not None:
             self._suspect_all(findings.overwhelming(likeliest, self._probing.asked))
 
-    def _suspect_mixture(self, other: str) -> None:
+    def _suspect_mixture(self, other_format: str) -> None:
         """Report that replies are proven to be in several formats. Raises SuspectBoxes."""
         self._probing.set_aside_unvouched()
-        self._suspect(findings.mixture(self._probing.evidence, other), self._unvouched.all())
+        self._suspect(findings.mixture(self._probing.evidence, other_format), self._unvouched.all())
 
-    def _suspect_all(self, what: str) -> None:
+    def _suspect_all(self, message: str) -> None:
         """Report wrong boxes that make all unvouched records suspect. Raises SuspectBoxes."""
         if self._probing.known.checks_unanswered:
-            what = findings.adapted_to_no_probes(what)
+            message = findings.adapted_to_no_probes(message)
         self._probing.mark_all_suspect()
-        self._suspect(what, self._unvouched.all())
+        self._suspect(message, self._unvouched.all())
 
-    def _suspect(self, what: str, asked: Iterable[Ask]) -> None:
+    def _suspect(self, message: str, records: Iterable[Ask]) -> None:
         """Report wrong boxes: stop the run, or warn and mark records.
 
         Args:
-            what: What speaks against the boxes, for the user.
-            asked: The records that are marked.
+            message: What speaks against the boxes, for the user.
+            records: The records that are marked.
 
         Raises:
             SuspectBoxes: The watch isn't set to warn only.
         """
-        self.suspicion = what
+        self.suspicion = message
         what_became = self._probing.forget_format()
         if self.on_suspect == "stop":
-            self._stop_message = f"{what}. {what_became}"
+            self._stop_message = f"{message}. {what_became}"
             self._enter(State.STOPPED)
             raise SuspectBoxes(self._stop_message)
         self._enter(State.SUSPECT)
-        say(f"Warning: {what}.")
-        for ask in asked:
-            ask.note(SUSPECT, what)
+        say(f"Warning: {message}.")
+        for ask in records:
+            ask.note(SUSPECT, message)
 
     async def conclude(self, ask: Ask) -> None:
         """Conclude as BoxWatch.conclude does, with a last check if one is due.
