@@ -97,7 +97,7 @@ class Row(NamedTuple):
 def candidates() -> tuple[BoxFormat, ...]:
     """Return the formats that are tried: every order with every scale, unpadded and padded.
 
-    Formats that mean the same boxes are left out.
+    The usual scales, 1000 and pixels, come first. Formats that mean the same boxes are left out.
     """
     plain = []
     for scale in (1000, "px", *SCALES):

@@ -247,7 +247,7 @@ def try_sizes(
 async def _holds_at_each(
     asker: "_Asker", sizes: Sequence[Size], known: BoxFormat
 ) -> list[bool | None]:
-    """Return what `holds_at` returns for each of these sizes, one after another."""
+    """Return what `holds_at` says of each of these sizes, one after another: None for unknown."""
     return [await holds_at(asker.ask, size, known) for size in sizes]
 
 

@@ -179,9 +179,9 @@ class _CheckPictures:
     async def ask_for(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], CheckVerdict | None]:
         """Ask for these pictures, all at once, and for a second one where a picture misses.
 
-        Returns the pictures to ask for next, and the verdict of a miss. Without one, there are
+        Returns the pictures to ask for next, and the verdict of a miss, None without one. There are
         pictures to ask for only where one was clearly answered in another format, and a second one
-        like it was not. With one, there are none, and the other pictures' verdicts are left out.
+        like it was not. After a miss there are none, and further pictures' verdicts are left out.
         """
         pictures = await asyncio.gather(*[self._ask_for_one(picture) for picture in wanted])
         first_verdicts = [judge([picture], self._asked) for picture in pictures]

@@ -246,8 +246,8 @@ class RunWatch(BoxWatch):
 
         Either the boxes are wrong, or the run's pictures really have boxes like that. A probe
         picture of the same size tells which. If none can, the record is marked as suspect. If it
-        shows the format to be right, and the boxes are very odd, the question is asked a third
-        time. What nothing was proven of is learnt from.
+        shows the format to be right, and the boxes are SURELY odd, the question is asked a third
+        time. Where nothing is proven, the boxes are learnt from.
 
         Args:
             odd: The reply, with its question.
