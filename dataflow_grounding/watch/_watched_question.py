@@ -75,8 +75,9 @@ class WatchedQuestion:
     def look(self, reply: str) -> None:
         """Judge a reply, before it is read.
 
-        A first one that is doubtful is refused; the next one decides what it was. A reply that
-        nothing speaks against is learnt from. One that can't be read only counts as a try.
+        A first one that is doubtful is refused, or is `odd` where no try is left; the next one
+        decides what it was. A reply that isn't odd is learnt from. A stored one that a check has
+        vouched for is not judged again, and one that can't be read only counts as a try.
 
         Raises:
             SuspectReply: The question should be asked again.
