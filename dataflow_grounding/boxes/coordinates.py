@@ -386,7 +386,7 @@ class BoxFormat:
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
     ) -> list[float | int]:
-        """Return the numbers that mean a box, in this format.
+        """Return the numbers that mean a box, in this format: four, or two for a grid.
 
         Args:
             bbox: x1, y1, x2, y2 in pixels of the upright original image.

@@ -234,15 +234,17 @@ class GivenBoxes:
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     """Read the user's own boxes in a column, `[x, y, width, height]` in pixels.
 
-    Where some box fits the image only if it is read as `[x1, y1, x2, y2]`, and all boxes can be
-    read so, the whole row is taken to mean that by mistake, and no box of it is used.
+    Where some box fits the image only if it is read as `[x1, y1, x2, y2]`, and all boxes of four
+    numbers can be read so, the whole row is taken to mean that by mistake, and no box of it is
+    used. Other boxes that reach out of the image are cut at its edge.
 
     Args:
         value: The column's value: a list of boxes, or one box without a list.
         size: Width and height of the image in pixels.
 
     Returns:
-        The boxes that can be used and those that can't; None where the row has none.
+        The boxes that can be used and those that can't; None where the column is empty: None, ""
+        or [].
     """
     items = _as_list(value)
     if not items:
