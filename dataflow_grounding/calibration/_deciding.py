@@ -425,8 +425,8 @@ async def try_paddings(
             find out, if it matters, by one picture more.
 
     Returns:
-        The verdict, None where nothing was answered, and the pictures that were asked for, answered
-        or not.
+        The verdict, None where all pictures were refused, or the first one came back with too few
+        boxes; and the pictures that were asked for, answered or not.
     """
     pictures: list[ProbedPicture] = []
     error_by_aspect = await _try_each_padding(ask, size, known, max_side, usual, pictures)

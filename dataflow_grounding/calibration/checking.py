@@ -122,7 +122,7 @@ async def check(
 
     Returns:
         `misses` at the first picture whose miss is confirmed, else `fits` if any picture does, else
-        `silent`.
+        `silent`. Unless it misses, `why` is about the first size that went unanswered.
 
     Raises:
         RunStopped: The run ended meanwhile.
