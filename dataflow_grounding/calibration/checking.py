@@ -280,7 +280,8 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
     """Tell what these pictures show of the format `asked`.
 
     The verdict is `silent` if any picture has fewer than LEAST answers, `misses` if all of them
-    miss, else `fits`. There has to be a picture.
+    miss, else `fits`. They have to fit also without the words beside the numbers that state their
+    order, which another reply may leave out. There has to be a picture.
     """
     readings = []
     for picture in pictures:
@@ -293,7 +294,23 @@ def judge(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> CheckVerdict:
         readings.append(_Readings(picture, asked))
     if all(reading.speaks_against_format for reading in readings):
         return _verdict_of_misses(readings)
+    as_numbers_alone = [_without_words(picture) for picture in pictures]
+    if as_numbers_alone != list(pictures):
+        verdict = judge(as_numbers_alone, asked)
+        if verdict.kind == "misses":
+            why = f"{verdict.why}, without the words that state the order, which a reply may lack"
+            return replace(verdict, why=why)
     return CheckVerdict("fits")
+
+
+def _without_words(picture: ProbedPicture) -> ProbedPicture:
+    """Return a picture's answers without orders that are stated beside the numbers."""
+    answers = []
+    for answer in picture.answers:
+        if answer.order_beside:
+            answer = replace(answer, order=None, order_beside=False)
+        answers.append(answer)
+    return replace(picture, answers=answers)
 
 
 def _verdict_of_misses(readings: "Sequence[_Readings]") -> CheckVerdict:

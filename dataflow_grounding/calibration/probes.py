@@ -120,6 +120,7 @@ class ProbeBox:
         asked: The true rectangle, in pixels of the picture.
         numbers: The numbers as the reply wrote them, in its own order.
         order: The order of the numbers, where the reply names it, as keys such as x1 do.
+        order_beside: Whether it is stated beside the numbers, in words or a field, not by keys.
         family: The family of models whose special tokens the reply has; None without.
     """
 
@@ -128,6 +129,7 @@ class ProbeBox:
     numbers: tuple[float, ...]
     order: Order | None = None
     family: str | None = None
+    order_beside: bool = False
 
     @property
     def usable(self) -> bool:
@@ -301,7 +303,9 @@ def _answered(blank: ProbedPicture, reply: str, key: str) -> ProbedPicture:
         if number is not None and number not in answers:
             phrase = phrases[number]
             asked = blank.probe.boxes[phrase]
-            answers[number] = ProbeBox(phrase, asked, box.numbers, box.order, box.family)
+            answers[number] = ProbeBox(
+                phrase, asked, box.numbers, box.order, box.family, box.order_beside
+            )
     return replace(blank, answers=[answers[number] for number in sorted(answers)])
 
 

@@ -99,6 +99,8 @@ class RawBox:
         corners: Whether the numbers are two corners even in a format of a corner and a size.
         answer: The number of its answer in the reply, from 0.
         unit: The unit that the reply states, such as "px" or "%".
+        order_beside: Whether the order is stated beside the numbers, in words or a field, rather
+            than by what the coordinates are called.
     """
 
     kind: Literal["box", "point"]
@@ -109,6 +111,7 @@ class RawBox:
     corners: bool = False
     answer: int = 0
     unit: str | None = None
+    order_beside: bool = False
 
 
 class Talk(NamedTuple):
@@ -300,7 +303,13 @@ class ParsedReply:
             return
         for i in range(since, len(self.boxes)):
             raw = self.boxes[i]
-            self.boxes[i] = replace(raw, order=raw.order or order, unit=raw.unit or unit)
+            is_stated_here = raw.order is None and order is not None
+            self.boxes[i] = replace(
+                raw,
+                order=raw.order or order,
+                order_beside=raw.order_beside or is_stated_here,
+                unit=raw.unit or unit,
+            )
 
     @property
     def size(self) -> int:
