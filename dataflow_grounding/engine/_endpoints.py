@@ -21,17 +21,22 @@ from dataflow_grounding.serving.http_errors import is_about_content
 
 # requests refused with no answer between them, after which it is no longer their records' fault
 REFUSED_IN_A_ROW = 10
-OVERLOADED_TRIES = 10
+OVERLOADED_TRIES = 10  # of one request at an endpoint that is busy; then its record fails
+# Tries of one request, after which an endpoint that has never answered and can't be reached is given
+# up; of several endpoints, tries of one with a rest between each.
 UNREACHABLE_TRIES = 3
-FAULTS_BEFORE_FIRST_ANSWER = 50
-ODD_BEFORE_FIRST_ANSWER = 8
-OUTAGE_SECONDS = 300.0
+MANY_FAULTS = 50  # since the last answer, of all requests: then they are not a matter of chance
+ODD_BEFORE_FIRST_ANSWER = 8  # answers that are no completion: then it is no such endpoint
+OUTAGE_SECONDS = 300.0  # without an answer, after which many faults stop the run
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
-LONGEST_REST = 60.0
+LONGEST_REST = 60.0  # seconds, unless an endpoint asks for more
+LOOK_AGAIN_SECONDS = 1.0  # after which one that waits looks again which endpoints may be asked
+LONGEST_DATED_WAIT = 10.0**7  # seconds; of a longer wait no date is named
 
 Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, KeyedLog]]
-"""Refusals kept out of their stores until an answer has come, by key: line, whether it may be the
-endpoint's rather than the record's, and the store.
+"""Refusals kept out of their stores until an answer has come, by the request's key: the line to be
+stored, whether the refusal is `passing` (perhaps the endpoint's fault rather than the record's), and
+the store.
 """
 
 
@@ -39,6 +44,13 @@ class Endpoint:
     """One endpoint of a run, sent one request at a time until it answers.
 
     It counts what came since the last answer.
+
+    Args:
+        serving: Sends to the endpoint.
+        weight: Its part of the requests, beside the weights of the run's other endpoints.
+        share: Its places for requests in flight.
+        max_wait: Seconds that the run waits for rate limits.
+        held: The refusals that are kept back, of all endpoints of the run's serving.
     """
 
     def __init__(
@@ -54,12 +66,12 @@ class Endpoint:
         self.last_answer: float | None = None
         # of the rate limits that came since the last answer, when the first one came
         self._limited_since: float | None = None
-        # The others count what came since the last answer.
-        self._faults = 0
+        # These, too, count what came since the last answer.
+        self._faults = 0  # but not rate limits
         self._odd = 0  # of the faults, answers that are no completion
         self._refused = 0
         self.rests = 0  # how often it was passed over; each rest is twice as long
-        self.misses = 0  # faults and rate limits, where there are several endpoints
+        self.misses = 0  # faults and rate limits; counted only where there are several endpoints
         self.given_up: errors.RunStopped | None = None
         """What would stop a run that had no other endpoint."""
         # A wrong key or address is found out by one request, not by all that may be in flight.
@@ -71,9 +83,10 @@ class Endpoint:
         return not self.share.allowed
 
     def answered(self) -> None:
-        """An answer has come: the endpoint is well.
+        """Note that an answer has come: all counts begin anew, and all places are open.
 
-        So the refusals before it were about their records, and are stored.
+        As the endpoint works, refusals that were held back were about their records: they are
+        stored.
         """
         for key, (line, _, store) in self._held.items():
             store.put(key, line)
@@ -93,12 +106,15 @@ class Endpoint:
     ) -> errors.RequestRefused:
         """Return a refusal as its record's own failure.
 
-        It is `passing` where the endpoint may be at fault instead: the next run asks again. Raises
-        EndpointRefused where no other request would fare better: a wrong key, ten refusals in a row
-        or before any answer.
+        It is `passing` where the endpoint may be at fault instead: the next run asks again. A
+        content filter's refusal counts as an answer, as the endpoint has to work for it.
+
+        Raises:
+            EndpointRefused: No other request would fare better. An EndpointRefused is certain, or
+                comes before any answer or as the tenth refusal in a row; or ten RequestRefused came
+                before any answer.
         """
         if is_about_content(str(error)):
-            # to refuse what a record shows, the endpoint has to work
             self.answered()
             return errors.RequestRefused(str(error))
         self._refused += 1
@@ -120,51 +136,58 @@ class Endpoint:
             )
         return error
 
-    def failed(self, error: errors.ServerFault, tries: int, worn: bool = False) -> None:
+    def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
         """Count a fault or a rate limit.
 
         Args:
             error: The fault.
             tries: How often the same request has had such a fault.
-            worn: Whether the endpoint has had so many that the next one is one too many.
+            often: Whether this fault counts as one of many, however many there were.
 
         Raises:
             EndpointRefused: It has never answered, and can't be expected to.
             OutOfService: It has answered, but not for long now.
-            QuotaUsedUp: It asks to wait for longer than the run may.
+            QuotaUsedUp: It asks to wait for longer than the run may, or has answered with nothing
+                but rate limits for that long.
         """
-        wait = getattr(error, "retry_after", None) or 0.0
+        wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
             come = "later"
-            if wait < 10**7:
+            if wait < LONGEST_DATED_WAIT:
                 then = time.localtime(time.time() + wait)
                 come = time.strftime("at %H:%M on %Y-%m-%d", then)
             raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {come}")
         if isinstance(error, errors.RateLimited):
             self._check_rate_limit(error)
         else:
-            self._count_fault(error, tries, worn=worn)
+            self._count_fault(error, tries, often=often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
-        """Note when rate limits began; raise QuotaUsedUp if nothing else has come for too long."""
+        """Note when rate limits began; raise QuotaUsedUp if no answer has come for too long since.
+
+        Too long is the run's `max_wait`, or the serving's `longest_answer` if that is longer.
+        """
         now = time.monotonic()
-        self._limited_since = self._limited_since or now
+        if self._limited_since is None:
+            self._limited_since = now
         waited = now - self._limited_since
         if waited > max(self._max_wait, self._longest_answer):
             raise errors.QuotaUsedUp(
                 f"{error}. No answer came for {duration(waited)}: come back later"
             )
 
-    def _count_fault(self, error: errors.ServerFault, tries: int, *, worn: bool) -> None:
+    def _count_fault(self, error: errors.ServerFault, tries: int, *, often: bool) -> None:
         """Count a fault of the server; the arguments are those of `failed`.
 
-        After many faults, raises EndpointRefused where no answer has come yet, and OutOfService
-        where none has come for long.
+        Before any answer, raises EndpointRefused after many faults, and sooner where it can't be
+        reached or answers with no completions. Later, raises OutOfService where many faults have
+        come since the last answer, and that is long ago.
         """
         hopeless = isinstance(error, errors.EndpointUnreachable) and tries >= UNREACHABLE_TRIES
         self._faults += 1
-        self._odd += isinstance(error, errors.NoCompletion)
-        often = worn or self._faults >= FAULTS_BEFORE_FIRST_ANSWER
+        if isinstance(error, errors.NoCompletion):
+            self._odd += 1
+        often = often or self._faults >= MANY_FAULTS
         if self.last_answer is None:
             if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
                 raise errors.EndpointRefused(
@@ -178,24 +201,36 @@ class Endpoint:
             )
 
     def rest(self, why: errors.GroundingError) -> None:
-        """Pass it over for a second, then two, four, …; one request tries it after each."""
+        """Pass it over for a while, after which one request at a time is sent to it again.
+
+        That is for one second, then two, four, … up to LONGEST_REST, or for as long as the error
+        asks if that is longer. The user is warned of the first rest since the last answer, unless a
+        rate limit is the reason.
+        """
         if not self.rests and not isinstance(why, errors.RateLimited):
             reason = str(why).rstrip(".")
             say(f"Warning: {reason}. It is passed over, and tried again now and then.")
-        asked_for = getattr(why, "retry_after", None) or 0.0
-        seconds = max(asked_for, min(2.0**self.rests, LONGEST_REST))
+        seconds = max(seconds_asked(why) or 0.0, min(2.0**self.rests, LONGEST_REST))
         self.rests += 1
         self.share.allow(0)
-        asyncio.get_running_loop().call_later(
-            seconds, lambda: self.share.allow(self.share.allowed or 1)
-        )
+        asyncio.get_running_loop().call_later(seconds, self._end_rest)
+
+    def _end_rest(self) -> None:
+        """Let one request at a time in again, unless an answer has opened all places meanwhile."""
+        if self.resting:
+            self.share.allow(1)
 
 
 class Endpoints:
     """The endpoints of one of a run's servings: one, or several.
 
+    Attributes:
+        all: The endpoints.
+        held: The refusals that are kept back, of all of them.
+        most: How many requests may be in flight to all of them together.
+
     Args:
-        serving: Whose endpoints they are; `most` in flight are of all of them.
+        serving: Whose endpoints they are.
         options: How the run goes.
         servings: How many servings of the run share the connections that may be open.
     """
@@ -209,6 +244,7 @@ class Endpoints:
             share = share_of(part, servings, is_shared, limiters)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held))
         self.most = min(endpoint.share.most for endpoint in self.all)
+        # limits what is in flight to all of several endpoints; None for a single one
         self._gate: Share | None = None
         if len(self.all) > 1:
             self._gate = gate_of(serving, [endpoint.share for endpoint in self.all], limiters)
@@ -236,11 +272,17 @@ class Endpoints:
     async def acquire(
         self, priority: Any, failed: Collection[Endpoint], at: int | None
     ) -> tuple[Endpoint, int]:
-        """Wait for room at an endpoint; returns it, and the request's number there.
+        """Wait for room at an endpoint; return it, and the request's number there.
 
-        Raises EndpointUnreachable for one `at` that rests.
+        Args:
+            priority: Of those who wait, the smallest goes first.
+            failed: Endpoints that are left to others, if any other may be asked now.
+            at: The index in `all` of the only endpoint that the request is meant for; None for any.
+
+        Raises:
+            EndpointUnreachable: The endpoint `at` rests.
         """
-        if self._gate is None:
+        if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
         if at is not None and self.all[at].resting:
             raise errors.EndpointUnreachable(
@@ -252,25 +294,35 @@ class Endpoints:
         try:
             while True:
                 candidates = self._candidates(failed, at)
-                while free := [endpoint for endpoint in candidates if endpoint.share.is_free]:
-                    endpoint = self._drawn(free)
-                    # at once: else another may take it, and this one waits here
-                    number = endpoint.share.take()
-                    if number is not None:
-                        return endpoint, number
-                first = await _first_free(candidates, priority)
-                if first is not None:
-                    return first
+                taken = self._taken_at_once(candidates)
+                if taken is None:
+                    taken = await _first_free(candidates, priority)
+                if taken is not None:
+                    return taken
         except BaseException:
             self._gate.release(0, answered=False)
             raise
 
+    def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, int] | None:
+        """Take room at one of the candidates that has some; None where none has.
+
+        Returns the endpoint, and the request's number there.
+        """
+        while True:
+            free = [endpoint for endpoint in candidates if endpoint.share.is_free]
+            if not free:
+                return None
+            endpoint = self._drawn(free)
+            number = endpoint.share.take()
+            if number is not None:  # else another thread has just taken the room
+                return endpoint, number
+
     def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
         """Return the endpoints that a request may go to, once they have room.
 
-        That is the endpoint numbered `at` where the request is meant for one, else all that aren't
-        in `failed`, and where none of these may be asked now, any. Resting ones among them have no
-        room until they have rested.
+        That is the one `at` that index if it is given, else all that aren't in `failed`, and where
+        none of these may be asked now, all. Resting ones among them have no room until they have
+        rested.
         """
         if at is not None:
             return [self.all[at]]
@@ -279,20 +331,24 @@ class Endpoints:
         return self.all
 
     def _drawn(self, free: list[Endpoint]) -> Endpoint:
-        """Draw an endpoint by weight from those with room.
+        """Draw an endpoint by weight from those with room; `free` has one at least.
 
         Those that have less than their part of the requests in flight come first: else a slow one
         would come to hold all of them.
         """
-        part = self.most / sum(endpoint.weight for endpoint in self.askable([]))
-        below = [endpoint for endpoint in free if endpoint.share.in_flight < part * endpoint.weight]
+        per_weight = self.most / sum(endpoint.weight for endpoint in self.askable([]))
+        below = []
+        for endpoint in free:
+            if endpoint.share.in_flight < per_weight * endpoint.weight:
+                below.append(endpoint)
         candidates = below or free
         return random.choices(candidates, [endpoint.weight for endpoint in candidates])[0]
 
     def release(self, endpoint: Endpoint, number: int, *, refused: bool, answered: bool) -> None:
-        """Give a request's room at an endpoint back; see Share.release."""
+        """Give a request's room at an endpoint back; the arguments are those of Share.release."""
         endpoint.share.release(number, refused=refused, answered=answered)
         if self._gate is not None:
+            # number 0: which request it was matters only to a level that was once refused
             self._gate.release(0, answered=answered)
 
     def refused(
@@ -301,9 +357,18 @@ class Endpoints:
         error: errors.EndpointRefused | errors.RequestRefused,
         failed: Collection[Endpoint],
     ) -> errors.RecordError:
-        """What a refusal means for its request: its own, or EndpointUnreachable.
+        """Return what a refusal means for its request.
 
-        Raises what stops the run.
+        That is EndpointUnreachable where it should go to another endpoint, else the refusal as its
+        record's failure. An endpoint that would refuse all is passed over.
+
+        Args:
+            endpoint: Which one refused.
+            error: The refusal.
+            failed: Further endpoints at which the request has failed since it last waited.
+
+        Raises:
+            EndpointRefused: All endpoints are given up.
         """
         try:
             refusal = endpoint.refused(error)
@@ -315,19 +380,28 @@ class Endpoints:
         return refusal
 
     def failed(self, endpoint: Endpoint, error: errors.ServerFault, tries: int) -> None:
-        """Count a fault or a wish to wait, of a request that had `tries` like it.
+        """Count a fault or a rate limit; of several endpoints, pass over one that is no good now.
 
-        Raises what stops the run.
+        Of several, one that rests already isn't counted against.
+
+        Args:
+            endpoint: Where it came from.
+            error: The fault.
+            tries: How often the same request has had such a fault.
+
+        Raises:
+            RunStopped: A single endpoint is given up, or the last of several.
         """
         if self._gate is None:
             endpoint.failed(error, tries)
             return
-        if endpoint.resting:  # the request was sent before it was passed over
+        if endpoint.resting:  # the request was sent before the endpoint was passed over
             return
         endpoint.misses += 1
         on_trial = endpoint.rests or endpoint.last_answer is None
         try:
-            endpoint.failed(error, 0, worn=endpoint.rests + 1 >= UNREACHABLE_TRIES)
+            # a request's own tries don't count, as they were at any of the endpoints
+            endpoint.failed(error, 0, often=endpoint.rests + 1 >= UNREACHABLE_TRIES)
         except errors.RunStopped as why:
             self._give_up(endpoint, why)
             return
@@ -336,7 +410,10 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        """Pass an endpoint over. Raises, in `why`'s class, once all are given up."""
+        """Pass an endpoint over, unless it rests already.
+
+        Once all are given up, raises an error of `why`'s class with the reasons of all.
+        """
         endpoint.given_up = why
         reasons = [str(each.given_up) for each in self.all if each.given_up]
         if len(reasons) == len(self.all):
@@ -346,16 +423,18 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, int] | None:
-    """Wait at all of them for the first endpoint, and the request's number there.
+    """Wait at all endpoints for room; return the first with some, and the request's number there.
 
-    None after a second, as which of them are fit may change.
+    None after LOOK_AGAIN_SECONDS.
     """
-    turns = {
-        asyncio.ensure_future(endpoint.share.acquire(priority)): endpoint for endpoint in endpoints
-    }
+    turns: dict[asyncio.Task[int], Endpoint] = {}
+    for endpoint in endpoints:
+        turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint
     chosen = None
     try:
-        done, _ = await asyncio.wait(turns, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            turns, timeout=LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
         if not done:
             return None
         chosen = next(iter(done))
@@ -369,10 +448,16 @@ async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[End
                 endpoint.share.release(turn.result(), answered=False)
 
 
-def most_tries(error: errors.ServerFault, usual: int) -> float:
-    """How often a request is tried that ends in this error each time.
+def seconds_asked(error: errors.GroundingError) -> float | None:
+    """Return the seconds that an endpoint's error asks to wait; None where it asks for none."""
+    seconds: float | None = getattr(error, "retry_after", None)
+    return seconds
 
-    That is endlessly where it is the run that stops.
+
+def most_tries(error: errors.ServerFault, usual: int) -> float:
+    """Return how many tries a request has in all, if each ends in such an error.
+
+    Without end for an endpoint that can't be reached: it is given up at last, not the request.
     """
     if isinstance(error, errors.EndpointUnreachable):
         return math.inf

@@ -19,8 +19,14 @@ from dataflow_grounding.engine.limiter import Limiters
 from dataflow_grounding.serving.base import FLEX, Serving, Usage
 from dataflow_grounding.tasks import Request
 
-WAIT_SECONDS = 0.025
+WAIT_SECONDS = 0.025  # between two looks for room in the budget
 _SUFFIX = re.compile(r"-(?:preview|latest|exp|\d{2,8})$")
+"""What a model's name may end in that has no price of its own: `-preview`, `-2024`, `-08-06`."""
+# What `worst_case` assumes, more than any provider counts.
+_PIXELS_PER_TOKEN = 700
+_TOKENS_PER_IMAGE = 2000  # beside those of its pixels
+_TEXT_BYTES_PER_TOKEN = 2
+_TOKENS_PER_REQUEST = 500  # beside those of its text: the schema, and what the provider adds
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Prices:
     """What tokens cost, in USD per million.
 
     Args:
-        input: Tokens of a request; `output`: of a reply.
+        input: Tokens of a request.
+        output: Tokens of a reply.
         cached_input: Tokens of a request that are billed as a beginning seen before; None takes
             `input`.
         flex: What part of these prices replies cost that the tier `flex` has served, 0.5 for half;
@@ -49,7 +56,13 @@ class Prices:
                 raise SpecError(f"the price {name}: {price!r} should be a number of USD")
 
     def cost(self, usage: Usage, tier: str = "") -> float:
-        """USD for one reply that a service tier has served; empty is the ordinary tier."""
+        """Return the USD of one reply and its request.
+
+        Args:
+            usage: Their tokens.
+            tier: The service tier that has served it. Only FLEX has a price of its own, if `flex`
+                is known; any other tier, and "", costs the ordinary price.
+        """
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
         ordinary = (
@@ -71,9 +84,14 @@ class PriceRow(NamedTuple):
 
 @functools.cache
 def listed_price(model: str) -> PriceRow | None:
-    """The prices of a model by its name, with or without a vendor and a date.
+    """Return the prices of a model by its name, with or without a vendor and a date.
 
-    None if it is not listed.
+    A name that isn't in prices.yaml is looked up without its last suffix, then without the one
+    before, and so on. None if no such name is listed.
+
+    Example:
+        >>> listed_price("google/gemini-2.5-flash-preview-05-20").model
+        'gemini-2.5-flash'
     """
     rows = {row["model"]: row for row in load_table(__package__, "prices.yaml")}
     name = model.lower().rsplit("/", 1)[-1]
@@ -87,10 +105,10 @@ def listed_price(model: str) -> PriceRow | None:
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
-    """Return more tokens than the provider can count for a request and its reply.
+    """Return more tokens than the provider can count for a request and its longest reply.
 
     Images count by the provider's published rule or by their pixels, whichever is more; text by
-    its bytes, two to a token.
+    its bytes. None are taken to be cached.
     """
     from dataflow_grounding.serving.token_rules import TokenRules  # few runs have a budget
 
@@ -98,20 +116,26 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
     image_tokens = 0
     for image in request.images:
         width, height = image.sent_size
-        by_pixels = width * height // 700 + 2000
+        by_pixels = width * height // _PIXELS_PER_TOKEN + _TOKENS_PER_IMAGE
         image_tokens += max(by_pixels, rules.image((width, height)))
     text_bytes = len((request.system + request.text).encode("utf-8", "replace"))
-    text_tokens = text_bytes // 2 + 500
+    text_tokens = text_bytes // _TEXT_BYTES_PER_TOKEN + _TOKENS_PER_REQUEST
     return Usage(text_tokens + image_tokens, 0, serving.max_output_tokens)
 
 
 def no_request_left(most: int | None) -> str:
-    """Why a run stops that has sent as many requests as it may."""
+    """Return why a run stops that has sent as many requests as it may: `most`."""
     return f"stopped before passing {setting('workflow.max_requests')}={most}"
 
 
 def no_usd_left(usd: float, spent: float, worst: float) -> str:
-    """Why a run stops whose next request could cost more than is left."""
+    """Return why a run stops whose next request could cost more than is left.
+
+    Args:
+        usd: The limit.
+        spent: What is spent of it.
+        worst: What the next request could cost.
+    """
     limit = setting("workflow.budget_usd")
     so_far = f"stopped before passing {limit}={usd:g}: spent {spent:.4f}"
     return f"{so_far}, and the next request could cost {worst:.4f}"
@@ -139,9 +163,11 @@ class Budget:
         self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """Wait until there is room for the request; returns what to hand to `settle`.
+        """Wait until there is room for a request, then count it as sent and in flight.
 
-        Raises BudgetExceeded, RunStopped if there won't be any.
+        Returns the USD that are reserved for it, which are to be handed to `settle`: 0 without a
+        limit in USD or without prices. Raises BudgetExceeded, or RunStopped, if there won't be any
+        room.
         """
         worst = 0.0
         prices = self._prices_of(serving)
@@ -154,14 +180,14 @@ class Budget:
         return worst
 
     def _prices_of(self, serving: Serving | None) -> Prices | None:
-        """What a serving's tokens cost: its own prices, or else those of the run."""
+        """Return what a serving's tokens cost: its own prices, or else those of the run, if any."""
         own: Prices | None = None if serving is None else serving.prices
         return own or self.prices
 
     def count_further_request(self) -> None:
         """Count one more request for an answer whose cost is reserved already.
 
-        It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded, RunStopped if
+        It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded, or RunStopped, if
         there won't be any.
         """
         while not self._take(0.0, answers=0):
@@ -173,6 +199,9 @@ class Budget:
         Args:
             worst: USD that it may cost at most, which are reserved.
             answers: 1 where it begins an answer, 0 where it is a further request for one.
+
+        Raises:
+            BudgetExceeded, RunStopped: There won't be any room.
         """
         # Looking and taking are one step: between them another could take the same room.
         with self.lock:
@@ -184,9 +213,10 @@ class Budget:
             return True
 
     def has_room(self, worst: float) -> bool:
-        """Whether what is in flight leaves room for one more.
+        """Return whether one more request of at most `worst` USD may be sent; 0 has no cost.
 
-        Raises BudgetExceeded where nothing that is in flight can make room. The lock is held.
+        It may not for now where what is in flight might cost too much, at the worst. Raises
+        BudgetExceeded where nothing that is in flight can make room. The lock is held.
         """
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
@@ -225,14 +255,15 @@ class Budget:
             if self.in_flight:
                 self.reserved -= reserved
             else:
-                # nothing is left of sums and differences of floats
-                self.reserved = 0.0
+                self.reserved = 0.0  # exactly, as sums and differences of floats might not be
 
 
 class SharedLimits(Budget):
-    """The limits of a run that shares them with others, who are told by whoever hands them out.
+    """The limits of a run that shares them with other runs.
 
-    It counts what this run sends and spends; `limiters` have the places at its endpoints.
+    It counts what this run sends and spends. How much it may, a subclass is told by whoever hands
+    the limits out.
     """
 
     limiters: Limiters
+    """The limiters whose places at its endpoints are handed out, too."""

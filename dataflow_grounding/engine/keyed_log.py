@@ -22,13 +22,17 @@ earlier lines.
 MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
-_HEAD = b'{"key": "'
-# byte offsets in a log, from and to; None: all that is written from now on
+_HEAD = b'{"key": "'  # how a line begins, as `put` writes it
+_INDEXED = 16  # digits of a key by which the index finds its last line: 64 bits
+_BUFFER_BYTES = 32_768  # that wait to be written in a buffered log
+_LINE_BYTES = 4096  # that are read for a line at first
+_MORE_BYTES = 65_536  # and then at least, for a longer one
 Span: TypeAlias = tuple[int, int | None]
+"""Byte offsets in a log, from and (exclusive) to; None: all that is written from now on."""
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON has no form for as `plain_value` does.
+    """Return a plain value for one that JSON has no form for, as `plain_value` makes it.
 
     A user's serving may put a number of NumPy's into its reply.
     """
@@ -44,7 +48,18 @@ class Vouched:
     """What checks of an endpoint have said of a log's lines.
 
     Lines are told apart by what they are `of`: the endpoint, model and format that were asked.
-    The last `mark` says it of all lines before the byte offset `end`; a damaged mark says nothing.
+
+    Args:
+        mark: The log's last line of the key MARK; None for none. What is damaged in it is left out.
+        end: The byte offset at which the log ended when it was opened. Spans of the mark that have
+            no end end there.
+
+    Attributes:
+        entries: By `of`, the spans that no check has vouched for yet ("open"), and those that a
+            check has failed ("void").
+        void: By `of`, the spans whose lines are as good as lost, or suspect.
+        trusted: Of which lines in such spans count all the same, as suspect.
+        open_elsewhere: Of which other logs have lines that no check has vouched for.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
@@ -57,17 +72,15 @@ class Vouched:
                     "open": _joined(spans.get("open"), end),
                     "void": _joined(spans.get("void"), end),
                 }
-        # where lines are as good as lost
         self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
-        # of which lines in such spans count all the same, as suspect
         self.trusted: set[str] = set()
-        # of which other logs have lines that no check has vouched for
         self.open_elsewhere: set[str] = set()
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
-        """Return the line, marked `suspect` where a check failed and such lines are trusted.
+        """Return a line as checks have judged it, which begins at a byte offset of the log.
 
-        None where a check failed and they aren't: the line is as good as lost.
+        Where a check failed, it is a copy with `suspect`: True if such lines are trusted, else
+        None: the line is as good as lost. Any other line is returned as it is.
         """
         of = line.get("of", "")
         for first, last in self.void.get(of, ()):
@@ -79,7 +92,7 @@ class Vouched:
 class KeyedLog:
     """Lines `{"key": 32 hex digits, …}`; the last line of a key counts.
 
-    In memory they take 16 to 32 bytes each.
+    In memory a key takes 24 to 48 bytes (NumberTable).
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync`
     puts all on disk. A line torn by a stop is dropped when the file is opened.
@@ -111,12 +124,12 @@ class KeyedLog:
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._most_pending: float = 0  # bytes that wait to be written
         if buffered:
-            self._most_pending = 32_768
+            self._most_pending = _BUFFER_BYTES
         elif not path:
             self._most_pending = math.inf
         self._pending = bytearray()
         self._offsets = NumberTable()
-        self.unsynced = 0  # lines not known to be on disk
+        self.unsynced = 0  # writes that aren't known to be on disk
         with storing(path):
             self._file = self._open()
             self._size = self._load() if self._file >= 0 else 0
@@ -133,21 +146,23 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """The last line of `key`, or None.
+        """Return the last line of `key`, as checks have judged it; None where there is none.
 
-        With `since` only a line of this log itself counts, at or after that byte offset.
-        Of several logs' lines, one that isn't a refusal: another part of the run may have asked
-        again.
+        With `since` only a line of this log itself counts, at or after that byte offset. Without,
+        the other logs are asked where this one has no line or a refusal: another part of the run
+        may have asked again.
         """
         line = self._own(key, since or 0)
-        if since is not None or key == MARK or (line is not None and not line.get("refusal")):
+        is_answer = line is not None and not line.get("refusal")
+        if since is not None or key == MARK or is_answer:
             return line
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
         """Return the last line of `key` in this log, then the last one in each of the others.
 
-        Where no log has an answer, the first refusal alone.
+        Refusals are left out; where no log has anything else, it is the first refusal alone. Empty
+        where no log has a line.
         """
         lines = []
         for log in [self, *self.others]:
@@ -158,39 +173,45 @@ class KeyedLog:
         return answers or lines[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        """Return the newest line of a key in this file, not in `others`; None where there is none.
+        """Return the last line of a key in this log, not in `others`, as checks have judged it.
 
-        Lines before the offset `since` don't count.
+        None where there is none, it begins before the offset `since`, or it is damaged.
         """
-        offset = self._offsets.get(int(key[:16], 16))
+        offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None
         try:
             line: Any = json.loads(self._line_at(offset))
-        except (ValueError, RecursionError):  # damaged since it was written: as good as lost
+        except (ValueError, RecursionError):  # damaged since it was written
             return None
-        # the index knows half of the key: the line tells whether it is this one's
+        # the index knows half of the key: the line may be another key's
         if not isinstance(line, dict) or line.get("key") != key:
             return None
         return self.vouched.judged(line, offset)
 
     @property
     def has_earlier(self) -> bool:
-        """Whether there were lines before this run's."""
+        """Whether this log had lines when it was opened, or there are other logs."""
         return bool(self.first_new or self.others)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line; returns it, as a check has judged what comes."""
+        """Add a line of a key and a value; return it, `suspect` where such lines are.
+
+        Raises StorageFailed.
+        """
         line = {"key": key, **value}
         offset = self.end
         self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
-        self._offsets.set(int(key[:16], 16), offset)
+        self._offsets.set(int(key[:_INDEXED], 16), offset)
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
-        """Hand the pending lines to the system; they aren't on disk before `sync`."""
+        """Hand the pending lines to the system; they aren't on disk before `sync`.
+
+        Raises StorageFailed; the lines are lost then.
+        """
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
@@ -199,7 +220,10 @@ class KeyedLog:
         self.unsynced += 1
 
     def sync(self) -> None:
-        """Put all lines on disk; may be called from another thread."""
+        """Put all lines on disk that were handed to the system; from any thread.
+
+        Raises StorageFailed.
+        """
         # Counted before: a line that is written while the disk is at work may not be on it.
         count = self.unsynced
         if count:
@@ -208,7 +232,10 @@ class KeyedLog:
             self.unsynced -= count
 
     def close(self) -> None:
-        """Put all lines on disk and close the file."""
+        """Put all lines on disk and close the file, and those of `others`.
+
+        Raises StorageFailed.
+        """
         for other in self.others:
             other.close()
         if self._file >= 0:
@@ -227,6 +254,7 @@ class KeyedLog:
         """Open the file, and return its descriptor.
 
         It is -1 without a file: for a log in memory alone, or one that is only read and missing.
+        Raises OSError.
         """
         if self._read_only or not self.path:
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
@@ -234,7 +262,10 @@ class KeyedLog:
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
-        """Index the file by key; return its size without a torn last line, which is cut off."""
+        """Index the file by key; return its size without a torn last line.
+
+        Such a line is cut off, unless the log is only read. Raises OSError.
+        """
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -249,13 +280,16 @@ class KeyedLog:
         return offset
 
     def _line_at(self, offset: int) -> bytes:
-        """Return the line that begins at an offset, also one that is not on disk yet."""
+        """Return the line that begins at an offset, without its end, also one that still waits.
+
+        Where the file has become shorter, it is what is left of it.
+        """
         at = offset - self._size
         if at >= 0:  # not written yet
             return bytes(self._pending[at : self._pending.index(b"\n", at)])
-        data = os.pread(self._file, 4096, offset)
+        data = os.pread(self._file, _LINE_BYTES, offset)
         while b"\n" not in data:
-            more = os.pread(self._file, max(len(data), 65536), offset + len(data))
+            more = os.pread(self._file, max(len(data), _MORE_BYTES), offset + len(data))
             if not more:
                 break
             data += more
@@ -263,7 +297,7 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system behind the `size` bytes that an open file has.
+    """Hand data to the system behind the `size` bytes that a file has; `file` is its descriptor.
 
     Whole or not at all: what was written in part is cut off again. Raises OSError.
     """
@@ -278,9 +312,10 @@ def append(file: int, data: bytes, size: int) -> None:
 
 
 def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
-    """Read the whole lines of a log between two byte offsets.
+    """Yield the lines of a log that begin at or after one byte offset and before another.
 
-    Damaged lines are passed over; a missing file has none.
+    `last` None is to the end. Damaged lines are passed over, also those without a key; a missing
+    file has none. Raises OSError.
     """
     if not os.path.exists(path):
         return
@@ -299,24 +334,27 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
 
 
 def _key_of(line: bytes) -> int | None:
-    """The key of a stored line as a number; None for a line that is damaged."""
+    """Return the number by which the index finds a stored line; None for a damaged line.
+
+    It is the beginning of the key. A line that `put` wrote isn't parsed for it.
+    """
     if line.startswith(_HEAD) and line.endswith(b"}\n"):
         with suppress(ValueError):
-            return int(line[len(_HEAD) : len(_HEAD) + 16], 16)
+            return int(line[len(_HEAD) : len(_HEAD) + _INDEXED], 16)
     with suppress(ValueError, KeyError, TypeError, RecursionError):
-        return int(json.loads(line)["key"][:16], 16)
+        return int(json.loads(line)["key"][:_INDEXED], 16)
     return None
 
 
 def store_path(folder: str) -> str:
-    """The store in a checkpoint folder (`.ckpt`)."""
+    """Return the path of the store of replies in a checkpoint folder (`.ckpt`)."""
     return os.path.join(folder, "replies.jsonl")
 
 
 def stores_of(results_dir: str) -> list[str]:
-    """The stores of a run, of its shards, and of other machines.
+    """Return the stores that are there of a run, its shards, and other machines, in order of path.
 
-    The last are those that others have filled for a folder elsewhere.
+    The last are those that others have filled for a folder elsewhere: `.ckpt/replies/*.jsonl`.
     """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]
@@ -330,8 +368,8 @@ def stores_of(results_dir: str) -> list[str]:
 def other_stores(folder: str) -> list[str]:
     """Return the stores of the other parts of a run, given the checkpoint folder of one part.
 
-    For a shard's folder these are the run's own store and those of the other shards; for the run's
-    own folder, those of its shards.
+    For a shard's folder these are the run's own stores and those of the other shards; for the run's
+    own folder, those of its shards. Other machines' are among them; the folder's own isn't.
     """
     results = os.path.dirname(os.path.abspath(folder))
     if os.path.basename(os.path.dirname(results)) == SHARDS:
@@ -340,19 +378,25 @@ def other_stores(folder: str) -> list[str]:
 
 
 def storing(path: str) -> AbstractContextManager[None]:
-    """Where `path` can't be written, what stops the run: StorageFailed."""
+    """Return a context that raises StorageFailed where the block can't write `path`.
+
+    Its errors of the system, and of memory, become that.
+    """
     return told_as(StorageFailed, f"can't write {path}", again=True)
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value`, plain JSON, with a checksum: for what is kept only to save work."""
+    """Return a copy of a value, plain JSON, with its checksum as `sum`.
+
+    That is for what is kept only to save work: damaged, it is as good as lost.
+    """
     return {**value, "sum": _sum(value)}
 
 
 def unsealed(value: Any) -> dict[str, Any] | None:
-    """What was sealed, as it was; None for anything else.
+    """Return what was sealed, as it was, without the checksum; None for anything else.
 
-    Such is what is damaged, edited, or from a version that sealed nothing.
+    That is what is damaged, edited, or from a version that sealed nothing.
     """
     if not isinstance(value, dict):
         return None
@@ -361,12 +405,15 @@ def unsealed(value: Any) -> dict[str, Any] | None:
 
 
 def _sum(value: Mapping[str, Any]) -> int:
-    """Return the checksum of an object, whatever the order of its keys."""
+    """Return the checksum of an object; the order of its own keys doesn't matter."""
     return zlib.crc32(repr(sorted(value.items())).encode())
 
 
 def _joined(spans: Any, end: int) -> list[Span]:
-    """Spans that follow one another as one; open ones up to `end`."""
+    """Return the spans that a mark holds, those that follow one another joined.
+
+    One without an end ends at `end`. What is no span, as in a damaged mark, is left out.
+    """
     joined: list[Span] = []
     if not isinstance(spans, list):
         return joined

@@ -18,14 +18,17 @@ CUT = 0.85  # what is left of the places after a refusal
 PATIENCE = 4.0  # windows without a refusal before the first probe of more places
 MOST_PATIENCE = 16.0  # and before any later one
 YIELD = 16  # of so many places one is left to the other processes at each refused probe
+SPARE_FILES = 8  # open files that are kept for all but connections, even where few are left
+MOST_KEPT_FILES = 40  # beside these, a quarter of what is left, up to so many
+MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
 Key = tuple[str, str]  # an endpoint and a model
 
 
 class FoundPlaces(NamedTuple):
-    """How many `places` an endpoint was found to have.
+    """How many `places` an endpoint was found to have: requests in flight at a time.
 
-    `refused_at` is at how many in flight it refused last; None if it didn't.
+    `refused_at` is how many were in flight when it last refused one; None if it never did.
     """
 
     places: float
@@ -33,7 +36,9 @@ class FoundPlaces(NamedTuple):
 
 
 class Level:
-    """How many may be in flight: additive increase, multiplicative decrease, with a memory.
+    """How many may be in flight to an endpoint, from 1 to `most`.
+
+    That is additive increase, multiplicative decrease, with a memory.
 
     It grows by one per success until the first refusal, then by one per window (as many successes
     as the level) up to just under where the endpoint last refused. Above it, it probes: one more
@@ -47,16 +52,16 @@ class Level:
         self.most = most
         self.shared = False  # whether other processes send there, too
         self.number = 0  # the last one given to a request
-        self._value = float(min(START, most))
+        self._value = float(min(START, most))  # the level, of which `places` are whole
         self._stride = 1.0  # how many more the next probe lets in
         self._patience = PATIENCE  # windows without a refusal before the next probe
-        self._refused_at: float | None = None
-        self._value_before_probe: float | None = None
+        self._refused_at: float | None = None  # how many were in flight at the last refusal
+        self._value_before_probe: float | None = None  # None while there is no probe
         # How many were in flight when the level was cut, and how many of them were refused; the
         # first is 0 once the level has changed in another way.
         self._flight = 0.0
         self._refused_of_flight = 0
-        self._quiet = 0  # answers since the level last changed, of requests sent since
+        self._quiet = 0  # answers to requests that were sent since the last cut, probe or `resume`
         self._changed_at = 0  # the number of the last request before that
 
     @property
@@ -66,13 +71,13 @@ class Level:
 
     @property
     def found(self) -> FoundPlaces:
-        """What is known by now of the endpoint; what is just being probed isn't."""
+        """What is known by now of the endpoint; a level that is just being probed isn't."""
         if self._value_before_probe is None:
             return FoundPlaces(self._value, self._refused_at)
         return FoundPlaces(self._value_before_probe, self._refused_at)
 
     def resume(self, found: FoundPlaces) -> None:
-        """Go on from what an earlier run, or other processes, found; never above `most`."""
+        """Go on from what an earlier run, or other processes, found; kept from 1 to `most`."""
         self._value = min(max(1.0, found.places), float(self.most))
         self._refused_at = found.refused_at
         self._change(None)
@@ -83,14 +88,17 @@ class Level:
         return self.number
 
     def refused(self, number: int, in_flight: int) -> None:
-        """Lower the level, as the endpoint said that it is busy.
+        """Lower the level, as the endpoint said that it is busy; never below 1.
+
+        A request that was sent before the last cut, probe or `resume` lowers it only if that was a
+        cut, and then perhaps (see `_refused_before_cut`).
 
         Args:
             number: The refused request's, from `send`.
             in_flight: How many requests were in flight when it said so.
         """
         if number <= self._changed_at:
-            # sent before the level last changed: it says nothing of the level as it is now
+            # It says nothing about the level as it is now; after a cut, how deep that should be.
             if self._flight:
                 self._refused_before_cut()
             return
@@ -105,7 +113,7 @@ class Level:
         """Take in the refusal of a request that was in flight when the level was cut.
 
         Where the endpoint has accepted less of that flight than the cut left, the level goes down
-        to what it has accepted, at most to half of the flight.
+        to what it has accepted, but no lower than half of the flight.
         """
         self._refused_of_flight += 1
         accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
@@ -114,7 +122,11 @@ class Level:
             self._refused_at = self._value + 1
 
     def _take_back(self, before_probe: float, in_flight: int) -> None:
-        """Go back to where the refused probe began; further where others send there, too."""
+        """Go back to the level before the refused probe; further where others send there, too.
+
+        `in_flight` is how many requests were in flight at the refusal. The next probe waits for
+        twice as many windows.
+        """
         if self.shared:
             # drawn by lot: of a level below YIELD now and then one place is left, not one each time
             left_to_others = int(before_probe / YIELD + random.random())
@@ -127,7 +139,10 @@ class Level:
         self._change(None)
 
     def _cut(self, in_flight: int) -> None:
-        """Cut the level, once per flight."""
+        """Cut the level by a part, once for all requests that are in flight, so many.
+
+        They are remembered as the flight: if more of them are refused, see `_refused_before_cut`.
+        """
         self._value = max(1.0, self._value * CUT)
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
@@ -138,14 +153,16 @@ class Level:
     def answered(self, number: int) -> None:
         """Raise the level, as a request was answered while all places were taken.
 
-        `number` is the request's, from `send`.
+        That is by 1 before any refusal, then by 1 / level, and by a probe's stride where enough
+        answers have come without a refusal. `number` is the request's, from `send`: one that was
+        sent before the last cut, probe or `resume` counts for no further probe.
         """
         if number > self._changed_at:
             self._quiet += 1
         if self._refused_at is None:
             self._value += 1
         elif self._value_before_probe is not None:
-            if self._quiet >= self._value:  # the probe was sustained for a window
+            if self._quiet >= self._value:  # the probe was sustained for a window: the next one
                 self._patience = PATIENCE
                 self._probe()
         elif self._value + 1 < self._refused_at:
@@ -157,7 +174,8 @@ class Level:
     def _probe(self) -> None:
         """Let in more than the endpoint was found to take, to find out whether it takes that.
 
-        Called again while a probe is under way, it counts what was let in as taken.
+        Each probe lets in twice as many more as the one before. Called while a probe is under way,
+        it counts that one's level as taken: a refusal goes back to there.
         """
         before = self._value
         self._value += self._stride
@@ -165,9 +183,10 @@ class Level:
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        """Begin to count anew what speaks for the level, which has just changed.
+        """Begin to count anew what speaks for the level, which a cut or the like has just changed.
 
-        `value_before_probe` is the level to go back to if it was raised for a probe, else None.
+        `value_before_probe` is the level to go back to if this one was raised for a probe; None for
+        any other change, which ends a probe.
         """
         self._value_before_probe = value_before_probe
         self._flight = 0.0
@@ -178,7 +197,7 @@ class Level:
 class Waiter:
     """A request that waits for a place, in the event loop that runs.
 
-    The limiter's lock is held where its fields are set.
+    `turn` is set in that loop's thread, the other fields with the limiter's lock held.
     """
 
     def __init__(self) -> None:
@@ -189,17 +208,16 @@ class Waiter:
         self.has_left = False  # whether it was cancelled while it waited
 
     def let_in(self) -> None:
-        """Say that it has a place; from any thread."""
+        """Note that it has a place, and wake it; from any thread. A closed loop isn't woken."""
         self.is_in = True
-        if threading.get_ident() == self._thread:
-            # as nearly always: it takes no waking of the loop
+        if threading.get_ident() == self._thread:  # nearly always: then its loop is awake
             self._wake()
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        """Let `acquire` go on; in the waiter's own thread."""
-        # One that is cancelled is done, too: it will find out about that, and give the place back.
+        """Let `Share.acquire` go on; in the waiter's own thread."""
+        # One that is cancelled is done, too: `acquire` then gives the place back.
         if not self.turn.done():
             self.turn.set_result(None)
 
@@ -217,13 +235,13 @@ class Limiter:
         self.held_until = 0.0  # by the process's clock: until then nobody is let in
         self.shares = WeakSet[Share]()  # in which somebody has waited
         self.known = False  # whether it has been through a run of this process
-        self.order = itertools.count()
+        self.order = itertools.count()  # numbers those who wait, in the order in which they came
         # Event loops of several threads share it; reentrant, as who holds it lets others in.
         self.lock = threading.RLock()
 
     @property
     def wanted(self) -> int:
-        """How many would be in flight if there were places for all."""
+        """How many would be in flight if the level had places for all: each share up to its most."""
         with self.lock:
             wanted = self.in_flight
             for share in self.shares:
@@ -236,13 +254,13 @@ class Limiter:
         return self.in_flight < self.level.places and time.monotonic() >= self.held_until
 
     def let_in(self) -> None:
-        """Give places to those who wait, as far as there are any."""
+        """Give places to those who wait, as far as there are any, the smallest priority first."""
         with self.lock:
             while self.has_room:
-                waiting = [s for s in self.shares if s.waiting and s.in_flight < s.allowed]
-                if not waiting:
+                shares = [s for s in self.shares if s.waiting and s.in_flight < s.allowed]
+                if not shares:
                     return
-                share = min(waiting, key=_next_in_line)
+                share = min(shares, key=_next_in_line)
                 waiter = heapq.heappop(share.waiting).waiter
                 if not waiter.has_left:
                     # counted here, before the waiter wakes: else another would take its place
@@ -251,7 +269,7 @@ class Limiter:
 
 
 class _InLine(NamedTuple):
-    """Whoever waits in a share, ordered by priority; of equals who came first goes first."""
+    """Whoever waits in a share, ordered by priority; of equals, who came first goes first."""
 
     priority: Any
     order: int
@@ -259,13 +277,16 @@ class _InLine(NamedTuple):
 
 
 def _next_in_line(share: "Share") -> tuple[Any, int]:
-    """What shares are ordered by: the priority of who is first in a share's line, and its order."""
+    """Return what shares are ordered by: priority and order of the first who waits in a share."""
     first = share.waiting[0]
     return first.priority, first.order
 
 
 class Share:
-    """A serving's part of an endpoint's limiter: of the places there, never more than `most`."""
+    """A serving's part of an endpoint's limiter: of the places there, never more than `most`.
+
+    Only `acquire`, `take` and `release` count a request; what else is asked changes nothing.
+    """
 
     def __init__(self, limiter: Limiter, most: int) -> None:
         self._limiter = limiter
@@ -276,12 +297,12 @@ class Share:
 
     @property
     def level(self) -> int:
-        """How many may be in flight now."""
+        """How many of the serving's requests may be in flight by now, as the level has places."""
         return min(self._limiter.level.places, self.most)
 
     @property
     def limiter(self) -> Limiter:
-        """The endpoint's."""
+        """The limiter of the endpoint, which other shares have in common."""
         return self._limiter
 
     @property
@@ -296,26 +317,35 @@ class Share:
 
     @property
     def is_free(self) -> bool:
-        """Whether there is a place at once."""
+        """Whether there is a place at once: room, and nobody who waits for it."""
         return not self.waiting and self.has_room
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be in flight."""
+        """Whether one more may be in flight, here and to the endpoint."""
         return self.in_flight < self.allowed and self._limiter.has_room
 
     def enter(self, number: int = 1) -> None:
-        """Add to what is in flight, here and to the endpoint: 1, or -1 where a request ended."""
+        """Add to what is in flight, here and to the endpoint: 1, or -1 where a request ended.
+
+        The limiter's lock is held.
+        """
         self._limiter.in_flight += number
         self.in_flight += number
 
     def allow(self, number: int) -> None:
-        """Let no more than this many in for now."""
+        """Let no more than this many be in flight for now, and let in who waits if that is more.
+
+        Requests that are in flight already stay.
+        """
         self.allowed = number
         self._limiter.let_in()
 
     def take(self) -> int | None:
-        """A place at once: the request's number, or None where there is none."""
+        """Take a place if there is one at once; return the request's number, for `release`.
+
+        None where there is no place.
+        """
         with self._limiter.lock:
             if not self.is_free:
                 return None
@@ -323,7 +353,10 @@ class Share:
             return self._limiter.level.send()
 
     async def acquire(self, priority: Any) -> int:
-        """Wait for a place; returns the request's number, for `release`."""
+        """Wait for a place; return the request's number, for `release`.
+
+        Of those who wait, the smallest `priority` goes first. One that is cancelled has no place.
+        """
         limiter = self._limiter
         with limiter.lock:
             number = self.take()
@@ -339,7 +372,7 @@ class Share:
         except asyncio.CancelledError:
             with limiter.lock:
                 waiter.has_left = True
-                if waiter.is_in:  # it was let in meanwhile: the place is another's now
+                if waiter.is_in:  # it was let in meanwhile: another gets the place
                     self.enter(-1)
                     limiter.let_in()
             raise
@@ -347,23 +380,27 @@ class Share:
             return limiter.level.send()
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for a while: the endpoint has said that it takes no more until then."""
+        """Let nobody in for so many seconds, in which the endpoint has said it takes no more.
+
+        A longer hold that is under way stays.
+        """
         limiter = self._limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
         asyncio.get_running_loop().call_later(seconds, limiter.let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
-        """Give the place back.
+        """Give a request's place back, and let the level learn from how the request ended.
 
         Args:
             number: The request's, as `acquire` or `take` returned it.
-            refused: Whether the endpoint said that it is busy.
-            answered: Whether it did its work.
+            refused: Whether the endpoint said that it is busy: the level goes down.
+            answered: Whether it did its work: the level goes up if all places were taken. With
+                neither, the level stays.
         """
         limiter = self._limiter
         with limiter.lock:
-            # the level first: who is let in then is let in by what was learnt
+            # the level first: who is let in below is let in by what was learned
             if refused:
                 limiter.level.refused(number, limiter.in_flight)
             elif answered and limiter.in_flight >= limiter.level.places:
@@ -376,19 +413,22 @@ class Limiters:
     """The limiters of all endpoints, by endpoint and model.
 
     Those whose places come from elsewhere make them otherwise: a subclass with its own `made`.
-
-    `leased`: whether their places come from elsewhere. `gates`: whether what is in flight to all
-    endpoints of one serving together is limited from there, too.
     """
 
     leased = False
+    """Whether their places come from elsewhere."""
     gates = False
+    """Whether what is in flight to all endpoints of one serving together is limited from there, too.
+    """
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Limiter] = {}
 
     def limiter_for(self, key: Key, most: int) -> Limiter:
-        """The limiter of a key, made for `most` in flight where there is none yet."""
+        """Return the limiter of a key, made for `most` in flight where there is none yet.
+
+        One that is there stays as it is, also with another `most`.
+        """
         limiter = self._by_key.get(key)
         if limiter is None:
             limiter = self.made(key, most)
@@ -396,7 +436,7 @@ class Limiters:
         return limiter
 
     def made(self, key: Key, most: int) -> Limiter:
-        """A new limiter for a key."""
+        """Return a new limiter for a key, with up to `most` requests in flight."""
         return Limiter(Level(most))
 
 
@@ -409,9 +449,10 @@ def share_of(
     shared: bool | None = None,
     limiters: Limiters | None = None,
 ) -> Share:
-    """Return a serving's share of its endpoint's and model's limiter, which is made if need be.
+    """Return a new share for a serving of its endpoint's and model's limiter, made if need be.
 
-    The limiter's upper bound is raised to what the serving may have in flight, never lowered.
+    The share has at most the serving's `max_workers`, or as many connections as may be open if that
+    is less. The limiter's upper bound is raised to that, never lowered.
 
     Args:
         serving: Whose share it is.
@@ -428,9 +469,16 @@ def share_of(
 
 
 def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None) -> Share:
-    """What limits the requests in flight to all endpoints of a serving together.
+    """Return what limits the requests in flight to all endpoints of a serving together.
 
-    These are its shares of the endpoints' limiters.
+    It has at most as many as the smallest share, and begins with as many places as all shares have
+    by now, if that is less.
+
+    Args:
+        serving: The serving of several endpoints.
+        shares: Its shares of the endpoints' limiters.
+        limiters: Where the run's limiters are kept; where these have `gates`, it is one of them.
+            None for this process's own.
     """
     most = min(share.most for share in shares)
     if limiters is not None and limiters.gates:
@@ -441,14 +489,17 @@ def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None
 
 
 def files_left() -> int:
-    """How many connections this process may open, with some files left for all else."""
+    """Return how many connections this process may open, with some files left for all else.
+
+    It is at least 1.
+    """
     import resource
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if most == resource.RLIM_INFINITY:
-        return 1_000_000
+        return MANY_FILES
     try:
-        left = most - len(os.listdir("/dev/fd")) - 8
-    except OSError:  # not even that many
+        left = most - len(os.listdir("/dev/fd")) - SPARE_FILES
+    except OSError:  # the folder can't be opened: there is no file left even for that
         return 1
-    return max(1, left - min(40, left // 4))
+    return max(1, left - min(MOST_KEPT_FILES, left // 4))

@@ -56,7 +56,11 @@ class RunOptions:
     shared_limits: "SharedLimits | None" = None
 
     def __post_init__(self) -> None:
-        kinds = {
+        """Raise SpecError for a value of the wrong type, and for options that exclude each other.
+
+        Of the types only those of `in_words` are checked, and a `prices` by its method `cost`.
+        """
+        in_words = {
             int: "a whole number",
             float: "a number",
             bool: "True or False",
@@ -65,14 +69,14 @@ class RunOptions:
         for option in fields(self):
             value = getattr(self, option.name)
             alternatives = get_args(option.type)  # of `int | None` these are int and NoneType
-            kind = alternatives[0] if alternatives else option.type
-            if kind not in kinds or (value is None and option.default is None):
+            stated_type = alternatives[0] if alternatives else option.type
+            if stated_type not in in_words or (value is None and option.default is None):
                 continue
-            types = (int, float) if kind is float else kind
-            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-                raise SpecError(
-                    f"RunOptions({option.name}=…) should be {kinds[kind]}, not {value!r:.40}"
-                )
+            types = (int, float) if stated_type is float else stated_type
+            is_misplaced_bool = isinstance(value, bool) and stated_type is not bool
+            if not isinstance(value, types) or is_misplaced_bool:
+                wanted = in_words[stated_type]
+                raise SpecError(f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}")
         if self.shard is not None and self.pilot is not None:
             raise SpecError("a pilot tries the first records of all: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
@@ -81,7 +85,8 @@ class RunOptions:
             )
 
 
-# `operator(record)` and DataFlow's `operator.run(storage, …)` leave no argument for them.
+# The options of the run that operators belong to: `operator(record)` and DataFlow's
+# `operator.run(storage, …)` leave no argument for them.
 current_options: ContextVar[RunOptions] = ContextVar("current_options", default=RunOptions())  # noqa: B039
 
 
@@ -95,7 +100,7 @@ class Beside:
     Attributes:
         budget: That of the run.
         requests: How many were sent, by what became of them, and their tokens.
-        models: Who was asked.
+        models: The names of the models that were asked, each once.
         cost_usd: What it cost; None where no price is known, or while the operator is at work.
     """
 
@@ -105,28 +110,35 @@ class Beside:
     cost_usd: float | None = None
 
     def add(self, asking: "Asking | None") -> None:
-        """Take in what was sent; None where nothing was to be asked."""
-        if asking is not None:
-            self.requests.update(asking.counts)
-            self.models += {asking.serving.model} - {*self.models}
+        """Add the counts of an `asking`, and its model; None, where nothing was asked, adds nothing."""
+        if asking is None:
+            return
+        self.requests.update(asking.counts)
+        if asking.serving.model not in self.models:
+            self.models.append(asking.serving.model)
 
 
-# Set while an operator that isn't ours is at work: it calls a serving's methods, which have no
-# argument for the run.
+# The counter of the run in which an operator that isn't ours is at work; None at other times. Such
+# an operator calls a serving's methods, which have no argument for the run.
 sent_beside: ContextVar[Beside | None] = ContextVar("sent_beside", default=None)
 
 
 def counter_for_memory(options: RunOptions) -> Beside:
     """Return what counts requests that are about records in memory, and so about no run's rows.
 
-    While an operator that isn't ours is at work in a run, it is that run's. Else it is a new one,
-    with a budget of the options' own limits.
+    While an operator that isn't ours is at work in a run, it is that run's counter. Else it is a
+    new one, with the budget of `budget_of`.
     """
     return sent_beside.get() or Beside(budget_of(options))
 
 
 def budget_of(options: RunOptions) -> "Budget":
-    """A fresh budget with the options' limits, or the one that many runs share."""
+    """Return what limits a run: a new budget with the options' limits, or their `shared_limits`.
+
+    The latter are changed: they get the options' `budget_usd` and `prices`, by which they reserve
+    and count USD. How much of each limit is left is for whoever hands them out to say, so the
+    options' `max_requests` isn't used.
+    """
     from dataflow_grounding.engine.budget import Budget
 
     shared = options.shared_limits
@@ -138,7 +150,7 @@ def budget_of(options: RunOptions) -> "Budget":
 
 
 def limiters_of(options: RunOptions) -> "Limiters | None":
-    """The limiters that are shared with other runs elsewhere; None for this process's own."""
+    """Return the limiters of the `shared_limits`; None without such: the process's own count."""
     if options.shared_limits is None:
         return None
     return options.shared_limits.limiters
@@ -146,9 +158,12 @@ def limiters_of(options: RunOptions) -> "Limiters | None":
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """A run's own pictures: their sizes in pixels, upright, and their media types.
+    """What is known of a run's own pictures.
 
-    Each is there once, the commonest first. `counts` has how many pictures there are of each size.
+    Attributes:
+        sizes: Their sizes in pixels, upright: each once, the commonest first.
+        media_types: Their media types, in the same way.
+        counts: How many pictures there are of each of the `sizes`.
     """
 
     sizes: "Sequence[Size]" = ()
@@ -162,10 +177,11 @@ class RunStart:
 
     Args:
         options: How the run goes.
-        budget: What it may send and spend.
+        budget: What the run may send and spend.
         folder: The run's own folder for what it finds out; None without files.
-        pictures: Looks at the run's first pictures.
-        shared: What the operators of one run have in common, by whatever tells it apart.
+        pictures: Looks at the run's first pictures, and returns what they are.
+        shared: What the operators of one run have in common: each puts there what others can use,
+            under a key of its own choice.
     """
 
     options: RunOptions
@@ -176,7 +192,7 @@ class RunStart:
 
     @property
     def replies(self) -> str | None:
-        """The file that keeps the run's replies, if one does."""
+        """The file that keeps the run's replies: the folder's, else the options'; None without."""
         from dataflow_grounding.engine.keyed_log import store_path
 
         return store_path(self.folder) if self.folder else self.options.replies

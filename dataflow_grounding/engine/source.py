@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20  # bytes that are read at a time
 SAMPLE = 1000  # pictures looked at before a run to know their sizes
+FIRST_ROWS = 50  # of which the columns are looked at
 # times as long as wide: in longer pictures no model sees anything, a probe's rectangles neither
 LONGEST_SHAPE = 50
 
@@ -46,9 +47,11 @@ IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step nam
 def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
-    """Give the record its `image_id`, and tell it apart from the rows before it.
+    """Give the record its `image_id`, and tell it apart from earlier rows of the same image.
 
-    These are what `rows_of_image` remembers, so records have to come in the order of their rows.
+    That is by its `occurrence`, from 0: how many rows of its image there are before it, or what the
+    row states. `rows_of_image` remembers the rows, and this one is added to it, so records have to
+    come in the order of their rows. A record that names no picture has the id None.
     """
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
@@ -60,8 +63,8 @@ def identify(
         record.occurrence = stated - 1
     else:
         record.occurrence = earlier
+    # where another row is really called x@2, this one is the next
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
-        # another row is really called x@2
         record.occurrence += 1
     rows_of_image.set(hash(image_id), earlier + 1)
     if record.occurrence:
@@ -71,11 +74,11 @@ def identify(
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    """The record's id, which no earlier record of another picture has, unless the rows state it.
+    """Return the record's id, which no earlier record of another picture has; None for no picture.
 
-    Of pictures that differ in their ending alone, the first is `x` and the next `x.png`. Absolute
-    paths without a common folder, of which only the file's name is in the id, get a number: `x~2`.
-    What is new is added to `rows_of_image`. None where the record names no picture.
+    An id that the row states is taken as it is. Of pictures that differ in their ending alone, the
+    first is `x` and the next `x.png`. Absolute paths without a common folder, of which only the
+    file's name is in the id, get a number: `x~2`. What is new is added to `rows_of_image`.
     """
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
@@ -92,11 +95,15 @@ def _distinct_image_id(
             return candidate
         if owner == hash(file_name) & ALL_BITS:
             return candidate
-    return file_name  # a third picture is really called x.png.jpg: this one counts as its next row
+    return file_name  # it is another picture's, really called x.png.jpg: this counts as its next row
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    """The id of the picture at an absolute path: its file's name, with a number from the second."""
+    """Return the id of the picture at an absolute path, whose file's name alone is `image_id`.
+
+    It is `x` for the first path with such a name, `x~2` for the second, and so on: each path keeps
+    its number in `rows_of_image`.
+    """
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
         number = (rows_of_image.get(hash((image_id,))) or 0) + 1
@@ -106,7 +113,7 @@ def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """The sizes and types of the first thousand records' pictures, the commonest first.
+    """Return the sizes and types of the first SAMPLE records' pictures, the commonest first.
 
     Pictures that can't be read are left out, and so are sizes of strips longer than LONGEST_SHAPE.
     """
@@ -134,14 +141,17 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def _header(image_key: str, record: Record) -> Header | None:
-    """The header of a record's picture; None where it can't be read."""
-    with suppress(GroundingError):  # each tells its own trouble when its turn comes
+    """Return the header of a record's picture; None where it can't be read."""
+    with suppress(GroundingError):  # the record fails of that when its turn comes
         return read_header(find_image(record, image_key).path, b"")
     return None
 
 
 class Source:
-    """The first step's input file. Rows come with their place in it, from 0.
+    """The rows of the first step's input file, or of one part of it.
+
+    A row comes behind its number: how many rows of this part come before it. Its own `place` is its
+    position in the whole input.
 
     Args:
         steps: Those that the rows go through; the first reads the file, the first with images names
@@ -150,8 +160,13 @@ class Source:
         pilot: Only the first so many rows; None takes all.
         shard: Only the rows of this part; None takes all.
 
-    `seen` counts the rows that a shard's source has read, of all shards, and `digest` tells them
-    from others.
+    Attributes:
+        path: The file that is read.
+        seen: How many rows of all shards were read, once a shard's source has read the whole input;
+            else 0.
+        digest: That of these rows, which tells inputs apart; "" where `seen` is 0.
+        empty_columns: The columns that hold an empty list in each of the first rows, once `columns`
+            was called.
     """
 
     def __init__(
@@ -189,16 +204,16 @@ class Source:
         self._read_more = asyncio.Lock()
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
-        """The rows of this part, counted from 0, read anew."""
+        """Return the rows of this part, each behind its number from 0; the file is read anew."""
         rows = enumerate(itertools.islice(read_rows(self.path), self._pilot))
         return enumerate(self._rows_of_shard(row._replace(place=place) for place, row in rows))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows of the shard, each with where in the input it stood; all without a shard.
+        """Yield the rows of the shard, with their line and place in the input; all without a shard.
 
         Of a file with the shard's rows alone all are taken, and where they stood is read from the
         numbers beside it: such a file is the shard's input, `Shard.rows`, or an earlier step's
-        output. Where the whole input was read to its end, `seen` and `digest` are set.
+        output. Once the whole input was read to its end, `seen` and `digest` are set.
         """
         if self._shard is None:
             yield from rows
@@ -206,7 +221,7 @@ class Source:
         # few runs are of a shard
         from dataflow_grounding.engine.shard import read_line_numbers, read_row_positions
 
-        # Rows and numbers needn't be equally many: a pilot reads the first rows alone.
+        # Rows and numbers needn't be equally many: the first rows may be all that is read.
         if self._shard.rows:
             positions = read_row_positions(self.path)
             for row, (line, place) in zip(rows, positions, strict=False):
@@ -224,12 +239,12 @@ class Source:
                 digest.update(json.dumps([row.line, row.data], default=repr).encode())
                 if self._shard.has(row, self.image_key, self._image_root):
                     yield row
-            # only here: else the file was not read to its end
+            # not counted up there: whoever takes some rows alone hasn't read the whole input
             self.seen = seen
             self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
-        """Whether the file is of the shard's rows alone, and beside it is where they stood."""
+        """Whether the file has a shard's rows alone, and beside it is where they stood."""
         if self._shard is None:
             return False
         from dataflow_grounding.engine.shard import lines_path  # few runs are of a shard
@@ -237,21 +252,25 @@ class Source:
         return bool(self._shard.rows) or (self._is_made and os.path.exists(lines_path(self.path)))
 
     def columns(self) -> list[str]:
-        """The columns of the first rows, which are kept to be worked on.
+        """Return the columns of the first FIRST_ROWS rows that can be read, in order.
 
-        Afterwards `empty_columns` has those of them that hold an empty list in each of these rows.
+        Rows that are read for this are kept to be worked on. Where none of the first can be read,
+        the first one that can counts; where a shard has none, those of the whole input do. A shard
+        that states its `columns` has these, without a look at rows. Call it once, before rows are
+        taken: it sets `empty_columns`.
 
-        Raises InputError when no row can be read.
+        Raises:
+            InputError: No row can be read.
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        ahead = [row for _, row in itertools.islice(self._numbered, 50)]
+        ahead = [row for _, row in itertools.islice(self._numbered, FIRST_ROWS)]
         readable = [row.data for row in ahead if row.data is not None]
         if not readable:
             readable = self._first_readable(ahead)
         if not readable and self._shard is not None:
             # a shard may have no rows: then the columns are those of the whole input
-            whole = itertools.islice(read_rows(self.path), 50)
+            whole = itertools.islice(read_rows(self.path), FIRST_ROWS)
             readable = [row.data for row in whole if row.data is not None]
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
@@ -264,9 +283,9 @@ class Source:
         return columns
 
     def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
-        """The first row that can be read, however far down; none where there is no such.
+        """Return the first row that can be read, in a list, however far down; [] without one.
 
-        A file is read anew; what is read of a pipe, which can't be, is added to `ahead`.
+        A file is read anew for that. A pipe can't be: what is read of it is added to `ahead`.
         """
         if kind_of(self.path) == "file":
             for _, row in self._rows():
@@ -280,9 +299,9 @@ class Source:
         return []
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
-        """The rows, each behind the number of the shard that it is in, of `shard_count` shards.
+        """Yield the rows, each behind the number of the shard that it is in.
 
-        Raises InputError if they can't be read.
+        That is from 1 to `shard_count`. Raises InputError if they can't be read.
         """
         from dataflow_grounding.engine.shard import shard_of  # few runs are split
 
@@ -290,11 +309,9 @@ class Source:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """At most so many next rows, each behind its place; an empty list at the end.
+        """Return the next rows, at most so many, each behind its number; [] at the end.
 
-        They are read off the event loop.
-
-        Raises RunStopped if they can't be read.
+        They are read in a thread. Raises RunStopped if they can't be read.
         """
         async with self._read_more:
             try:
@@ -303,7 +320,11 @@ class Source:
                 raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
-        """The row as a record with its `image_id`. Raises the row's error."""
+        """Return the row as a record with its `image_id`; call it in the order of rows.
+
+        A further row of an image gets the column ROW_OF_IMAGE, from 2. In a named pipeline it gets
+        the column `source`, if it has none. Raises RecordError: the row's own, or BrokenRow.
+        """
         if row.data is None:
             assert row.error is not None
             raise row.error
@@ -321,7 +342,8 @@ class Source:
     def shares_stem(self, record: Record) -> bool:
         """Whether an earlier picture has the record's path but for its ending.
 
-        The record's id has the ending then. Of rows that state their ids it isn't known.
+        The record's id, which `record` gave it, has the ending then. False where the row states its
+        id: it isn't known then.
         """
         path = record.get(self.image_key)
         if not isinstance(path, str) or has_id(record.get("image_id")):
@@ -331,13 +353,18 @@ class Source:
         return bool(ending) and record.image_id == f"{stem_id}{ending}"
 
     def pictures(self) -> OwnPictures:
-        """What the first pictures are. Reads the rows anew."""
+        """Return what the first pictures are, as `pictures_of` does; the rows are read anew."""
         return pictures_of(self._records(), self._first_image_key)
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
-        """Whether it may ask about any record, of which the steps before it have `made` columns.
+        """Return whether an operator may ask about any record; None where no record gets that far.
 
-        None where no record gets that far. What can't be told counts as asking.
+        What can't be told counts as asking. The rows are read anew, up to the first that it may ask
+        about.
+
+        Args:
+            operator: The operator.
+            made: Columns that the steps before it write, which the rows here don't have yet.
         """
         if kind_of(self.path) != "file":  # it can be read only once
             return True
@@ -353,24 +380,24 @@ class Source:
                 gets_that_far = True
             except MachineBusy:
                 return True
-            except RecordError:  # the record's own trouble, told when its turn comes
+            except RecordError:  # the record fails of that when its turn comes
                 continue
         return False if gets_that_far else None
 
     def _records(self) -> Iterator[Record]:
-        """The rows that can be read, anew, as records without ids."""
+        """Return the rows that can be read, as records without ids; the file is read anew."""
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
         """Return about how many rows there are, for showing progress; None where a look can't tell.
 
-        Lines of JSONL, CSV and TSV files are counted that aren't empty, but for the line with the
-        names of columns. Of a file with the rows of all shards, an equal part is taken to be the
-        shard's.
+        Lines of a JSONL, CSV or TSV file on this machine are counted that aren't empty, but for the
+        one with a table's column names. There are no more than the pilot's. Of a file with the rows
+        of all shards, an equal part is taken to be the shard's.
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        # Rows that were made of a CSV stand in its lines: where the names were, there is none.
+        # In a file made of a CSV, the rows keep its line numbers: an empty line stands for the names.
         with open(self.path, "rb") as file:
             lines = sum(1 for line in file if line != b"\n")
         if not self.path.endswith(".jsonl"):
@@ -382,10 +409,11 @@ class Source:
         return lines // self._shard.of
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Digest of rows and of what images are on the disk; None if one can't be read twice.
+        """Return a digest of the rows and of the state of their images' files.
 
-        None also if an image changed at `unchanged_since` (ns) or after: the run may have seen it
-        before or after that.
+        None if the input can't be read, or is a pipe, which can't be read twice; also if an image
+        changed at `unchanged_since` (ns since 1970) or after: the run may have seen it before or
+        after that.
         """
         try:
             return self._fingerprint(unchanged_since)
@@ -393,7 +421,10 @@ class Source:
             return None
 
     def _fingerprint(self, since: int | None) -> str | None:
-        """Return the fingerprint, as `fingerprint` does. Raises OSError, GroundingError."""
+        """Return what `fingerprint` does; `since` is its `unchanged_since`.
+
+        Raises OSError, GroundingError where the input can't be read.
+        """
         if kind_of(self.path) != "file":
             return None
         digest = hashlib.sha256()
@@ -416,7 +447,7 @@ class Source:
         return digest.hexdigest()
 
     def _image_state(self, record: Record) -> ImageFile | None:
-        """The record's image file with size and time; None where it isn't found."""
+        """Return the record's image file with size and time; None where it isn't found."""
         with suppress(GroundingError):
             return find_image(record, self.image_key)
         return None

@@ -300,7 +300,7 @@ def test_an_endpoint_that_is_gone_for_good_stops_the_run(
     from dataflow_grounding.engine import _endpoints
 
     monkeypatch.setattr(_endpoints, "OUTAGE_SECONDS", 0.5)
-    monkeypatch.setattr(_endpoints, "FAULTS_BEFORE_FIRST_ANSWER", 6)
+    monkeypatch.setattr(_endpoints, "MANY_FAULTS", 6)
     rows = [{**row, "caption": f"Cup {letter}"} for letter in "abcdefghijkl"]
     with LoopbackServer(faults=on(faults.refuse_connections(60), indexes=range(2, 1000))) as server:
         with pytest.raises(OutOfService, match="run again to go on"):
