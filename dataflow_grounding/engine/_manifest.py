@@ -19,18 +19,21 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 
 
-class Manifest:
-    """`.ckpt/finished.json`: what went into each finished segment, and what it wrote.
+NAME = "finished.json"  # the file's name in a checkpoint folder
 
-    Of the first it has digests, of the files that were written the state.
+
+class Manifest:
+    """A segment's entry in `.ckpt/finished.json`: what went into it, and what it wrote.
+
+    Of the first it has digests, of the files that were written the state. Make it before the run
+    reads anything: it notes the input's state, to see at the end whether it has changed.
     """
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
-        self._path = os.path.join(steps[0].storage.checkpoint_folder, "finished.json")
+        self._path = os.path.join(steps[0].storage.checkpoint_folder, NAME)
         self._entry = f"{steps[0].label}..{steps[-1].label}"
-        # before the run reads anything, to see at its end whether what it read is still there
         self._input_before = state_of(source.path)
-        self._started = time.time_ns()
+        self._started = time.time_ns()  # since 1970
         self._steps = steps
         self._source = source
         self._extra = {
@@ -42,9 +45,10 @@ class Manifest:
 
     @cached_property
     def _settings(self) -> str | None:
-        """Digest of all that the files depend on, besides the input; None when it can't be told.
+        """A digest of all that the files depend on, besides the input; None when it can't be told.
 
-        To be asked for once all is settled that the operators ask before the first record.
+        Ask for it once all is settled that the operators ask before the first record: it is worked
+        out then, and kept.
         """
         parts: list[Any] = [self._extra]
         for step in self._steps:
@@ -60,7 +64,10 @@ class Manifest:
             return None
 
     def finished(self) -> Summary | None:
-        """The summary of the earlier run that did just this, if its files are as it left them."""
+        """Return the summary of the earlier run that did just this; None where none did.
+
+        None also where its input or its files aren't as it left them.
+        """
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
@@ -76,9 +83,11 @@ class Manifest:
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run, if nothing would come out otherwise were it done again.
+        """Remember a finished run, if the same would come out were it done again; else forget it.
 
-        That is one without failures that may pass and whose input stayed the same.
+        That is one that got a record through, without failures that may pass, and whose settings
+        can be told. An input or image that changed meanwhile is noted in the summary, and such a
+        run isn't remembered. Raises StorageFailed.
         """
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image
@@ -102,6 +111,9 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _state(self) -> list[list[int] | None]:
-        """The first two figures of each output file's state; None for one that isn't there."""
-        states = [state_of(step.storage.output_path) for step in self._steps]
-        return [state and state[:2] for state in states]
+        """Return each output file's size and time; None for one that isn't there."""
+        states: list[list[int] | None] = []
+        for step in self._steps:
+            state = state_of(step.storage.output_path)
+            states.append(None if state is None else state[:2])
+        return states

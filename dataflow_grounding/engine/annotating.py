@@ -49,13 +49,13 @@ class StepAsk:
     """The `ask` that an operator is given for one record in one step.
 
     Attributes:
-        asking: What answers requests; None where the step has nothing to ask.
+        asking: What answers requests; None where the step has no serving or nothing to ask.
         store: Where replies are kept.
         step: The step's label.
         priority: Orders requests that wait: the smallest goes first.
         notes: Counts remarks by code, for the whole run.
         unstored: Called when a request has to be sent, as no stored reply answers it.
-        suspects: Filled in: the priorities of those who got boxes that may be wrong.
+        suspects: Filled in: the `priority` of each one that got boxes that may be wrong.
         wording: The user's own words, in which every question is put, checks too: other words may
             bring boxes of another format.
     """
@@ -72,7 +72,7 @@ class StepAsk:
     async def __call__(self, request: Request[T]) -> T:
         """Put a request to the step's serving; return the answer, and count the notes on it.
 
-        Raises what failed.
+        Raises RecordError, RunStopped; OperatorFailed without a serving.
         """
         if self.asking is None:
             raise OperatorFailed(
@@ -88,13 +88,13 @@ class StepAsk:
         for note in notes:
             if isinstance(note, Note):
                 code, text = note
-            else:
+            else:  # a user's reader may write it as "code: text"
                 code, _, text = note.partition(":")
             self.note(code, text.strip())
         return answer
 
     def is_stored(self, request: Request[Any]) -> bool:
-        """Whether a stored reply answers a request, so that asking it costs nothing."""
+        """Return whether a stored reply answers a request, so that asking it costs nothing."""
         if self.asking is None:
             return False
         if self.wording is not None:
@@ -104,7 +104,8 @@ class StepAsk:
     async def aside(self, request: Request[T]) -> ReadReply[T]:
         """Put a request about no record, before all others; return the answer and notes on it.
 
-        It is never answered by a stored reply. Raises what failed.
+        It is never answered by a stored reply. Raises RecordError, RunStopped; OperatorFailed
+        without a serving.
         """
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
@@ -115,11 +116,14 @@ class StepAsk:
         return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
-        """Which replies of the step's store are vouched for; `of` and `trusting` are Vouching's."""
+        """Return what checks say of the step's store; `of` and `trusting` are Vouching's."""
         return Vouching(self.store, of, trusting)
 
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark under its code; suspect boxes by record, whenever it comes."""
+        """Count a remark under its code; its `text` isn't kept.
+
+        Suspect boxes aren't counted here: who got them is added to `suspects`, once.
+        """
         if code == SUSPECT:
             self.suspects.add(self.priority)
         else:
@@ -127,7 +131,7 @@ class StepAsk:
 
 
 def _is_read_reply(reply: Any) -> bool:
-    """Whether a reader returned a pair of the answer and its notes."""
+    """Whether a reader returned a pair of an answer and a list or tuple of notes."""
     return isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], (list, tuple))
 
 
@@ -141,18 +145,20 @@ async def annotated(
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
 
     Both may be there: an operator can return a Partial. The columns are None where the record
-    doesn't go on. Any error of the operator's own code becomes the record's OperatorFailed. What
-    a person has settled stays as it was.
+    doesn't go on, and the error where nothing went wrong. Any error of the operator's own code
+    becomes the record's OperatorFailed, or MachineBusy where the machine is short of something.
+    What a person has settled stays as it was.
 
     Args:
         operator: The operator.
         record: The record; it isn't changed.
         ask: The operator's way to a model.
-        memo: What is known of images.
+        memo: What is known of images. It forgets an image that was found to be another one.
         cancelled: Whether a CancelledError means that the run was cancelled, and is raised.
 
     Raises:
-        RunStopped: The whole run has to stop.
+        RunStopped: The whole run has to stop, also where the operator's own code fills the disk.
+        KeyboardInterrupt, CancelledError: The run is interrupted.
     """
     try:
         image_key = image_column(operator, record)
@@ -195,8 +201,10 @@ async def annotated(
 def _with_settled_phrases(record: Record, update: Update) -> Update:
     """Return the update with all phrases that a person has settled as the person left them.
 
-    Phrases are known by their `expression_id`; a settled one that the update lacks is put back. One
-    that was reviewed but not settled may change: then it counts as reviewed no longer.
+    Phrases are known by their `expression_id`; a settled one that the update lacks is put back at
+    the end. One that was reviewed but not settled may change: then it counts as reviewed no longer,
+    and its row in the update loses `reviewed_by`. Where the update has no expressions, or nothing
+    was reviewed, the same update is returned.
     """
     before = record.get("expressions")
     rows = update.get("expressions")
@@ -223,7 +231,7 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
 
 
 def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    """Return the expressions that a person has reviewed, by their ids."""
+    """Return the expressions of a record that a person has reviewed, by their ids."""
     reviewed = {}
     for number, row in enumerate(rows):
         if isinstance(row, dict) and row.get("reviewed_by"):
@@ -232,7 +240,10 @@ def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    """Return an expression's id; where it states none, that of its place, as operators read it."""
+    """Return an expression's id; where it states none, the one that operators give it.
+
+    That comes from its `number` in the list, from 0.
+    """
     own_id = row.get("expression_id")
     return str(own_id) if has_id(own_id) else expression_id(record, number)
 

@@ -11,7 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util import errors
-from dataflow_grounding.engine._endpoints import Endpoint, Endpoints, most_tries
+from dataflow_grounding.engine._endpoints import (
+    Endpoint,
+    Endpoints,
+    most_tries,
+    seconds_asked,
+)
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import line_of, read_lines
@@ -23,15 +28,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FIRST_PAUSE = 0.5  # seconds before a request is tried again; each further pause is twice as long
+LONGEST_PAUSE = 8.0  # seconds, unless the endpoint asks for more
+LEAST_OF_PAUSE = 0.1  # what part of the pause is kept, however little the endpoint asks for
+LOOK_SECONDS = 0.25  # after which a request that waits looks whether the run has stopped
+
 
 class Asking:
     """Answers the requests to one serving for a whole run, equal ones once.
+
+    Attributes:
+        counts: Requests and tokens, by what became of them: `sent`, `answered`, `replayed` (read
+            from the store), `probes` (checks), `rate_limited`, `unreadable`, `input_tokens` …
+        stopped: Why nothing more is sent; None while the run goes on.
+        waiting_for_rate_limit: How many requests wait for a rate limit now.
 
     Args:
         serving: Who answers.
         options: How the run goes.
         budget: What it may send and spend.
-        stop: Told what stops the run; without it, that stops this serving's requests only.
+        stop: Called with what stops the run, and sets `stopped`; without it, that stops this
+            serving's requests only.
         servings: How many servings of the run share the connections that may be open.
     """
 
@@ -54,6 +71,7 @@ class Asking:
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self._stop = stop or partial(setattr, self, "stopped")
+        # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unreadable: set[str] = set()  # the keys of the replies that were counted as such
 
@@ -61,17 +79,29 @@ class Asking:
         """Return what a request's reply says, and notes on reading it.
 
         A reply that can't be read is asked for again, with the error in the question, up to
-        `max_attempts` tries in all. Refusals are not; a cut-off reply to a `divisible` request
-        isn't either, as whoever asks divides it then. With `retry_failed`, a question that failed
-        for good in the store is asked once more from its first try on. A `check` is never taken
-        from the store. Raises the last try's error, with `attempts` and `reply` set.
+        `max_attempts` tries in all, stored ones included. Refusals are not; a cut-off reply to a
+        `divisible` request isn't either, as whoever asks divides it then. With `retry_failed`, a
+        question that failed for good in the store is asked once more from its first try on, but for
+        one to be divided.
+
+        Args:
+            request: What is asked.
+            by: Who asks: a step, for one of its records. Its `unstored` is called before each try
+                that is sent.
+            check: Whether the request is a check of the endpoint, which is never taken from the
+                store.
+
+        Raises:
+            RecordError: That of the last try, with `attempts` and `reply` set where there was a
+                reply.
+            RunStopped: Nothing more is sent.
         """
         attempt = 0
         # Stored tries come first. Once one is missing all further ones are sent: they have its
         # error in the question, which no stored one can know.
         from_store = not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
-        while True:
+        while True:  # once for each try
             was_cut_off = isinstance(error, errors.TruncatedReply)
             this_try = request.again(attempt, str(error or ""), was_cut_off)
             key = this_try.key(self.identity)
@@ -102,24 +132,31 @@ class Asking:
             error = None
 
     def _count_if_unreadable(self, error: errors.RecordError, key: str, check: bool) -> None:
-        """Count a reply that can't be read: once, however many records asked the same.
+        """Count a reply that can't be read: once for each key, however many records asked the same.
 
-        Each reply to a `check` is another one.
+        Each reply to a `check` counts, as it is another one.
         """
         if _is_unreadable(error) and (check or key not in self._unreadable):
             self.counts["unreadable"] += 1
             self._unreadable.add(key)
 
     def has_stored(self, request: Request[Any], by: "StepAsk") -> bool:
-        """Whether a stored reply answers a request, and may be taken."""
+        """Whether a reply to a request is stored, be it a refusal or unreadable, and may be taken.
+
+        It may not with `force_reprocess`.
+        """
         if self.options.force_reprocess:
             return False
         return bool(self._stored(request, request.key(self.identity), by))
 
     def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        """Return a try's stored lines, under the serving's identity or one of its earlier ones."""
+        """Return a try's stored lines; [] for none.
+
+        Looked for are those under its `key`, then those under the keys that earlier versions gave
+        it: with an earlier identity of the serving, or as the request was `formerly`.
+        """
         lines = by.store.every(key)
-        # what this run stores is under today's identity: the others take a digest each to look up
+        # Without lines of earlier runs there are no earlier keys, each of which takes a digest.
         if lines or not by.store.has_earlier:
             return lines
         for identity in self._identities_before:
@@ -135,10 +172,10 @@ class Asking:
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        """Return the stored lines of replies to a try; [] for none.
+        """Return the stored lines of replies to a try, whose key is `key`; [] for none.
 
         Where there are any, the request's `stored` is called with a function that tells whether
-        replies to a further try are stored, too: whoever reads a doubtful reply may rely on those.
+        replies to the next try are stored, too: whoever reads a doubtful reply may rely on those.
         """
         lines = self._stored(this_try, key, by)
         if lines and this_try.stored is not None:
@@ -153,11 +190,13 @@ class Asking:
 
         Equal requests that are under way at once are sent once, and all get that reply. A refusal
         becomes a line as well, but is kept out of the store until the endpoint has answered
-        something: until then it may be the endpoint's rather than the record's. Raises what failed.
+        something: until then it may be the endpoint's rather than the record's.
+
+        Raises what failed: a ServerFault, or RunStopped.
 
         Args:
             request: What is asked.
-            key: The digest of all that its reply depends on.
+            key: The digest of all that its reply depends on, under which the line is stored.
             by: Who asks: a step, for one of its records.
             check: Whether the request is a check of the endpoint, not a record's.
         """
@@ -201,9 +240,12 @@ class Asking:
             del self._in_flight[key]
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
-        """Return the line of an equal request that this run has sent before; None without one."""
+        """Return the line of an equal request that this run has sent before; None without one.
+
+        A check wants a fresh answer: it gets no stored line, only a refusal that is held back.
+        """
         line = None
-        if not check:  # checks want a fresh answer each
+        if not check:
             line = by.store.get(key, by.store.first_new)
         if not line and key in self.endpoints.held:
             line = self.endpoints.held[key][0]
@@ -212,12 +254,17 @@ class Asking:
     async def _reply(self, request: Request[T], priority: Any) -> Reply:
         """Send a request until a reply comes.
 
-        Faults of the server are tried again, each kind so many times; rate limits are waited for
-        and count as no try. Where the serving has several endpoints another one is tried before
-        waiting. Raises RequestRefused, a ServerFault with `attempts` set, and what stops the run.
+        Faults of the server are tried again, each kind `most_tries` times; rate limits are waited
+        for and don't count. Where the serving has several endpoints, another one is tried before
+        waiting.
+
+        Raises:
+            RequestRefused: The request is refused.
+            ServerFault: It was tried often enough; `attempts` says how often.
+            RunStopped: Nothing more is sent.
         """
         tries = Counter[str]()  # by kind of fault
-        failed_at = set[Endpoint]()  # since it last waited
+        failed_at = set[Endpoint]()  # where it has failed since it last waited
         while True:
             endpoint, number = await self._wait_for_room(request, priority, failed_at)
             overloaded = False
@@ -233,7 +280,7 @@ class Asking:
                     refusal = self.endpoints.refused(endpoint, error, failed_at)
                 if not isinstance(refusal, errors.ServerFault):
                     raise refusal from None
-                fault = refusal
+                fault = refusal  # another endpoint may take it
             except errors.ServerFault as error:
                 fault = error
                 # a tier without room says nothing of how many requests the endpoint takes
@@ -255,7 +302,7 @@ class Asking:
             failed_at.clear()
             self.waiting_for_rate_limit += limited
             try:
-                await self._wait(getattr(fault, "retry_after", None), tries.total())
+                await self._wait(seconds_asked(fault), tries.total())
             finally:
                 self.waiting_for_rate_limit -= limited
 
@@ -265,7 +312,13 @@ class Asking:
         """Wait for room to send a request, and for leave to send it.
 
         The leave, the request's `may_send`, is asked for last: things may have changed while it
-        waited for room.
+        waited for room. Without leave the room is given back, and all is waited for anew, after the
+        request's `before`.
+
+        Args:
+            request: The request.
+            priority: Of those who wait, the smallest goes first.
+            failed: Endpoints that are left to others, if any other may be asked now.
 
         Returns:
             The endpoint with room, and the number of the place there, which is to be released.
@@ -279,8 +332,12 @@ class Asking:
                 await request.before()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:
-        """Send a request to an endpoint, and count what it took. Raises what the serving does."""
-        usage: Usage | None = None  # until an answer says otherwise, it may be billed
+        """Send a request to an endpoint, and count what it took, in the budget and in `counts`.
+
+        The endpoint learns of an answer here, but not of an error. Raises what the serving does,
+        OperatorFailed for an answer that is none, and RunStopped before anything is sent.
+        """
+        usage: Usage | None = None  # None until an answer or error says what is billed: all may be
         tier = ""
         self._check_stopped()
         try:
@@ -301,7 +358,8 @@ class Asking:
             tier = reply.tier
             if reply.usage != Usage():  # where none is told, the worst case counts
                 usage = reply.usage
-            if 0 < reply.hold <= self.options.max_wait:  # where it says longer, a request finds out
+            # of a longer hold than the run waits, the next request finds out, and may stop the run
+            if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)
             endpoint.answered()
             self._count_answer(reply.usage)
@@ -331,6 +389,9 @@ class Asking:
             endpoint: Where to.
             refused: The refusal of the request before, where the serving asks again in another
                 form to find out which one the endpoint takes; it counts as the endpoint's.
+
+        Raises:
+            RunStopped: Nothing more is sent, or the refusal was one too many.
         """
         if refused is not None:
             endpoint.refused(refused)
@@ -354,28 +415,34 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
-        """Sleep what the endpoint asked for, or 0.5 s doubling to 8 s, jittered.
+        """Sleep until a request may be tried again. Raises RunStopped as soon as the run stops.
 
-        It is never less than a tenth of the latter, whatever the endpoint asks for.
+        Args:
+            asked_for: The seconds that the endpoint asks for; None for none: then it is FIRST_PAUSE
+                doubling to LONGEST_PAUSE. Up to a quarter is added by lot, so that those who wait
+                don't all come back at once.
+            waits: How often the request has failed, from 0.
         """
-        own = min(0.5 * 2 ** min(waits - 1, 10), 8.0)
-        seconds = own if asked_for is None else max(asked_for, own / 10)
+        pause = min(FIRST_PAUSE * 2 ** min(waits - 1, 10), LONGEST_PAUSE)
+        seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
-        # in short sleeps, so that a run that is stopped ends soon
-        while (left := until - time.monotonic()) > 0:
+        while True:
             self._check_stopped()
-            await asyncio.sleep(min(left, 0.25))
-        self._check_stopped()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, LOOK_SECONDS))
 
 
 def _is_unreadable(error: errors.RecordError) -> bool:
+    """Whether a reply can't be read; one with suspect boxes can."""
     return isinstance(error, errors.UnreadableReply) and not isinstance(error, errors.SuspectReply)
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
-    """Whether an endpoint may have worked on a request that ended so.
+    """Whether an endpoint may have worked on a request that ended in this error.
 
-    It has on a fault amid the work, but not where it was too busy, couldn't be reached, or refused.
+    It may on a fault amid the work, but not where it was too busy, couldn't be reached, or refused.
     """
     never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
     return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

@@ -19,11 +19,15 @@ FILE = "concurrency.json"
 
 @contextmanager
 def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
-    """Within it, endpoints begin with what the last run in this checkpoint folder left.
+    """Begin with the places that the folder's last run left, and leave those of this one at the end.
 
-    What comes of it is left at the end for the next.
-    Only where endpoint, model and `max_workers` are the same; a process that knows more of an
-    endpoint by now, from a run before, goes by that.
+    That is for endpoints with the same address, model and `max_workers`, but not for those in this
+    process. A process that has been through a run with an endpoint goes by what it knows itself.
+    Where the file can't be read or written, the next run finds out anew.
+
+    Args:
+        folder: The checkpoint folder.
+        servings: Those that the run asks; each may have several endpoints.
     """
     path = os.path.join(folder, FILE)
     left = read_object(path)
@@ -48,16 +52,16 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
 
 
 def _name(serving: Serving) -> str:
-    """Tells endpoints, models and limits apart.
+    """Return what tells an endpoint from those with another address, model or `max_workers`.
 
-    It is a digest, without the address, which may be nobody's business.
+    It is a digest, which doesn't show the address, as that may be nobody's business.
     """
     text = f"{serving.endpoint} {serving.model} {serving.max_workers}"
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _found(entry: Any) -> FoundPlaces | None:
-    """What a file says of an endpoint, if that can be."""
+    """Return what an entry of the file says of an endpoint; None where it has no number of places."""
     if not isinstance(entry, dict):
         return None
     places = _count(entry.get("places"))
@@ -67,4 +71,5 @@ def _found(entry: Any) -> FoundPlaces | None:
 
 
 def _count(value: Any) -> float | None:
+    """Return a number of requests in flight that a file holds; None for what is no number from 1."""
     return float(value) if is_number(value) and value >= 1 else None

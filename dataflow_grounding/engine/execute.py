@@ -48,6 +48,7 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import run_blocking
 
 MakeRun: TypeAlias = Callable[[list[Step], Source, RunOptions, Budget, Collection[int]], Run]
+"""Makes what takes the rows through the steps, of the arguments of `Run`."""
 
 
 def execute(
@@ -63,19 +64,22 @@ def execute(
 
     Args:
         steps: In order; a step that doesn't read what the one before it wrote begins a new segment.
-        options: How the run goes; `run`: makes what takes the rows through the steps.
-        name: What `source` and `pipeline_steps` of the records say; None leaves them out.
+        options: How the run goes.
+        name: What the records' column `source` says; None leaves it out, and `pipeline_steps`, too.
         budget: Shared by several calls that make one run; without it the options' limits are this
             call's.
         locked: A checkpoint folder whose lock (`at_work`) the caller holds.
         ahead: Operators of further runs over what these steps write: they settle before anything is
             paid for.
+        run: Makes what takes a segment's rows through its steps.
 
     Returns:
-        The last segment's summary, with what the earlier ones sent and lost.
+        The last segment's summary, with what the earlier ones sent and lost. Where no record got
+        through a segment and some failed, that is the last one.
 
     Raises:
         PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
+        FolderTaken: Another run is at work in a segment's folder.
         RunStopped: The run could not be finished; what was paid for is stored.
     """
     _check_plan(steps, options, run)
@@ -83,7 +87,7 @@ def execute(
     to_settle = [step.operator for step in steps]
     to_settle += ahead
     total: Summary | None = None
-    held = {locked}
+    held = {locked}  # checkpoint folders whose lock is held
     # Locks are kept to the end of the run, not of their segment: the segments that come read what
     # this one wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
@@ -115,8 +119,12 @@ def execute(
 def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[Beside]:
     """Make what our servings answer an operator from elsewhere a part of the run.
 
-    It is kept with the replies of the run's own steps, and counts against its limits. The block's
-    value counts what was sent; at the block's end its `cost_usd` is set, where prices are known.
+    It is kept with the replies of the run's own steps, and counts against its limits. Raises
+    StorageFailed where the step's checkpoint folder can't be made.
+
+    Yields:
+        What counts the requests that are sent in the block. At the block's end its `cost_usd` is
+        set, where prices are known.
     """
     folder = step.storage.checkpoint_folder
     with told_as(StorageFailed, f"can't write in {folder}"):
@@ -133,10 +141,11 @@ def as_part_of_the_run(step: Step, options: RunOptions, budget: Budget) -> Itera
 def summary_of_whole_file(
     step: Step, beside: Beside, earlier: Summary | None = None
 ) -> Summary | None:
-    """The summary after an operator that has written a whole file.
+    """Return the summary after an operator that has written a whole file.
 
-    It counts the file's rows, what was sent `beside`, and what an `earlier` summary has. Where the
-    operator wrote no file, it is `earlier`.
+    It counts the file's rows, all as done, what was sent `beside`, and what an `earlier` summary
+    has. Where the operator wrote no file, it is `earlier`. Raises InputError where the file can't be
+    read.
     """
     path = step.storage.output_path
     if not os.path.exists(path):
@@ -157,8 +166,11 @@ def summary_of_whole_file(
 def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
     """Refuse what can be seen to be wrong before anything is read.
 
-    Raises PlanError without steps, InputError for a foreign file, SpecError for a budget that can't
-    be kept to.
+    Raises:
+        PlanError: There are no steps, or one works on a whole file where only a part is to be
+            worked on.
+        InputError: A file that would be written is from elsewhere.
+        SpecError: The budget can't be kept to: it has no prices, or is no number from 0.
     """
     if not steps:
         raise PlanError("the pipeline has no steps")
@@ -183,12 +195,15 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
-    """The segment cut where all records should have finished before the next step begins."""
+    """Return a segment's steps cut into stages: all records finish one before the next begins.
+
+    A stage has one step, or several that can't be parted, as a level's steps run side by side.
+    """
     stages = []
     start = 0
     end = 0
     for level in levels(segment):
-        # The steps of a level need not stand side by side: a cut is behind the last one so far.
+        # The steps of a level need not follow each other: a cut is behind the last one so far.
         end = max(end, max(level) + 1)
         if end > start:
             stages.append(segment[start:end])
@@ -214,8 +229,15 @@ def _execute_segment(
         options: How the run goes.
         name: What the pipeline is called; None outside of one.
         budget: What the whole run may send and spend.
-        to_settle: The operators of all segments.
+        to_settle: Operators that have to settle before anything is paid for; [] once they have.
         make_run: Makes what takes the rows through the steps.
+
+    Returns:
+        The segment's summary, or that of the earlier run.
+
+    Raises:
+        PlanError, InputError, SpecError: It can't be run.
+        RunStopped: It could not be finished. A BudgetExceeded says what is left to do.
     """
     storage = steps[0].storage
     storage.begin()
@@ -249,9 +271,9 @@ def _execute_segment(
 
 
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
-    """Raises InputError where an output is there already that no run of ours has left.
+    """Raises InputError where one of the outputs exists, but not the checkpoint folder.
 
-    A run of ours leaves its checkpoint folder beside it.
+    A run of ours leaves that folder beside its outputs, so the file is from elsewhere.
     """
     if os.path.exists(checkpoint_folder):
         return
@@ -273,9 +295,11 @@ def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
 
 
 class Prepared(NamedTuple):
-    """What the operators had `asked` before the first record; `idle`: indices of steps without one.
+    """What came of preparing the operators of a segment.
 
-    An idle step has no record to ask about, so that its serving isn't needed at all.
+    Attributes:
+        asked: The requests and tokens that it took.
+        idle: Indices of steps that have no record to ask about: their servings aren't needed at all.
     """
 
     asked: Counter[str]
@@ -287,21 +311,22 @@ def _prepare(
 ) -> Prepared:
     """Let the operators find out what they have to know before the first record.
 
-    Those that won't ask anything aren't prepared: that might send requests for nothing.
+    Those that won't ask anything aren't prepared: that might send requests for nothing. Where no
+    step of the segment asks anything, the operators of other segments don't settle yet.
 
     Args:
         steps: The segment's steps.
-        to_settle: The operators of all segments.
+        to_settle: Operators that have to settle; those of other segments do.
         start: What the run starts with.
         source: The rows, of which is looked at what operators would ask.
     """
     asked = Counter[str]()
     idle: set[int] = set()
-    made: set[str] = set()  # columns that earlier steps write
+    made: set[str] = set()  # columns that the rows get from earlier steps
     makes_unnamed_columns = False
     for index, step in enumerate(steps):
         operator = step.operator
-        # behind a step that may make any column nothing can be told from the input's
+        # Behind a step that may make any column, nothing can be told from the input's columns.
         asks = makes_unnamed_columns or source.may_ask(operator, made)
         if asks:
             asked.update(operator.prepare(start))
@@ -313,7 +338,7 @@ def _prepare(
             continue
         columns = set(operator.writes().values())
         if not asks:
-            # what it writes over without asking is as the input has it
+            # what it reads and writes anew without asking is taken to be as the input has it
             columns.difference_update(operator.reads().values())
         made |= columns
     if len(idle) < len(steps):
@@ -327,7 +352,7 @@ def _prepare(
 
 
 def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
-    """How many steps send requests: those with a serving that have something to ask about."""
+    """Return how many steps send requests: those with a serving that have something to ask about."""
     asking = 0
     for index, step in enumerate(steps):
         if step.operator.serving is not None and index not in idle:
@@ -338,11 +363,17 @@ def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    """The same stop, with what is done and what the rest would take in its message.
+    """Return the same stop, with what is done and what the rest would take in its message.
 
     The rest is taken to be one request per asking step and record, at what the answered ones cost.
+
+    Args:
+        stopped: What stopped the run.
+        done: What the run did before.
+        total: How many records there are; None where unknown: then the rest isn't told.
+        requests_each: How many steps ask about each record.
     """
-    # others' may be stored as well
+    # replies that were in the store are replies as well
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:

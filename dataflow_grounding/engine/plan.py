@@ -70,11 +70,11 @@ Result: TypeAlias = "tuple[Update | None, RecordError | None]"
 class Ask(Protocol):
     """An operator's only way to a model: puts a request, returns what its reply says.
 
-    Let its RecordErrors through.
+    It raises RecordError, which an operator should let through, and RunStopped.
     """
 
     def __call__(self, request: Request[T]) -> Awaitable[T]:
-        """The answer to `request`."""
+        """Return the answer to `request`."""
 
     def note(self, code: str, text: str = "") -> None:
         """Count a remark on this record under `code`, for the run's summary.
@@ -86,24 +86,27 @@ class Ask(Protocol):
         """Whether a stored reply answers `request`, so that asking it costs nothing."""
 
     def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
-        """The answer to a check of the endpoint, and notes on it.
+        """Return the answer to a check of the endpoint, and notes on it.
 
         The check is sent before all other requests, and paid for. Its reply is never taken for the
         answer to a record's request.
         """
 
     def vouching(self, of: str, trusting: bool) -> Vouching:
-        """Which replies of the step's store are vouched for; `of` and `trusting` are Vouching's."""
+        """Return what checks say of the step's store; `of` and `trusting` are Vouching's."""
 
 
 class Annotator:
-    """What the engine needs of an operator: here, of one that names no columns and asks nothing."""
+    """What the engine needs of an operator: here, of one that names no columns and asks nothing.
+
+    A role is what an operator calls a column by: `image`, say, for the column `image_path`.
+    """
 
     optional_keys: ClassVar[Collection[str]] = ()
     """Input roles whose column a record may lack."""
     needs_image: ClassVar[bool] = False
-    """Whether each record has one image in the column of the role `image`, not a list of any
-    number, or none.
+    """Whether each record has to have one image in the column of the role `image`; else it may have
+    a list of any number there, or none.
     """
 
     wording: Wording | None = None
@@ -128,26 +131,26 @@ class Annotator:
         return None
 
     def reads(self) -> dict[str, str]:
-        """Role → column that it reads."""
+        """Return the columns that it reads, by role."""
         return {}
 
     def writes(self) -> dict[str, str]:
-        """Role → column that it fills in."""
+        """Return the columns that it fills in, by role."""
         return {}
 
     def way_to_rename(self, role: str) -> str:
-        """What to do where the column of a role is another's already, in words."""
+        """Return in words what to do where the column of an output role is another's already."""
         return f"rename that one, or in a script give this another name with output_{role}_key"
 
     def settings(self) -> dict[str, Any] | None:
-        """All that its updates depend on besides record and replies, as JSON.
+        """Return all that its updates depend on besides record and replies, as JSON.
 
-        None when that can't be told.
+        None where that can't be told, as here: its runs are never taken for finished.
         """
         return None
 
     def asks(self, record: Record) -> bool:
-        """Whether it may ask about a record.
+        """Return whether it may ask about a record.
 
         Raises RecordError for what is wrong with the record.
         """
@@ -167,32 +170,37 @@ class Annotator:
         return self.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """The columns to add to `record`.
+        """Return the columns to add to `record`: none here.
 
-        `await ask(request)` gives what a reply says. Raises RecordError.
+        `await ask(request)` gives what a reply says. Raises RecordError, RunStopped.
         """
         return {}
 
     async def conclude(self, ask: Ask) -> None:
-        """Called after a run's last record, before its files are put in place.
+        """Do what is left after a run's last record, before its files are put in place.
 
-        A RunStopped from here prevents that.
+        A RunStopped from here prevents that. Here nothing is left.
         """
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Whether it may ask about a record, as its `asks` says. Raises RecordError.
+    """Return whether an operator may ask about a record, as its `asks` says. Raises RecordError.
 
-    That is always where its class has an `annotate` of its own but takes over the `asks` of one
-    above, which knows nothing of it.
+    True where its class has an `annotate` of its own but inherits `asks` from a class above, which
+    knows nothing of that `annotate`.
     """
-    annotates = _class_with(type(operator), "annotate")
-    says = _class_with(type(operator), "asks")
-    return not issubclass(says, annotates) or operator.asks(record)
+    class_that_annotates = _class_with(type(operator), "annotate")
+    class_that_tells = _class_with(type(operator), "asks")
+    if not issubclass(class_that_tells, class_that_annotates):
+        return True
+    return operator.asks(record)
 
 
 def _class_with(operator_class: type, name: str) -> type:
-    """The class that an operator has a method from."""
+    """Return the class, itself or one above, that an operator's class has a method from.
+
+    Raises AttributeError where none has it.
+    """
     for ancestor in operator_class.__mro__:
         if name in vars(ancestor):
             return ancestor
@@ -203,6 +211,10 @@ class WholeFile(Annotator):
     """An operator from elsewhere, DataFlow's, say.
 
     It reads and writes its storage itself, all rows at once.
+
+    Args:
+        name: What the step is called.
+        work: Does it.
     """
 
     name = ""
@@ -213,7 +225,13 @@ class WholeFile(Annotator):
 
 @dataclass(frozen=True)
 class Step:
-    """An operator, its columns set, between two files."""
+    """An operator, its columns set, between two files.
+
+    Attributes:
+        operator: The operator.
+        storage: The files that it reads and writes.
+        numbered: Whether the label has the step's number.
+    """
 
     operator: Annotator
     storage: FileStorage
@@ -221,21 +239,22 @@ class Step:
 
     @property
     def label(self) -> str:
-        """What `pipeline_steps` and `failures.jsonl` call it."""
+        """What `pipeline_steps` and `failures.jsonl` call it: `step2_BoxRefiner`, say."""
         if not self.numbered:
             return self.operator.name
         return f"step{self.storage.operator_step}_{self.operator.name}"
 
     @property
     def image_key(self) -> str | None:
-        """The column with the image's path, if the operator looks at images."""
+        """The column of the role `image`; None where the operator doesn't look at images."""
         return self.operator.reads().get("image")
 
 
 def image_column(operator: Annotator, record: Record) -> str | None:
-    """The column with the path of the record's one image.
+    """Return the column with the path of the record's one image.
 
-    None where the operator, or the record, has no such.
+    None where the operator looks at no images. Where it needs no image, None also if the column has
+    anything but a path.
     """
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
@@ -263,7 +282,7 @@ class PipelineRun:
 # operators their run.
 current_pipeline: ContextVar[PipelineRun | None] = ContextVar("current_pipeline", default=None)
 recorded_steps: ContextVar[list[Step] | None] = ContextVar("recorded_steps", default=None)
-"""While a pipeline is compiled: the steps that its forward() called so far."""
+"""While a pipeline is compiled: the steps that its forward() called so far; else None."""
 
 
 @contextmanager
@@ -279,19 +298,22 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raises PlanError for a column that nobody provides, or one that a step would overwrite.
 
+    Columns that a step names as output are there for the steps behind it. Behind a step that names
+    none, any column may be there. A step may overwrite a column that it reads.
+
     Args:
         steps: The steps, in order.
         columns: Those of the input.
         empty: Those of them that hold an empty list in each row, as other programs leave
-            `regions: []`. Such a column may be filled in.
+            `regions: []`. Such a column may be filled in, until a step has written it.
     """
     there = dict.fromkeys(columns, "the input")  # column → what it is from
     may_have_any_column = False  # as a step may have written columns that it doesn't name
     for step in steps:
         reads, writes = step.operator.reads(), step.operator.writes()
         for role, column in reads.items():
-            known = column in there or column in FACT_COLUMNS or role in step.operator.optional_keys
-            if not known and not may_have_any_column:
+            is_there = column in there or column in FACT_COLUMNS or may_have_any_column
+            if not is_there and role not in step.operator.optional_keys:
                 raise _without_column(step, role, column, there)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             may_be_filled_in = there.get(column) == "the input" and column in empty
@@ -306,7 +328,14 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
-    """Return the error that nobody provides a column which a step reads."""
+    """Return the error that nobody provides a column which a step reads.
+
+    Args:
+        step: The step.
+        role: What its operator calls the column.
+        column: The column.
+        there: The columns that are there, among which a similar name is suggested.
+    """
     if for_want_of_a_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     # imported here: it loads all that reading specs takes
@@ -318,15 +347,19 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
 
 
 def for_want_of_a_model(operator: Annotator, role: str) -> bool:
-    """Whether a column is read because the operator has no model that sees what is in a picture."""
-    labelled = operator.serving is not None and operator.serving.needs_labels
-    return labelled and role not in getattr(type(operator), "input_keys", (role,))
+    """Whether a column is read because the operator has no model that sees what is in a picture.
+
+    Such an operator reads roles that the `input_keys` of its class don't have. False for a class
+    without `input_keys`.
+    """
+    needs_labels = operator.serving is not None and operator.serving.needs_labels
+    return needs_labels and role not in getattr(type(operator), "input_keys", (role,))
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """The runs of steps in which each reads what the one before wrote.
+    """Return the steps cut into segments, in which each step reads what the one before wrote.
 
-    A WholeFile stands alone.
+    A WholeFile is a segment of its own.
     """
     parts: list[list[Step]] = []
     for step in steps:
@@ -338,7 +371,10 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    """Whether a step reads the file that the one before it writes, row by row."""
+    """Whether a step reads the file that the one before it writes, row by row.
+
+    Both also have to tell failures in the same file. False for a WholeFile on either side.
+    """
     if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
         return False
     written = (before.storage.output_path, before.storage.failures_path)
@@ -346,14 +382,16 @@ def _follows(before: Step, step: Step) -> bool:
 
 
 def levels(steps: list[Step]) -> list[list[int]]:
-    """The indices of the steps, grouped into levels.
+    """Return the indices of the steps, grouped into levels.
 
-    Those of one level don't need each other's columns and run side by side.
+    Steps of one level don't need each other's columns and run side by side. A step is on the first
+    level that is behind those of the steps that write what it reads, and not before any earlier
+    step that reads what it writes. One that sees all columns has a level of its own.
     """
     groups: list[list[int]] = []
-    written: dict[str, int] = {}  # column → the first level that sees it as written last
+    written: dict[str, int] = {}  # column → the level behind the step that writes it
     read: dict[str, int] = {}  # column → the last level that reads it
-    at_least = 0
+    at_least = 0  # the level behind the last step that sees all columns
     for index, step in enumerate(steps):
         reads = step.operator.reads().values()
         writes = step.operator.writes().values()
@@ -377,9 +415,10 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def source_digest(thing: Any) -> str | None:
-    """Digest of the source of a function or class; None when there is none.
+    """Return a digest of the source of a function or class; None where that can't be had.
 
-    Where that is in a file, it is of all of it, as it may use the rest.
+    Where the source is in a file, the digest is of the whole file, as the function may use the
+    rest, and of the function's name.
     """
     try:
         file = inspect.getsourcefile(thing)

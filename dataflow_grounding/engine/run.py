@@ -29,10 +29,14 @@ from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, signals_to
 from dataflow_grounding.serving.base import Serving
 
-SYNC_SECONDS = 0.5
-SYNC_LINES = 50
+SYNC_SECONDS = 0.5  # after which replies are put on disk
+SYNC_LINES = 50  # after which they are put there sooner
 # seconds that rows with stored replies, which wait for nothing, are worked on at once
 LONGEST_TURN = 0.01
+ROWS_AT_ONCE = 64  # that are read at a time
+DEFAULT_WORKERS = 4  # beside the spare ones, where no step asks anything
+LEAST_WINDOW = 4096  # rows that may be ahead of the oldest unfinished one
+WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 
 
 class Run:
@@ -78,7 +82,8 @@ class Run:
     async def execute(self) -> Summary:
         """Take all rows through the steps and put the files in place; return what was done.
 
-        Raises RunStopped when the run could not be finished; then no step file has changed.
+        Raises RunStopped when the run could not be finished: then no step file has changed, and the
+        error's `summary` says what was done before. An error that isn't ours is raised, too.
         """
         start = time.monotonic()
         try:
@@ -93,7 +98,7 @@ class Run:
         return self.summary
 
     def _servings(self) -> list[Serving]:
-        """Who answers the steps, each once."""
+        """Return who answers the steps, each once, idle steps' too."""
         servings: dict[int, Serving] = {}
         for step in self.steps:
             serving = step.operator.serving
@@ -132,7 +137,7 @@ class Run:
     async def _end_asking(self) -> None:
         """Close connections, store refusals that were held back, and complete the summary.
 
-        It gets the requests and tokens that were counted, and the models that were asked.
+        The summary gets the requests and tokens that were counted, and the models of all servings.
         """
         models: dict[str, None] = {}
         for asking in self._askings.values():
@@ -144,7 +149,10 @@ class Run:
         self.summary.models = list(models)
 
     async def _sync_now_and_then(self) -> None:
-        """Until cancelled: put replies on disk twice a second, or sooner when there are many."""
+        """Put replies on disk twice a second, or sooner when there are many, until cancelled.
+
+        Raises StorageFailed where another run has taken over the folder.
+        """
         while True:
             for _ in range(10):
                 await asyncio.sleep(SYNC_SECONDS / 10)
@@ -156,11 +164,15 @@ class Run:
                 await asyncio.to_thread(self._replies.sync)
 
     async def _work_through(self) -> None:
-        """See all rows through the steps, then let the operators conclude."""
-        most = sum(asking.endpoints.most for asking in self._askings.values()) or 4
+        """See all rows through the steps, then let the operators conclude.
+
+        Raises RunStopped.
+        """
+        most = sum(asking.endpoints.most for asking in self._askings.values()) or DEFAULT_WORKERS
         # as many as may be in flight, and some that are between two requests
         count = most + max(8, most // 8)
-        self._window = max(4096, 64 * count)  # a slow reply, or a long wait, holds nobody else up
+        # so large that a slow reply, or a long wait, holds nobody else up
+        self._window = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
         self._loop = asyncio.get_running_loop()
         async with self._beside_helpers(self._stopping_run(self._sync_now_and_then)):
             await self._workers.do(self._stopping_run(self._work) for _ in range(count))
@@ -169,9 +181,10 @@ class Run:
 
     @asynccontextmanager
     async def _beside_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run the helpers while the workers work: show progress, and stop at SIGINT or SIGTERM.
+        """Run the helpers, and show progress, while the block's workers work.
 
-        Raises what stopped the run, once the workers have ended.
+        SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled, and
+        what stopped the run is raised, if anything did.
         """
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
@@ -192,7 +205,7 @@ class Run:
             raise self.stopped
 
     def stop(self, why: RunStopped) -> None:
-        """Send nothing more; what is in flight may finish."""
+        """Send nothing more; what is in flight may finish. Only the first reason counts."""
         if self.stopped is None:
             self.stopped = why
             for asking in self._askings.values():
@@ -200,18 +213,22 @@ class Run:
             self._wake()
 
     def interrupt(self) -> None:
-        """Stop within seconds, unless it is stopping by itself; from any thread."""
+        """Stop within seconds, unless the run is stopping by itself; from any thread.
+
+        Before the run has come to its first row, and after its end, nothing happens.
+        """
         if self._loop is not None:
-            with suppress(RuntimeError):  # it is over
+            with suppress(RuntimeError):  # the loop is closed: the run is over
                 self._loop.call_soon_threadsafe(self._leave_off)
 
     def _leave_off(self) -> None:
+        """Interrupt the workers, unless the run is stopping by itself; in the loop's own thread."""
         if self.stopped is None:
             self._workers.interrupt()
 
     @property
     def begun(self) -> bool:
-        """Whether it has come to its first row."""
+        """Whether the run has come to its first row; it stays so after its end."""
         return self._loop is not None
 
     def _interrupt(self) -> bool:
@@ -227,7 +244,8 @@ class Run:
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do some work. If RunStopped or a defect ends it, the run is stopped, too.
 
-        RunStopped isn't raised here: the run raises what stopped it when all workers have ended.
+        A defect is raised; RunStopped isn't, as the run raises what stopped it when all workers
+        have ended.
         """
         try:
             await work()
@@ -238,7 +256,10 @@ class Run:
             raise
 
     async def _work(self) -> None:
-        """One worker: take row after row, and see each through all steps."""
+        """Take row after row, as one of the workers, and see each through all steps.
+
+        It ends at the end of the input, or once the run has stopped and its own row is done.
+        """
         turn = time.perf_counter()  # since when it has had the event loop for itself
         while self.stopped is None:
             if not self._rows:
@@ -268,34 +289,41 @@ class Run:
                 turn = time.perf_counter()
 
     def _record(self, row: Row) -> Record:
-        """The row as a record; what there is to note of it is noted. Raises RecordError."""
+        """Return the row as a record, and note if its id shares a stem. Raises RecordError."""
         record = self.source.record(row)
         if self.source.shares_stem(record):
             self.summary.notes["shared_stem"] += 1
         return record
 
     async def _read_rows(self) -> None:
-        """Read the next rows, for all workers; none at the end of the input."""
-        rows = await self.source.take(64)
+        """Read the next rows, for all workers; none at the end of the input. Raises RunStopped."""
+        rows = await self.source.take(ROWS_AT_ONCE)
         self._taken += len(rows)
         self._rows.extend(rows)
 
     async def _conclude(self) -> None:
+        """Let each operator do what is left after the last row, in the order of steps."""
         for index, step in enumerate(self.steps):
             await step.operator.conclude(self._ask(index, self._outputs.next))
 
     def _wake(self) -> None:
-        """Let all look again that wait for room."""
+        """Let all workers look again that wait for the oldest unfinished row."""
         self._room.set()
         self._room.clear()
 
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, again: bool = False
     ) -> Outcome:
-        """Take one row through all steps, up to the first that adds nothing.
+        """Take one row through all steps, up to the first level with one that it doesn't get through.
 
         Steps that don't need each other's columns work on it side by side. Where its image is found
-        to be another than was known, all steps are done once more. `again` says that they were.
+        to be another than was known, all steps are done once more.
+
+        Args:
+            place: The row's number, by which its requests are ordered.
+            row: The row.
+            record: The row as a record, or why it is none: the first step's failure.
+            again: Whether this is the second time.
         """
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
@@ -316,7 +344,10 @@ class Run:
         return self._outcome(row, record, results)
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
-        """The record as each step leaves it, up to the first step that it didn't get through."""
+        """Return the record as each step leaves it, up to the first step that it didn't get through.
+
+        Failures are those of the steps up to that one, too. `results` has one for each step.
+        """
         outcome = Outcome(row.line, record.image_id)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
@@ -332,20 +363,29 @@ class Run:
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record) -> Result:
-        """Let a step work on a record, again where the machine is too busy for it."""
+        """Let a step work on a record, again where the machine is too busy for it.
+
+        Returns the columns that it adds, None where the record doesn't go on, and what went wrong.
+        Raises RunStopped.
+
+        Args:
+            index: The step's.
+            place: The row's number.
+            record: The row's record as the steps before leave it; it isn't changed.
+        """
         operator = self.steps[index].operator
         ask = self._ask(index, place)
         columns, error = await self._workers.until_done(
             lambda: annotated(operator, record, ask, self._memo, lambda: self._workers.cancelled)
         )
-        # here, where a step's columns are made: so a streamed record is what it would be if the
-        # next step read it from a file
+        # Done here, as a streamed record has to be what it would be if the next step read it from a
+        # file.
         if columns is not None and self.source.name is not None:
             columns = in_one_schema(record, columns)
         return columns, error
 
     def _ask(self, index: int, place: int) -> StepAsk:
-        """What a step asks with about a row: the oldest row's requests go first."""
+        """Return what a step asks with about a row: the oldest row's requests go first."""
         step = self.steps[index]
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         return StepAsk(
@@ -378,5 +418,5 @@ class Run:
 
 
 def _image_changed(results: list[Result]) -> bool:
-    """Whether a step failed because its image was another than was known."""
+    """Whether a step failed because the row's image was another than was known."""
     return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)
