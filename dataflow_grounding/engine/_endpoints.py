@@ -22,8 +22,8 @@ from dataflow_grounding.serving.http_errors import is_about_content
 # requests refused with no answer between them, after which it is no longer their records' fault
 REFUSED_IN_A_ROW = 10
 OVERLOADED_TRIES = 10  # of one request at an endpoint that is busy; then its record fails
-# Tries of one request, after which an endpoint that has never answered and can't be reached is given
-# up; of several endpoints, tries of one with a rest between each.
+# Tries of one request, after which an endpoint that can't be reached and has never answered is
+# given up; of several endpoints, tries of one with a rest between each.
 UNREACHABLE_TRIES = 3
 MANY_FAULTS = 50  # since the last answer, of all requests: then they are not a matter of chance
 ODD_BEFORE_FIRST_ANSWER = 8  # answers that are no completion: then it is no such endpoint
@@ -35,8 +35,8 @@ LONGEST_DATED_WAIT = 10.0**7  # seconds; of a longer wait no date is named
 
 Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, KeyedLog]]
 """Refusals kept out of their stores until an answer has come, by the request's key: the line to be
-stored, whether the refusal is `passing` (perhaps the endpoint's fault rather than the record's), and
-the store.
+stored, whether the refusal is `passing` (perhaps the endpoint's fault rather than the record's),
+and the store.
 """
 
 

@@ -18,7 +18,6 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 
-
 NAME = "finished.json"  # the file's name in a checkpoint folder
 
 
@@ -85,9 +84,10 @@ class Manifest:
     def write(self, summary: Summary) -> None:
         """Remember a finished run, if the same would come out were it done again; else forget it.
 
-        That is one that got a record through, without failures that may pass, and whose settings
-        can be told. An input or image that changed meanwhile is noted in the summary, and such a
-        run isn't remembered. Raises StorageFailed.
+        To be remembered, a run has to have got a record through, without failures that may pass;
+        its settings have to be known, and its input and images must not have changed meanwhile.
+        A changed input is noted in the summary; where an image has changed, the folder's other
+        segments are forgotten, too. Raises StorageFailed.
         """
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image

@@ -19,7 +19,7 @@ FILE = "concurrency.json"
 
 @contextmanager
 def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
-    """Begin with the places that the folder's last run left, and leave those of this one at the end.
+    """Begin with the places that the folder's last run left, and leave this one's at the end.
 
     That is for endpoints with the same address, model and `max_workers`, but not for those in this
     process. A process that has been through a run with an endpoint goes by what it knows itself.
@@ -61,7 +61,7 @@ def _name(serving: Serving) -> str:
 
 
 def _found(entry: Any) -> FoundPlaces | None:
-    """Return what an entry of the file says of an endpoint; None where it has no number of places."""
+    """Return what the file's entry says of an endpoint; None where it has no number of places."""
     if not isinstance(entry, dict):
         return None
     places = _count(entry.get("places"))
@@ -71,5 +71,5 @@ def _found(entry: Any) -> FoundPlaces | None:
 
 
 def _count(value: Any) -> float | None:
-    """Return a number of requests in flight that a file holds; None for what is no number from 1."""
+    """Return a number of requests in flight from the file; None for what is no number from 1."""
     return float(value) if is_number(value) and value >= 1 else None

@@ -144,8 +144,8 @@ def summary_of_whole_file(
     """Return the summary after an operator that has written a whole file.
 
     It counts the file's rows, all as done, what was sent `beside`, and what an `earlier` summary
-    has. Where the operator wrote no file, it is `earlier`. Raises InputError where the file can't be
-    read.
+    has. Where the operator wrote no file, it is `earlier`. Raises InputError where the file can't
+    be read.
     """
     path = step.storage.output_path
     if not os.path.exists(path):
@@ -299,7 +299,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         asked: The requests and tokens that it took.
-        idle: Indices of steps that have no record to ask about: their servings aren't needed at all.
+        idle: Indices of steps that have no record to ask about: their servings aren't needed.
     """
 
     asked: Counter[str]
@@ -352,7 +352,7 @@ def _prepare(
 
 
 def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
-    """Return how many steps send requests: those with a serving that have something to ask about."""
+    """Return how many steps send requests: those with a serving and something to ask about."""
     asking = 0
     for index, step in enumerate(steps):
         if step.operator.serving is not None and index not in idle:

@@ -18,11 +18,11 @@ from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts
 
-SLOW = 0.005
-"""Seconds that a reading may take on the event loop; after three longer ones in a row, threads read
-for a while.
-"""
-_FACTS = ImageFacts.__dataclass_fields__
+SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
+SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
+READ_BY_THREADS = 64  # so many; then one is tried on the event loop again
+YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
+_FACTS = ImageFacts.__dataclass_fields__  # the facts that this version wants to know, by name
 
 
 class ImageMemo:
@@ -31,20 +31,30 @@ class ImageMemo:
     Those on a local disk are read here, on the event loop; where that is slow, threads read them.
 
     Args:
-        log: Where facts are remembered.
+        log: Where facts are remembered; None remembers them for this process alone.
         keeps: Whether new ones are added to it, and the bytes to be sent kept: not where nothing is
             sent.
     """
 
     def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
-        self._log, self._keeps = log, keeps
-        self._slow_in_a_row = 0
-        self._for_threads = 0
+        self._log = log
+        self._keeps = keeps
+        self._slow_in_a_row = 0  # readings on the event loop
+        self._for_threads = 0  # how many of the next readings are for threads
 
     async def prepare(self, record: Record, key: str, limits: images.ImageLimits | None) -> None:
-        """Know the facts of the record's image.
+        """Have the facts of the record's image in `kept_facts`: from there, the log, or the file.
 
-        Raises BrokenRow, ImageMissing, ImageBroken, MachineBusy.
+        What was read is added to the log, unless the file has changed within the last two seconds.
+
+        Args:
+            record: The record.
+            key: The column with the image's path.
+            limits: What pictures may be sent as they are; None where nothing is sent.
+
+        Raises:
+            BrokenRow, ImageMissing, ImageBroken, MachineBusy: It can't be found or read.
+            StorageFailed: The log can't be written.
         """
         if images.is_far(record, key):
             file = await off_loop(images.find_image, record, key)
@@ -57,12 +67,16 @@ class ImageMemo:
             known = remembered(self._log, file)
         facts = known or await self._read(file, limits if self._keeps else None)
         images.keep(images.kept_facts, file, facts)
-        young = time.time_ns() - file.mtime_ns <= 2 * 10**9  # it may change unseen
-        if self._log is not None and self._keeps and known is None and not young:
-            self._log.put(_digest(file), sealed({**vars(facts)}))
+        is_young = time.time_ns() - file.mtime_ns <= YOUNG_NS
+        if self._log is not None and self._keeps and known is None and not is_young:
+            self._log.put(_digest(file), sealed(vars(facts)))
 
     def forget(self, record: Record, key: str) -> None:
-        """The record's image was found to be another one than is remembered."""
+        """Forget the facts of the record's image, which was found to be another one.
+
+        The log gets a line without facts, which counts from then on. Nothing happens where the
+        image isn't found any more. Raises StorageFailed.
+        """
         with suppress(RecordError):  # it may be gone by now
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
@@ -72,8 +86,9 @@ class ImageMemo:
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
         """Read what is to be known of a picture, where that holds up the event loop least.
 
-        A thread takes longer than a quick file; so files are read in the loop until three in a row
-        were slow, and then by threads for a while.
+        A thread takes longer than a quick file; so files are read in the loop until SLOW_IN_A_ROW
+        were slow, and then by threads for a while. Addresses elsewhere are always read by threads.
+        Raises what `read_facts` does.
         """
         path = file.path
         if is_elsewhere(path):
@@ -91,14 +106,14 @@ class ImageMemo:
                 self._slow_in_a_row += 1
             else:
                 self._slow_in_a_row = 0
-            if self._slow_in_a_row >= 3:
-                # after 64 by threads, one is tried here again: if it is slow, the next are theirs
-                self._slow_in_a_row = 2
-                self._for_threads = 64
+            if self._slow_in_a_row >= SLOW_IN_A_ROW:
+                # the next one that is tried here: if it is slow, those after it are for threads
+                self._slow_in_a_row = SLOW_IN_A_ROW - 1
+                self._for_threads = READ_BY_THREADS
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
-    """What a run remembers of its images, to be read alone.
+    """Return what a run remembers of its images, only to be read.
 
     It is empty where there is no such file, or none that can be read.
     """
@@ -109,12 +124,12 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 
 
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
-    """What the log says of a file of this path, size and time."""
+    """Return what the log says of a file of this path, size and time; None for nothing."""
     return _facts_of(log.get(_digest(file)))
 
 
 def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
-    """The facts in a line; None where they are not those that were stored.
+    """Return the facts in a line; None for no line, or one without facts, damaged or edited.
 
     None also where they lack what this version wants to know.
     """
@@ -127,4 +142,5 @@ def _facts_of(line: dict[str, Any] | None) -> ImageFacts | None:
 
 
 def _digest(file: images.ImageFile) -> str:
+    """Return the key of a file in the log: 32 hex digits of its path, size and time."""
     return hashlib.sha256(repr(tuple(file)).encode()).hexdigest()[:32]

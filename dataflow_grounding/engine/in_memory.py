@@ -25,6 +25,9 @@ from dataflow_grounding.images.image import find_image
 from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
+"""By the index of a row: the row as it is returned, and what went wrong."""
+
+DEFAULT_WORKERS = 4  # requests in flight are taken to be so many where nothing is asked
 
 
 def annotate_all(
@@ -34,7 +37,7 @@ def annotate_all(
 
     While the operator works, a picture in memory is a file, and other values are as JSON has them;
     the rows returned hold the caller's own values. Preparing the operator may send requests of its
-    own, for a calibration, but not where every row is broken.
+    own, for a calibration, but not where it has no row to ask about.
 
     Args:
         operator: The operator.
@@ -43,7 +46,7 @@ def annotate_all(
             result.
 
     Raises:
-        RunStopped: Nothing more can be asked.
+        RunStopped: Nothing more can be asked, or the replies' file can't be written.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
@@ -67,9 +70,8 @@ def annotate_all(
             asking, store, operator.name, (len(rows),), Counter(), wording=operator.wording
         )
         try:
-            run_blocking(
-                lambda: _annotate_all(operator, pending, outcomes, ask_at_end, until_failure)
-            )
+            work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
+            run_blocking(work.execute)
         finally:
             run.add(asking)
     return _results(rows, records, outcomes, image_key)
@@ -81,7 +83,17 @@ def _results(
     outcomes: Mapping[int, Result],
     image_key: str | None,
 ) -> Results:
-    """Return the caller's rows with their outcomes, in the order of rows."""
+    """Return the caller's rows with their outcomes, by index, in the order of rows.
+
+    Rows without an outcome are missing. The columns of an update are added only where nothing went
+    wrong.
+
+    Args:
+        rows: The caller's rows.
+        records: The record of each row.
+        outcomes: What became of rows, by index.
+        image_key: The column that the operator reads pictures from; None where it reads none.
+    """
     results: Results = {}
     for index in sorted(outcomes):
         row = rows[index]
@@ -100,8 +112,9 @@ def _records(
 ) -> tuple[list[Record], dict[int, Result]]:
     """Make the rows records: plain JSON values, and pictures in memory written to files.
 
-    Returns one record for each row, and the outcome of each row that can't be one, by its index.
-    Such a row has a record as well, though a useless one: records and rows have the same indices.
+    Returns one record for each row, and the outcome of each row that can't be one, by its index:
+    its error. Such a row has a record as well, though a useless one, as records and rows have the
+    same indices.
     """
     image_key = operator.reads().get("image")
     is_needed = bool(operator.needs_image and image_key)
@@ -135,8 +148,9 @@ def _records(
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
     """Return the image column with the path of a file, written for a picture that is in memory.
 
-    Empty where the row holds a path already, or no picture and none is needed. Raises BrokenRow
-    for what is no picture, ImageBroken for one that can't be read.
+    Empty where the row holds a path already or lacks the column, and where it holds no picture and
+    none is `needed`. Raises BrokenRow for what is no picture, ImageBroken for one that can't be
+    read.
     """
     value = row.get(column)
     if not is_picture(value):
@@ -153,8 +167,8 @@ def _before_asking(
 ) -> tuple[dict[int, Result], bool]:
     """Look for errors before anything is paid for: an unreadable picture, say.
 
-    Returns the outcomes of records with one, by index, and whether the operator may ask about any
-    other record. Those that are known to be broken are passed over.
+    Returns the outcomes of the records with an error, by index, and whether the operator may ask
+    about any other record. Those that are in `broken`, by index, are passed over.
     """
     image_key = operator.reads().get("image")
     errors: dict[int, Result] = {}
@@ -173,19 +187,12 @@ def _before_asking(
 
 
 def _image_column(row: Mapping[str, Any]) -> str:
+    """Return the column of a row's picture, where the operator doesn't name one."""
     return row.image_key if isinstance(row, ShownRecord) else IMAGE_COLUMN
 
 
-async def _annotate_all(
-    operator: Annotator,
-    pending: Mapping[int, Record],
-    outcomes: dict[int, Result],
-    ask_at_end: StepAsk,
-    until_failure: bool,
-) -> None:
-    """Annotate the pending records side by side, and enter their outcomes by index.
-
-    Raises RunStopped; outcomes so far stay entered.
+class _WorkInMemory:
+    """Annotates pending records side by side, and enters their outcomes by index.
 
     Args:
         operator: The operator.
@@ -194,45 +201,72 @@ async def _annotate_all(
         ask_at_end: What the operator asks with when it concludes, after the last record.
         until_failure: Whether no record is begun once one has failed.
     """
-    asking = ask_at_end.asking
-    memo = ImageMemo(None)
-    queue = iter(pending.items())  # all workers take from it
-    suspects: set[tuple[int]] = set()
-    has_failed = bool(outcomes)
 
-    async def work() -> None:
+    def __init__(
+        self,
+        operator: Annotator,
+        pending: Mapping[int, Record],
+        outcomes: dict[int, Result],
+        ask_at_end: StepAsk,
+        until_failure: bool,
+    ) -> None:
+        self._operator = operator
+        self._pending = pending
+        self._outcomes = outcomes
+        self._ask_at_end = ask_at_end
+        self._until_failure = until_failure
+        self._queue = iter(pending.items())  # all workers take from it
+        self._has_failed = bool(outcomes)
+        self._suspects: set[tuple[int]] = set()  # the priorities of those with boxes in doubt
+        self._memo = ImageMemo(None)
+        # an interrupt ends them at once: nothing has to be written
+        self._workers = Workers(lambda: False)
+
+    async def execute(self) -> None:
+        """Annotate all records, let the operator conclude, and close the serving's connections.
+
+        Raises RunStopped, and CancelledError if it is interrupted; outcomes so far stay entered.
+        """
+        asking = self._ask_at_end.asking
+        # twice as many as requests in flight: some prepare pictures while others wait for replies
+        count = min(len(self._pending), 2 * (asking.endpoints.most if asking else DEFAULT_WORKERS))
+        try:
+            await self._workers.do(self._work() for _ in range(count))
+            if self._workers.cancelled:
+                raise asyncio.CancelledError
+            await self._operator.conclude(self._ask_at_end)
+            self._mark_suspects()
+        except RunStopped as stop:
+            if asking is not None:
+                asking.stopped = stop  # nothing more is sent for the records that are under way
+            raise
+        finally:
+            if asking is not None:
+                await asking.serving.aclose()
+
+    async def _work(self) -> None:
         """Annotate record after record, until none is left or `until_failure` ends it."""
-        nonlocal has_failed
-        for index, record in queue:
-            if until_failure and has_failed:
+        for index, record in self._queue:
+            if self._until_failure and self._has_failed:
                 return
-            ask = replace(ask_at_end, priority=(index,), suspects=suspects)
-            annotate_once = partial(
-                annotated, operator, record, ask, memo, lambda: workers.cancelled
-            )
-            update, error = await workers.until_done(annotate_once)
-            if update is None and isinstance(error, ImageChanged):
-                # what was known of the image is of an older file: once more, with it read anew
-                update, error = await workers.until_done(annotate_once)
-            outcomes[index] = (update, error)
+            update, error = await self._annotated(index, record)
+            self._outcomes[index] = (update, error)
             if error is not None:
-                has_failed = True
+                self._has_failed = True
 
-    workers = Workers(lambda: False)  # an interrupt ends them at once: nothing has to be written
-    # twice as many as requests in flight: some prepare pictures while others wait for replies
-    count = min(len(pending), 2 * (asking.endpoints.most if asking else 4))
-    try:
-        await workers.do(work() for _ in range(count))
-        if workers.cancelled:
-            raise asyncio.CancelledError
-        await operator.conclude(ask_at_end)
-        for (index,) in suspects:
-            update, error = outcomes[index]
-            outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
-    except RunStopped as stop:
-        if asking is not None:
-            asking.stopped = stop  # nothing more is sent for the records that are under way
-        raise
-    finally:
-        if asking is not None:
-            await asking.serving.aclose()
+    async def _annotated(self, index: int, record: Record) -> Result:
+        """Return what comes of a record, on a second try if its image isn't the known one."""
+        ask = replace(self._ask_at_end, priority=(index,), suspects=self._suspects)
+        annotate_once = partial(
+            annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
+        )
+        update, error = await self._workers.until_done(annotate_once)
+        if update is None and isinstance(error, ImageChanged):  # its facts are read anew then
+            update, error = await self._workers.until_done(annotate_once)
+        return update, error
+
+    def _mark_suspects(self) -> None:
+        """Add the column SUSPECT to the updates of records with boxes in doubt."""
+        for (index,) in self._suspects:
+            update, error = self._outcomes[index]
+            self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

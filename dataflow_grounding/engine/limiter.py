@@ -241,7 +241,7 @@ class Limiter:
 
     @property
     def wanted(self) -> int:
-        """How many would be in flight if the level had places for all: each share up to its most."""
+        """How many would be in flight if the level had places for all, with each share's limit."""
         with self.lock:
             wanted = self.in_flight
             for share in self.shares:
@@ -418,8 +418,7 @@ class Limiters:
     leased = False
     """Whether their places come from elsewhere."""
     gates = False
-    """Whether what is in flight to all endpoints of one serving together is limited from there, too.
-    """
+    """Whether what is in flight to all endpoints of one serving together is limited from there."""
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Limiter] = {}

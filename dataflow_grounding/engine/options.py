@@ -76,7 +76,9 @@ class RunOptions:
             is_misplaced_bool = isinstance(value, bool) and stated_type is not bool
             if not isinstance(value, types) or is_misplaced_bool:
                 wanted = in_words[stated_type]
-                raise SpecError(f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}")
+                raise SpecError(
+                    f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}"
+                )
         if self.shard is not None and self.pilot is not None:
             raise SpecError("a pilot tries the first records of all: leave the shard out")
         if self.prices is not None and not hasattr(self.prices, "cost"):
@@ -110,7 +112,7 @@ class Beside:
     cost_usd: float | None = None
 
     def add(self, asking: "Asking | None") -> None:
-        """Add the counts of an `asking`, and its model; None, where nothing was asked, adds nothing."""
+        """Add the counts and the model of an `asking`; None, where nothing was asked, has none."""
         if asking is None:
             return
         self.requests.update(asking.counts)

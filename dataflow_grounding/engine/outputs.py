@@ -21,7 +21,11 @@ from dataflow_grounding.engine.summary import Summary
 class Outcome:
     """What became of one row.
 
-    It has the record after each step that it got through, and what went wrong in which step.
+    Attributes:
+        line: The row's line in the input.
+        image_id: The record's id; None for a row that is no record, or names no picture.
+        records: The record after each step that it got through.
+        failures: What went wrong, each behind the label of its step.
     """
 
     line: int
@@ -53,7 +57,7 @@ class Outputs:
         self._missing = [array("q") for _ in steps]
         # for each step, the input's lines of the rows in its file; empty unless they are kept
         self._input_lines = [array("q") for _ in steps if keep_lines]
-        # (place of a row, index of the step) that asked for boxes that may be wrong
+        # (place of a row, index of a step): the step got boxes that may be wrong
         self.suspects: set[tuple[int, int]] = set()
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
@@ -63,7 +67,8 @@ class Outputs:
     def put(self, place: int, outcome: Outcome) -> None:
         """Take a row's outcome, and write all rows that have no unfinished row before them.
 
-        What has to wait, waits as text.
+        The outcome is counted in the summary at once. What has to wait, waits as text. Raises
+        StorageFailed.
         """
         self._count(outcome)
         for _, error in outcome.failures:
@@ -78,7 +83,7 @@ class Outputs:
         with storing(self.failures_path):
             while self.next in self._waiting:
                 input_line, lines, failures = self._waiting.pop(self.next)
-                # a row that failed has fewer lines than there are steps
+                # zip ends where the row did: one that failed has fewer lines than there are steps
                 for input_lines, _ in zip(self._input_lines, lines, strict=False):
                     input_lines.append(input_line)
                 for writer, line in zip(self._writers, lines, strict=False):
@@ -90,14 +95,19 @@ class Outputs:
                 self.next += 1
 
     def _mark_suspects(self) -> None:
-        """Set the column in the files; count the records of the last step's in the summary."""
+        """Set the column SUSPECT in the rows of `suspects`, in the files from their step on.
+
+        The summary counts those in the last file that has any.
+        """
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
             rows_of_file = set()
-            for place, first in self.suspects:
-                # rows before it that the file lacks; the row's number there is so much less
+            for place, first_step in self.suspects:
+                if first_step > step:
+                    continue
+                # how many rows before it the file lacks: the row's number there is so much less
                 lacking = bisect_left(missing, place)
-                is_missing = missing[lacking : lacking + 1] == array("q", [place])
-                if first <= step and not is_missing:
+                is_missing = lacking < len(missing) and missing[lacking] == place
+                if not is_missing:
                     rows_of_file.add(place - lacking)
             if rows_of_file:
                 writer.set_in(rows_of_file, {SUSPECT: True})
@@ -114,12 +124,15 @@ class Outputs:
             self.summary.count_expressions(outcome.records[-1])
         else:
             self.summary.failed += 1
-            self._left[len(outcome.records)] += bool(outcome.failures)
+            if outcome.failures:
+                self._left[len(outcome.records)] += 1
 
     def commit(self, rows: int) -> None:
         """Put the files in place, once each of the `rows` is written or among the failures.
 
-        Raises RunStopped.
+        Lines of an earlier failures file stay if they are of steps that weren't run now. A step's
+        earlier file stays if the step has no row now, though there were some, unless line numbers
+        are kept. Raises RunStopped where a row is missing, StorageFailed.
         """
         self._check(rows)
         with storing(self.failures_path):
@@ -130,7 +143,6 @@ class Outputs:
             self._failures.commit()
             for index, writer in enumerate(self._writers):
                 if writer.count or self._input_lines or not self.summary.records:
-                    # else the earlier file stays
                     writer.commit()
                     if self._input_lines:
                         from dataflow_grounding.engine.shard import write_line_numbers
@@ -138,7 +150,10 @@ class Outputs:
                         write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
-        """Raises RunStopped where a row is missing: no defect of ours may lose one in silence."""
+        """Raises RunStopped where one of the `rows` is neither in a step's file nor has failed.
+
+        No defect of ours may lose one in silence.
+        """
         failed = 0
         for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
             failed += self._left[number]
@@ -156,7 +171,10 @@ class Outputs:
 
 
 def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
-    """Lines of an existing failures file that belong to steps which are not run now."""
+    """Return the lines of a failures file that are of other steps than those with these labels.
+
+    Damaged lines are left out; a missing file has none. Raises OSError.
+    """
     kept = []
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for line in file:
@@ -168,7 +186,7 @@ def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
 
 
 def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
-    """A line of the failures file."""
+    """Return a line of the failures file: a row's error in the step of this label."""
     line: dict[str, Any] = {
         "id": outcome.image_id,
         "line": outcome.line,

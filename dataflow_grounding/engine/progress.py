@@ -14,10 +14,23 @@ LAST_RECORDS = 10
 """The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last
 ten.
 """
+LEAST_SECONDS_BETWEEN = 0.2  # of two states that are kept for the rate
+STORED = " stored"  # what the part of the line that tells of stored replies ends in
 
 
 class Now(NamedTuple):
-    """How far a run is; of the `finished` records, `replayed` took stored replies alone."""
+    """How far a run is.
+
+    Attributes:
+        finished: Records that are done or have failed.
+        replayed: How many of these took stored replies alone.
+        failed: How many of these have failed.
+        total: How many records there are; None where unknown.
+        sent: Requests so far.
+        in_flight: Requests that wait for an answer.
+        waiting_for_rate_limit: Requests that wait for a rate limit.
+        cost_usd: USD so far; None where no prices are known.
+    """
 
     finished: int
     replayed: int
@@ -30,17 +43,28 @@ class Now(NamedTuple):
 
 
 class Progress:
-    """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
+    """Shows how far a run is: a live line on a terminal, else a line every ten seconds.
+
+    Args:
+        now: Tells how far it is.
+        title: What the line begins with.
+        show: False shows nothing.
+    """
 
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
         self._now = now
         self._title = title
         self._silent = show is False or sys.stderr is None
         self._live = None if self._silent else LiveLine.on_terminal()
+        # earlier states, the oldest first: when, how many records were finished, and how many of
+        # them were asked for
         self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)], maxlen=4096)
 
     async def run(self) -> None:
-        """Show until cancelled."""
+        """Show how far the run is, again and again, until cancelled; then a live line is removed.
+
+        Where nothing is to be shown, it returns at once.
+        """
         if self._silent:
             return
         every = LIVE_EVERY if self._live else LINE_EVERY
@@ -49,9 +73,9 @@ class Progress:
                 await asyncio.sleep(every)
                 if self._live:
                     parts = self.parts()
-                    needed = 1  # how many are shown in any case: up to what is stored
+                    needed = 1  # how many parts go before the title: up to what is stored
                     for number, part in enumerate(parts, 1):
-                        if part.endswith(" stored"):
+                        if part.endswith(STORED):
                             needed = number
                     self._live.show(f"{self._title}:", parts, needed)
                 else:
@@ -77,7 +101,7 @@ class Progress:
         if now.total is not None and is_known:  # then records have been finished: it isn't 0
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
         if now.replayed:
-            parts.append(f"{now.replayed} stored")
+            parts.append(f"{now.replayed}{STORED}")
         if now.cost_usd is not None:
             parts.append(f"{now.cost_usd:.4f} USD")
         if now.waiting_for_rate_limit:
@@ -85,17 +109,19 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        """Records per second of late, and whether that tells how long the rest takes.
+        """Return the records per second of late, and whether that tells how long the rest takes.
 
         It does once as many records that were asked for have followed the first such as requests
-        are in flight. Before, it is the store's speed, or a wave's.
+        are in flight, and at least one. Before, it is the store's speed, or a wave's. It keeps the
+        state as one of the past ones, and those that are too old are dropped.
         """
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
+        # the first record that was asked for: the store's speed before it says nothing any more
         if asked and not past[-1][2]:
             past.clear()
-        if not past or at - past[-1][0] >= 0.2:
+        if not past or at - past[-1][0] >= LEAST_SECONDS_BETWEEN:
             past.append((at, now.finished, asked))
         while (
             len(past) > 2
@@ -109,7 +135,10 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """A time in words of two units at most: `4 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Return a time in words of two units at most: `4 s`, `3 min 20 s`, `2 h 5 min`.
+
+    Seconds are rounded, and less than 0 is `0 s`; of hours and more, seconds are left out.
+    """
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

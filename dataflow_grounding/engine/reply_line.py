@@ -20,14 +20,23 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
+CUT_OFF = ("length", "MAX_TOKENS", "max_tokens")
+"""What endpoints call the finish reason of a reply that was cut off at the token limit."""
+
 
 def line_of(
     step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
 ) -> dict[str, Any]:
     """Return the line of a reply to a step's request, as it is stored, and read later.
 
-    API keys that the reply repeats are blotted out. `check` says that it is the reply to a check of
-    the endpoint, not to a record's request.
+    API keys that the reply repeats are blotted out. A reply whose text is no text has None.
+
+    Args:
+        step: The step's label.
+        request: What was asked.
+        serving: Who was asked.
+        reply: The reply.
+        check: Whether it is the reply to a check of the endpoint, not to a record's request.
     """
     line: dict[str, Any] = {
         "step": step,
@@ -53,9 +62,10 @@ def line_of(
 
 
 def usage_of(line: dict[str, Any]) -> Usage:
-    """The tokens that the endpoint counted for a stored reply.
+    """Return the tokens that the endpoint counted for a stored reply.
 
-    All are 0 where the line has none, or what can't be counts, as lines of other versions may.
+    All are 0 where the line has no list of three; what in it can't be a count is 0, as lines of
+    other versions may have.
     """
     counts = line.get("usage")
     if isinstance(counts, list) and len(counts) == 3:
@@ -66,18 +76,27 @@ def usage_of(line: dict[str, Any]) -> Usage:
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
     """Return what the first of some stored replies to a request says that can be read.
 
-    There are several where another part of the run has asked again, and was told better. Where
-    none can be read, what `read_line` raises for the first one is raised.
+    There are several where another part of the run has asked again, and was told better.
+
+    Args:
+        request: What was asked.
+        lines: The stored lines, one at least.
+        attempts: How many tries there were, for the error.
+
+    Raises:
+        RecordError: What `read_line` raises for the first line, where none can be read. A
+            SuspectReply, or an error other than UnreadableReply, is raised as soon as it comes.
+        RunStopped: The reader stops the run.
     """
     error: UnreadableReply | None = None
-    seen: list[Any] = []
+    seen: list[Any] = []  # replies; the same one again would say the same
     for line in lines:
         if line.get("reply") in seen:
             continue
         seen.append(line.get("reply"))
         try:
             return read_line(request, line, attempts)
-        except SuspectReply:  # it can be read: whoever reads it wants to ask again
+        except SuspectReply:  # it can be read, but the reader wants to ask again
             raise
         except UnreadableReply as failed:
             error = error or failed
@@ -86,23 +105,33 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
-    """What a stored reply says.
+    """Return what a stored reply says, and notes on reading it.
 
-    Raises RecordError with `attempts` and `reply` set; RunStopped where a watch does.
+    A line that is marked `suspect` has the note SUSPECT, too.
+
+    Args:
+        request: What was asked.
+        line: The stored line.
+        attempts: How many tries there were, for the error.
+
+    Raises:
+        RecordError: It is a refusal (RequestRefused), was cut off (TruncatedReply), or can't be
+            read; with `attempts` and `reply` set.
+        GroundingError: The reader raises another one, as a RunStopped; that is left as it is.
     """
     error: RecordError
     if line.get("refusal"):
         error = RequestRefused(str(line["refusal"]))
-    elif line.get("finish_reason") in ("length", "MAX_TOKENS", "max_tokens"):
+    elif line.get("finish_reason") in CUT_OFF:
         error = TruncatedReply("the reply was cut off at the token limit.")
     elif not isinstance(line.get("reply"), str):
         error = UnreadableReply("the reply has no text.")
     else:
         try:
-            answer = request.read(line["reply"])
+            read_reply = request.read(line["reply"])
             if line.get("suspect"):
-                return answer[0], [*answer[1], Note(SUSPECT, "")]
-            return answer
+                return read_reply[0], [*read_reply[1], Note(SUSPECT, "")]
+            return read_reply
         except RecordError as failed:
             error = failed
         except GroundingError:

@@ -12,14 +12,24 @@ from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_pa
 
 
 def mirrored_runs(results: str) -> ModuleType:
-    """What works for runs elsewhere: the extension `stores: runs`. Raises InputError without it."""
+    """Return what works for runs elsewhere, the extension `stores: runs`.
+
+    `results` is the folder, for the error. Raises InputError without the extension.
+    """
     return store_part("runs", f"work in {results}", "results")
 
 
 @contextmanager
 def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """A results folder to be read; of one elsewhere a copy of these files, and of all `replies`.
-    Raises InputError.
+    """Yield a results folder of this machine to be read.
+
+    Of a folder elsewhere that is a copy, which is there as long as the block runs. Raises
+    InputError.
+
+    Args:
+        results: The folder, or its address.
+        names: The files to be copied.
+        replies: Whether all stored replies are copied, too.
     """
     if not is_elsewhere(results):
         yield results
@@ -30,10 +40,10 @@ def readable(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def readable_replies(folder: str) -> Iterator[KeyedLog]:
-    """What is stored for the run that a checkpoint folder is of, to be read.
+    """Yield what is stored for the run that a checkpoint folder is of, to be read.
 
-    Also what its shards have stored, and who works for it elsewhere.
-    Nothing in the folder is touched: a run may be at work there. Raises InputError, StorageFailed.
+    It has also what the run's shards have stored, and who works for it elsewhere. Nothing in the
+    folder is touched: a run may be at work there. Raises InputError, StorageFailed.
     """
     elsewhere = readable(address_of(os.path.dirname(os.path.abspath(folder))), replies=True)
     with elsewhere as results:

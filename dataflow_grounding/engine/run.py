@@ -183,8 +183,8 @@ class Run:
     async def _beside_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         """Run the helpers, and show progress, while the block's workers work.
 
-        SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled, and
-        what stopped the run is raised, if anything did.
+        SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled,
+        and what stopped the run is raised, if anything did.
         """
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
@@ -314,9 +314,9 @@ class Run:
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, again: bool = False
     ) -> Outcome:
-        """Take one row through all steps, up to the first level with one that it doesn't get through.
+        """Take one row through all steps, level by level, as long as it gets through.
 
-        Steps that don't need each other's columns work on it side by side. Where its image is found
+        Steps of a level, which don't need each other's columns, work on it side by side. Where its image is found
         to be another than was known, all steps are done once more.
 
         Args:
@@ -344,7 +344,7 @@ class Run:
         return self._outcome(row, record, results)
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
-        """Return the record as each step leaves it, up to the first step that it didn't get through.
+        """Return the record as each step leaves it, up to the first that it didn't get through.
 
         Failures are those of the steps up to that one, too. `results` has one for each step.
         """

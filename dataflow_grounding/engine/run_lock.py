@@ -25,18 +25,26 @@ from dataflow_grounding.engine.workers import beside
 BEAT_SECONDS = 5.0  # how often a lock without the system's help shows that its run is alive
 # how long it may show nothing before the run behind it, on another machine, is taken for dead
 DEAD_SECONDS = 30.0
+LOOKS = 30  # in that time
 FREE_SECONDS = 5.0  # for how long a run that is over waits until its lock is freed
-_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # `flock` failed as another holds the lock
 _lost: set[str] = set()  # checkpoint folders of this process whose lock another run has taken over
 
 
 @contextmanager
 def at_work(folder: str) -> Iterator[Any]:
-    """Hold the lock of a checkpoint folder, as `only_run` does.
+    """Hold the lock of a checkpoint folder, as `only_run` does, and of the one that it stands for.
 
-    Where it stands for one elsewhere, the lock there is held too, what a run needs is brought, and
-    what it leaves is sent, then or meanwhile. Yields that mirror, or None. Raises InputError before
-    the run, StorageFailed after it.
+    Where a folder elsewhere is meant, what a run needs is brought from there before the block, and
+    what it leaves is sent there in the block or at its end.
+
+    Yields:
+        What mirrors the folder elsewhere; None for a folder of this machine.
+
+    Raises:
+        FolderTaken: Another run holds a lock.
+        InputError: A folder can't be written or brought.
+        StorageFailed: What the block left can't be sent.
     """
     with only_run(folder):
         if not is_mirrored(folder):
@@ -80,9 +88,9 @@ def only_run(folder: str) -> Iterator[None]:
 
 
 def check_held(folder: str) -> None:
-    """Raises StorageFailed where another run has taken over a checkpoint folder.
+    """Raises StorageFailed where another run has taken over a checkpoint folder of this process.
 
-    Or the one elsewhere that it stands for.
+    That is also where it has taken over the folder elsewhere that this one stands for.
     """
     if folder in _lost:
         raise StorageFailed(
@@ -91,19 +99,24 @@ def check_held(folder: str) -> None:
 
 
 class LockFiles(Protocol):
-    """Small files of a folder, here or elsewhere, among which a lock is held."""
+    """Small files of a folder, here or elsewhere, among which a lock is held.
+
+    Paths are relative to the folder. Its methods raise OSError.
+    """
 
     id: str
+    """What the lock's files call the folder here that stands for this one; "" for a folder here."""
     known: set[str]
+    """Filled in: the ids of those that held the lock before."""
 
     def listed(self, folder: str) -> Iterable[str]:
-        """The names in a folder of it."""
+        """Return the names in a folder."""
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file."""
+        """Return the bytes of a file."""
 
     def write(self, path: str, data: bytes, mode: str) -> None:
-        """Make a file; with `create` only where there is none."""
+        """Write a file: in the mode `create` only where there is none, in `overwrite` always."""
 
     def remove(self, path: str) -> None:
         """Remove a file."""
@@ -135,10 +148,15 @@ class _Here:
 
 
 class HeartLock:
-    """`lock-{n}` in a `folder` of files, of which the highest counts.
+    """A lock by files `lock-{n}`, of which the highest number counts.
 
-    Whoever makes the next one, and only one can, has locked the `place`, as people call it, for
-    which the checkpoint folder `here` stands.
+    Whoever makes the next one, and only one can, has locked the folder.
+
+    Args:
+        files: The files among which it is held.
+        folder: The folder of them, among `files`, that has the lock's.
+        place: What is locked, as messages call it.
+        here: The checkpoint folder of this machine that stands for what is locked.
     """
 
     def __init__(self, files: LockFiles, folder: str, place: str, here: str) -> None:
@@ -154,11 +172,14 @@ class HeartLock:
             "id": files.id,
             "claim": token_hex(8),  # tells two runs apart that are alike in all else
         }
-        self._number = 0
+        self._number = 0  # of the file that this run has made
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it. Raises FolderTaken, InputError."""
+        """Hold the lock while the block runs, and show meanwhile that this run is alive.
+
+        At the end it is freed, or left to others to find out. Raises FolderTaken, InputError.
+        """
         with told_as(InputError, f"can't write {self._place}", again=True):
             self.take()
         try:
@@ -171,11 +192,15 @@ class HeartLock:
                 pass
 
     def _free(self, _: threading.Event) -> None:
+        """Write in the lock's file that it is free."""
         with suppress(OSError):  # then others find out that nothing is heard of this run
             self._write("overwrite", free=True)
 
     def take(self) -> None:
-        """Raises FolderTaken where another run holds it; OSError."""
+        """Take the lock, and remove old files of it, but for the last one before.
+
+        Raises FolderTaken where another run holds it; OSError.
+        """
         number = max(self._numbers())
         while True:
             self._wait_for(number)
@@ -192,9 +217,9 @@ class HeartLock:
                 self._files.remove(self._name(old))
 
     def beat(self, ended: threading.Event) -> None:
-        """Show now and then that this run is alive.
+        """Write the time into the lock's file again and again, until `ended` is set.
 
-        Until it ends, or another one has taken over.
+        It ends, too, where another run has taken over: this one's folder is then among `_lost`.
         """
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # the next may get through
@@ -204,7 +229,11 @@ class HeartLock:
                 self._write("overwrite", beat=time.time())
 
     def _wait_for(self, number: int) -> None:
-        """Raises FolderTaken where the run of a lock is alive."""
+        """Wait until it is known that the run of a lock is over. 0 is none: it returns at once.
+
+        Where that can't be told at once, it looks for DEAD_SECONDS whether the file changes, and
+        says so. Raises FolderTaken where the run is alive; OSError.
+        """
         holder = self._holder(number)
         if holder.get("id"):
             self._files.known.add(holder["id"])
@@ -220,7 +249,7 @@ class HeartLock:
             until = time.monotonic() + DEAD_SECONDS
             now = holder
             while now == holder and time.monotonic() < until:
-                time.sleep(DEAD_SECONDS / 30)
+                time.sleep(DEAD_SECONDS / LOOKS)
                 now = self._holder(number)
             lives = now != holder and not now.get("free")
         if lives:
@@ -228,7 +257,10 @@ class HeartLock:
             raise FolderTaken(f"another run is working in {whose}: wait for it to end")
 
     def _lives(self, holder: dict[str, Any]) -> bool | None:
-        """Whether the run behind a lock is alive, if this machine can tell."""
+        """Return whether the run behind a lock is alive; None where this machine can't tell.
+
+        `holder` is what the lock's file says of the run.
+        """
         pid = holder.get("pid")
         same_host = holder.get("host") == self._mine["host"]
         same_kernel = holder.get("kernel") == self._mine["kernel"]
@@ -237,16 +269,18 @@ class HeartLock:
         lives = bool(_start_of(pid) == holder.get("started", 0))
         if not lives or not self._files.id:
             return lives
-        # as the lock of the folder here is ours
-        ended = pid == os.getpid() and holder.get("id") == self._files.id
-        # it may be at other work: not every lock can be freed in the end
-        return False if ended else None
+        # This process holds the lock of the folder here, so an earlier run of it here has ended.
+        if pid == os.getpid() and holder.get("id") == self._files.id:
+            return False
+        # It lives, but perhaps does other work by now: not every lock can be freed in the end.
+        return None
 
     def _name(self, number: int) -> str:
+        """Return the path of a lock's file."""
         return os.path.join(self._folder, f"lock-{number}")
 
     def _numbers(self) -> list[int]:
-        """The numbers of the lock files, in no order, and 0."""
+        """Return 0, and the numbers of the lock files in no order."""
         numbers = [0]
         for name in self._files.listed(self._folder):
             number = name.removeprefix("lock-")
@@ -264,13 +298,16 @@ class HeartLock:
         return {}
 
     def _write(self, mode: str, **more: Any) -> None:
-        """Write this run's lock: who it is, and what there is more to say."""
+        """Write this run's lock file: who it is, and `more`. The `mode` is that of LockFiles.write.
+
+        Raises OSError.
+        """
         data = json.dumps({**self._mine, **more}).encode()
         self._files.write(self._name(self._number), data, mode)
 
 
 def _kernel() -> str:
-    """What tells this start of this machine, or of this container, from others of its name.
+    """Return what tells this start of this machine, or container, from others of its name.
 
     It is empty without /proc.
     """
@@ -280,9 +317,9 @@ def _kernel() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process began, so that a reused number is told apart; None if it is gone.
+    """Return when a process began, so that a reused number is told apart; None if it is gone.
 
-    In the system's own unit.
+    It is in clock ticks since the machine's start, as text; "" where there is no /proc to tell.
     """
     try:
         os.kill(pid, 0)
@@ -294,5 +331,6 @@ def _start_of(pid: int) -> str | None:
         suppress(OSError, IndexError),
         open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file,
     ):
+        # the 22nd field of all; the name in brackets, the second, may hold blanks
         return file.read().rpartition(")")[2].split()[19]
-    return ""  # no /proc here: alive is all that is known
+    return ""

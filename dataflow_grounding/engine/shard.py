@@ -15,15 +15,19 @@ from dataflow_grounding.data.records import image_id_of, write_bytes
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.working_folder import SHARDS
 
-# what ids of a picture's later rows, and of others of its name, end with
+# what ids of a picture's later rows (`x@2`), and of others of its name (`x~2`), end with
 _NUMBERED = re.compile(r"([@~]\d+)+$")
 
 
 class Shard(NamedTuple):
-    """Shard `number`, from 1, `of` so many.
+    """One part of an input: a shard, or a block, whose rows somebody has split off already.
 
-    Where somebody has split the input, `rows` is a file of its rows alone, and `columns` are those
-    of the input.
+    Attributes:
+        number: Which part it is, from 1.
+        of: How many parts there are.
+        rows: Of a block, the file of its rows alone; "" for a shard, which has to be looked for in
+            the input.
+        columns: Of a block, the columns of the whole input.
 
     Example:
         >>> shard = Shard.parse("2/8")
@@ -38,7 +42,7 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """The shard that a text such as `2/8` names. Raises SpecError."""
+        """Return the shard that a text such as `2/8` names. Raises SpecError for any other text."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
         shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
         if not 1 <= shard.number <= shard.of:
@@ -46,11 +50,12 @@ class Shard(NamedTuple):
         return shard
 
     def __str__(self) -> str:
+        """Return what its folder is called: `2-of-8`, or `block-2-8`."""
         return f"block-{self.number}-{self.of}" if self.rows else f"{self.number}-of-{self.of}"
 
     @staticmethod
     def is_apart(folder: str, other: str) -> bool:
-        """Whether two folders, by their names, are of blocks of one split.
+        """Whether two folders, by their names, are of different blocks of one split.
 
         Neither then has a row of the other.
         """
@@ -62,31 +67,37 @@ class Shard(NamedTuple):
         return are_blocks and count == other_count
 
     def folder(self, results_dir: str) -> str:
-        """Where its results are."""
+        """Return the folder of its results, in that of the run."""
         return os.path.join(results_dir, SHARDS, str(self))
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
-        """Whether a row is in it.
-
-        That follows from what its picture is called: rows added later move no other.
-        """
+        """Whether a row of the input is in this part, as `shard_of` tells."""
         return shard_of(row, self.of, image_key, image_root) == self.number
 
 
 def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:
-    """Return the number, from 1 to `shard_count`, of the shard that a row is in."""
+    """Return the number, from 1 to `shard_count`, of the shard that a row is in.
+
+    That follows from what its picture is called, so rows that are added later move no other. Of a
+    row that can't be read or names no picture, it follows from its line.
+
+    Args:
+        row: The row.
+        shard_count: How many shards there are.
+        image_key: The column with the image's path.
+        image_root: The folder that paths are taken from; None for none.
+    """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
-    # of absolute paths outside of the root only the file's name counts, by which such pictures are
-    # numbered
+    # All pictures of one name outside of the root are in one shard, as they are numbered there.
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shard_count + 1
 
 
 def write_line_numbers(output_path: str, lines: "array[int]") -> None:
-    """Write beside a file of rows in which lines of the input they stood: 8 bytes for each.
+    """Write beside a file of rows in which lines of the input they stood: 8 bytes for each number.
 
-    For a shard's input, `lines` has two numbers for each row: its line, and its place among all
+    For a block's input, `lines` has two numbers for each row: its line, and its place among all
     rows, from 0. Raises OSError.
     """
     write_bytes(lines_path(output_path), lines.tobytes())
@@ -98,7 +109,7 @@ def lines_path(output_path: str) -> str:
 
 
 def read_row_positions(rows_path: str) -> Iterator[tuple[int, int]]:
-    """Return the line and the place in the input of each row of a shard's input.
+    """Return the line and the place in the input of each row of a block's input.
 
     `write_line_numbers` wrote both beside it, by turns. Raises OSError, ValueError.
     """
@@ -107,6 +118,9 @@ def read_row_positions(rows_path: str) -> Iterator[tuple[int, int]]:
 
 
 def read_line_numbers(output_path: str) -> "array[int]":
-    """Return what `write_line_numbers` wrote beside a file. Raises OSError, ValueError."""
+    """Return what `write_line_numbers` wrote beside a file.
+
+    Raises OSError, ValueError where it isn't whole numbers of 8 bytes.
+    """
     with open(lines_path(output_path), "rb") as file:
         return array("q", file.read())

@@ -13,28 +13,38 @@ from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.shard import lines_path
 from dataflow_grounding.images.image import find_image, is_far
 
+BLOCK = 1 << 20  # bytes that are read at a time
+
 
 def bytes_of(path: str) -> int:
-    """How long a file of a shard is; 0 without it."""
+    """Return how many bytes a file of a shard has; 0 without it."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def digest_of(path: str) -> str:
-    """What tells a step's file of a shard, with the places of its rows, from any other."""
+    """Return a digest of a step's file of a shard, and of its rows' line numbers.
+
+    A file that is missing counts as an empty one. Raises OSError.
+    """
     digest = hashlib.sha256()
     for part in (path, lines_path(path)):
         if not os.path.exists(part):
             continue
         with open(part, "rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest()
 
 
 def pictures_of(path: str, folders: Sequence[Any]) -> list[str]:
-    """Digests of where the pictures of a step's file are, and of their sizes and times.
+    """Return two digests: of the paths of a step's pictures, and of their sizes and times.
 
-    These are the pictures on this machine. Those elsewhere are not asked for.
+    Only pictures on this machine count: those elsewhere are not asked for, and those that can't be
+    found are left out.
+
+    Args:
+        path: The step's file; one that is missing has no pictures.
+        folders: Where pictures are looked for. Addresses, and what is no path, are left out.
     """
     places = hashlib.sha256()
     states = hashlib.sha256()

@@ -95,7 +95,9 @@ def _distinct_image_id(
             return candidate
         if owner == hash(file_name) & ALL_BITS:
             return candidate
-    return file_name  # it is another picture's, really called x.png.jpg: this counts as its next row
+    return (
+        file_name  # it is another picture's, really called x.png.jpg: this counts as its next row
+    )
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
@@ -397,7 +399,7 @@ class Source:
         """
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        # In a file made of a CSV, the rows keep its line numbers: an empty line stands for the names.
+        # In a file that was made of a CSV, an empty line stands for that of the names.
         with open(self.path, "rb") as file:
             lines = sum(1 for line in file if line != b"\n")
         if not self.path.endswith(".jsonl"):

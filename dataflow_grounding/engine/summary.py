@@ -42,7 +42,7 @@ WARNINGS = {
         " rename it and run the same command again, which asks for nothing that is stored",
     ),
 }
-"""Notes that the user should read, in words: of what there are so many, and what about it."""
+"""Notes that the user should read, by code: the noun of what is counted, and what about it."""
 
 REMARKS = {
     "dropped": ("answer", "dropped from replies: of no phrase that was asked for, or of no use"),
@@ -54,10 +54,9 @@ ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
 
 FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
-SHOWN = 5
-"""How many of the first boxes a summary shows."""
-MOST_CLASSES = 20
-"""How many classes it shows."""
+SHOWN = 5  # lines with the first boxes that a summary shows
+SHOWN_OF_EXPRESSION = 3  # boxes in such a line
+MOST_CLASSES = 20  # that it shows
 
 
 @dataclass
@@ -90,13 +89,20 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 1 some failed (also those that go on without a check), 4 none done."""
+        """0 if all is done, 1 if something failed, 4 if nothing is done.
+
+        Something failed, too, where a record goes on without a check.
+        """
         if not self.failed and not self.failures:
             return 0
         return 1 if self.done else 4
 
     def count_expressions(self, record: Record) -> None:
-        """Add one finished record's expressions to the counts, the classes and the first boxes."""
+        """Add one finished record's expressions to the counts, the classes and the first boxes.
+
+        A record whose column `expressions` is no list has none. What in the list is no object
+        counts for the total alone.
+        """
         column = record.get("expressions")
         if not isinstance(column, list):
             return
@@ -116,14 +122,18 @@ class Summary:
                 self.expressions[verdict_of(expression)] += 1
 
     def tell_failure(self, place: int, line: str) -> None:
-        """Keep the line of a row that failed, if none before it in the input did."""
+        """Keep the line of a row that failed, if none before it in the input did.
+
+        `place` is the row's number.
+        """
         if self.first_failure is None or place < self.first_failure[0]:
             self.first_failure = (place, line)
 
     def add_earlier(self, earlier: "Summary") -> None:
-        """Take in what the steps before this summary's did.
+        """Take in what the steps before this summary's did with the same rows.
 
-        That is their requests and time, and the records that failed in them.
+        That is their requests, notes, cost and time, and the records that failed in them. What is
+        done stays this summary's.
         """
         self._add(earlier, "failed", "seconds")
         self.records = max(self.records, earlier.records)
@@ -132,7 +142,7 @@ class Summary:
         self.already_complete = self.already_complete and earlier.already_complete
 
     def add_part(self, part: "Summary") -> None:
-        """Take in what another run did with other rows."""
+        """Take in what another run did with other rows; its seconds aren't added."""
         self._add(part, "records", "done", "failed")
         self.expressions.update(part.expressions)
         self.boxes = sorted([*self.boxes, *part.boxes])[:SHOWN]
@@ -140,7 +150,10 @@ class Summary:
         self.takes = self.takes or part.takes
 
     def _add(self, other: "Summary", *names: str) -> None:
-        """Add another run's requests, notes, failures and cost, and the counts of these names."""
+        """Add another run's requests, notes, failures, models and cost, and these further counts.
+
+        `names` are of attributes that are numbers.
+        """
         for name in ("passing_failures", *names):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("requests", "notes", "failures"):
@@ -152,7 +165,7 @@ class Summary:
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
 
     def to_json(self) -> dict[str, Any]:
-        """The counts as one JSON object."""
+        """Return the counts as one JSON object, as `run.json` has them."""
         counts: dict[str, Any] = {
             "images": self.records,
             "done": self.done,
@@ -187,7 +200,7 @@ class Summary:
         return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
 
     def _done(self) -> str:
-        """How many records there are, are done and have failed, in words."""
+        """Return in words how many records there are, are done and have failed."""
         return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
 
     def __str__(self) -> str:
@@ -221,7 +234,7 @@ class Summary:
         return shown("\n".join(lines))
 
     def _expression_lines(self) -> Iterator[str]:
-        """How many expressions there are, by status and verdict, then the first boxes."""
+        """Yield lines: how many expressions there are, the classes, then the first boxes."""
         if self.expressions["total"]:
             total = counted(self.expressions["total"], "expression")
             by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS)]
@@ -236,9 +249,10 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        """A warning, where a judge's answers differ as often as guesses do.
+        """Yield a warning, where a judge left more than half of the expressions undecided.
 
-        One may be good at the pictures that it is tested with, and no good at these.
+        Its answers differ as often as guesses do: it may be good at the pictures that it is tested
+        with, and no good at these. Without FEWEST_JUDGED that were judged, nothing is yielded.
         """
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
@@ -249,19 +263,25 @@ class Summary:
             )
 
     def _counts_of(self, words: Iterable[str]) -> str:
-        """How many expressions each word is said of; nothing of those that none is."""
+        """Return how many expressions each word is said of: `3 grounded, 1 none`.
+
+        Words that are said of none are left out.
+        """
         return ", ".join(
             f"{self.expressions[word]} {word}" for word in words if self.expressions[word]
         )
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield a line for people for each expression that has boxes, with the first three of them."""
+    """Yield a line for people for each expression that has boxes, with the first ones."""
     for expression in expressions:
         instances = expression.get("instances")
         if not isinstance(instances, list):
             continue
-        boxes = [i["bbox"] for i in instances if isinstance(i, dict) and "bbox" in i]
+        boxes = []
+        for instance in instances:
+            if isinstance(instance, dict) and "bbox" in instance:
+                boxes.append(instance["bbox"])
         if boxes:
-            first = ", ".join(map(str, boxes[:3]))
+            first = ", ".join(map(str, boxes[:SHOWN_OF_EXPRESSION]))
             yield shown(f"{record_id:.60}: {expression.get('text')!s:.60} {first}", lines=False)

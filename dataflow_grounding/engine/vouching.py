@@ -12,12 +12,14 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, rea
 class Vouching:
     """The replies to one kind of question that are open, and those set aside.
 
-    A kind is told by what it is `of`: endpoint, model and format.
-
     Open is what came since the last check that passed. Where a check fails it is set aside: the
     next run asks for it again, as if it had never come. A run that was killed leaves its last
     replies open, so that whoever goes on checks first. What came before anybody checked is trusted.
-    With `trusting`, replies that were set aside count all the same, as suspect ones.
+
+    Args:
+        store: The step's store.
+        of: What tells the kind of question: endpoint, model and format.
+        trusting: Whether replies that were set aside count all the same, as suspect ones.
     """
 
     def __init__(self, store: KeyedLog, of: str, trusting: bool = False) -> None:
@@ -33,7 +35,9 @@ class Vouching:
             or any(self._replies(earlier))
             or of in vouched.open_elsewhere
         )
-        """Whether the store holds replies of earlier runs that nobody has vouched for."""
+        """Whether the store holds replies of earlier runs that nobody has vouched for, or with
+        `trusting` such as a check has failed.
+        """
         if trusting:
             vouched.trusted.add(of)
             vouched.void[of] = mine["void"]  # which grows where a check fails
@@ -46,14 +50,17 @@ class Vouching:
         return self._store.end
 
     def good(self, offset: int) -> None:
-        """Note that a check has passed that began when the store was `offset` bytes long."""
+        """Note that a check has passed that began when the store was `offset` bytes long.
+
+        What came before is open no longer. Raises StorageFailed.
+        """
         self._mine["open"] = [(offset, None)]
         self.write("good")
 
     def bad(self) -> int:
         """Note that a check has failed: all open replies, and those to come, are set aside.
 
-        Returns how many there are so far.
+        Returns how many there are in the store so far. Raises StorageFailed.
         """
         count = 0
         for _ in self._replies(self._mine["open"]):
@@ -71,22 +78,23 @@ class Vouching:
         self._store.vouched.void[self._of] = [(0, None)]
 
     def finished(self) -> None:
-        """Note that the run is done: its open replies count as vouched for from now on."""
+        """Note that the run is done: its open replies count as vouched for from now on.
+
+        Raises StorageFailed.
+        """
         self._mine["open"] = []
         self.write("finished")
 
     def write(self, verdict: str) -> None:
         """Append to the store which replies are open and which are set aside, of all kinds.
 
-        `verdict` is for people who read the store: begun, good, bad, unclear or finished.
+        `verdict` is for people who read the store: begun, good, bad, unclear or finished. Raises
+        StorageFailed.
         """
         self._store.put(MARK, {"task": CHECK, "verdict": verdict, "checks": self._entries})
 
     def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
-        """Yield the stored replies to this kind of question, bar those to checks, in some spans.
-
-        A span is the byte offsets in the store from which and up to which; None is up to the end.
-        """
+        """Yield the stored replies to this kind of question in some spans, without checks'."""
         for first, last in spans:
             for line in read_lines(self._store.path, first, last):
                 if line.get("of") == self._of and line.get("task") != CHECK:

@@ -12,23 +12,27 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from types import NoneType
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from dataflow_grounding._util.errors import MachineBusy, RunStopped
 from dataflow_grounding.engine.plan import Result
 
 T = TypeVar("T")
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0  # from a first interrupt until tasks are cancelled
 # how long something is tried again that the machine is too short of something for
 BUSY_SECONDS = 60.0
+FIRST_PAUSE = 0.25  # seconds before it is tried again; each further pause is twice as long
+LONGEST_PAUSE = 4.0
 
 
 class Workers:
     """The tasks of one run.
 
-    A first interrupt calls `stop` and cancels them soon after, a second one at once.
+    Args:
+        stop: Called at each interrupt. If it returns True, as at the first one, the tasks have
+            `grace` to end by themselves; else they are cancelled at once.
+        grace: Seconds until they are cancelled.
     """
 
     def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
@@ -38,12 +42,14 @@ class Workers:
         # whether they have been cancelled. Until then, a CancelledError is somebody else's.
         self.cancelled = False
         self._waiting = 0  # how many wait for the machine
-        self._went_well = time.monotonic()  # when something was done last
+        # when something last ended in anything but MachineBusy, by the process's clock
+        self._went_well = time.monotonic()
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Begin all coroutines at once, and wait until each has ended, come what may.
 
-        Then raises the first error, in their order, of those that weren't cancelled.
+        A cancellation from outside counts as an interrupt, and isn't raised. At the end the first
+        error is raised, in their order, of those that weren't cancelled.
         """
         self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
         while pending := [task for task in self._tasks if not task.done()]:
@@ -58,26 +64,27 @@ class Workers:
                 raise error
 
     def interrupt(self) -> None:
-        """The user, or the system, wants them to end."""
+        """End the tasks, as the user or the system wants: soon, or at once, as `stop` says."""
         if self._stop():
             asyncio.get_running_loop().call_later(self._grace, self.cancel)
         else:
             self.cancel()
 
     def cancel(self) -> None:
-        """End them wherever they are."""
+        """Cancel the tasks wherever they are."""
         self.cancelled = True
         for task in self._tasks:
             task.cancel()
 
     async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """What `once` returns, tried again for a minute of MachineBusy.
+        """Return what `once` returns, tried again for BUSY_SECONDS while it is MachineBusy.
 
-        Raises RunStopped if nothing else moved in that time. So a machine that is at its end is
-        told from one file on it that can't be read.
+        After that time the MachineBusy is returned as the record's failure: one file can't be read.
+        RunStopped is raised instead if others wait as well, and nothing has gone well in that time:
+        then the machine is at its end.
         """
         since = time.monotonic()
-        pause = 0.25
+        pause = FIRST_PAUSE
         while True:
             result = await once()
             columns, error = result
@@ -97,13 +104,13 @@ class Workers:
                 await asyncio.sleep(pause * random.uniform(0.75, 1.25))
             finally:
                 self._waiting -= 1
-            pause = min(2 * pause, 4.0)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
     """Return what each returns, in order, once all have ended: none is left at work.
 
-    Where any failed, the first one's error is raised then.
+    Where any failed, or was cancelled, the first one's error is raised then.
     """
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     results: list[T] = []
@@ -116,9 +123,10 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
 
 @contextmanager
 def beside(work: Callable[[threading.Event], None], wait: float | None = None) -> Iterator[None]:
-    """Within it a thread does `work`, until the event is set that it is given.
+    """Have a thread do `work` while the block runs.
 
-    At the end it is waited for, `wait` seconds at most.
+    At the block's end the event that `work` is given is set, and the thread is waited for, `wait`
+    seconds at most; None waits until it ends.
     """
     over = threading.Event()
     thread = threading.Thread(target=work, args=[over], daemon=True)
@@ -132,9 +140,9 @@ def beside(work: Callable[[threading.Event], None], wait: float | None = None) -
 
 @contextmanager
 def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
-    """Within it these signals call `interrupt`, if this is the main thread.
+    """Have these signals call `interrupt` while the block runs, if this is the main thread.
 
-    Else they do what they did before: Python lets no other thread change that.
+    In any other thread they do what they did before: Python lets only the main one change that.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -148,9 +156,10 @@ def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Itera
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where an event loop is running.
+    """Run the coroutine that `work` makes to its end, also where an event loop is running.
 
-    An interrupt cancels it and is waited for.
+    Returns what it returns, and raises what it raises. An interrupt cancels it, and is raised as
+    KeyboardInterrupt once it has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -159,42 +168,54 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return _in_thread(work)
 
 
+class _OwnLoop(Generic[T]):
+    """Work in an event loop of its own, which another thread may interrupt."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._work = work
+        self._loop: asyncio.AbstractEventLoop | None = None  # None before it begins
+        self._task: asyncio.Task[Any] | None = None
+        self.is_interrupted = False
+
+    def run(self) -> T:
+        """Do the work in this thread. Raises CancelledError where it was interrupted."""
+        return asyncio.run(self._supervised())
+
+    async def _supervised(self) -> T:
+        """Do the work, and note where it runs, so that `interrupt` can cancel it."""
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()  # noted last: `interrupt` needs both
+        if self.is_interrupted:
+            raise asyncio.CancelledError
+        return await self._work()
+
+    def interrupt(self) -> None:
+        """Cancel the work, now or as soon as it begins; from any thread."""
+        self.is_interrupted = True
+        if self._loop is not None and self._task is not None:
+            with suppress(RuntimeError):  # the loop has just been closed
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run it in a thread and an event loop of its own.
 
-    It is waited for, whatever is raised here meanwhile.
+    It is waited for, whatever is raised here meanwhile. Raises KeyboardInterrupt where it was
+    interrupted, unless an error has ended it; else what it raises.
     """
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
-    interrupted = False
-
-    async def supervised() -> T:
-        """Do the work, and note where it runs, so that `interrupt` can cancel it."""
-        running.append(
-            (asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task()))
-        )
-        if interrupted:
-            raise asyncio.CancelledError
-        return await work()
-
-    def interrupt() -> None:
-        """Cancel the work, now or as soon as it begins."""
-        nonlocal interrupted
-        interrupted = True
-        for loop, task in running:
-            with suppress(RuntimeError):  # the loop has just been closed
-                loop.call_soon_threadsafe(task.cancel)
-
-    ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
-    # under `asyncio.run` it would cancel a task that waits for this thread
-    caught = [] if ignored else [signal.SIGINT]
-    with signals_to(interrupt, *caught), ThreadPoolExecutor(1) as thread:
-        done = thread.submit(contextvars.copy_context().run, lambda: asyncio.run(supervised()))
+    own_loop = _OwnLoop(work)
+    is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
+    # under `asyncio.run` SIGINT would cancel a task that waits for this thread
+    caught = [] if is_ignored else [signal.SIGINT]
+    with signals_to(own_loop.interrupt, *caught), ThreadPoolExecutor(1) as thread:
+        done = thread.submit(contextvars.copy_context().run, own_loop.run)
         while not done.done():
             try:
                 wait([done])
             except KeyboardInterrupt:
                 # not by a signal: a notebook's way of stopping a cell from outside
-                interrupt()
-    if interrupted and isinstance(done.exception(), (asyncio.CancelledError, NoneType)):
+                own_loop.interrupt()
+    error = done.exception()
+    if own_loop.is_interrupted and (error is None or isinstance(error, asyncio.CancelledError)):
         raise KeyboardInterrupt
     return done.result()
