@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import SpecError, told_as
 from dataflow_grounding._util.secrets import is_no_word, is_secret_variable, secrets_of
 from dataflow_grounding._util.terminal import say
 
-_told: set[str] = set()  # files and lines of which the user was warned: each once
+_told: set[str] = set()  # files (`/a/.env`) and lines (`/a/.env:3`) of which the user was warned
 
 
 class _SetByFile(NamedTuple):
@@ -31,24 +31,30 @@ _set_by: dict[str, _SetByFile] = {}
 _SETTABLE = re.compile(
     r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
 )
-"""What a `.env` file may set: it comes with a folder, perhaps a stranger's. A proxy, a CA file,
+"""What a `.env` file may set: `DF_MODEL`, `OPENAI_API_KEY`, `GOOGLE_GEMINI_BASE_URL`, `HF_TOKEN` …
+
+It comes with a folder, perhaps a stranger's. A proxy, a CA file,
 `HF_ENDPOINT`, `AWS_*` or `PYTHONPATH` would send what the user has elsewhere, or run code; a folder
 in `DF_WORK_FOLDER` stands for an address without asking.
 """
-_SHORTEST = 8  # characters of a key that is looked for within a header
+_SHORTEST = 8  # characters of a value that is looked for within a header
 
 
 def cache_folder() -> str:
-    """`dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache`."""
+    """Return the package's folder for what can be had again, which may not be there yet.
+
+    It is `dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache` if that isn't an absolute path.
+    """
     home = os.environ.get("XDG_CACHE_HOME", "")
     folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
     return os.path.join(folder, "dataflow-grounding")
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Add what each folder's `.env` may set and the environment doesn't.
+    """Set in the environment what each folder's `.env` may set and nothing has set before.
 
-    Returns the files that are there. Raises SpecError.
+    The first file that sets a variable counts. Returns the paths of the files that are there.
+    Raises SpecError for one that can't be read, or holds a reference (`${…}`) in what it may set.
     """
     paths = []
     for folder in dict.fromkeys(folders):
@@ -61,7 +67,10 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 
 
 def _add_settings(path: str) -> None:
-    """Add what one file may set and the environment doesn't; warn once of what it may not set."""
+    """Set what one file may set and nothing has set before; warn once of what it may not set.
+
+    Raises SpecError, as `read_env_files` does.
+    """
     file = os.path.realpath(path)
     passed_over = []
     for name, (value, line) in _settings(path).items():
@@ -91,9 +100,10 @@ def may_be_in_env_file(name: str) -> bool:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """Return the variable of a `.env` file that names an address, and the file; None for none.
+    """Return the first variable that a `.env` file set and that names an address, and the file.
 
-    It names the address by its host, by parts of it between dots, or by its port.
+    None where none does. A value names `https://eu.host.org:8000/v1` if it holds
+    `eu.host.org:8000`, is whole parts of the host between dots (`host.org`, `eu`), or is the port.
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
@@ -117,8 +127,8 @@ def names_address(address: str) -> tuple[str, str] | None:
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
     """Raise SpecError where a `.env` file names the address and the key is from elsewhere.
 
-    The key may stand in a header; elsewhere is the environment or a spec. A stranger's file would
-    otherwise have the user's own key sent to its address.
+    The key may stand in a header; elsewhere is the environment, a spec, or another `.env` file. A
+    stranger's file would otherwise have the user's own key sent to its address.
     """
     variable_and_file = names_address(address)
     if variable_and_file is None:
@@ -136,7 +146,7 @@ def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) 
 
 
 def _variable_in(texts: list[str]) -> str:
-    """Return in words which environment variable's value a text is or holds; empty for none.
+    """Return in words which variable of the environment one of the texts is or holds; "" for none.
 
     A whole text is compared with the variables named as secrets, and with all others of some
     length, as a key may stand in a variable of any name. Within a text, as in `Bearer KEY`, only
@@ -159,7 +169,17 @@ def _variable_in(texts: list[str]) -> str:
 def _of_the_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
 ) -> str:
-    """Return in words what secret of a spec or a script is no key of the file; empty for none."""
+    """Return in words which secret is from a spec or a script, not from a file; "" for none.
+
+    What might be a word isn't taken for a secret.
+
+    Args:
+        key: The key that is sent, if any.
+        headers: The headers that are sent.
+        texts: The key and the headers' values, but for those that are a value of the file.
+        of_file: The values that the file has set. A header that holds one of some length is the
+            file's.
+    """
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
@@ -170,7 +190,10 @@ def _of_the_spec(
 
 
 def _file_of(name: str) -> str:
-    """Return the `.env` file that has set what a variable holds now; empty where none did."""
+    """Return the `.env` file that has set what a variable holds now.
+
+    It is "" where none did, or another value was set since.
+    """
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""
@@ -178,9 +201,10 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    """Return the values that the file sets and their lines, by name.
+    """Return the values that the file sets and their lines, by name; the last of a name counts.
 
-    The user is warned once of a line that sets nothing, without what it holds: it may be a key.
+    A name without a value sets nothing. The user is warned once of a line that can't be read,
+    without what it holds: it may be a key. Raises SpecError.
     """
     from dotenv.parser import parse_stream
 
@@ -188,7 +212,8 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
     for binding in parse_stream(io.StringIO(_text_of(path))):
         # A binding begins with the empty lines above it, which don't count for its line.
         text = binding.original.string
-        line = binding.original.line + text.count("\n", 0, -len(text.lstrip()))
+        blank_beginning = text[: len(text) - len(text.lstrip())]
+        line = binding.original.line + blank_beginning.count("\n")
         if binding.error:
             where = f"{os.path.realpath(path)}:{line}"
             if where not in _told:
@@ -209,7 +234,7 @@ def _text_of(path: str) -> str:
     """
     with told_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
-    bad_byte = data.find(b"\0")
+    bad_byte = data.find(b"\0")  # -1 without one
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ class GroundingError(Exception):
     _lines = True  # whether its text may have several lines
 
     def __init_subclass__(cls, **attributes: str | bool | int) -> None:
+        """Set a class's attributes from its head: `class ImageBroken(…, kind="image_broken")`."""
         for name, value in attributes.items():
             setattr(cls, name, value)
 
@@ -68,6 +69,7 @@ class RecordError(GroundingError):
     """
 
     _lines = False
+    # Subclasses state these in their head; `attempts` and `reply` are set on the error itself.
     kind = "record"
     passing = False
     attempts = 0  # requests sent for it
@@ -147,7 +149,7 @@ class NoCompletion(ServerFault):
 class ServerOverloaded(ServerFault, kind="server_overloaded"):
     """The endpoint is busy (503, 529): wait, then try again.
 
-    `retry_after` is what it asks for, in seconds, or None.
+    `retry_after` is the seconds that it asks to wait; None where it asks for none.
     """
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
@@ -183,7 +185,8 @@ class RunStopped(GroundingError):
 class EndpointRefused(RunStopped, exit_code=4):
     """No request can succeed: wrong key, model or address.
 
-    Without `certain` it may be about one request.
+    Without `certain` it may be about one request alone: a run that has had answers goes on then,
+    until some such requests in a row were refused.
     """
 
     def __init__(self, message: str, *, certain: bool = True) -> None:
@@ -234,7 +237,7 @@ _name_public_module()
 
 
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN}
-"""No files or memory are left for now."""
+"""Numbers of the system's errors: no files or memory are left for now."""
 
 _AWAY = {
     errno.EIO,
@@ -250,17 +253,17 @@ _AWAY = {
 """The disk, or the server of a network's disk, doesn't answer."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
+"""The disk, or the user's part of it, is full, or the file as large as files may be."""
 
 NO_MEMORY = "it takes more memory than there is"
 
 
 class told_as(AbstractContextManager[None]):
-    """Raise an error of ours, of class `kind`, where files, a store or memory fail in the block.
+    """Raise an error of ours, of class `kind`, for an OSError or MemoryError of the block.
 
-    The error says `what` could not be done, and why; with `again`, also to run the same again. Each
-    reply that is stored and each row that is written is within such a block: a class is entered
-    three times as fast as a generator.
+    Other errors pass. The new one says `what` could not be done, and why; with `again`, also to run
+    the same again. Each reply that is stored and each row that is written is within such a block: a
+    class is entered three times as fast as a generator.
     """
 
     __slots__ = ("_again", "_kind", "_what")
@@ -294,9 +297,10 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
 
 
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
-    """Return why an image file can't be read: it isn't there, or the machine is short of something.
+    """Return why an image file can't be read, as the record's error.
 
-    The latter may pass, and is tried again by a later run.
+    That is MachineBusy where the machine is short of something or a disk doesn't answer: it is
+    tried again. Any other reason, a missing file or one that may not be read, is ImageMissing.
     """
     message = f"can't read {quoted(path)}: {getattr(error, 'strerror', None) or error}"
     if isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY):
@@ -307,7 +311,8 @@ def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
     """Return what an exception of a decoder or an operator says of the machine, as our error.
 
-    None where it is about what was worked on.
+    That is MachineBusy where memory, threads or open files are short, StorageFailed where the disk
+    is full, and None where it says nothing of the machine.
     """
     words = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or "out of memory" in words:

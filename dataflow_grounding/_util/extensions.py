@@ -17,6 +17,8 @@ from dataflow_grounding._util.errors import InputError, SpecError
 def extension(group: str, name: str) -> Any:
     """Return what an entry point stands for, imported now; None where nobody has one of that name.
 
+    A room of `extras` that was taken away counts as nobody. Raises what importing it raises.
+
     Args:
         group: The group's last part, such as `servings`.
         name: The entry point's name, such as `embedded`.
@@ -60,7 +62,7 @@ def store_part(name: str, doing: str, what: str) -> ModuleType:
         what: What it works with, in the error's words: `addresses` or `results`.
 
     Raises:
-        InputError: It isn't installed.
+        InputError: It isn't installed, or is no module.
     """
     module = extension("stores", name)
     if not isinstance(module, ModuleType):
@@ -72,5 +74,5 @@ def store_part(name: str, doing: str, what: str) -> ModuleType:
 
 
 def names_of(group: str) -> list[str]:
-    """Return the names of a group's entry points, in order."""
+    """Return the names of a group's entry points, each once, in alphabetical order."""
     return sorted({point.name for point in entry_points(group=f"dataflow_grounding.{group}")})

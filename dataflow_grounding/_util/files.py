@@ -16,20 +16,24 @@ from typing import IO, Any
 
 from dataflow_grounding._util.errors import InputError
 
-_UNSAFE = r"\x00-\x1f\x7f\\\u2028\u2029"  # ends a line, or is `/` on another system
+# Characters, within brackets of a pattern: those that end a line or command a terminal, and the
+# backslash, which is `/` on another system.
+_UNSAFE = r"\x00-\x1f\x7f\\\u2028\u2029"
+# Names that could lead out of a folder: `/a`, `~/a`, `C:a`, `a/../b`, and any unsafe character.
 _LEADS_OUT = re.compile(rf"^[/~]|^.:|[{_UNSAFE}]|(^|/)\.\.(/|$)")
+# Names that Windows keeps for its devices, also with an ending: `aux`, `COM1.txt`.
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\..*)?", re.IGNORECASE)
 
 
 def within(folder: str, name: object, of: str = "") -> str:
-    """Return where a file of a folder is, by a name that was read somewhere.
+    """Return the path of a file in a folder, by a name that was read in some file or listing.
 
-    That may be a shard's run.json, a certificate, or a listing.
+    Whether there is such a file isn't looked up.
 
     Args:
         folder: The folder, which the name must not leave.
         name: The name, with `/` between folders.
-        of: The file that says so, for the error.
+        of: The file that holds the name, for the error; "" names the folder.
 
     Raises:
         InputError: The name is no text, or could lead out of the folder here or on another system:
@@ -50,7 +54,8 @@ def within(folder: str, name: object, of: str = "") -> str:
 def portable(name: str) -> str:
     """Return a name that `within` takes, for a file that is called after something of a user's.
 
-    It has `_` for what `within` or Windows refuses, and before what Windows keeps for its devices.
+    It has `_` for what `within` or Windows refuses, and before what Windows keeps for its devices;
+    slashes at its beginning are left out.
 
     Example:
         >>> [portable(name) for name in ("images/a.jpg", "../a\\n.jpg", "images/AUX.jpg", "~a")]
@@ -62,7 +67,10 @@ def portable(name: str) -> str:
 
 
 def _portable_part(part: str) -> str:
-    """Return a folder's or file's name as any system takes it; `..` is `_`, and leads nowhere."""
+    """Return a folder's or file's name as any system takes it; `..` becomes `_`.
+
+    A dot or blank at the end, which Windows leaves out, becomes `_`, too. "" and `.` stay.
+    """
     if part in ("", os.curdir):
         return part
     if part == os.pardir:
@@ -72,9 +80,10 @@ def _portable_part(part: str) -> str:
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
-    """Open a file to be written that was not there.
+    """Open a new file to be written; a file or link at its path is removed before.
 
-    A leftover, or a link, is removed and not written to. Raises OSError.
+    `mode` and `how` are those of `open`. Raises OSError, also where another process has just made
+    it.
     """
     with suppress(FileNotFoundError):
         os.unlink(path)
@@ -87,40 +96,54 @@ def locked_file(path: str) -> IO[str]:
     It is locked where the file system has locks; not every one has. A file that a killed run has
     left there is removed. Raises OSError, also where another process is writing it.
     """
-    import fcntl
-
-    def lock(file: IO[str]) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(errno.EBUSY, "another process is writing it", path) from None
-        except OSError:
-            pass  # there are no locks here: the writer asks `is_at` in the end whose file it is
-
     with suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):
             # The file is of a run that was killed, or of one at work: the latter holds the lock.
             with open(path, encoding="utf-8") as leftover:
-                lock(leftover)
+                _lock(leftover, path)
                 if not is_at(leftover, path):
-                    raise OSError(errno.EBUSY, "another process is writing it", path)
+                    raise _being_written(path)
                 os.unlink(path)
     file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
-    lock(file)
+    _lock(file, path)
     return file
 
 
+def _lock(file: IO[str], path: str) -> None:
+    """Lock an open file until it is closed, where the file system has locks.
+
+    Raises OSError where another process has locked it.
+    """
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _being_written(path) from None
+    except OSError:
+        pass  # there are no locks here: the writer asks `is_at` in the end whose file it is
+
+
+def _being_written(path: str) -> OSError:
+    """Return the error of a file that another process writes."""
+    return OSError(errno.EBUSY, "another process is writing it", path)
+
+
 def is_at(file: IO[str], path: str) -> bool:
-    """Return whether an open file is still the one at its path, and no other was put there."""
+    """Return whether an open file is still the one at its path, and no other was put there.
+
+    False also where that can't be looked up.
+    """
     with suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     return False
 
 
 def open_log(path: str, flags: int = os.O_WRONLY) -> int:
-    """Open a file to be appended to, made where it is missing; a link is not followed.
+    """Open a file to be appended to, made where it is missing; return its descriptor.
 
-    Raises OSError.
+    `flags` are those of `os.open`, to which more are added. A link is not followed: for one, and
+    for whatever else prevents it, OSError is raised.
     """
     flags |= os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:
@@ -135,8 +158,12 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
     """Yield a file that is put at `path` when the block ends, whole.
 
-    Where the block fails, it isn't put there, and nothing is left of it. Without `alone`, others
-    may write a file for the same path meanwhile: the last one stays. Raises OSError.
+    Where the block fails, it isn't put there, and nothing is left of it. Raises OSError.
+
+    Args:
+        path: Where it is put, in place of what is there.
+        alone: Whether nobody else writes a file for the same path meanwhile. Else each gets a name
+            of its own until then, and the last one stays.
     """
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)

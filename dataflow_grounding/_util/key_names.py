@@ -13,11 +13,18 @@ from typing import Any
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import blotted, is_secret_variable, learn
 
+# What stands in place of a key: its variable between two zero characters, `\0DF_API_KEY\0`.
 _REFERENCE = re.compile("\0(\\w+)\0")
+_SHORTEST_KEY = 4  # characters of a text that is a key; shorter values are none
+# characters of a key that is looked for within a text, where a short one may be a word
+_SHORTEST_WITHIN = 12
 
 
 def key_variables() -> dict[str, str]:
-    """Return the keys that the environment holds, by variable."""
+    """Return the variables of the environment that hold a key, with all that they hold.
+
+    Those are variables with a secret's name, and those that hold a known secret.
+    """
     return {
         name: text
         for name, text in os.environ.items()
@@ -32,20 +39,23 @@ def with_names(value: Any) -> Any:
     else, stay. So settings can be handed to another process without keys in them. Raises SpecError
     for a known secret that no variable holds.
     """
-    keys = key_variables()
+    return _with_names_of(value, key_variables())
 
-    def replaced(value: Any) -> Any:
-        if type(value) is dict:
-            return {name: replaced(item) for name, item in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(map(replaced, value))
-        return text_with_names(value, keys) if type(value) is str else value
 
-    return replaced(value)
+def _with_names_of(value: Any, keys: Mapping[str, str]) -> Any:
+    """Return what `with_names` does, for these keys by variable."""
+    if type(value) is dict:
+        return {name: _with_names_of(item, keys) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)([_with_names_of(item, keys) for item in value])
+    return text_with_names(value, keys) if type(value) is str else value
 
 
 def with_keys(value: Any) -> Any:
-    """Return what `with_names` was given. Raises SpecError where this process lacks a key."""
+    """Return what `with_names` was given, as a copy with this process's keys.
+
+    Raises SpecError where the environment lacks one.
+    """
     if type(value) is dict:
         return {name: with_keys(item) for name, item in value.items()}
     if type(value) in (list, tuple):
@@ -54,14 +64,14 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """Return a text with the name of its variable in place of each of the `keys`.
+    """Return a text with a reference to its variable in place of each of the `keys`.
 
-    Raises SpecError for a key that no variable holds.
+    A short key counts only as the whole text. Raises SpecError for a known secret that no variable
+    holds.
     """
     for name, key in keys.items():
-        # Within a text, a short key may be a word.
-        is_whole_text = key == text
-        if len(key) >= 4 and (is_whole_text or (len(key) >= 12 and key in text)):
+        is_within = len(key) >= _SHORTEST_WITHIN and key in text
+        if is_within or (len(key) >= _SHORTEST_KEY and key == text):
             text = text.replace(key, f"\0{name}\0")
     if blotted(text) != text:
         where = "set it in a variable such as DF_API_KEY, here and there"
@@ -72,7 +82,10 @@ def text_with_names(text: str, keys: Mapping[str, str]) -> str:
 
 
 def text_with_keys(text: str) -> str:
-    """Return a text with keys in place of their names. Raises SpecError for one missing here."""
+    """Return a text with keys in place of the references to them.
+
+    Raises SpecError for one that the environment lacks.
+    """
     return _REFERENCE.sub(lambda reference: _key(reference[1]), text)
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 async def load_aside(module: str) -> None:
     """Import a large module in a thread, so that the event loop goes on meanwhile.
 
-    Whoever uses it imports it then.
+    After that, importing it where it is used takes no time. Raises ImportError.
     """
     import asyncio
 
@@ -25,7 +25,10 @@ async def load_aside(module: str) -> None:
 
 @cache
 def load_table(package: str, name: str) -> Any:
-    """Return what a YAML file beside a package's modules holds, the same object each time."""
+    """Return what a YAML file beside a package's modules holds.
+
+    It is the same object each time: don't change it.
+    """
     import yaml
 
     text = files(package).joinpath(name).read_text("utf-8")
@@ -50,10 +53,12 @@ class _LazyPattern:
 
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
+        """The pattern, compiled at the first use."""
         text = self._text if isinstance(self._text, str) else self._text()
         return re.compile(text, self._flags)
 
     def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the pattern, such as `fullmatch`."""
         method = getattr(self._compiled, name)
         setattr(self, name, method)  # the next use finds it without coming here
         return method

@@ -18,8 +18,11 @@ from dataflow_grounding._util.extensions import store_part
 STORE_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """The schemes of stores that rows may name, and the extra that opens each."""
 
+_FILE = "file://"  # what addresses of this machine's files begin with
+# The scheme of an address that fsspec is to open, as `s3://`, but not `https://` or `file://`.
 _ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNORECASE)
-# The bucket or repository of an address, which `..` doesn't lead out of.
+# The bucket or repository of an address, which `..` doesn't lead out of: `s3://bucket`,
+# `hf://datasets/owner/name`.
 _BUCKET_OR_REPOSITORY = re.compile(
     r"hf://(?:(?:datasets|spaces|kernels|buckets|models)/)?[^/]+/[^/]+|[^/]+//[^/]*", re.IGNORECASE
 )
@@ -42,7 +45,7 @@ def scheme_of(path: str) -> str:
 
 
 def is_web(value: object) -> bool:
-    """Return whether a value is an http(s) address."""
+    """Return whether a value is an address that begins with http:// or https://."""
     return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
@@ -58,17 +61,22 @@ def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
 
 
 def has_scheme(path: str) -> bool:
-    """Return whether a path begins as an address does, also one that is misspelt (`s3:/bucket`)."""
+    """Return whether a path begins as an address does, also one that is misspelled (`s3:/bucket`).
+
+    `https://` and `file://` count, too; a drive's letter (`c:/`) doesn't.
+    """
     return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
 
 
 def plain_path(path: str) -> str:
     """Return the path that an address `file://…` names; any other path or address as it is."""
-    return path[7:] if path[:7].lower() == "file://" else path
+    if path[: len(_FILE)].lower() == _FILE:
+        return path[len(_FILE) :]
+    return path
 
 
 def is_absolute(path: str) -> bool:
-    """Return whether a path names its place by itself, whatever the folder."""
+    """Return whether a path begins at the root of this machine, or is an address elsewhere."""
     return os.path.isabs(plain_path(path)) or is_elsewhere(path)
 
 
@@ -80,7 +88,8 @@ def absolute(path: str) -> str:
 def joined(folder: str, path: str) -> str:
     """Return a path in a folder, which may be an address.
 
-    No `..` leads out of the bucket or repository of an address.
+    A path that is absolute, or an address, stays as it is. No `..` leads out of the bucket or
+    repository of an address.
 
     Example:
         >>> above = "../../../b.jpg"
@@ -109,14 +118,18 @@ class State(NamedTuple):
 
 
 def stores(address: str) -> ModuleType:
-    """Return what opens addresses, the extension `stores: addresses`. Raises InputError without."""
+    """Return what opens addresses, the extension `stores: addresses`.
+
+    `address` is what is to be opened, for the error. Raises InputError without the extension.
+    """
     return store_part("addresses", f"open {address}", "addresses")
 
 
 def look(path: str) -> State:
     """Return the state of a file or folder, here or elsewhere.
 
-    Raises OSError, InputError, MissingExtra.
+    Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where
+    nothing opens such addresses.
     """
     if is_elsewhere(path):
         return cast("State", stores(path).look(path))
@@ -131,9 +144,11 @@ def look(path: str) -> State:
 
 
 def state_of(path: str) -> list[int] | None:
-    """Return numbers that change when a file is written to or replaced; None for a pipe or no file.
+    """Return numbers that change when a file is written to or replaced: size, time, and others.
 
-    Raises MissingExtra.
+    The first two are bytes and nanoseconds since 1970; elsewhere they are all. None where there is
+    no file, or it can't be looked up, and on this machine for a folder or pipe. Raises
+    MissingExtra.
     """
     with suppress(OSError, InputError):
         if is_elsewhere(path):
@@ -145,7 +160,7 @@ def state_of(path: str) -> list[int] | None:
 
 
 def kind_of(path: str) -> str:
-    """Return `file`, `folder` or `pipe`; empty where nothing is.
+    """Return `file`, `folder` or `pipe`; "" where nothing is, or on this machine can't be seen.
 
     Raises InputError where a store doesn't tell, MissingExtra.
     """
@@ -174,7 +189,10 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def fetched(address: str, size: int) -> bytes:
-    """Return a file's first `size` bytes, elsewhere. Raises OSError, InputError, MissingExtra."""
+    """Return a file's first `size` bytes, fewer if it is shorter; it is elsewhere.
+
+    Raises OSError, InputError, MissingExtra.
+    """
     return cast("bytes", stores(address).fetched(address, size))
 
 
@@ -189,7 +207,10 @@ def system_errors(path: str) -> Iterator[None]:
 
 
 def bare_address(endpoint: str) -> str:
-    """Return an address without user name, password and query, which may hold keys."""
+    """Return an address without user name, password, query and fragment, which may hold keys.
+
+    What can't be read as an address stays as it is.
+    """
     from urllib.parse import urlsplit, urlunsplit
 
     try:

@@ -13,22 +13,37 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-BLOT = "***"
+BLOT = "***"  # what stands for a secret
 
+_SHORTEST = 4  # characters of a secret; what is shorter would blot innocent text
+_SHORTEST_KEY = 12  # characters of what is taken for a key where none is expected
+_SHORTEST_DIGITS = 12  # characters of a secret without letters that is no word
+_SHORTEST_MIXED = 8  # of one with letters and what no word has
+_SHORTEST_LONG = 20  # of any other that is no word, if it holds no blank
+
+# Names of secrets, in lower case: `api_key`, `access_token`, `x-auth-token`, `sas`; but not
+# `cache_key`, `keyword`, `max_tokens` or `author`.
 _SECRET_NAME = re.compile(
     r"(?<!cache[_-])key(?!word|point|frame|phrase)|token(?!s|i[sz])|secret|passw|passphrase|pwd|auth(?!or(?!i))"
     r"|credential|cookie|signature|bearer|jwt|(?<![a-z])(?:sig|sas|pass)(?![a-z])"
 )
+# Names of headers that hold no secret: `HTTP-Referer`, `User-Agent`, `Accept`.
 _PLAIN_HEADER = re.compile(
     "title|refer|agent|accept|content|version|organi[sz]ation|project", re.IGNORECASE
 )
+# Keys as some providers shape them: `sk-…`, `hf_…`, `ghp_…`, `AKIA…`, and JSON web tokens, `eyJ…`.
 _KEY_SHAPE = re.compile(
     r"(?<![\w-])(?:(?:sk|pk|rk|nvapi|gsk|xai)-|hf_|gh[opsu]_|AKIA|AIza|eyJ)[\w-]{5,}"
 )
+# Values of a secret's setting, in lower case, that are none.
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
-# a store's password has slashes; with an end, as each `://` of a text looks for its own `@`
+# The name and password of an address, with the `@` behind them: `user:password@` of
+# `https://user:password@host`. A store's password has slashes; it has an end, as each `://` of a
+# text looks for its own `@`.
 _USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@""")
+# A parameter of an address, its name and value: `key=abc` of `https://host/?key=abc.`
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")
+# A setting that refers to a variable: `${oc.env:KEY}`, `Bearer ${oc.env:KEY}`.
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 _forms: dict[str, tuple[str, ...]] = {}
@@ -36,21 +51,22 @@ _forms: dict[str, tuple[str, ...]] = {}
 
 Those that can't be words are under `odd`, the others under `word`.
 """
-_learning = threading.Lock()
+_learning = threading.Lock()  # held while `_forms` is changed
 
 
 def learn(*values: object) -> None:
-    """Remember keys and tokens of four characters or more, to be blotted out of texts.
+    """Remember keys and tokens, to be blotted out of texts.
 
-    Those that look like words are blotted only out of an endpoint's error texts.
+    Those that look like words are blotted only out of an endpoint's error texts. What is no text,
+    too short for a secret, or among _NO_SECRETS, is passed over.
     """
     for value in values:
-        if isinstance(value, str) and len(value) >= 4 and value.lower() not in _NO_SECRETS:
+        if isinstance(value, str) and len(value) >= _SHORTEST and value.lower() not in _NO_SECRETS:
             _learn_forms(value)
 
 
 def _learn_forms(secret: str) -> None:
-    """Remember a secret in each way that it may be written."""
+    """Remember a secret in each way that JSON, Python or an address may write it."""
     shape = "odd" if is_no_word(secret) else "word"
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
@@ -68,7 +84,7 @@ def _learn_forms(secret: str) -> None:
 
 
 def learned() -> list[str]:
-    """Return all that is remembered, for another process of this machine."""
+    """Return all that is remembered, each secret in each form, for another process to `learn`."""
     all_forms: list[str] = []
     for forms in list(_forms.values()):  # a copy: another thread may learn meanwhile
         all_forms += forms
@@ -81,10 +97,11 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """Yield the secrets in headers.
+    """Yield the secrets in headers, some perhaps twice.
 
-    Of a header whose name says that it holds one, that is its value; of others, what is long and
-    no word.
+    A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
+    Of a header whose name says that it holds a secret, the last piece is one, and whatever can't be
+    a word; of others, what is long, no word and no address.
     """
     for name, value in headers.items():
         if not isinstance(value, str):
@@ -95,12 +112,15 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
             yield from filter(is_no_word, pieces)
         elif not _PLAIN_HEADER.search(name):
             for piece in pieces:
-                if is_no_word(piece) and len(piece) >= 12 and "://" not in piece:
+                if is_no_word(piece) and len(piece) >= _SHORTEST_KEY and "://" not in piece:
                     yield piece
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of JSON at any depth, each with whether a secret's name stands over it."""
+    """Yield the texts of JSON at any depth, each with whether a secret's name stands over it.
+
+    The names themselves aren't yielded. With `secret`, one stands over the whole value.
+    """
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from texts_in(item, secret or names_secret(str(name)))
@@ -112,9 +132,9 @@ def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, the values under a secret's name, and whatever has the shape of a key.
+    """Remember, of JSON, the texts under a secret's name, and whatever has the shape of a key.
 
-    Both are looked for at any depth.
+    Both are looked for at any depth. With `secret`, all texts are remembered.
     """
     for text, is_named_secret in texts_in(value, secret):
         if is_named_secret:
@@ -124,7 +144,10 @@ def learn_fields(value: Any, secret: bool = False) -> None:
 
 
 def learn_address(url: str) -> str:
-    """Remember the secrets in an address, and return the address without them, to be shown."""
+    """Remember the secrets in an address, and return the address without them, to be shown.
+
+    They are its user's password, parameters with a secret's name, and keys in its path.
+    """
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
@@ -147,7 +170,10 @@ def learn_proxies() -> None:
 
 
 def _learn_user(host: str) -> None:
-    """Remember the name and password of `name:password@host`, also as a header holds them."""
+    """Remember the password of `name:password@host`; also with the name, and both as in a header.
+
+    Without a password, the name is one. Any other text has none.
+    """
     credentials, at, _ = host.rpartition("@")
     if not at:
         return
@@ -157,8 +183,12 @@ def _learn_user(host: str) -> None:
 
 
 def _keys_in(text: str) -> list[str]:
-    """Return what has the shape of a key in a text where none is expected."""
-    return [key for key in _KEY_SHAPE.findall(text) if len(key) >= 12 and re.search("[0-9]", key)]
+    """Return what has the shape of a key in a text where none is expected: long, with a digit."""
+    keys: list[str] = []
+    for key in _KEY_SHAPE.findall(text):
+        if len(key) >= _SHORTEST_KEY and re.search("[0-9]", key):
+            keys.append(key)
+    return keys
 
 
 def names_secret(name: str) -> bool:
@@ -178,16 +208,24 @@ def is_secret_variable(name: str) -> bool:
 
 
 def _is_secret_parameter(name: str) -> bool:
+    """Whether a parameter of an address holds a secret, by its name."""
     return names_secret(name) or name.lower() == "code"  # Azure's functions take their key so
 
 
 def is_no_word(value: str) -> bool:
-    """Return whether a secret is so odd or long that it can't be a word of a caption or a path."""
-    if _KEY_SHAPE.fullmatch(value) or (len(value) >= 20 and " " not in value):
+    """Return whether a secret is so odd or long that it can't be a word of a caption or a path.
+
+    Example:
+        >>> [is_no_word(value) for value in ("sk-abc12", "Password1", "aBcDeFgH", "123456789012")]
+        [True, True, True, True]
+        >>> [is_no_word(value) for value in ("secret", "hunter2", "correct-horse", "1234567")]
+        [False, False, False, False]
+    """
+    if _KEY_SHAPE.fullmatch(value) or (len(value) >= _SHORTEST_LONG and " " not in value):
         return True
     if not re.search("[A-Za-z]", value):
-        return len(value) >= 12
-    if len(value) < 8:
+        return len(value) >= _SHORTEST_DIGITS
+    if len(value) < _SHORTEST_MIXED:
         return False
     is_camel_case = len(re.findall("[a-z][A-Z]", value)) > 1
     return is_camel_case or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
@@ -206,7 +244,10 @@ def blotted(text: str) -> str:
 
 
 def blotted_message(text: str) -> str:
-    """Return a text for people without secrets, and without passwords and keys in its addresses."""
+    """Return a text for people without secrets, and without passwords and keys in its addresses.
+
+    Secrets that may be words stay.
+    """
     text = _without("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
@@ -221,20 +262,25 @@ def _blotted_parameter(parameter: re.Match[str]) -> str:
 
 
 def excerpt(text: str, most: int = 300) -> str:
-    """Return the beginning of what an endpoint or a library said, in one line, without secrets."""
+    """Return the first `most` characters of what an endpoint or a library said, without secrets.
+
+    They are in one line, each run of blanks and line ends as one blank. Secrets that may be words
+    are blotted out, too.
+    """
     line = _without("word", blotted_message(" ".join(text.split())))
     return line[:most]  # it is cut last: half a key would not be recognised
 
 
 def words_of(error: BaseException) -> str:
-    """Return what an error says, in a line without secrets."""
+    """Return what an error says, in a line without secrets; its class's name if it says nothing."""
     return excerpt(f"{error}", 200) or type(error).__name__
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
     """Return settings as they may be written: secrets blotted out, references to variables kept.
 
-    A reference is `${oc.env:KEY}`.
+    A reference is `${oc.env:KEY}`. Numbers are blotted out where they are secret; empty texts,
+    true, false and null stay.
 
     Args:
         value: Settings as JSON.

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 speaks_of_specs: ContextVar[bool] = ContextVar("speaks_of_specs", default=False)
 """Whether a spec is read: settings are then called as it has them, else as Python's arguments."""
 
-# Arguments that are called otherwise than the last part of their key, by the end of that key.
+# Arguments that are called otherwise than the last part of their key, by its last two parts.
 _ARGUMENTS = {
     "openai.base_url": "api_url",
     "azure.endpoint": "azure_endpoint",
@@ -19,7 +19,7 @@ def setting(key: str, value: str | None = None) -> str:
     """Return a setting as messages call it.
 
     Args:
-        key: As a spec has it: `vlm.box_format`.
+        key: As a spec has it, of two parts or more: `vlm.box_format`.
         value: What it is, or could be, set to, as a spec has it: `warn`, `null`.
 
     Example:

@@ -22,7 +22,7 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_answers: TextIO | None = None
+_answers: TextIO | None = None  # the real standard output, while `answers_alone` holds
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def answers_alone() -> Iterator[None]:
 
 
 _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
-"""A list of numbers over several lines: a box is easier to read in one.
+"""A list of numbers in JSON with each on a line of its own: a box is easier to read in one.
 
 No text of JSON holds such a list, as its line ends are written otherwise.
 """
@@ -51,7 +51,7 @@ No text of JSON holds such a list, as its line ends are written otherwise.
 def shown(text: str, lines: bool = True) -> str:
     """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape.
 
-    Its lines stay; without `lines`, they are made one.
+    Its lines stay; without `lines`, they are made one, with `\\n` for each line end.
     """
     text = blotted_message(text)
     if text.isprintable():
@@ -62,19 +62,20 @@ def shown(text: str, lines: bool = True) -> str:
 
 
 def quoted(path: str) -> str:
-    """Return a path between quotes, as it is typed: `repr` would double its backslashes."""
+    """Return a path between quotes, with its backslashes as they are: `repr` would double them."""
     return repr(path).replace("\\\\", "\\")
 
 
 def say(text: str, *, err: bool = True) -> None:
-    """Print a text for people, on standard error unless told otherwise."""
+    """Print a text for people, as `shown` returns it: on standard error, else standard output."""
     _print(shown(text), err)
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output.
 
-    Its data is as it is, with a terminal's commands written as JSON's escapes.
+    Its data is as it is, but for secrets that can't be words; a terminal's commands are written as
+    JSON's escapes. With `indent` it has several lines, with lists of numbers in one.
     """
     only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
     text = blotted(json.dumps(value, ensure_ascii=only_ascii, indent=indent))
@@ -84,7 +85,10 @@ def say_json(value: Any, indent: int | None = None) -> None:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a number with its noun in the right form: `1 record`, `1,200 replies`."""
+    """Return a number with its noun in the right form: `1 record`, `1,200 replies`, `0 boxes`.
+
+    `thing` is the singular; one in -y gets -ies, one in -x -es, any other -s.
+    """
     if number == 1:
         return f"{number:,} {thing}"
     if thing.endswith("y"):
@@ -104,15 +108,22 @@ def in_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cells)
 
 
+MOST_ITEMS = 3  # that `counted_items` shows
+
+
 def counted_items(what: str, items: list[str]) -> list[str]:
-    """Return a list of one line that says how many items there are and shows the first three.
+    """Return a list of one line that says how many items there are and shows the first ones.
 
     It is empty where there are no items.
+
+    Example:
+        >>> counted_items("broken rows", ["line 1", "line 2", "line 3", "line 4"])
+        ['broken rows: 4 (line 1; line 2; line 3; ...)']
     """
     if not items:
         return []
-    first = "; ".join(items[:3])
-    if len(items) > 3:
+    first = "; ".join(items[:MOST_ITEMS])
+    if len(items) > MOST_ITEMS:
         first += "; ..."
     return [f"{what}: {len(items)} ({first})"]
 
@@ -148,8 +159,9 @@ def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
 
 LINE_EVERY = 10.0  # seconds between two lines that say how far work is
 LIVE_EVERY = 0.25  # seconds between changes of a live line
+USUAL_COLUMNS = 80  # of a terminal that doesn't tell its width
 
-_live: "list[LiveLine]" = []  # the one that is shown, if any
+_live: "list[LiveLine]" = []  # the line that is shown, if any
 
 
 class LiveLine:
@@ -160,23 +172,24 @@ class LiveLine:
 
     @classmethod
     def on_terminal(cls) -> "LiveLine | None":
-        """Return a live line where standard error is a terminal that can write over one."""
+        """Return a live line where standard error is a terminal that can write over one; else None."""
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Show the title and as many of the `parts` as the terminal has room for.
+        """Show the title and as many of the `parts` as the terminal has room for, from the first.
 
-        The title is left out first, where it leaves no room for the first `needed` parts.
+        Where the title leaves no room for the first `needed` parts, it is left out. The first part,
+        which has to be there, is cut off rather than left out.
         """
         _live[:] = [self]
-        columns = 80
+        columns = USUAL_COLUMNS
         with suppress(OSError):
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         text = f"{shown(title, lines=False)} {parts[0]}"
         width_of_needed = sum(len(part) + 2 for part in parts[1:needed])
         # The last column stays free: some terminals wrap there.
         if _width(text) + width_of_needed >= columns:
-            text = parts[0][: columns - 1]
+            text = parts[0][: columns - 1]  # without the title
         for part in parts[1:]:
             if _width(text) + len(part) + 2 >= columns:
                 break
@@ -184,12 +197,12 @@ class LiveLine:
         self.write(text)
 
     def end(self) -> None:
-        """Take the line away."""
+        """Take the line away, whatever it shows."""
         _live.clear()
         self.write("")
 
     def write(self, text: str) -> None:
-        """Write over the line; an empty text makes room for what is said."""
+        """Write a text over the line; an empty one makes room for what is said."""
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
@@ -213,28 +226,41 @@ def telling(
     if silent or sys.stderr is None:
         yield lambda done: None
         return
-    live = LiveLine.on_terminal()
-    interval = LIVE_EVERY if live else LINE_EVERY
-    last_said = time.monotonic()
-
-    def tell(done: int) -> None:
-        """Say how many records are done, unless that was said a moment ago."""
-        nonlocal last_said
-        now = time.monotonic()
-        if now - last_said < interval:
-            return
-        last_said = now
-        progress = f"{done:,} records" if total is None else f"{done:,}/{total:,} records"
-        if live:
-            live.show(f"{title}:", [progress])
-        else:
-            say(f"{title}: {progress}")
-
+    teller = _Teller(title, total)
     try:
-        yield tell
+        yield teller.tell
     finally:
-        if live:
-            live.end()
+        teller.end()
+
+
+class _Teller:
+    """Says how many records are done, on a live line or on a line now and then."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title = title
+        self._total = total
+        self._live = LiveLine.on_terminal()
+        self._interval = LIVE_EVERY if self._live else LINE_EVERY
+        self._last_said = time.monotonic()
+
+    def tell(self, done: int) -> None:
+        """Say how many records are done, unless that was said a moment ago."""
+        now = time.monotonic()
+        if now - self._last_said < self._interval:
+            return
+        self._last_said = now
+        progress = f"{done:,} records"
+        if self._total is not None:
+            progress = f"{done:,}/{self._total:,} records"
+        if self._live:
+            self._live.show(f"{self._title}:", [progress])
+        else:
+            say(f"{self._title}: {progress}")
+
+    def end(self) -> None:
+        """Take the live line away, if there is one."""
+        if self._live:
+            self._live.end()
 
 
 def _width(text: str) -> int:
@@ -251,7 +277,7 @@ def _width(text: str) -> int:
 
 
 def _print(text: str, err: bool = False) -> None:
-    """Print a text on standard output, or with `err` on standard error."""
+    """Print a text on standard output, or with `err` on standard error; a live line stays last."""
     import click
 
     for line in _live:  # it makes room, and is written again behind the text

@@ -25,7 +25,8 @@ LEAVING = "leaving Ray"
 
 Where the cluster doesn't answer, the thread never ends: the process then leaves without it.
 """
-THREADS = 64
+THREADS = 64  # the most of the pool
+BATCH = 4 * THREADS  # items of `side_by_side` that are worked on before the next are taken
 THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's stack and allocator
 
 
@@ -33,7 +34,8 @@ THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's st
 def _threads(process: int) -> "ThreadPool":
     """Return the pool of threads of a process, by its id: a forked process makes its own.
 
-    A store may take its time: Python doesn't wait for these threads at its end.
+    A store may take its time: Python doesn't wait for these threads at its end. Raises InputError
+    where no thread can be started.
     """
     from multiprocessing.pool import ThreadPool
 
@@ -64,9 +66,9 @@ def _most_threads() -> int:
 
 
 def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
-    """Return what `work`, which waits for stores, returns for each item, done by threads.
+    """Return what `work`, which waits for stores, returns for each item, in order.
 
-    Raises what it raises.
+    It is done by the pool's threads. Raises what `work` raises first.
     """
     return _threads(os.getpid()).map(work, items, 1)
 
@@ -74,7 +76,8 @@ def at_once(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
     """Return what work that waits for stores returns, done by one of the pool's threads.
 
-    The event loop's own threads are too few for that.
+    The event loop's own threads are too few for that. Raises what it raises. Where whoever waits is
+    cancelled, the thread goes on to its end.
     """
     import asyncio
     from concurrent.futures import Future
@@ -90,9 +93,10 @@ def side_by_side(
     """Yield what `work` returns for each item, in order.
 
     A batch in which an item `waits` for stores is done by threads, another one in this thread.
+    Items are taken as a batch's turn comes. Raises what `work` raises.
     """
     remaining = iter(items)
-    while batch := list(islice(remaining, 4 * THREADS)):
+    while batch := list(islice(remaining, BATCH)):
         if any(map(waits, batch)):
             yield from at_once(work, batch)
         else:

@@ -316,8 +316,8 @@ class Run:
     ) -> Outcome:
         """Take one row through all steps, level by level, as long as it gets through.
 
-        Steps of a level, which don't need each other's columns, work on it side by side. Where its image is found
-        to be another than was known, all steps are done once more.
+        Steps of a level, which don't need each other's columns, work on it side by side. Where its
+        image is found to be another than was known, all steps are done once more.
 
         Args:
             place: The row's number, by which its requests are ordered.
