@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64  # calls of `aground` that are at work at a time
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | PillowImage | NDArray[Any]"
+"""What `ground` takes for an image."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class GroundedBox:
     size: Size
 
     def normalized(self, scale: float = 1024) -> Bbox:
-        """The box with both sides of the image running from 0 to `scale`.
+        """Return the box with both sides of the image running from 0 to `scale`.
 
         1024 is Datature Vi's; 1 gives fractions.
         """
@@ -80,6 +81,7 @@ class Grounded(Shown, Sequence[GroundedBox]):
     """What was given."""
 
     def __repr__(self) -> str:
+        """Return a line with the first three phrases, each with its first three boxes or status."""
         parts = []
         for phrase in self.phrases[:3]:
             boxes = ", ".join(str(list(box.bbox)) for box in phrase.boxes[:3])
@@ -112,11 +114,11 @@ class Grounded(Shown, Sequence[GroundedBox]):
         return self.boxes[place]
 
     def normalized(self, scale: float = 1024) -> list[Bbox]:
-        """Each box with both sides of the image running from 0 to `scale`."""
+        """Return each box with both sides of the image running from 0 to `scale`."""
         return [box.normalized(scale) for box in self.boxes]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON, boxes as [x1, y1, x2, y2] in pixels."""
+        """Return all but the picture as plain JSON, boxes as [x1, y1, x2, y2] in pixels."""
         phrases = []
         for phrase in self.phrases:
             boxes = [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes]
@@ -130,19 +132,18 @@ class Grounded(Shown, Sequence[GroundedBox]):
         }
 
     def shown_picture(self) -> "PillowImage":
-        """The picture that was given."""
+        """Return the picture that was given, decoded."""
         return decode(as_path(self.image_path if self.picture is None else self.picture, "image"))
 
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """The phrases."""
+        """Return the phrases as records have them, as expressions with `instances`."""
         return [{**phrase, "instances": phrase["boxes"]} for phrase in self.to_dict()["phrases"]]
 
     def to_supervision(self) -> "supervision.Detections":
         """Return the boxes as `supervision.Detections`.
 
-        `class_id` is the phrase's index; scores are there if all boxes have one.
-
-        Raises MissingExtra.
+        `class_id` is the phrase's index; scores are there if all boxes have one. Raises
+        MissingExtra without the extra `supervision`.
         """
         with needs_extra("to_supervision()", "supervision"):
             import supervision
@@ -183,9 +184,8 @@ def ground(
 
     Returns:
         A sequence of boxes, in the order of the phrases: `bbox` is (x1, y1, x2, y2) in pixels of
-            the upright image,
-        `score` is in [0, 1] or None. `phrases` has the status of each phrase, also of those without
-        a box.
+        the upright image, `score` is in [0, 1] or None. `phrases` has the status of each phrase,
+        also of those without a box.
 
     Raises:
         GroundingError: For everything that can go wrong, in one sentence. Its kinds, which
@@ -253,12 +253,15 @@ async def aground(
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """The threads of `aground`: asyncio's own are too few where there are few cores."""
+    """Return the threads of `aground`: asyncio's own are too few where there are few cores."""
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="aground")
 
 
 def _texts(phrases: Any) -> list[str]:
-    """The phrases as a list, of one for a single text. Raises SpecError."""
+    """Return the phrases as a list, of one for a single text.
+
+    Raises SpecError for what is neither a text nor several, and for a blank one.
+    """
     if isinstance(phrases, str):
         phrases = [phrases]
     if isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
@@ -274,7 +277,10 @@ def _texts(phrases: Any) -> list[str]:
 
 
 def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[Operator]:
-    """What asks for boxes with these settings, and refines them with `zoom`. Raises SpecError."""
+    """Return what asks for boxes with these settings, and with `zoom` what refines them.
+
+    Raises SpecError for a setting that PhraseGrounder doesn't have, or can't use.
+    """
     known = list(inspect.signature(PhraseGrounder).parameters)[1:]
     for name in settings:
         if name not in known:
@@ -290,7 +296,7 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
 
 
 def _phrase(expression: dict[str, Any], size: Size) -> GroundedPhrase:
-    """An expression of a record, as the operators write it, for an image of `size` in pixels."""
+    """Return the phrase of a record's expression, for an image of `size` in pixels."""
     text = str(expression["text"])
     boxes = []
     for instance in expression["instances"]:

@@ -172,7 +172,7 @@ class LiveLine:
 
     @classmethod
     def on_terminal(cls) -> "LiveLine | None":
-        """Return a live line where standard error is a terminal that can write over one; else None."""
+        """Return a live line; None where standard error is no terminal that can write over one."""
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:

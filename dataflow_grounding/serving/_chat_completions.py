@@ -13,6 +13,7 @@ from dataflow_grounding.serving.base import Reply, Usage, is_token_count, tier_n
 from dataflow_grounding.serving.http_errors import is_about_content
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
+# Words of refusals, in lower case, by servers whose model takes no images.
 _NO_IMAGES = (
     "not a multimodal model",
     "does not support image",
@@ -43,11 +44,12 @@ class Habits:
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next after a refusal in these words; None when nothing is left.
 
-        Words that name a part of the request change that part. Any other refusal is taken to be
-        about `response_format`.
+        Words that name a part of the request change that part, unless it was changed before. Any
+        other refusal is taken to be about `response_format`, but for a content filter's, which is
+        about no form: after that there is nothing to try.
         """
         if is_about_content(refusal):
-            return None  # the refusal is about what the request says, not about its form
+            return None
         words = refusal.lower()
         if self.tokens_key == "max_tokens" and "max_completion_tokens" in words:
             return replace(self, tokens_key="max_completion_tokens")
@@ -61,6 +63,7 @@ class Habits:
         return replace(self, response_format=next_format)
 
     def __str__(self) -> str:
+        """Return it in words: `response_format json_schema, max_tokens, a system message, …`."""
         response_format = f"response_format {self.response_format}"
         if self.response_format == "none":
             response_format = "no response_format"
@@ -78,7 +81,7 @@ def first_habits(endpoint: str) -> "Habits":
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """Return the limits of pictures that an endpoint accepts, by its address.
+    """Return the limits of pictures that an endpoint accepts, as far as its address tells.
 
     Only NVIDIA's hosted NIMs have any, at integrate.api.nvidia.com, ai.api.nvidia.com,
     …nvcf.nvidia.com and others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
@@ -113,7 +116,7 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
 
     A reasoning model's answer may stand where its thoughts should, at a server that was set up with
     the wrong parser: without any other text, it is read there. It isn't where the reply was cut
-    off, as it is then the thoughts that used up all tokens.
+    off or blocked: these are thoughts then.
 
     Args:
         data: The object, as JSON.
@@ -142,7 +145,10 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
 
 
 def _text(content: Any) -> str:
-    """Return a message's text. Some servers answer in parts, of which only the texts count."""
+    """Return a message's text; "" without any.
+
+    Some servers answer in parts, of which only the texts count, joined.
+    """
     if not isinstance(content, list):
         return str(content or "")
     texts = []
@@ -155,7 +161,8 @@ def _text(content: Any) -> str:
 def usage_of(data: Any) -> Usage:
     """Return token counts, read under any of the names in use.
 
-    What is missing, or can't be a count, is 0. No more tokens are cached than were sent.
+    What is missing, or can't be a count, is 0; so are all if `data` is no object. No more tokens
+    are cached than were sent.
     """
     if not isinstance(data, dict):
         return Usage()

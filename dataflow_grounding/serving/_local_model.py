@@ -9,6 +9,7 @@ import re
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import EndpointRefused, RequestRefused, ServerFault
@@ -39,9 +40,10 @@ class Asked:
 
 
 class LoadedModel:
-    """A model with its processor, loaded as a LocalServing states.
+    """A model with its processor, loaded as a LocalServing states, which is `serving`.
 
-    Raises whatever transformers raises.
+    Raises whatever transformers raises, and ValueError for a model with parts that no file has
+    weights for, or with an adapter that can't be read.
     """
 
     def __init__(self, serving: Any) -> None:
@@ -72,6 +74,7 @@ class LoadedModel:
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"  # so that all replies begin at once
         ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+        # the tokens that end a reply
         self._ends = {ends} if isinstance(ends, int) else set(ends or ())
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         # This raises where the model has no chat template.
@@ -82,7 +85,8 @@ class LoadedModel:
     def _form_of_system_messages(self) -> Callable[[str], Any] | None:
         """Return the function that makes a system message's content of its text.
 
-        Templates want a list of parts, or a text. None for a template without system messages.
+        The chat template decides: it wants a list of parts, or a text. None for a template without
+        system messages.
         """
         forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
         for form in forms:
@@ -91,15 +95,16 @@ class LoadedModel:
         return None
 
     def answers(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """Return the reply to each request, or the error that it failed with.
+        """Return the reply to each request, or the error that it failed with, in their order.
 
-        Requests that fail together are tried in halves, until each that fails does so alone.
+        Requests that fail together are tried in halves, until each that fails does so alone: as
+        ServerFault for want of memory, else as RequestRefused. Where the GPU itself has failed,
+        which nothing mends in this process, all fail at once as EndpointRefused.
         """
         try:
             return [*self._generate(batch)]
         except Exception as error:
             if isinstance(error, getattr(self._torch, "AcceleratorError", ())):
-                # After such an error nothing works any more in this process.
                 gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {said_by(error)}")
                 return [gpu_failed] * len(batch)
             out_of_memory = isinstance(error, self._torch.OutOfMemoryError | MemoryError)
@@ -111,7 +116,10 @@ class LoadedModel:
         return [*self.answers(batch[:half]), *self.answers(batch[half:])]
 
     def _generate(self, batch: "Sequence[Asked]") -> list[Reply]:
-        """Have the model answer requests together; all have the temperature of the first."""
+        """Have the model answer requests together, at the temperature of the first.
+
+        Returns their replies in order; raises whatever the model raises.
+        """
         conversations = [self._conversation(asked) for asked in batch]
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -126,19 +134,12 @@ class LoadedModel:
         if not temperature:
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
-        def is_abandoned(tokens: Any, *_: Any) -> Any:
-            """Stop generating once nobody waits for any reply: the run was interrupted."""
-            nobody_waits = all(asked.reply.done() for asked in batch)
-            return self._torch.full(
-                (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
-            )
-
         with self._torch.inference_mode():
             inputs = inputs.to(self.model.device, dtype=self.model.dtype)
             written = self.model.generate(
                 **inputs,
                 max_new_tokens=self._max_output_tokens,
-                stopping_criteria=[is_abandoned],
+                stopping_criteria=[partial(self._are_abandoned, batch)],
                 **sampling,
             )
         input_tokens = inputs["attention_mask"].sum(dim=1).tolist()
@@ -147,6 +148,17 @@ class LoadedModel:
         for tokens, sent in zip(output_tokens, input_tokens, strict=True):
             replies.append(self._reply(tokens, sent))
         return replies
+
+    def _are_abandoned(self, batch: "Sequence[Asked]", tokens: Any, *_: Any) -> Any:
+        """Return for each row of `tokens` whether to stop: True for all once nobody waits.
+
+        Transformers calls this after each token. Nobody waits for any reply of the batch where the
+        run was interrupted.
+        """
+        nobody_waits = all(asked.reply.done() for asked in batch)
+        return self._torch.full(
+            (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
+        )
 
     def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
         """Return a request as messages for the chat template: system prompt, pictures and text.
@@ -185,8 +197,8 @@ class LoadedModel:
     def _reply(self, tokens: list[int], sent: int) -> Reply:
         """Return the reply of generated tokens, up to the first one that ends it.
 
-        Without such a token the reply was cut off: its finish reason is `length`. `sent` is how
-        many tokens the request had.
+        That one counts as written, but is not in the text. Without such a token the reply was cut
+        off: its finish reason is `length`. `sent` is how many tokens the request had.
         """
         finish_reason = "length"
         text_tokens = tokens
@@ -208,7 +220,7 @@ def said_by(error: BaseException) -> str:
 
 
 def _best_device() -> str:
-    """Return the name of the device to run on: a GPU where there is one."""
+    """Return torch's name of the device to run on: `cuda`, else `mps`, else `cpu`."""
     import torch
 
     if torch.cuda.is_available():

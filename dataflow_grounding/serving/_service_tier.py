@@ -29,6 +29,7 @@ FLEX_TIMEOUT = 900.0
 
 Source: developers.openai.com, flex processing (2026-11).
 """
+# Words of a refusal that is about the tier: `service_tier`, `service tier`, `flex`.
 _TIER_WORDS = re.compile(r"service[ _-]?tier|\bflex\b", re.IGNORECASE)
 
 
@@ -83,14 +84,15 @@ class AskedTier:
     async def answered(
         self, request: Request[Any], ask: Callable[[Request[Any], str], Awaitable[Reply]]
     ) -> Reply:
-        """Send a request at the tier, or at the ordinary one where that had no room for long.
+        """Send a request at the tier, and at the ordinary one where the tier had no room for long.
 
         Args:
-            request: The request.
-            ask: Sends a request at a tier, which is given by its name.
+            request: The request. Its `before_another` is called before it is sent again.
+            ask: Sends a request at a tier, which is given by its name; "" is the ordinary one.
 
         Raises:
-            TierFull: The tier has no room, and is waited for. Else whatever `ask` raises.
+            TierFull: The tier has no room, and is waited for.
+            GroundingError: Whatever `ask` raises.
         """
         if not self.name:
             return await ask(request, "")
@@ -106,9 +108,9 @@ class AskedTier:
         return await ask(request, "")
 
     def _is_given_up(self, error: TierFull) -> bool:
-        """Note that the tier has no room; whether that has lasted so long that it is given up.
+        """Note that the tier has no room; return whether that has lasted for `ordinary_after`.
 
-        The user is told when it is given up for the first time.
+        False without `ordinary_after`. The user is told when it is given up for the first time.
         """
         now = time.monotonic()
         if self._full_since is None:
@@ -125,10 +127,13 @@ class AskedTier:
 def told_at(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
     """Return the error of a request at a tier: TierFull, EndpointRefused, or the error itself.
 
+    It is TierFull where the tier has no room, EndpointRefused where the endpoint doesn't know the
+    tier.
+
     Args:
         tier: The tier that was asked for; "" for the ordinary one.
         error: What the endpoint's answer would mean at the ordinary tier.
-        is_full: Whether the answer has the status by which a tier says that it has no room.
+        is_full: Whether the answer has the form by which a tier says that it has no room.
     """
     if not tier:
         return error

@@ -16,10 +16,11 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
     Args:
         provider: Whose fields: `openai` or `gemini`.
         model: The model's name, perhaps with its owner's before a slash.
-        level: `low` or `off`; anything else asks for no fields.
+        level: `low` or `off`; anything else leaves it to the model.
 
     Returns:
-        The fields; None where it isn't known how this model is told.
+        The fields, {} for a level that leaves it to the model; None where it isn't known how this
+        model is told.
     """
     if level not in ("low", "off"):
         return {}
@@ -32,9 +33,10 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
 
 
 def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request's body with further fields.
+    """Return a copy of a request's body with further fields.
 
-    A field that both have is that of `fields`; if it is an object in both, their keys are joined.
+    A field that both have is that of `fields`; if it is an object in both, it has the keys of both,
+    with the values of `fields` where both have one.
     """
     whole = dict(body)
     for name, value in fields.items():

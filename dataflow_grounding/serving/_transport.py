@@ -9,6 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,15 +27,23 @@ from dataflow_grounding._util.settings import setting
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES = 32 * 2**20
-CONNECT_SECONDS = 20.0
+MAX_BODY_BYTES = 32 * 2**20  # of an answer
+CONNECT_SECONDS = 20.0  # until a connection has to be there
+KEEP_SECONDS = 60  # for which an idle connection is kept
+# A key in an address's query: `key=…`, `v=1&api_key=…`.
 _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def shown_address(url: str, block: str, key: str = "base_url") -> str:
-    """The address without its secrets, which are remembered; `block.key` names the setting.
+    """Return an address without its secrets, which are remembered; raise SpecError if it is no use.
 
-    Raises SpecError for what can't be an address, or holds a key in the open.
+    That is what can't be an address of the web, has a fragment, or holds a name, password or key in
+    the open.
+
+    Args:
+        url: The address.
+        block: The block of the spec that has the setting, such as `vlm.openai`.
+        key: The setting's name in that block, for the error.
     """
     name = setting(f"{block}.{key}")
     if not url.startswith(("http://", "https://")):
@@ -56,7 +65,7 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
 
 
 class PerLoop(Generic[T]):
-    """Keeps one of a thing for each event loop.
+    """Keeps one of a thing for each event loop, which `make` makes.
 
     What waits in one loop can't be used in another, and threads have their own.
     """
@@ -65,18 +74,24 @@ class PerLoop(Generic[T]):
         self._made = defaultdict[asyncio.AbstractEventLoop, T](make)
 
     def get(self) -> T:
-        """The running loop's, made where it has none."""
+        """Return the running loop's, made where it has none."""
         return self._made[asyncio.get_running_loop()]
 
     def take(self) -> T | None:
-        """The running loop's, which then has none."""
+        """Return the running loop's, which then has none; None where it had none."""
         return self._made.pop(asyncio.get_running_loop(), None)
 
 
 class HttpTransport:
-    """aiohttp, with a body of our own.
+    """Sends by aiohttp, which takes half the CPU of the SDK's client.
 
-    It takes half the CPU of the SDK's client (docs/measurements/performance.md).
+    See docs/measurements/performance.md.
+
+    Args:
+        url: Where bodies are sent.
+        api_key: Sent as a bearer token; None sends none.
+        timeout: Seconds for one request.
+        extra_headers: Further headers, or other values for ours.
     """
 
     def __init__(
@@ -92,26 +107,35 @@ class HttpTransport:
             self.headers["Authorization"] = f"Bearer {api_key}"
         self.headers.update(extra_headers)
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             timeout=aiohttp.ClientTimeout(
                 total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)
             ),
         )
-        address = urlsplit(self.url)  # looked up once, where aiohttp would do it per request
+        # looked up once, where aiohttp would do it for each request
+        address = urlsplit(self.url)
         self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body; status, headers and body of the answer. Raises what failed on the way."""
+        """Send one body; return status, headers and body of the answer, whatever the status.
+
+        Raises what `fault_of` returns where no answer comes, and ServerFault for one larger than
+        MAX_BODY_BYTES.
+        """
         return await self._answered("POST", body, MAX_BODY_BYTES)
 
     async def get(self, most: int) -> tuple[int, Mapping[str, str], bytes]:
-        """Ask for what is there, of `most` bytes, as `post` does."""
+        """Ask for what is there, of `most` bytes; return and raise what `post` does."""
         return await self._answered("GET", None, most)
 
     async def _answered(
         self, method: str, body: bytes | None, most: int
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Return what answers a request, which is refused if its body is larger than `most`."""
+        """Return status, headers and body of the answer to a request; redirects aren't followed.
+
+        Raises ServerFault for an answer with a body of more than `most` bytes, and what `fault_of`
+        returns where none comes.
+        """
         import aiohttp
 
         try:
@@ -144,26 +168,27 @@ class ClientTransport:
 
     The engine's retries wait for the whole run, not for one request. The client follows no
     redirects, also where it is a user's own: another host has no claim to the picture or the key.
+
+    Args:
+        client: The client, which stays as it is: a copy is used.
+        url: Where it sends, for messages.
+        timeout: Seconds for one request.
+        headers: Further headers.
     """
 
     def __init__(self, client: Any, url: str, timeout: float, headers: Mapping[str, Any]) -> None:
         self.client = client.with_options(max_retries=0, timeout=timeout)
-        post = self.client.post
-
-        def post_without_redirects(
-            *arguments: Any, options: Mapping[str, Any] | None = None, **keywords: Any
-        ) -> Any:
-            options = {**(options or {}), "follow_redirects": False}
-            return post(*arguments, options=options, **keywords)
-
         # this copy's alone: `create` has no argument for it
-        self.client.post = post_without_redirects
+        self.client.post = partial(_post_without_redirects, self.client.post)
         self.url = url
         self.timeout = timeout
         self.headers = headers
 
     async def post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body; status, headers and body of the answer. Raises what failed on the way."""
+        """Send one body; return status, headers and body of the answer, whatever the status.
+
+        Raises what `fault_of` returns where no answer comes.
+        """
         import openai
 
         settings = json.loads(body)
@@ -193,11 +218,21 @@ class ClientTransport:
         await self.client.close()
 
 
+def _post_without_redirects(
+    post: Callable[..., Any],
+    *arguments: Any,
+    options: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Any:
+    """Call the method `post` of an openai client with redirects off; return what it returns."""
+    return post(*arguments, options={**(options or {}), "follow_redirects": False}, **keywords)
+
+
 Transport: TypeAlias = HttpTransport | ClientTransport
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what lies under it: under the libraries' errors the system's."""
+    """Yield an error, and what lies under it: under the libraries' errors the system's."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -206,10 +241,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
-    """What an error of a client's connection means.
+    """Return what an error of a client's connection means.
 
-    The words are the same whichever client sent, aiohttp's or httpx's; classes are told by their
-    names, as neither needs to be installed.
+    That is EndpointRefused for what is no address; EndpointUnreachable, or RateLimited, where no
+    connection came about; ServerFault where one broke off, or nothing came in time. The words are
+    the same whichever client sent, aiohttp's or httpx's; classes are told by their names, as
+    neither needs to be installed.
+
+    Args:
+        error: What the client raised.
+        where: The endpoint, for the message.
+        block: The block of the spec that has its address, such as `vlm.openai`.
+        timeout: Seconds that the request had.
     """
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:
@@ -227,7 +270,10 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    """Why no connection came about: a certificate, this machine's limits, or the network."""
+    """Return why no connection came about, as EndpointUnreachable or RateLimited.
+
+    The latter is for a machine that is short of connections itself: it is waited for.
+    """
     causes = list(_causes(error))
     of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     distrust = getattr(of_certificate, "verify_message", None)

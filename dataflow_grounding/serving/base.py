@@ -21,8 +21,9 @@ from dataflow_grounding.tasks.request import Request
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.asking import AskingForm
 
-# Whether `identity` includes the address. A serving of the user's own may be made of several, and
-# call their `identity` in its own: a context variable reaches them all, an argument wouldn't.
+# Whether `Serving.identity` includes the address. A serving of the user's own may be made of
+# several, and call their `identity` in its own: a context variable reaches them all, an argument
+# wouldn't.
 _with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 
 FLEX = "flex"
@@ -78,7 +79,7 @@ def _token_count(value: int) -> int:
 
 
 def tier_named(name: object) -> str:
-    """Return the name of the tier that served a reply, in lower case; "" for no name."""
+    """Return the name of the tier that served a reply, in lower case; "" for what can't be one."""
     return name.lower() if isinstance(name, str) and len(name) <= LONGEST_TIER_NAME else ""
 
 
@@ -103,7 +104,7 @@ class Reply:
     tier: str = ""
 
     def __post_init__(self) -> None:
-        # The counts of every serving, a user's own included, pass here.
+        """Make the counts possible ones: those of every serving, a user's own, too, pass here."""
         object.__setattr__(self, "usage", self.usage.bounded())
 
 
@@ -158,7 +159,7 @@ class Serving(ABC):
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process: names of variables with keys, not the keys.
+        """Return the state for another process: references to variables in place of keys.
 
         Raises SpecError for a key that no variable holds.
         """
@@ -167,6 +168,7 @@ class Serving(ABC):
         return {name: with_names(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take a state with this process's keys. Raises SpecError where a variable isn't set."""
         from dataflow_grounding._util.key_names import with_keys  # few runs have processes
 
         self.__dict__.update({name: with_keys(value) for name, value in state.items()})
@@ -193,7 +195,10 @@ class Serving(ABC):
 
     @abstractmethod
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """Return the model's reply to one request; a plain string is a whole reply."""
+        """Return the model's reply to one request; a plain string is a whole reply.
+
+        Raises the errors that the class names.
+        """
 
     def identity(self) -> dict[str, Any]:
         """Return all of this serving that a reply depends on: the model and its settings.
@@ -224,7 +229,7 @@ class Serving(ABC):
         return [(self, 1.0)]
 
     def obstacles(self) -> list[str]:
-        """Return what prevents it from sending, one sentence each; nothing is sent for that."""
+        """Return what prevents it from sending, a sentence each, or []; nothing is sent for it."""
         return []
 
     def facts(self) -> dict[str, Any]:
@@ -235,7 +240,7 @@ class Serving(ABC):
         return {}
 
     def needs(self) -> list[str]:
-        """Return advice to give before a run, one line each, for `check`; it can send even so."""
+        """Return advice for before a run, a line each; [] for none. It can send without that."""
         return []
 
     async def list_models(self) -> list[str]:
@@ -245,7 +250,7 @@ class Serving(ABC):
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         """Return the fields of a request that have its model think less: `low` or `off`.
 
-        None where it isn't known how the model is told: then it can't be asked so.
+        None where it isn't known how the model is told, as here: then it can't be asked so.
         """
         return None
 
@@ -255,7 +260,10 @@ class Serving(ABC):
 
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
-    """Raises SpecError where a form of asking sets thinking, and this model can't be told that."""
+    """Raises SpecError where a form of asking sets thinking, and this model can't be told that.
+
+    Without a serving or a form, and for what is no vision-language model, nothing is checked.
+    """
     if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
         return
     if serving.thinking_fields(form.thinking) is None:
@@ -267,9 +275,9 @@ def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
 
 
 def usable_key(text: str | None) -> str | None:
-    """Return an API key as it is sent, and register it as a secret to mask; None for none.
+    """Return an API key as it is sent, without blanks around it, and have it masked from now on.
 
-    Raises SpecError for what can't be a key.
+    None for none, or for blanks alone. Raises SpecError for a key that no header can hold.
     """
     key = (text or "").strip() or None  # a key that was read from a file may end in a newline
     learn(key)

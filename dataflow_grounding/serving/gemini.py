@@ -31,8 +31,8 @@ from dataflow_grounding.tasks.request import Turn
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 MODEL = "gemini-3.1-flash-lite-preview"
 RESOLUTIONS = ("MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_MEDIUM", "MEDIA_RESOLUTION_LOW")
-TIMEOUT = 120.0
-TIER_HEADER = "x-gemini-service-tier"
+TIMEOUT = 120.0  # seconds for one request at the ordinary tier
+TIER_HEADER = "x-gemini-service-tier"  # of a response: the tier that served it
 # Versions of the API. The first, which takes schemas, is asked unless the address names another.
 _VERSIONS = ("v1beta", "v1alpha", "v1")
 # From Gemini's finish reasons of replies that weren't blocked to a Reply's.
@@ -164,7 +164,10 @@ class GeminiServing(Serving):
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
-        """Return the reply at a service tier; "" is the ordinary one."""
+        """Return the reply at a service tier; "" is the ordinary one.
+
+        Raises a GroundingError that says what an answer other than a reply means, or why none came.
+        """
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
@@ -251,7 +254,10 @@ class GeminiServing(Serving):
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
-    """Raises SpecError for fields that are this serving's own."""
+    """Raises SpecError for fields that are this serving's own, and a `generationConfig` of no use.
+
+    `tier` is the service tier that is stated elsewhere; "" for none.
+    """
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
         if name in extra:
@@ -266,7 +272,10 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    """Return a turn of a conversation as the API has it, where the assistant is the `model`."""
+    """Return a turn of a conversation as the API has it: pictures, then text.
+
+    Its role is `user`, or `model` for the assistant's.
+    """
     parts: list[dict[str, Any]] = []
     for image in message.images:
         url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
@@ -305,7 +314,8 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _reply_of(response: Any, where: str) -> Reply:
     """Return the reply in a response; one that was blocked has a `refusal`.
 
-    Raises ServerFault where there is neither.
+    Any finish reason that isn't in _WHOLE counts as blocked. Raises ServerFault for a response
+    without a candidate that wasn't blocked either.
     """
     usage = _usage_of(response.usage_metadata)
     tier = _tier_of(response)
@@ -325,7 +335,7 @@ def _reply_of(response: Any, where: str) -> Reply:
 
 
 def _tier_of(response: Any) -> str:
-    """Return the service tier that served a reply, which stands in one of its headers."""
+    """Return the service tier that served a reply, from a header of the response; "" without."""
     headers = getattr(response.sdk_http_response, "headers", None) or {}
     lowered = {str(name).lower(): value for name, value in headers.items()}
     return tier_named(lowered.get(TIER_HEADER))
@@ -333,26 +343,29 @@ def _tier_of(response: Any) -> str:
 
 def _usage_of(metadata: Any) -> Usage:
     """Return the tokens that a reply's metadata counts; what it leaves out is 0."""
+    sent = _count(metadata, "prompt_token_count")
+    cached = _count(metadata, "cached_content_token_count")
+    written = _count(metadata, "candidates_token_count")
+    thought = _count(metadata, "thoughts_token_count")  # billed as output
+    return Usage(sent, cached, written + thought)
 
-    def count(name: str) -> Any:
-        return getattr(metadata, name, None) or 0
 
-    return Usage(
-        count("prompt_token_count"),
-        count("cached_content_token_count"),
-        # thoughts are billed as output
-        count("candidates_token_count") + count("thoughts_token_count"),
-    )
+def _count(metadata: Any, name: str) -> Any:
+    """Return a count of a reply's metadata by its name; 0 where it has none."""
+    return getattr(metadata, name, None) or 0
 
 
 def _text_of(candidate: Any) -> str:
-    """Return a candidate's text, without its thoughts."""
+    """Return a candidate's text, without its thoughts; "" where it has none."""
     parts = (candidate.content.parts if candidate.content else None) or []
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 
 def _blocked_categories(candidate: Any) -> str:
-    """Return the categories that a candidate was blocked for, by its safety ratings: `A, B`."""
+    """Return the categories that a candidate was blocked for, by its safety ratings.
+
+    They are in one text, `A, B`; "" without any.
+    """
     categories = []
     for rating in candidate.safety_ratings or []:
         if rating.blocked and rating.category:

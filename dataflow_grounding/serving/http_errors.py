@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import excerpt
 
-# Gemini and xAI answer a wrong key with 400, OpenRouter and Mistral an unknown model.
+# Words about a wrong key: `Incorrect API key provided`, `api_key is not valid`, `no API key`.
+# Gemini and xAI answer one with 400.
 _KEY = re.compile(
     r"API_KEY_INVALID|\b(?:incorrect|invalid|wrong|missing|expired|no)\W+(?:\w+\W+){0,2}api["
     r" _-]?key\b"
@@ -24,16 +25,23 @@ _KEY = re.compile(
     r" found)\b",
     re.IGNORECASE,
 )
+# Words about an unknown model: `invalid model`, `The model "x" does not exist`. OpenRouter and
+# Mistral answer one with 400.
 _MODEL = re.compile(
     r"\b(?:invalid|unknown|no such|not a valid) model\b|\bmodel\W+(?:\S+\W+){0,3}(?:does not"
     r" exist|not found)\b",
     re.IGNORECASE,
 )
+# Words of a content filter: `content policy`, `content_filter`, `flagged`, `safety`.
 _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b",
     re.I | re.S,
 )
-_BUSY = (429, 503, 529)
+_BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for now
+_PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
+DAY = 86_400.0  # seconds
+FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
+BODY_BYTES = 20_000  # of an answer's body that are read
 LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
 LONGEST = 1e8  # seconds that are waited at the most, as a server may ask for infinity
 
@@ -43,13 +51,17 @@ def error_of(
 ) -> errors.GroundingError:
     """Return the exception for an answer with this status.
 
+    That is EndpointRefused where all requests fail like this one; RateLimited or ServerOverloaded,
+    with the wait that is asked for, where the endpoint is busy; ServerFault for a fault that may
+    pass, and for a redirect; else RequestRefused.
+
     Args:
         status: The HTTP status, none of success.
         headers: The answer's headers, by their names in lower case.
         body: The answer's body.
         where: The endpoint and model, with which the message begins.
     """
-    error, details = _error_in(body[:20_000].decode("utf-8", "replace"))
+    error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details))
     text = f"{where} answered {status}"
     if message:
@@ -60,7 +72,7 @@ def error_of(
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _wait(headers, details))
-    if status >= 500 or status in (408, 409, 425):
+    if status >= 500 or status in _PASSING:
         return errors.ServerFault(text)
     if status >= 400:
         return errors.RequestRefused(text)
@@ -72,7 +84,9 @@ class _Advice(NamedTuple):
 
     Attributes:
         text: The advice.
-        certain: Whether other requests surely fail; else the answer may be about this one alone.
+        certain: Whether all other requests surely fail, too: the run stops at once. Else the answer
+            may be about this request alone: a run that has had answers goes on, and stops only
+            after some such answers in a row.
     """
 
     text: str
@@ -80,12 +94,19 @@ class _Advice(NamedTuple):
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
-    """Return advice where key, account, address, model or proxy are wrong; None otherwise."""
+    """Return advice where key, account, address, model or proxy are wrong; None otherwise.
+
+    It is certain only for a key that is answered with 401, and for a quota that is used up.
+    """
     is_bad_request = status in (400, 422)
     if status in (401, 403) or (is_bad_request and _KEY.search(message)):
+        # A 403 may be about what this one request asks for or shows.
         return _Advice("Check the API key", certain=status == 401)
-    if status == 402 or "insufficient_quota" in message:
-        return _Advice("The account has no credit left", certain=status != 402)
+    if status == 402:
+        # What is left may not suffice for this request, and yet for a smaller one.
+        return _Advice("The account has no credit left", certain=False)
+    if "insufficient_quota" in message:
+        return _Advice("The account has no credit left", certain=True)
     if status in (404, 405) or (is_bad_request and _MODEL.search(message)):
         return _Advice("Check the address and the model's name", certain=False)
     if status == 407:
@@ -104,11 +125,12 @@ def is_about_content(refusal: str) -> bool:
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the seconds that an answer asks to wait; None where it asks for none.
 
-    They stand in the headers, or in the `RetryInfo` of Google's error details. It is a day where
-    these say that a day's quota is used up.
+    It is a day where Google's error `details` say that a day's quota is used up. Else the seconds
+    stand in the headers, or in the `RetryInfo` of those details.
     """
-    if any("PerDay" in str(detail.get("violations")) for detail in details):
-        return 86_400.0
+    for detail in details:
+        if "PerDay" in str(detail.get("violations")):
+            return DAY
     wait = retry_after(headers)
     if wait is not None:
         return wait
@@ -122,16 +144,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an endpoint asks to wait by its headers; None if it asks for none.
 
     `retry-after-ms` goes before `retry-after`, which may be seconds or a date. Without either, it
-    is the reset of the limits that are used up.
+    is the reset of the limits that are used up. What can't be read asks for none.
     """
     milliseconds = headers.get("retry-after-ms")
     seconds_or_date = headers.get("retry-after")
-    with suppress(ValueError):  # raised for a date
+    if milliseconds is None and seconds_or_date is None:
+        return used_up(headers)
+    with suppress(ValueError):  # raised for a date, and for what is neither
         if milliseconds is not None:
             return _bounded(float(milliseconds) / 1000)
-        if seconds_or_date is None:
-            return used_up(headers)
-        return _bounded(float(seconds_or_date))
+        return _bounded(float(seconds_or_date or ""))
     until = _timestamp_of(seconds_or_date)
     if until is None:
         return None
@@ -164,9 +186,10 @@ def used_up(headers: Mapping[str, str]) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Return the seconds from now that a reset time says; None where it can't be read.
+    """Return the seconds from now that a reset time says, from 0 to LONGEST.
 
-    OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time.
+    OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time. None where it
+    can't be read.
     """
     if len(text) > LONGEST_TEXT:
         # The patterns try each digit as the first of a number, so a long text would take time that
@@ -174,7 +197,7 @@ def _duration(text: str) -> float | None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
         seconds = float(text)
-        if seconds >= 10**6:  # too long for a wait: it is a Unix time
+        if seconds >= FIRST_UNIX_TIME:
             seconds -= time.time()
         return _bounded(seconds)
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
@@ -194,7 +217,8 @@ def _bounded(seconds: float) -> float | None:
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
     """Return what a body says of an error, as JSON or text, and Google's details of it.
 
-    Of a web page nothing is taken. Without details the list is empty.
+    That is the value of `error` in a JSON object or the first of a list, else the JSON itself. Of a
+    web page it is "", any other text is returned as it is. Without details the list is empty.
     """
     data = None
     with suppress(ValueError, RecursionError):
@@ -220,7 +244,10 @@ def _first_of(data: Any) -> Any:
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    """Return an error's words, with its reason or code in brackets."""
+    """Return an error's words, with its reasons, code or type in brackets if it has one.
+
+    `error` is what `_error_in` found: of an object, its `message` or `detail`, else all of it.
+    """
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error

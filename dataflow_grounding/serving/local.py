@@ -113,7 +113,7 @@ class LocalServing(Serving):
 
         It stands in for an address, and tells apart models of the same name: by their commit or
         files, and by settings that change the size in which the model sees pictures. Where the
-        digest can't be had, it is `local` alone.
+        digest can't be had, it is `local` alone; without a model in the folder, `local:`.
         """
         processor = ""
         if self.processor:
@@ -124,7 +124,7 @@ class LocalServing(Serving):
             return Serving.endpoint
 
     def __getstate__(self) -> dict[str, Any]:
-        # Another process loads the model anew.
+        """Return the state for another process, which loads the model anew."""
         return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}
 
     def __repr__(self) -> str:
@@ -134,7 +134,8 @@ class LocalServing(Serving):
     def _digest(self) -> str:
         """What tells apart models of the same name: the Hub's commit, or a digest of the files.
 
-        It is "" for a folder that holds no model. Raises MissingExtra, SpecError.
+        It is "" for a folder that holds no model. Raises MissingExtra without the extra `local`,
+        SpecError where the Hub doesn't tell.
         """
         if os.path.isdir(self.model):
             return _digest_of(self.model)
@@ -167,9 +168,9 @@ class LocalServing(Serving):
     async def answer(self, request: Request[Any]) -> Reply:
         """Return the model's reply, which is generated together with those of other requests.
 
-        All requests queue up. The first in the queue's turn has the model answer as many as fit,
-        perhaps its own among them, until its own is answered. Then it is the next one's turn, whose
-        reply may be there already.
+        All requests queue up. The first has the model answer batch after batch of them until its
+        own is answered. Then it is the next one's turn, whose reply may be there already. Raises
+        ServerFault, RequestRefused or EndpointRefused.
         """
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
         temperature = request.temperature(self.temperature) or 0.0
@@ -209,17 +210,18 @@ class _Queue:
     async def work(
         self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int
     ) -> None:
-        """Have the first request answered, together with others of the same temperature.
+        """Have the first request that waits answered, with others of the same temperature.
 
-        It begins once no request has joined for LINGER seconds, or enough wait.
+        It begins once no request has joined for LINGER seconds, or `most` wait. Other requests stay
+        in the queue. One at least has to wait.
 
         Args:
             answers: Returns the reply to each request of a batch, or its error.
             most: How many are answered together at the most.
         """
-        count = 0
-        while count < len(self.waiting) < most:
-            count = len(self.waiting)
+        count_before = 0
+        while count_before < len(self.waiting) < most:
+            count_before = len(self.waiting)
             await asyncio.sleep(LINGER)
         unanswered = self._unanswered()
         batch: list[Asked] = []
@@ -242,9 +244,10 @@ class _Queue:
 
 
 def _digest_of(folder: str) -> str:
-    """Return a digest of a model's files; "" where the folder holds no model.
+    """Return a digest of a model's files: their names, sizes and content.
 
-    Small files are read whole, of the others SAMPLES.
+    Of files with more than SAMPLES samples, only these are read. It is "" where the folder holds no
+    model: no config.json. Folders within it don't count. Raises OSError.
     """
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""

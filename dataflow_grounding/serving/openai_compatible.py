@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 
 
 class _Settings(NamedTuple):
-    """A request's keys other than its messages.
+    """A request's keys other than its messages, as they were written last for a task.
 
     Attributes:
         what: What they were made of, but for the schema.
-        schema: That of the reply.
-        as_json: They as JSON, without the bracket before them.
+        schema: The schema of the reply.
+        as_json: The keys as JSON, without the bracket before them.
     """
 
     what: tuple[Any, ...]
@@ -61,9 +61,10 @@ class _Settings(NamedTuple):
 
 
 OPENAI_URL = "https://api.openai.com/v1"
-TIMEOUT = 60.0
-MODELS_TIMEOUT = 10.0
-MODELS_BYTES = 2**20
+TIMEOUT = 60.0  # seconds for one request at the ordinary tier
+MODELS_TIMEOUT = 10.0  # seconds for the list of models, at the most
+MODELS_BYTES = 2**20  # of that list, at the most
+READ_BYTES = 20_000  # of an answer that is no reply
 
 
 class OpenAIServing(Serving):
@@ -206,25 +207,29 @@ class OpenAIServing(Serving):
         return await self._tier.answered(request, self._answer_at)
 
     async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
-        """The reply at a service tier."""
+        """Return the reply at a service tier; "" is the ordinary one.
+
+        The first request finds out what the endpoint takes, and the others wait for that. Raises
+        what the endpoint's answer means.
+        """
         if not self._habits_known:
             async with self._first_request.get():
-                # one request finds out what the endpoint takes; the others wait for it
-                if not self._habits_known:
+                if not self._habits_known:  # else another request has found out meanwhile
                     return await self._find_out(request, tier)
         try:
             return await self._send(request, self.habits, tier)
         except RequestRefused as refused:
             if not (request.cut_off and "temperature" in str(refused).lower()):
                 raise
-        # what was cut off goes cooler, but to a model that takes no temperature but its own
+        # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
         return await self._send(replace(request, cut_off=False), self.habits, tier)
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:
-        """The reply to the first request, sent again in other ways until the endpoint takes it.
+        """Return the reply to the first request, sent in other ways until the endpoint takes it.
 
-        Raises the first refusal where no way is left to try.
+        The way that it takes is kept. Raises the first refusal where no way is left to try,
+        EndpointRefused for a model that takes no images, and any other error at once.
         """
         first_refusal: RequestRefused | None = None
         habits = self.habits
@@ -270,20 +275,21 @@ class OpenAIServing(Serving):
             from dataflow_grounding.serving._service_tier import told_at  # few runs state one
 
             # so the service says that it has no room in the tier that was asked for
-            is_full = status == 429 and b"resource_unavailable" in data[:20_000]
+            is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
             raise told_at(tier, error, is_full)
         try:
             return reply_of(json.loads(data), used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            beginning = excerpt(data[:20_000].decode("utf-8", "replace"), 120)
+            beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
             raise NoCompletion(
                 f"{where} answered something that is not a chat completion: {beginning!r}"
             ) from None
 
     def _body(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
-        """The request as JSON.
+        """Return the request as JSON.
 
-        It is put together so that the images' long texts are copied once and never scanned.
+        It is put together so that the images' long texts are copied once and never scanned. For an
+        endpoint that takes no system message, its text begins the first turn.
         """
         parts = [b'{"messages":[']
         beginning = ""
@@ -299,9 +305,10 @@ class OpenAIServing(Serving):
         return b"".join(parts)
 
     def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
-        """A request's keys other than its messages, as JSON without the bracket before them.
+        """Return a request's keys other than its messages, as JSON without the bracket before them.
 
-        All requests of a task have the same, schema and all: they are written once.
+        Mostly all requests of a task have the same, schema and all: what was written for the last
+        one is kept.
         """
         alike = self._settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
@@ -314,13 +321,16 @@ class OpenAIServing(Serving):
         return as_json
 
     def _settings(self, request: Request[Any], habits: Habits, tier: str) -> dict[str, Any]:
-        """A request's keys other than its messages."""
+        """Return a request's keys other than its messages.
+
+        What the user states in `extra_body` goes before what this serving would send.
+        """
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
         temperature = request.temperature(self.temperature)
         if habits.temperature and temperature is not None:
             settings["temperature"] = temperature
         if request.is_free_form:
-            pass  # the prompt's words alone say how a reply is to be
+            pass  # the prompt's words alone say what form a reply has
         elif habits.response_format == "json_object":
             settings["response_format"] = {"type": "json_object"}
         elif habits.response_format == "json_schema":
@@ -332,7 +342,6 @@ class OpenAIServing(Serving):
         if request.thinking:
             from dataflow_grounding.serving._thinking import with_fields  # few runs say so
 
-            # what the user states of the same object goes before
             settings = with_fields(self.thinking_fields(request.thinking) or {}, settings)
         return settings
 
@@ -355,6 +364,7 @@ class OpenAIServing(Serving):
         return thinking_fields("openai", self.model, level)
 
     def _open(self) -> Transport:
+        """Return a transport by the user's client if there is one, else by ours."""
         if self._client is not None:
             return ClientTransport(
                 self._client, self._completions, self.timeout, self.extra_headers
@@ -369,7 +379,10 @@ class OpenAIServing(Serving):
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:
-    """A turn as a message, in parts of JSON; its text begins with `beginning`."""
+    """Return a turn as a message, in parts of JSON: pictures, then text.
+
+    A user's text begins with `beginning`. Any other turn is its text alone.
+    """
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
@@ -381,7 +394,7 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
 
 @lru_cache(maxsize=16)  # there is one for all tasks about an image, and a user's own
 def _system_message(text: str) -> bytes:
-    """The system message as JSON, with the comma behind it."""
+    """Return the system message as JSON, with the comma behind it."""
     return json.dumps({"role": "system", "content": text}).encode() + b","
 
 
@@ -395,16 +408,20 @@ def _asked_tier(name: str, ordinary_after: float | None) -> "AskedTier | None":
 
 
 def _timeout_at(tier: "AskedTier | None", stated: float | None) -> float:
-    """Return the seconds that one request may take: those that are stated, else the tier's."""
+    """Return the seconds that one request may take: those that are stated, else the tier's.
+
+    None is the ordinary tier.
+    """
     if tier is not None:
         return tier.timeout(stated, TIMEOUT)
     return TIMEOUT if stated is None else stated
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
-    """The key for an address in the variable `name`, or in one of the usual names; None for none.
+    """Return the key for an address from the first variable that holds one; None where none does.
 
-    OpenAI's own is not tried for DF_BASE_URL: that may be another provider's.
+    They are `name`, DF_API_KEY and OPENAI_API_KEY. The last is not tried for the address of
+    DF_BASE_URL: that may be another provider's.
     """
     names = [name, "DF_API_KEY"]
     if url != os.environ.get("DF_BASE_URL"):

@@ -20,6 +20,7 @@ TokenProvider: TypeAlias = Callable[[], str | Awaitable[str]]
 """A function that returns an Entra token; it may be async."""
 
 
+# Keys of settings, as a spec has them.
 _PROVIDER = "vlm.openai.azure.token_provider"
 _ENDPOINT = "vlm.openai.azure.endpoint"
 
@@ -98,7 +99,7 @@ class OpenAISdkServing(OpenAIServing):
             )
 
     def _open(self) -> Transport:
-        """Return a transport by OpenAI's own client, for Azure where its version is stated."""
+        """Return a transport by OpenAI's own client: Azure's where an Azure endpoint is given."""
         import openai
 
         address, _, query = self._url.partition("?")
@@ -123,9 +124,10 @@ class OpenAISdkServing(OpenAIServing):
         return ClientTransport(client, self._completions, self.timeout, headers)
 
     async def _token(self) -> str:
-        """Return an Entra token from the user's provider, and register it as a secret to mask.
+        """Return an Entra token from the user's provider, and have it masked from now on.
 
-        Raises EndpointRefused where there is none.
+        Raises EndpointRefused where the provider fails, in which case the next request may fare
+        better, or returns what is no token.
         """
         assert self._provider is not None
         try:
@@ -153,7 +155,7 @@ class OpenAISdkServing(OpenAIServing):
 def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
     """Import the function that `module:function` names; its module may be in one of `folders`.
 
-    Raises SpecError where there is none.
+    Raises SpecError where there is no function of that name.
     """
     # This imports pydantic, which a serving that isn't made from a spec does without.
     from dataflow_grounding.spec.user_code import named

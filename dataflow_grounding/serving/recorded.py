@@ -75,7 +75,8 @@ class RecordedServing(Serving):
     async def answer(self, request: Request[Any]) -> Reply:
         """Return the recorded reply; where there is none, that of the serving, which is recorded.
 
-        Raises RequestRefused where nothing is recorded and there is no serving to ask.
+        Raises RequestRefused where nothing is recorded and there is no serving to ask, else what
+        the serving raises.
         """
         key = request.key(self._identity)
         line = self._replies.get(key)
@@ -100,8 +101,8 @@ class RecordedServing(Serving):
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
         """Add a reply to the recording, with secrets masked, and return its line.
 
-        `key` is its request's. A new file gets its first line before. A last line that wasn't
-        finished, as where the process was killed, is ended first.
+        `key` is its request's. A new file gets its head first. A last line that wasn't finished, as
+        where the process was killed, is ended first. Raises OSError.
         """
         line: dict[str, Any] = {
             "key": key,
@@ -130,7 +131,10 @@ class RecordedServing(Serving):
         return line
 
     def _load(self) -> None:
-        """Read the recording. Raises InputError where there is none, or it isn't one."""
+        """Read the recording: its replies, and from its head whose they are.
+
+        Raises InputError where there is no file, or it isn't a recording.
+        """
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())

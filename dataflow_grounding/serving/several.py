@@ -47,7 +47,7 @@ class ServingByTask(Serving):
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits that all servings accept, as far as is known by now."""
+        """The limits that all servings accept, as far as is known by now; set, they are all's."""
         of_each = [serving.image_limits for serving in self._all.values()]
         common = of_each[0]
         for limits in of_each[1:]:
@@ -139,7 +139,8 @@ class SeveralEndpoints(ServingByTask):
     async def answer(self, request: Request[Any]) -> Reply | str:
         """Return the reply of the next endpoint in turn that can answer.
 
-        The engine doesn't call this: it chooses endpoints by room and weight.
+        Each is asked once at most; what the last one raises is raised. The engine doesn't call
+        this: it chooses endpoints by room and weight.
         """
         for serving in itertools.islice(self._turns, len(self._all) - 1):
             with suppress(EndpointRefused, ServerFault):

@@ -13,6 +13,15 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import Size
 
 ASSUMED = 1000  # tokens that an image is taken to have where the model's rule isn't known
+LEAST_CACHED = 1024  # equal tokens from which providers bill a beginning as cached
+# OpenAI's models fit a picture into a square with sides of FITTED pixels, then its shorter side to
+# SHORTER, and count tiles; newer ones count patches instead, at most so many.
+FITTED = 2048
+SHORTER = 768
+TILE = 512
+PATCH = 32
+MOST_PATCHES = 1536
+FEWEST_SQUARES, MOST_SQUARES = 4, 16384  # of Qwen's models, whose squares the table has
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,10 @@ class TokenRules:
     def least_cached(self) -> int:
         """How many equal tokens requests have to begin with, for these to be billed as cached.
 
-        1024 is what Google's and OpenAI's pages say; vLLM caches any.
+        LEAST_CACHED is what Google's and OpenAI's pages say; any other model is taken to cache any
+        beginning, as vLLM does.
         """
-        return 1024 if re.match(r"gemini|gpt|o\d", self._name) else 0
+        return LEAST_CACHED if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:
         """Return the tokens of an image of this width and height in pixels, as sent."""
@@ -53,7 +63,8 @@ class TokenRules:
     def _published(self, size: Size) -> Any:
         """Return the tokens of a picture by its provider's published rule; None without one.
 
-        `size` is (width, height) in pixels, as sent.
+        `size` is (width, height) in pixels, as sent. Which rule it is, the keys of the table's row
+        tell; token_rules.yaml explains them.
         """
         width, height = size
         rule = self._rule()
@@ -67,18 +78,18 @@ class TokenRules:
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
         if "tile" in rule:
-            # The picture is fitted into 2048 x 2048, and then its shorter side to 768. It is never
-            # enlarged.
-            scale = min(1.0, 2048 / max(size))
-            scale *= min(1.0, 768 / (min(size) * scale))
-            return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), 512)
+            # The picture is fitted, and never enlarged.
+            scale = min(1.0, FITTED / max(size))
+            scale *= min(1.0, SHORTER / (min(size) * scale))
+            return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), TILE)
         if "patch" in rule:
-            return math.ceil(min(_cells(size, 32), 1536) * rule["patch"])
+            return math.ceil(min(_cells(size, PATCH), MOST_PATCHES) * rule["patch"])
         if "pixels" in rule:
             return min(rule["most"], math.ceil(width * height / rule["pixels"]))
         if "square" in rule:
             squares = round(width / rule["square"]) * round(height / rule["square"])
-            return min(16384, max(4, squares)) + 2  # two mark the image's beginning and end
+            # two more mark the image's beginning and end
+            return min(MOST_SQUARES, max(FEWEST_SQUARES, squares)) + 2
         return None
 
     def _rule(self) -> Any:
@@ -95,5 +106,5 @@ class TokenRules:
 
 
 def _cells(size: tuple[float, float], side: int) -> int:
-    """Return how many squares of this side cover a picture of this size."""
+    """Return how many squares with sides of `side` pixels cover a picture of this size."""
     return math.ceil(size[0] / side) * math.ceil(size[1] / side)
