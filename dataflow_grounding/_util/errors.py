@@ -274,6 +274,7 @@ class told_as(AbstractContextManager[None]):
         self._again = again
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise our error for one of the system or of memory; let any other pass."""
         if isinstance(error, OSError):
             reason = str(error.strerror or error)
         elif isinstance(error, MemoryError):

@@ -192,7 +192,7 @@ def _keys_in(text: str) -> list[str]:
 
 
 def names_secret(name: str) -> bool:
-    """Whether a key, header or variable of this name holds a secret.
+    """Return whether a key, header or variable of this name holds a secret.
 
     `api_key` and `X-Auth-Token` do; `max_tokens` doesn't.
     """
@@ -200,7 +200,7 @@ def names_secret(name: str) -> bool:
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether a variable of the environment holds a secret, by its name.
+    """Return whether a variable of the environment holds a secret, by its name.
 
     A shell's PWD doesn't: it is the folder that the shell is in.
     """
@@ -208,7 +208,7 @@ def is_secret_variable(name: str) -> bool:
 
 
 def _is_secret_parameter(name: str) -> bool:
-    """Whether a parameter of an address holds a secret, by its name."""
+    """Return whether a parameter of an address holds a secret, by its name."""
     return names_secret(name) or name.lower() == "code"  # Azure's functions take their key so
 
 

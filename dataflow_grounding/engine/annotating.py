@@ -131,7 +131,7 @@ class StepAsk:
 
 
 def _is_read_reply(reply: Any) -> bool:
-    """Whether a reader returned a pair of an answer and a list or tuple of notes."""
+    """Return whether a reader returned a pair of an answer and a list or tuple of notes."""
     return isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], (list, tuple))
 
 

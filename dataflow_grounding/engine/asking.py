@@ -141,9 +141,9 @@ class Asking:
             self._unreadable.add(key)
 
     def has_stored(self, request: Request[Any], by: "StepAsk") -> bool:
-        """Whether a reply to a request is stored, be it a refusal or unreadable, and may be taken.
+        """Return whether a reply to a request is stored, be it a refusal or unreadable.
 
-        It may not with `force_reprocess`.
+        False with `force_reprocess`, as it may not be taken then.
         """
         if self.options.force_reprocess:
             return False
@@ -435,12 +435,12 @@ class Asking:
 
 
 def _is_unreadable(error: errors.RecordError) -> bool:
-    """Whether a reply can't be read; one with suspect boxes can."""
+    """Return whether a reply can't be read; one with suspect boxes can."""
     return isinstance(error, errors.UnreadableReply) and not isinstance(error, errors.SuspectReply)
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
-    """Whether an endpoint may have worked on a request that ended in this error.
+    """Return whether an endpoint may have worked on a request that ended in this error.
 
     It may on a fault amid the work, but not where it was too busy, couldn't be reached, or refused.
     """

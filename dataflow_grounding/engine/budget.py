@@ -51,6 +51,7 @@ class Prices:
     flex: float | None = None
 
     def __post_init__(self) -> None:
+        """Raise SpecError for a price that is no number from 0."""
         for name, price in vars(self).items():
             if price is not None and not (is_number(price) and price >= 0):
                 raise SpecError(f"the price {name}: {price!r} should be a number of USD")

@@ -271,7 +271,7 @@ def _execute_segment(
 
 
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
-    """Raises InputError where one of the outputs exists, but not the checkpoint folder.
+    """Raise InputError where one of the outputs exists, but not the checkpoint folder.
 
     A run of ours leaves that folder beside its outputs, so the file is from elsewhere.
     """
@@ -287,7 +287,7 @@ def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
 
 
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
-    """Raises InputError when the input is one of the files that a run writes."""
+    """Raise InputError when the input is one of the files that a run writes."""
     if os.path.realpath(input_path) in map(os.path.realpath, outputs):
         raise InputError(
             f"the run would overwrite its input {input_path}: choose another folder for the results"

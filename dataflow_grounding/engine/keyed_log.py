@@ -248,6 +248,7 @@ class KeyedLog:
                 self._file = -1
 
     def __len__(self) -> int:
+        """Return how many keys this log has lines of; those of `others` don't count."""
         return self._offsets.count
 
     def _open(self) -> int:

@@ -150,7 +150,7 @@ class Outputs:
                         write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
-        """Raises RunStopped where one of the `rows` is neither in a step's file nor has failed.
+        """Raise RunStopped where one of the `rows` is neither in a step's file nor has failed.
 
         No defect of ours may lose one in silence.
         """

@@ -83,7 +83,7 @@ class Ask(Protocol):
         """
 
     def is_stored(self, request: Request[Any]) -> bool:
-        """Whether a stored reply answers `request`, so that asking it costs nothing."""
+        """Return whether a stored reply answers `request`, so that asking it costs nothing."""
 
     def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
         """Return the answer to a check of the endpoint, and notes on it.
@@ -296,7 +296,7 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
-    """Raises PlanError for a column that nobody provides, or one that a step would overwrite.
+    """Raise PlanError for a column that nobody provides, or one that a step would overwrite.
 
     Columns that a step names as output are there for the steps behind it. Behind a step that names
     none, any column may be there. A step may overwrite a column that it reads.
@@ -347,7 +347,7 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
 
 
 def for_want_of_a_model(operator: Annotator, role: str) -> bool:
-    """Whether a column is read because the operator has no model that sees what is in a picture.
+    """Return whether a column is read only because the operator's model can't see what things are.
 
     Such an operator reads roles that the `input_keys` of its class don't have. False for a class
     without `input_keys`.
@@ -371,7 +371,7 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    """Whether a step reads the file that the one before it writes, row by row.
+    """Return whether a step reads the file that the one before it writes, row by row.
 
     Both also have to tell failures in the same file. False for a WholeFile on either side.
     """

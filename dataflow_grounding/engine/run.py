@@ -418,5 +418,5 @@ class Run:
 
 
 def _image_changed(results: list[Result]) -> bool:
-    """Whether a step failed because the row's image was another than was known."""
+    """Return whether a step failed because the row's image was another than was known."""
     return any(columns is None and isinstance(error, ImageChanged) for columns, error in results)

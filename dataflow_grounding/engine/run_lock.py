@@ -88,7 +88,7 @@ def only_run(folder: str) -> Iterator[None]:
 
 
 def check_held(folder: str) -> None:
-    """Raises StorageFailed where another run has taken over a checkpoint folder of this process.
+    """Raise StorageFailed where another run has taken over a checkpoint folder of this process.
 
     That is also where it has taken over the folder elsewhere that this one stands for.
     """

@@ -55,7 +55,7 @@ class Shard(NamedTuple):
 
     @staticmethod
     def is_apart(folder: str, other: str) -> bool:
-        """Whether two folders, by their names, are of different blocks of one split.
+        """Return whether two folders, by their names, are of different blocks of one split.
 
         Neither then has a row of the other.
         """
@@ -71,7 +71,7 @@ class Shard(NamedTuple):
         return os.path.join(results_dir, SHARDS, str(self))
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
-        """Whether a row of the input is in this part, as `shard_of` tells."""
+        """Return whether a row of the input is in this part, as `shard_of` tells."""
         return shard_of(row, self.of, image_key, image_root) == self.number
 
 

@@ -138,7 +138,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
 
 
 def _is_list_of_texts(value: Any) -> bool:
-    """Whether a value is a list with nothing but texts in it."""
+    """Return whether a value is a list with nothing but texts in it."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
@@ -246,7 +246,7 @@ class Source:
             self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
-        """Whether the file has a shard's rows alone, and beside it is where they stood."""
+        """Return whether the file has a shard's rows alone, and beside it is where they stood."""
         if self._shard is None:
             return False
         from dataflow_grounding.engine.shard import lines_path  # few runs are of a shard
@@ -342,7 +342,7 @@ class Source:
         return record
 
     def shares_stem(self, record: Record) -> bool:
-        """Whether an earlier picture has the record's path but for its ending.
+        """Return whether an earlier picture has the record's path but for its ending.
 
         The record's id, which `record` gave it, has the ending then. False where the row states its
         id: it isn't known then.

@@ -195,6 +195,7 @@ class Summary:
         return counts
 
     def __repr__(self) -> str:
+        """Return it in one line."""
         sent = counted(self.requests["sent"], "request")
         file = self.annotations or "no results"
         return excerpt(f"Summary({self._done()}, {sent}, {self.seconds:.1f} s: {file})")
@@ -204,6 +205,7 @@ class Summary:
         return f"{counted(self.records, 'image')}: {self.done} done, {self.failed} failed"
 
     def __str__(self) -> str:
+        """Return it in lines for people: counts, cost, warnings, failures, where results are."""
         lines = [self._done(), *self._expression_lines()]
         sent = f"{counted(self.requests['sent'], 'request')} sent, "
         sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"

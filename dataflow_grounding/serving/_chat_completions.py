@@ -94,7 +94,7 @@ def first_limits(endpoint: str) -> ImageLimits:
 
 
 def _is_under(domain: str, endpoint: str) -> bool:
-    """Whether an address's host is the domain or ends in it.
+    """Return whether an address's host is the domain or ends in it.
 
     Whole parts count: evilnvidia.com is not under nvidia.com.
     """
@@ -103,7 +103,7 @@ def _is_under(domain: str, endpoint: str) -> bool:
 
 
 def takes_no_images(refusal: str) -> bool:
-    """Whether a refusal says that the model takes no images at all.
+    """Return whether a refusal says that the model takes no images at all.
 
     The words are those of the servers in docs/endpoints.md.
     """

@@ -180,7 +180,7 @@ class LoadedModel:
         return [system, {"role": "user", "content": content}]
 
     def _takes(self, form: Callable[[str], Any]) -> bool:
-        """Whether the chat template writes out a system message whose content has this form.
+        """Return whether the chat template writes out a system message whose content has this form.
 
         Some templates raise for one, leave it out, or print a list of parts as Python's text.
         """
@@ -231,7 +231,7 @@ def _best_device() -> str:
 
 
 def _check_adapter(model: str) -> None:
-    """Raises ValueError for a folder with an adapter where peft, which reads it, is missing."""
+    """Raise ValueError for a folder with an adapter where peft, which reads it, is missing."""
     has_adapter = os.path.exists(os.path.join(model, "adapter_config.json"))
     if has_adapter and not importlib.util.find_spec("peft"):
         raise ValueError(

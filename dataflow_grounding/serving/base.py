@@ -69,7 +69,7 @@ class Usage:
 
 
 def is_token_count(value: object) -> bool:
-    """Whether a value can be a number of tokens: a whole one, from 0 to MOST_TOKENS."""
+    """Return whether a value can be a number of tokens: a whole one, from 0 to MOST_TOKENS."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
 
 
@@ -176,17 +176,20 @@ class Serving(ABC):
     # Copies within a process keep the keys; by default they would go through __getstate__.
 
     def __copy__(self) -> "Serving":
+        """Return a serving with the same attributes."""
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Serving":
+        """Return a serving with copies of the attributes."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
     def __repr__(self) -> str:
+        """Return its class, model and endpoint without secrets; `local` is left out."""
         arguments = [self.model]
         if self.endpoint != Serving.endpoint:
             arguments.append(self.endpoint.partition("?")[0])
@@ -260,7 +263,7 @@ class Serving(ABC):
 
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
-    """Raises SpecError where a form of asking sets thinking, and this model can't be told that.
+    """Raise SpecError where a form of asking sets thinking, and this model can't be told that.
 
     Without a serving or a form, and for what is no vision-language model, nothing is checked.
     """
@@ -287,14 +290,14 @@ def usable_key(text: str | None) -> str | None:
 
 
 def check_counts(**counts: Any) -> None:
-    """Raises SpecError, with the count's name, for one that isn't a whole number from 1."""
+    """Raise SpecError, with the count's name, for one that isn't a whole number from 1."""
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise SpecError(f"{name} should be 1 or more, a whole number, not {count!r:.40}")
 
 
 def check_settings(timeout: float, temperature: float | None, **counts: Any) -> None:
-    """Raises SpecError for settings that can't be sent.
+    """Raise SpecError for settings that can't be sent.
 
     Args:
         timeout: Seconds for one request.

@@ -130,6 +130,7 @@ class GeminiServing(Serving):
         self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:
+        """Return what prevents it from sending: Google's client or the key is missing."""
         obstacles = []
         try:
             import google.genai  # noqa: F401
@@ -148,6 +149,7 @@ class GeminiServing(Serving):
         return obstacles
 
     def identity(self) -> dict[str, Any]:
+        """Return what a reply depends on: the model, its sampling, resolution and `extra`."""
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         identity = {**super().identity(), **sampling, "media_resolution": self.media_resolution}
         if self.extra:
@@ -254,7 +256,7 @@ class GeminiServing(Serving):
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
-    """Raises SpecError for fields that are this serving's own, and a `generationConfig` of no use.
+    """Raise SpecError for fields that are this serving's own, and a `generationConfig` of no use.
 
     `tier` is the service tier that is stated elsewhere; "" for none.
     """

@@ -115,7 +115,7 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def is_about_content(refusal: str) -> bool:
-    """Whether a refusal is a content filter's: about what a request shows or says.
+    """Return whether a refusal is a content filter's: about what a request shows or says.
 
     The endpoint itself works then.
     """

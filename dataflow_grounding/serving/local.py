@@ -150,6 +150,7 @@ class LocalServing(Serving):
         return os.path.basename(os.path.dirname(path))
 
     def obstacles(self) -> list[str]:
+        """Return what prevents it from answering: libraries or the model are missing."""
         if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
             return [str(MissingExtra(f"{setting('vlm.backend')} local", "local"))]
         try:

@@ -175,6 +175,7 @@ class OpenAIServing(Serving):
         self._settings_by_task: dict[str, _Settings] = {}
 
     def facts(self) -> dict[str, Any]:
+        """Return whether there is a key, what the endpoint takes if that is known, and the tier."""
         facts = {"key": "set" if self.has_key else "not set"}
         if self._habits_known:
             facts["takes"] = str(self.habits)
@@ -183,6 +184,7 @@ class OpenAIServing(Serving):
         return facts
 
     def needs(self) -> list[str]:
+        """Return advice: on a time that is short for the tier, and on a missing key."""
         needs = self._tier.needs("vlm.openai.timeout", self.timeout) if self._tier else []
         if not self.has_key:
             needs.append(
@@ -192,6 +194,7 @@ class OpenAIServing(Serving):
         return needs
 
     def identity(self) -> dict[str, Any]:
+        """Return what a reply depends on: the model, or its `name`, sampling and `extra_body`."""
         identity = super().identity()
         if self.name:
             identity["model"] = self.name
@@ -346,6 +349,7 @@ class OpenAIServing(Serving):
         return settings
 
     async def list_models(self) -> list[str]:
+        """Return the names of the endpoint's models; [] where it has no list, or by a user's client."""
         if self._client is not None:
             return []
         timeout = min(self.timeout, MODELS_TIMEOUT)
@@ -372,9 +376,10 @@ class OpenAIServing(Serving):
         return HttpTransport(self._completions, self._api_key, self.timeout, self.extra_headers)
 
     async def aclose(self) -> None:
+        """Close the running loop's connections; a user's own client stays open."""
         self._first_request.take()
         transport = self._transport.take()
-        if transport is not None and self._client is None:  # a user's own stays open
+        if transport is not None and self._client is None:
             await transport.aclose()
 
 
@@ -434,7 +439,7 @@ def _key_in_environment(name: str, url: str) -> str | None:
 
 
 def _check_own_key(key: str | None) -> None:
-    """Raises SpecError where no address is named, and the key isn't the one set for OpenAI's own.
+    """Raise SpecError where no address is named, and the key isn't the one set for OpenAI's own.
 
     Pictures that are meant for a server of the user's own would go to a public one.
     """
@@ -448,7 +453,7 @@ def _check_own_key(key: str | None) -> None:
 
 
 def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
-    """Raises SpecError for headers that can't be sent, and for keys that are this serving's own."""
+    """Raise SpecError for headers that can't be sent, and for keys that are this serving's own."""
     for text in (*headers, *headers.values()):
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")

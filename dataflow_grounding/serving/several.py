@@ -61,6 +61,7 @@ class ServingByTask(Serving):
             serving.image_limits = limits
 
     async def answer(self, request: Request[Any]) -> Reply | str:
+        """Return the reply of the serving for the request's task, else of the first."""
         return await self._all.get(request.task, self._all["first"]).answer(request)
 
     def identity(self) -> dict[str, Any]:
@@ -73,10 +74,11 @@ class ServingByTask(Serving):
         return {task: serving.facts() for task, serving in self._all.items()}
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        """Return {} if each serving knows the fields, which it adds itself; None if one doesn't."""
         for serving in self._all.values():
             if serving.thinking_fields(level) is None:
                 return None
-        return {}  # each serving adds its own fields
+        return {}
 
     def needs(self) -> list[str]:
         return [line for serving in self._all.values() for line in serving.needs()]

@@ -21,7 +21,9 @@ SHORTER = 768
 TILE = 512
 PATCH = 32
 MOST_PATCHES = 1536
-FEWEST_SQUARES, MOST_SQUARES = 4, 16384  # of Qwen's models, whose squares the table has
+# Of Qwen's models, whose squares the table has.
+FEWEST_SQUARES = 4
+MOST_SQUARES = 16384
 
 
 @dataclass(frozen=True)
