@@ -398,6 +398,7 @@ class Endpoints:
         if endpoint.resting:  # the request was sent before the endpoint was passed over
             return
         endpoint.misses += 1
+        # until it answers, the first time or after a rest, a single miss is enough
         on_trial = endpoint.rests or endpoint.last_answer is None
         try:
             # a request's own tries don't count, as they were at any of the endpoints

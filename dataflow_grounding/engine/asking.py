@@ -192,7 +192,7 @@ class Asking:
         becomes a line as well, but is kept out of the store until the endpoint has answered
         something: until then it may be the endpoint's rather than the record's.
 
-        Raises what failed: a ServerFault, or RunStopped.
+        Raises what failed: ServerFault, OperatorFailed or RunStopped.
 
         Args:
             request: What is asked.
@@ -261,6 +261,7 @@ class Asking:
         Raises:
             RequestRefused: The request is refused.
             ServerFault: It was tried often enough; `attempts` says how often.
+            OperatorFailed: A user's serving returned what is no reply.
             RunStopped: Nothing more is sent.
         """
         tries = Counter[str]()  # by kind of fault
@@ -292,19 +293,20 @@ class Asking:
             finally:  # once it is known whether the endpoint may be asked at all
                 self.endpoints.release(endpoint, number, refused=overloaded, answered=answered)
             failed_at.add(endpoint)
-            limited = isinstance(fault, errors.RateLimited)
-            if not limited and tries[fault.kind] >= most_tries(fault, self.options.max_attempts):
+            is_rate_limit = isinstance(fault, errors.RateLimited)
+            is_out_of_tries = tries[fault.kind] >= most_tries(fault, self.options.max_attempts)
+            if is_out_of_tries and not is_rate_limit:
                 fault.attempts = tries[fault.kind]
                 raise fault
             # another endpoint may take it at once; only where none is left is there a wait
             if request.at is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
-            self.waiting_for_rate_limit += limited
+            self.waiting_for_rate_limit += is_rate_limit
             try:
                 await self._wait(seconds_asked(fault), tries.total())
             finally:
-                self.waiting_for_rate_limit -= limited
+                self.waiting_for_rate_limit -= is_rate_limit
 
     async def _wait_for_room(
         self, request: Request[Any], priority: Any, failed: set[Endpoint]
@@ -337,7 +339,8 @@ class Asking:
         The endpoint learns of an answer here, but not of an error. Raises what the serving does,
         OperatorFailed for an answer that is none, and RunStopped before anything is sent.
         """
-        usage: Usage | None = None  # None until an answer or error says what is billed: all may be
+        # None while it isn't known what is billed: the worst case counts then
+        usage: Usage | None = None
         tier = ""
         self._check_stopped()
         try:

@@ -349,7 +349,7 @@ class OpenAIServing(Serving):
         return settings
 
     async def list_models(self) -> list[str]:
-        """Return the names of the endpoint's models; [] where it has no list, or by a user's client."""
+        """Return the names of the endpoint's models; [] without a list, or with a user's client."""
         if self._client is not None:
             return []
         timeout = min(self.timeout, MODELS_TIMEOUT)
