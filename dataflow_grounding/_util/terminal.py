@@ -178,8 +178,8 @@ class LiveLine:
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
         """Show the title and as many of the `parts` as the terminal has room for, from the first.
 
-        Where the title leaves no room for the first `needed` parts, it is left out. The first part,
-        which has to be there, is cut off rather than left out.
+        Where the title leaves no room for the first `needed` parts, it is left out. A part that has
+        no room is left out with all behind it; the first, which has to be there, is cut off.
         """
         _live[:] = [self]
         columns = USUAL_COLUMNS

@@ -320,9 +320,9 @@ class Endpoints:
     def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
         """Return the endpoints that a request may go to, once they have room.
 
-        That is the one `at` that index if it is given, else all that aren't in `failed`, and where
-        none of these may be asked now, all. Resting ones among them have no room until they have
-        rested.
+        With `at` that is the endpoint of this index alone. Else it is all that aren't in `failed`,
+        or all where none of these may be asked now. Resting ones among them have no room until they
+        have rested.
         """
         if at is not None:
             return [self.all[at]]

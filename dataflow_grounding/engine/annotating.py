@@ -145,7 +145,7 @@ async def annotated(
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
 
     Both may be there: an operator can return a Partial. The columns are None where the record
-    doesn't go on, and the error where nothing went wrong. Any error of the operator's own code
+    doesn't go on, the error is None where nothing went wrong. Any error of the operator's own code
     becomes the record's OperatorFailed, or MachineBusy where the machine is short of something.
     What a person has settled stays as it was.
 

@@ -77,10 +77,10 @@ class Vouched:
         self.open_elsewhere: set[str] = set()
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
-        """Return a line as checks have judged it, which begins at a byte offset of the log.
+        """Return a line, which begins at a byte offset of the log, as checks have judged it.
 
-        Where a check failed, it is a copy with `suspect`: True if such lines are trusted, else
-        None: the line is as good as lost. Any other line is returned as it is.
+        Of a line that a failed check has set aside, that is a copy with `"suspect": True` if such
+        lines are trusted, else None: it is as good as lost. Any other line is returned as it is.
         """
         of = line.get("of", "")
         for first, last in self.void.get(of, ()):

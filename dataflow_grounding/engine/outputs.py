@@ -114,7 +114,11 @@ class Outputs:
                 self.summary.notes[SUSPECT] = len(rows_of_file)
 
     def _count(self, outcome: Outcome) -> None:
-        """Count a row's outcome in the summary."""
+        """Count a row's outcome in the summary.
+
+        A row that is neither done nor has a failure counts as failed there, but not in `_left`: it
+        is lost by a defect, which `_check` then tells.
+        """
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
             self.summary.passing_failures += error.passing

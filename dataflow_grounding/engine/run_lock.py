@@ -217,7 +217,7 @@ class HeartLock:
                 self._files.remove(self._name(old))
 
     def beat(self, ended: threading.Event) -> None:
-        """Write the time into the lock's file again and again, until `ended` is set.
+        """Write the time into the lock's file every BEAT_SECONDS, until `ended` is set.
 
         It ends, too, where another run has taken over: this one's folder is then among `_lost`.
         """
@@ -283,8 +283,8 @@ class HeartLock:
         """Return 0, and the numbers of the lock files in no order."""
         numbers = [0]
         for name in self._files.listed(self._folder):
-            number = name.removeprefix("lock-")
-            if number.isdecimal():
+            prefix, _, number = name.partition("-")
+            if prefix == "lock" and number.isdecimal():
                 numbers.append(int(number))
         return numbers
 

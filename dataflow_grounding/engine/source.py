@@ -86,6 +86,7 @@ def _distinct_image_id(
         return image_id
     if is_absolute(path) and "/" not in image_id:
         return _numbered_id(image_id, path, rows_of_image)
+    # Whose an id is, the table tells by the picture's name with its ending.
     file_name = f"{image_id}{os.path.splitext(path)[1]}"
     for candidate in (image_id, file_name):
         whose = hash((candidate, "whose"))
@@ -95,9 +96,8 @@ def _distinct_image_id(
             return candidate
         if owner == hash(file_name) & ALL_BITS:
             return candidate
-    return (
-        file_name  # it is another picture's, really called x.png.jpg: this counts as its next row
-    )
+    # It is another picture's, really called x.png.jpg: this one counts as its next row.
+    return file_name
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:

@@ -205,7 +205,10 @@ class GeminiServing(Serving):
     def _body(
         self, request: Request[Any], contents: list[dict[str, Any]], tier: str
     ) -> dict[str, Any]:
-        """Return the request's body, for a service tier; empty means the ordinary one."""
+        """Return the request's body, for a service tier; "" is the ordinary one.
+
+        What the user states in `extra` goes before what this serving would send.
+        """
         settings: dict[str, Any] = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),

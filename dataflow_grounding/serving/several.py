@@ -141,8 +141,9 @@ class SeveralEndpoints(ServingByTask):
     async def answer(self, request: Request[Any]) -> Reply | str:
         """Return the reply of the next endpoint in turn that can answer.
 
-        Each is asked once at most; what the last one raises is raised. The engine doesn't call
-        this: it chooses endpoints by room and weight.
+        One that raises EndpointRefused or ServerFault is passed over, but what the last one raises
+        is raised, and any other error at once. The engine doesn't call this: it chooses endpoints
+        by room and weight.
         """
         for serving in itertools.islice(self._turns, len(self._all) - 1):
             with suppress(EndpointRefused, ServerFault):
