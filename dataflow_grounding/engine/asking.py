@@ -119,12 +119,11 @@ class Asking:
                 error = failed
             if not from_store:
                 self._count_if_unreadable(error, key, check)
-            # whoever asks divides the request then
-            is_divided = request.divisible and isinstance(error, errors.TruncatedReply)
-            is_refused = isinstance(error, errors.RequestRefused)
-            if not (is_divided or is_refused or attempt >= self.options.max_attempts):
+            to_be_divided = _is_to_be_divided(request, error)
+            is_final = to_be_divided or isinstance(error, errors.RequestRefused)
+            if not is_final and attempt < self.options.max_attempts:
                 continue
-            if is_divided or not from_store or not self.options.retry_failed:
+            if to_be_divided or not from_store or not self.options.retry_failed:
                 raise error
             # What failed for good is asked again from the first try on, as if nothing were stored.
             attempt = 0
@@ -440,6 +439,14 @@ class Asking:
 def _is_unreadable(error: errors.RecordError) -> bool:
     """Return whether a reply can't be read; one with suspect boxes can."""
     return isinstance(error, errors.UnreadableReply) and not isinstance(error, errors.SuspectReply)
+
+
+def _is_to_be_divided(request: Request[Any], error: errors.RecordError) -> bool:
+    """Return whether whoever asks divides a request that ended in this error.
+
+    That is a `divisible` one whose reply was cut off.
+    """
+    return request.divisible and isinstance(error, errors.TruncatedReply)
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
