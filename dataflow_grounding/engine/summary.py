@@ -89,9 +89,9 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is done, 1 if something failed, 4 if nothing is done.
+        """0 if nothing failed, else 1 if some record is done, and 4 if none is.
 
-        Something failed, too, where a record goes on without a check.
+        A check that failed counts as well, though its record goes on.
         """
         if not self.failed and not self.failures:
             return 0
