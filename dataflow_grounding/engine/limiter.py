@@ -61,7 +61,9 @@ class Level:
         # first is 0 once the level has changed in another way.
         self._flight = 0.0
         self._refused_of_flight = 0
-        self._quiet = 0  # answers to requests that were sent since the last cut, probe or `resume`
+        # Answers to requests that were sent since the last `_change`: a cut, a probe, one that was
+        # taken back, or `resume`.
+        self._quiet = 0
         self._changed_at = 0  # the number of the last request before that
 
     @property
@@ -90,8 +92,8 @@ class Level:
     def refused(self, number: int, in_flight: int) -> None:
         """Lower the level, as the endpoint said that it is busy; never below 1.
 
-        A request that was sent before the last cut, probe or `resume` lowers it only if that was a
-        cut, and then perhaps (see `_refused_before_cut`).
+        A request that was sent before the last `_change` lowers it only if that was a cut, and then
+        perhaps (see `_refused_before_cut`).
 
         Args:
             number: The refused request's, from `send`.
@@ -125,7 +127,7 @@ class Level:
         """Go back to the level before the refused probe; further where others send there, too.
 
         `in_flight` is how many requests were in flight at the refusal. The next probe waits for
-        twice as many windows.
+        twice as many windows as this one, up to MOST_PATIENCE.
         """
         if self.shared:
             # drawn by lot: of a level below YIELD now and then one place is left, not one each time
@@ -153,9 +155,10 @@ class Level:
     def answered(self, number: int) -> None:
         """Raise the level, as a request was answered while all places were taken.
 
-        That is by 1 before any refusal, then by 1 / level, and by a probe's stride where enough
-        answers have come without a refusal. `number` is the request's, from `send`: one that was
-        sent before the last cut, probe or `resume` counts for no further probe.
+        Before any refusal that is by 1; then by 1 / level, up to just under where the endpoint last
+        refused. From there on probes raise it: the first after `_patience` windows of answers, each
+        further one after a window. `number` is the request's, from `send`: one that was sent before
+        the last `_change` doesn't count for a probe.
         """
         if number > self._changed_at:
             self._quiet += 1
@@ -183,10 +186,11 @@ class Level:
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        """Begin to count anew what speaks for the level, which a cut or the like has just changed.
+        """Begin to count anew what speaks for the level, which has just been changed.
 
-        `value_before_probe` is the level to go back to if this one was raised for a probe; None for
-        any other change, which ends a probe.
+        That is by a cut, a probe, taking one back, or `resume`; the small steps of `answered` don't
+        count. `value_before_probe` is the level to go back to if this one was raised for a probe;
+        None for any other change, which ends a probe.
         """
         self._value_before_probe = value_before_probe
         self._flight = 0.0
