@@ -165,7 +165,7 @@ def learn_proxies() -> None:
     from urllib.request import getproxies
 
     for name, url in getproxies().items():
-        if name != "no":
+        if name != "no":  # that one holds the hosts that no proxy is for
             _learn_user(url.rpartition("://")[2])
 
 
