@@ -47,6 +47,10 @@ WARNINGS = {
 REMARKS = {
     "dropped": ("answer", "dropped from replies: of no phrase that was asked for, or of no use"),
     "not_in_caption": ("phrase", "that the caption doesn't have: kept, with char_span null"),
+    "not_in_cleaned_caption": (
+        "phrase",
+        "that the caption as given has, but not the cleaned one: kept, with char_span null",
+    ),
 }
 """Notes that are good to know of, in words as WARNINGS."""
 

@@ -11,7 +11,7 @@ from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found
 
 EARLIER = ("reason", "disagreement", "verified", "verification")
-"""What an earlier grounding may have left in an expression."""
+"""Keys of an expression that tell of its earlier boxes, and don't hold for new ones."""
 
 
 def boxes_of(items: Iterable[Mapping[str, Any]]) -> list[Bbox]:
@@ -30,14 +30,22 @@ def any_has_boxes(expressions: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
-    """Return a checked expression, not verified where a box reaches out of an image of `size`.
+    """Return a checked expression, with `verified` false where a box reaches out of the image.
 
-    A model that is shown such a box sees the part that is inside, and may say that it fits.
+    A model that is shown such a box sees the part that is inside, and may say that it fits. The
+    reason goes into `verification`. An expression comes back as it is where it isn't verified, or
+    where no box reaches out by more than the slack of `boxes_reach_out`.
+
+    Args:
+        expression: The expression after its check; one with `verified` true has a `verification`.
+        size: Width and height of the image, px.
     """
     from dataflow_grounding.boxes.regions import boxes_reach_out  # most runs check nothing
 
+    if expression.get("verified") is not True:
+        return expression
     reach = boxes_reach_out(boxes_of(expression["instances"]), size)
-    if not reach or expression.get("verified") is not True:
+    if not reach:
         return expression
     verification = {
         **expression["verification"],
@@ -49,20 +57,29 @@ def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
 def extracted_expressions(
     record: Record, caption: str, extracted: Extracted, ask: Ask
 ) -> list[dict[str, Any]]:
-    """Return the expressions of a caption as a record has them, without instances.
+    """Return the expressions of a caption as they go into its record, in the model's order.
 
-    Each has its span in the cleaned caption and in the caption itself; one that stands in neither
-    is noted.
+    Each has `char_span`, its `[start, end)` in the cleaned caption, and `caption_span`, that in
+    the caption as given. Either is None where the text doesn't occur, or where equal expressions
+    before it have taken all of its occurrences. The instances are empty.
+
+    Args:
+        record: The record, of whose id the expressions' ids are made.
+        caption: The caption as given.
+        extracted: What the model's reply says of the caption.
+        ask: Takes a note of each expression without a `char_span`.
     """
     texts = [text for text, _ in extracted.expressions]
     spans = find_spans(texts, extracted.cleaned_caption)
     caption_spans = find_spans(texts, caption)
-    for _ in range(spans.count(None)):
-        ask.note("not_in_caption", "an expression that the caption doesn't hold")
     expressions: list[dict[str, Any]] = []
     for number, (text, noun_chunk) in enumerate(extracted.expressions):
         span = spans[number]
         caption_span = caption_spans[number]
+        if span is None and caption_span is None:
+            ask.note("not_in_caption", "an expression that the caption doesn't hold")
+        elif span is None:
+            ask.note("not_in_cleaned_caption", "an expression that only the caption as given holds")
         expressions.append(
             {
                 "expression_id": expression_id(record, number),
@@ -77,7 +94,11 @@ def extracted_expressions(
 
 
 def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
-    """Return an expression with an answer, and without what an earlier grounding left in it."""
+    """Return a copy of an expression with the boxes and the status of an answer.
+
+    `disagreement` is set where several answers were merged, `reason` where the answer states one;
+    else neither is there, nor are `verified` and `verification` of the earlier boxes.
+    """
     grounded = {name: value for name, value in expression.items() if name not in EARLIER}
     grounded["instances"] = with_bbox_ids(expression, answer.instances)
     grounded["status"] = answer.status
@@ -91,7 +112,10 @@ def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
 def with_bbox_ids(
     expression: Mapping[str, Any], instances: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return an expression's instances, each with an id of its own."""
+    """Return copies of instances with a `bbox_id`: the expression's id and a number from 0.
+
+    An instance that has a `bbox_id` keeps it.
+    """
     own_id = expression["expression_id"]
     with_ids: list[dict[str, Any]] = []
     for number, instance in enumerate(instances):

@@ -14,12 +14,13 @@ from dataflow_grounding.operators.base import Operator
 class FunctionOperator(Operator):
     """Calls a function with each record; what it returns is the update.
 
-    A function that takes two arguments is called with `ask`, too.
+    A function that has to be called with two positional arguments is given `ask`, too.
 
     Args:
-        function: The function; may be async.
-        reads: The columns that it reads.
-        writes: The columns that it adds.
+        function: The function, or another callable; it may be async, or return what is to be
+            awaited.
+        reads: The columns that it reads, by the same names as roles.
+        writes: The columns that it adds, likewise.
     """
 
     sees_all = True  # what a function reads and returns can't be told before
@@ -40,12 +41,18 @@ class FunctionOperator(Operator):
         )
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds what the function returns. Raises OperatorFailed where that is no mapping."""
+        """Adds what the function returns. Raises OperatorFailed where that is no mapping.
+
+        A function that isn't async is called in a thread, as it may take long.
+        """
         arguments = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):
             update = await self.function(*arguments)
         else:
             update = await asyncio.to_thread(self.function, *arguments)
+            # an object whose `__call__` is async, or a function that calls an async one
+            if inspect.isawaitable(update):
+                update = await update
         if not isinstance(update, Mapping):
             raise OperatorFailed(
                 f"{self.name} should return a dict of columns, not {type(update).__name__}"
@@ -53,10 +60,11 @@ class FunctionOperator(Operator):
         return dict(update)
 
     def settings(self) -> dict[str, Any] | None:
-        """Return the function's source and the values of the global names that it uses.
+        """Return what the function's updates depend on, to tell whether it has changed.
 
-        Returns None where it has no source, or is no plain function: then nobody can tell whether
-        what it does has changed.
+        That is a digest of its source, the values of the global names that it uses (but functions,
+        classes and modules), and its defaults. None where nobody can tell: for what is no plain
+        function, has no source, or takes variables from a function around it.
         """
         source = source_digest(self.function)
         if source is None or not inspect.isfunction(self.function):
@@ -68,12 +76,17 @@ class FunctionOperator(Operator):
         for name, value in used.globals.items():
             if not callable(value) and not inspect.ismodule(value):
                 values[name] = repr(value)
+        # no global is named "", so that the defaults can stand beside them
         values[""] = repr([self.function.__defaults__, self.function.__kwdefaults__])
         return {"function": self.function.__qualname__, "source": source, "values": values}
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
-    """Return how many positional arguments a function has to be called with."""
+    """Return how many positional arguments a function has to be called with.
+
+    Those with defaults don't count, nor does `*args`. Raises what `inspect.signature` does for a
+    function without a signature.
+    """
     count = 0
     for parameter in inspect.signature(function).parameters.values():
         positional = parameter.kind in (
@@ -104,7 +117,8 @@ def operator(
     """Decorator that makes a function from record to update a step of a pipeline.
 
     Args:
-        function: Takes a record, or a record and `ask`; may be async; returns a dict of columns.
+        function: Takes a record, or a record and `ask`, and returns a dict of columns; may be
+            async. None where the decorator is called with names of columns alone.
         reads: The columns that it reads, so that the plan can be checked before anything is spent;
             may be left out.
         writes: The columns that it adds; may be left out.

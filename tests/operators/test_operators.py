@@ -219,6 +219,14 @@ class Plus:
         return {"plus": 1}
 
 
+class Later:
+    """An object whose call is async."""
+
+    async def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"later": 2}
+
+
 def with_default(record: dict[str, Any], limit: int = 3) -> dict[str, Any]:
     return {"limit": limit}
 
@@ -242,6 +250,8 @@ CUSTOM: list[tuple[str, Any, dict[str, str], dict[str, Any]]] = [
     ("a function with a default", operator(with_default), {}, {"limit": 3}),
     ("a partial", operator(functools.partial(with_default, limit=9)), {}, {"limit": 9}),
     ("an object", operator(Plus()), {}, {"plus": 1}),
+    ("an async object", operator(Later()), {}, {"later": 2}),
+    ("a function that returns a coroutine", operator(lambda r: later(r)), {}, {"later": True}),
 ]
 
 

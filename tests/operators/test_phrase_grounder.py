@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import ExpressionExtractor, PhraseGrounder, Serving
+from dataflow_grounding import (
+    ExpressionExtractor,
+    FileStorage,
+    PhraseGrounder,
+    Pipeline,
+    Serving,
+)
 from dataflow_grounding._util.errors import BrokenRow, RecordError, SpecError, TruncatedReply
 from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Request
@@ -188,6 +194,36 @@ def test_spans_are_computed_here_and_never_the_models(photo: str) -> None:
         ("A dog", [0, 5], [0, 6]),
         ("a dog", [10, 15], [11, 16]),
         ("a cat", None, None),
+    ]
+
+
+def test_the_summary_tells_which_caption_lacks_a_phrase(photo: str, tmp_path: Path) -> None:
+    reply = {
+        "cleaned_caption": "A dog and a mouse.",
+        "expressions": ["a dog", "a cat", "a bird", "a mouse"],
+    }
+
+    class Extraction(Pipeline):
+        def __init__(self, storage: FileStorage) -> None:
+            self.storage = storage
+            self.extractor = ExpressionExtractor(Extracting(reply))
+
+        def forward(self) -> None:
+            self.extractor.run(self.storage.step())
+
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps({"image_path": photo, "caption": "a dog and a cat"}) + "\n")
+    storage = FileStorage(str(path), str(tmp_path / "cache"))
+    summary = Extraction(storage).run()
+    [record] = storage.step().read("dict")
+    expressions = record["expressions"]
+    assert [bool(e["char_span"]) for e in expressions] == [True, False, False, True]
+    assert [bool(e["caption_span"]) for e in expressions] == [True, True, False, False]
+    notes = [line for line in str(summary).splitlines() if line.startswith("Note:")]
+    assert notes == [
+        "Note: 1 phrase that the caption doesn't have: kept, with char_span null",
+        "Note: 1 phrase that the caption as given has, but not the cleaned one: kept, with char_span"
+        " null",
     ]
 
 
