@@ -13,11 +13,13 @@ from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
 
-# Where boxes are compared, a side counts as at least this share of the image's longer side. A model
-# errs by a share of the picture, however small the thing is: it sees it in patches of 1 to 3% of
-# its side. At IoU 0.5, sides of 7% let two answers differ by 2.3% along one side, or 1.3% along
-# both. Larger boxes are compared as they are.
-LEAST = 0.07
+LEAST_SIDE_SHARE = 0.07
+"""Where boxes are compared, a side counts as at least this share of the image's longer side.
+
+A model errs by a share of the picture, however small the thing is: it sees it in patches of 1 to 3%
+of its side. At IoU 0.5, sides of 7% let two answers differ by 2.3% along one side, or 1.3% along
+both. Larger boxes are compared as they are.
+"""
 
 
 async def ask_and_merge(
@@ -29,19 +31,24 @@ async def ask_and_merge(
     """Ask the same question `samples` times and return the answers merged, phrase by phrase.
 
     Args:
-        ask_once: Asks once. Its argument is the answer's number, from 0.
-        samples: How many answers to ask for.
+        ask_once: Asks once, and returns what is found for each phrase. Its argument is the
+            answer's number, from 0.
+        samples: How many answers to ask for; 1 is returned as it is, with no share as its score.
         size: Width and height of the image, px.
-        least_share: Of the answers, that have to have a box.
+        least_share: The share of all answers that a box has to be in to stay.
+
+    Returns:
+        For each phrase, what `merge_answers` makes of its answers.
 
     Raises:
-        UnreadableReply: More than half of the answers can't be read. Fewer are left out.
-        BaseException: Any other failure of an answer.
+        UnreadableReply: More than half of the answers can't be read. Fewer are left out, but count
+            among the `samples` of which shares are taken.
+        BaseException: What an answer failed with otherwise.
     """
     if samples == 1:
         return await ask_once(0)
     readable = _readable_answers(await _ask_all(ask_once, range(samples)), samples)
-    least_side = LEAST * max(size)
+    least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
     for answers_for_phrase in zip(*readable, strict=True):
         merged.append(merge_answers(answers_for_phrase, samples, least_side, least_share))
@@ -53,21 +60,24 @@ async def ask_until_agreed(
 ) -> Found:
     """Ask where a thing is that was seen before, and return the answers merged.
 
-    Just over half of the answers are asked for first. Where they agree they are enough, as the
-    others couldn't outvote them. Answers that find nothing have no vote.
+    Just over half of the answers are asked for first. Where they agree, no others are asked for, as
+    these couldn't outvote them. Answers that find nothing have no vote, unless all find nothing.
 
     Args:
         ask_once: Asks once. Its argument is the answer's number, from 0.
-        samples: How many answers to ask for at most.
+        samples: How many answers to ask for at most; 1 is returned as it is.
         size: Width and height of the image, px.
+
+    Returns:
+        What `merge_answers` makes of the answers that vote.
 
     Raises:
         UnreadableReply: More than half of `samples` answers can't be read.
-        BaseException: Any other failure of an answer.
+        BaseException: What an answer failed with otherwise.
     """
     if samples == 1:
         return await ask_once(0)
-    least_side = LEAST * max(size)
+    least_side = LEAST_SIDE_SHARE * max(size)
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))
     first = merge_answers(_readable_answers(answers, samples), majority, least_side)
@@ -82,15 +92,15 @@ async def ask_until_agreed(
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    """Ask for the answers of these numbers at once, and return each or what it failed with."""
+    """Ask for the answers of these numbers at once; return for each the answer or its error."""
     return await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
     """Return the answers without those that can't be read.
 
-    Raises the first failure where more than half of `samples` can't be read, or where an answer
-    failed otherwise.
+    Where the errors are more than half of `samples`, the first is raised; else the first that is no
+    UnreadableReply, if there is one.
     """
     errors: list[BaseException] = []
     readable: list[T] = []
@@ -99,8 +109,9 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
             errors.append(answer)
         else:
             readable.append(answer)
+    too_many_failed = 2 * len(errors) > samples
     for error in errors:
-        if not isinstance(error, UnreadableReply) or 2 * len(errors) > samples:
+        if too_many_failed or not isinstance(error, UnreadableReply):
             raise error
     return readable
 
@@ -108,20 +119,23 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
 def merge_answers(
     answers: Sequence[Found], samples: int, least_side: float = 0.0, least_share: float = 0.5
 ) -> Found:
-    """Merge several answers about the same phrase to one.
+    """Merge several answers about the same phrase into one.
 
-    Boxes of different answers that overlap at IoU 0.5 or more are one, at their median. It stays
-    when at least `least_share` of `samples` answers have it; their share is its score.
+    Boxes of different answers that overlap at IoU 0.5 or more are one, whose edges are the medians
+    of theirs. It stays when at least `least_share` of `samples` answers have it; the share that has
+    it is its score.
 
     Args:
-        answers: The answers that could be read.
+        answers: The answers that could be read, at least one.
         samples: How many answers were asked for.
         least_side: Where boxes are compared, a shorter side counts as this long, px.
-        least_share: Of the answers, that have to have a box.
+        least_share: The share of `samples` that a box has to be in to stay.
 
     Returns:
-        The boxes that stay. Where none does, the commonest status, which is `ambiguous` if answers
-        had boxes. `disagreement` is set unless all answers are there and agree, `doubtful` where
+        `grounded`, with the boxes that stay. Where none does: without boxes, with the commonest
+        status (of equally common ones the first) and its reason; but `ambiguous` in place of
+        `grounded`, as then the answers' boxes differ. `disagreement` is False where all `samples`
+        answers could be read and have the same boxes and status, else True. `doubtful` says whether
         half of `samples` or more are.
     """
     clusters: list[_Cluster] = []
@@ -152,13 +166,14 @@ class _BoxedInstance(NamedTuple):
 
 
 _Cluster: TypeAlias = list[_BoxedInstance]
-"""Instances that are the same thing, one of each answer that has it."""
+"""Instances of the same thing: one from each answer that has it."""
 
 
 def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
     """Add one answer's instances to `clusters`, in place.
 
-    Each goes to the cluster that it overlaps most, at most one to each; others begin new ones.
+    They are matched with the clusters' median boxes one to one, by falling IoU of at least 0.5;
+    those without a partner begin new clusters.
     """
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
     boxes = [_enlarge(instance.bbox, least_side) for instance in instances]
@@ -173,7 +188,7 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
 
 
 def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
-    """Return a box about the same middle whose sides are at least `least_side` long, px."""
+    """Return a box with the same center, whose shorter sides are lengthened to `least_side`, px."""
     x1, y1, x2, y2 = bbox
     margin_x = max(0.0, least_side - (x2 - x1)) / 2
     margin_y = max(0.0, least_side - (y2 - y1)) / 2
@@ -181,13 +196,16 @@ def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
 
 
 def _median_box(cluster: _Cluster) -> Bbox:
-    """Return the box whose edges are the medians of all boxes' edges."""
+    """Return the box whose left edge is the median of all left edges, and so on."""
     boxes = [instance.bbox for instance in cluster]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return median(lefts), median(tops), median(rights), median(bottoms)
 
 
 def _instance_of(cluster: _Cluster, samples: int) -> dict[str, Any]:
-    """Return the first instance with the median box, and the share of answers as its score."""
-    bbox = [math.floor(edge + 0.5) for edge in _median_box(cluster)]
+    """Return a cluster's first instance, with the median box and the share of answers as score.
+
+    The box is in whole pixels; the score is the share of `samples` that have the thing.
+    """
+    bbox = [math.floor(edge + 0.5) for edge in _median_box(cluster)]  # halves are rounded up
     return {**cluster[0].instance, "bbox": bbox, "score": round(len(cluster) / samples, 4)}

@@ -1,7 +1,9 @@
 """What a judge's answers decide: which boxes stay, which go, and of which it couldn't be told.
 
-Nothing is asked here. The verdicts stand in an expression's `verification`, from one step to the
-next, and are read there as anything else that comes out of a file.
+Nothing is asked here. A judge's first answer about a box is how the box fits; the second is about
+its crop, or is taken from what the judge says of its phrase's presence. Both stand in the
+expression's `verification`, from one step to the next, and are read there as anything else that
+comes out of a file. Expressions aren't changed in place: functions return copies.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,11 +16,13 @@ from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 
 Expression: TypeAlias = dict[str, Any]
 METHOD = "check"
+"""The `method` of a `verification` that a judge's check has written."""
 FOUND_BY = "missing_search"
 """The `found_by` of boxes that were asked for because they lacked."""
 BY_OTHER_MODEL = "second_opinion"
 """The `found_by` of boxes that another model found."""
 
+# how a box fits, as a verdict says it → in words, for people
 IN_WORDS = {
     "right": "right",
     "loose": "too large",
@@ -29,18 +33,25 @@ IN_WORDS = {
 }
 _SECOND_IN_WORDS = {True: "yes", False: "no", None: "can't tell"}
 SECONDS = ("crop", "presence")
-"""What the second answers may be called: from a box's crop, or from its phrase's presence."""
+"""What the second answers may be called: from a box's crop, or from its phrase's presence.
+
+`verification` has the name as `second`; each box's item has its answer under the name.
+"""
 
 DECISIONS = ("kept", "dropped", "undecided")
+"""What may be decided of a box, as its item in `verification` says."""
 
 
 def is_open(expression: Mapping[str, Any]) -> bool:
-    """Whether the judge is asked about an expression: not where a person settled it."""
+    """Whether no person has settled an expression, so that the judge is asked about it."""
     return not is_settled(expression)
 
 
 def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
-    """The check's own `verification`; empty where none was made, or it wasn't obeyed."""
+    """Return the `verification` that a judge's check has written, with a list of `boxes`.
+
+    It is empty where no check was made, or its judge wasn't obeyed, or another step's stands there.
+    """
     verification = expression.get("verification")
     if not isinstance(verification, dict) or verification.get("method") != METHOD:
         return {}
@@ -48,7 +59,7 @@ def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def presence_of(expression: Mapping[str, Any]) -> Presence:
-    """What the judge said of the phrase; None in both where it didn't."""
+    """Return what the judge said of the phrase's presence; None in both parts without a check."""
     check = check_of(expression)
     there = check.get("there")
     count = whole_number(check.get("count"))
@@ -56,9 +67,11 @@ def presence_of(expression: Mapping[str, Any]) -> Presence:
 
 
 def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the judge's verdict on each box, by the box's id.
+    """Return what a check says of each box, by the box's id; nothing where none was made.
 
-    The expression may come from any file: keys and values that no check writes are left out.
+    A verdict is such a box's item in `verification`: the `verdict` (how it fits), the second
+    answer, the `decision`. The expression may come from any file: keys and values that no check
+    writes are left out.
     """
     check = check_of(expression)
     verdicts = {}
@@ -70,9 +83,12 @@ def verdicts_of(expression: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[str, Any]:
-    """Return the verdict in an item of a file, with only such keys and values as a check writes.
+    """Return a verdict with only those keys and values of an item that a check may have written.
 
-    `second` is the key of the second answer as the file states it; it may be anything.
+    Args:
+        item: What stands in the file.
+        bbox_id: The box's id.
+        second: The key of the second answer, as the file states it; it may be anything.
     """
     fit = item.get("verdict")
     verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": fit if fit in FITS else None}
@@ -96,7 +112,7 @@ def _verdict_in(item: Mapping[str, Any], bbox_id: str, second: object) -> dict[s
 
 
 def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The boxes that checks dropped, also earlier ones; what is no box is left out."""
+    """Return what all checks so far have rejected, without items that have no box."""
     boxes = []
     for item in _list_of_rejected(expression):
         if isinstance(item, dict) and is_box(item.get("bbox")):
@@ -105,13 +121,17 @@ def rejected_of(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
-    """What stands in `rejected`, whatever it is."""
+    """Return a copy of the list in `rejected`, whatever it holds; empty where there is no list."""
     items = expression.get("rejected")
     return list(items) if isinstance(items, list) else []
 
 
 def identified(expression: Expression) -> Expression:
-    """The expression with ids of its boxes by which each is known; its own, where they are such."""
+    """Return the expression with a `bbox_id` of its own for each of its boxes.
+
+    Where some box has none, or two have the same, all are numbered anew; else it comes back as it
+    is.
+    """
     instances = expression["instances"]
     ids = {str(instance.get("bbox_id") or "") for instance in instances}
     if len(ids) == len(instances) and "" not in ids:
@@ -125,7 +145,13 @@ def identified(expression: Expression) -> Expression:
 def with_verdicts(
     expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
 ) -> Expression:
-    """The expression with the judge's first answers, one verdict for each of its boxes."""
+    """Return the expression with the judge's first answers in `verification`, nothing decided yet.
+
+    Args:
+        expression: The expression, its boxes `identified`.
+        presence: What the judge says of its phrase.
+        verdicts: What it says of each of its boxes, in their order.
+    """
     boxes = []
     for instance, verdict in zip(expression["instances"], verdicts, strict=True):
         boxes.append(
@@ -146,15 +172,20 @@ def with_verdicts(
 
 
 def not_checked(expression: Expression, reason: str) -> Expression:
-    """The expression with its boxes as they were, `verified` null, and why it wasn't checked."""
+    """Return the expression, boxes as they were, with `verified` None and why it isn't checked."""
     verification = {"method": METHOD, "reason": reason}
     return {**expression, "verified": None, "verification": verification}
 
 
 def is_yes(verdict: Mapping[str, Any], presence: Presence) -> bool | None:
-    """Whether the judge's first answer says that a box is on its phrase's thing.
+    """Return whether the judge's first answer says that a box is on its phrase's thing.
 
-    Of a box that was found because the judge missed it, that is the phrase's presence.
+    One that is too large, or on a part, is. None where the judge can't tell. A box that was found
+    only after the first answers has none: for it, that is whether the thing is there.
+
+    Args:
+        verdict: What the check says of the box.
+        presence: What the judge says of its phrase.
     """
     if verdict.get("found_by"):
         return presence.there
@@ -165,41 +196,48 @@ def is_yes(verdict: Mapping[str, Any], presence: Presence) -> bool | None:
 
 
 def seconds_of_presence(expression: Mapping[str, Any]) -> dict[str, bool | None]:
-    """What the phrase's presence says of each of its boxes, by `bbox_id`, as a second answer.
+    """Return what the phrase's presence says of each box, by `bbox_id`, as a second answer.
 
-    It denies a box where the thing isn't there, or where more boxes are affirmed than there are
-    things. Where a box is denied that the things there need, it affirms it. Of a box that was found
-    because the thing was said to be there, it says nothing that wasn't said already.
+    Where the thing isn't there, no box is affirmed. Where it is, without a count, each is. A count
+    affirms the boxes that the first answers affirm unless these are more than the things, and those
+    that the first answers deny if fewer boxes than things are left without them.
+
+    An answer is None where the judge can't tell whether the thing is there, where the first answer
+    is lacking, and for a box that was found because the thing was said to be there: of that,
+    presence says nothing new.
     """
     presence = presence_of(expression)
     verdicts = verdicts_of(expression)
     firsts = {bbox_id: is_yes(verdict, presence) for bbox_id, verdict in verdicts.items()}
-    answers = list(firsts.values())
-    affirms_right = bool(presence.there)
-    affirms_wrong = bool(presence.there)
+    affirmed_count = list(firsts.values()).count(True)
+    not_denied_count = len(firsts) - list(firsts.values()).count(False)
+    second_if_affirmed = bool(presence.there)
+    second_if_denied = bool(presence.there)
     if presence.count is not None:
-        affirms_right = affirms_right and answers.count(True) <= presence.count
-        affirms_wrong = len(answers) - answers.count(False) < presence.count
+        second_if_affirmed = second_if_affirmed and affirmed_count <= presence.count
+        second_if_denied = not_denied_count < presence.count
     seconds: dict[str, bool | None] = {}
     for bbox_id, first in firsts.items():
-        seconds[bbox_id] = affirms_right if first else affirms_wrong
-        if presence.there is None or first is None or verdicts[bbox_id].get("found_by"):
+        is_addition = bool(verdicts[bbox_id].get("found_by"))
+        if presence.there is None or first is None or is_addition:
             seconds[bbox_id] = None
+        else:
+            seconds[bbox_id] = second_if_affirmed if first else second_if_denied
     return seconds
 
 
 def seconds_of_crops(
     expression: Mapping[str, Any], answers: Mapping[str, bool | None]
 ) -> dict[str, bool | None]:
-    """The second answers about each of an expression's boxes, by `bbox_id`.
+    """Return the second answer about each of an expression's boxes, by `bbox_id`.
 
-    Where the judge can't tell by a box's crop, it is what the phrase's presence says. It is None
-    where the request about the crop failed.
+    It is what the judge says of the box's crop; where it can't tell by that, what the phrase's
+    presence says; None where the request about the crop failed.
 
     Args:
-        expression: With the first answers.
-        answers: The answers about crops, by `bbox_id`; None where the crop can't tell. A box whose
-            request failed is left out.
+        expression: The expression with the first answers.
+        answers: The answers about crops, by `bbox_id`; None where the judge can't tell. A box whose
+            request failed isn't among them.
     """
     by_presence = seconds_of_presence(expression)
     seconds: dict[str, bool | None] = {}
@@ -211,7 +249,7 @@ def seconds_of_crops(
 
 
 def dropped_by(expression: Expression, seconds: Mapping[str, bool | None]) -> list[str]:
-    """The ids of the expression's boxes that go by its first answers and these second ones."""
+    """Return the ids of the boxes that the first answers and these second ones drop together."""
     presence = presence_of(expression)
     dropped = []
     for bbox_id, verdict in verdicts_of(expression).items():
@@ -229,18 +267,17 @@ def decided(
     name: str,
     spared: Collection[str] = (),
 ) -> Expression:
-    """The expression after a second answer to each of its boxes, by `bbox_id`.
+    """Return the expression after a second answer about each of its boxes.
 
-    A box stays that both answers affirm, and goes into `rejected` where both deny it. Where they
-    differ, or one is missing, it stays and is doubtful; but one that was found because it lacked
-    goes where the second answer denies it, as the first grounding didn't find it either. The
-    `spared` stay, and are doubtful.
+    A box that both answers affirm stays, and one that both deny goes into `rejected`. Where they
+    differ, or one is missing, it stays and is doubtful; but one that was found only because it was
+    missing goes where the second answer denies it, as the first grounding didn't find it either.
 
     Args:
-        expression: With the first answers.
-        seconds: Whether the second answer affirms the box.
-        name: What the second answers are called in `verification`.
-        spared: The ids of boxes that stay whatever the answers.
+        expression: The expression with the first answers.
+        seconds: Whether the second answer affirms a box, by `bbox_id`; None where it can't tell.
+        name: What the second answers are called in `verification`, one of SECONDS.
+        spared: The ids of boxes that stay in doubt whatever the answers.
     """
     verdicts = verdicts_of(expression)
     presence = presence_of(expression)
@@ -267,12 +304,13 @@ def decided(
 
 
 def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) -> str:
-    """What two answers decide about a box: `kept`, `dropped` or `undecided`.
+    """Return what two answers decide about a box: `kept`, `dropped` or `undecided`.
 
     Args:
         first: Whether the first answer affirms the box; None where it can't tell.
         second: Whether the second does.
-        is_addition: Whether the box was found because it lacked.
+        is_addition: Whether the box was found only because it was missing; then a second answer
+            that denies it is enough to drop it.
     """
     if is_addition and second is False:
         return "dropped"
@@ -282,7 +320,7 @@ def _decision_of(first: bool | None, second: bool | None, *, is_addition: bool) 
 
 
 def in_doubt(expression: Mapping[str, Any]) -> list[str]:
-    """The ids of the boxes of which two answers differ, and that weren't looked for again yet."""
+    """Return the ids of the undecided boxes that have both answers and weren't looked for again."""
     name = str(check_of(expression).get("second"))
     presence = presence_of(expression)
     doubts = []
@@ -294,17 +332,19 @@ def in_doubt(expression: Mapping[str, Any]) -> list[str]:
     return doubts
 
 
-def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, Any]]) -> Expression:
-    """The expression after its phrase was grounded a second time.
+def with_second_grounding(
+    expression: Expression, instances_again: Sequence[Mapping[str, Any]]
+) -> Expression:
+    """Return the expression after its phrase was grounded a second time.
 
-    A box in doubt goes into `rejected` that isn't found again. That it is found is no evidence: a
-    model finds what isn't there twice, too.
+    A box in doubt that isn't found again goes into `rejected`. One that is stays in doubt, as that
+    is no evidence: a model finds what isn't there twice, too. Other boxes stay as they are.
 
     Args:
-        expression: As a check left it.
-        found: The second grounding's instances, each with a `bbox`.
+        expression: The expression as a check left it.
+        instances_again: The second grounding's instances, each with a `bbox`.
     """
-    found_boxes = [box_of(instance["bbox"]) for instance in found]
+    boxes_again = [box_of(instance["bbox"]) for instance in instances_again]
     name = str(check_of(expression).get("second"))
     verdicts = verdicts_of(expression)
     doubts = in_doubt(expression)
@@ -313,7 +353,7 @@ def with_second_grounding(expression: Expression, found: Sequence[Mapping[str, A
     for instance in expression["instances"]:
         bbox_id = str(instance.get("bbox_id"))
         if bbox_id in doubts:
-            is_found = _is_among(box_of(instance["bbox"]), found_boxes)
+            is_found = _is_among(box_of(instance["bbox"]), boxes_again)
             verdict = {**verdicts[bbox_id], "found_again": is_found}
             verdicts[bbox_id] = verdict
             if not is_found:
@@ -336,8 +376,9 @@ def _with_decisions(
 
     Args:
         expression: The expression with all of its instances.
-        kept: The instances that stay.
-        rejected: Those that go, each with the reason; they are kept in `rejected`.
+        kept: The instances that stay. Where none does and there were some, `status` becomes "none".
+        rejected: What `rejected` is to hold: what it held, and the instances that go, each with the
+            reason.
         verification: The judge's answers and decisions.
     """
     result = {**expression, "instances": kept}
@@ -350,10 +391,10 @@ def _with_decisions(
 
 
 def decided_by_verdicts(expression: Expression) -> Expression:
-    """The expression after the judge's first answers alone, without second ones.
+    """Return the expression after the judge's first answers alone, without second ones.
 
-    A box goes into `rejected` that is on another thing or on nothing; one that couldn't be judged
-    stays and is doubtful. So is an expression whose phrase has more things than boxes are left.
+    A box on another thing, or on nothing, goes into `rejected`; one that couldn't be judged stays
+    and makes the expression doubtful. So does a count of more things than boxes are left.
     """
     presence = presence_of(expression)
     verdicts = verdicts_of(expression)
@@ -371,33 +412,32 @@ def decided_by_verdicts(expression: Expression) -> Expression:
             rejected.append({**instance, "reason": _first_in_words(verdict)})
         else:
             kept.append(instance)
-    result = {**expression, "instances": kept}
-    if rejected:
-        result["rejected"] = rejected
-    if expression["instances"] and not kept:
-        result["status"] = "none"
-    result["verification"] = {**check_of(expression), "boxes": boxes}
-    return with_conclusion(result)
+    verification = {**check_of(expression), "boxes": boxes}
+    return _with_decisions(expression, kept, rejected, verification)
 
 
-def _reopened(expression: Expression, others: Sequence[Bbox]) -> Expression:
-    """The expression with its check's decisions undone, so that another model can decide.
+def _reopened(expression: Expression, others_boxes: Sequence[Bbox]) -> Expression:
+    """Return the expression with its check's decisions undone, so that another model can decide.
 
-    A box that the check has dropped comes back where the other model finds it too.
+    All of its boxes become undecided. A box that the check has dropped comes back, undecided too,
+    where the other model finds it: where `others_boxes` has the same thing's.
     """
     verdicts = verdicts_of(expression)
     instances = [*expression["instances"]]
     rejected = []
     for item in _list_of_rejected(expression):
-        dropped = isinstance(item, dict) and str(item.get("bbox_id")) in verdicts
-        if dropped and is_box(item.get("bbox")) and _is_among(box_of(item["bbox"]), others):
+        is_by_check = isinstance(item, dict) and str(item.get("bbox_id")) in verdicts
+        has_box = is_by_check and is_box(item.get("bbox"))
+        if has_box and _is_among(box_of(item["bbox"]), others_boxes):
             instances.append({name: item[name] for name in item if name != "reason"})
         else:
             rejected.append(item)
-    returned = {str(instance.get("bbox_id")) for instance in instances}
+    ids_of_instances = {str(instance.get("bbox_id")) for instance in instances}
     boxes = []
     for bbox_id, verdict in verdicts.items():
-        boxes.append({**verdict, "decision": "undecided"} if bbox_id in returned else verdict)
+        if bbox_id in ids_of_instances:
+            verdict = {**verdict, "decision": "undecided"}
+        boxes.append(verdict)
     result = {**expression, "instances": instances, "rejected": rejected}
     if not rejected:
         result.pop("rejected")
@@ -408,28 +448,28 @@ def _reopened(expression: Expression, others: Sequence[Bbox]) -> Expression:
 
 
 def _is_among(bbox: Bbox, others: Sequence[Bbox]) -> bool:
-    """Whether one of some boxes is the same thing's."""
+    """Whether one of the others is the same thing's: overlaps at an IoU of SAME or more."""
     return any(iou(bbox, other) >= SAME for other in others)
 
 
 def with_second_opinion(
-    expression: Expression, found: Sequence[dict[str, Any]], model: str
+    expression: Expression, others_instances: Sequence[dict[str, Any]], model: str
 ) -> Expression:
-    """The expression after the boxes that another model finds for its phrase.
+    """Return the expression after another model was asked for the boxes of its phrase.
 
-    A box in doubt stays that it finds too, and goes into `rejected` where it finds none. Where its
-    boxes are others, a box stays in doubt, but goes if both of the check's answers deny it. A
-    phrase that is left without a box gets those that it finds. Where the check had decided about
-    the phrase, all of its boxes are in doubt.
+    A box in doubt that the other model finds too stays; where it finds no box at all, the box goes
+    into `rejected`. Where it finds others, the box stays in doubt, but goes if both of the check's
+    answers deny it. A phrase that is left without a box gets those of the other model. Where
+    `verified` was set, the check's decisions don't count: all of the boxes are in doubt.
 
     Args:
-        expression: As a check left it.
-        found: The other model's instances, each with a `bbox`.
+        expression: The expression as a check left it.
+        others_instances: The other model's instances, each with a `bbox`.
         model: What the other model is called.
     """
-    others = [box_of(instance["bbox"]) for instance in found]
+    others_boxes = [box_of(instance["bbox"]) for instance in others_instances]
     if expression["verified"] is not None:
-        expression = _reopened(expression, others)
+        expression = _reopened(expression, others_boxes)
     verdicts = verdicts_of(expression)
     kept = []
     rejected = _list_of_rejected(expression)
@@ -438,10 +478,11 @@ def with_second_opinion(
         bbox_id = str(instance.get("bbox_id"))
         verdict = verdicts.get(bbox_id, {"bbox_id": bbox_id, "verdict": None})
         if verdict.get("decision") not in ("kept", "dropped"):
-            verdict = {**verdict, **_decided_by_other(verdict, box_of(instance["bbox"]), others)}
+            bbox = box_of(instance["bbox"])
+            verdict = {**verdict, **_decided_by_other_model(verdict, bbox, others_boxes)}
         boxes.append(verdict)
         if verdict["decision"] == "dropped":
-            where = "elsewhere" if others else "none"
+            where = "elsewhere" if others_boxes else "none"
             reason = f"{_first_in_words(verdict)}; {model}: {where}"
             rejected.append({**instance, "reason": reason})
         else:
@@ -449,7 +490,7 @@ def with_second_opinion(
     verification = {
         **check_of(expression),
         "boxes": boxes,
-        "other_model": {"model": model, "boxes": len(found)},
+        "other_model": {"model": model, "boxes": len(others_instances)},
     }
     result = {**expression, "instances": kept, "verification": verification}
     if rejected:
@@ -457,28 +498,33 @@ def with_second_opinion(
     if expression["instances"] and not kept:
         result["status"] = "none"
     if not kept:
-        result = with_found(result, found, BY_OTHER_MODEL)
+        result = with_found(result, others_instances, BY_OTHER_MODEL)
     return with_conclusion(result)
 
 
-def _decided_by_other(
-    verdict: Mapping[str, Any], bbox: Bbox, others: Sequence[Bbox]
+def _decided_by_other_model(
+    verdict: Mapping[str, Any], bbox: Bbox, others_boxes: Sequence[Bbox]
 ) -> dict[str, Any]:
-    """What the boxes that another model finds decide of a box in doubt."""
-    if _is_among(bbox, others):
+    """Return what the boxes of another model decide of a box in doubt, as keys of its verdict.
+
+    `other_model` says whether the other model finds the box; it is left out where the box stays
+    undecided.
+    """
+    if _is_among(bbox, others_boxes):
         return {"other_model": True, "decision": "kept"}
-    if not others or _is_denied(verdict):
+    if not others_boxes or _is_denied(verdict):
         return {"other_model": False, "decision": "dropped"}
     return {"decision": "undecided"}
 
 
 def with_conclusion(expression: Expression) -> Expression:
-    """The expression with `verified`, `doubtful` and `verification`, as its boxes' decisions say.
+    """Return the expression with `verified`, `doubtful` and `verification` as its boxes decide.
 
-    `verified` is true where all is decided and every box that is left is right, or was mended; null
-    else. It is `doubtful` where a box isn't decided, where boxes lack, or where none is left though
-    the thing may be there. `verification` has a `score`, the share of the answers that affirm, and
-    the `reason` in words.
+    `verified` is True where nothing is in doubt and every box that is left fits, or was mended;
+    else None. `doubtful` is True, or left out: a box isn't decided, boxes are missing and weren't
+    asked for, or none is left though the thing may be there. `verification` gets a `score`, the
+    mean over the boxes of the share of their answers that affirm them, and the `reason`: in words,
+    what was dropped, what is in doubt and what fits badly; None where nothing is.
     """
     check = check_of(expression)
     name = check.get("second")
@@ -491,11 +537,12 @@ def with_conclusion(expression: Expression) -> Expression:
     if not verdicts:
         there = presence_of(expression).there
         is_absent = None if there is None else not there
-        scores.append(_score_of([is_absent]))  # with no box, the only answer is whether it is there
+        # with no box, the only answer is whether the thing is there; that it isn't affirms it
+        scores.append(_score_of([is_absent]))
         if _may_lack_all_boxes(check, there, has_rejected=bool(rejected)):
             doubts.append("no box, though it may be there")
     elif name not in SECONDS and lacking(expression):
-        # After second answers, the boxes that lacked were asked for already: then it is no doubt.
+        # After second answers, the missing boxes were asked for already: then it is no doubt.
         doubts.append("more are there than boxes")
     misfits = _misfits_of(verdicts)
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
@@ -530,7 +577,12 @@ def _may_lack_all_boxes(
 
 
 def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
-    """Return in words why a box isn't decided: `second` names the other answer, if there is one."""
+    """Return in words why a box isn't decided.
+
+    Args:
+        verdict: What the check says of the box.
+        second: The name of its second answer; anything but SECONDS where there is only a first.
+    """
     if second not in SECONDS:
         return f"a box is {_first_in_words(verdict)}"
     if _is_denied(verdict):
@@ -539,12 +591,12 @@ def _doubt_of(verdict: Mapping[str, Any], second: str | None) -> str:
 
 
 def _is_denied(verdict: Mapping[str, Any]) -> bool:
-    """Whether both answers deny a box, the verdict on it and its crop."""
+    """Whether the verdict on a box denies it, and so does the answer about its crop."""
     return verdict.get("verdict") in ("other", "nothing") and verdict.get("crop") is False
 
 
 def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return in words which boxes that stay fit badly and weren't mended."""
+    """Return in words, for each kept box that is too large or on a part and wasn't mended, how."""
     misfits = []
     for verdict in verdicts:
         is_loose_or_part = verdict.get("verdict") in ("loose", "part")
@@ -554,30 +606,40 @@ def _misfits_of(verdicts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def with_mended(expression: Expression, better: Mapping[str, dict[str, Any]]) -> Expression:
-    """The expression with boxes that were found again from closer by, by `bbox_id`."""
+    """Return the expression with better boxes, found again from closer by, and a new conclusion.
+
+    Args:
+        expression: The expression as a check left it.
+        better: The id of a box → the instance in its place.
+    """
     instances = []
     for instance in expression["instances"]:
         instances.append(better.get(str(instance.get("bbox_id")), instance))
     boxes = []
     for verdict in verdicts_of(expression).values():
-        boxes.append({**verdict, "mended": True} if verdict["bbox_id"] in better else verdict)
+        if verdict["bbox_id"] in better:
+            verdict = {**verdict, "mended": True}
+        boxes.append(verdict)
     verification = {**check_of(expression), "boxes": boxes}
     return with_conclusion({**expression, "instances": instances, "verification": verification})
 
 
 def _score_of(answers: Sequence[bool | None]) -> float:
-    """The share of the answers that affirm; one that is missing counts half."""
+    """Return the share of the answers that affirm; one that is missing (None) counts half."""
     worth = {True: 1.0, False: 0.0, None: 0.5}
     return sum(worth[answer] for answer in answers) / len(answers)
 
 
 def _in_words(verdict: Mapping[str, Any], name: str) -> str:
-    """Both answers about a box, in words."""
+    """Return both answers about a box in words, as in "on another thing; crop: no"."""
     return f"{_first_in_words(verdict)}; {name}: {_SECOND_IN_WORDS[verdict.get(name)]}"
 
 
 def _first_in_words(verdict: Mapping[str, Any]) -> str:
-    """The first answer about a box, in words."""
+    """Return the first answer about a box in words, as in "on another thing (a blue cup)".
+
+    For a box that was found later it says so, as that has no first answer.
+    """
     fit = verdict.get("verdict")
     first = IN_WORDS[fit if fit in FITS else None]
     if verdict.get("found_by"):
@@ -589,40 +651,46 @@ def _first_in_words(verdict: Mapping[str, Any]) -> str:
 
 
 def lacking(expression: Mapping[str, Any]) -> int:
-    """How many boxes lack: the things that the judge counted, less the boxes that are there.
+    """Return how many boxes are missing: the things that the judge counted, less the boxes.
 
-    1 where it says that the thing is there, without a number, and there is no box. 0 where it
-    can't tell, or a person settled the expression.
+    Never below 0. Without a count it is 1 where the judge says that the thing is there and there is
+    no box. It is 0 where the judge doesn't say so, or a person settled the expression.
     """
     presence = presence_of(expression)
     if not presence.there or not is_open(expression):
         return 0
-    there = len(expression["instances"])
+    box_count = len(expression["instances"])
     if presence.count is None:
-        return 0 if there else 1
-    return max(0, presence.count - there)
+        return 0 if box_count else 1
+    return max(0, presence.count - box_count)
 
 
 def with_found(
-    expression: Expression, found: Sequence[dict[str, Any]], by: str = FOUND_BY
+    expression: Expression, new_instances: Sequence[dict[str, Any]], by: str = FOUND_BY
 ) -> Expression:
-    """The expression with boxes that were found because they lacked, or `by` another model.
+    """Return the expression with further boxes, each with an id of its own and `found_by`.
 
-    Those of another model are decided by that: the judge said that the thing is there.
+    `status` becomes "grounded". Without new boxes, the expression comes back as it is.
+
+    Args:
+        expression: The expression as a check left it.
+        new_instances: The instances to add.
+        by: FOUND_BY: they were asked for because they were missing, and are still to be judged.
+            BY_OTHER_MODEL: another model found them, which decides that they stay.
     """
-    if not found:
+    if not new_instances:
         return expression
     instances = list(expression["instances"])
     verification = dict(check_of(expression))
     boxes = list(verification["boxes"])
-    taken = {str(instance.get("bbox_id")) for instance in instances}
-    taken.update(verdicts_of(expression))
+    taken_ids = {str(instance.get("bbox_id")) for instance in instances}
+    taken_ids.update(verdicts_of(expression))
     number = 0
-    for instance in found:
-        while f"{expression['expression_id']}.{number}" in taken:
+    for instance in new_instances:
+        while f"{expression['expression_id']}.{number}" in taken_ids:
             number += 1
         bbox_id = f"{expression['expression_id']}.{number}"
-        taken.add(bbox_id)
+        taken_ids.add(bbox_id)
         instances.append({"bbox_id": bbox_id, **instance, "found_by": by})
         verdict: dict[str, Any] = {"bbox_id": bbox_id, "verdict": None, "found_by": by}
         if by == BY_OTHER_MODEL:

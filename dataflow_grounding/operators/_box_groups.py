@@ -7,21 +7,37 @@ from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.tasks.checks import DrawnBox
 
-MOST_BOXES = 40  # of one request: of more, the numbers drawn can't be read
-MOST_PHRASES = 40
+MOST_BOXES = 40  # in one request: with more, the numbers drawn can't be read
+MOST_PHRASES = 40  # in one request
 WHOLE = "whole_picture"
 """The key of an instance whose box is the picture itself, where a judge is to look in all of it."""
 
 
 class Part(NamedTuple):
-    """An expression, by its place, with those of its boxes that one request shows."""
+    """Those boxes of an expression that one request shows.
+
+    Attributes:
+        place: The place of the expression in its record, from 0.
+        boxes: The numbers of the boxes among the expression's instances; empty for an expression
+            without boxes, whose phrase alone is asked about.
+    """
 
     place: int
     boxes: range
 
 
 def groups_of(expressions: Mapping[int, Expression]) -> list[list[Part]]:
-    """The expressions and their boxes in groups that one request can show, nearly always one."""
+    """Return the expressions and their boxes in groups, one for each request.
+
+    Nearly always one group has all. A group has MOST_BOXES boxes and MOST_PHRASES expressions at
+    most. The boxes of an expression that has more than MOST_BOXES are divided among groups.
+
+    Args:
+        expressions: The expressions by their place in the record.
+
+    Returns:
+        The groups, in the order of the expressions; a single empty one without expressions.
+    """
     groups: list[list[Part]] = [[]]
     boxes_in_group = 0
     for place, expression in expressions.items():
@@ -37,11 +53,11 @@ def groups_of(expressions: Mapping[int, Expression]) -> list[list[Part]]:
     return groups
 
 
-def drawn(expression: Expression, places: range) -> list[DrawnBox]:
-    """Some of the expression's boxes as they are shown to the judge."""
+def drawn(expression: Expression, numbers: range) -> list[DrawnBox]:
+    """Return some of the expression's boxes, by their numbers, as the judge is shown them."""
     boxes = []
-    for place in places:
-        instance = expression["instances"][place]
+    for number in numbers:
+        instance = expression["instances"][number]
         is_whole = instance.get(WHOLE) is True
         boxes.append(DrawnBox(expression["text"], box_of(instance["bbox"]), is_whole))
     return boxes

@@ -24,6 +24,7 @@ class Columns:
     by_role: Mapping[str, str]
 
     def __getattr__(self, role: str) -> str:
+        """Return the column of a role. Raises AttributeError for a role that isn't there."""
         # pickling and copying look for methods before there are any columns
         by_role: Mapping[str, str] = self.__dict__.get("by_role", {})
         if role not in by_role:
@@ -34,7 +35,8 @@ class Columns:
 class _WithColumns:
     """A method that takes any `**columns`, but whose signature lists those that there are.
 
-    It is a descriptor, because some operators have columns of the object, and not of the class.
+    It is a descriptor, which learns with each access whose columns to list: some operators have
+    columns of the object's own, other than the class's.
     """
 
     def __init__(self, method: Callable[..., Any]) -> None:
@@ -42,6 +44,13 @@ class _WithColumns:
         self.__doc__ = method.__doc__
 
     def __get__(self, operator: Any, owner: type[Any]) -> Callable[..., Any]:
+        """Return the method, bound to an operator, with the signature that lists its columns.
+
+        Args:
+            operator: The operator; None where the method is taken from its class, which leaves it
+                unbound.
+            owner: The class.
+        """
         method = self._method
         bound_to = () if operator is None else (operator,)
 
@@ -66,7 +75,7 @@ class _WithColumns:
 def _column_parameters(operator: Any) -> list[inspect.Parameter] | None:
     """Return the parameters that name an operator's columns, each with the column as its default.
 
-    Returns None where a role can't be a part of a parameter's name.
+    None where a role can't be a part of a parameter's name, as it has a space, say.
     """
     defaults = {**operator.input_keys, **operator.output_keys}
     parameters: list[inspect.Parameter] = []
@@ -85,7 +94,11 @@ def with_columns(method: F) -> F:
 
 
 def roles_of(operator: Any) -> dict[str, str]:
-    """Return the roles of an operator's columns by the argument that names the column."""
+    """Return the roles of an operator's columns by the argument that names the column.
+
+    For the input role `caption` that is `input_caption_key`, for an input role `input` (or an
+    output role `output`) it is `input_key` (`output_key`).
+    """
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
         for role in columns:
@@ -97,29 +110,32 @@ def roles_of(operator: Any) -> dict[str, str]:
 def arguments_by_name(
     cls: type[Any], args: tuple[Any, ...], settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of a call of an operator's class by their names.
+    """Return the arguments of a call of an operator's class by their names, without defaults.
 
     Args:
         cls: The class.
         args: The arguments without names.
         settings: Those with names.
 
+    Returns:
+        The arguments; nothing for arguments that its `__init__` doesn't take, which raises later.
+
     Raises:
-        TypeError: The class takes no arguments.
-        SpecError: `serving` is no serving.
+        TypeError: The class has no `__init__`, and there are arguments.
+        SpecError: `serving` of one of the package's own classes is no serving.
     """
     if cls.__init__ is object.__init__ and (args or settings):
         raise TypeError(f"{cls.__name__}() takes no arguments")
     signature = inspect.signature(cls.__init__)
     try:
         arguments = dict(signature.bind(None, *args, **settings).arguments)
-    except TypeError:  # its __init__ tells it better
+    except TypeError:  # called next, the class's `__init__` raises a better one
         return {}
     del arguments[next(iter(arguments))]  # self
     for name, parameter in signature.parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments.update(arguments.pop(name, {}))
-    # a user's own may take what it likes
+    # a user's own operator may take what it likes for a serving
     if getattr(cls.__init__, "__module__", "").startswith(f"{__package__}."):
         parameter_of_serving = signature.parameters.get("serving")
         optional = (

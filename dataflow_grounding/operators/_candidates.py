@@ -1,4 +1,4 @@
-"""Phrases that may not be in their picture: made here, kept or not after their check.
+"""Candidates for negatives, phrases that may not be in their picture: made, then kept or not.
 
 Nothing is asked here.
 """
@@ -22,88 +22,95 @@ COLUMN = "negative_candidates"
 """Phrases that were made up and aren't, or not yet, known to be absent."""
 
 BEYOND_A_CROP = ("relation", "number")
-"""What of a phrase a crop of one thing can't tell."""
+"""The values of `change` about which a crop of one thing tells nothing."""
 
 OTHER_IMAGE = "other_image"
-"""The `change` of a phrase that is another image's."""
+"""The `change` of a candidate that is a phrase of another image."""
 
 
 def candidates_of(
     record: Record, own: Sequence[Expression], changed: Sequence[Changed], others: Sequence[str]
 ) -> list[Expression]:
-    """The candidates as expressions without boxes, the kinds of change taking turns.
+    """Return the candidates as expressions without boxes, the kinds of change taking turns.
+
+    The first of each kind come first, then the second of each, and so on, so that the first few are
+    of all kinds. Their ids are `{record's id}#n{number}`, without those that are taken.
 
     Args:
         record: Their record.
         own: Its expressions; the places of the changed ones are those in here.
         changed: What they were changed to.
-        others: Phrases of other images.
+        others: Phrases of other images; one that a change has made, too, is left out.
     """
     by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
         from_id = own[place]["expression_id"]
-        row = {"text": text, "change": change, "changed_from": from_id}
-        by_change.setdefault(change, []).append(row)
-    made = {class_key(answer.text) for answer in changed}
+        fields = {"text": text, "change": change, "changed_from": from_id}
+        by_change.setdefault(change, []).append(fields)
+    made_keys = {class_key(answer.text) for answer in changed}
     for text in others:
-        if class_key(text) not in made:
-            row = {"text": text, "change": OTHER_IMAGE}
-            by_change.setdefault(OTHER_IMAGE, []).append(row)
-    rows = []
-    for turn in itertools.zip_longest(*by_change.values()):
-        rows += [row for row in turn if row is not None]
-    taken = {expression["expression_id"] for expression in own}
+        if class_key(text) not in made_keys:
+            fields = {"text": text, "change": OTHER_IMAGE}
+            by_change.setdefault(OTHER_IMAGE, []).append(fields)
+    in_turn = []
+    for one_of_each in itertools.zip_longest(*by_change.values()):
+        in_turn += [fields for fields in one_of_each if fields is not None]
+    taken_ids = {expression["expression_id"] for expression in own}
     number = 0
     candidates = []
-    for row in rows:
-        while f"{record.unique_id}#n{number}" in taken:
+    for fields in in_turn:
+        while f"{record.unique_id}#n{number}" in taken_ids:
             number += 1
         own_id = f"{record.unique_id}#n{number}"
-        taken.add(own_id)
-        candidates.append({"expression_id": own_id, "source": NEGATIVE, **row, "instances": []})
+        taken_ids.add(own_id)
+        candidates.append({"expression_id": own_id, "source": NEGATIVE, **fields, "instances": []})
     return candidates
 
 
 def without_told(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
-    """The changed phrases without those that stand in something that is `told` of the image.
+    """Return the changed phrases without those that occur in a text about the image.
 
-    What is in its caption is there, though nobody boxed it.
+    What its caption names is there, though nobody boxed it.
+
+    Args:
+        told: Texts about the image: its phrases, its regions' types, its caption.
+        changed: The changed phrases.
     """
-    texts = [class_key(text) for text in told]
-    return [answer for answer in changed if not _stands_in(texts, class_key(answer.text))]
+    told_keys = [class_key(text) for text in told]
+    return [answer for answer in changed if not _occurs_in(told_keys, class_key(answer.text))]
 
 
-def _stands_in(texts: Collection[str], key: str) -> bool:
-    """Whether any of the texts holds these words."""
-    return any(key in text for text in texts)
+def _occurs_in(told_keys: Collection[str], key: str) -> bool:
+    """Whether any of the texts contains a phrase, both as keys; also inside of a word."""
+    return any(key in told_key for told_key in told_keys)
 
 
 def of_other_images(
     record: Record, phrases: Sequence[str], count: int, told: Collection[str]
 ) -> list[str]:
-    """Some of the phrases, the same ones for the same record.
+    """Return up to `count` of the phrases, chosen as if at random, but always alike for a record.
 
-    Which, a digest decides of the record's id and each phrase: where phrases are added later, most
-    records keep theirs.
+    Those are chosen whose digest with the record's id is the least. So most records keep theirs
+    where phrases are added later.
 
     Args:
         record: The record.
         phrases: The phrases of all images.
-        count: How many are wanted.
-        told: What is said of the image: none that stands in there is taken.
+        count: How many are wanted; there may be fewer.
+        told: Texts about the image: a phrase that occurs in one isn't taken.
     """
-    texts = [class_key(text) for text in told]
+    told_keys = [class_key(text) for text in told]
     ranked = []
     for phrase in phrases:
         key = class_key(phrase)
-        if not _stands_in(texts, key):
+        if not _occurs_in(told_keys, key):
             digest = hashlib.sha256(f"{record.unique_id}\0{key}".encode()).digest()
             ranked.append((digest, phrase))
     return [phrase for _, phrase in sorted(ranked)[:count]]
 
 
 def why_kept_out(candidate: Expression) -> str:
-    """Why a candidate can't be taken as a negative: it isn't known to be absent. Empty where it is.
+    """Return why a candidate can't be taken as a negative; "" where it is known to be absent.
 
     A model was asked to box the candidate all the same, and a judge to check it. It is known to be
     absent where the judge said that it isn't in the picture, and each of these boxes was dropped:
@@ -124,6 +131,9 @@ def why_kept_out(candidate: Expression) -> str:
 
 
 def as_absent(candidate: Expression) -> Expression:
-    """A candidate that is known to be absent, as an expression among the others."""
+    """Return a candidate that is known to be absent as an expression for the record.
+
+    It has `status` "none", `verified` True and no instances; `rejected` is left out.
+    """
     kept = {name: value for name, value in candidate.items() if name != "rejected"}
     return {**kept, "char_span": None, "instances": [], "status": "none", "verified": True}

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from dataflow_grounding.engine.plan import Annotator
 
+MOST_COLUMNS = 12  # that a message names of those that are there
+
 
 class Annotated(list[ShownRecord]):
     """The records that an operator gives back, in order.
@@ -55,12 +57,12 @@ class Annotated(list[ShownRecord]):
 
 
 def record_of(data: Any) -> Mapping[str, Any] | None:
-    """Return a record, or a row of a DataFrame as a record; None for anything else."""
-    if (
-        hasattr(data, "iloc")
-        and not hasattr(data, "columns")
-        and all(isinstance(name, str) for name in data.index)
-    ):
+    """Return a record as it is, and a row of a DataFrame as a dict; None for anything else.
+
+    A pandas Series counts as a row where its index has texts only, which then name columns.
+    """
+    is_series = hasattr(data, "iloc") and not hasattr(data, "columns")
+    if is_series and all(isinstance(name, str) for name in data.index):
         data = data.to_dict()
     return data if isinstance(data, Mapping) else None
 
@@ -70,10 +72,12 @@ def check_columns(
 ) -> None:
     """Check, before anything is sent, that the rows have the columns that an operator needs.
 
+    Raises an `error` where one is missing, which names columns that may be meant.
+
     Args:
         operator: The operator.
         rows: The rows; a column is there if any of them has it.
-        error: The class of what is raised where a column is missing.
+        error: The class of the error.
     """
     names: dict[str, None] = {}  # a set that keeps its order
     for row in rows:
@@ -95,8 +99,8 @@ def check_columns(
     wanted = " and ".join(repr(reads[role]) for role in lacking)
     known = "none"
     if columns:
-        known = f"only {', '.join(repr(name) for name in columns[:12])}"
-        if len(columns) > 12:
+        known = f"only {', '.join(repr(name) for name in columns[:MOST_COLUMNS])}"
+        if len(columns) > MOST_COLUMNS:
             known += ", …"
     raise error(
         f"{type(operator).__name__} needs column {wanted}, and there is {known}: name yours with"
@@ -107,7 +111,7 @@ def check_columns(
 def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:
     """Run an operator on one record, and return it with the operator's columns.
 
-    Raises RecordError for a record that fails; BrokenRow is one without a column that is needed.
+    Raises RecordError for a record that fails: BrokenRow where it lacks a column that is needed.
     """
     check_columns(operator, [row], BrokenRow)
     record, error = annotate_all(operator, [row])[0]
@@ -122,7 +126,16 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     Args:
         operator: The operator.
         data: The records.
-        on_error: What becomes of rows that fail; "raise" raises the first failure.
+        on_error: What becomes of rows that fail: "drop" leaves them out, "keep" keeps them with
+            null in the operator's columns, "raise" raises the first failure.
+
+    Returns:
+        An Annotated for a list, a DataFrame for a DataFrame.
+
+    Raises:
+        PlanError: There is no such `on_error`.
+        InputError: `data` is no list of records, or no row has a column that is needed.
+        RecordError: The first failure, with "raise", and with "drop" where all rows failed.
     """
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
@@ -154,20 +167,21 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
 def _report_failures(
     failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
 ) -> None:
-    """Raise the first failure, or say that rows are left out, or do neither.
+    """Raise the first failure, or say that rows are left out; for "keep", do neither.
 
     Args:
-        failures: (place, error) of each row that failed.
+        failures: (place, error) of each row that failed, at least one.
         count: How many rows there are.
-        on_error: "raise" raises the first failure, and so does "drop" where no row is left.
+        on_error: "raise" raises the first failure, and so does "drop" where all rows failed; its
+            message then names the row. With other rows left, "drop" says how many are left out.
     """
     number, error = failures[0]
     if on_error == "raise":
         error.args = (f"row {number}: {error}",)
         raise error
     if on_error == "drop" and len(failures) == count:
-        left = "on_error='keep' keeps them" if count > 1 else "on_error='keep' keeps it"
-        error.args = (f"all {counted(count, 'row')} failed. Row {number}: {error} ({left})",)
+        advice = "on_error='keep' keeps them" if count > 1 else "on_error='keep' keeps it"
+        error.args = (f"all {counted(count, 'row')} failed. Row {number}: {error} ({advice})",)
         raise error
     if on_error == "drop":
         say(
@@ -177,7 +191,10 @@ def _report_failures(
 
 
 def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
-    """Return a list's records. Raises InputError for what is no list of records."""
+    """Return the records of a list, or of anything else that can be gone through but a text.
+
+    Rows of a DataFrame among them become dicts. Raises InputError for what holds no records.
+    """
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
@@ -197,6 +214,9 @@ def _annotated_frame(
 ) -> "DataFrame":
     """Return a copy of a DataFrame's rows with the columns that an operator set in their records.
 
+    These are the columns that it says it writes, and others whose value isn't the very object that
+    the row had. A record without such a column has None there.
+
     Args:
         operator: The operator.
         frame: The DataFrame. Its index, and columns that weren't set, stay as they are.
@@ -206,7 +226,7 @@ def _annotated_frame(
     """
     result: DataFrame = frame.iloc[list(kept)].copy()
     names = dict.fromkeys(operator.writes().values())  # a set that keeps its order
-    missing = object()
+    missing = object()  # is no value of any row
     for number, record in kept.items():
         for name, value in record.items():
             if value is not rows[number].get(name, missing):
@@ -223,9 +243,10 @@ def _annotated_frame(
 
 
 def _column(values: list[Any]) -> Any:
-    """Return values as a column for pandas, in a type of its own if that doesn't change them.
+    """Return values as an array for a pandas column, which changes none of them.
 
-    Values of several types stay objects: 2**53 + 1 beside null would become the float 2**53.
+    Values that all have one type get the fitting dtype; those of several types stay objects, as
+    2**53 + 1 beside null would become the float 2**53.
     """
     import pandas
 

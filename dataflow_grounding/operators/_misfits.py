@@ -13,14 +13,26 @@ from dataflow_grounding.operators._box_decisions import (
 )
 from dataflow_grounding.operators._nearness import middle_of, near_groups
 
-MOST_SHOWN = 0.5  # of the image's area, in which boxes are asked for together from closer by
-MOST_AT_ONCE = 16  # boxes
-# by which share of its sides the part that is shown is larger than the box, at each edge
+MOST_SHOWN = 0.5
+"""The largest share of the image's area that a request for several boxes shows: it is to show them
+from closer by.
+"""
+MOST_AT_ONCE = 16  # boxes of one request
 AROUND = {"loose": 0.1, "part": 1.0}
+"""The verdict on a box → what is shown around it at each edge, as a share of its sides: of a thing
+that the box is only on a part of, more.
+"""
 
 
 class Misfit(NamedTuple):
-    """A box to be asked for again: its expression's place and phrase, and how it doesn't fit."""
+    """A box to be asked for again.
+
+    Attributes:
+        place: The place of its expression in the record, from 0.
+        phrase: The expression's text.
+        instance: The instance with the box.
+        fit: How it fits, a key of AROUND.
+    """
 
     place: int
     phrase: str
@@ -34,12 +46,16 @@ class Misfit(NamedTuple):
 
     @property
     def region(self) -> Bbox:
-        """What is to be seen of the image; it may reach out of it."""
+        """The part of the image to be shown, which may reach out of it."""
         return _grown(self.bbox, AROUND[self.fit])
 
 
 def misfits_of(expressions: Sequence[Expression]) -> list[Misfit]:
-    """The boxes that a check calls too large or on a part, and that are to be asked for again."""
+    """Return the boxes of a record's expressions that are to be asked for again.
+
+    These are the ones that a check calls too large or on a part, but not where a person settled the
+    expression, the thing is said to be absent, or the box is in doubt or was mended before.
+    """
     misfits = []
     for place, expression in enumerate(expressions):
         misfits += _of_expression(place, expression)
@@ -47,7 +63,7 @@ def misfits_of(expressions: Sequence[Expression]) -> list[Misfit]:
 
 
 def _of_expression(place: int, expression: Expression) -> list[Misfit]:
-    """The open expression's boxes that are to be asked for again."""
+    """Return those boxes of an expression that are to be asked for again, as `misfits_of` says."""
     # Where a judge calls a thing absent and its box too large, it contradicts itself: what it says
     # of the fit isn't worth a request then.
     if not is_open(expression) or presence_of(expression).there is False:
@@ -65,7 +81,7 @@ def _of_expression(place: int, expression: Expression) -> list[Misfit]:
 
 
 def _grown(bbox: Bbox, share: float) -> Bbox:
-    """The box, larger by a share of its sides at each edge."""
+    """Return a box whose edges are moved outwards, each by a share of the side across it."""
     x1, y1, x2, y2 = bbox
     width = x2 - x1
     height = y2 - y1
@@ -73,7 +89,15 @@ def _grown(bbox: Bbox, share: float) -> Bbox:
 
 
 def grouped(misfits: list[Misfit], size: Size) -> list[list[Misfit]]:
-    """Group boxes that one part of the image shows from closer by, those near each other."""
+    """Return boxes in groups of near ones, each to be shown in one part of the image.
+
+    A group of several has MOST_AT_ONCE boxes at most, whose regions one part of no more than
+    MOST_SHOWN of the image's area shows. What doesn't fit is halved, again and again.
+
+    Args:
+        misfits: The boxes; none give no group.
+        size: Width and height of the image, px.
+    """
     if not misfits:
         return []
     regions = [misfit.region for misfit in misfits]
@@ -88,15 +112,15 @@ def grouped(misfits: list[Misfit], size: Size) -> list[list[Misfit]]:
 
 
 def around(boxes: Sequence[Bbox]) -> Bbox:
-    """The smallest box around some boxes."""
+    """Return the smallest box around one or more boxes."""
     x1s, y1s, x2s, y2s = zip(*boxes, strict=True)
     return min(x1s), min(y1s), max(x2s), max(y2s)
 
 
 def nearest_to(bbox: Bbox, others: Sequence[Bbox]) -> list[int] | None:
-    """The box, in whole pixels, that overlaps another one and whose middle is nearest to its own.
+    """Return the one of the others that overlaps a box and whose middle is nearest to the box's.
 
-    None where none overlaps it, or where it is the same one.
+    It is in whole pixels. None where none overlaps the box, or the nearest is the same as the box.
     """
     overlapping = [other for other in others if iou(other, bbox) > 0]
     if not overlapping:

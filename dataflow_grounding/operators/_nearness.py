@@ -1,6 +1,7 @@
 """Many regions or texts in several requests: those near each other together, no more than fit."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from dataflow_grounding._util.errors import RecordError, TruncatedReply
@@ -16,36 +17,43 @@ def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
     """Group boxes that lie near each other, the same way each time.
 
     Boxes are halved along the axis on which their middles reach further, and so are the halves, as
-    a k-d tree is built (Bentley 1975).
+    a k-d tree is built (Bentley 1975), until each group is small enough.
 
     Args:
         boxes: The boxes.
-        most: Most boxes of a group.
+        most: Most boxes of a group; less than 1 counts as 1.
 
     Returns:
-        The groups, each the places of its boxes in `boxes`, rising.
+        The groups, each the places of its boxes in `boxes`, rising; none without boxes.
     """
     if not boxes:
         return []
     middles = [middle_of(box) for box in boxes]
+    return _split(list(range(len(boxes))), middles, max(1, most))
 
-    def split(places: list[int]) -> list[list[int]]:
-        """Return these boxes as one group, or as the groups of their halves."""
-        if len(places) <= max(1, most):
-            return [places]
-        axis = _longer_axis([middles[place] for place in places])
-        other_axis = 1 - axis
-        in_order = sorted(
-            places, key=lambda place: (middles[place][axis], middles[place][other_axis], place)
-        )
-        half = (len(in_order) + 1) // 2
-        return split(sorted(in_order[:half])) + split(sorted(in_order[half:]))
 
-    return split(list(range(len(boxes))))
+def _split(places: list[int], middles: Sequence[tuple[float, float]], most: int) -> list[list[int]]:
+    """Return places as one group, or as the groups of their halves, if they are more than `most`.
+
+    Args:
+        places: Places in `middles`.
+        middles: The middles of all boxes.
+        most: Most places of a group, 1 or more.
+    """
+    if len(places) <= most:
+        return [places]
+    axis = _longer_axis([middles[place] for place in places])
+    other_axis = 1 - axis
+    in_order = sorted(
+        places, key=lambda place: (middles[place][axis], middles[place][other_axis], place)
+    )
+    half = (len(in_order) + 1) // 2
+    first_groups = _split(sorted(in_order[:half]), middles, most)
+    return first_groups + _split(sorted(in_order[half:]), middles, most)
 
 
 def _longer_axis(points: Sequence[tuple[float, float]]) -> int:
-    """Return the axis along which points reach further: 0 for x, 1 for y."""
+    """Return the axis along which points reach further: 0 for x, 1 for y; 0 where neither does."""
     xs = [x for x, _ in points]
     ys = [y for _, y in points]
     return 0 if max(xs) - min(xs) >= max(ys) - min(ys) else 1
@@ -74,31 +82,37 @@ async def ask_in_parts(
     Args:
         items: What to ask about.
         ask_for: Asks about some items in one request.
-        box_of_item: Where an item is. With it, items near each other come into the same half.
+        box_of_item: Where an item is. With it, items near each other come into the same half, else
+            each half is as it stands in the list.
 
     Returns:
         Of each request that was answered: its items, and the answer.
 
     Raises:
         TruncatedReply: The reply about a single item is cut off.
+        BaseException: What `ask_for` raises otherwise; then nothing more is asked.
     """
     try:
         return [(items, await ask_for(items))]
     except TruncatedReply:
         if len(items) < 2:
             raise
-    middle = len(items) // 2
-    halves = [items[:middle], items[middle:]]
-    if box_of_item is not None:
-        half_of_them = (len(items) + 1) // 2
-        groups = near_groups([box_of_item(item) for item in items], most=half_of_them)
-        halves = []
-        for group in groups:
-            halves.append([items[place] for place in group])
     answers: list[tuple[list[I], T]] = []
-    for half in halves:
+    for half in _halves(items, box_of_item):
         answers += await ask_in_parts(half, ask_for, box_of_item)
     return answers
+
+
+def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[list[I]]:
+    """Return two or more items in two lists: in order, or, where boxes are known, by nearness."""
+    if box_of_item is None:
+        middle = len(items) // 2
+        return [items[:middle], items[middle:]]
+    most = (len(items) + 1) // 2
+    halves: list[list[I]] = []
+    for group in near_groups([box_of_item(item) for item in items], most):
+        halves.append([items[place] for place in group])
+    return halves
 
 
 async def reground(
@@ -106,27 +120,36 @@ async def reground(
 ) -> dict[str, Found | RecordError]:
     """Ask again where texts are in an image, equal texts once.
 
+    A request whose reply is cut off is asked again in halves.
+
     Args:
         ground: Asks for the boxes of some texts in one request.
         texts: The texts.
         at_once: Most texts in a request.
 
     Returns:
-        Text → its boxes, or why they couldn't be had.
+        Text → what is found for it, or why no answer could be had. Where a request fails, each of
+        its texts has the error.
     """
-
-    async def ground_or_fail(request_texts: list[str]) -> Sequence[Found | RecordError]:
-        """Return an answer or an error for each text."""
-        try:
-            return await ground(request_texts)
-        except RecordError as error:
-            if isinstance(error, TruncatedReply) and len(request_texts) > 1:
-                raise  # so that ask_in_parts asks for halves
-            return [error] * len(request_texts)
-
+    ground_or_fail = partial(_ground_or_fail, ground)
     chunks = batched(list(dict.fromkeys(texts)), at_once)
     answer_by_text: dict[str, Found | RecordError] = {}
     for parts in await all_done(ask_in_parts(chunk, ground_or_fail) for chunk in chunks):
         for request_texts, answers in parts:
             answer_by_text.update(zip(request_texts, answers, strict=True))
     return answer_by_text
+
+
+async def _ground_or_fail(
+    ground: Callable[[list[str]], Awaitable[list[Found]]], texts: list[str]
+) -> Sequence[Found | RecordError]:
+    """Return what is found for each of the texts of one request, or for each the request's error.
+
+    Raises TruncatedReply for several texts, so that `ask_in_parts` asks for halves of them.
+    """
+    try:
+        return await ground(texts)
+    except RecordError as error:
+        if isinstance(error, TruncatedReply) and len(texts) > 1:
+            raise
+        return [error] * len(texts)

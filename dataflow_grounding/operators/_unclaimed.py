@@ -1,8 +1,8 @@
-"""Which boxes stay in doubt that a judge's answers deny: nothing else tells what is in them.
+"""Which boxes stay in doubt though a judge's answers deny them: no other phrase claims their thing.
 
-A box of what isn't there, or on another thing, is mostly on a thing that another phrase names, and
-a model that boxes one absent thing boxes more of them. Where neither shows, a denied box of a
-phrase that the judge says is there may as well be the judge's error.
+A wrong box is mostly on a thing that another phrase names, and a model that boxes one absent thing
+boxes more of them. Where neither shows, a denied box of a phrase that the judge says is there may
+as well be the judge's error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,18 +21,18 @@ from dataflow_grounding.operators._box_decisions import (
 def unclaimed(
     expressions: Sequence[Expression], seconds: Mapping[int, Mapping[str, bool | None]]
 ) -> dict[int, list[str]]:
-    """The boxes of a record that a judge's second answers drop, and that should stay in doubt.
+    """Return the boxes of a record that both answers of a judge drop, and that stay in doubt.
 
-    They are boxes that their phrase's presence affirms, where no box of another phrase that stays
-    is on the same thing. There are none in a picture in which a phrase that the judge calls absent
-    loses a box: there the model boxes what isn't there.
+    These are boxes that their phrase's presence affirms, where no box that stays of another phrase
+    is on the same thing, at an IoU of SAME or more. There are none in a picture in which a phrase
+    that the judge calls absent loses a box: there the model boxes what isn't there.
 
     Args:
-        expressions: All of the record, with the judge's first answers.
-        seconds: The second answers, by place of the expression and `bbox_id`.
+        expressions: All expressions of the record, with the judge's first answers.
+        seconds: The second answers, by the place of the expression (from 0) and `bbox_id`.
 
     Returns:
-        The ids of the boxes, by place of their expression.
+        The ids of the boxes, by the place of their expression; a place without any is left out.
     """
     dropped: dict[int, list[str]] = {}
     for place, answers in seconds.items():
@@ -45,7 +45,10 @@ def unclaimed(
     spared: dict[int, list[str]] = {}
     for place, bbox_ids in dropped.items():
         affirmed = _affirmed_by_presence(expressions[place])
-        claims = [box for other, boxes in staying.items() if other != place for box in boxes]
+        claims: list[Bbox] = []
+        for other_place, boxes in staying.items():
+            if other_place != place:
+                claims += boxes
         for instance in expressions[place]["instances"]:
             bbox_id = str(instance.get("bbox_id"))
             if bbox_id not in bbox_ids or bbox_id not in affirmed:
@@ -57,11 +60,14 @@ def unclaimed(
 
 
 def _affirmed_by_presence(expression: Expression) -> list[str]:
-    """The ids of the boxes that the things there need, by what the judge said of the phrase."""
+    """Return the ids of the boxes that the phrase's presence affirms.
+
+    Where the thing is there, that is also a box that was found because it was missing.
+    """
     verdicts = verdicts_of(expression)
     affirmed = []
     for bbox_id, answer in seconds_of_presence(expression).items():
-        # one that was searched for because it lacked is needed if anything is there
+        # `seconds_of_presence` says nothing of these
         is_addition = bool(verdicts[bbox_id].get("found_by"))
         if answer or (is_addition and presence_of(expression).there):
             affirmed.append(bbox_id)
@@ -69,7 +75,7 @@ def _affirmed_by_presence(expression: Expression) -> list[str]:
 
 
 def _boxes_without(expression: Expression, bbox_ids: Sequence[str]) -> list[Bbox]:
-    """The expression's boxes, without those of these ids."""
+    """Return the expression's boxes, without those of these ids."""
     boxes = []
     for instance in expression["instances"]:
         if str(instance.get("bbox_id")) not in bbox_ids:

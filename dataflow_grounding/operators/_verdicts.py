@@ -13,6 +13,7 @@ from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.tasks.regions import Check
 
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
+"""What a check finds of an expression; Verdict says what each means."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Verdict:
         kind: `matches`: it is right as it was. `mended`: its text or its regions were corrected.
             `several`: it is meant for one region and fits all of `places`. `wrong`: it doesn't
             match, and nothing better is known. `unknown`: the check could not tell.
-        text: The expression after the check.
-        places: The regions that it names after the check, from 0.
+        text: The expression's text after the check.
+        places: The places, from 0, of the regions that it names after the check.
         reason: Why the check says so.
         iou: How well its regions and the boxes of grounding it afresh overlap on average; None
             where it wasn't grounded afresh.
@@ -40,15 +41,21 @@ class Verdict:
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     """Return the verdict on an expression from a model that was asked whether it is right.
 
+    Where the model has no text or no regions of its own, those of the expression stay. The kind is
+
+    - `several` where the expression names one region and the model leaves its words, but names
+      several regions; unless it calls it right and the expression's region is none of them, as then
+      it contradicts itself;
+    - `unknown` where the model doesn't say whether it is right, and `matches` where it says so;
+    - `mended` where it says no, and gives other words or regions, `wrong` where it gives neither.
+
     Args:
         check: The model's answer.
-        text: The expression that it was asked about.
-        places: The regions that the expression names, from 0.
+        text: The text of the expression that it was asked about.
+        places: The places, from 0, of the regions that the expression names.
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
-    # The expression means one region, and its words are said to fit several.
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
-    # A model that calls it right, and names only other regions, contradicts itself.
     contradicts_itself = check.matches and set(places).isdisjoint(check.places)
     if fits_several and not contradicts_itself:
         return Verdict("several", text, check.places, check.reason)
@@ -66,10 +73,18 @@ def verdict_of_regrounding(
 ) -> Verdict:
     """Return the verdict on an expression from grounding its text afresh.
 
+    Boxes are matched with regions one to one, with the expression's own ones first. The kind is
+
+    - `unknown` where the answer is `ambiguous` or `unsupported`;
+    - `matches` where each of its regions has a box, and each box is on one of these;
+    - `mended` where boxes are found, all on regions, but these aren't just its own: it is to name
+      those with a box; `several` where it named one region and the boxes are on several;
+    - `wrong` where nothing is found, or a box is on no region.
+
     Args:
         answer: What was found for the text.
         text: The expression's text.
-        places: The regions that the expression names, from 0.
+        places: The places, from 0, of the regions that the expression names.
         regions: The boxes of all regions.
         threshold: Least IoU of a box and the region that it shows.
     """
@@ -100,11 +115,11 @@ def verdict_of_regrounding(
 
 
 class _RegionMatches(NamedTuple):
-    """Which boxes lie on which regions.
+    """Which of some boxes lie on which of some regions.
 
     Attributes:
         overlaps: Place of a region with a box on it → their IoU.
-        stray: The boxes that lie on no region.
+        stray: The boxes that lie on none of the regions.
     """
 
     overlaps: dict[int, float]
@@ -114,7 +129,14 @@ class _RegionMatches(NamedTuple):
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
 ) -> _RegionMatches:
-    """Match boxes with those regions that are at `places`, at most one box with each."""
+    """Match boxes with regions one to one, as many as possible.
+
+    Args:
+        boxes: The boxes.
+        places: The places of the regions that are to be matched.
+        regions: The boxes of all regions.
+        threshold: Least IoU of a box and a region.
+    """
     candidates = [regions[place] for place in places]
     overlaps: dict[int, float] = {}
     matched: set[int] = set()
@@ -129,9 +151,16 @@ def _match_regions(
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
     """Return one verdict from two checks, which corrects the expression only where both agree.
 
+    `several` of either counts at once, with the text as it was before; then, where one can't tell,
+    the other counts. They agree where grounding finds the regions that the model calls right or
+    has corrected the expression to; and where the model calls it wrong, without a correction, and
+    grounding finds it elsewhere (`mended`) or not at all (`wrong`). Where they disagree it is
+    `wrong`, text and regions as they were before both.
+
     Args:
         by_asking: What the model said when it was asked.
-        by_grounding: What grounding the expression afresh said, as `by_asking` left it.
+        by_grounding: What grounding the expression afresh said, in the words and with the regions
+            that `by_asking` has.
         before: The expression as it was before both.
     """
     for verdict in (by_asking, by_grounding):
@@ -157,7 +186,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
 
 
 def _join_reasons(*verdicts: Verdict) -> str:
-    """Return the reasons of several verdicts as one text."""
+    """Return the reasons of several verdicts as one text, without empty ones."""
     return "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
 
 
@@ -178,12 +207,12 @@ def _mean(values: Collection[float]) -> float | None:
 
 
 def _fold(text: str) -> str:
-    """Return a text single-spaced and without case, to compare it with another one."""
+    """Return a text single-spaced and case-folded, to compare it with another one."""
     return " ".join(text.split()).casefold()
 
 
-# fields of an expression that are wrong once its text has changed
 OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
+"""The fields of an expression that are wrong once its text has changed."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +220,11 @@ class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name.
 
     Attributes:
-        verdicts: Number of an expression → what it says before the check, of kind `unknown`.
-        regions: All regions. Where an expression has a box that is no region of the record, the
-            box is one here.
-        known: How many of `regions`, the first ones, are the record's.
+        verdicts: The number of an expression in the record, from 0 → its text and regions before
+            the check, as a verdict of kind `unknown`.
+        regions: The record's regions, and behind them a region for each box of an expression that
+            is on none of these.
+        known: How many of `regions`, from the first on, are the record's.
     """
 
     verdicts: dict[int, Verdict]
@@ -204,10 +234,15 @@ class ExpressionsToCheck:
     def with_result(
         self, number: int, expression: dict[str, Any], result: Verdict | RecordError, method: str
     ) -> dict[str, Any]:
-        """Return an expression with what its check says.
+        """Return an expression with `verified` and `verification`, as its check says.
+
+        `verified` is None without a verdict, or with an unknown one; True where the expression
+        matches, or has been corrected here; False where it is wrong, or fits several regions, and
+        so becomes `ambiguous`, without instances. The verification's `before` has the text and
+        regions of an expression that was changed.
 
         Args:
-            number: The expression's number in the record.
+            number: The expression's number in the record, from 0; one of `verdicts`.
             expression: The expression as it was before the check.
             result: The verdict, or why there is none.
             method: How it was checked, as DoubleChecker's `method`.
@@ -235,6 +270,19 @@ class ExpressionsToCheck:
                 "verified": False,
                 "verification": verification,
             }
+        mended = self._mended(expression, result, before)
+        return {**mended, "status": "grounded", "verified": True, "verification": verification}
+
+    def _mended(
+        self, expression: dict[str, Any], result: Verdict, before: Verdict
+    ) -> dict[str, Any]:
+        """Return an expression with the text and the regions that a verdict corrects it to.
+
+        Args:
+            expression: The expression as it was before the check.
+            result: The verdict, of kind `mended`.
+            before: The text and regions before the check.
+        """
         mended = dict(expression)
         if result.text != before.text:
             for name in OF_AN_EARLIER_TEXT:
@@ -244,9 +292,6 @@ class ExpressionsToCheck:
             mended["instances"] = instances_on(
                 result.places, self.regions, expression["expression_id"], self.known
             )
-        mended["status"] = "grounded"
-        mended["verified"] = True
-        mended["verification"] = verification
         return mended
 
 
@@ -255,7 +300,12 @@ def expressions_to_check(
 ) -> ExpressionsToCheck:
     """Return the expressions that have boxes, with the regions that the boxes are of.
 
-    Boxes that are on no region are added behind the record's regions, as regions without a type.
+    A box belongs to a region with the very same numbers. Other boxes are added behind the record's
+    regions, as regions without a type.
+
+    Args:
+        expressions: All expressions of the record; those without boxes are left out.
+        regions: The record's regions.
     """
     all_regions = list(regions)
     verdicts: dict[int, Verdict] = {}

@@ -54,21 +54,27 @@ class Registry:
     def register(self, cls: C) -> C: ...
 
     def register(self, cls: C | None = None) -> C | Callable[[C], C]:
-        """Class decorator: `@OPERATOR_REGISTRY.register()`; or a call with the class."""
+        """Add a class under its name, in place of an earlier one of that name, and return it.
+
+        Without a class, return the decorator that does so: `@OPERATOR_REGISTRY.register()`.
+        """
         if cls is None:
             return self.register
         self._classes[cls.__name__] = cls
         return cls
 
     def get(self, name: str) -> type[Any]:
-        """Return the class of this name. Raises KeyError."""
+        """Return the class of this name. Raises KeyError where there is none."""
         return self.get_obj_map()[name]
 
     def get_obj_map(self) -> dict[str, type[Any]]:
-        """Return all classes by their names."""
+        """Return all classes by their names, in a dict of the caller's own.
+
+        The shipped ones are imported first, which registers them.
+        """
         package = importlib.import_module(self._package)
         for name in package.__all__:
-            getattr(package, name)  # which imports it
+            getattr(package, name)  # imports the module of this name's class
         return dict(self._classes)
 
     def keys(self) -> list[str]:
@@ -79,6 +85,7 @@ class Registry:
         return name in self.get_obj_map()
 
     def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+        """Yield (name, class) of all classes, sorted by name."""
         return iter(sorted(self.get_obj_map().items()))
 
 
@@ -130,6 +137,10 @@ class Operator(plan.Annotator, ABC):
             return operator
 
     def __repr__(self) -> str:
+        """Return the call that made the operator, without secrets.
+
+        Arguments that are the defaults are left out.
+        """
         parameters = inspect.signature(type(self).__init__).parameters
         settings = []
         for name, value in masked(self.__dict__["_made_with"], ours=False).items():
@@ -169,19 +180,20 @@ class Operator(plan.Annotator, ABC):
     def run(self, storage: Any, **columns: str) -> str:
         """Run this step over the records of a storage.
 
-        While a pipeline is compiled, the step is only noted down.
+        While a pipeline is compiled, the step is only noted down. Outside of a pipeline, the rows
+        that failed are counted on the terminal.
 
         Args:
             storage: A FileStorage, pinned to its step: `storage.step()`.
             columns: `input_<role>_key=` and `output_<role>_key=` name columns.
 
         Returns:
-            The (first) output column.
+            The (first) output column; "" where the operator names none.
 
         Raises:
             PlanError, InputError, SpecError: Before anything is sent.
-            RunStopped: The run could not be finished, or no row got through; what was paid for is
-                stored.
+            RunStopped: The run could not be finished; what was paid for is stored. Outside of a
+                pipeline also where all rows failed (NothingDone).
         """
         operator = self.bound(**columns)
         if isinstance(storage, (Mapping, list, tuple)) or hasattr(storage, "iloc"):
@@ -204,7 +216,10 @@ class Operator(plan.Annotator, ABC):
         return next(iter(operator.writes().values()), "")
 
     def _run_alone(self, step: plan.Step) -> None:
-        """Run the step outside of a Pipeline, and say where its failures are."""
+        """Run the step outside of a Pipeline, and say how many rows failed, and where it is told.
+
+        Raises NothingDone where all did.
+        """
         # imported only here: most who import an operator don't run it over files
         from dataflow_grounding.engine.execute import execute
 
@@ -239,9 +254,9 @@ class Operator(plan.Annotator, ABC):
             data: One record (a dict, or a row of a DataFrame), a list of records, or a DataFrame.
                 The image's column may hold a path, the bytes of an image file, a PIL image, or a
                 NumPy array of uint8 (H×W, H×W×3 RGB or H×W×4 RGBA).
-            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them out
-                and says how many, where any is left, "keep" keeps them with null in the columns
-                that the operator fills, "raise" stops at the first.
+            on_error: What becomes of rows that fail, in a list or DataFrame: "drop" leaves them
+                out, and says how many; "keep" keeps them, with null in the columns that the
+                operator fills; "raise" begins no row more, and raises the first failure.
             columns: As of `run`.
 
         Returns:
@@ -250,9 +265,11 @@ class Operator(plan.Annotator, ABC):
             `.attrs["failures"]`, as JSON.
 
         Raises:
-            InputError: No row has a column that it needs; for one record a RecordError.
-            RecordError: What failed, of one record, with on_error="raise", or where all rows
-                failed and would be dropped.
+            InputError: No row has a column that it needs (for one record, a RecordError), or
+                `data` is none of these.
+            PlanError: No such role or `on_error` is there.
+            RecordError: The one record failed; or, of several, the first failure: with
+                on_error="raise", and with "drop" where all rows failed.
             RunStopped: Nothing more could be sent.
         """
         # here, as a run over files needs none of it
@@ -267,6 +284,9 @@ class Operator(plan.Annotator, ABC):
     def bound(self: O, **arguments: str) -> O:
         """Return a copy of this operator with other columns.
 
+        Roles that aren't named have their default columns, also where this operator was bound to
+        others.
+
         Args:
             **arguments: `input_<role>_key=` and `output_<role>_key=` name columns; `input_key=`
                 names that of an only input, `output_key=` that of the first output.
@@ -277,7 +297,7 @@ class Operator(plan.Annotator, ABC):
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
         roles = calling.roles_of(self)
-        # an only input, and the first output, need no name
+        # the argument for an only input, or for the first output, needn't name the role
         if len(self.input_keys) == 1:
             roles["input_key"] = next(iter(self.input_keys))
         if self.output_keys:
@@ -308,8 +328,9 @@ class Operator(plan.Annotator, ABC):
     ) -> O:
         """Return a copy of this operator that puts its questions in the user's own words.
 
-        What is left out is as it was before. Other words are another question: replies to the
-        former ones are kept, and don't count.
+        What is left out, or empty, is as it was before; `prompts` and `definitions` are added to
+        those stated before. Other words are another question: replies to the former ones are
+        kept, and don't count.
 
         Args:
             prompt: The prompt of its task, with `<input>` where the data go; for an operator of
@@ -368,7 +389,10 @@ class Operator(plan.Annotator, ABC):
         return {role: columns[role] for role in self.output_keys}
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return the roles that it needs and whose columns are not among `columns`."""
+        """Return the roles that it needs and whose columns are not among `columns`, in order.
+
+        Optional roles aren't needed, nor are columns that the run itself knows (FACT_COLUMNS).
+        """
         lacking: list[str] = []
         for role, column in self.reads().items():
             if role in self.optional_keys or column in plan.FACT_COLUMNS:
@@ -380,7 +404,8 @@ class Operator(plan.Annotator, ABC):
     def settings(self) -> dict[str, Any] | None:
         """Return all that its answers depend on, as JSON, to tell whether it has changed.
 
-        Returns None where the source of a class can't be read: then nobody can tell.
+        That is the source of its classes and its attributes, but not its columns and its serving.
+        None where the source of a class can't be read: then nobody can tell.
         """
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Operator)]
         source = [plan.source_digest(cls) for cls in classes]
@@ -423,7 +448,10 @@ class Operator(plan.Annotator, ABC):
 
 
 def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
-    """Run the step as a part of what the pipeline runs. Raises NoRecordLeft where all rows fail."""
+    """Run the step as a part of what the pipeline runs, and add its summary to `summaries`.
+
+    Raises NoRecordLeft where all rows failed.
+    """
     # with all that running takes, where something is run
     from dataflow_grounding.engine.execute import execute
 
@@ -438,12 +466,13 @@ def _run_in_pipeline(step: plan.Step, pipeline: plan.PipelineRun) -> None:
 def _distinct_setting(value: Any) -> Any:
     """Return a setting as JSON that differs where the setting differs.
 
-    The `repr` of an operator or a serving doesn't show all of it. So two of them count as the same
-    only if they are the same object.
+    Numbers, texts and lists are as they are, anything else is its `repr`. That of an operator or a
+    serving doesn't show all of it: two of them count as the same only if they are the same object.
     """
     if isinstance(value, (str, int, float, bool, type(None), list, tuple)):
         return value
-    if isinstance(value, Operator) or hasattr(value, "answer"):
+    is_serving = hasattr(value, "answer")
+    if isinstance(value, Operator) or is_serving:
         return object.__repr__(value)
     return repr(value)
 
@@ -451,9 +480,10 @@ def _distinct_setting(value: Any) -> Any:
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
     """Return what every operator adds to a record.
 
-    That is the image's `width` and `height`; `image_id` where the row has none; which of several
-    rows of the same image it is, from the second on; and `model`, where the serving is no VLM.
-    Where the row states another size than the image has, this is noted.
+    That is the image's `width` and `height`; `image_id` where the row has none, and its picture's
+    name gives one; which of several rows of the same image it is, from the second on; and
+    `model`, where the serving is no VLM. Each of width and height that the row states otherwise is
+    noted.
 
     Args:
         record: The record.
@@ -470,7 +500,7 @@ def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) ->
     for name, pixels in (("width", width), ("height", height)):
         update[name] = pixels
         stated = record.get(name)
-        if stated is not None and whole_number(stated) != pixels and str(stated):
+        if stated not in (None, "") and whole_number(stated) != pixels:
             ask.note("size_differs", "the row states another width or height than the file has")
     if serving is not None and not serving.is_vlm:
         update["model"] = serving.model

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dataflow_grounding.images.drawing import Mark
 
 STYLE = 1  # counts changes to how boxes are drawn, so that older pictures are drawn again
+# of a picture's name, and of its path below the folder, both without the ending
+MOST_BYTES_OF_NAME = 200
+MOST_BYTES_OF_PATH = 1000
 
 
 @OPERATOR_REGISTRY.register()
@@ -45,7 +48,10 @@ class BBoxVisualizer(Operator):
         self.output_dir = os.fspath(output_dir)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the path of the picture, which isn't drawn again if image and boxes are the same."""
+        """Adds the path of the picture.
+
+        It isn't drawn again if it is there, and was drawn of the same image, phrases and boxes.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
         path = within(self.output_dir, _file_name(record.unique_id))
@@ -55,10 +61,10 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    """Return a file name for an image id, with the folders that the id has.
+    """Return a file name for an image id, with the folders that the id has: `a/1.jpg` for `a/1`.
 
-    What can't stand in a file name is left out. Such a name ends with a digest of the id, so that
-    two ids never share a name.
+    Where the id can't be a name as it is, what can't stand in one is replaced or left out, and 40
+    characters of it are followed by a digest of the id, so that two ids never share a name.
     """
     cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
@@ -69,10 +75,13 @@ def _file_name(unique_id: str) -> str:
 
 
 def _fits_file_systems(path: str) -> bool:
-    """Whether no name in a path is longer than most file systems take, 255 bytes with endings."""
+    """Whether a path is short enough for most file systems.
+
+    These take 255 bytes for a name, endings included.
+    """
     encoded = path.encode()
     longest = max(len(name) for name in encoded.split(b"/"))
-    return longest <= 200 and len(encoded) <= 1000
+    return longest <= MOST_BYTES_OF_NAME and len(encoded) <= MOST_BYTES_OF_PATH
 
 
 def draw_once(
@@ -80,12 +89,14 @@ def draw_once(
 ) -> bytes | None:
     """Write a picture of an image with marks, unless it is there already.
 
+    Whether it is there, the JPEG comment of the file tells: a digest of the image, `content` and
+    STYLE.
+
     Args:
         image: The image.
         marks: Returns the marks to draw; not called if the picture is there.
-        content: What the marks show, as JSON. A picture at `path` of the same image and the same
-            content is this picture.
-        path: The file to write.
+        content: All that the marks depend on, as JSON.
+        path: The file to write; its folder is made where it isn't there.
 
     Returns:
         The bytes of the file if it was written, else None.

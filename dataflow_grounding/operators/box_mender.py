@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.workers import all_done
 from dataflow_grounding.images.shown import crop_of
 from dataflow_grounding.operators._box_decisions import with_mended
+from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators._misfits import Misfit, around, grouped, misfits_of, nearest_to
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
@@ -17,9 +18,9 @@ from dataflow_grounding.operators.box_operator import BoxOperator
 class BoxMender(BoxOperator):
     """Asks from closer by for boxes that a check calls too large, or on a part of their thing.
 
-    It follows the check. Those that half of the image shows are asked for together. A box that is
-    found there takes the place of the first one, which stays in `before`; where none is, or the
-    same one, the first one stays as it was judged.
+    It follows the check. Boxes that one part of the image shows, of half of its area at most, are
+    asked for together. A box that is found there takes the place of the one that was judged, which
+    stays in `before`; where none is found, or the same one, nothing changes.
 
     Args:
         serving: The model that finds boxes.
@@ -43,17 +44,21 @@ class BoxMender(BoxOperator):
     descriptions = {"zh": "对过松或只覆盖局部的边界框在放大区域中重新定位。"}
 
     def asks(self, record: Record) -> bool:
+        """Whether a check calls any box too large or on a part, and it is to be asked for again."""
         expressions = read_expressions(record, self.keys.expressions)
         return bool(misfits_of(expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Sets better boxes, each with its `before`. Raises RecordError."""
+        """Adds the expressions, with better boxes where they are found, each noted.
+
+        Such an instance has the box that it replaces in `before`. Raises RecordError.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         better: dict[int, dict[str, dict[str, Any]]] = {}  # place -> bbox_id -> instance
         groups = grouped(misfits_of(expressions), image.size)
-        found = await all_done(self._boxes_of(image, group, ask) for group in groups)
-        for group, boxes_of_phrase in zip(groups, found, strict=True):
+        boxes_by_group = await all_done(self._boxes_of(image, group, ask) for group in groups)
+        for group, boxes_of_phrase in zip(groups, boxes_by_group, strict=True):
             for misfit in group:
                 bbox = nearest_to(misfit.bbox, boxes_of_phrase[misfit.phrase])
                 if bbox is None:
@@ -71,12 +76,12 @@ class BoxMender(BoxOperator):
     ) -> dict[str, list[Bbox]]:
         """Ask for a group's phrases in the part of the image around its boxes.
 
-        Returns the boxes that are found for each phrase, in pixels of the image.
+        Returns, by phrase, the boxes that are found, in pixels of the whole image.
         """
         crop = crop_of(image, around([misfit.region for misfit in group]))
         phrases = list(dict.fromkeys(misfit.phrase for misfit in group))
         answers = await self.ground(crop, phrases, ask)
         boxes = {}
         for phrase, answer in zip(phrases, answers, strict=True):
-            boxes[phrase] = [crop.to_image(box_of(other["bbox"])) for other in answer.instances]
+            boxes[phrase] = [crop.to_image(bbox) for bbox in boxes_of(answer.instances)]
         return boxes

@@ -29,13 +29,20 @@ class BoxWatching(Operator):
     watch: BoxWatch
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Find out the box format, and return how many requests and tokens it took."""
+        """Find out the box format, and return how many requests and tokens it took.
+
+        It takes none where no boxes are asked for.
+        """
         if not self.format_choice:
             return Counter()
         return self.format_choice.settle_to_ground(start, self.watch.on_poor)
 
     def prepare(self, start: RunStart) -> Counter[str]:
-        """Begin to watch the boxes of a run, and return how many requests and tokens it took."""
+        """Settle the box format, and begin to watch the run's boxes.
+
+        Operators of a run that ask in the same format and form share a watch. Returns how many
+        requests and tokens it took.
+        """
         if self.serving is None or self.format_choice is None:
             return Counter()
         # boxes that were right in one form of asking say nothing of another
@@ -44,7 +51,7 @@ class BoxWatching(Operator):
         return requests
 
     def facts(self) -> dict[str, Any]:
-        """Return what `run.json` says of the watch."""
+        """Return what `run.json` says of the watch: `check_every`, and what is wrong with boxes."""
         return self.watch.facts()
 
     async def conclude(self, ask: Ask) -> None:
@@ -53,7 +60,15 @@ class BoxWatching(Operator):
 
 
 class BoxOperator(BoxWatching):
-    """Asks for the boxes of expressions, in the format of the serving's model."""
+    """Asks for the boxes of expressions, in the format of the serving's model.
+
+    Args:
+        serving: The model that is asked.
+        samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+    """
 
     tasks: ClassVar[tuple[str, ...]] = ("phrase_grounding",)
     input_keys = {"image": "image_path", "expressions": "expressions"}
@@ -86,7 +101,7 @@ class BoxOperator(BoxWatching):
         return self.format_choice.format
 
     def question(self, image: Image, phrases: list[str]) -> Request[list[Found]]:
-        """Return the request that asks for the boxes of phrases at once."""
+        """Return the request for the boxes of all these phrases."""
         return phrase_grounding(image, phrases, self.box_format, self.merge_iou)
 
     async def ground(
@@ -94,13 +109,18 @@ class BoxOperator(BoxWatching):
     ) -> list[Found]:
         """Ask for the boxes of phrases in one request, and return the answer for each phrase.
 
-        If the reply is cut off, the phrases are asked for again in two requests, half in each.
+        If the reply is cut off, the phrases are asked for again in two requests, half in each, and
+        so on.
 
         Args:
             image: The image to look in.
             phrases: What to look for.
             ask: Asks the model.
             sample: Which of several independent answers this is to be, from 0.
+
+        Raises:
+            RecordError: An answer can't be had. The reply about a single phrase is cut off:
+                TruncatedReply.
         """
 
         async def ask_once(request_phrases: list[str]) -> list[Found]:

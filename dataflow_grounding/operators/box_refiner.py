@@ -16,9 +16,12 @@ from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, fac
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.tasks.grounding import Found
 
-SMALL = 0.03  # the longer side of a small box, as a share of that side of the image
-# where several answers are asked for; noise makes the boxes of some small things that large
+SMALL = 0.03
+"""A box is small where its width and height are both under this share of the image's."""
 SMALL_OF_SEVERAL = 0.035
+"""In place of SMALL where several answers are asked for: noise makes the boxes of some small things
+that large.
+"""
 
 
 class LooksCloser(BoxOperator):
@@ -34,14 +37,19 @@ class LooksCloser(BoxOperator):
     ) -> list[dict[str, Any]]:
         """Return instances with the small ones asked for again in an enlarged part of the image.
 
-        Of those that are nearly the same then, the best stays.
+        Others stay as they are. Of those that are nearly the same then, by `merge_iou`, the one
+        with the best score stays; each that is left out is noted, unless it is an exact copy.
 
         Args:
             image: The whole image.
             phrase: What the instances show.
             instances: The instances, small or not.
             ask: Asks the model.
-            samples: The numbers of the answers to ask for, for each small instance.
+            samples: The numbers of the answers to ask for, for each small instance; several are
+                merged.
+
+        Raises:
+            RecordError: An answer can't be had.
         """
 
         async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:
@@ -70,7 +78,10 @@ class LooksCloser(BoxOperator):
 
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
-    """Whether both sides of a box are less than a few percent of the image's."""
+    """Whether a box's width and height are both under SMALL of the image's.
+
+    With several `samples`, SMALL_OF_SEVERAL counts in place of it.
+    """
     largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
     x1, y1, x2, y2 = bbox
     width, height = size
@@ -78,9 +89,11 @@ def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
 
 
 def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
-    """Return an instance with the box of a crop's answer that is nearest to its own.
+    """Return an instance with the box of a crop's answer whose middle is nearest to its own's.
 
-    The box is in pixels of the whole image. Where the answer has none, the instance stays as it is.
+    The box is in pixels of the whole image, and `zoomed` is True. The instance's score stays; one
+    without a score gets that of the answer. Where the answer has no box, the instance comes back as
+    it is.
     """
     if not answer.instances:
         return instance
@@ -103,10 +116,10 @@ def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) 
 class BoxRefiner(LooksCloser):
     """Looks again for small boxes in an enlarged part of the image.
 
-    Small is what is under 3% of the image's sides. With several `samples` it is 3.5%, and answers
-    that find something are merged as by PhraseGrounder; the first, just over half, suffice where
-    they agree. A box whose part shows no such thing stays. Raises SpecError for a wrong setting, or
-    a model that draws no boxes.
+    A box is small where both of its sides are under 3% of the image's. With several `samples` it is
+    3.5%, and answers that find something are merged as by PhraseGrounder; the first, just over
+    half, suffice where they agree. A box whose part shows no such thing stays. Raises SpecError for
+    a wrong setting, or a model that draws no boxes.
 
     Args:
         serving, samples, box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
@@ -137,7 +150,8 @@ class BoxRefiner(LooksCloser):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions, with `zoomed: true` in `instances` found from closer by.
 
-        Raises RecordError.
+        Raises RecordError where an answer can't be had, or the record states another size than its
+        image has.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -150,7 +164,8 @@ class BoxRefiner(LooksCloser):
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
         """Return an expression with its small boxes asked for again.
 
-        Where that changes its boxes, it is no longer verified.
+        Where that changes a box, the instances get ids anew, and `verified` and `verification` of
+        the former boxes go. Else the expression comes back as it is.
         """
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
@@ -161,5 +176,5 @@ class BoxRefiner(LooksCloser):
 
 
 def _without(data: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Return a dict without the keys `names`."""
+    """Return a copy of a dict without the keys `names`."""
     return {name: value for name, value in data.items() if name not in names}

@@ -46,9 +46,12 @@ class BoxVerifier(LooksCloser):
         return any_has_boxes(expressions)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds `verified`, whether the mean IoU is 0.5 or more, and `verification`.
+        """Adds the expressions, those with boxes with `verified` and `verification`.
 
-        Returns a Partial update, with `verified` null, where an answer failed.
+        `verified` says whether the mean IoU of the two answers' boxes is 0.5 or more, and no box
+        reaches out of the image. It is null where the second answer can't be had; the update then
+        is Partial, with the first such error. Raises RecordError for a record that can't be read,
+        or states another size than its image has.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -59,7 +62,8 @@ class BoxVerifier(LooksCloser):
         async def ground_afresh(texts: list[str]) -> list[Found]:
             """Return a further answer for a text, the only one in the list."""
             text = texts[0]
-            # numbered as a further answer: else it is the stored one, where the phrase was alone
+            # `samples` numbers a further answer: else the stored one comes back, of a phrase that
+            # was alone in its request
             [answer] = await self.ground(image, texts, ask, self.samples)
             if text in zoomed_in:
                 instances = await self.closer(image, text, answer.instances, ask, [self.samples])
@@ -70,8 +74,8 @@ class BoxVerifier(LooksCloser):
         checked: list[dict[str, Any]] = []
         for expression in expressions:
             if expression["instances"]:
-                verdict = _verdict(expression, answers[expression["text"]])
-                expression = within_image({**expression, **verdict}, image.size)
+                fields = _verification_fields(expression, answers[expression["text"]])
+                expression = within_image({**expression, **fields}, image.size)
             checked.append(expression)
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
         for answer in answers.values():
@@ -85,10 +89,10 @@ def _was_zoomed(expression: dict[str, Any]) -> bool:
     return any(instance.get("zoomed") for instance in expression["instances"])
 
 
-def _verdict(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:
+def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:
     """Return the fields `verified` and `verification` of an expression.
 
-    `answer` is what its text was grounded at again, or why it couldn't be.
+    `answer` is what was found when its text was grounded again, or why none could be had.
     """
     if isinstance(answer, RecordError):
         return {"verified": None, "verification": {"method": "reground", "reason": str(answer)}}

@@ -40,10 +40,15 @@ class CaptionGenerator(Operator):
             self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `caption`, `cleaned_caption` and the image's size."""
+        """Adds `caption`, `cleaned_caption` and the image's size.
+
+        Raises RecordError: also where the record's regions are in a picture of another size, or the
+        labels that it was made from couldn't be read.
+        """
         check_seed(record)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        if record.get("regions"):  # it fails in the step that describes them: no request for it
+        if record.get("regions"):
+            # else the step that describes them would refuse it, with the caption paid for
             check_stated_size(record, image.size)
         known = {}
         if self.serving.needs_labels:

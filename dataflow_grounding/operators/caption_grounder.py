@@ -7,6 +7,7 @@ from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, fac
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.tasks.extraction import expression_extraction
 from dataflow_grounding.tasks.fused import Fused, caption_grounding
+from dataflow_grounding.tasks.grounding import Found
 
 
 @OPERATOR_REGISTRY.register()
@@ -41,13 +42,15 @@ class CaptionGrounder(BoxOperator):
     descriptions = {"zh": "一次请求内提取描述文本中的指代表达式,并定位其边界框。"}
 
     def asks(self, record: Record) -> bool:
-        """Whether a record has a caption."""
+        """Return True. Raises BrokenRow where the record has no caption, or it is empty."""
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `cleaned_caption`, `expressions` with their boxes, and the image's size.
 
-        Raises RecordError.
+        `doubtful` is True where the answer for any expression is; False where none is and the
+        record has it already; else it isn't set. Where the reply is cut off, which is noted, the
+        expressions and their boxes are asked for in turn. Raises RecordError.
         """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -65,17 +68,21 @@ class CaptionGrounder(BoxOperator):
             self.keys.cleaned_caption: fused.extracted.cleaned_caption,
             self.keys.output: grounded,
         }
-        if any(answer.doubtful for answer in fused.found) or "doubtful" in record:
-            update["doubtful"] = any(answer.doubtful for answer in fused.found)
+        is_doubtful = any(answer.doubtful for answer in fused.found)
+        if is_doubtful or "doubtful" in record:
+            update["doubtful"] = is_doubtful
         return update
 
     async def _in_one(self, image: Image, caption: str, ask: Ask) -> Fused:
-        """Ask for expressions and boxes in one request."""
+        """Ask for expressions and boxes in one request. Raises TruncatedReply for a cut reply."""
         request = caption_grounding(image, caption, self.box_format, self.merge_iou)
         return await self.watch.ask(ask, request, image, ())
 
     async def _in_two(self, image: Image, caption: str, ask: Ask) -> Fused:
-        """Ask for the expressions, then for their boxes."""
+        """Ask for the expressions, then, if there are any, for the boxes of all of them."""
         extracted = await ask(expression_extraction(image, caption))
         phrases = [text for text, _ in extracted.expressions]
-        return Fused(extracted, await self.ground(image, phrases, ask) if phrases else [])
+        answers: list[Found] = []
+        if phrases:
+            answers = await self.ground(image, phrases, ask)
+        return Fused(extracted, answers)

@@ -9,7 +9,7 @@ from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, Operator, open_image
 
 CONTRADICTION = "contradiction"
-"""The column of an expression that says why its boxes can't be what its words say."""
+"""The key of an expression that says in words why its boxes can't be what its text says."""
 
 
 @OPERATOR_REGISTRY.register()
@@ -39,7 +39,11 @@ class ContradictionFinder(Operator):
         required("contradictions", "embedded", "ContradictionFinder")  # told now, not a row later
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `contradiction` to expressions that have one, and `doubtful` to their record."""
+        """Adds `contradiction` to expressions that have one, and `doubtful: true` to their record.
+
+        One that an earlier run has noted goes where there is none any more. Without any,
+        `doubtful` isn't set.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image)
         find = required("contradictions", "embedded", "ContradictionFinder")

@@ -24,7 +24,13 @@ from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 
 class Crop(NamedTuple):
-    """A box to be judged by its crop, and the place of its expression."""
+    """A box to be judged by its crop.
+
+    Attributes:
+        place: The place of its expression in the record, from 0.
+        bbox_id: The box's id.
+        box: The box with its phrase, as the judge is shown it.
+    """
 
     place: int
     bbox_id: str
@@ -35,11 +41,12 @@ class Crop(NamedTuple):
 class CropJudge(JudgeOperator):
     """Has a judge say of each box's crop whether it shows what the phrase means, and decides.
 
-    It follows a `BoxChecker(serving, decides=False)`. One request shows all crops of an image. A
-    box stays where both answers affirm it, and goes into `rejected` where both deny it; where they
-    differ it stays, `verified` null and `doubtful`. So does a denied box, of a thing that is there,
-    that no other phrase's box explains. Where the crop alone can't tell, the phrase's presence is
-    the second answer.
+    It follows a `BoxChecker(serving, decides=False)`, whose verdict on a box is the first answer,
+    as that about the crop is the second. One request shows all crops of an image, or several, of
+    many. A box stays where both answers affirm it, and goes into `rejected` where both deny it;
+    where they differ it stays, `verified` null and `doubtful`. So does a denied box, of a thing
+    that is there, that no other phrase's box explains. Where the crop alone can't tell, the
+    phrase's presence is the second answer.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.
@@ -66,15 +73,16 @@ class CropJudge(JudgeOperator):
     question = "crops"
 
     def asked_about(self, record: Record) -> dict[int, Expression]:
-        """Return the expressions that a BoxChecker's answers are there for."""
+        """Return the base class's expressions that have a BoxChecker's answers."""
         asked = super().asked_about(record)
         return {place: expression for place, expression in asked.items() if check_of(expression)}
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds `verified`, `verification` and, of boxes that go, `rejected`.
+        """Adds the expressions with `verified`, `verification` and, of boxes that go, `rejected`.
 
-        Partial where an answer can't be had, what it was about is undecided then; or where the
-        judge can't be tested.
+        The update is Partial where an answer can't be had, which leaves the boxes that it was about
+        undecided; and where the judge can't be tested. Without crops nothing is asked: expressions
+        without boxes are decided by what was said before.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
         asked = self.asked_about(record)
@@ -86,13 +94,15 @@ class CropJudge(JudgeOperator):
         answers: dict[int, dict[str, bool | None]] = {}  # by place and bbox_id
         failed: RecordError | None = None
 
-        async def ask_once(asked_crops: list[Crop]) -> list[bool | None]:
-            return await ask(crop_check(image, [crop.box for crop in asked_crops], self.box_format))
+        async def ask_once(crops_of_request: list[Crop]) -> list[bool | None]:
+            """Return the answer about each of some crops, from one request."""
+            boxes = [crop.box for crop in crops_of_request]
+            return await ask(crop_check(image, boxes, self.box_format))
 
         for batch in batched(crops, MOST_CROPS):
             try:
-                for asked_crops, replies in await ask_in_parts(batch, ask_once):
-                    for crop, answer in zip(asked_crops, replies, strict=True):
+                for crops_of_request, replies in await ask_in_parts(batch, ask_once):
+                    for crop, answer in zip(crops_of_request, replies, strict=True):
                         answers.setdefault(crop.place, {})[crop.bbox_id] = answer
             except RecordError as error:
                 failed = error
@@ -108,7 +118,7 @@ class CropJudge(JudgeOperator):
 
 
 def _crops_of(expressions: Mapping[int, Expression]) -> list[Crop]:
-    """A crop for each box of the expressions, which are by their places in the record."""
+    """Return a crop for each box of the expressions, which are by their place in the record."""
     crops = []
     for place, expression in expressions.items():
         for instance in expression["instances"]:

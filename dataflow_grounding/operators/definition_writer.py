@@ -10,7 +10,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.definitions import class_definition
 
 ERRORS = ("false", "missed", "right")
-"""What a crop may show: a box that is wrong, a thing without one, a box that is right."""
+"""The `error` of a crop: it shows a box that is wrong, a thing without one, a box that is right."""
 
 
 @OPERATOR_REGISTRY.register()
@@ -46,7 +46,11 @@ class DefinitionWriter(Operator):
         self.serving: Serving = serving
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `definition`, one to three sentences in one line."""
+        """Adds `definition`, one to three sentences in one line.
+
+        Raises RecordError: BrokenRow where the class, its crops, phrases or former definition can't
+        be read.
+        """
         sheet = open_image(record, self.keys.image, self.serving.image_limits)
         label = read_text(record, self.input_keys["class"])
         crops = _read_crops(record)
@@ -59,7 +63,10 @@ class DefinitionWriter(Operator):
 
 
 def _read_phrases(record: Record, label: str) -> Sequence[str]:
-    """Return the phrases of a record; without any, the class. Raises BrokenRow."""
+    """Return the record's `phrases`; without any, the class alone.
+
+    Raises BrokenRow where they are no list of texts.
+    """
     phrases = record.get("phrases") or [label]
     if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
         raise BrokenRow("'phrases' should be a list of texts")
@@ -67,7 +74,10 @@ def _read_phrases(record: Record, label: str) -> Sequence[str]:
 
 
 def _read_crops(record: Record) -> list[Mapping[str, Any]]:
-    """Return what the record says of its crops. Raises BrokenRow."""
+    """Return what the record says of each crop, as it stands there.
+
+    Raises BrokenRow without any, and for one without a whole number as `id` and one of ERRORS.
+    """
     crops = record.get("crops")
     if not isinstance(crops, list) or not crops:
         raise BrokenRow("'crops' should be a list of what each crop is")

@@ -35,13 +35,14 @@ from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.regions import Merged, double_check
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
-# what is noted of an expression, by the kind of its verdict
+# the kind of an expression's verdict → the code and the text of what is noted; others aren't noted
 NOTES = {
     "mended": ("mended", "an expression that did not match"),
     "several": ("fits_several", "an expression that was meant for one region"),
     "wrong": ("does_not_match", "an expression for which nothing better is known"),
 }
 Result: TypeAlias = "Verdict | RecordError"
+"""The verdict on an expression, or why there is none."""
 
 
 @OPERATOR_REGISTRY.register()
@@ -58,7 +59,7 @@ class DoubleChecker(RegionOperator):
         method: `ask` lets the model judge expression and boxes; `reground` grounds the text afresh,
             without showing the boxes, and compares the boxes one to one; `both` does both, and
             corrects only where they agree.
-        reground_serving: Who grounds afresh, if another.
+        reground_serving: The model that grounds afresh; None takes `serving`.
         iou: Least IoU, above 0 and at most 1, of boxes that are the same.
         box_format, regions_per_request, marks: As RegionOperator's.
 
@@ -105,7 +106,10 @@ class DoubleChecker(RegionOperator):
             self.serving = ServingByTask(serving, {"phrase_grounding": reground_serving})
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Find out the box formats, and return how many requests and tokens it took."""
+        """Find out the box formats, and return how many requests and tokens it took.
+
+        Where texts are grounded afresh, what is wrong with the model's boxes is said as a warning.
+        """
         counts = super().settle(start)
         if self.method != "ask":
             counts += self.reground_choice.settle_to_ground(
@@ -121,9 +125,9 @@ class DoubleChecker(RegionOperator):
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update | Partial:
-        """Adds `verified` and `verification`.
+        """Adds the expressions, those with boxes checked: with `verified` and `verification`.
 
-        Returns a Partial update where an answer could not be had.
+        Returns a Partial update where an answer could not be had, with the first such error.
         """
         expressions = read_expressions(record, self.keys.expressions)
         to_check = expressions_to_check(expressions, regions)
@@ -152,9 +156,10 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        """Ask the model whether expressions are right, a few at a time.
+        """Ask the model whether expressions are right, `regions_per_request` at most at a time.
 
-        Those whose first regions are near each other share a request.
+        Those whose first regions are near each other share a request. Where one fails, each of its
+        expressions has the error as its result, and the others are asked about all the same.
 
         Returns:
             Number of an expression → the verdict, or why there is none.
@@ -163,6 +168,7 @@ class DoubleChecker(RegionOperator):
         first_region = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
 
         def box_of_expression(number: int) -> Bbox:
+            """Return the box of the first region that an expression names."""
             return boxes[first_region[number]]
 
         results: dict[int, Result] = {}
@@ -193,12 +199,12 @@ class DoubleChecker(RegionOperator):
         Args:
             image: The image.
             to_check: All expressions and regions.
-            group: Regions to show beside those of the expressions.
+            group: Places, in `to_check.regions`, of regions to show beside the expressions' own.
             ask: Asks the model.
             numbers: The numbers of the expressions.
 
         Returns:
-            The verdict on each of them.
+            The verdict on each of them, in their order; its places are those of `to_check.regions`.
         """
         before = [to_check.verdicts[number] for number in numbers]
         all_places = set(group)
@@ -206,7 +212,7 @@ class DoubleChecker(RegionOperator):
             all_places.update(verdict.places)
         shown_places = sorted(all_places)
         regions = [to_check.regions[place] for place in shown_places]
-        # the request counts only the regions that it shows
+        # the request counts only the regions that it shows, from 0
         expressions: list[Merged] = []
         for verdict in before:
             places_in_request = [shown_places.index(place) for place in verdict.places]
@@ -227,15 +233,20 @@ class DoubleChecker(RegionOperator):
     ) -> dict[int, Result]:
         """Ground the expressions' texts afresh, and compare the boxes with their regions.
 
+        An expression is grounded in the words, and compared with the regions, that `by_asking` has;
+        one that fits several regions in its own. With the method "both", the two verdicts are then
+        combined.
+
         Args:
             image: The image.
             to_check: All expressions and regions.
-            by_asking: What the model said of them, or what they say before any check.
+            by_asking: What the model said of them; with the method "reground", what they say before
+                any check.
             ask: Asks the model.
 
         Returns:
-            Number of an expression → the verdict, or why there is none. An error in `by_asking`
-            stays.
+            Number of an expression → the verdict, or why there is none. One with an error in
+            `by_asking` isn't grounded, and keeps the error.
         """
         boxes = boxes_of(to_check.regions)
         to_ground: dict[int, Verdict] = {}
@@ -248,6 +259,7 @@ class DoubleChecker(RegionOperator):
                 to_ground[number] = result
 
         async def ground(texts: list[str]) -> list[Found]:
+            """Return what is found for each of some texts, from one request."""
             return await ask(phrase_grounding(image, texts, self.reground_choice.format))
 
         texts = [verdict.text for verdict in to_ground.values()]
@@ -271,10 +283,12 @@ def _with_spans(
 ) -> list[dict[str, Any]]:
     """Return checked expressions, with new spans in the caption if the check changed any text.
 
+    All then get a new `char_span`: None where the text doesn't occur, or there is no caption.
+
     Args:
         checked: The expressions after the check.
         before: The same before it.
-        caption: The record's cleaned caption, if it has one.
+        caption: The record's cleaned caption; what is no text counts as none.
     """
     texts = texts_of(checked)
     if texts == texts_of(before):

@@ -16,7 +16,7 @@ from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
 
-PHRASES_AT_ONCE = 16
+PHRASES_AT_ONCE = 16  # phrases of one request
 
 
 @OPERATOR_REGISTRY.register()
@@ -24,8 +24,8 @@ class DoubtGrounder(BoxOperator):
     """Grounds phrases again that a check calls absent, though its answers about their boxes differ.
 
     It follows a CropJudge. A box in doubt that isn't found a second time goes into `rejected`. One
-    that is found again stays in doubt, as a model finds what isn't there twice, too. So it isn't
-    asked in a picture where it boxed everything that the check calls absent.
+    that is found again stays in doubt, as a model finds what isn't there twice, too. So the model
+    isn't asked in a picture where it boxed everything else that the check calls absent.
 
     Args:
         serving: The model that found the boxes.
@@ -52,12 +52,14 @@ class DoubtGrounder(BoxOperator):
     descriptions = {"zh": "对评判认为不存在但回答不一致的短语重新定位一次。"}
 
     def asks(self, record: Record) -> bool:
+        """Whether a record has phrases to be grounded again."""
         return bool(_places_in_doubt(read_expressions(record, self.keys.expressions)))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Drops boxes in doubt that aren't found again.
+        """Adds the expressions, without boxes in doubt that aren't found again.
 
-        Partial where an answer can't be had: what it was about stays in doubt.
+        What the model is unsure about stays as it is. The update is Partial where an answer can't
+        be had: what it was about stays in doubt.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -65,20 +67,25 @@ class DoubtGrounder(BoxOperator):
         for places in batched(_places_in_doubt(expressions), PHRASES_AT_ONCE):
             texts = texts_of(expressions[place] for place in places)
             try:
-                # numbered as a further answer: else it is the stored one, where these are all
+                # `samples` numbers a further answer: else the stored one comes back, where these
+                # are all phrases of the record
                 answers = await self.ground(image, texts, ask, self.samples)
             except RecordError as error:
                 failed = error
                 continue
             for place, answer in zip(places, answers, strict=True):
-                if answer.status in ("grounded", "none"):  # else it is unclear
+                if answer.status in ("grounded", "none"):  # else it tells nothing
                     expressions[place] = with_second_grounding(expressions[place], answer.instances)
         update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
         return Partial(update, failed) if failed else update
 
 
 def _places_in_doubt(expressions: list[Expression]) -> list[int]:
-    """The places of the expressions to ask about; none where everything absent was boxed."""
+    """Return the places of the expressions to be grounded again, from 0.
+
+    These are the ones that no person settled, whose thing is said to be absent, and that have boxes
+    in doubt. There are none where `_boxed_everything`.
+    """
     if _boxed_everything(expressions):
         return []
     places = []
@@ -89,15 +96,16 @@ def _places_in_doubt(expressions: list[Expression]) -> list[int]:
 
 
 def _boxed_everything(expressions: list[Expression]) -> bool:
-    """Whether every absent thing had boxes, which a check has dropped; False without any such.
+    """Whether each thing that is said to be absent, and is left without a box, had boxes before.
 
-    A model that boxes whatever it is asked for does so, and grounding again would tell nothing.
+    That is so of a model that boxes whatever it is asked for: grounding again would tell nothing.
+    False where there is no such thing.
     """
-    dropped = 0
+    emptied_count = 0
     for expression in expressions:
         if expression["instances"] or presence_of(expression).there is not False:
             continue
         if not rejected_of(expression):
             return False
-        dropped += 1
-    return dropped > 0
+        emptied_count += 1
+    return emptied_count > 0

@@ -32,14 +32,14 @@ class ExpressionExtractor(Operator):
         self.serving: Serving = serving
 
     def asks(self, record: Record) -> bool:
-        """Whether a record has a caption."""
+        """Return True. Raises BrokenRow where the record has no caption, or it is empty."""
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds `cleaned_caption`, `expressions` and the image's size.
 
-        An expression has its span in the cleaned caption and in the caption itself, and no
-        instances yet.
+        An expression has its span in the cleaned caption and in the caption as given, each null
+        where it doesn't occur there, and no instances yet. Raises RecordError.
         """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)

@@ -26,8 +26,8 @@ class JudgeOperator(Operator):
     Args:
         serving: The judge: the model that found the boxes, or another.
         box_format: The convention in which it is told boxes; None takes the serving's.
-        check_every: Records that rely on one test of the judge; None for no tests. One that does
-            no better than chance is not obeyed.
+        check_every: Records that rely on one test of the judge; None for no tests. A judge that
+            does no better than chance is not obeyed.
 
     Raises:
         SpecError: A setting is wrong.
@@ -36,7 +36,7 @@ class JudgeOperator(Operator):
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
     question: ClassVar[Question]
-    """What the judge is tested with."""
+    """Which kind of question the judge is tested with: that of the subclass."""
 
     def __init__(
         self,
@@ -55,10 +55,15 @@ class JudgeOperator(Operator):
         return self.format_choice.format
 
     def settle(self, start: RunStart) -> Counter[str]:
+        """Find out the box format, and return how many requests and tokens it took."""
         return self.format_choice.settle(start)
 
     def prepare(self, start: RunStart) -> Counter[str]:
-        """Settle the format, and begin this run's tests of the judge."""
+        """Settle the format, and begin this run's tests of the judge.
+
+        Returns how many requests and tokens the format took; the judge is tested later, with the
+        records.
+        """
         asked = self.settle(start)
         # anew for each run: what an earlier one found out stands in its own store
         watch = JudgeWatch(self.judge_watch.question, self.judge_watch.every)
@@ -66,12 +71,14 @@ class JudgeOperator(Operator):
         return asked
 
     def facts(self) -> dict[str, Any]:
+        """Return after how many records the judge is tested again, for `run.json`."""
         return {"judge_every": self.judge_watch.every}
 
     def asked_about(self, record: Record) -> dict[int, Expression]:
-        """The record's expressions that the judge is asked about, by their place, from 0.
+        """Return the expressions that the judge is asked about, by their place, from 0.
 
-        Raises BrokenRow.
+        These are all that no person settled. Raises BrokenRow where the record has no expressions
+        that can be read.
         """
         asked = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
@@ -84,18 +91,22 @@ class JudgeOperator(Operator):
         self.check_size(record, open_image(record, self.keys.image))
 
     def check_size(self, record: Record, image: Image) -> None:
-        """Raise SizeDiffers where the record has boxes, and states another size than its image."""
+        """Raise SizeDiffers where boxes are asked about, and the record states another size.
+
+        That is, another size than its image has.
+        """
         if any_has_boxes(self.asked_about(record).values()):
             check_stated_size(record, image.size)
 
     def asks(self, record: Record) -> bool:
+        """Whether there are expressions that the judge is asked about."""
         return bool(self.asked_about(record))
 
     async def why_not_trusted(self, record: Record, ask: Ask) -> Distrust | None:
-        """Why the judge's answers about this record don't count; None where they do.
+        """Return why the judge's answers about this record don't count; None where they do.
 
-        The judge is tested on the way, where its last test is `check_every` records ago. A judge
-        that isn't trusted is noted.
+        The judge is tested first, where its last test is `check_every` records ago. That it isn't
+        trusted is noted, as `judge_not_tested` where a test failed, else as `judge_not_obeyed`.
         """
         distrust = await self.judge_watch.why_not_trusted(ask, record.place)
         if distrust is not None:
@@ -111,10 +122,17 @@ class JudgeOperator(Operator):
         asked: Mapping[int, Expression],
         distrust: Distrust,
     ) -> Update | Partial:
-        """The record's columns where the judge isn't trusted: boxes stay, with the reason.
+        """Return the record's columns where the judge isn't trusted: boxes stay, unchecked.
 
-        Partial where the judge couldn't be tested: as with any other answer that is lacking, the
-        failure is told, and the record is asked about again when it may pass.
+        `verification` has the reason. The update is Partial where the judge couldn't be tested: as
+        with any other answer that can't be had, the failure is told, and a later run asks again.
+
+        Args:
+            record: The record.
+            image: Its image.
+            ask: Takes notes on the record.
+            asked: The expressions that the judge would have been asked about, by place.
+            distrust: Why it isn't trusted.
         """
         unchecked = {}
         for place, expression in asked.items():
@@ -128,9 +146,15 @@ class JudgeOperator(Operator):
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
     ) -> Update:
-        """The record's columns with the `checked` expressions, by place, put in their places.
+        """Return the record's columns with the checked expressions put in their places.
 
-        `doubtful` is set where one of these is.
+        `doubtful` is True where one of these is doubtful, else it isn't set.
+
+        Args:
+            record: The record.
+            image: Its image.
+            ask: Takes notes on the record.
+            checked: The expressions after the check, by their place in the record, from 0.
         """
         expressions = read_expressions(record, self.keys.expressions)
         for place, expression in checked.items():

@@ -49,7 +49,8 @@ class Merger(RegionOperator):
     ) -> Update:
         """Adds `expressions`: text, span in the caption, an instance per region, status grounded.
 
-        An instance has its region's box as it is.
+        An instance has its region's box as it is. The span is null where the text doesn't occur in
+        the caption, or there is none. It is noted, once, where expressions don't name all regions.
         """
         caption = record.get(self.keys.caption)
         if not isinstance(caption, str) or not caption.strip():
@@ -58,6 +59,7 @@ class Merger(RegionOperator):
         def request(
             picture: Image, some_regions: Regions, box_format: BoxFormat
         ) -> Request[list[Merged]]:
+            """Make the request about some of the regions, with the whole caption."""
             return grounding_expression(picture, caption, some_regions, box_format)
 
         answers: list[Merged] = []

@@ -1,4 +1,4 @@
-"""Operator: boxes that lack, as a check says, asked for once."""
+"""Operator: boxes that are missing, as a check says, asked for once."""
 
 from typing import Any
 
@@ -17,16 +17,17 @@ from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.tasks.checks import DrawnBox, missing_boxes
 from dataflow_grounding.tasks.grounding import Found
 
-PHRASES_AT_ONCE = 16
+PHRASES_AT_ONCE = 16  # phrases of one request
 
 
 @OPERATOR_REGISTRY.register()
 class MissingFinder(BoxOperator):
-    """Asks once for boxes that lack: of phrases that are there without a box, or with too few.
+    """Asks once for missing boxes: of phrases whose thing is there without a box, or with too few.
 
-    It follows a BoxChecker, whose word it takes for that. The boxes that are there are drawn. What
-    is found is added, with `found_by`; a box like one that is there, or that was rejected, is none.
-    It is judged with the others if a CropJudge follows.
+    It follows a BoxChecker, whose word it takes for that. The picture that is sent has the boxes of
+    these phrases drawn in. A box that is found is added, with `found_by`, unless it is like one
+    that is there or was rejected; no more are added than are missing. They are judged with the
+    others if a CropJudge follows.
 
     Args:
         serving: The model that finds boxes.
@@ -51,11 +52,16 @@ class MissingFinder(BoxOperator):
     descriptions = {"zh": "对核对后认为遗漏的目标再查找一次。"}
 
     def asks(self, record: Record) -> bool:
+        """Whether boxes of any expression are missing."""
         expressions = read_expressions(record, self.keys.expressions)
         return any(lacking(expression) for expression in expressions)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds to `instances` what lacked, each with `found_by`. Raises RecordError."""
+        """Adds the expressions, those with missing boxes with what is found for them.
+
+        Each box that is added is noted, and each that is found beyond those missing, which isn't.
+        Raises RecordError where an answer can't be had.
+        """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         incomplete = [
@@ -63,6 +69,7 @@ class MissingFinder(BoxOperator):
         ]
 
         async def ask_once(numbers: list[int]) -> list[Found]:
+            """Return what is found for the expressions of these numbers, from one request."""
             return await self._search(image, [expressions[number] for number in numbers], ask)
 
         for batch in batched(incomplete, PHRASES_AT_ONCE):
@@ -78,7 +85,7 @@ class MissingFinder(BoxOperator):
         return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
 
     async def _search(self, image: Image, incomplete: list[Expression], ask: Ask) -> list[Found]:
-        """Ask once for the boxes that expressions lack, and return what is found for each.
+        """Ask in one request for the missing boxes of expressions; return what is found for each.
 
         The boxes that they have are drawn into the picture that is sent.
         """
@@ -92,7 +99,10 @@ class MissingFinder(BoxOperator):
 
 
 def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    """The boxes of an answer that are none of the expression's, nor rejected."""
+    """Return an answer's instances without those like a box that the expression has or had.
+
+    That is, with an IoU of SAME or more to one of its instances or of what was rejected.
+    """
     known = [*expression["instances"], *rejected_of(expression)]
     boxes = [box_of(instance["bbox"]) for instance in known]
     new = []

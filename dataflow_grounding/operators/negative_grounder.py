@@ -12,7 +12,7 @@ from dataflow_grounding.operators._nearness import batched
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, facts_of, open_image
 from dataflow_grounding.operators.box_operator import BoxOperator
 
-PHRASES_AT_ONCE = 16
+PHRASES_AT_ONCE = 16  # phrases of one request
 
 
 @OPERATOR_REGISTRY.register()
@@ -47,9 +47,10 @@ class NegativeGrounder(BoxOperator):
         return bool(read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds to each candidate its `instances`, at least one.
+        """Adds the candidates with `instances`, at least one each.
 
-        Partial where they can't be had: then there are no candidates any more.
+        The update is Partial where an answer can't be had: then the record has no candidates any
+        more.
         """
         candidates = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -63,8 +64,8 @@ class NegativeGrounder(BoxOperator):
             except RecordError as error:
                 return Partial({**facts, self.keys.output: []}, error)
             for candidate, answer in zip(batch, answers, strict=True):
-                found = list(answer.instances)
-                if not found or candidate.get("change") in BEYOND_A_CROP:
-                    found.append(whole)
-                grounded.append({**candidate, "instances": with_bbox_ids(candidate, found)})
+                instances = list(answer.instances)
+                if not instances or candidate.get("change") in BEYOND_A_CROP:
+                    instances.append(whole)
+                grounded.append({**candidate, "instances": with_bbox_ids(candidate, instances)})
         return {**facts, self.keys.output: grounded}

@@ -59,7 +59,17 @@ class NegativeJudge(CropJudge):
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
     ) -> Update:
-        """The record's expressions with the negatives behind them, and what is left over."""
+        """Return the record's expressions with new negatives behind them, and the other candidates.
+
+        As many candidates are taken as negatives as are wanted and known to be absent, in order;
+        each is noted. The others stay candidates, each with the `reason`.
+
+        Args:
+            record: The record.
+            image: Its image.
+            ask: Takes the notes.
+            checked: The candidates after the check, by their place; others are as they were.
+        """
         own = read_expressions(record, self.keys.own)
         lacking = self.count - len(list(filter(is_negative, own)))
         kept: list[Expression] = []

@@ -18,9 +18,9 @@ from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Operator, 
 from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 
-SPARE = 2  # candidates for each phrase that is wanted: some turn out to be there
-SHARE_OF_OTHERS = 5  # one in so many candidates is another image's phrase, where there are any
-MOST_CHANGED = 40  # phrases of an image that are shown, to be changed
+SPARE = 2  # candidates for each negative that is wanted: some turn out to be there
+SHARE_OF_OTHERS = 5  # one in so many candidates is another image's phrase, if there are such
+MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
 
 
 @OPERATOR_REGISTRY.register()
@@ -28,12 +28,14 @@ class NegativePhraser(Operator):
     """Makes phrases up that are almost right for an image: one of its own, with one thing changed.
 
     They are candidates: a NegativeGrounder, a NegativeChecker and a NegativeJudge find out which of
-    them are absent. Twice as many are made as are wanted.
+    them are absent. About twice as many are made as are wanted. What a caption, the regions' types
+    or other phrases say is there isn't made up.
 
     Args:
         serving: The model that is asked.
         count: Negatives that an image is to have, 1 or more.
-        phrases: Of other images; some of them are candidates too, the same ones on each run.
+        phrases: Phrases of other images; some of them are candidates too, the same ones on each
+            run.
 
     Raises:
         SpecError: A setting is wrong.
@@ -77,11 +79,14 @@ class NegativePhraser(Operator):
         return bool(self._lacking(expressions) and _places_with_boxes(expressions))
 
     def _lacking(self, expressions: Sequence[Expression]) -> int:
-        """How many negatives a record with these expressions still lacks; 0 where it has all."""
+        """Return how many negatives are wanted beside those among the expressions, 0 or more."""
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     def _told(self, record: Record) -> list[str]:
-        """All that is said of the image: its phrases, its regions' types, its caption."""
+        """Return all texts about the image: its phrases, its regions' types, its caption.
+
+        The caption is "" where there is none.
+        """
         told = [item["text"] for item in read_expressions(record, self.keys.expressions)]
         types = types_of(record, self.keys.regions)
         return [*told, *types, str(record.get(self.keys.caption) or "")]
@@ -89,7 +94,8 @@ class NegativePhraser(Operator):
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the candidates: each with its `text`, `change`, `changed_from` and `source`.
 
-        Partial where they can't be had: the record goes on without.
+        Those of other images have no `changed_from`; they need no request. The update is Partial
+        where the model's can't be had: the record goes on without these.
         """
         own = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -113,6 +119,6 @@ class NegativePhraser(Operator):
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
-    """The places, from 0, of the expressions that can be changed: the first MOST_CHANGED ones."""
-    places = [place for place, item in enumerate(expressions) if item["instances"]]
+    """Return the places, from 0, of the first MOST_CHANGED expressions that have boxes."""
+    places = [place for place, expression in enumerate(expressions) if expression["instances"]]
     return places[:MOST_CHANGED]

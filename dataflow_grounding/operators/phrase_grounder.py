@@ -53,7 +53,7 @@ class PhraseGrounder(BoxOperator):
 
     name = "grounding"
     least_share: ClassVar[float] = 0.5
-    """Of several answers, that have to have a box."""
+    """The share of several answers that a box has to be in to stay."""
     descriptions = {"zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。"}
 
     def __init__(
@@ -83,9 +83,10 @@ class PhraseGrounder(BoxOperator):
         return bool(read_expressions(record, self.keys.expressions))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `instances` and `status`, and `disagreement` where there are several answers.
+        """Adds the expressions with `instances` and `status`, from several answers `disagreement`.
 
-        Raises RecordError.
+        `doubtful` is True where any answer is; False where none is and the record has it already.
+        Likewise, the record's suspicion of its former boxes becomes False. Raises RecordError.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -105,7 +106,7 @@ class PhraseGrounder(BoxOperator):
         return update
 
     async def _answers_for(self, phrases: list[str], image: Image, ask: Ask) -> list[Found]:
-        """Return the answer for each phrase of one request; of several samples, merged."""
+        """Return the answer for each of a request's phrases; of several samples, merged."""
         if self.samples == 1:
             return await self.ground(image, phrases, ask)
         from dataflow_grounding.operators._agreement import ask_and_merge  # few runs need it

@@ -41,7 +41,7 @@ class PhraseLister(Operator):
             raise SpecError("classes: there is nothing to look for")
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `expressions` without spans and instances."""
+        """Adds `expressions`, the phrases in the list's order, `char_span` null, no instances."""
         expressions: list[dict[str, Any]] = []
         for number, (phrase, class_name) in enumerate(self.pairs):
             expressions.append(

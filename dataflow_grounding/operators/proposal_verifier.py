@@ -1,4 +1,4 @@
-"""Operator: a judge's word on boxes that something else proposed, each judged for itself."""
+"""Operator: a judge's word on boxes from elsewhere, such as a detector's, each for itself."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
 
 @OPERATOR_REGISTRY.register()
 class ProposalVerifier(BoxChecker):
-    """Has a judge say of each proposed box whether it is true of its phrase, and what lacks.
+    """Has a judge say of each proposed box whether it is true of its phrase, and what is missing.
 
     The boxes may be a detector's. One request shows all of an image, in an order of its own, and
     without scores: neither a detector's order nor its score sways the judge. A false box goes into
-    `rejected`, a true one keeps its numbers. How many there are of each phrase stands in
-    `verification`, from which a MissingFinder asks for what lacks.
+    `rejected`, a true one keeps its numbers. How many things there are of each phrase stands in
+    `verification`, by which a MissingFinder asks for what is missing.
 
     Args:
         serving, box_format, check_every: As JudgeOperator's.
@@ -51,9 +51,10 @@ class ProposalVerifier(BoxChecker):
         super().__init__(serving, box_format=box_format, check_every=check_every)
 
     def asked_about(self, record: Record) -> dict[int, Expression]:
-        """The base class's expressions, ordered by phrase, their boxes by edges.
+        """Return the base class's expressions, ordered by phrase, their boxes by their edges.
 
-        So the order of the proposals tells the judge nothing of them.
+        So the order of the proposals tells the judge nothing of them. The keys are the places in
+        the record, as ever.
         """
         asked = super().asked_about(record)
         ordered = {}
@@ -63,27 +64,28 @@ class ProposalVerifier(BoxChecker):
         return ordered
 
     def decision_on(self, expression: Expression) -> Expression:
-        """The expression without its false boxes."""
+        """Return the expression without its false boxes, which go into `rejected`."""
         return decided_by_verdicts(expression)
 
     def update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
     ) -> Update:
-        """The record's columns, its boxes in their own order again."""
+        """Return the base class's columns, each expression's boxes in the record's order again."""
         given = read_expressions(record, self.keys.expressions)
-        in_own_order = {}
+        in_given_order = {}
         for place, expression in checked.items():
-            places: dict[tuple[float, ...], int] = {}
+            number_of_box: dict[tuple[float, ...], int] = {}
             for number, instance in enumerate(given[place]["instances"]):
-                places.setdefault(box_of(instance["bbox"]), number)
+                number_of_box.setdefault(box_of(instance["bbox"]), number)
             instances = sorted(
-                expression["instances"], key=lambda item: places[box_of(item["bbox"])]
+                expression["instances"],
+                key=lambda instance: number_of_box[box_of(instance["bbox"])],
             )
-            in_own_order[place] = {**expression, "instances": instances}
-        return super().update_of(record, image, ask, in_own_order)
+            in_given_order[place] = {**expression, "instances": instances}
+        return super().update_of(record, image, ask, in_given_order)
 
 
 def _sort_key(expression: Expression) -> tuple[str, list[tuple[float, ...]]]:
-    """All of an expression that the judge is shown."""
+    """Return all that the judge is shown of an expression: its text, and its boxes, sorted."""
     boxes = sorted(box_of(instance["bbox"]) for instance in expression["instances"])
     return expression["text"], list(boxes)

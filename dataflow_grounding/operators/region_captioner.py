@@ -55,12 +55,12 @@ class RegionCaptioner(RegionOperator):
     ) -> None:
         if marks not in SHOWN_AS:
             raise SpecError(f"marks {marks!r} is not one of {', '.join(SHOWN_AS)}")
-        most = 1 if marks == "crop" else regions_per_request
+        most = 1 if marks == "crop" else regions_per_request  # a picture for each region
         super().__init__(serving, box_format=box_format, regions_per_request=most)
         self.style = marks
 
     def way_to_rename(self, role: str) -> str:
-        """Return what to do where the column of a role is another's already."""
+        """Return in words what to do where the column of a role is another's already."""
         if role != "answer":
             return super().way_to_rename(role)
         return (
@@ -73,7 +73,8 @@ class RegionCaptioner(RegionOperator):
     ) -> Update:
         """Adds `region_captions` (region_id, bbox in pixels xyxy, text), one for each region.
 
-        `answer` has all of them as one text.
+        `answer` has all of them as one text, None without regions: the model's own text where it
+        wrote one, with the regions' numbers in the record, else a line for each region.
         """
         texts: dict[int, str] = {}
         answers: list[str] = []
@@ -94,7 +95,10 @@ class RegionCaptioner(RegionOperator):
     def _request(
         self, image: Image, regions: Regions, box_format: BoxFormat
     ) -> Request[RegionCaptions]:
-        """Make the request about some regions, with their marks drawn into the picture."""
+        """Make the request about some regions, with their marks drawn into the picture.
+
+        With `marks="crop"` it is about one region, which is sent as a picture of its own.
+        """
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], box_format, self.style)
@@ -104,7 +108,7 @@ class RegionCaptioner(RegionOperator):
 
 
 def _caption(place: int, region: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return an item of `region_captions`; `place` is the region's, from 0."""
+    """Return an item of `region_captions`: its `region_id` counts from 1, `place` from 0."""
     caption = {"region_id": place + 1, "bbox": list(region["bbox"]), "text": text}
     if region.get("proposed_by"):
         caption["proposed_by"] = region["proposed_by"]

@@ -33,7 +33,7 @@ class RegionExpressionGenerator(RegionOperator):
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update:
-        """Adds `type` where the region has none, `color` and `description` to every region."""
+        """Adds the regions with `color` and `description`, and `type` where a region had none."""
         described = list(regions)
         for places, descriptions in await self.ask_about(image, regions, region_expression, ask):
             for place, description in zip(places, descriptions, strict=True):

@@ -28,6 +28,7 @@ from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
 PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
+# what the operator adds to a record: roles, which are the default columns as well
 _COLUMNS = (
     "image_with_bbox",
     "type",
@@ -46,10 +47,10 @@ MOST_PROPOSED = 10  # regions that OpenCV proposes where `max_boxes` sets no lim
 class RegionMarker(BoxWatching):
     """Draws numbered marks for each box of an image; where there is none, regions are proposed.
 
-    Boxes are given as `[[x, y, width, height], …]` in pixels; beyond `max_boxes`, the largest are
-    kept. The picture is `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by the
-    serving's model, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one. Raises
-    SpecError for a wrong setting.
+    Boxes are given as `[[x, y, width, height], …]` in pixels; of more than `max_boxes`, the largest
+    are kept. The picture is `{n}_bbox_vis.jpg`, n the row's number, from 1. Regions are proposed by
+    the serving's model, or OpenCV: with `proposals="opencv"`, no serving, or the embedded one.
+    Raises SpecError for a wrong setting.
 
     Args:
         output_dir: Folder of the pictures.
@@ -104,14 +105,18 @@ class RegionMarker(BoxWatching):
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def way_to_rename(self, role: str) -> str:
-        """Return what to do where the column of a role is another's already."""
+        """Return in words what to do where the column of a role is another's already."""
         return (
             f"give it another name with output_{role}_key, or in a spec with"
             f" workflow.output_columns.{role}"
         )
 
     def look_over(self, record: Record) -> None:
-        """Raise BrokenRow where a box of the row can't be used."""
+        """Raise RecordError for a row whose boxes a run couldn't use.
+
+        That is BrokenRow where any box can't be used, SizeDiffers where the boxes are in a picture
+        of another size.
+        """
         size = open_image(record, self.keys.image).size
         row_boxes = read_given_boxes(record.get(self.keys.bbox), size)
         if row_boxes is not None:
@@ -120,14 +125,21 @@ class RegionMarker(BoxWatching):
                 raise BrokenRow(row_boxes.report())
 
     def asks(self, record: Record) -> bool:
-        """Whether a model proposes regions, and the record has no boxes."""
+        """Whether the record has no boxes, and a model, not OpenCV, proposes regions."""
         if self.format_choice is None:
             return False
         # Any size will do: whether the column is empty doesn't depend on it.
         return read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the picture, the boxes in three ways, the prompt, and problems of boxes left out."""
+        """Adds the path of the picture with the marks, the boxes, and the prompt for them.
+
+        The boxes are in `bbox` as given (or proposed, as x, y, width, height), in `normalized_bbox`
+        as corners in shares of the image's sides, filled up with zeros to `max_boxes`, and in
+        `regions` as corners in pixels. `bbox_problems` has the boxes that are left out, and why.
+
+        Raises RecordError: BrokenRow where a row has boxes, but none that can be used.
+        """
         limits = self.serving.image_limits if self.serving else None
         image = open_image(record, self.keys.image, limits)
         row_boxes = read_given_boxes(record.get(self.keys.bbox), image.size)
@@ -173,13 +185,16 @@ class RegionMarker(BoxWatching):
 
     @property
     def _proposer(self) -> str:
-        """Who proposes regions: the model, or OpenCV."""
+        """Who proposes regions: the model's name, or "opencv"."""
         if self.format_choice is not None and self.serving is not None:
             return self.serving.model
         return "opencv"
 
     async def _propose(self, image: Image, ask: Ask) -> GivenBoxes:
-        """Return boxes that a model or OpenCV proposes for an image of which the row has none."""
+        """Return boxes that a model or OpenCV proposes for an image of which the row has none.
+
+        There may be none, which is noted.
+        """
         if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
@@ -193,9 +208,9 @@ class RegionMarker(BoxWatching):
         return GivenBoxes(list(enumerate(boxes)))
 
     def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        """Note the boxes that are unusable, cut or left out.
+        """Note each box that is unusable, was cut at the image's edge, or is one too many.
 
-        Those left out because there are too many are added to `boxes.problems`.
+        Those that are too many are also added to `boxes.problems`, in place.
 
         Args:
             boxes: All boxes of the row.
@@ -221,9 +236,9 @@ class RegionMarker(BoxWatching):
             )
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
-        """Write the picture with the boxes, and keep it for the next step.
+        """Write the picture with the marks on the boxes, unless it is there, and keep its bytes.
 
-        The next step sends the same picture where it is sent in its full size.
+        The next step sends these bytes, where it sends the picture in its full size.
         """
         jpeg = draw_once(
             image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path
@@ -233,7 +248,7 @@ class RegionMarker(BoxWatching):
 
 
 def prompt_for(n: int) -> str:
-    """Return the prompt that states how many regions there are, in DataFlow's words."""
+    """Return the prompt that states that there are `n` regions, in DataFlow's words."""
     return (
         f"Describe the content of each marked region in the image. There are {n} regions: <region1>"
         f" to <region{n}>."
@@ -241,10 +256,14 @@ def prompt_for(n: int) -> str:
 
 
 def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
-    """Return at most `most` regions that OpenCV sees in an image, in its pixels."""
+    """Return at most `most` regions that OpenCV sees in an image, in its pixels.
+
+    Raises MissingExtra where OpenCV isn't installed.
+    """
     import numpy
 
     propose_regions = required("regions", "opencv", "proposals='opencv'")
     with image.decoded() as picture:
+        # OpenCV takes blue, green, red
         pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])
         return [box_of(bbox) for bbox in propose_regions(pixels, most)]

@@ -58,12 +58,18 @@ class RegionOperator(Operator):
         return bool(read_regions(record, self.keys.regions))
 
     def look_over(self, record: Record) -> None:
-        """Raise SizeDiffers where the record's regions are in a picture of another size."""
+        """Raise SizeDiffers where the record's regions are in a picture of another size.
+
+        Raises BrokenRow where they can't be read.
+        """
         if read_regions(record, self.keys.regions):
             check_stated_size(record, open_image(record, self.keys.image).size)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds what `described` returns, and the image's size. Raises RecordError."""
+        """Adds what `described` returns, and what every operator adds, such as the image's size.
+
+        Raises RecordError: also where the record states another size than its image has.
+        """
         regions = read_regions(record, self.keys.regions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         if regions:
@@ -78,14 +84,14 @@ class RegionOperator(Operator):
     async def described(
         self, record: Record, image: Image, regions: list[dict[str, Any]], ask: Ask
     ) -> Update | Partial:
-        """Return the columns to add to a record with these regions."""
+        """Return the columns to add to a record with these regions, of which there may be none."""
 
     def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box format, and return how many requests and tokens it took."""
         return self.format_choice.settle(start)
 
     def shown(self, image: Image, regions: Sequence[Mapping[str, Any]]) -> Image:
-        """Return the picture to send with these regions."""
+        """Return the picture to send with these regions: with their marks, if `marks` says so."""
         if self.marks != "outline":
             return image
         return marked(image, boxes_of(regions))
@@ -105,8 +111,11 @@ class RegionOperator(Operator):
             request: Makes a request of the picture to send, some regions and the box format.
             ask: Asks the model.
 
+        A request whose reply is cut off is asked again in two, about half of its regions each.
+
         Returns:
-            Of each request: the places of its regions in `regions`, and the answer.
+            Of each request: the places of its regions in `regions`, and the answer. Without regions
+            there are none.
         """
         boxes = boxes_of(regions)
 

@@ -29,7 +29,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.tasks.grounding import Found
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, OnSuspect
 
-PHRASES_AT_ONCE = 16
+PHRASES_AT_ONCE = 16  # phrases of one request
 
 
 @OPERATOR_REGISTRY.register()
@@ -38,9 +38,9 @@ class SecondOpinion(BoxOperator):
 
     It follows a BoxChecker or a CropJudge. A box in doubt stays if the other model finds it too,
     and goes into `rejected` if it finds none; a phrase without a box gets those that it finds, with
-    `found_by`. Where its boxes are others, they take the place of a box that the check denies; else
-    the phrase stays in doubt. What has less doubt is not asked about; what an earlier SecondOpinion
-    has settled isn't either.
+    `found_by`. Where it finds other boxes, they take the place of a box that the check denies; else
+    the phrase stays in doubt. It isn't asked about phrases with less doubt, nor about those that an
+    earlier SecondOpinion has settled.
 
     Where a stored reply of the other model is about all phrases of a picture, as that of a pilot
     is, it counts for those in doubt, and nothing is sent.
@@ -95,22 +95,24 @@ class SecondOpinion(BoxOperator):
         doesn't depend on that."""
 
     def asks(self, record: Record) -> bool:
-        """Whether something is to be asked of the other model."""
+        """Whether the other model is to be asked about any phrase of a record."""
         expressions = read_expressions(record, self.keys.expressions)
         return (self.asks_all and bool(expressions)) or self.doubted(record) > 0
 
     def doubted(self, record: Record) -> int:
-        """Return how many phrases of a record have such a doubt that the other model is asked."""
+        """Return how many phrases of a record are in enough doubt to ask the other model about."""
         return sum(map(self._is_doubted, read_expressions(record, self.keys.expressions)))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Keeps, rejects or adds boxes of doubted phrases, as the other model finds them.
 
-        Raises RecordError.
+        Raises RecordError where an answer can't be had.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        doubted = [place for place, item in enumerate(expressions) if self._is_doubted(item)]
+        doubted = [
+            place for place, expression in enumerate(expressions) if self._is_doubted(expression)
+        ]
         answers = await self._answers_about_all(image, texts_of(expressions), doubted, ask)
         unanswered = [place for place in doubted if place not in answers]
         for places in batched(unanswered, PHRASES_AT_ONCE):
@@ -126,35 +128,42 @@ class SecondOpinion(BoxOperator):
     async def _answers_about_all(
         self, image: Image, texts: list[str], doubted: Collection[int], ask: Ask
     ) -> dict[int, Found]:
-        """Return the answers to questions about all phrases, by place, as far as these are known.
+        """Return answers about phrases, by place, from requests that take all phrases in turn.
 
-        In a pilot they are asked. Else they are known where a pilot has asked them, and looked for
-        where one of their phrases is doubted.
+        A pilot makes all of these requests (`asks_all`). Otherwise only those are made that have a
+        stored reply, as one that a pilot has left, and a doubted phrase: so nothing is sent.
+
+        Args:
+            image: The image.
+            texts: The texts of all phrases.
+            doubted: The places of those that the other model is to be asked about.
+            ask: Asks the other model.
         """
         answers: dict[int, Found] = {}
         for places in batched(list(range(len(texts))), PHRASES_AT_ONCE):
             phrases = [texts[place] for place in places]
-            known = self.asks_all
-            if not known and not set(places).isdisjoint(doubted):
-                known = ask.is_stored(self.question(image, phrases))
-            if known:
+            is_asked = self.asks_all
+            if not is_asked and not set(places).isdisjoint(doubted):
+                is_asked = ask.is_stored(self.question(image, phrases))
+            if is_asked:
                 found = await self.ground(image, phrases, ask)
                 answers.update(zip(places, found, strict=True))
         return answers
 
     def _is_doubted(self, expression: Expression) -> bool:
-        """Whether the doubt of an expression is such that the other model is asked."""
+        """Whether an expression's doubt is `from_doubt` or more, and no person settled it."""
         doubt = doubt_of(expression)
         return doubt is not None and doubt >= self.from_doubt and is_open(expression)
 
 
 def doubt_of(expression: Expression) -> float | None:
-    """How much a check is in doubt of an expression, from 0 to 1; None where it didn't judge it.
+    """Return how much a check is in doubt of an expression, from 0 to 1.
 
-    It is 1 where the check couldn't decide. Else it is the share of the answers about a box that
-    were outvoted, of the box with the most: of the grounding, which has found it, of the judge's
-    verdict and second answer, and of what it said of the phrase's presence. What another model has
-    settled is in no doubt.
+    None where it didn't judge the expression, or another model has settled it since. It is 1 where
+    the check couldn't decide, 0 for a decided expression without boxes. Else it is that of the box
+    with the most doubt: the share of the answers about it that were outvoted. These are that of the
+    grounding, which has found it, the judge's verdict and second answer, and what the judge said of
+    the phrase's presence.
 
     Example:
         >>> box = {"verdict": "right", "crop": True, "decision": "kept"}
@@ -176,7 +185,7 @@ def doubt_of(expression: Expression) -> float | None:
         for second in SECONDS:
             if second in verdict:
                 answers.append(verdict[second])
-        if check.get("second") != "presence":  # there, it is the second answer
+        if check.get("second") != "presence":  # else it is among them already
             answers.append(presence.there)
         known = [answer for answer in answers if answer is not None]
         outvoted = min(known.count(True), known.count(False))

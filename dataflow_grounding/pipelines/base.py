@@ -38,21 +38,22 @@ class Pipeline:
     """What `source` and `pipeline_steps` of its records say; None leaves them out."""
 
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
-        """A pipeline whose `forward` runs what its class's `forward(self)` calls."""
+        """Return a pipeline whose attribute `forward` is `run`, in place of the class's method."""
         # DataFlow's shape wants both: a class with `forward(self)`, and an object with
         # `forward(resume_step=…)` that shares one budget over its steps, ends in a Summary, and
-        # streams once compiled. The class stays as written.
+        # streams once compiled. The class stays as written, and `run` calls its `forward(self)`.
         pipeline = super().__new__(cls)
         pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline
 
     def __repr__(self) -> str:
+        """Return the class's name, its storage and the names of its operators, without secrets."""
         storage = vars(self).get("storage")
         operators = ", ".join(self._operator_names()) or "no operators"
         return excerpt(f"{type(self).__name__}({storage!r}: {operators})")
 
     def _operator_names(self) -> list[str]:
-        """Return the class names of what can be run, among the attributes and in lists of them."""
+        """Return the class names of all attributes that have a `run`, also in lists and tuples."""
         values: list[Any] = []
         for value in vars(self).values():
             if isinstance(value, (list, tuple)):
@@ -62,17 +63,19 @@ class Pipeline:
         return [type(value).__name__ for value in values if callable(getattr(value, "run", None))]
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy makes a `forward` of its own, in `__new__`.
+        """Return the attributes without `forward`: a copy gets one of its own in `__new__`."""
         return {name: value for name, value in vars(self).items() if name != "forward"}
 
     def forward(self) -> Any:
-        """Call the operators."""
+        """Call the operators. Raises NotImplementedError unless a subclass overrides it."""
         raise NotImplementedError(f"{type(self).__name__} has no forward()")
 
     def compile(self) -> list[Step]:
-        """Note the steps that `forward()` calls, and check their columns.
+        """Return the steps that `forward()` calls, none of them run, and check their columns.
 
-        Raises PlanError, InputError.
+        They are kept: `run` then streams records through them. Columns of files that an earlier
+        step writes, and of pipes, aren't checked yet. Raises PlanError without a step or for
+        columns that don't fit, InputError for a file that can't be read.
         """
         from dataflow_grounding.engine.source import Source
 
@@ -83,10 +86,10 @@ class Pipeline:
         for segment in plan.segments(steps):
             first = segment[0]
             path = first.storage.input_path
-            is_read_now = path not in written and not isinstance(first.operator, WholeFile)
             # A file that an earlier step writes is looked at when that step is through; so is a
             # pipe, which can be read only once.
-            if is_read_now and kind_of(path) != "pipe":
+            is_there_now = path not in written and kind_of(path) != "pipe"
+            if is_there_now and not isinstance(first.operator, WholeFile):
                 source = Source(segment)
                 columns = source.columns()
                 plan.check(segment, columns, source.empty_columns)
@@ -102,10 +105,11 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        """Run `forward()` as written, however often it ran before.
+        """Call the class's `forward()`, each storage at its first step again.
 
-        While it runs, wrappers stand in place of the operators of other libraries: they take part
-        in the run as steps.
+        While it runs, wrappers stand in place of the operators of other libraries, so that they
+        take part in the run as steps. Raises PlanError where the pipeline has no storage, and what
+        `forward()` raises.
         """
         foreign = self._foreign_operators()
         try:
@@ -132,7 +136,10 @@ class Pipeline:
             vars(self).update(foreign)
 
     def _foreign_operators(self) -> dict[str, Any]:
-        """Return the attributes that can be run and are of other libraries."""
+        """Return the attributes, by name, that have a `run` and are of other libraries.
+
+        Those in lists aren't among them.
+        """
         foreign = {}
         for name, value in vars(self).items():
             if isinstance(value, (Operator, Pipeline, type)):
@@ -144,9 +151,12 @@ class Pipeline:
     def run(self, resume_step: int = 0, options: RunOptions | None = None) -> Summary:
         """Run what `forward()` calls, as `forward(…)` of an object does too.
 
+        After `compile()` records are streamed through all steps, else each step runs where
+        `forward()` calls it. With `resume_step`, steps are streamed, too.
+
         Args:
             resume_step: The step to begin with, from 0; its input file must be there.
-            options: Limits of requests and cost, attempts, and so on.
+            options: Limits of requests and cost, attempts, and so on; None takes those in force.
 
         Returns:
             What was done. Printed, it says so in words; `exit_code` is 0 where every record got
@@ -171,7 +181,10 @@ class Pipeline:
         return self._run_step_by_step(options)
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
-        """Have each step run where `forward()` calls it; return what all of them did together."""
+        """Have each step run where `forward()` calls it; return what all of them did together.
+
+        Where no record is left after a step, the further ones aren't run.
+        """
         ahead: list[plan.Annotator] = [
             value for value in vars(self).values() if isinstance(value, Operator)
         ]
@@ -195,7 +208,7 @@ class Pipeline:
     ) -> Summary:
         """Run what `forward()` calls on a Ray cluster.
 
-        Each of `run` and this goes on where the other stopped.
+        What `run` has done isn't done again, nor the other way round.
 
         Args:
             address: Of the cluster, as `ray.init` takes it; None starts one on this machine, for as
@@ -218,16 +231,25 @@ class Pipeline:
 
 
 class _ForeignOperator:
-    """Stands for an operator of another library while `forward()` is called."""
+    """Stands for an operator of another library while `forward()` is called.
+
+    It has the operator's attributes, but a `run` of its own.
+    """
 
     def __init__(self, operator: Any) -> None:
         self._operator = operator
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Let the operator work on the file of the storage's step, as one step of the run.
+        """Run the operator on the file of the storage's step, as one step of the run.
 
-        While the pipeline is compiled, the step is only noted, and the column is returned that the
-        call says the operator writes.
+        Args:
+            arguments: What `forward()` passes. Without a storage among these and the `keys`, the
+                operator is called as if there were no pipeline.
+            keys: The same, by name.
+
+        Returns:
+            What the operator returns. While the pipeline is compiled, it isn't run: then the column
+            that the call says it writes.
         """
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
@@ -264,7 +286,10 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(keys: dict[str, Any]) -> Any:
-    """Return the column that a call says its operator writes, as `output_key=…`; empty for none."""
+    """Return the column that a call says its operator writes, as `output_key=…`; "" for none.
+
+    It is the first argument whose name begins with `output`.
+    """
     for name, value in keys.items():
         if name.startswith("output"):
             return value

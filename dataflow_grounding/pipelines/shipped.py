@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # a pipeline imports its own operators alone
     from dataflow_grounding.operators.region_captioner import CaptionMarks
     from dataflow_grounding.operators.region_operator import RegionMarks
 
+# Roles of the steps' columns, which may have other names than their own. Those of boxes and
+# captions may not: others read them.
 RENAMABLE = (
     "image_with_bbox",
     "type",
@@ -26,23 +28,41 @@ RENAMABLE = (
     "bbox_problems",
     "answer",
 )
-"""Columns of region captions that may have other names; those of boxes and captions others read."""
 
 
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes.
 
-    With `fuse`, both are asked for in one request. Else the model is asked for
-    `phrases_per_request` at once, `samples` times; `zoom` refines the
-    boxes, `verify` grounds them again. `check` has the `judge`, by default the same model, look
-    at every box: in one request an image with "fast", else with a second one about the crops,
-    and what lacks or doesn't fit is asked for again; then the models of a `cascade`, one after the
-    other, are asked about what is left in doubt, from `cascade_doubt` on. With `classes`, as
-    PhraseLister takes them, those are looked for in every image, and no caption is needed. With
-    `contradictions`, a step notes phrases whose words contradict their boxes, without a request.
-    `negatives` of each image are made up, out of its own phrases and those of `other_images`, and
-    kept where the judge calls them absent. `boxes` are the settings that all who ask for boxes
-    share.
+    With `fuse`, both are asked for in one request. Otherwise the model is asked for the boxes of
+    `phrases_per_request` phrases at once, `samples` times.
+
+    Args:
+        storage: The storage, at its first step.
+        serving: The model that is asked.
+        classes: What to look for in every image, as PhraseLister takes it; then no caption is
+            needed.
+        fuse: Whether expressions and boxes are asked for at once.
+        phrases_per_request: Most phrases of a request for boxes.
+        samples: Answers to each question about boxes, merged to one.
+        zoom: Whether small boxes are looked for again from closer by (BoxRefiner).
+        verify: Whether boxes are grounded once more and compared (BoxVerifier).
+        check: Whether the judge looks at every box. With "fast" that is in one request an image,
+            which decides; with True the crops are judged, too, and what is missing or doesn't fit
+            is asked for again.
+        judge: The model that judges; None takes `serving`.
+        cascade: Models that are asked, one after the other, about what the check leaves in doubt.
+            Without `check`, none is.
+        cascade_doubt: The least doubt of the phrases that they are asked about, as SecondOpinion's
+            `from_doubt`.
+        contradictions: Whether phrases whose words contradict their boxes are noted, without a
+            request.
+        negatives: How many phrases that are absent from it each image is to have. They are made up
+            out of its own phrases and `other_images`, and kept where the judge calls them absent.
+        other_images: Phrases of other images.
+        **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
+
+    Raises:
+        SpecError: `fuse` stands beside classes or several samples, or a setting is wrong.
     """
 
     name = "image_grounding"
@@ -110,7 +130,7 @@ class ImageGroundingPipeline(Pipeline):
             step.run(self.storage.step(), input_image_key="image_path")
 
     def _in_two_steps(self) -> None:
-        """Find the expressions of captions, or take the listed phrases; then find their boxes."""
+        """Run the step that finds captions' expressions or lists the classes, then the grounder."""
         if self.lister is not None:
             self.lister.run(self.storage.step(), input_image_key="image_path")
         else:
@@ -131,9 +151,17 @@ def _negating(
     other_images: Sequence[str],
     boxes: dict[str, Any],
 ) -> list[Operator]:
-    """Return the steps of `negatives`.
+    """Return the steps of `negatives`; none where `count` is 0.
 
-    They make phrases up, ask where these would be, have a judge look, and decide by both answers.
+    They make phrases up, ask where these would be, and have a judge look at the boxes, then at
+    their crops, by which it is decided.
+
+    Args:
+        serving: The model that makes them up and boxes them.
+        judge: The model that judges.
+        count: How many negatives each image is to have.
+        other_images: Phrases of other images.
+        boxes: Settings of the operator that asks for boxes.
     """
     if not count:
         return []
@@ -150,8 +178,15 @@ def _checking(
 ) -> list[Operator]:
     """Return the steps of `check`.
 
-    They judge boxes, ask for what lacks, judge the boxes' crops, ground again what is in doubt, and
-    mend what doesn't fit.
+    They judge boxes, ask for what is missing, judge the boxes' crops, ground again what is in
+    doubt, and mend what doesn't fit.
+
+    Args:
+        serving: The model that finds boxes.
+        judge: The model that judges.
+        is_fast: Whether one step judges the boxes and decides: then there are no others.
+        samples: How many answers the grounder asked for.
+        boxes: Settings of the operators that ask for boxes.
     """
     if is_fast:
         return [steps.BoxChecker(judge)]
@@ -165,10 +200,11 @@ def _checking(
 
 
 class ProposalPipeline(Pipeline):
-    """Boxes of something else, as a detector, verified; then what lacks is asked for.
+    """Boxes from elsewhere, such as a detector's, are verified; then what is missing is asked for.
 
     The `judge` is the same model unless another is given. `contradictions` and `negatives` are as
-    ImageGroundingPipeline has them. `boxes` are MissingFinder's settings.
+    ImageGroundingPipeline has them. `boxes` are the settings of MissingFinder and of the operator
+    that boxes negatives.
     """
 
     name = "image_grounding"
@@ -204,10 +240,10 @@ class ProposalPipeline(Pipeline):
 
 
 class SampleProposalPipeline(ImageGroundingPipeline):
-    """Expressions of each caption, or phrases of a list; their boxes, of any of several answers.
+    """Expressions of each caption, or phrases of a list; the boxes that any of several answers has.
 
-    Each box is then verified, and what lacks is asked for, as in ProposalPipeline. `settings` are
-    ImageGroundingPipeline's.
+    Each box is then verified, and what is missing is asked for, as in ProposalPipeline. `settings`
+    are ImageGroundingPipeline's; its further steps come behind these.
     """
 
     def __init__(
@@ -236,7 +272,8 @@ class ImageReferringExpressionPipeline(Pipeline):
     """Expressions for the regions of each image.
 
     Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step
-    3 checks them. Further ones make `negatives` up, as in ImageGroundingPipeline.
+    3 checks them. Further ones make `negatives` up, as in ImageGroundingPipeline. `method`,
+    `reground_serving` and `iou` are DoubleChecker's, `marks` are of all that show regions.
     """
 
     name = "image_referring_expression"
@@ -281,8 +318,9 @@ class ImageRegionCaptionPipeline(Pipeline):
 
     Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what
     is in each. `proposing` are RegionMarker's further settings, for images without boxes.
-    `output_columns` are other names for the steps' columns, by their own: {"prompt":
-    "region_prompt"} where the rows have a `prompt`.
+    `output_columns` are other names for the steps' columns, by their own, which are those in
+    RENAMABLE: {"prompt": "region_prompt"} where the rows have a `prompt`. Raises SpecError for any
+    other.
     """
 
     name = "image_region_caption"
@@ -312,12 +350,18 @@ class ImageRegionCaptionPipeline(Pipeline):
         self.captioner = steps.RegionCaptioner(serving, marks=marks)
 
     def forward(self) -> None:
-        """Both steps, one after the other."""
-        renamed = {f"output_{name}_key": column for name, column in self.columns.items()}
-        answer = {key: renamed.pop(key) for key in ("output_answer_key",) if key in renamed}
+        """Both steps, one after the other. Of the columns, `answer` is the captioner's."""
+        of_marker: dict[str, str] = {}
+        of_captioner: dict[str, str] = {}
+        for name, column in self.columns.items():
+            own_columns = of_captioner if name == "answer" else of_marker
+            own_columns[f"output_{name}_key"] = column
         self.marker.run(
-            self.storage.step(), input_image_key="image", input_bbox_key="bbox", **renamed
+            self.storage.step(), input_image_key="image", input_bbox_key="bbox", **of_marker
         )
         self.captioner.run(
-            self.storage.step(), input_image_key="image", input_regions_key="regions", **answer
+            self.storage.step(),
+            input_image_key="image",
+            input_regions_key="regions",
+            **of_captioner,
         )
