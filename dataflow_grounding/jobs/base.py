@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.tasks.asking import AskingForm
 
 Writer: TypeAlias = Callable[[Step], None]
-"""Called after a run with each step whose annotations are there.
+"""What writes an output format: it is called after a run with each step whose file is there.
 
 It reads `step.storage.output_path` and writes beside it.
 """
@@ -38,7 +38,12 @@ OUTPUT_FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", 
 class SpecJob:
     """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`.
 
-    Raises SpecError, InputError.
+    Args:
+        spec: The spec.
+        serving: The serving that its `vlm` names.
+
+    Raises:
+        SpecError, InputError: Something is wrong with the spec, or with what it names.
     """
 
     name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
@@ -49,9 +54,8 @@ class SpecJob:
     steps: list[Step]  # the steps that are asked for
     inputs: list[str]  # files of the user that must not be written over
     pilot: int | None = None  # only the first so many rows
-    empty_columns: Sequence[
-        str
-    ] = ()  # of the columns that `columns` returned, those of empty lists
+    # of the columns that `columns` returned, those that hold empty lists only
+    empty_columns: Sequence[str] = ()
     # the box format that the model is asked for; None for a pipeline without boxes
     box_format: FormatChoice | None
 
@@ -72,9 +76,11 @@ class SpecJob:
         return {}
 
     def put_in_words(self) -> None:
-        """Give every step's operator the prompts, guidance and definitions that the spec states.
+        """Give every step's operator the words and the form of asking that the spec states.
 
-        What an operator was given by `with_words` goes before. Raises SpecError.
+        The words are prompts, guidance and definitions. What an operator was given by `with_words`
+        goes before. Raises SpecError where a prompt can't be read or used, a form isn't known, or a
+        model can't think as its form says.
         """
         block = self.spec.block
         has_words = bool(block.prompts.dir or block.workflow.guidance or self.definitions())
@@ -95,13 +101,14 @@ class SpecJob:
                 own.asking or forms.get(id(operator.serving)),
             )
             check_can_think(operator.serving, wording.asking)
-            if wording:
+            if wording:  # it has any words, or a form
                 operator.wording = wording
 
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
         """Return the forms in which servings are asked for boxes, by `id()` of the serving.
 
-        Servings that are asked in the usual form, `vlm.asking: auto`, have none.
+        Servings that are asked in the usual form, `vlm.asking: auto`, have none. Raises SpecError
+        for a form that isn't known.
         """
         forms = {}
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
@@ -121,7 +128,7 @@ class SpecJob:
         return False
 
     def begin_pilot(self, pilot: int | None) -> None:
-        """Only the first so many rows are to be taken; None for all."""
+        """Take only the first `pilot` rows; None takes all."""
         self.pilot = pilot
 
     @property
@@ -135,7 +142,7 @@ class SpecJob:
         return self.steps[0].storage.input_path
 
     def obstacles(self) -> list[str]:
-        """Return what prevents the servings from sending, one sentence each."""
+        """Return what prevents the servings from sending, one sentence each, none twice."""
         texts: list[str] = []
         for serving in self.servings:
             texts += serving.obstacles()
@@ -145,12 +152,12 @@ class SpecJob:
         """Make the first step's input file where it isn't the user's own. Raises InputError."""
 
     def rows(self) -> Iterator[Row]:
-        """The first step's rows, made where they aren't made yet."""
+        """Yield the first step's rows, made where they aren't made yet. Raises InputError."""
         self.prepare()
         yield from read_rows(self.steps[0].storage.input_path)
 
     def count_records(self) -> int | None:
-        """Return how many rows the whole input has, whatever a pilot takes.
+        """Return how many rows the input has, which may be more than a pilot takes.
 
         None where it is no file, such as a pipe, which can be read only once.
         """
@@ -159,13 +166,14 @@ class SpecJob:
         return sum(1 for _ in self.rows())
 
     def where(self, row: Row) -> str:
-        """Return where a row stands, for people: the line in the user's own file."""
+        """Return where a row stands, for people, as in `rows.jsonl, line 3`."""
         return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:
-        """Return the columns of the first step's rows; note in `empty_columns` which are empty.
+        """Return the columns of the first step's rows, and set `empty_columns`.
 
-        Raises InputError, also where a column is missing that another one seems to stand for.
+        Raises InputError where the rows can't be read, or a column is missing that another one
+        seems to stand for.
         """
         self.prepare()
         source = Source(self.steps)
@@ -174,7 +182,10 @@ class SpecJob:
         return columns
 
     def needs(self) -> list[str]:
-        """Return what servings and operators lack, or what is good to know of them, in lines."""
+        """Return what servings and operators lack, or what is good to know of them, a line each.
+
+        No line comes twice.
+        """
         lines: list[str] = []
         for serving in self.servings:
             lines += needs_of(serving)
@@ -183,7 +194,10 @@ class SpecJob:
         return list(dict.fromkeys(lines))
 
     def remarks(self) -> list[str]:
-        """Return what is good to know of words and input before a run, line by line."""
+        """Return what is good to know of words and input before a run, a line each.
+
+        Here that is which models, being no VLMs, take no notice of the words they are given.
+        """
         ignoring_models: set[str] = set()
         for operator in self.operators:
             if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
@@ -206,7 +220,8 @@ class SpecJob:
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` says besides what it says of every pipeline.
 
-        That is the first suspicion of an operator that watches its boxes; null where all are fine.
+        Here that is `suspect_boxes`: the first suspicion of an operator that watches its boxes;
+        None where all are fine. It is left out where no operator watches boxes.
         """
         suspicions = []
         for operator in self.operators:
@@ -218,7 +233,11 @@ class SpecJob:
         return {"suspect_boxes": next(filter(None, suspicions), None)}
 
     def finish(self) -> None:
-        """Write what the output format has besides step files. Raises SpecError, StorageFailed."""
+        """Write what the output format has besides the step files, for each one that is there.
+
+        What an earlier run in a legacy format has left is removed, unless the format is one. Raises
+        SpecError for what the user's own writer raises, StorageFailed.
+        """
         output_format = self.spec.block.workflow.output_format
         for step in self.steps:
             if not os.path.exists(step.storage.output_path):
@@ -231,14 +250,19 @@ class SpecJob:
                 failed = (
                     f"workflow.output_format {output_format} failed; the annotations are written"
                 )
+                # what a user's own writer raises becomes a SpecError that begins so
                 with in_one_line(f"{failed}, so fix it and run the same command again"):
                     self._writer(step)
 
 
 def in_folders(steps: list[Step]) -> list[Step]:
-    """Return the steps, each writing into a folder of `results_dir` that is named for it.
+    """Set where steps write: each into a folder of its own, `step_{number}_{name}`; return them.
 
-    Raises SpecError for an operator whose name can't be one of a folder.
+    Their storages are changed in place. Raises SpecError for an operator whose name can't be a part
+    of a folder's.
+
+    Args:
+        steps: All steps of a pipeline, each on a ResultsStorage.
     """
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
@@ -254,7 +278,7 @@ def in_folders(steps: list[Step]) -> list[Step]:
 
 
 def _names_a_file(name: str) -> bool:
-    """Return whether a file of this name would stay in its folder."""
+    """Whether a file of this name can be made, and would be in the folder that it is meant for."""
     try:
         return bool(within(".", name))
     except InputError:
@@ -262,7 +286,7 @@ def _names_a_file(name: str) -> bool:
 
 
 def _bring_up_to_date(annotations: str) -> None:
-    """Write a step's reviewed file anew, where reviewing is installed."""
+    """Write the reviewed file beside a step's annotations anew, where reviewing is installed."""
     write_reviewed = extension("reviews", "apply")
     if write_reviewed:
         write_reviewed(annotations)
@@ -271,7 +295,7 @@ def _bring_up_to_date(annotations: str) -> None:
 def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
     """Let the steps' operators take up the box formats that their results folder remembers.
 
-    Returns the first operator's; None where no operator asks for boxes.
+    Returns the choice of the first operator that has one; None where no operator asks for boxes.
     """
     first: FormatChoice | None = None
     for step in steps:
@@ -284,7 +308,14 @@ def recall_box_formats(steps: list[Step]) -> FormatChoice | None:
 
 
 def select_steps(steps: list[Step], numbers: list[str]) -> list[Step]:
-    """Return the steps with these numbers, in order. Raises SpecError for one that isn't there."""
+    """Return the steps with these numbers, in the order of `steps`.
+
+    Raises SpecError for a number that isn't there, and where no step is wanted.
+
+    Args:
+        steps: All steps, numbered from 0.
+        numbers: The numbers, as a spec has them: as texts.
+    """
     known = [str(number) for number in range(len(steps))]
     unknown = [number for number in numbers if number not in known]
     if unknown or not numbers:
@@ -302,9 +333,16 @@ def _remove_legacy(step: Step) -> None:
 
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
-    """Return what writes the format that a spec names, besides step files; None for `unified`.
+    """Return what writes an output format besides the step files; None where they are all of it.
 
-    A user's own is `module:function`. Raises SpecError.
+    Args:
+        name: The format as the spec names it: a key of OUTPUT_FORMATS, or `module:function` for a
+            user's own writer.
+        folders: Where the user's modules are looked for.
+
+    Raises:
+        SpecError: The format isn't known, or names no function.
+        MissingExtra: The part that writes a legacy format isn't installed.
     """
     key = "workflow.output_format"
     if OUTPUT_FORMATS.get(name) == "unified":
@@ -324,7 +362,7 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
 def facts_of(part: Operator | Serving) -> dict[str, Any]:
     """Return the `facts()` of an operator or a serving, which may be a user's own.
 
-    Where that raises, `error` says what.
+    Where that raises, the facts are an `error`, which says what.
     """
     try:
         return part.facts()
@@ -335,7 +373,10 @@ def facts_of(part: Operator | Serving) -> dict[str, Any]:
 
 
 def needs_of(part: Operator | Serving) -> list[str]:
-    """Return the `needs()` of an operator or a serving, which may be a user's own and raise."""
+    """Return the `needs()` of an operator or a serving, which may be a user's own.
+
+    Where that raises, a line says so.
+    """
     try:
         return part.needs()
     except (Exception, SystemExit) as error:

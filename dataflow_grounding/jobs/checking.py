@@ -40,7 +40,7 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.spec import Spec
 
-SMALL_DISK = 100 * 2**20
+SMALL_DISK = 100 * 2**20  # bytes free on a disk, below which a run had better not begin
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Findings:
         problems: What should be fixed before a run, line by line.
         remarks: What is good to know, line by line.
         records: How many were looked over.
-        asks: Model and address of who would be asked.
+        asks: Model and address of who would be asked, in words; "" where that can't be told.
         advice: What to add to the command to mend problems, line by line.
     """
 
@@ -63,7 +63,10 @@ class Findings:
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Turn an error that the block raises into problems; lines that are there stay single."""
+        """Turn a GroundingError that the block raises into problems, one for each of its lines.
+
+        A line that is a problem already isn't added again. What else the block raises passes.
+        """
         try:
             yield
         except GroundingError as error:
@@ -71,7 +74,14 @@ class Findings:
 
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
-    """Return all that is wrong with a spec and with what it names."""
+    """Return all that is wrong with a spec and with what it names, and what is good to know.
+
+    Nothing is sent, and what is written of the input is deleted again, but for fetched pictures.
+
+    Args:
+        paths: The spec's file, or several, of which later ones go before.
+        overrides: Settings of the command line, `key=value`.
+    """
     findings = Findings()
     run: SpecRun | None = None
     with findings.taking():
@@ -87,7 +97,10 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 
 def _check_run(run: SpecRun, findings: Findings) -> None:
-    """Find what the run would meet: columns, folders, servings, limits and every row."""
+    """Add what the run would meet to the findings: columns, folders, servings, limits, all rows.
+
+    Whether the servings can answer what they are asked is looked into only without other problems.
+    """
     with findings.taking():
         columns = run.job.columns()
         check_plan(run.steps, columns, run.job.empty_columns)
@@ -115,8 +128,8 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
     """Delete at the block's end what was made in it of the input, in folders that weren't there.
 
-    A folder with a `.ckpt` would pass for that of a run. What was fetched from the web stays, so
-    that it is fetched once.
+    A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
+    fetched from the web, so that they are fetched once.
     """
     results = run.spec.results_dir
     checkpoints = run.steps[0].storage.checkpoint_folder
@@ -131,9 +144,14 @@ def _leaving_nothing_behind(run: SpecRun) -> Iterator[None]:
 
 
 def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> None:
-    """Delete folders that a check has made: `inner` ones whole, `outer` ones if they are empty.
+    """Delete folders that a check has made.
 
-    Nothing is deleted where a run has begun there meanwhile, or pictures were fetched.
+    Nothing is deleted where a run has begun there meanwhile, or pictures are fetched.
+
+    Args:
+        run: The run that was looked over.
+        inner: Folders that are deleted with all that is in them.
+        outer: Folders that are deleted if they are empty, inner ones first.
     """
     checkpoints = run.steps[0].storage.checkpoint_folder
     lock = os.path.join(checkpoints, "lock")
@@ -148,7 +166,7 @@ def _delete_made(run: SpecRun, inner: Sequence[str], outer: Sequence[str]) -> No
 
 
 def _missing_parents(folder: str) -> Iterator[str]:
-    """Yield the folders above one that aren't there, the nearest first."""
+    """Yield the folders above this one that don't exist, the nearest first."""
     parent = os.path.dirname(os.path.abspath(folder))
     while not os.path.exists(parent):
         yield parent
@@ -156,14 +174,16 @@ def _missing_parents(folder: str) -> Iterator[str]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    """Return the spec's run, with the embedded grounder where its model can't be used.
+    """Return the spec's run; where it can't be made, one with the embedded grounder.
 
-    So the input is looked over even where the model's settings are wrong. Raises GroundingError.
+    What is wrong then is a problem. So the input is looked over even where the model's settings are
+    wrong. Raises GroundingError where that run can't be made either.
     """
     with findings.taking():
         run = SpecRun(spec)
         findings.asks = run.who
         return run
+    # only where SpecRun raised: its error is among the findings
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
@@ -171,7 +191,11 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    """Find whether the results can be written, here and, where they go elsewhere, there."""
+    """Add a problem where the results can't be written, or their disk is nearly full.
+
+    Where they go elsewhere, such as into a bucket, that is looked into, too. What is tried is the
+    nearest folder that exists.
+    """
     if is_mirrored(folder):
         with findings.taking():
             mirrors(folder).check_writable(folder)
@@ -191,26 +215,32 @@ def _check_folder(folder: str, findings: Findings) -> None:
 
 
 class _RowCheck:
-    """Looks rows over, one after the other, and notes those that repeat an earlier one."""
+    """Looks rows over, one after the other, and notes those that repeat an earlier one.
+
+    Args:
+        step: The first step.
+        name: What `source` of its records says; None for nothing.
+    """
 
     def __init__(self, step: Step, name: str | None) -> None:
         self.source = Source([step], name)
-        self.folders: Counter[str] = Counter()  # how many images were found in each
+        self.folders: Counter[str] = Counter()  # folder → how many images were found there
         self.repeated: list[str] = []  # which line repeats which, in words
-        self.stems = SharedStems()
-        self.missing_count = 0  # of images that aren't found
+        self.stems = SharedStems()  # images whose names differ in their endings alone
+        self.missing_count = 0  # how many images aren't found
         self.missing: list[str] = []  # what rows call the first of them
         self._step = step
         self._reads = step.operator.reads()
-        self._texts = set(self._reads.values()) - {self.source.image_key}
-        self._lines_of_ids: dict[str, int] = {}
-        self._lines_of_questions: dict[int, int] = {}
+        self._text_columns = set(self._reads.values()) - {self.source.image_key}
+        self._line_of_id: dict[str, int] = {}  # image_id → the first line that has it
+        self._line_of_question: dict[int, int] = {}  # hash of a question → the first line with it
 
     def check(self, row: Row) -> str | None:
-        """Return in words that a row states an image_id of an earlier one; None where it doesn't.
+        """Return in words that a row states an image_id that an earlier one has; None otherwise.
 
-        Notes what else there is to tell of it: its image's folder, a question asked before. Raises
-        RecordError where the row, its image, or the labels that it was made from can't be read.
+        What else there is to tell of the row goes into the attributes: its image's folder, that its
+        question was asked before. Raises RecordError where the row, its image, or the labels that
+        it was made from can't be read, or the operator can't use the row.
         """
         record = self.source.record(row)
         check_seed(record)
@@ -226,12 +256,20 @@ class _RowCheck:
         return self._check_id(str(record.image_id), row)
 
     def _has_image(self, record: Record) -> bool:
+        """Whether a record is to have an image.
+
+        That is one that the operator reads; or, of an operator that names no image's column, the
+        usual column's, where the record has it.
+        """
         if image_column(self._step.operator, record):
             return True
         return self._step.image_key is None and self.source.image_key in record
 
     def _check_image(self, record: Record, line: int) -> None:
-        """Open the image, and note whether an earlier row asks the same of it."""
+        """Open the image; note its folder, and whether an earlier row asks the same of it.
+
+        Raises RecordError: ImageMissing, which is counted, where there is no such file.
+        """
         image_key = self.source.image_key
         self.stems.add(str(record.get(image_key) or ""))
         try:
@@ -245,23 +283,29 @@ class _RowCheck:
         open_image(record, image_key)
         path = os.path.realpath(find_image(record, image_key).path)
         # Only a hash is kept, as there may be a million rows.
-        question = hash(repr([path, *map(record.get, self._texts)]))
-        first_line = self._lines_of_questions.setdefault(question, line)
+        question = hash(repr([path, *map(record.get, self._text_columns)]))
+        first_line = self._line_of_question.setdefault(question, line)
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
     def _check_id(self, image_id: str, row: Row) -> str | None:
-        """Return what is wrong with an id that an earlier row has, if this row states it."""
-        first_line = self._lines_of_ids.get(image_id)
+        """Return in words that an earlier row has the id, if this row states it; else None.
+
+        An id that is made, of the image's name, may come again.
+        """
+        first_line = self._line_of_id.get(image_id)
         if first_line is None:
-            self._lines_of_ids[image_id] = row.line
+            self._line_of_id[image_id] = row.line
         elif row.data and has_id(row.data.get("image_id")):
             return f"image_id {image_id!r} is used in line {first_line} too"
         return None
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
-    """Look over every row and the header of its image, and note what there is to know of them."""
+    """Look over every row and the header of its image, and add to the findings what they show.
+
+    Raises InputError where the rows can't be read.
+    """
     check = _RowCheck(run.steps[0], run.job.source)
     earlier = tuple(findings.problems)
     for row in run.job.rows():
@@ -271,11 +315,12 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = check.check(row)
         except RecordError as error:
             problem = str(error)
-        # Where no row could be read, the first one was told as the reason.
+        # Where no row could be read, nor could the columns: the first row is told as the reason.
         told = f"line {row.line}: {problem}"
         if problem is not None and not any(line.endswith(told) for line in earlier):
             findings.problems.append(f"{where}: {problem}")
-    if check.missing_count > check.folders.total():
+    most_are_missing = check.missing_count > check.folders.total()
+    if most_are_missing:
         findings.advice += filter(None, [advice(run.job, check.missing)])
     findings.remarks += run.job.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
@@ -287,7 +332,10 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    """Return the folder in which a relative path's image was found; "" for an absolute path."""
+    """Return the folder in which a relative path's image was found; "" for an absolute path.
+
+    It is also "" for an image that is in none of the record's folders.
+    """
     named = str(record.get(image_key))
     path = find_image(record, image_key).path
     if is_absolute(named):

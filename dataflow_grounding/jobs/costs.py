@@ -24,6 +24,7 @@ PARTS = ("retries", "samples", "checks")
 """Of a step's replies, those that are counted apart, too."""
 
 FREE = Prices(0, 0)
+"""What a model costs that runs on the user's own machine."""
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Amount:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Whole requests and tokens, and USD."""
+        """Return whole requests and tokens, and USD with six decimals; None where they are NaN."""
         tokens = {name: round(getattr(self, name)) for name in ("input", "cached", "output")}
         cost = None if isnan(self.cost_usd) else round(self.cost_usd, 6)
         return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
@@ -67,7 +68,9 @@ class Amount:
 def costs_of(folder: str) -> dict[str, Any]:
     """Return what the replies of all runs in `folder` cost at the prices in its run.json.
 
-    Raises InputError where there are none.
+    Prices that it doesn't state are the published ones of each reply's model. The keys are those of
+    `Amount.to_json` for the total, and `steps`, as from `paid_by_step`. Raises InputError where
+    there are no replies.
     """
     run = read_object(os.path.join(folder, "run.json"))
     steps = paid_by_step(folder, stated_prices(run), judges_prices(run))
@@ -85,15 +88,20 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(
     folder: str, prices: Prices | None, others: Mapping[str, Prices | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Return each step's replies, tokens and USD; of these `retries`, `samples` and `checks`.
+    """Return for each step what its stored replies have cost, in requests, tokens and USD.
 
-    Replies that the service tier `flex` has served are counted as `flex`, too. Requests that got no
-    reply are not in it.
+    Requests that got no reply are not in it.
 
     Args:
         folder: The results folder.
         prices: What tokens cost; None takes the published prices of each reply's model.
         others: Model → its prices, where these are other ones; None as for `prices`.
+
+    Returns:
+        The steps, sorted by name: each with `step`, what `Amount.to_json` has, and the same for
+        those of its replies that are `retries` (second and further tries), `samples` (second and
+        further answers) and `checks` (of the endpoint). Where the service tier `flex` has served
+        any, there is a `flex` for these as well.
     """
     others = others or {}
     bills: dict[str, dict[str, Amount]] = {}
@@ -122,7 +130,10 @@ def paid_by_step(
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    """Return what a stored reply cost, at these prices or else at those published for its model."""
+    """Return what a stored reply cost, at these prices or else at those published for its model.
+
+    USD are 0 for a model that was free, NaN where no prices are known.
+    """
     usage = usage_of(line)
     price = prices
     if line.get("free"):
@@ -137,7 +148,8 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
 def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
     """Return the prices of the models that a `run.json` says were asked besides, by their names.
 
-    None for one that the spec states no prices of.
+    They stand under `judge` and `further_models`. None for a model whose prices aren't there, or
+    can't be read; an entry without a model's name is left out.
     """
     further = run.get("further_models")
     prices_of: dict[str, Prices | None] = {}
@@ -152,7 +164,7 @@ def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
 
 
 def stated_prices(run: dict[str, Any]) -> Prices | None:
-    """Return the spec's prices in what a `run.json` says, if it has any."""
+    """Return the prices in the spec that a `run.json` holds; None where it has none."""
     from dataflow_grounding.data.results_folder import stated_in  # a run has its prices itself
 
     for vlm in stated_in(run, "vlm"):

@@ -25,6 +25,7 @@ from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
 from dataflow_grounding.tasks import expression_extraction
 
+# the package's extra → what it installs
 EXTRAS = {
     "gemini": "google-genai",
     "gs": "gcsfs",
@@ -37,6 +38,7 @@ EXTRAS = {
     "notebook": "anywidget",
     "local": "transformers",
 }
+# the environment variables that say who is asked
 NAMES = (
     "DF_BASE_URL",
     "DF_MODEL",
@@ -48,9 +50,10 @@ NAMES = (
     *GEMINI_KEYS,
 )
 
-MOST_MODELS, MOST_CHARACTERS = 20, 100  # that are named of an endpoint's, and of a name
+MOST_MODELS = 20  # of an endpoint, that are named
+MOST_CHARACTERS = 100  # of a model's name, that are shown
 NOT_READABLE = "not readable"
-"""How the verdict on a reply begins that can't be read."""
+"""How the verdict on a reply begins where it can't be read."""
 
 
 def installation() -> dict[str, Any]:
@@ -69,8 +72,12 @@ def installation() -> dict[str, Any]:
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
     """Return the facts about a spec's endpoint: `backend`, `box_format` and those of `endpoint_of`.
 
-    Without `send` nothing is sent; with it the model is asked about a small picture, unless
-    something keeps it from being asked.
+    The latter include what keeps the other models that the spec names from being asked.
+
+    Args:
+        spec: The spec.
+        send: Whether the model is asked about a small picture, unless something keeps it from
+            being asked. Else nothing is sent.
     """
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])
@@ -84,9 +91,18 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
-    """Return what keeps a serving from being asked, or, with `send`, how it answered.
+    """Return facts about a serving: `problems` that keep it from being asked, or how it answered.
 
-    What keeps one of the `others` from being asked keeps the serving from it, too.
+    Args:
+        serving: The serving.
+        others: Those that are asked beside it. What keeps one of them from being asked is a problem
+            of the serving, too.
+        send: Whether to ask it about a small picture, if there is no problem.
+
+    Returns:
+        `endpoint`, `model`, `problems` and what the serving says of itself; where it was asked, how
+        it answered. Of several endpoints, `endpoints` has that for each, and `problems` those of
+        all.
     """
     obstacles: list[str] = []
     for checked in (serving, *others):
@@ -112,7 +128,11 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
-    """Ask a serving about a small picture; return how it answers, or its `problems`."""
+    """Ask a serving about a small picture, and return how it answers.
+
+    That is `seconds`, `usage`, `takes` (what the endpoint takes, in words) and `reply`, a verdict
+    in words; or `problems` where there is no answer.
+    """
     from PIL import Image as Pillow
 
     with tempfile.TemporaryDirectory() as folder:
@@ -124,6 +144,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         request = expression_extraction(image, "A blue square on a white ground.")
 
         async def ask() -> Reply:
+            """Return the serving's reply, which may be a text alone, and close the serving."""
             async with aclosing(serving):
                 answer = await serving.answer(request)
                 return Reply(answer) if isinstance(answer, str) else answer
@@ -146,14 +167,17 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    """Return in a sentence which models an endpoint has that refused this one; "" for none.
+    """Return a sentence on the models that an endpoint has which refused this one.
 
-    The likeliest comes first. Nothing is asked where the key or the connection is at fault.
+    The one whose name is likest comes first, and MOST_MODELS are named at most. It is "" where the
+    endpoint names none or has this one, too, and where the key or the connection is at fault: then
+    nothing is asked.
     """
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 
     async def ask() -> list[str]:
+        """Return the names of the endpoint's models, and close the serving."""
         async with aclosing(serving):
             return await serving.list_models()
 
@@ -167,6 +191,7 @@ def _models_instead(serving: Serving, error: GroundingError) -> str:
 
 
 def _version(package: str) -> str | None:
+    """Return the version of an installed package; None where it isn't installed."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(package)
     return None

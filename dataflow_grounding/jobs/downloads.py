@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     import aiohttp
     import yarl
 
-# The most for one picture.
+# the most for one picture
 MAX_BYTES = 64 * 2**20
 SECONDS = 60
 REDIRECTS = 5
-AT_ONCE = 16  # pictures that are fetched at a time
 
+AT_ONCE = 16  # pictures that are fetched at a time
+CHUNK = 2**16  # bytes that are read at a time
+
+# why an address is refused that may be of a private network
 _PRIVATE = (
     "it is an address of this machine or of a private network, which data.allow_hosts does not name"
 )
@@ -41,10 +44,10 @@ Address = IPv4Address | IPv6Address
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an IP address is one of the open internet.
+    """Return whether an IP address is one of the open internet, not of a multicast.
 
     Others are this machine's, or of a network behind the router. An IPv6 address that stands for an
-    IPv4 one is judged by that.
+    IPv4 one, by NAT64 or 6to4, is judged by that.
     """
     if isinstance(address, IPv4Address):
         return address.is_global and not address.is_multicast
@@ -60,11 +63,11 @@ class Downloads:
 
     Args:
         results_dir: Where they are put; which address gave which stands in `.ckpt/addresses.jsonl`.
-        allowed: Whether an IP address may be connected to. It is asked about every address that a
-            name stands for, of every redirect too, and no other than those is connected to.
+        allowed: Returns whether an IP address may be connected to. It is asked about every address
+            that a name stands for, of every redirect too, and no other than those is connected to.
         hosts: Hosts that may be connected to wherever they are, `name` or `name:port`, in lower
             case; the user names them, no row does.
-        no_others: Whether no other host may be.
+        no_others: Whether no host but those of `hosts` may be connected to.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Downloads:
         The file may be a stranger's: lines whose path is outside of the pictures' folder are left
         out.
         """
-        ours = re.compile(rf"{FOLDER}/[^/]+")
+        ours = re.compile(rf"{FOLDER}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
         for row in read_rows(self._index):
             if row.data is not None:
                 path = str(row.data.get("path"))
@@ -98,10 +101,11 @@ class Downloads:
                     self._known[str(row.data.get("url"))] = path
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
-        """Fetch pictures that aren't here yet.
+        """Fetch pictures that aren't here yet, and remember where each was put.
 
         Returns for each address its picture's path, relative to `results_dir`, or why there is
-        none.
+        none; that isn't remembered, so that the next run tries again. Raises InputError where what
+        is fetched can't be written down.
         """
         wanted = dict.fromkeys(addresses)
         new = [url for url in wanted if not self._is_there(url)]
@@ -111,17 +115,20 @@ class Downloads:
         self._remember({url: path for url, path in results.items() if isinstance(path, str)})
         for error in results.values():
             if isinstance(error, BrokenRow):
-                error.passing = True  # the next run tries again
+                error.passing = True  # so that the next run tries again
         return {url: results.get(url) or self._known[url] for url in wanted}
 
     def _is_there(self, url: str) -> bool:
-        """Return whether an address was fetched, and its picture still is where it was put."""
+        """Whether an address was fetched, and its picture still is where it was put."""
         if url not in self._known:
             return False
         return os.path.exists(within(self._results_dir, self._known[url]))
 
     def _remember(self, fetched: Mapping[str, str]) -> None:
-        """Write down which address gave which picture. Raises InputError."""
+        """Write down which address gave which picture. Raises InputError where that can't be done.
+
+        `fetched` has addresses, and paths relative to `results_dir`.
+        """
         self._known |= fetched
         with told_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
@@ -130,9 +137,10 @@ class Downloads:
                     file.write(dump_line({"url": url, "path": path}))
 
     async def _fetch_all(self, urls: list[str]) -> dict[str, str | BrokenRow]:
-        """Fetch pictures, some at once, and return the file of each, or why it can't be had.
+        """Fetch pictures, AT_ONCE at a time, and return for each its file, or why there is none.
 
-        Hosts in private networks are refused after their names are resolved, unless they are named.
+        Hosts in private networks are refused after their names are resolved, unless the user has
+        named them.
         """
         import aiohttp
 
@@ -143,6 +151,7 @@ class Downloads:
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> Any:
+                """Return the host's IP addresses. Raises BrokenRow where one isn't allowed."""
                 addresses = await super().resolve(host, port, family)
                 if is_named(host, port):
                     return addresses
@@ -166,6 +175,7 @@ class Downloads:
             turns = asyncio.Semaphore(AT_ONCE)
 
             async def in_turn(url: str) -> str | BrokenRow:
+                """Fetch a picture once fewer than AT_ONCE others are being fetched."""
                 async with turns:
                     return await self._fetch(session, url)
 
@@ -188,9 +198,11 @@ class Downloads:
         return BrokenRow(f"no picture from {shown_address(url)}: {why}")
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
-        """Return the bytes at an address. Raises BrokenRow, and all that aiohttp raises.
+        """Return the bytes at an address.
 
-        Redirects are followed here, so that each of their addresses is checked.
+        Redirects are followed here, so that each of their addresses is checked. Raises BrokenRow
+        for an address that is refused, for an answer other than 200, for too many redirects and
+        more than MAX_BYTES; and all that aiohttp raises.
         """
         no_picture = f"no picture from {shown_address(url)}"
         present_url = url
@@ -202,7 +214,7 @@ class Downloads:
                 if response.status != 200:
                     raise BrokenRow(f"{no_picture}: it answered {response.status}")
                 data = bytearray()
-                async for part in response.content.iter_chunked(1 << 16):
+                async for part in response.content.iter_chunked(CHUNK):
                     data += part
                     if len(data) > MAX_BYTES:
                         raise BrokenRow(f"{no_picture}: it has more than {MAX_BYTES >> 20} MiB")
@@ -210,14 +222,18 @@ class Downloads:
         raise BrokenRow(f"{no_picture}: more than {REDIRECTS} redirects")
 
     def _is_named(self, host: str, port: int | None) -> bool:
-        """Return whether the user has named a host, with this port or with none."""
+        """Whether the user has named a host, with this port or without one.
+
+        An IPv6 address is named in brackets.
+        """
         host = f"[{host}]" if ":" in host else host.lower()
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        """Return the address to be connected to, if it may be. Raises BrokenRow where it may not.
+        """Return an address, parsed, if it may be connected to. Raises BrokenRow where it may not.
 
-        A host's name is checked later, by the resolver that looks it up.
+        It may where the user has named its host. Any other host is refused where others are barred;
+        of the rest, an IP address is checked here, a name later, by the resolver that looks it up.
         """
         import yarl
 
@@ -241,7 +257,10 @@ class Downloads:
 
 
 def shown_address(url: str) -> str:
-    """Return an address as it may be shown: without user, password and query."""
+    """Return an address as it may be shown: without user, password, port and query, 200 characters.
+
+    "an address" for one that can't be parsed.
+    """
     try:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]

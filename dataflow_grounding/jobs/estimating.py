@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from math import nan
+from math import ceil, nan
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SpecError
@@ -42,9 +42,10 @@ from dataflow_grounding.watch.judge_watch import USUAL_PICTURES
 from dataflow_grounding.watch.probing import probes_for, sent_sizes
 
 T = TypeVar("T")
-TRIED = 20  # first records that are worked through to see what steps ask
+TRIED = 20
+"""How many first records are worked through to see what steps of the user's own ask."""
 ALL_UP_TO = 2000
-"""Up to so many records, all are looked at; of more, the first and some others, so many in all."""
+"""Up to so many records, all are looked at; of more, so many: HEAD first ones, and others."""
 HEAD = 300
 """How many first records are looked at, as a pilot would; the others are evenly spread."""
 
@@ -56,11 +57,12 @@ class StepEstimate:
     Attributes:
         label: The step's.
         to_send: What it is guessed to send still.
-        measured: What the replies that are stored have cost.
+        measured: What the stored replies have cost, of records that the step is through with.
         guessed: What would have been guessed for these.
-        done: Records for which it sends nothing more.
-        coming: Records of which not even is known what it will read, as earlier steps have still to
-            be asked.
+        done: How many records that are looked at need no further request of this step or earlier
+            ones.
+        coming: How many records of the input need requests of earlier steps first, so that it isn't
+            known yet what this step reads.
     """
 
     label: str
@@ -74,12 +76,13 @@ class StepEstimate:
         """Return what is still to be sent: the guess, corrected by what was measured.
 
         The guess is multiplied by how many times as much as guessed the stored replies have cost.
+        Where nothing was guessed for these, the records that are still to come are taken to cost
+        what those did that are done. USD aren't filled in.
         """
         if not self.measured.requests:
             return self.to_send  # nothing is stored that the guess could be corrected by
         if not self.guessed.requests:
-            # No guess foresees what the step asks about, such as small boxes. Records that are
-            # still to come are taken to cost what those did that are done.
+            # No guess foresees what the step asks about, such as small boxes.
             return self.to_send + self.measured * (self.coming / max(self.done, 1))
         request_factor = self.measured.requests / self.guessed.requests
         if not self.measured.input or not self.guessed.input:  # the endpoint counts no tokens
@@ -87,9 +90,13 @@ class StepEstimate:
         return self._expected_by_tokens(request_factor)
 
     def _expected_by_tokens(self, request_factor: float) -> Amount:
-        """Return what is still to be sent, requests, input and output corrected each by its own.
+        """Return what is still to be sent: requests, input and output each with its own correction.
 
-        `request_factor` is how many times as many requests as guessed were sent.
+        Of the input, the share is cached that was measured.
+
+        Args:
+            request_factor: How many times as many requests as guessed were sent. It corrects the
+                output, too, where no output was guessed.
         """
         output_factor = request_factor
         if self.guessed.output:
@@ -104,7 +111,19 @@ class StepEstimate:
 
 
 class _StandIn(Serving):
-    """Stands for the real serving: counts what would be sent, and makes up the reply."""
+    """Stands for the real serving: counts what would be sent, and makes up the reply.
+
+    Args:
+        serving: The real one.
+        box_format: How replies write boxes.
+        rules: How the endpoint counts tokens; None counts requests alone.
+        seen: Digests of pictures that were sent before, by any step; new ones are added.
+
+    Attributes:
+        counted: What was counted since it was last set.
+        unreadable: Tasks whose replies could not be made up.
+        unanswerable_tasks: Tasks that were asked and that the real serving can't answer.
+    """
 
     def __init__(
         self, serving: Serving, box_format: BoxFormat, rules: TokenRules | None, seen: set[str]
@@ -122,19 +141,21 @@ class _StandIn(Serving):
         self._identity_there = serving.identity_there()
         self._box_format = box_format
         self._rules = rules
-        self._seen = seen  # pictures that were sent before, by any step
+        self._seen = seen
 
     def identity(self) -> dict[str, Any]:
-        return self._identity  # it is the real serving's, by which stored replies are found
+        """Return the real serving's, by which stored replies are found."""
+        return self._identity
 
     def identity_there(self) -> dict[str, Any]:
+        """Return the real serving's."""
         return self._identity_there
 
     def _count(self, request: Request[Any], reply: str, rules: TokenRules) -> None:
-        """Add a request's tokens to what was counted.
+        """Add a request's and its reply's tokens to what was counted.
 
         System message and pictures, with which it begins, count as cached where an earlier request
-        had the same pictures.
+        had the same pictures, and they are as long as the endpoint caches at the least.
         """
         beginning = rules.text(request.system)
         beginning += sum(rules.image(image.sent_size) for image in request.images)
@@ -147,6 +168,7 @@ class _StandIn(Serving):
         self.counted.output += rules.text(reply)
 
     async def answer(self, request: Request[Any]) -> Reply:
+        """Return a made-up reply, and count it; a refusal where it can't be read."""
         if self.tasks is not None and request.task not in self.tasks:
             self.unanswerable_tasks.add(request.task)
         text = guess_reply(request, self._box_format)
@@ -165,16 +187,26 @@ class _StepReplies(KeyedLog):
     """The stored replies as one step asks for them, of one record.
 
     What the step puts is kept in memory.
+
+    Args:
+        stored: The stored replies; None for none.
+
+    Attributes:
+        asked: The keys of all replies that were asked for.
+        used: Of those that are stored, by key, the tokens.
     """
 
     def __init__(self, stored: KeyedLog | None) -> None:
         super().__init__("")
         self._stored = stored
-        self.asked: set[str] = set()  # keys of all replies that were asked for
-        self.used: dict[str, Usage] = {}  # by key, the tokens of those that are stored
+        self.asked: set[str] = set()
+        self.used: dict[str, Usage] = {}
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the reply put here, or the last stored one; None where there is none."""
+        """Return the reply put here, or the last stored one; None where there is none.
+
+        `since` makes no difference.
+        """
         self.asked.add(key)
         line = super().get(key)
         if line is not None or self._stored is None:
@@ -185,7 +217,7 @@ class _StepReplies(KeyedLog):
         return line
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """Return the reply put here, or all stored ones."""
+        """Return the replies put here, or else all stored ones; none where there are none."""
         lines = super().every(key)
         if lines or self._stored is None:
             return lines
@@ -230,9 +262,12 @@ class _ReadOnce(Generic[T]):
 
 
 class StepOnRecord(NamedTuple):
-    """What one step would send for one record, what its stored replies cost, and what it leaves.
+    """What one step does with one record.
 
-    `record` is None from the step on that fails.
+    Attributes:
+        to_send: What it would send.
+        measured: What its stored replies have cost.
+        record: The record after it; None where it or a step before it failed.
     """
 
     to_send: Amount
@@ -278,8 +313,8 @@ class Trial:
     async def take(self, record: Record) -> list[StepOnRecord]:
         """Take a record through all steps; return for each what it would send and what is stored.
 
-        A row that asks the same as an earlier one costs nothing. A step behind one that fails sends
-        nothing.
+        A record of which the first step asks the same as of an earlier one costs nothing in any
+        step. A step behind one that fails sends nothing.
         """
         results: list[StepOnRecord] = []
         failed = False
@@ -302,7 +337,7 @@ class Trial:
         return results
 
     def lines_of_unanswerable(self) -> list[str]:
-        """Return what the steps have asked that their servings can't answer, one line each."""
+        """Return what steps have asked so far that their servings can't answer, one line each."""
         lines = []
         for step, serving in zip(self._steps, self.servings, strict=True):
             for task in sorted(serving.unanswerable_tasks):
@@ -313,8 +348,9 @@ class Trial:
 def unanswerable(run: SpecRun) -> list[str]:
     """Return what steps ask that their servings can't answer, one line each.
 
-    Shipped operators state their tasks. What one of the user's own asks is found out by the first
-    records, with made-up replies.
+    Shipped operators state their tasks. Where any is the user's own, what all ask is found out by
+    the first TRIED records, with made-up replies. There are none where each serving answers any
+    task, nor beside an operator that works on whole files, which can't be tried.
     """
     steps = [step for step in run.steps if not isinstance(step.operator, WholeFile)]
     servings = [step.operator.serving for step in steps]
@@ -330,6 +366,7 @@ def unanswerable(run: SpecRun) -> list[str]:
 
 
 def _is_shipped(step: Step) -> bool:
+    """Whether a step's operator is one of this package's."""
     return type(step.operator).__module__.startswith("dataflow_grounding.operators.")
 
 
@@ -348,20 +385,23 @@ def _stated_unanswerable(steps: Sequence[Step]) -> list[str]:
 
 
 def _cannot_answer(step: Step, task: str, model: str) -> str:
+    """Return the message that a step asks a task that its model can't answer."""
     return (
         f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
     )
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """Return what a run will send and cost, as one JSON object.
+    """Return what a run will still send and cost, as one JSON object.
 
     What is stored already costs nothing more. Among its members:
 
     - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
     - `records`: how many the input has; `looked_at` of them were worked through.
     - `probes`: how many of the requests check the box format; `judge_tests`: how many test a judge.
-    - `stored`: how many replies are stored.
+    - `stored`: how many replies to records' questions are stored.
+    - `measured`: whether stored replies have corrected the guess.
+    - `calibration_first`: whether the run begins with a calibration, which is not counted.
     - `not_guessed`: tasks whose replies could not be made up. What would be asked because of such
       replies is not counted.
 
@@ -443,13 +483,16 @@ def prices_of(step: Step, run: SpecRun) -> Prices | None:
 
 
 def tier_of(step: Step, run: SpecRun) -> str:
-    """Return the service tier that a step asks for; empty for the usual one."""
+    """Return the service tier that a step asks for; "" for the usual one."""
     serving = step.operator.serving or run.serving
     return serving.service_tier
 
 
 def with_cost(amount: Amount, prices: Prices | None, tier: str) -> Amount:
-    """Return an amount with its cost in USD at these prices, if a service tier serves all of it."""
+    """Return an amount with its cost in USD at these prices, in a service tier ("" for the usual).
+
+    It is NaN without prices. All of the amount is taken to be served in the tier.
+    """
     cost = nan
     if prices:
         tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
@@ -467,6 +510,8 @@ async def _estimate_steps(
         records: How many records there are.
         with_stored: The trial that finds the stored replies.
         without_stored: The trial that makes all replies up; None where none are stored.
+
+    A row that can't be read counts for nothing.
     """
     source = Source(run.steps, pilot=run.options.pilot)
     steps = [StepEstimate(step.label) for step in run.steps]
@@ -493,7 +538,7 @@ async def _estimate_steps(
 
 
 def _count_answers(replies: KeyedLog) -> int:
-    """Return how many replies answer a record's question, in all logs; those to checks don't."""
+    """Return how many replies, in all logs, answer a record's question; those to checks don't."""
     count = 0
     for log in (replies, *replies.others):
         lines = read_lines(log.path, 0, log.end)
@@ -505,7 +550,8 @@ def _count_answers(replies: KeyedLog) -> int:
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
     """Return for each step how many requests check the box format.
 
-    A check comes after so many requests of all steps that watch their boxes, taken together.
+    The requests of all steps that watch their boxes count together; `probes_for` says how many
+    checks each endpoint gets for them. A step has those that its own requests add.
 
     Args:
         run: The run.
@@ -533,7 +579,13 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
 
 
 def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> list[int]:
-    """Return for each step how many requests test its judge."""
+    """Return for each step how many requests test its judge; 0 where it has none, or sends nothing.
+
+    Args:
+        steps: The steps.
+        amounts: What each step sends about records.
+        records: How many records there are.
+    """
     judge_tests = []
     for step, amount in zip(steps, amounts, strict=True):
         operator = step.operator
@@ -541,7 +593,7 @@ def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> 
         if isinstance(operator, JudgeOperator) and amount.requests:
             every = operator.judge_watch.every
             if every is not None and operator.serving.takes_probes:
-                tests = USUAL_PICTURES * -(-records // every)
+                tests = USUAL_PICTURES * ceil(records / every)
         judge_tests.append(tests)
     return judge_tests
 
@@ -560,7 +612,12 @@ def _check_every(step: Step) -> int | None:
 def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
     """Yield the rows to look at, each with how many rows it stands for.
 
-    Of a large input these are its head, and others that are evenly spread.
+    Up to ALL_UP_TO rows these are all. Of more they are the first HEAD ones, and as many evenly
+    spread others as make ALL_UP_TO.
+
+    Args:
+        rows: The rows.
+        total: How many these are.
     """
     if total <= ALL_UP_TO:
         for row in itertools.islice(rows, total):

@@ -13,8 +13,12 @@ from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.negatives import CHANGES, MOST_CHARACTERS
 
 _MOST_PIECES = 8  # that stand for the phrases of a caption in which none can be told
+_WORDS_OF_PIECE = 3
+_CHARACTERS_OF_PIECE = 6  # where words aren't parted by blanks
+# a text of usual length, where the reply is to have some text
 _SENTENCE = "A street with parked cars and two people who cross it in front of a red brick house."
 
+# what a reply says of each region
 _ABOUT = {
     "type": "car",
     "color": "silver",
@@ -68,7 +72,11 @@ _LISTS = {
 def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
     """Return a reply to a request of any task, about as long as a model's.
 
-    A task that isn't known here is answered by the request's schema.
+    It is a JSON text. A task that isn't known here is answered by the request's schema.
+
+    Args:
+        request: The request.
+        box_format: How the reply writes boxes.
     """
     if request.task in _LISTS:
         listing = _LISTS[request.task]
@@ -94,7 +102,10 @@ def guess_reply(request: Request[Any], box_format: BoxFormat) -> str:
 
 
 def _fitting(schema: Mapping[str, Any]) -> Any:
-    """Return a value that a JSON schema allows."""
+    """Return a value that a JSON schema allows: of several, the first; of a list, one item.
+
+    For what isn't known here, it is a sentence.
+    """
     if schema.get("enum"):
         return schema["enum"][0]
     json_type = schema.get("type")
@@ -109,21 +120,23 @@ def _fitting(schema: Mapping[str, Any]) -> Any:
 
 
 def _expressions(caption: str) -> Any:
-    """Return a reply with the caption's noun phrases.
+    """Return a reply with the caption's noun phrases, as an object with `expressions`.
 
     Where none can be told, it has pieces of the caption, one for each phrase that the caption may
-    have, and 8 at most: what counts is the reply's length alone.
+    have, and _MOST_PIECES at most: what counts is the reply's length alone.
     """
     extract = extension("phrases", "embedded")
     reply: dict[str, Any] = extract(caption) if extract else {"expressions": []}
     if not reply["expressions"]:
-        # In another language, or in what is no sentence, a phrase is reckoned for three words; for
-        # six characters where words aren't parted by blanks.
+        # The caption is in another language, or no sentence. Where words are longer than 12
+        # characters on average, they aren't parted by blanks.
         words = caption.split()
-        pieces = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
-        has_hardly_any_blanks = len(words) < len(caption) / 12
-        if has_hardly_any_blanks:
-            pieces = [caption[at : at + 6] for at in range(0, len(caption), 6)]
+        if len(words) < len(caption) / 12:
+            starts = range(0, len(caption), _CHARACTERS_OF_PIECE)
+            pieces = [caption[start : start + _CHARACTERS_OF_PIECE] for start in starts]
+        else:
+            starts = range(0, len(words), _WORDS_OF_PIECE)
+            pieces = [" ".join(words[start : start + _WORDS_OF_PIECE]) for start in starts]
         reply["expressions"] = [
             {"text": piece, "noun_chunk": piece} for piece in pieces[:_MOST_PIECES]
         ]
@@ -131,7 +144,10 @@ def _expressions(caption: str) -> Any:
 
 
 def _all_right(request: Request[Any]) -> Any:
-    """Return a check that finds every phrase's thing there, and every box right."""
+    """Return a check that calls every box right, and each phrase's thing there if it has a box.
+
+    Its count is that of the boxes.
+    """
     boxes = request.input["boxes"]
     presences = []
     for phrase in request.input["phrases"]:
@@ -142,7 +158,7 @@ def _all_right(request: Request[Any]) -> Any:
 
 
 def _negatives(request: Request[Any]) -> Any:
-    """Return as many changed phrases as are asked for."""
+    """Return as many changed phrases as are asked for, phrases and kinds of change taking turns."""
     phrases = request.input["phrases"]
     negatives = []
     for number in range(request.input["count"]):
@@ -156,9 +172,10 @@ def _negatives(request: Request[Any]) -> Any:
 def _objects(
     request: Request[Any], phrases: Sequence[Mapping[str, Any]], box_format: BoxFormat
 ) -> Any:
-    """Return a box for each phrase, the same for all: only its length counts."""
+    """Return a reply with a box for each phrase, the same for all: only its length counts."""
     size = request.images[0].sent_size
     width, height = size
+    # in no round numbers, which would be shorter than a model's
     box = (width * 0.21, height * 0.32, width * 0.83, height * 0.94)
     numbers = box_format.from_pixels(box, original=size, sent=size)
     objects = []

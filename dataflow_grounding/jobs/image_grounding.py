@@ -30,8 +30,9 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES
 
-SAMPLES = "samples"  # in `data.proposals`: the boxes of all answers of the model itself
-GROUND = 1  # the step after which further ones may look at the boxes again
+SAMPLES = "samples"
+"""The value of `data.proposals` that takes the boxes of all of the model's own answers."""
+GROUND = 1  # the number of the step that finds boxes; those behind it look at them again
 
 
 class GroundingWorkflow(WorkflowBlock):
@@ -72,9 +73,9 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        """Read the file of `data.classes`, if it names one, and check what it says.
+        """Return the classes as they stand; where a file is named, what it says.
 
-        So what is wrong is told with the key.
+        What is wrong with them is told with the key. An empty value becomes an empty list.
         """
         try:
             if isinstance(value, str) and value.strip():
@@ -109,9 +110,11 @@ class CheckedVlmBlock(VlmBlock):
     @field_validator("cascade", mode="wrap")
     @classmethod
     def _by_name(cls, value: Any, handler: Any, info: ValidationInfo) -> Any:
-        """Take names for those of models at the same address, in a list or not.
+        """Return None, a model's block or a list of two or more, a name having become a block.
 
-        Either is made here, as a union tells what is wrong with each of its members' keys.
+        A name is that of a model at the same address. An empty text is None; lists of one entry, or
+        with equal entries, are refused. The blocks are made here, as the union's own message would
+        tell what is wrong with each of its members' keys.
         """
         backend = str(info.data.get("backend"))
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -143,7 +146,8 @@ class CheckedVlmBlock(VlmBlock):
     def _begins_with_the_first(self) -> "CheckedVlmBlock":
         """Put the first model of a `cascade` that is a list in place of that of `vlm`.
 
-        Keys of `vlm` that the list's first entry doesn't state stay.
+        Keys of `vlm` that the list's first entry doesn't state stay. Without a list nothing
+        changes.
         """
         if not isinstance(self.cascade, list):
             return self
@@ -151,7 +155,7 @@ class CheckedVlmBlock(VlmBlock):
         first = self.cascade[0]
         whole = judge_block(self, first)
         replaced = first.model_fields_set - {"openai", "gemini", "local"}
-        # Of the blocks of backends, that of the backend which is asked: it is called like it.
+        # Of the backends' blocks, that one is replaced whose backend is asked: both have one name.
         replaced |= {"backend", whole.backend}
         for name in replaced & VlmBlock.model_fields.keys():
             setattr(self, name, getattr(whole, name))
@@ -159,7 +163,11 @@ class CheckedVlmBlock(VlmBlock):
 
     @property
     def further(self) -> list[VlmBlock]:
-        """The models of the cascade after the first, in order; empty without one."""
+        """The models of the cascade but the first, in order; empty without a cascade.
+
+        The first is that of `vlm`, in a list its first entry. What an entry leaves open is as in
+        `vlm`.
+        """
         if self.cascade is None:
             return []
         models = self.cascade[1:] if isinstance(self.cascade, list) else [self.cascade]
@@ -167,7 +175,14 @@ class CheckedVlmBlock(VlmBlock):
 
 
 def _named_model(value: Any, backend: str) -> Any:
-    """What an entry of `vlm.cascade` says, where it is a name: keys of the backend's block."""
+    """Return an entry of `vlm.cascade` that is a name as a block with the model of that name.
+
+    Any other value comes back as it is.
+
+    Args:
+        value: The entry.
+        backend: The backend of `vlm`; any but gemini and local has the keys of openai.
+    """
     if not isinstance(value, str) or not value.strip():
         return value
     block = backend if backend in ("gemini", "local") else "openai"
@@ -183,7 +198,7 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """With that of the judge, if another is to check."""
+        """The blocks of all models that are asked: `vlm`, another judge's, the cascade's."""
         judges = [] if self.judge_vlm is None else [self.judge_vlm]
         return [self.vlm, *judges, *self.cascade_vlms]
 
@@ -206,9 +221,15 @@ class ImageGroundingBlock(PipelineBlock):
 
 
 def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
-    """`vlm.check` with what it leaves open as in `vlm`, where it names no other address.
+    """Return a further model's block, with what it leaves open as in `vlm`.
 
-    A key goes to no other address than the one that it stands beside.
+    That is the backend, unless it states one or has the block of one. Of that backend's block and
+    the service tier, `vlm` fills in what is open only where both have one backend and the further
+    model states no address: so a key goes to no other address than the one that it stands beside.
+
+    Args:
+        vlm: The block of the first model.
+        check: The further model's: `vlm.check`, or an entry of `vlm.cascade`.
     """
     stated = check.model_fields_set
     backends = [name for name in ("openai", "gemini", "local") if name in stated]
@@ -229,7 +250,7 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
 
 
 def _samples_to_unite(workflow: GroundingWorkflow) -> int:
-    """`workflow.samples`, of which all boxes are proposals. Raises SpecError for a single one."""
+    """Return `workflow.samples`, for proposals out of several answers. Raises SpecError below 2."""
     if workflow.samples < 2:
         raise SpecError(
             f"data.proposals: {SAMPLES} are the boxes of several answers: set workflow.samples to 2"
@@ -239,7 +260,12 @@ def _samples_to_unite(workflow: GroundingWorkflow) -> int:
 
 
 def _refuse_beside_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
-    """Raises SpecError for settings of a grounding that isn't done."""
+    """Raise SpecError where a setting of the grounding is stated, and isn't its default.
+
+    Args:
+        workflow: The spec's `workflow`.
+        keys: The settings that would have no effect.
+    """
     stated = workflow.model_fields_set
     for key in keys:
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
@@ -279,6 +305,11 @@ class ImageGroundingJob(RowsJob):
     }
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
+        """Return the steps of the pipeline that the spec states: with proposals, or with grounding.
+
+        The servings of further models are made, too. Raises SpecError for settings that don't go
+        together.
+        """
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         settings = {**block.workflow.own(), "verify": block.workflow.verify == "reground"}
@@ -324,10 +355,11 @@ class ImageGroundingJob(RowsJob):
         ).steps()
 
     def _other_serving(self, vlm: VlmBlock | None, key: str) -> Serving | None:
-        """Return the serving of a model besides the first, and add it to `servings`.
+        """Return the serving of a further model, and add it to `servings`; None for None.
 
-        The model stands under `vlm.KEY`; without one it is None. Raises SpecError that names the
-        key.
+        Args:
+            vlm: The model's block.
+            key: Where it stands below `vlm`, as a SpecError is to name it.
         """
         if vlm is None:
             return None
@@ -340,7 +372,10 @@ class ImageGroundingJob(RowsJob):
         return serving
 
     def _cascade_servings(self, block: ImageGroundingBlock) -> list[Serving]:
-        """The servings of the cascade's models after the first. Raises SpecError."""
+        """Return the servings of the cascade's models but the first, and add them to `servings`.
+
+        Raises SpecError, which names the entry, from 1 after the first.
+        """
         is_list = isinstance(block.vlm.cascade, list)
         servings: list[Serving] = []
         for number, vlm in enumerate(block.cascade_vlms, 1):
@@ -354,9 +389,9 @@ class ImageGroundingJob(RowsJob):
     def has_frontier(self) -> bool:
         """Whether a pilot can tell what several ways to run cost, and how right they are.
 
-        That takes a cascade, whose further models are asked about what a check doubts, and all of
-        its steps in the run. Where the part that computes the frontier isn't installed, it is
-        False: no pilot then pays for its replies.
+        That takes a step of the cascade, one that finds boxes, and step 0 in the run. Where the
+        part that computes the frontier isn't installed, it is False: no pilot then pays for its
+        replies.
         """
         steps = [step.storage.operator_step for step in self.steps]
         names = {operator.name for operator in self.operators}
@@ -364,11 +399,12 @@ class ImageGroundingJob(RowsJob):
         return bool(has_all) and min(steps) == 0 and extension("frontiers", "write") is not None
 
     def begin_pilot(self, pilot: int | None) -> None:
-        """In a pilot, each model of a cascade is asked about every phrase, not only doubted ones.
+        """Take only the first `pilot` rows, and have a cascade's models asked about all phrases.
 
         From these replies the frontier is computed: the cost and F1 of each model alone and of the
         cascade with other values of `cascade_doubt`. The full run takes what it needs from the same
-        replies, so that they aren't paid for twice.
+        replies, so that they aren't paid for twice. Without a pilot (None) or a frontier, only
+        doubted phrases are asked about, as ever.
         """
         super().begin_pilot(pilot)
         if pilot is None or not self.has_frontier:
@@ -380,7 +416,7 @@ class ImageGroundingJob(RowsJob):
                 operator.asks_all = True
 
     def _phrases_of_other_images(self) -> list[str]:
-        """Return the phrases of the input's first captions.
+        """Return the phrases of the input's first captions, each once.
 
         There are none where a list of classes is looked for in every image, nor where the input has
         no captions or can be read only once.
@@ -397,7 +433,10 @@ class ImageGroundingJob(RowsJob):
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())
 
     def find_input(self) -> Input:
-        """With the reader of `data.proposals`' format, where that is given."""
+        """Return the input; with `data.proposals`, as the reader of that format finds it.
+
+        Raises InputError, MissingExtra; SpecError for a format that isn't known.
+        """
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         if data.proposals in ("", SAMPLES):
@@ -419,11 +458,11 @@ class ImageGroundingJob(RowsJob):
         return source
 
     def _stated_classes(self) -> Any:
-        """`data.classes` as plain lists and mappings."""
+        """Return `data.classes` as plain lists and mappings; empty without any."""
         return self.spec.block.data.model_dump()["classes"]
 
     def definitions(self) -> dict[str, str]:
-        """What counts as the terms of the glossary, and as the classes."""
+        """Return the terms of the glossary, and the classes' phrases, with what counts as each."""
         definitions = super().definitions()
         classes = self._stated_classes()
         if classes:
@@ -435,7 +474,8 @@ class ImageGroundingJob(RowsJob):
     def wanted(self, steps: list[Step]) -> list[str]:
         """Return the numbers of the steps that the spec asks for.
 
-        With step 1, which finds boxes, all steps behind it are wanted that look at them again.
+        With step 1, which finds boxes, all steps behind it are wanted, which look at them again.
+        With `workflow.fuse` all steps are.
         """
         numbers = super().wanted(steps)
         workflow = self.spec.block.workflow

@@ -25,7 +25,7 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES, ReferringData
 
-# the numbers of the steps after the first
+# the numbers of the steps after the first, 0, which describes regions
 CAPTION = 1
 MERGE = 2
 CHECK = 3
@@ -60,7 +60,7 @@ class ImageReferringExpressionBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """With that of the double check, if another is to ground afresh."""
+        """The blocks of all models that are asked: `vlm`, another one's that grounds afresh."""
         check = self.double_check
         if check.vlm and check.method != "ask":
             return [self.vlm, check.vlm]
@@ -123,7 +123,7 @@ class ImageReferringExpressionJob(SpecJob):
     ) -> ImageReferringExpressionPipeline:
         """Return the pipeline with the settings of the block.
 
-        A second serving, where there is one, grounds the expressions anew.
+        A second one of `servings`, where there is one, grounds the expressions afresh.
         """
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
@@ -133,9 +133,9 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _connect(self, all_steps: list[Step]) -> None:
-        """Let each step read what the step before it in this run writes, the first what is there.
+        """Let each step read what the step before it in this run writes, the first its own input.
 
-        Raises InputError.
+        Raises InputError where there is no such input.
         """
         path = self._first_input(all_steps)
         for step in self.steps:
@@ -145,17 +145,18 @@ class ImageReferringExpressionJob(SpecJob):
             path = step.storage.output_path
 
     def _offer_types_of_other_images(self) -> None:
-        """Give the step that makes negatives up the types of regions that images have."""
+        """Give the step that makes negatives up, if it runs, the types of the first regions."""
         types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
         for step in self.steps:
             if isinstance(step.operator, NegativePhraser):
                 step.operator.phrases = tuple(types)
 
     def _first_input(self, all_steps: list[Step]) -> str:
-        """Return what the first step reads: the seeds, or the file of the step before.
+        """Return the path that the first step reads: of the seeds, or of the step before's file.
 
-        It is the first of these that has what the steps of this run need. Raises InputError where
-        neither has it.
+        It is the first of these that has what the steps of this run need, where the seeds come
+        first if they are preferred, and aren't taken otherwise. Step 0 reads the seeds. Raises
+        InputError where neither has it.
         """
         number = self._numbers[0]
         if number == 0:
@@ -179,10 +180,14 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _prefers_seeds(self, number: int, before: str) -> bool:
-        """Return whether the seeds are preferred to the file that the step before wrote.
+        """Whether the first step is to read the seeds rather than the file of the step before.
 
-        They are where they may be newer, or that file isn't there. Step 1 needs no more than
-        images, so it takes that file wherever there is one.
+        Step 1 is where that file isn't there, as it needs no more than images. Later steps are
+        where annotations are given, and these are newer, or that file isn't there.
+
+        Args:
+            number: The number of the first step of this run.
+            before: The path of the file that the step before it writes.
         """
         was_made = os.path.exists(before)
         if number == CAPTION:
@@ -193,10 +198,11 @@ class ImageReferringExpressionJob(SpecJob):
         return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
 
     def _holds(self, path: str) -> bool:
-        """Return whether a file, or the seeds, have what the steps of this run need and don't make.
+        """Whether a file, or the seeds, have what the steps of this run need and don't make.
 
-        The check needs expressions; the merger needs regions with a description, and captions
-        unless this run makes them. Only the first records are looked at.
+        A run that begins with the check needs expressions, in the first record. A run with the
+        merger needs, in the first LOOKED_AT records with regions, a description of some region and
+        captions, unless it makes these; and at least one such record. Others need nothing.
         """
         records = self._readable_records(path)
         if self._numbers[0] == CHECK:
@@ -222,39 +228,51 @@ class ImageReferringExpressionJob(SpecJob):
 
     @property
     def reads(self) -> str:
+        """What the run reads first, for people: where the seeds are from, or a step's file."""
         return self._seeds.origin if self._from_seeds else self.steps[0].storage.input_path
 
     def prepare(self) -> None:
+        """Write the seeds, if the first step reads them. Raises InputError."""
         if self._from_seeds:
             state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
             self._report = self._labels.write_seeds(self._seeds, self._seed_file, state)
 
     def rows(self) -> Iterator[Row]:
+        """Return the first step's rows; seeds are numbered from 1, and needn't be written."""
         if not self._from_seeds:
             return super().rows()
         return (Row(number, record) for number, record in enumerate(self._seeds.records(), 1))
 
     def where(self, row: Row) -> str:
-        """A seed is known by its image."""
+        """Return where a row stands, for people: of a seed, its image's path."""
         if not self._from_seeds:
             return super().where(row)
         return str((row.data or {}).get("image_path") or self.reads)
 
     def columns(self) -> list[str]:
+        """Return the columns of the first step's rows; of seeds, of the first LOOKED_AT."""
         if not self._from_seeds:
             return super().columns()
         first = itertools.islice(self._seeds.records(), LOOKED_AT)
         return list(dict.fromkeys(column for record in first for column in record))
 
     def remarks(self) -> list[str]:
+        """Return what is good to know before a run, also of the seeds, a line each."""
         return [*super().remarks(), *self._seeds.remarks()]
 
     def facts(self) -> dict[str, Any]:
+        """Return for `run.json` the report on the seeds; empty where none were written."""
         return {"input": self._report}
 
 
 class _Lacks(NamedTuple):
-    """What a step needs, and the steps that make it, for the message where it isn't there."""
+    """What a step needs that isn't there, for the message.
+
+    Attributes:
+        number: The step's.
+        needs: What it needs, in words.
+        made_by: The steps that make it, in words.
+    """
 
     number: int
     needs: str
@@ -268,43 +286,53 @@ _LACKS = {
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
-    """Return the steps' names; beside step 0 also step 1, if step 1 was run before without it.
+    """Return the numbers of the steps to run; beside step 0 also step 1, if it was run without it.
 
     Step 1's file then lacks what step 0 adds. Its replies are stored, so it costs nothing.
+
+    Args:
+        names: The numbers that the spec states, as texts.
+        all_steps: All steps of the pipeline.
     """
-    describe, caption = all_steps[0], all_steps[CAPTION]
-    if "0" not in names or "1" in names:
+    describe = all_steps[0]
+    caption = all_steps[CAPTION]
+    if "0" not in names or str(CAPTION) in names:
         return names
     if _was_made_without(caption.storage.output_path, describe.label):
-        return [*names, "1"]
+        return [*names, str(CAPTION)]
     return names
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
     """Return the columns that steps make anew of given annotations, and these steps' labels.
 
-    The steps are those of this run, and those that may be run after them later.
+    The steps are those of this run, and those that may be run after them later. `regions`, and what
+    only the check and later steps write, aren't among the columns: they are changed, not made.
+
+    Args:
+        all_steps: All steps of the pipeline.
+        numbers: Those of this run.
     """
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:
-        if step.storage.operator_step < CHECK:  # later steps only change columns that are there
+        if step.storage.operator_step < CHECK:
             columns.update(step.operator.writes().values())
     return Made(sorted(columns - {"regions"}), [step.label for step in steps])
 
 
 def _has_description(record: dict[str, Any]) -> bool:
-    """Return whether any region has a description."""
+    """Whether any of a record's regions has a description; its `regions` aren't empty."""
     return any(
         isinstance(region, dict) and region.get("description") for region in record["regions"]
     )
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    """Return whether a step's file was written without another step, whose label is given.
+    """Whether a step's file was written without another step, which has the given label.
 
     Its first record tells, which doesn't name that step in `pipeline_steps`. A file that isn't
-    there, or that can't be read, was not.
+    there, can't be read or has no record was not.
     """
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)

@@ -18,9 +18,12 @@ from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.picture_folder import put_picture
 
 AT_ONCE = 256  # rows whose addresses are fetched together
+MOSTLY = 0.5  # the share of a column's values, more than which have to look right
 
 Fetch = Callable[[Iterable[str]], Mapping[str, "str | BrokenRow"]]
-"""Of addresses: the paths of their pictures, relative to `results_dir`, or what went wrong."""
+"""Fetches the pictures at addresses. Returns for each address the picture's path, relative to
+`results_dir`, or what went wrong.
+"""
 NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 """Role → what people call its column, the likeliest first."""
 
@@ -28,12 +31,13 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
     """Return a row with columns renamed.
 
+    Columns that aren't sources keep their names. But where a name is given to another column that
+    the row has, a column of that name becomes `original_` and its name.
+
     Args:
         row: The user's row.
         sources: Name that is wanted → name of the column that the row has. One column may stand for
-            several names.
-
-    A column that has a name which another one gets keeps its values, as `original_` and its name.
+            several names, and a row needn't have it.
 
     Example:
         >>> columns = {"image_path": "file_name", "caption": "text"}
@@ -60,7 +64,10 @@ def record_rows(
     results_dir: str,
     fetch: Fetch | None,
 ) -> Iterator[Row]:
-    """Yield the rows as records have them. Rows whose picture can't be fetched come with the error.
+    """Yield the rows as records have them: columns renamed, pictures that are no files made files.
+
+    A broken row comes as it is; one whose picture can't be fetched comes without data, with the
+    error.
 
     Args:
         rows: As an input gives them.
@@ -80,6 +87,7 @@ def record_rows(
 
 
 def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
+    """Return a row with columns renamed; a broken one as it is."""
     if row.data is None:
         return row
     return row._replace(data=renamed(row.data, sources))
@@ -88,7 +96,11 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 def _with_file(
     row: Row, image: str, results_dir: str, fetched: Mapping[str, str | BrokenRow]
 ) -> Row:
-    """Return the row with the path of its picture's file, which is made where there is none.
+    """Return the row with the path of its picture's file, which is made of a picture's bytes.
+
+    An address whose picture was fetched stays as `image_url`, and the path that stands beside a
+    picture of a Hugging Face data set as `image_file`, unless the row has such columns. Values
+    become plain JSON.
 
     Args:
         row: The user's row; a broken one is returned as it is.
@@ -124,8 +136,9 @@ def guess_column(
 ) -> str | None:
     """Return the column that most likely is the one for a role; None where none looks like it.
 
-    Most of its values have to look right. Of several columns, the one with the likeliest name is
-    returned; of captions without such a name, the longest.
+    More than half of its values, without empty ones, have to look right. Of several columns, the
+    one with the likeliest name is returned; of captions without such a name, the longest; else the
+    first.
 
     Args:
         role: "image", "caption" or "bbox"; for any other it is None.
@@ -143,7 +156,7 @@ def guess_column(
     for name in dict.fromkeys(chain.from_iterable(rows)):
         values = [row[name] for row in rows if row.get(name) not in (None, "")]
         looking_right = sum(map(LOOKS[role], values))
-        if name not in taken and looking_right > len(values) / 2:
+        if name not in taken and looking_right > MOSTLY * len(values):
             likely.append(name)
 
     def rank(name: str) -> tuple[int, int]:
@@ -160,16 +173,22 @@ def guess_column(
 
 
 def _is_picture(value: Any) -> bool:
+    """Whether a value looks like a picture: bytes, an address, or a name with a picture's ending.
+
+    Or like what Hugging Face's data sets hold: an object with `bytes`.
+    """
     if isinstance(value, dict):
         return "bytes" in value
     return isinstance(value, bytes) or is_web(value) or str(value).lower().endswith(ENDINGS)
 
 
 def _is_caption(value: Any) -> bool:
+    """Whether a value looks like a caption: two words or more, and no picture's name."""
     return isinstance(value, str) and len(value.split()) > 1 and not _is_picture(value)
 
 
 def _is_list_of_boxes(value: Any) -> bool:
+    """Whether a value is a list of boxes, at least one, each of four numbers."""
     return isinstance(value, list) and bool(value) and all(map(is_box, value))
 
 
@@ -178,3 +197,4 @@ LOOKS: dict[str, Callable[[Any], bool]] = {
     "caption": _is_caption,
     "bbox": _is_list_of_boxes,
 }
+"""Role → whether a value looks like one of its column's."""

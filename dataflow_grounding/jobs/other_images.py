@@ -11,14 +11,14 @@ from dataflow_grounding._util.extensions import extension
 from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.classes import class_key
 
-# Only so many first rows count, so that more rows don't change what the earlier ones are asked.
 LOOKED_AT = 300
-MOST_PHRASES = 500
+"""Only so many first rows count, so that more rows don't change what the earlier ones are asked."""
+MOST_PHRASES = 500  # that are returned
 MOST_CHARACTERS = 60  # of a phrase that may be any image's; longer ones tell of one image
 
 
 def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
-    """Return the noun phrases of the first captions, each once.
+    """Return the noun phrases of the first LOOKED_AT captions, as `distinct_phrases` does.
 
     There are none where nothing is installed that finds them, in what is no text, and in other
     languages than English.
@@ -34,7 +34,7 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
 
 
 def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The types of the regions of the first records, each once."""
+    """Return the types of regions of the first LOOKED_AT records, as `distinct_phrases` does."""
     types = []
     for record in islice(records, LOOKED_AT):
         types += types_of(record)
@@ -42,7 +42,11 @@ def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def distinct_phrases(texts: Iterable[Any]) -> list[str]:
-    """Return the texts that may be phrases; those that differ in capitals alone count as one."""
+    """Return the first MOST_PHRASES texts that may be phrases, each as it first stands.
+
+    Those that differ in capitals or blanks alone count as one. What is no text, is empty, or longer
+    than MOST_CHARACTERS is left out.
+    """
     by_key: dict[str, str] = {}
     for text in texts:
         if isinstance(text, str) and text.strip() and len(text) <= MOST_CHARACTERS:

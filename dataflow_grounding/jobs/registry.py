@@ -12,6 +12,7 @@ from dataflow_grounding.pipelines.base import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 
+# a shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class there
 _CLASSES = {
     "image_grounding": "ImageGroundingJob",
     "image_referring_expression": "ImageReferringExpressionJob",
@@ -20,9 +21,10 @@ _CLASSES = {
 
 
 class _Jobs(Mapping[str, type[SpecJob]]):
-    """Each job's module has its name, and is imported when it is asked for: a run takes one."""
+    """Jobs by name; a job's module is imported when the job is asked for, as a run takes one."""
 
     def __getitem__(self, name: str) -> type[SpecJob]:
+        """Return the job of this name. Raises KeyError where there is none."""
         class_name = _CLASSES[name]
         job: type[SpecJob] = getattr(
             importlib.import_module(f"dataflow_grounding.jobs.{name}"), class_name
@@ -44,9 +46,15 @@ JOBS = _Jobs()
 
 
 def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
-    """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob, `module:Name`.
+    """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob.
 
-    Raises SpecError.
+    Args:
+        autolabel_type: A key of JOBS, or `module:Name` for a class of the user's own.
+        folders: Where the user's modules are looked for.
+
+    Raises:
+        SpecError: There is no such job, or its class isn't one, or the class's `name`, which is the
+            key of its block in the spec, is none or is taken.
     """
     if autolabel_type in JOBS:
         return JOBS[autolabel_type]
@@ -73,7 +81,10 @@ def job_named(autolabel_type: str, folders: Sequence[str]) -> type[SpecJob]:
 
 
 def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
-    """Return the job that runs a pipeline of the user's own: a class made for it."""
+    """Return a job's class, made for a pipeline of the user's own.
+
+    A pipeline without a `name` has its block under `pipeline`.
+    """
     from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
 
     attributes = {
@@ -87,7 +98,7 @@ def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
 def load_spec(
     paths: str | Sequence[str], overrides: Sequence[str] = (), *, whole: bool = True
 ) -> Spec:
-    """Load a spec as `look_into_spec` does.
+    """Load a spec, whose arguments are those of `look_into_spec`.
 
     Raises SpecError with everything that is wrong, one line each.
     """
@@ -102,13 +113,22 @@ def look_into_spec(
 ) -> tuple[Spec | None, list[str]]:
     """Return a spec and everything wrong with it, one line each, as `read_spec` does.
 
-    Without `whole`, `data` and `results_dir` may be missing: only the spec's model will be asked.
-    Raises SpecError.
+    The spec is None where something keeps it from being read at all.
+
+    Args:
+        paths: The spec's file, or several, of which later ones go before.
+        overrides: Settings of the command line, `key=value`.
+        whole: Whether `data` and `results_dir` have to be there; not where only the spec's model
+            will be asked.
+
+    Raises:
+        SpecError: A file can't be read, or names no pipeline that is there.
     """
     # This loads OmegaConf, which nothing but reading a spec needs.
     from dataflow_grounding.spec.loading import read_spec
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
+        """Return the key of a pipeline's block, and the block's class. Raises SpecError."""
         job = job_named(autolabel_type, folders)
         block: type[PipelineBlock] = job.block
         if not whole:

@@ -27,7 +27,7 @@ from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.watch.box_watch import BoxWatch
 
-FIRST = 50  # rows whose columns are looked at
+FIRST = 50  # rows whose columns are looked at before a run
 CAPTIONS = "captions"
 """The folder of the step that captions pictures, before step 0."""
 
@@ -44,7 +44,7 @@ class RowsJob(SpecJob):
         assert isinstance(data, RowsData)
         self._data = data
         self._data_key = f"{self.name}.data"
-        self._ready = False  # whether the input was looked at, and its rows were made
+        self._ready = False  # whether `prepare` has looked at the input, and made its rows
         self.inputs = [data.input_jsonl]
         self._input = self.find_input()
         storage = self._find_storage()
@@ -68,12 +68,12 @@ class RowsJob(SpecJob):
     def _find_storage(self) -> ResultsStorage:
         """Return the storage of the first step: of the user's file, or of rows made of it.
 
-        Rows are made where the file is no plain JSONL, its columns have other names, or its
-        pictures are fetched.
+        Rows are made where the file can't be read as it is, its columns have other names, or its
+        pictures are fetched. Sets `_made`, the path of these rows; None where none are made.
         """
         data = self._data
         folders = (data.image_root,) if data.image_root else self._input.folders
-        self._made: str | None = None  # the path of the rows that we make
+        self._made: str | None = None
         if not self._input.plain or data.columns or data.fetches:
             self._made = os.path.join(self.spec.results_dir, ".ckpt", "input.jsonl")
             if self._puts_pictures:
@@ -88,13 +88,16 @@ class RowsJob(SpecJob):
 
     @property
     def _puts_pictures(self) -> bool:
-        """Whether pictures may be put in `results_dir`: fetched ones, and those within rows."""
+        """Whether pictures may be put in `results_dir`: fetched ones, or those within rows.
+
+        Rows in files of text, and folders of pictures, hold none.
+        """
         path = self._input.path
         is_text = path.endswith((".jsonl", ".json", ".csv", ".tsv"))
         return self._data.fetches or not (self._input.bare or is_text)
 
     def _check_input(self) -> None:
-        """Raises InputError where what the first step reads isn't there."""
+        """Raise InputError where what the first step reads isn't there."""
         first = self._first.storage
         if self._from_input:
             path = self._data.input_jsonl
@@ -112,9 +115,11 @@ class RowsJob(SpecJob):
 
     @property
     def reads(self) -> str:
+        """The path of what the run reads first, for people: the user's own, or a step's file."""
         return self._input.path if self._from_input else super().reads
 
     def count_records(self) -> int | None:
+        """Return how many rows the input has; None for a pipe, which can be read only once."""
         if not self._from_input:
             return super().count_records()
         if self._input.plain and kind_of(self._input.path) != "file":
@@ -126,6 +131,7 @@ class RowsJob(SpecJob):
         return dict(self._data.glossary)
 
     def where(self, row: Row) -> str:
+        """Return where a row stands, for people: its line, or in a folder the picture's path."""
         if not self._from_input or not self._input.bare:
             return super().where(row)
         # A folder has no lines: its rows are pictures.
@@ -133,6 +139,7 @@ class RowsJob(SpecJob):
         return joined(self._input.path, str(picture))
 
     def remarks(self) -> list[str]:
+        """Return what is good to know before a run, also of the input, a line each."""
         if not self._from_input:
             return super().remarks()
         of_input = [self._input.remark, self._input.passed_over]
@@ -140,21 +147,30 @@ class RowsJob(SpecJob):
 
     @property
     def image_root_key(self) -> str:
+        """The spec's key of the folder of relative image paths; "" where a step's file is read."""
         return f"{self._data_key}.image_root" if self._from_input else ""
 
     @property
     def passed_over(self) -> str:
+        """A sentence on files of an input folder that aren't taken for pictures; "" for none."""
         return self._input.passed_over if self._from_input else ""
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """Return the numbers of those of all `steps` that the spec asks for, as texts."""
+        """Return the numbers of the steps that the spec asks for, as texts.
+
+        Args:
+            steps: All steps, for subclasses that ask for further ones.
+        """
         return self.spec.block.workflow.steps
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        """Return the step that writes captions, where the first step needs some and there are none.
+        """Return a list with a step that writes captions; an empty one where none is needed.
 
-        It is a list with this step, or an empty one. Raises SpecError where the model can't write
-        captions.
+        It is needed where the first step reads captions, and the input is pictures alone. The first
+        step then reads this one's file. Raises SpecError where the model can't write captions.
+
+        Args:
+            storage: The storage of all steps, which is put back to its first step.
         """
         if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
@@ -173,6 +189,7 @@ class RowsJob(SpecJob):
         self._first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
         from dataflow_grounding.operators import CaptionGenerator  # few runs need it
 
+        # Of its two outputs, the cleaned caption comes last: the column has that one.
         captioner = CaptionGenerator(self.serving).bound(
             input_image_key=self._roles["image"],
             output_caption_key=self._roles["caption"],
@@ -186,9 +203,10 @@ class RowsJob(SpecJob):
         return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
 
     def prepare(self) -> None:
-        """Look at the first rows; make the rows of our own, where they aren't made.
+        """Look at the first rows, and make the rows of our own, if there are to be any.
 
-        Raises InputError, SpecError.
+        A second call does nothing, nor does one where a step's file is read. Raises InputError,
+        SpecError where the rows lack columns, can't be read or can't be made.
         """
         if self._ready or not self._from_input:
             return
@@ -204,9 +222,11 @@ class RowsJob(SpecJob):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        """Return which of the user's columns stands for which of the record's, by the latter.
+        """Return the record's columns that have other names in the input, each with that name.
 
-        The input's format says it, and `data.columns`. Raises InputError, SpecError.
+        `data.columns` says so, else the input's format. Raises SpecError for a role that isn't
+        there, InputError where the first rows lack a column of `data.columns`, or one that another
+        may stand for, and where all pictures would have to be fetched.
         """
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -229,10 +249,10 @@ class RowsJob(SpecJob):
         return sources
 
     def _hint_at_role(self, name: str) -> str:
-        """Return a hint for a column's name where a role is wanted: `image_path` for `image`.
+        """Return a hint for a name in `data.columns` that is no role; "" where there is none.
 
-        Captions aren't read beside classes, which is said. It is empty where no role has such a
-        column.
+        It names the role whose column has this name, as `image` for `image_path`; of `caption`
+        beside classes, it says that captions aren't read.
         """
         if name == "caption" and getattr(self._data, "classes", None):
             return f": captions aren't read beside {self._data_key}.classes, so leave it out"
@@ -244,7 +264,15 @@ class RowsJob(SpecJob):
     def _look_for_columns(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
     ) -> None:
-        """Raises InputError where columns are missing that others may stand for."""
+        """Raise InputError where columns are missing that others may stand for, which it names.
+
+        Nothing is raised where no other looks like a missing one: the run's plan is checked later.
+
+        Args:
+            rows: The first rows.
+            columns: Their columns.
+            sources: The record's column → the rows' column that stands for it.
+        """
         if self._input.bare:
             return
         operator = self._first.operator
@@ -280,9 +308,13 @@ class RowsJob(SpecJob):
         )
 
     def _look_for_addresses(self, rows: list[dict[str, Any]], sources: dict[str, str]) -> None:
-        """Raises InputError where all pictures would have to be fetched, and none may be.
+        """Raise InputError where all first pictures would have to be fetched, and none may be.
 
         Where only some would, each of them is its record's failure.
+
+        Args:
+            rows: The first rows.
+            sources: The record's column → the rows' column that stands for it.
         """
         if self._data.fetches:
             return
@@ -298,9 +330,14 @@ class RowsJob(SpecJob):
             )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        """Write the rows, each in its line of the user's file, unless they are there.
+        """Write the rows of our own, each in its line of the user's file, unless they are there.
 
-        Beside them stands what they were made of, by which the next run tells that they still hold.
+        Beside them stands what they were made of, by which the next run tells whether they still
+        hold. It isn't written where a picture couldn't be fetched: the next run tries again.
+
+        Args:
+            path: Where to write them.
+            sources: The record's column → the rows' column that stands for it.
         """
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say
@@ -330,19 +367,19 @@ class RowsJob(SpecJob):
         image = self._roles["image"]
         broken = _write(path, record_rows(rows, sources, image, self.spec.results_dir, fetch))
         if broken and fetch:
-            return  # without a state, the next run tries again what could not be fetched
+            return
         state = {"known": made_of, "pilot": self.pilot, "made": self._state(path)}
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
-        """Return the state of the file of rows, and whether their pictures' folder is there."""
+        """Return the state of the file of our rows, and whether their pictures' folder is there."""
         from dataflow_grounding.images.picture_folder import FOLDER  # few runs make rows
 
         return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
 
 
 def _refuse_gaps(steps: list[Step]) -> None:
-    """Raises SpecError where a step between two of the spec's is left out."""
+    """Raise SpecError where a step between two of these, in order, is left out."""
     for step, following in pairwise(steps):
         if step.storage.operator_step + 1 != following.storage.operator_step:
             between = f"between {step.label} and {following.label}"
@@ -350,9 +387,9 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    """Write the rows, and return how many are broken.
+    """Write the rows, and return how many are broken. Raises InputError where that can't be done.
 
-    Each stands in the line that it has in the user's file: others are left empty.
+    Each stands in the line that it has in the user's file; other lines are left empty.
     """
     broken = 0
     last_line = 0
@@ -368,10 +405,11 @@ def _write(path: str, rows: Iterator[Row]) -> int:
 
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Set, where the block `vlm` states it, how an operator checks its boxes and its judge.
+    """Set, where the block `vlm` states it, how an operator watches its boxes and its judge.
 
-    These are how often it does, and what becomes of boxes that don't look right. What isn't stated
-    stays as the operator has it.
+    `check_every` says how often either is tested, `on_suspect_boxes` what becomes of boxes that
+    don't look right. What isn't stated stays as the operator has it. An operator that watches
+    neither stays as it is.
     """
     states_checks = "check_every" in vlm.model_fields_set
     judge_watch = getattr(operator, "judge_watch", None)

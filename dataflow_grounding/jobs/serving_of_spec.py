@@ -19,6 +19,7 @@ from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, Op
 
 WITH_TIERS = ("openai", "gemini")
 """Backends that can ask for a service tier."""
+# what the user is told where `auto` found no endpoint
 NOTICE = (
     "Running on the embedded OpenCV grounder, which is not a VLM: it finds faces, eyes, people and"
     " cats by their faces, license plates, sky, greenery, clearly colored things and drawn shapes;"
@@ -27,7 +28,17 @@ NOTICE = (
 
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = ()) -> Serving:
-    """The serving that `vlm` of a spec in `folders` names. Raises SpecError."""
+    """Return the serving that a `vlm` block names.
+
+    Args:
+        vlm: The block.
+        workflow: The spec's `workflow`, which limits the requests in flight.
+        folders: The spec's folders, where the user's modules are looked for.
+
+    Raises:
+        SpecError: A setting is wrong.
+        MissingExtra: What the backend needs isn't installed.
+    """
     check_public_is_meant(vlm)
     serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
@@ -35,7 +46,7 @@ def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = 
 
 
 def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serving:
-    """The endpoint that the environment names, else the embedded grounder.
+    """Return the endpoint that the environment names, else the embedded grounder.
 
     It is that of a spec with `vlm.backend: auto`.
 
@@ -61,7 +72,11 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """Return the serving of `vlm.backend`. Raises SpecError."""
+    """Return the serving of `vlm.backend`.
+
+    A backend with a colon is a class of the user's own; `openai` may be several endpoints. Raises
+    SpecError for a wrong setting, such as a service tier of a backend that has none.
+    """
     if vlm.backend not in WITH_TIERS and (vlm.service_tier or vlm.ordinary_tier_after is not None):
         raise SpecError(
             f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
@@ -92,7 +107,11 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
 
 
 def _embedded(backend: str) -> Serving:
-    """Return the grounder that needs no model; for `auto`, it will say why it is used."""
+    """Return the grounder that needs no model. Raises MissingExtra where it isn't installed.
+
+    Args:
+        backend: With "auto", it will say, when it first answers, why it is used.
+    """
     serving_class = required("servings", "embedded", f"vlm.backend {backend} without an endpoint")
     notice = ""
     if backend == "auto":
@@ -103,7 +122,11 @@ def _embedded(backend: str) -> Serving:
 
 
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    """Return a serving of the user's, made as `Class(**settings)`. Raises SpecError."""
+    """Return a serving of the user's, made as `Class(**settings)`.
+
+    Its own limit of requests in flight stays where it is lower than the spec's. Raises SpecError
+    where the class can't be found or made, or makes no Serving.
+    """
     from dataflow_grounding.spec.user_code import in_one_line, named  # few specs name one
 
     key = f"vlm.backend {vlm.backend}"
@@ -129,7 +152,8 @@ def _openai(
 ) -> Serving:
     """Return an OpenAI-compatible endpoint, by our own client or by OpenAI's.
 
-    `tier` has the settings of the service tier.
+    `tier` has the settings of the service tier. Raises SpecError for settings of Azure without
+    OpenAI's client.
     """
     block = vlm.openai
     azure = block.azure
@@ -159,7 +183,8 @@ def _openai(
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     """Return one serving of several endpoints with the same model.
 
-    Each endpoint has an address of its own, and its own key or the common one.
+    Each endpoint has an address of its own, and its own key or the common one. Raises SpecError
+    where an address, or settings of Azure, stand beside them.
     """
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():

@@ -52,11 +52,14 @@ MOST_ADDRESSES = 16
 """So many earlier addresses of a results folder are remembered: each costs a look into the store.
 """
 ANY_MODEL = ("default", "local", "local-model", "loaded", "model", "vlm")
-"""What servers call whatever model they have loaded."""
+"""Names, in lower case, by which servers call whatever model they have loaded."""
 
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
-    """A grounder with the serving that the `vlm` of spec files names. Raises SpecError."""
+    """Return a grounder with the serving that the `vlm` of spec files names.
+
+    `data` and `results_dir` may be missing. Raises SpecError.
+    """
     spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
@@ -66,13 +69,16 @@ def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
 
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
-    """Return the run options that the spec states; `command` has those of the command line.
+    """Return the options of a run.
 
-    An option of the command line goes before the spec's unless it is None.
+    Args:
+        vlm: The spec's `vlm`, which has the prices.
+        workflow: The spec's `workflow`, which has the other options.
+        command: Options of the command line, which go before the spec's unless they are None.
     """
     prices = vlm.prices and Prices(**vlm.prices.model_dump())
     of_spec = workflow.model_dump(
-        include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__
+        include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__.keys()
     )
     of_command = {name: value for name, value in command.items() if value is not None}
     # Whoever has this process run a spec, a `leasing` block, may limit what it sends.
@@ -81,20 +87,23 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
 
 
 def _in_working_folder(spec: Spec, shard: "Shard | None") -> Spec:
-    """Return the spec with a results folder of this machine in place of one that is elsewhere."""
+    """Return the spec with a results folder of this machine in place of one that is elsewhere.
+
+    A shard has a folder of its own.
+    """
     part = "" if shard is None else shard.folder("")
     return spec.model_copy(update={"results_dir": working_folder(spec.results_dir, part)})
 
 
 def _bring_earlier_results(results_dir: str) -> None:
-    """Bring the files that an earlier run left for this one, where the folder is elsewhere."""
+    """Bring the `run.json` and calibration of an earlier run, where the folder is elsewhere."""
     run_json = os.path.join(results_dir, RUN_JSON)
     box_format = os.path.join(results_dir, f"{CKPT}/{CALIBRATION}")
     present(run_json, box_format, anew=True)
 
 
 class _Pricing(NamedTuple):
-    """What tokens cost, and who says so; both None where nobody does."""
+    """What tokens cost, and in words who says so; both None where nobody does."""
 
     prices: Prices | None
     source: str | None
@@ -117,7 +126,10 @@ def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
 
 
 def _tier_in_words(prices: Prices, serving: Serving) -> str:
-    """Return what is said, behind a price's source, of the service tier that is asked for."""
+    """Return what is said, behind a price's source, of the service tier that is asked for.
+
+    It is "" for the usual one.
+    """
     tier = serving.service_tier
     if not tier:
         return ""
@@ -127,7 +139,15 @@ def _tier_in_words(prices: Prices, serving: Serving) -> str:
 
 
 class SpecRun:
-    """A spec made ready to run: what can be wrong before the first request has been looked at."""
+    """A spec made ready to run: what can be wrong before the first request has been looked at.
+
+    Args:
+        spec: The spec.
+        command: Options of the command line, as for `options_of`.
+
+    Raises:
+        SpecError, InputError, MissingExtra: Something is wrong with the spec or what it names.
+    """
 
     def __init__(self, spec: Spec, **command: Any) -> None:
         options = options_of(spec.block.vlm, spec.block.workflow, **command)
@@ -152,9 +172,10 @@ class SpecRun:
         self._refuse_to_write_over_others_files()
 
     def _price_others(self) -> dict[str, Prices | None]:
-        """Return what each further model costs that a step asks, by its model.
+        """Set the prices of each further serving that a step asks, and return them by its model.
 
-        Raises SpecError for a budget in USD where one has no price.
+        They are None where they aren't known, which raises SpecError with a budget in USD. A serving
+        of the first serving's model isn't among them.
         """
         prices: dict[str, Prices | None] = {}
         further = zip(self.block.vlms[1:], self.job.servings[1:], strict=False)
@@ -177,7 +198,7 @@ class SpecRun:
     def _find_addresses_before(self) -> list[str]:
         """Return the addresses at which earlier runs of the folder asked the model, the last first.
 
-        The present address is not among them.
+        MOST_ADDRESSES at most; the present address is not among them. `run.json` has them.
         """
         before = read_object(os.path.join(self.spec.results_dir, RUN_JSON))
         earlier = before.get("endpoints_before")
@@ -190,6 +211,8 @@ class SpecRun:
         """Let the serving find replies that an earlier version of this package has stored.
 
         Such a version had the endpoint's address in a reply's key; by now the model's name will do.
+        So an identity for each earlier address is added to the serving's other identities. Nothing
+        is where the present key has the address, too.
         """
         serving = self.serving
         identity_there = serving.identity_there()
@@ -197,6 +220,7 @@ class SpecRun:
             return
         identities = list(serving.other_identities)
         for address in self._addresses_before:
+            # `run.json` joins the addresses of several endpoints; such a version's key had these words
             is_several = " + " in address
             endpoint = "several endpoints" if is_several else address
             identities.append({**identity_there, "endpoint": endpoint})
@@ -205,7 +229,8 @@ class SpecRun:
     def _refuse_to_begin_late(self) -> None:
         """Raise SpecError for a shard that begins with a step's file instead of the input.
 
-        Such a file doesn't tell which rows of the input it was made of.
+        Such a file doesn't tell which rows of the input it was made of. Without a shard, any
+        beginning will do.
         """
         if self.options.shard is None:
             return
@@ -306,7 +331,7 @@ class SpecRun:
         }
 
     def describe(self) -> str:
-        """Return the plan in words, a line for each part."""
+        """Return the plan in words: who is asked, what is read, what each step writes, in lines."""
         plan = self.plan()
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.box_format else ""
@@ -319,7 +344,7 @@ class SpecRun:
 
     @property
     def who(self) -> str:
-        """Who is asked, in words: model and address of each serving."""
+        """Who is asked, in words: model and address of each serving, joined by "and"."""
         names = []
         for serving in self.job.servings:
             address = serving.endpoint
@@ -352,7 +377,7 @@ class SpecRun:
 
     @property
     def _format_asked(self) -> dict[str, str | None]:
-        """The box format's name and how it is known.
+        """The box format's `name`, and `from` what it is known.
 
         The name is None as long as it isn't known; both are where no boxes are asked for.
         """
@@ -365,12 +390,16 @@ class SpecRun:
 
     @property
     def _image_folders(self) -> list[str]:
+        """The folders of relative image paths, as absolute paths or addresses."""
         return [address_of(absolute(folder)) for folder in self.steps[0].storage.image_folders]
 
     def _shard_facts(self, shard: "Shard", summary: Summary | None) -> dict[str, Any]:
-        """Return the facts by which the shards' parts of one run are told to belong together.
+        """Return the facts by which the shards of one run are known to belong together.
 
-        `summary` is None of a run that was stopped, which knows nothing of rows and pictures yet.
+        Args:
+            shard: The shard that this run is.
+            summary: What was done; None of a run that was stopped, whose facts on rows and pictures
+                are None then.
         """
         from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 
@@ -399,7 +428,13 @@ class SpecRun:
     ) -> None:
         """Write `run.json`, unless it says the same already.
 
-        Where this run had nothing to do, the file keeps what the earlier run did.
+        Where this run had nothing to do, the file keeps what the earlier run did, and only the spec
+        is the present one.
+
+        Args:
+            summary: What was done; None of a run that was stopped.
+            stopped: What stopped it, if anything.
+            started: When it began, in seconds since 1970.
         """
         path = os.path.join(self.spec.results_dir, RUN_JSON)
         before: dict[str, Any] = {}
@@ -416,7 +451,10 @@ class SpecRun:
     def _facts(
         self, summary: Summary | None, stopped: RunStopped | None, started: float
     ) -> dict[str, Any]:
-        """Return what `run.json` says, its keys in the order in which they are written."""
+        """Return what `run.json` says, its keys in the order in which they are written.
+
+        The arguments are those of `_write_run_json`.
+        """
         facts: dict[str, Any] = {
             "state": "stopped" if summary is None else "finished",
             "stopped_by": str(stopped) if stopped else None,
@@ -465,9 +503,11 @@ class SpecRun:
         return facts
 
     def _stated(self) -> dict[str, Any]:
-        """Return the spec as it stands, beginning with the keys that every `run.json` has.
+        """Return the spec as `run.json` has it.
 
-        `data.classes` are filled in where they stand as `${oc.env:NAME}`: exports number by them.
+        It begins with the keys of every spec and of all shipped pipelines, None where this one
+        lacks them. It is as the files state it, but for `data.classes`: a reference such as
+        `${oc.env:NAME}` is filled in there, as exports number by the classes.
         """
         own = {**self.spec.as_stated(), "results_dir": address_of(self.spec.results_dir)}
         classes = self.spec.block.data.model_dump().get("classes")

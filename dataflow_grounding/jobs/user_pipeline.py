@@ -39,12 +39,14 @@ class UserJob(RowsJob):
 
     @property
     def source(self) -> str | None:
+        """The pipeline's `name`; None where it has none."""
         return self.pipeline_class.name
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
         """Return the pipeline's steps.
 
-        Raises SpecError for settings that the class doesn't take, and for what its code raises.
+        Raises SpecError for settings that the class doesn't take, for what its code raises, and
+        where not each step is on a step of its own, in order, of the storage that it is given.
         """
         block = self.spec.block
         assert isinstance(block, UserBlock)
@@ -67,13 +69,20 @@ class UserJob(RowsJob):
         return steps
 
     def wanted(self, steps: list[Step]) -> list[str]:
+        """Return the numbers of the steps that the spec asks for; of all where it names none."""
         return super().wanted(steps) or [str(number) for number in range(len(steps))]
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
     """Raise SpecError for a class that can't be made as `pipeline(storage, serving, **settings)`.
 
-    `key` is that of the settings in the spec.
+    It isn't made: its signature tells. The message names a setting that the class doesn't take,
+    with the likeliest that it does.
+
+    Args:
+        pipeline: The class.
+        settings: The settings.
+        key: That of the settings in the spec, for messages.
     """
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
