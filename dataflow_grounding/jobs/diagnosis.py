@@ -57,9 +57,10 @@ NOT_READABLE = "not readable"
 
 
 def installation() -> dict[str, Any]:
-    """Return versions, extras (None: not installed), and which names the environment has.
+    """Return versions, extras and the environment, as JSON.
 
-    The names' values, which may be keys, are not among it.
+    An extra has the version of what it installs, None where that isn't installed. Of the
+    environment's variables only whether each is set, and not empty, is told: they may hold keys.
     """
     return {
         "version": __version__,

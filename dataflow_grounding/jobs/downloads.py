@@ -183,7 +183,10 @@ class Downloads:
             return dict(zip(urls, results, strict=True))
 
     async def _fetch(self, session: "aiohttp.ClientSession", url: str) -> str | BrokenRow:
-        """Fetch a picture, and return its file in the results folder, or why it can't be had."""
+        """Fetch a picture and put it into the results folder, within SECONDS.
+
+        Returns its path, relative to that folder, or why it can't be had.
+        """
         import aiohttp
 
         try:

@@ -276,7 +276,7 @@ class StepOnRecord(NamedTuple):
 
 
 class Trial:
-    """The steps at work on records with stand-ins for their servings.
+    """The steps at work on records, with stand-ins for their servings, so that nothing is sent.
 
     Args:
         run: The run whose steps these are.
@@ -284,6 +284,9 @@ class Trial:
         replies: Those that are stored; None makes all of them up.
         images: What is known of the pictures.
         steps: The steps that are at work; None takes all of the run.
+
+    Attributes:
+        servings: The stand-in of each step.
     """
 
     def __init__(
@@ -371,7 +374,10 @@ def _is_shipped(step: Step) -> bool:
 
 
 def _stated_unanswerable(steps: Sequence[Step]) -> list[str]:
-    """Return the tasks of shipped operators that their servings can't answer, one line each."""
+    """Return the tasks that shipped operators state and their servings can't answer, a line each.
+
+    A serving whose `tasks` is None answers any.
+    """
     lines = []
     for step in steps:
         operator = step.operator
@@ -599,7 +605,10 @@ def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> 
 
 
 def _check_every(step: Step) -> int | None:
-    """Return after how many requests a step checks the box format; None for one that doesn't."""
+    """Return after how many requests a step checks the box format; None for one that doesn't.
+
+    That is one whose serving needs no checks, or an operator that asks for no boxes, or not ours.
+    """
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes or serving.exact_boxes:

@@ -204,7 +204,10 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def judge_vlm(self) -> VlmBlock | None:
-        """The model that judges, where it is another one and there is something to judge."""
+        """The block of the judge, where it is another model and there is something to judge.
+
+        That is a check, negatives, or proposals. Else None.
+        """
         if self.vlm.check is None:
             return None
         data: GroundingData | None = self.data  # none where only the endpoints are looked at

@@ -93,17 +93,13 @@ class ImageReferringExpressionJob(SpecJob):
         storage = ResultsStorage(self._seed_file, spec.results_dir)
         pipeline = self._pipeline(block, storage)
         all_steps = in_folders(pipeline.steps())
-        names = list(block.workflow.steps)
-        if not block.workflow.force_reprocess:
-            names = _with_caption(names, all_steps)
-        if str(CHECK) in names:  # the steps that make negatives up go with the check
-            names += [str(number) for number in range(CHECK + 1, len(all_steps))]
-        self.steps = select_steps(all_steps, names)
+        self.steps = select_steps(all_steps, _wanted(block.workflow, all_steps))
         self.box_format = recall_box_formats(all_steps)
         pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
         if not os.path.exists(storage.checkpoint_folder):  # a folder with one is a run's of ours
             outputs = [step.storage.output_path for step in all_steps]
             self._labels.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
+        # of the steps of this run, from 0
         self._numbers = [step.storage.operator_step for step in self.steps]
         # A run of the caption alone, or of the check alone, does without regions in the seeds.
         without_regions = self._numbers in ([CAPTION], [CHECK])
@@ -112,8 +108,9 @@ class ImageReferringExpressionJob(SpecJob):
         self.inputs = self._seeds.files
         for path in self.inputs:
             refuse_to_overwrite(path, [self._seed_file])
-        self._report: dict[str, Any] = {}
+        self._report: dict[str, Any] = {}  # on the seeds, once they are written
         self._connect(all_steps)
+        # whether the first step reads the seeds, not an earlier step's file
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
         if block.workflow.negatives:
             self._offer_types_of_other_images()
@@ -283,6 +280,24 @@ _LACKS = {
     MERGE: _Lacks(MERGE, "regions with a description, and a cleaned_caption", "steps 0 and 1"),
     CHECK: _Lacks(CHECK, "expressions", "step 2"),
 }
+
+
+def _wanted(workflow: ReferringWorkflow, all_steps: list[Step]) -> list[str]:
+    """Return the numbers of the steps that a run is to take, as texts.
+
+    They are those that the spec states, and those that go with them: step 1 as `_with_caption`
+    says, but not where all is processed anew; and with the check the steps that make negatives up.
+
+    Args:
+        workflow: The spec's `workflow`.
+        all_steps: All steps of the pipeline.
+    """
+    names = list(workflow.steps)
+    if not workflow.force_reprocess:
+        names = _with_caption(names, all_steps)
+    if str(CHECK) in names:
+        names += [str(number) for number in range(CHECK + 1, len(all_steps))]
+    return names
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:

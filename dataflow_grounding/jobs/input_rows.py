@@ -160,7 +160,10 @@ def guess_column(
             likely.append(name)
 
     def rank(name: str) -> tuple[int, int]:
-        """Return a sort key: columns by what people call them, then the longest captions first."""
+        """Return a sort key: by the name's place in NAMES, then the longest captions first.
+
+        Names that aren't there come last.
+        """
         lower = name.lower()
         names = NAMES[role]
         by_name = names.index(lower) if lower in names else len(names)

@@ -53,7 +53,8 @@ class RowsJob(SpecJob):
             _watch_as_stated(step.operator, spec.block.vlm)
         numbered_steps = select_steps(all_steps, self.wanted(all_steps))
         self.box_format = recall_box_formats(all_steps)
-        self._first = numbered_steps[0]
+        self._first = numbered_steps[0]  # the first step but for one that writes captions
+        # whether it reads the user's input, not an earlier step's file
         self._from_input = self._first.storage.operator_step == 0
         self._check_input()
         self.steps = numbered_steps

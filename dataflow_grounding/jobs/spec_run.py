@@ -113,6 +113,10 @@ def _pricing(stated: Prices | None, serving: Serving) -> _Pricing:
     """Return the prices that the spec states, else the published ones of the serving's model.
 
     A model on this machine is free even where the spec states prices: nobody bills it.
+
+    Args:
+        stated: The prices that the spec states; None for none.
+        serving: Who is asked.
     """
     if serving.free:
         return _Pricing(FREE, "it runs on this machine")
@@ -174,8 +178,8 @@ class SpecRun:
     def _price_others(self) -> dict[str, Prices | None]:
         """Set the prices of each further serving that a step asks, and return them by its model.
 
-        They are None where they aren't known, which raises SpecError with a budget in USD. A serving
-        of the first serving's model isn't among them.
+        They are None where they aren't known; with a budget in USD, that raises SpecError. A
+        serving of the first serving's model isn't among them.
         """
         prices: dict[str, Prices | None] = {}
         further = zip(self.block.vlms[1:], self.job.servings[1:], strict=False)
@@ -220,7 +224,7 @@ class SpecRun:
             return
         identities = list(serving.other_identities)
         for address in self._addresses_before:
-            # `run.json` joins the addresses of several endpoints; such a version's key had these words
+            # `run.json` joins the addresses of several endpoints; the key just had these words
             is_several = " + " in address
             endpoint = "several endpoints" if is_several else address
             identities.append({**identity_there, "endpoint": endpoint})
@@ -244,7 +248,7 @@ class SpecRun:
             raise SpecError(f"a shard begins with the input, not with {path}: {way}")
 
     def _refuse_to_write_over_others_files(self) -> None:
-        """Raise InputError where a file that the run writes is its input, or not of our making."""
+        """Raise InputError where the run would write over its input, or over a file of others."""
         first = self.steps[0].storage
         written = [self.annotations_path]
         written += [step.storage.output_path for step in self.steps]
@@ -263,7 +267,9 @@ class SpecRun:
             run: Makes what takes the rows through the steps: in this process, others, or on Ray.
 
         Raises:
-            SpecError: The servings can't be asked.
+            SpecError: The servings can't be asked, or the folder has results of another model and
+                `auto` found none.
+            InputError: The input can't be read, or another run is at work in the folder.
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         obstacles = self.job.obstacles()
@@ -307,7 +313,8 @@ class SpecRun:
     def _write_annotations(self) -> None:
         """Copy the file of the last step that has one to `annotations.jsonl`.
 
-        An operator from another library may write none. Raises StorageFailed.
+        A step of another library's operator may have none. Raises StorageFailed where that can't be
+        done.
         """
         target = self.annotations_path
         with told_as(StorageFailed, f"can't write {target}", again=True):
@@ -316,7 +323,7 @@ class SpecRun:
             copy_file(written[-1], target)
 
     def plan(self) -> dict[str, Any]:
-        """Return what would run, for `--dry-run`."""
+        """Return what would run, as JSON, for `--dry-run`: who is asked, and each step's file."""
         return {
             "pipeline": self.spec.autolabel_type,
             "model": self.serving.model,

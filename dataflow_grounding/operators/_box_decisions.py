@@ -564,11 +564,13 @@ def _may_lack_all_boxes(
 ) -> bool:
     """Whether the thing of a phrase without a box may be there all the same.
 
+    It may where the judge says that it is there, or can't tell and no box was rejected; but not
+    where another model has found no box either.
+
     Args:
         check: The expression's `verification`.
         there: Whether the judge says that the thing is there; None where it can't tell.
-        has_rejected: Whether boxes of the phrase were rejected. Then they were what it could have
-            meant, and a judge that can't tell leaves no doubt.
+        has_rejected: Whether boxes of the phrase were rejected: these are what it could have meant.
     """
     other = check.get("other_model")
     if isinstance(other, dict) and other.get("boxes") == 0:

@@ -53,7 +53,7 @@ class LooksCloser(BoxOperator):
         """
 
         async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:
-            """Return an instance; a small one with its box in an enlarged part of the image."""
+            """Return an instance; a small one with its box found in an enlarged part."""
             bbox = box_of(instance["bbox"])
             if not _is_small(bbox, image.size, len(samples)):
                 return instance

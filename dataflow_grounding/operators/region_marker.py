@@ -96,6 +96,7 @@ class RegionMarker(BoxWatching):
         self.max_boxes = max_boxes
         self.serving: Serving | None = serving
         embedded = serving is None or not serving.is_vlm
+        # the embedded grounder can't look for PROPOSED
         self.proposals: Proposals = "opencv" if embedded else proposals
         self.outlined = marks != "tag"
         self.sends_marks = serving is not None and not embedded and marks != "crop"

@@ -113,7 +113,7 @@ class ImageGroundingPipeline(Pipeline):
         self.negating = _negating(serving, judge or serving, negatives, other_images, boxes)
 
     def forward(self) -> None:
-        """All steps, one after the other."""
+        """Run the steps: expressions and boxes, then those that look at boxes again, negatives."""
         if self.fused is not None:
             self.fused.run(
                 self.storage.step(), input_image_key="image_path", input_caption_key="caption"
@@ -228,7 +228,7 @@ class ProposalPipeline(Pipeline):
         self.negating = _negating(serving, judge or serving, negatives, (), boxes)
 
     def forward(self) -> None:
-        """All steps, one after the other."""
+        """Run the steps: verify the boxes, find what is missing; then contradictions, negatives."""
         for step in (self.verifier, self.finder, *self.further):
             step.run(
                 self.storage.step(),
@@ -258,6 +258,7 @@ class SampleProposalPipeline(ImageGroundingPipeline):
         **settings: Any,
     ) -> None:
         super().__init__(storage, serving, judge=judge, merge_iou=merge_iou, **settings)
+        # in place of the grounder that merges the answers by majority
         self.grounder = steps.BoxProposer(
             serving, phrases_per_request=phrases_per_request, samples=samples, merge_iou=merge_iou
         )
@@ -298,7 +299,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.negating = _negating(serving, serving, negatives, other_images, {})
 
     def forward(self) -> None:
-        """The four steps, and those of `negatives`."""
+        """Run the four steps: describe regions, caption, merge, check; then those of negatives."""
         self.describer.run(
             self.storage.step(), input_image_key="image_path", input_regions_key="regions"
         )
@@ -350,7 +351,10 @@ class ImageRegionCaptionPipeline(Pipeline):
         self.captioner = steps.RegionCaptioner(serving, marks=marks)
 
     def forward(self) -> None:
-        """Both steps, one after the other. Of the columns, `answer` is the captioner's."""
+        """Run both steps: draw the boxes, then describe them.
+
+        Of the columns with other names, `answer` is the second step's, all others the first's.
+        """
         of_marker: dict[str, str] = {}
         of_captioner: dict[str, str] = {}
         for name, column in self.columns.items():
