@@ -41,6 +41,7 @@ class Amount:
     cost_usd: float = 0.0
 
     def __add__(self, other: "Amount") -> "Amount":
+        """Return the sum of both; its USD are NaN where either's are."""
         return Amount(
             requests=self.requests + other.requests,
             input=self.input + other.input,
@@ -50,6 +51,7 @@ class Amount:
         )
 
     def __mul__(self, times: float) -> "Amount":
+        """Return `times` as much of everything."""
         return Amount(
             requests=self.requests * times,
             input=self.input * times,

@@ -242,6 +242,7 @@ class _GuessAsk(StepAsk):
     """Reads each made-up reply once, though the stand-in and the engine both ask what it says."""
 
     async def __call__(self, request: Request[T]) -> T:
+        """Return the answer to a request, whose reply is read once."""
         return await super().__call__(request.put_so(read=_ReadOnce(request.read)))
 
 
@@ -256,6 +257,7 @@ class _ReadOnce(Generic[T]):
         self._last: tuple[str, ReadReply[T]] | None = None
 
     def __call__(self, text: str) -> ReadReply[T]:
+        """Return what a text says. Raises what the request's `read` raises."""
         if self._last is None or self._last[0] != text:
             self._last = (text, self._read(text))
         return self._last[1]

@@ -276,6 +276,7 @@ class _Lacks(NamedTuple):
     made_by: str
 
 
+# the number of a step that needs more than images → what it needs
 _LACKS = {
     MERGE: _Lacks(MERGE, "regions with a description, and a cleaned_caption", "steps 0 and 1"),
     CHECK: _Lacks(CHECK, "expressions", "step 2"),

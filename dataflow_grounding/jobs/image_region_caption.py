@@ -35,6 +35,7 @@ class ImageRegionCaptionJob(RowsJob):
     block = ImageRegionCaptionBlock
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
+        """Return both steps, with the settings of the spec's `workflow`."""
         settings = self.spec.block.workflow.own()
         return ImageRegionCaptionPipeline(
             storage, self.serving, self.spec.results_dir, **settings

@@ -15,6 +15,7 @@ from dataflow_grounding.data.records import is_box, is_number, is_settled, whole
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 
 Expression: TypeAlias = dict[str, Any]
+"""An expression as `read_expressions` returns it."""
 METHOD = "check"
 """The `method` of a `verification` that a judge's check has written."""
 FOUND_BY = "missing_search"
@@ -31,6 +32,7 @@ IN_WORDS = {
     "nothing": "on nothing",
     None: "not judged",
 }
+# a second answer → in words
 _SECOND_IN_WORDS = {True: "yes", False: "no", None: "can't tell"}
 SECONDS = ("crop", "presence")
 """What the second answers may be called: from a box's crop, or from its phrase's presence.

@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 from dataflow_grounding._util.errors import SpecError
 
 OnError: TypeAlias = Literal["drop", "raise", "keep"]
+"""What becomes of records in memory that fail, as `Operator.__call__` says."""
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]"
+"""Several records in memory that an operator is called on."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -56,6 +58,7 @@ class _WithColumns:
 
         @functools.wraps(method)
         def call(*arguments: Any, **columns: Any) -> Any:
+            """Call the method, on the operator if there is one."""
             return method(*bound_to, *arguments, **columns)
 
         parameters = [

@@ -68,7 +68,7 @@ class Registry:
         return self.get_obj_map()[name]
 
     def get_obj_map(self) -> dict[str, type[Any]]:
-        """Return all classes by their names, in a dict of the caller's own.
+        """Return all classes by their names, in a new dict.
 
         The shipped ones are imported first, which registers them.
         """
@@ -90,6 +90,7 @@ class Registry:
 
 
 OPERATOR_REGISTRY = Registry("dataflow_grounding.operators")
+"""The operators' classes, shipped ones and the user's own, by the classes' names."""
 
 
 class Operator(plan.Annotator, ABC):
@@ -267,7 +268,7 @@ class Operator(plan.Annotator, ABC):
         Raises:
             InputError: No row has a column that it needs (for one record, a RecordError), or
                 `data` is none of these.
-            PlanError: No such role or `on_error` is there.
+            PlanError: There is no such role, or no such `on_error`.
             RecordError: The one record failed; or, of several, the first failure: with
                 on_error="raise", and with "drop" where all rows failed.
             RunStopped: Nothing more could be sent.

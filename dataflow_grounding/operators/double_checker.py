@@ -35,6 +35,7 @@ from dataflow_grounding.tasks.grounding import Found, phrase_grounding
 from dataflow_grounding.tasks.regions import Merged, double_check
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
+"""How expressions are checked, as DoubleChecker's `method` says."""
 # the kind of an expression's verdict → the code and the text of what is noted; others aren't noted
 NOTES = {
     "mended": ("mended", "an expression that did not match"),

@@ -19,7 +19,7 @@ class FunctionOperator(Operator):
     Args:
         function: The function, or another callable; it may be async, or return what is to be
             awaited.
-        reads: The columns that it reads, by the same names as roles.
+        reads: The columns that it reads; each is the role of its own name.
         writes: The columns that it adds, likewise.
     """
 
@@ -36,6 +36,7 @@ class FunctionOperator(Operator):
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:
+        """Return the name and the columns, as the decorator was given them."""
         return (
             f"operator({self.name}, reads={list(self.input_keys)}, writes={list(self.output_keys)})"
         )

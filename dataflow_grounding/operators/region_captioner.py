@@ -15,6 +15,7 @@ from dataflow_grounding.tasks.captions import SHOWN_AS, RegionCaptions, region_c
 from dataflow_grounding.tasks.request import Request
 
 CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
+"""How regions are shown to the model, as RegionCaptioner's `marks` says."""
 
 
 @OPERATOR_REGISTRY.register()

@@ -27,6 +27,7 @@ from dataflow_grounding.tasks.grounding import phrase_grounding
 from dataflow_grounding.watch.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 
 Proposals: TypeAlias = Literal["model", "opencv"]
+"""Who proposes regions: the serving's model, or OpenCV."""
 PROPOSED = "each clearly visible object"  # the phrase by which a model is asked for regions
 # what the operator adds to a record: roles, which are the default columns as well
 _COLUMNS = (
@@ -113,10 +114,10 @@ class RegionMarker(BoxWatching):
         )
 
     def look_over(self, record: Record) -> None:
-        """Raise RecordError for a row whose boxes a run couldn't use.
+        """Raise RecordError for what is wrong with a row's boxes.
 
-        That is BrokenRow where any box can't be used, SizeDiffers where the boxes are in a picture
-        of another size.
+        That is BrokenRow where any box can't be used, which a run would leave out, and SizeDiffers
+        where the boxes are in a picture of another size.
         """
         size = open_image(record, self.keys.image).size
         row_boxes = read_given_boxes(record.get(self.keys.bbox), size)

@@ -20,7 +20,9 @@ from dataflow_grounding.serving.base import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
 
 RegionMarks: TypeAlias = Literal["none", "outline"]
+"""Whether the boxes of regions are drawn, as RegionOperator's `marks` says."""
 Regions: TypeAlias = Sequence[dict[str, Any]]
+"""Regions as `read_regions` returns them."""
 T = TypeVar("T")
 
 

@@ -274,6 +274,7 @@ class _ForeignOperator:
         return returned
 
     def __getattr__(self, name: str) -> Any:
+        """Return the operator's attribute."""
         return getattr(self._operator, name)
 
 

@@ -56,7 +56,7 @@ class ImageGroundingPipeline(Pipeline):
             `from_doubt`.
         contradictions: Whether phrases whose words contradict their boxes are noted, without a
             request.
-        negatives: How many phrases that are absent from it each image is to have. They are made up
+        negatives: How many negatives each image is to have: phrases of what isn't in it, made up
             out of its own phrases and `other_images`, and kept where the judge calls them absent.
         other_images: Phrases of other images.
         **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
