@@ -79,8 +79,8 @@ class SpecJob:
         """Give every step's operator the words and the form of asking that the spec states.
 
         The words are prompts, guidance and definitions. What an operator was given by `with_words`
-        goes before. Raises SpecError where a prompt can't be read or used, a form isn't known, or a
-        model can't think as its form says.
+        takes precedence. Raises SpecError where a prompt can't be read or used, a form isn't known,
+        or a model can't think as its form says.
         """
         block = self.spec.block
         has_words = bool(block.prompts.dir or block.workflow.guidance or self.definitions())

@@ -79,7 +79,7 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
     Nothing is sent, and what is written of the input is deleted again, but for fetched pictures.
 
     Args:
-        paths: The spec's file, or several, of which later ones go before.
+        paths: The spec's file, or several, of which later ones override earlier ones.
         overrides: Settings of the command line, `key=value`.
     """
     findings = Findings()
@@ -179,11 +179,12 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
     What is wrong then is a problem. So the input is looked over even where the model's settings are
     wrong. Raises GroundingError where that run can't be made either.
     """
+    run: SpecRun | None = None
     with findings.taking():
         run = SpecRun(spec)
         findings.asks = run.who
+    if run is not None:
         return run
-    # only where SpecRun raised: its error is among the findings
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"

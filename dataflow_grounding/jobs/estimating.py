@@ -155,7 +155,7 @@ class _StandIn(Serving):
         """Add a request's and its reply's tokens to what was counted.
 
         System message and pictures, with which it begins, count as cached where an earlier request
-        had the same pictures, and they are as long as the endpoint caches at the least.
+        had the same pictures, and they have as many tokens as the endpoint caches at least.
         """
         beginning = rules.text(request.system)
         beginning += sum(rules.image(image.sent_size) for image in request.images)
@@ -168,7 +168,10 @@ class _StandIn(Serving):
         self.counted.output += rules.text(reply)
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return a made-up reply, and count it; a refusal where it can't be read."""
+        """Return a made-up reply, and count it; a refusal where the request can't read it.
+
+        A task that the real serving can't answer is noted, and answered like any other.
+        """
         if self.tasks is not None and request.task not in self.tasks:
             self.unanswerable_tasks.add(request.task)
         text = guess_reply(request, self._box_format)
@@ -640,7 +643,7 @@ def _sample(rows: Iterator[Row], total: int) -> Iterator[tuple[Row, float]]:
     wanted = ALL_UP_TO - HEAD
     taken = 0
     for number, row in enumerate(rows):
-        due = number * wanted // rest  # how many of the rows so far are to be taken
+        due = number * wanted // rest  # how many are to be taken before this row, evenly spread
         if due >= taken:
             taken += 1
             yield row, rest / wanted

@@ -197,9 +197,10 @@ class ImageReferringExpressionJob(SpecJob):
     def _holds(self, path: str) -> bool:
         """Whether a file, or the seeds, have what the steps of this run need and don't make.
 
-        A run that begins with the check needs expressions, in the first record. A run with the
-        merger needs, in the first LOOKED_AT records with regions, a description of some region and
-        captions, unless it makes these; and at least one such record. Others need nothing.
+        Records without an image don't count. A run that begins with the check needs expressions, in
+        the first record. A run with the merger needs at least one record with regions; each of the
+        first LOOKED_AT such records is to have a region with a description, and a caption unless
+        the run makes these. Other runs need nothing.
         """
         records = self._readable_records(path)
         if self._numbers[0] == CHECK:

@@ -61,10 +61,10 @@ def missing_names(job: SpecJob) -> list[str]:
 
 
 def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
-    """Return the folder, at or below one of `starts`, that has most of the files; "" for none.
+    """Return the folder, at or below one of `starts`, that has the most of the files.
 
-    It is relative where the start is. Of folders with equally many, the first counts. Where a
-    folder below one start has any of the files, further starts aren't looked at.
+    It is relative where the start is; "" where none has any. Of folders with equally many, the
+    first is returned. Once a folder at or below one start has any, further starts aren't looked at.
 
     Args:
         names: The files' names, of which the first MOST_NAMES are looked for.

@@ -116,7 +116,7 @@ def look_into_spec(
     The spec is None where something keeps it from being read at all.
 
     Args:
-        paths: The spec's file, or several, of which later ones go before.
+        paths: The spec's file, or several, of which later ones override earlier ones.
         overrides: Settings of the command line, `key=value`.
         whole: Whether `data` and `results_dir` have to be there; not where only the spec's model
             will be asked.

@@ -261,7 +261,8 @@ class SpecRun:
     def execute(self, run: MakeRun = Run) -> Summary:
         """Run the spec, and return what was done.
 
-        It leaves `annotations.jsonl` and `run.json`; a run that is stopped leaves the latter.
+        It leaves `annotations.jsonl`, if a record got through, and `run.json`; a run that is stopped
+        leaves the latter.
 
         Args:
             run: Makes what takes the rows through the steps: in this process, others, or on Ray.
@@ -439,8 +440,8 @@ class SpecRun:
         is the present one.
 
         Args:
-            summary: What was done; None of a run that was stopped.
-            stopped: What stopped it, if anything.
+            summary: What was done; None of a run that was stopped before its steps were through.
+            stopped: What stopped it, if anything; beside a summary, what came after the steps.
             started: When it began, in seconds since 1970.
         """
         path = os.path.join(self.spec.results_dir, RUN_JSON)

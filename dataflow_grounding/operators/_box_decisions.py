@@ -19,7 +19,7 @@ Expression: TypeAlias = dict[str, Any]
 METHOD = "check"
 """The `method` of a `verification` that a judge's check has written."""
 FOUND_BY = "missing_search"
-"""The `found_by` of boxes that were asked for because they lacked."""
+"""The `found_by` of boxes that were asked for because they were missing."""
 BY_OTHER_MODEL = "second_opinion"
 """The `found_by` of boxes that another model found."""
 
