@@ -168,11 +168,11 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    """Return a sentence on the models that an endpoint has which refused this one.
+    """Return a sentence on the models that an endpoint has, where it refused this one.
 
-    The one whose name is likest comes first, and MOST_MODELS are named at most. It is "" where the
-    endpoint names none or has this one, too, and where the key or the connection is at fault: then
-    nothing is asked.
+    The one with the most similar name comes first, if any is similar, and MOST_MODELS are named at
+    most. It is "" where the endpoint names none, or has this one after all; and where the error is
+    no refusal, or one of any request, as for a wrong key: then nothing is asked.
     """
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""

@@ -240,9 +240,9 @@ class SpecRun:
             return
         path = os.path.relpath(self.steps[0].storage.input_path, self.spec.results_dir)
         top_folder = path.split(os.sep)[0]
-        is_outside = top_folder == os.pardir
-        is_made_of_input = top_folder == CKPT
-        is_in_no_folder = os.path.basename(path) == top_folder
+        is_outside = top_folder == os.pardir  # the user's own file
+        is_made_of_input = top_folder == CKPT  # our rows
+        is_in_no_folder = os.path.basename(path) == top_folder  # the seeds; steps have folders
         if not (is_outside or is_made_of_input or is_in_no_folder):
             way = "name the steps before in workflow.steps, too: what they were answered is kept"
             raise SpecError(f"a shard begins with the input, not with {path}: {way}")
@@ -261,8 +261,8 @@ class SpecRun:
     def execute(self, run: MakeRun = Run) -> Summary:
         """Run the spec, and return what was done.
 
-        It leaves `annotations.jsonl`, if a record got through, and `run.json`; a run that is stopped
-        leaves the latter.
+        It leaves `annotations.jsonl`, if a record got through, and `run.json`; a run that is
+        stopped leaves the latter.
 
         Args:
             run: Makes what takes the rows through the steps: in this process, others, or on Ray.

@@ -191,9 +191,9 @@ def _report_failures(
 
 
 def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
-    """Return the records of a list, or of anything else that can be gone through but a text.
+    """Return the records of a list or another iterable; rows of a DataFrame become dicts.
 
-    Rows of a DataFrame among them become dicts. Raises InputError for what holds no records.
+    Raises InputError for what is no iterable, is a text or bytes, or holds anything but records.
     """
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):

@@ -109,7 +109,7 @@ class DoubleChecker(RegionOperator):
     def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box formats, and return how many requests and tokens it took.
 
-        Where texts are grounded afresh, what is wrong with the model's boxes is said as a warning.
+        Where texts are grounded afresh, poor boxes of the model are a warning on the terminal.
         """
         counts = super().settle(start)
         if self.method != "ask":
