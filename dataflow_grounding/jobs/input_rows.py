@@ -125,7 +125,7 @@ def _with_file(
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes):
         picture = put_picture(picture, results_dir)
-    data = {**origin, **row.data}  # columns that the user has go before ours
+    data = {**origin, **row.data}  # the user's own columns take precedence
     if image in row.data:
         data[image] = picture
     return Row(row.line, plain_row(data))

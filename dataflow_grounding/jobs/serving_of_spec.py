@@ -124,8 +124,9 @@ def _embedded(backend: str) -> Serving:
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     """Return a serving of the user's, made as `Class(**settings)`.
 
-    Its own limit of requests in flight stays where it is lower than the spec's. Raises SpecError
-    where the class can't be found or made, or makes no Serving.
+    Its own limit of requests in flight stays where it is lower than the spec's; its box format
+    stays unless the spec states one. Raises SpecError where the class can't be found or made, or
+    makes no Serving.
     """
     from dataflow_grounding.spec.user_code import in_one_line, named  # few specs name one
 

@@ -1,9 +1,5 @@
 """Operator: a judge's word on every box, and on whether each phrase's thing is there."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import (
@@ -14,39 +10,12 @@ from dataflow_grounding.operators._box_decisions import (
     seconds_of_presence,
     with_verdicts,
 )
-from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
 from dataflow_grounding.operators._expressions import within_image
-from dataflow_grounding.operators._nearness import ask_in_parts
-from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, Image, open_image
+from dataflow_grounding.operators._judgement import ask_judge
+from dataflow_grounding.operators.base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.operators.judge_operator import JudgeOperator
 from dataflow_grounding.serving.base import Serving
-from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_check
 from dataflow_grounding.watch.judge_watch import JUDGE_EVERY
-
-
-class _Judgement(NamedTuple):
-    """What a judge says of a record's expressions, each by its place in the record.
-
-    Attributes:
-        presences: Whether each phrase's thing is there, and how often. Of an expression whose boxes
-            several requests show, what the first one says.
-        verdicts: How each of its boxes fits, in their order.
-        errors: Why an expression, or some of its boxes, couldn't be judged.
-    """
-
-    presences: dict[int, Presence]
-    verdicts: dict[int, list[BoxVerdict]]
-    errors: dict[int, RecordError]
-
-    def add(self, parts: Sequence[Part], checked: Checked) -> None:
-        """Add what one reply says of the parts that its request was about."""
-        first_box = 0  # the number of a part's first box among all of the reply
-        for part, presence in zip(parts, checked.presences, strict=True):
-            after_last = first_box + len(part.boxes)
-            self.presences.setdefault(part.place, presence)
-            verdicts = self.verdicts.setdefault(part.place, [])
-            verdicts += checked.verdicts[first_box:after_last]
-            first_box = after_last
 
 
 @OPERATOR_REGISTRY.register()
@@ -109,7 +78,7 @@ class BoxChecker(JudgeOperator):
         distrust = await self.why_not_trusted(record, ask)
         if distrust is not None:
             return self.unchecked_update(record, image, ask, asked, distrust)
-        judgement = await self._ask_judge(image, asked, ask)
+        judgement = await ask_judge(image, asked, self.box_format, ask)
         judged = {}
         for place, expression in asked.items():
             if place in judgement.errors:
@@ -123,39 +92,6 @@ class BoxChecker(JudgeOperator):
         if judgement.errors:
             return Partial(update, next(iter(judgement.errors.values())))
         return update
-
-    async def _ask_judge(
-        self, image: Image, asked: Mapping[int, Expression], ask: Ask
-    ) -> _Judgement:
-        """Ask the judge about expressions and their boxes, mostly in one request.
-
-        Where a request fails, the expressions that it is about have its error, and the others are
-        asked about all the same.
-
-        Args:
-            image: The image.
-            asked: The expressions, by their place in the record.
-            ask: Asks the judge.
-        """
-
-        async def ask_once(parts: list[Part]) -> Checked:
-            """Return what the judge says of some expressions and boxes, from one request."""
-            texts = [asked[part.place]["text"] for part in parts]
-            boxes = []
-            for part in parts:
-                boxes += drawn(asked[part.place], part.boxes)
-            return await ask(box_check(image, texts, boxes, self.box_format))
-
-        judgement = _Judgement({}, {}, {})
-        for group in groups_of(asked):
-            try:
-                answers = await ask_in_parts(group, ask_once)
-            except RecordError as error:
-                judgement.errors.update((part.place, error) for part in group)
-                continue
-            for parts, checked in answers:
-                judgement.add(parts, checked)
-        return judgement
 
     def decision_on(self, expression: Expression) -> Expression:
         """Return the expression as its verdicts decide it; as it is where they aren't to decide."""

@@ -1,6 +1,4 @@
-"""Operator: a judge's second answer about each box, from what is inside it alone; and what both
-decide.
-"""
+"""Operator: a judge's second answer about boxes, from what is inside each; what both decide."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,13 +22,7 @@ from dataflow_grounding.tasks.checks import DrawnBox, crop_check
 
 
 class Crop(NamedTuple):
-    """A box to be judged by its crop.
-
-    Attributes:
-        place: The place of its expression in the record, from 0.
-        bbox_id: The box's id.
-        box: The box with its phrase, as the judge is shown it.
-    """
+    """A box to be judged by its crop, with its id and its expression's place, from 0."""
 
     place: int
     bbox_id: str

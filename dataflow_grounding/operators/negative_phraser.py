@@ -28,8 +28,7 @@ class NegativePhraser(Operator):
     """Makes phrases up that are almost right for an image: one of its own, with one thing changed.
 
     They are candidates: a NegativeGrounder, a NegativeChecker and a NegativeJudge find out which of
-    them are absent. About twice as many are made as are wanted. What a caption, the regions' types
-    or other phrases say is there isn't made up.
+    them are absent. About twice as many are made as are wanted, none that a text names already.
 
     Args:
         serving: The model that is asked.
@@ -83,10 +82,7 @@ class NegativePhraser(Operator):
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     def _told(self, record: Record) -> list[str]:
-        """Return all texts about the image: its phrases, its regions' types, its caption.
-
-        The caption is "" where there is none.
-        """
+        """Return all texts about the image: its phrases, its regions' types, its caption or ""."""
         told = [item["text"] for item in read_expressions(record, self.keys.expressions)]
         types = types_of(record, self.keys.regions)
         return [*told, *types, str(record.get(self.keys.caption) or "")]

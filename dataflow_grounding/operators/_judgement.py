@@ -1,0 +1,72 @@
+"""What a judge says of a record's expressions and their boxes, asked in one request or several."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.operators._box_decisions import Expression
+from dataflow_grounding.operators._box_groups import Part, drawn, groups_of
+from dataflow_grounding.operators._nearness import ask_in_parts
+from dataflow_grounding.operators.base import Ask, Image
+from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_check
+
+
+class Judgement(NamedTuple):
+    """What a judge says of a record's expressions, each by its place in the record.
+
+    Attributes:
+        presences: Whether each phrase's thing is there, and how often. Of an expression whose boxes
+            several requests show, what the first one says.
+        verdicts: How each of its boxes fits, in their order.
+        errors: Why an expression, or some of its boxes, couldn't be judged.
+    """
+
+    presences: dict[int, Presence]
+    verdicts: dict[int, list[BoxVerdict]]
+    errors: dict[int, RecordError]
+
+    def add(self, parts: Sequence[Part], checked: Checked) -> None:
+        """Add what one reply says of the parts that its request was about."""
+        first_box = 0  # the number of a part's first box among all of the reply
+        for part, presence in zip(parts, checked.presences, strict=True):
+            after_last = first_box + len(part.boxes)
+            self.presences.setdefault(part.place, presence)
+            verdicts = self.verdicts.setdefault(part.place, [])
+            verdicts += checked.verdicts[first_box:after_last]
+            first_box = after_last
+
+
+async def ask_judge(
+    image: Image, asked: Mapping[int, Expression], box_format: BoxFormat, ask: Ask
+) -> Judgement:
+    """Ask the judge about expressions and their boxes, mostly in one request.
+
+    Where a request fails, the expressions that it is about have its error, and the others are asked
+    about all the same.
+
+    Args:
+        image: The image.
+        asked: The expressions, by their place in the record.
+        box_format: How the judge is told boxes.
+        ask: Asks the judge.
+    """
+
+    async def ask_once(parts: list[Part]) -> Checked:
+        """Return what the judge says of some expressions and boxes, from one request."""
+        texts = [asked[part.place]["text"] for part in parts]
+        boxes = []
+        for part in parts:
+            boxes += drawn(asked[part.place], part.boxes)
+        return await ask(box_check(image, texts, boxes, box_format))
+
+    judgement = Judgement({}, {}, {})
+    for group in groups_of(asked):
+        try:
+            answers = await ask_in_parts(group, ask_once)
+        except RecordError as error:
+            judgement.errors.update((part.place, error) for part in group)
+            continue
+        for parts, checked in answers:
+            judgement.add(parts, checked)
+    return judgement
