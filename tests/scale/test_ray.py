@@ -366,7 +366,7 @@ def test_rows_that_only_moved_are_put_where_they_are_now(
         rows = [
             Row(n, json.loads(line)) for n, line in enumerate(place.input.read_text().splitlines())
         ]
-        rows.sort(key=lambda row: shard_of(row, ray_run.FEWEST, "image_path", None))
+        rows.sort(key=lambda row: shard_of(row, ray_run.FEWEST_BLOCKS, "image_path", None))
         place.rows([row.data or {} for row in rows])
         asked = server.count()
         done = place.run(*RAY)

@@ -767,6 +767,19 @@ def test_merge_reads_on_where_the_results_own_run_json_is_of_other_kinds(place: 
         assert command(["merge", str(place.results), "--no-report"]).code == 0
 
 
+def test_a_class_without_counts_in_a_shard_ends_no_merge(place: Workplace) -> None:
+    place.many(2)
+    assert place.run("--shard", "1/1").code == 0
+    path = place.results / "shards" / "1-of-1" / "run.json"
+    run = json.loads(path.read_text())
+    run["summary"]["classes"] = [{"class": "cup"}]
+    path.write_text(json.dumps(run))
+    done = command(["merge", str(place.results), "--no-report"])
+    assert done.code == 0, done
+    [row] = json.loads((place.results / "run.json").read_text())["summary"]["classes"]
+    assert (row["class"], row["boxes"], row["mean_side"]) == ("cup", 0, None)
+
+
 def test_a_half_surrogate_of_a_shard_ends_no_merge(place: Workplace) -> None:
     place.many(2)
     assert place.run("--shard", "1/1").code == 0

@@ -11,9 +11,13 @@ from dataflow_grounding.serving.base import Serving
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 
 HELPFUL = "You are a helpful assistant."
+"""The system prompt where a call gives none."""
+
+# A text that ends so is the path of a picture, be there a file or not.
 PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _NO_VIDEOS = "only pictures are read: give a video's frames as pictures"
 _NO_AUDIO = "only pictures are read"
+# By the name of an argument that is not supported: why, and what to do instead.
 WHY_NOT = {
     "model": "a serving asks the model that it was made with",
     "json_schema": "an answer is a text; say in the prompt how it should be written",
@@ -61,20 +65,23 @@ class ServingForDataFlow:
         audio_inputs: Sequence[Any] | None = None,
         json_schema: Any = None,
     ) -> list[str | None]:
-        """A text for each input.
+        """Return a text for each input, in order.
 
         Args:
             user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths
                 of pictures, of each of which `system_prompt` is asked; where none names a file or a
                 picture, prompts about none.
-            system_prompt: Where it isn't given, "Describe the image in detail." or "You are a
-                helpful assistant."
+            system_prompt: What is asked of pictures at paths, "Describe the image in detail."
+                without it; else what the model is told before each prompt, "You are a helpful
+                assistant." without it.
             image_inputs: The pictures of each prompt: a path, a list of paths, or None.
             video_inputs, audio_inputs, json_schema: Not supported.
 
         Raises:
-            ValueError: There are more inputs of one kind than of the other, or paths among prompts.
+            ValueError: `image_inputs` are more or fewer than the prompts, or paths are mixed with
+                prompts.
             SpecError: What is not supported is given.
+            GroundingError: An input can't be answered.
         """
         _refuse(
             video_inputs=video_inputs,
@@ -101,21 +108,23 @@ class ServingForDataFlow:
         timeout: float | None = None,
         json_schema: Any = None,
     ) -> list[str | None]:
-        """A text for each picture and its prompt.
+        """Return a text for each picture and its prompt, in order.
 
         Args:
             image_paths: A path for each prompt.
             text_prompts: As many prompts.
-            system_prompt: What the model is told before each.
+            system_prompt: What the model is told before each; by default nothing.
+            model: None, or the serving's own: no other is supported.
             timeout: Not heeded: the serving's own counts.
-            model, json_schema: Not supported.
+            json_schema: Not supported.
 
         Raises:
-            ValueError: There are more paths than prompts, or fewer, or one is missing.
+            ValueError: There are more paths than prompts, or fewer, or one is None or "".
             SpecError: What is not supported is given.
+            GroundingError: A prompt can't be answered.
         """
-        other_model = [model] if model != self.serving.model else []
-        _refuse(model=other_model, json_schema=json_schema and [json_schema])
+        unsupported_models = [] if model == self.serving.model else [model]
+        _refuse(model=unsupported_models, json_schema=json_schema and [json_schema])
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
         return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
@@ -128,7 +137,7 @@ class ServingForDataFlow:
         audio_list: Sequence[Any] | None = None,
         system_prompt: str = HELPFUL,
     ) -> list[str | None]:
-        """A text for each conversation, in answer to its last turn.
+        """Return a text for each conversation, in answer to its last turn.
 
         Args:
             conversations: Lists of turns, `{"role": "user", "content": …}` or
@@ -139,8 +148,9 @@ class ServingForDataFlow:
             system_prompt: What the model is told before each.
 
         Raises:
-            ValueError: There are more conversations than lists of pictures, or fewer.
+            ValueError: `image_list` has more entries than there are conversations, or fewer.
             SpecError: Videos or audio are given.
+            GroundingError: A conversation can't be answered.
         """
         _refuse(video_list=video_list, audio_list=audio_list)
         rows = [{"conversation": turns} for turns in conversations]
@@ -149,11 +159,12 @@ class ServingForDataFlow:
     def _texts(
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
     ) -> list[str | None]:
-        """Return the answer to each row's prompt.
+        """Return the answers to rows that each have a `prompt` or a `conversation`.
 
-        `pictures` are as many, or None where rows have none.
+        `pictures` has an entry for each row, or is None where no row has pictures.
 
-        Raises ValueError where they aren't as many, and the error of the first row that fails.
+        Raises ValueError for more or fewer entries than rows, and the error of the first row that
+        fails. One whose prompt or pictures can't be used fails before anything is sent.
         """
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(
@@ -164,7 +175,7 @@ class ServingForDataFlow:
         records = []
         for number, row in enumerate(rows):
             records.append(Record({**row, "image": pictures[number] if pictures else None}))
-        # A record that fails is the failure of the whole call: it is found before anything is paid.
+        # A record that fails is the failure of the whole call: it should cost nothing.
         for record in records:
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]
@@ -234,7 +245,7 @@ class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):
             timeout,
             temperature=temperature,
         )
-        super().__init__(self)
+        ServingForDataFlow.__init__(self, serving=self)
         self.api_url = api_url
         self.model_name = model_name
         self.box_format = box_format

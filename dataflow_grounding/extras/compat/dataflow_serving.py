@@ -22,6 +22,9 @@ MESSAGES = "generate_from_input_messages"
 ONE_IMAGE = "generate_from_input_one_image"
 PATHS = "generate_from_input"
 METHODS = (MESSAGES, ONE_IMAGE, PATHS)
+"""Of a serving that has several, the first one is called."""
+
+# By the media type of a picture, how the name of its file ends.
 _ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
@@ -37,7 +40,10 @@ class DataFlowServing(Serving):
     image_limits = ImageLimits(media_types=("image/jpeg", "image/png"))
 
     def __init__(self, serving: Any, *, box_format: str = "auto") -> None:
-        """Wrap a serving. Raises SpecError where it has none of the methods that are called."""
+        """Wrap a serving; `box_format` says how its model writes boxes, `auto` by its name.
+
+        Raises SpecError where it has none of the methods that are called.
+        """
         method = next((name for name in METHODS if callable(getattr(serving, name, None))), None)
         if method is None:
             raise SpecError(
@@ -56,7 +62,14 @@ class DataFlowServing(Serving):
         self.box_format = box_format
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Sends one request through the other serving. See Serving.answer for what it raises."""
+        """Return what the other serving answers to one request.
+
+        Raises:
+            RequestRefused: The request hasn't exactly one picture, and the serving takes no other;
+                or an endpoint refused it.
+            RateLimited, ServerOverloaded, EndpointRefused: As an endpoint's status says.
+            ServerFault: Anything else that keeps it from a reply.
+        """
         count = len(request.images)
         if count != 1 and self._method != MESSAGES:
             raise RequestRefused(
@@ -66,9 +79,10 @@ class DataFlowServing(Serving):
         return Reply(await asyncio.to_thread(self._generate, request))
 
     def _generate(self, request: Request[Any]) -> str:
-        """Have DataFlow's own serving answer a request, with its pictures as files meanwhile.
+        """Return DataFlow's own serving's reply; it reads the request's pictures from files.
 
-        Raises ServerFault where it gives no reply.
+        Files that are made for it are removed afterwards. Raises ServerFault where it returns no
+        text, or one that begins with "Error:", and the error of `_error_of` where it raises.
         """
         with tempfile.TemporaryDirectory() as folder:
             paths = []
@@ -84,7 +98,11 @@ class DataFlowServing(Serving):
         return text
 
     def _error_of(self, error: Exception) -> Exception:
-        """Return the error that our own servings raise in place of one of the other serving's."""
+        """Return the error that our own servings raise in place of one of the other serving's.
+
+        It is a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go
+        by.
+        """
         name = type(error).__name__
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
@@ -93,7 +111,10 @@ class DataFlowServing(Serving):
         return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        """Return what the other serving gives for a request: if all is well, a list of one text."""
+        """Return what the other serving gives for a request, with its pictures at `paths`.
+
+        That is a list of one text if all is well, and may be anything else.
+        """
         if self._method == MESSAGES:
             turns = [_turn_in_both_spellings(message) for message in request.messages]
             generate = self._serving.generate_from_input_messages
@@ -102,29 +123,39 @@ class DataFlowServing(Serving):
                 image_list=[paths] if paths else None,
                 system_prompt=request.system,
             )
-        # of its older methods the one for a picture has a system prompt, the other one prompt alone
         if self._method == ONE_IMAGE:
             return self._serving.generate_from_input_one_image(
                 paths, [request.text], request.system
             )
+        # This oldest method takes no system prompt besides the one that it asks of each picture.
         return self._serving.generate_from_input(paths, f"{request.system}\n\n{request.text}")
 
 
 def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
-    """Return a message as a turn of DataFlow's.
+    """Return a message as a turn of DataFlow's, who spoke and what under two names each.
 
     Its servings of endpoints read `role` and `content`; those of local models read `from` and
-    `value`, in which `<image>` stands for each picture.
+    `value`, which begins with an `<image>` for each picture.
+
+    Example:
+        >>> _turn_in_both_spellings(Turn("assistant", "It is red."))
+        {'role': 'assistant', 'content': 'It is red.', 'from': 'gpt', 'value': 'It is red.'}
     """
-    marked = "<image>" * len(message.images) + message.text
+    text_with_marks = "<image>" * len(message.images) + message.text
     speaker = "human" if message.role == "user" else "gpt"
-    return {"role": message.role, "content": message.text, "from": speaker, "value": marked}
+    return {
+        "role": message.role,
+        "content": message.text,
+        "from": speaker,
+        "value": text_with_marks,
+    }
 
 
 def _as_file(image: Image, folder: str, number: int) -> str:
     """Return the path of a file with the picture as it is sent, whose name ends in .jpg or .png.
 
-    That is the picture's own file where that is sent as it is, else a new one in the folder.
+    That is the picture's own file if that is sent as it is, and its name ends in this way. Else it
+    is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded anew.
     """
     ending = ".jpg"
     if image.as_is:

@@ -27,19 +27,25 @@ from dataflow_grounding.tasks.request import STRING, SYSTEM, Request, Turn, fill
 NO_REGIONS = prompt_for(0)
 """What ImageBboxGenerator writes for a picture without regions: there is nothing to ask."""
 
-_ROLES = {"human": "user", "user": "user", "system": "system"}  # any other turn is the assistant's
+# By a turn's "from" or "role", its role at an endpoint; any other turn is the assistant's.
+_ROLES = {"human": "user", "user": "user", "system": "system"}
+# What stands before a turn's text: "<image>\n", "<image> <image>", or space alone.
 _LEADING_TOKENS = re.compile(r"\s*(<image>\s*)*")
+# What the instructions say of the question's pictures: of none, of one, and of several.
 _ABOUT = ("", " about this picture", " about these pictures, which come in order")
+# With these, a reply that ends too early was to be an object, and not a text.
+_BEGINNINGS_OF_OBJECTS = ("{", "```")
+_OWN_WORDS = Note("own_words", "the reply is not the object that was asked for")
 
 
 @OPERATOR_REGISTRY.register()
 class PromptedVQAGenerator(Operator):
     """Reads prompts or conversations, with images or without, and writes answers.
 
-    A row is asked its prompt, or the last turn of its conversation: a list of turns,
-    `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before a text is
-    left out. The column of pictures holds a path, a list of paths, or nothing: such a row is asked
-    without one.
+    A row is asked the last turn of its conversation, or else its prompt. A conversation is a list
+    of turns, `{"from": "human", "value": …}` or `{"role": "user", "content": …}`; `<image>` before
+    a turn's text is left out. The column of pictures holds a path, a list of paths, or nothing:
+    such a row is asked without one.
 
     Args:
         serving: Ours or DataFlow's.
@@ -96,9 +102,15 @@ class PromptedVQAGenerator(Operator):
         input_video_key: str | None = None,
         output_answer_key: str = "answer",
     ) -> str:
-        """Work through the rows.
+        """Answer a storage's rows, and return the name of the column with the answers.
 
-        A key that is None is not read, and a prompt's goes before a conversation's.
+        Args:
+            storage: Ours or DataFlow's, at the step to work on.
+            input_conversation_key: The column of conversations, read without `input_prompt_key`.
+            input_prompt_key: The column of prompts.
+            input_image_key: The column of pictures; without it no picture is sent.
+            input_video_key: Not supported.
+            output_answer_key: The column to write.
 
         Raises:
             SpecError: Videos are wanted.
@@ -123,28 +135,46 @@ class PromptedVQAGenerator(Operator):
             storage, output_answer_key=output_answer_key
         )
 
-    def lacking(self, there: Collection[str]) -> list[str]:
-        """Return the prompt's role where neither its column nor the conversation's is there."""
-        roles_with_text = [role for role in self.reads() if role != "image"]
-        if any(getattr(self.keys, role) in there for role in roles_with_text):
+    def lacking(self, columns: Collection[str]) -> list[str]:
+        """Return the role of the text to ask where no column among `columns` has one.
+
+        That is `conversation` after a `run` that reads conversations, else `prompt`.
+        """
+        text_columns = self.reads()
+        text_columns.pop("image", None)
+        if any(column in columns for column in text_columns.values()):
             return []
-        return roles_with_text[-1:]
+        if "prompt" in text_columns:
+            return ["prompt"]
+        return ["conversation"]
 
     def settings(self) -> None:
-        """Return None: a finished run can't be recognized.
+        """Return None, so that a finished run is worked through again, with its stored replies.
 
-        It would be by settings, rows and pictures, and pictures that stand in lists are not among
-        these. So its rows are read again, and its replies come from the store.
+        A run is known to be finished by its settings, rows and pictures, and pictures that stand in
+        lists are not looked at for that.
         """
 
     def look_over(self, record: Record) -> None:
-        """Raises RecordError for what asks nothing, and for pictures that aren't there."""
+        """Check a row before anything is asked.
+
+        Raises:
+            BrokenRow: Its prompt or conversation is none, or asks nothing.
+            ImageMissing: One of its pictures isn't there.
+            MachineBusy: A picture can't be looked for now.
+        """
         self._prompt_and_earlier_turns(record)
         for row, key in self._each_picture(record):
             find_image(row, key)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds the answer; null, and no request, where there is no region to ask about."""
+        """Ask the prompt and return the answer, whose column is null for the prompt NO_REGIONS.
+
+        That prompt is not asked.
+
+        Raises:
+            RecordError: The row, a picture or the answer can't be used.
+        """
         prompt, earlier = self._prompt_and_earlier_turns(record)
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
@@ -160,8 +190,8 @@ class PromptedVQAGenerator(Operator):
         prompt_name = "prompted_conversation"
         if len(pictures) == 1 and not earlier:
             prompt_name = "prompted_vqa"
-        about = _ABOUT[min(len(pictures), 2)]
-        words = {"pictures": about, "system_prompt": self.system_prompt}
+        about_pictures = _ABOUT[min(len(pictures), 2)]
+        words = {"pictures": about_pictures, "system_prompt": self.system_prompt}
         request = Request(
             task="prompted_vqa",
             input=request_input,
@@ -176,11 +206,12 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        """Return the request with the earlier turns as chat turns, where the serving takes these.
+        """Return the request with the earlier turns as chat turns instead of data in its input.
 
-        Turns of the system's at the beginning join the system message. Else it has them as data, in
-        its input. So has a conversation in which user and assistant don't alternate: few endpoints
-        take one.
+        Its pictures go with the first turn of the talk, if it has one besides the system's. The
+        request comes back as it is where there are no earlier turns, where the serving takes no
+        chat turns, and where the talk doesn't alternate from a user's turn to an assistant's at its
+        end: few endpoints take such a one.
         """
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
@@ -199,9 +230,15 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        """Return the prompt of a row, and the turns before it. Raises BrokenRow.
+        """Return the text that a row asks, and the turns before it.
 
-        A row's prompt goes before its conversation, whose prompt is the last turn.
+        The text is the last turn of the row's conversation; where that column isn't read, or is
+        null, the row's prompt, with no turns before it. The template's text stands in place of the
+        conversation's first turn.
+
+        Raises:
+            BrokenRow: The conversation has no turns, a turn without a text, or a last one that is
+                empty or not the user's; or the prompt is no text, or empty.
         """
         columns = self.keys.by_role
         key = columns.get("conversation")
@@ -224,9 +261,10 @@ class PromptedVQAGenerator(Operator):
         return last["content"], earlier
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
-        """Return for each picture of a record a copy that has this one alone, and its column.
+        """Return for each picture of a record a copy that has its path alone, and the column.
 
-        That is how pictures are opened: by a record with one path in a column.
+        That is how pictures are opened: by a record with one path in a column. A cell, or an item
+        of its list, that is null or "" is no picture.
         """
         key = self.keys.by_role.get("image", "")
         cell = record.get(key)
@@ -239,7 +277,16 @@ class PromptedVQAGenerator(Operator):
 
 
 def _as_role_and_content(turn: Any) -> dict[str, str]:
-    """Return a turn of either spelling as endpoints know it; empty for what is no turn."""
+    """Return a turn of a conversation as endpoints know it, without `<image>` before its text.
+
+    Empty for what is no object with a text. Of two spellings in one turn, `from` and `value` count.
+
+    Example:
+        >>> _as_role_and_content({"from": "human", "value": "<image>\\nHow many?"})
+        {'role': 'user', 'content': 'How many?'}
+        >>> _as_role_and_content({"role": "tool", "content": ""})
+        {'role': 'assistant', 'content': ''}
+    """
     if not isinstance(turn, Mapping):
         return {}
     text = turn.get("value", turn.get("content"))
@@ -250,24 +297,16 @@ def _as_role_and_content(turn: Any) -> dict[str, str]:
 
 
 def _read_answer(reply: str) -> tuple[str, list[Note]]:
-    """Return the answer in the object that was asked for.
+    """Return a reply's answer, without space around it, and notes on reading it.
 
-    Any other reply is the answer as a whole: a text in the model's own words, or an object that the
-    user's prompt asked for. Raises UnreadableReply for an empty answer.
+    An answer that is no text is written as JSON.
+
+    Raises:
+        UnreadableReply: The answer is empty or null; so it is where a reply is cut off within the
+            answer's text, `{"answer": "It is r`.
+        TruncatedReply: As `_answer_or_whole_reply`.
     """
-    try:
-        data, notes = read_object(reply, required="answer")
-    except UnreadableReply as error:
-        # An object that was cut off is no answer; prose that was cut off is one.
-        if isinstance(error, TruncatedReply) and reply.lstrip().startswith(("{", "```")):
-            raise
-        data = {}
-        notes = []
-    # The note "wrapped" says that a bare list came, without the object around it.
-    if data.keys() != {"answer"} or any(note.code == "wrapped" for note in notes):
-        data = {"answer": reply}
-        notes = [Note("own_words", "the reply is not the object that was asked for")]
-    answer = data["answer"]
+    answer, notes = _answer_or_whole_reply(reply)
     if answer is None:
         text = ""
     elif isinstance(answer, str):
@@ -279,11 +318,51 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
     return text, notes
 
 
+def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
+    """Return what a reply has under "answer", or else the whole reply, and notes.
+
+    The answer is that of the last object with this key and no other. It may stand in prose, in a
+    fence, in a list or in another object: `[{"answer": "x"}]` gives "x". Of an answer that is cut
+    off, the items that came whole count, and None where it is a text.
+
+    Any other reply is the answer as a whole, noted as `own_words`: prose, also with JSON in it that
+    is cut off; an object that the user's prompt may have asked for; a list without an object.
+
+    Raises:
+        TruncatedReply: The reply begins as an object or a fence, and is cut off before "answer".
+
+    Example:
+        >>> _answer_or_whole_reply('Sure: {"answer": "It is red."}')
+        ('It is red.', [])
+        >>> _answer_or_whole_reply('{"answer": ["red", "bl')
+        (['red'], [Note(code='truncated', text='the reply ends inside its JSON')])
+        >>> _answer_or_whole_reply('{"answer": "red", "sure": true}') == (
+        ...     '{"answer": "red", "sure": true}', [_OWN_WORDS]
+        ... )
+        True
+    """
+    try:
+        fields, notes = read_object(reply, required="answer")
+    except TruncatedReply:
+        if reply.lstrip().startswith(_BEGINNINGS_OF_OBJECTS):
+            raise
+        return reply, [_OWN_WORDS]
+    except UnreadableReply:
+        return reply, [_OWN_WORDS]
+    is_bare_list = any(note.code == "wrapped" for note in notes)
+    if fields.keys() != {"answer"} or is_bare_list:
+        return reply, [_OWN_WORDS]
+    return fields["answer"], notes
+
+
 @dataclass
 class ExistingBBoxDataGenConfig:
     """What to draw, and from where to where.
 
-    `max_boxes` None keeps all boxes. Without a path the storage's own file is read, or written.
+    Attributes:
+        max_boxes: Most boxes of a row; beyond it, the largest are drawn. None keeps all.
+        input_jsonl_path: The file to read; without it, the storage's own.
+        output_jsonl_path: The file to write; without it, the storage's own.
     """
 
     max_boxes: int | None = 10
@@ -310,9 +389,13 @@ class ImageBboxGenerator(RegionMarker):
         input_bbox_key: str = "bbox",
         **keys: str,
     ) -> str:
-        """Work through the rows; return the name of the column with the pictures' paths.
+        """Draw the boxes of all rows; return the name of the column with the pictures' paths.
 
-        `keys` are RegionMarker's other columns.
+        Args:
+            storage: Ours or DataFlow's. The config's paths go before its files.
+            input_image_key: The column of pictures.
+            input_bbox_key: The column of boxes.
+            **keys: RegionMarker's other columns, such as `output_prompt_key="question"`.
         """
         step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
         with_folder = copy.copy(self)
@@ -327,10 +410,10 @@ class _StepWithOtherFiles(FileStorage):
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
         self.__dict__.update(vars(storage))
-        # Images are looked for beside this file.
+        # Relative paths of images are also looked for beside this file.
         self.first_entry_file_name = config.input_jsonl_path or storage.input_path
         self._writes = config.output_jsonl_path or storage.output_path
 
     def path_of(self, step: int) -> str:
-        """The file that is read for its own step, the one that is written for the next."""
+        """Return the file to read for the storage's own step, for any other the one to write."""
         return self.first_entry_file_name if step == self.operator_step else self._writes

@@ -29,6 +29,7 @@ T = TypeVar("T")
 PAUSES = (0.5, 1.0, 2.0)  # seconds before a store is asked again
 PATIENCE = 5.0  # seconds after which it isn't: by then its library has tried several times itself
 
+# "s3://key:secret@bucket"; the colons of "s3://arn:aws:s3:…" are part of the bucket's name.
 _PASSWORD = re.compile(r"(?:s3a?|gc?s|hf)://(?!arn:)[^/@]+:[^@]*@", re.IGNORECASE)
 _ERRNO_OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
     (FileNotFoundError, errno.ENOENT),
@@ -38,6 +39,7 @@ _ERRNO_OF_ERRORS: tuple[tuple[type[Exception], int], ...] = (
     (ValueError, errno.EINVAL),
 )
 """For errors that libraries raise, the errno that the system would give."""
+# What errors of other classes say where one may not have the file: "Unable to locate credentials".
 _DENIED = re.compile("credential|forbidden|denied|unauthorized", re.IGNORECASE)
 # Names under which libraries tell the time of a file's last change, and a digest; the best first.
 _TIMES = ("LastModified", "mtime", "updated", "last_modified", "created")
@@ -47,7 +49,11 @@ _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 def place_of(address: str) -> tuple[Any, str]:
     """Return the fsspec file system that an address names, and the path in it.
 
-    Raises InputError, MissingExtra.
+    What the address has of secrets is blotted out of all messages from now on.
+
+    Raises:
+        InputError: It has a key in it, or its library can't open it.
+        MissingExtra: The library isn't installed.
     """
     scheme = scheme_of(address)
     address = scheme + address[len(scheme) :]  # in lower case: libraries strip no other
@@ -65,7 +71,10 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    """Return what `place_of` returns. Raises whatever the scheme's library raises."""
+    """Return what `place_of` returns. Raises whatever the scheme's library raises.
+
+    `scheme` is the address's beginning up to "://", in lower case.
+    """
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class
 
@@ -85,42 +94,53 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
-    """Return the file system of the Hugging Face Hub, one for all threads.
+    """Return the file system of the Hugging Face Hub, one for all threads; each minute a new one.
 
-    To tell the facts of one file, it lists the file's folder and keeps the listing. A new one is
-    made each minute, so that listings don't grow old: `minute` is only the key of the cache.
+    To tell the facts of one file, it lists the file's folder and keeps the listing. As a new one
+    has no listings, they don't grow old.
 
     Args:
         file_system: The library's class.
-        minute: The present one, as any number that changes each minute.
+        minute: Any number that changes each minute. It is only the key of the cache.
     """
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = file_system(skip_instance_cache=True)
-    # The library's own method is replaced by one that threads go through one after the other: the
-    # first lists the folder, the others find the listing. Else each would list it for itself.
-    library_info = system.info
-    lock = threading.RLock()
+    system.info = _InfoFromOneListing(system).info
+    return system
 
-    def info_from_one_listing(path: str, **options: Any) -> Any:
-        with lock:
+
+class _InfoFromOneListing:
+    """The facts of the Hub's files, for many threads that ask for them at once.
+
+    Threads go through it one after the other: the first lists the folder, the others find the
+    listing. With the library's own `info`, each would list the folder for itself.
+    """
+
+    def __init__(self, system: Any) -> None:
+        self._system = system
+        self._info_of_library = system.info
+        self._lock = threading.RLock()
+
+    def info(self, path: str, **options: Any) -> Any:
+        """Return what the library tells of a file. Raises FileNotFoundError for one not there."""
+        with self._lock:
             try:
-                return library_info(path, **options)
+                return self._info_of_library(path, **options)
             except FileNotFoundError:
                 # The library keeps no listing of a folder that isn't there, and would ask for it
                 # for each file. An empty listing stands for it; from that the second call answers.
-                system.dircache.setdefault(system._parent(path), [])
-            return library_info(path, **options)
-
-    system.info = info_from_one_listing
-    return system
+                folder = self._system._parent(path)
+                self._system.dircache.setdefault(folder, [])
+            return self._info_of_library(path, **options)
 
 
 @contextmanager
 def system_errors(address: str) -> Iterator[None]:
     """Raise what a library raises in the block as the OSError that a file here would raise.
 
-    `address` is the file's. Errors of this package and shortages of this machine stay as they are.
+    Errors of this package stay as they are, and so do shortages of this machine, and all errors
+    where `address`, the file's, isn't elsewhere.
     """
     try:
         yield
@@ -139,7 +159,10 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _number_of(error: Exception) -> int:
-    """Return the errno for what a library raised, as the system has it; EIO for what may pass."""
+    """Return the errno that the system would give for what a library raised.
+
+    EIO for what nothing else is known of: it may pass.
+    """
     # huggingface_hub says this of what one may not see, too.
     if "(repository not found)" in f"{error}":
         return errno.EACCES
@@ -154,8 +177,12 @@ def _number_of(error: Exception) -> int:
 def patiently(address: str, once: Callable[[], T]) -> T:
     """Return what `once` returns; call it again where a store doesn't answer or breaks off.
 
-    That is up to four times, with pauses, unless a store takes longer than `PATIENCE` to fail.
-    Raises OSError.
+    It is called up to four times, with pauses, but not again once PATIENCE seconds have passed.
+    Raises OSError where the last call fails, or any for a reason that won't pass.
+
+    Args:
+        address: The file's.
+        once: Asks the store.
     """
     begun = time.monotonic()
     for pause in PAUSES:
@@ -172,7 +199,10 @@ def patiently(address: str, once: Callable[[], T]) -> T:
 
 
 def look(path: str) -> State:
-    """Return the state of a file or folder elsewhere. Raises OSError, InputError, MissingExtra."""
+    """Return the state of a file or folder elsewhere, with size 0 where the store tells none.
+
+    Raises OSError, InputError, MissingExtra.
+    """
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
     kind = "folder" if info.get("type") == "directory" else "file"
@@ -182,8 +212,8 @@ def look(path: str) -> State:
 def _change_time(info: dict[str, Any]) -> float:
     """Return when a file elsewhere was changed, in seconds since 1970.
 
-    Where its library doesn't say, it is a number below 1 made of the file's digest: it changes when
-    the file does, which is all that the time is used for.
+    Where its library doesn't say, or says it as a text, it is a number below 1 made of the file's
+    digest: it changes when the file does, which is all that the time is used for.
     """
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
@@ -195,7 +225,7 @@ def _change_time(info: dict[str, Any]) -> float:
 
 
 def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
-    """Return the first value that is there under one of the names; None without any."""
+    """Return the value under the first of the names that has one, not empty or 0; else None."""
     for name in names:
         if info.get(name):
             return info[name]
@@ -213,23 +243,25 @@ def version_told(info: dict[str, Any]) -> str:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the files under a folder elsewhere, or those that match a pattern, relative to it.
+    """Return the paths of files elsewhere relative to a folder, sorted.
 
-    A pattern is an address with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError.
+    They are all files under the folder, at any depth, or those that match the pattern: an address
+    with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError, MissingExtra.
     """
     system, name = place_of(folder)
-    ask = partial(system.find, name)
+    list_files = partial(_listed_anew, system, system.find, name)
     if pattern:
-        ask = partial(system.glob, place_of(pattern)[1])
-
-    def paths() -> list[str]:
-        system.invalidate_cache()
-        listed: list[str] = ask()
-        return listed
-
+        _, pattern_in_system = place_of(pattern)
+        list_files = partial(_listed_anew, system, system.glob, pattern_in_system)
     with told_as(InputError, f"can't list {folder}"):
-        listed = patiently(folder, paths)
+        listed = patiently(folder, list_files)
     return sorted(posixpath.relpath(path, name) for path in listed)
+
+
+def _listed_anew(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
+    """Return what a method of a file system lists for a path, not from an earlier listing."""
+    system.invalidate_cache()
+    return method(path)
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -243,18 +275,26 @@ def open_file(path: str) -> IO[bytes]:
     )
     if hasattr(file, "cache"):
         # The library's own reader of blocks is replaced by one that tries again.
-        fetch = file.cache.fetcher
-
-        def fetch_patiently(begin: int, end: int) -> bytes:
-            size = min(end, file.size) - begin
-            return patiently(path, lambda: _whole(fetch(begin, end), size))
-
-        file.cache.fetcher = fetch_patiently
+        file.cache.fetcher = partial(_fetch_patiently, file, path, file.cache.fetcher)
     return cast("IO[bytes]", file)
 
 
+def _fetch_patiently(
+    file: Any, path: str, fetch: Callable[[int, int], bytes], begin: int, end: int
+) -> bytes:
+    """Return a file's bytes from `begin` up to `end`, not included, or up to its own end.
+
+    `fetch` is the library's way to get them. Raises OSError where they don't come whole.
+    """
+    size = min(end, file.size) - begin
+    return patiently(path, lambda: _whole(fetch(begin, end), size))
+
+
 def fetched(address: str, size: int) -> bytes:
-    """Return a file's first `size` bytes. Raises OSError, InputError, MissingExtra."""
+    """Return a file's first `size` bytes.
+
+    Raises InputError, MissingExtra, and OSError, also where the file is shorter.
+    """
     system, name = place_of(address)
     if size == 0:
         return b""
@@ -262,7 +302,7 @@ def fetched(address: str, size: int) -> bytes:
 
 
 def _whole(data: bytes, size: int) -> bytes:
-    """Return the data if it has the size that was asked for. Raises OSError."""
+    """Return the data if it has the size that was asked for; else raise OSError."""
     if len(data) != size:
         raise OSError(errno.EIO, f"{len(data):,} of {size:,} bytes came")
     return data

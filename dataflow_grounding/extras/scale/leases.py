@@ -25,14 +25,15 @@ from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.engine.workers import beside
 
-LEASE_SECONDS = 2.0
-RENEW_SECONDS = 0.2
+LEASE_SECONDS = 2.0  # for so long a worker may go by a grant
+RENEW_SECONDS = 0.2  # between two reports of a worker
+NO_LIMIT = 10**6  # requests in flight to an endpoint that has no limit of its own in the pool
 # The keys of the run's limits, beside those of endpoints.
 REQUESTS = ("", "requests")
 USD = ("", "USD")
 Clock = Callable[[], float]
-# How many requests were answered (True) or refused (False), by the tick of the grant that let them
-# go. Only answers that came while all places were in use count.
+# How many requests were answered (True) or refused (False), by the tick (the number) of the grant
+# that let them go. Only answers that came while all places were in use count.
 Outcomes = Counter[tuple[bool, int]]
 
 
@@ -89,16 +90,17 @@ class UsedUp(NamedTuple):
     unit: float
 
     def why(self) -> str:
-        """Return in words why the run stops."""
+        """Return in words why the run stops, with the settings that it stops by."""
         if self.key == USD:
             return no_usd_left(self.total, self.settled, self.unit)
         return no_request_left(int(self.total))
 
 
 class Grant(NamedTuple):
-    """A worker's ceilings for `seconds` from its report on.
+    """A worker's ceilings for `seconds` from its report on; by default nothing may be sent.
 
-    `used_up` is the limit that lets nothing more be sent, if one does.
+    `tick` is the pool's number of the grant, from 1; `used_up` is the limit that lets nothing more
+    be sent, if one does.
     """
 
     tick: int = 0
@@ -150,7 +152,8 @@ class LeasePool:
     def renew(self, report: Report) -> Grant:
         """Take in what a worker reports, and return what it may do now.
 
-        Call it from one thread at a time.
+        A report that isn't newer than the worker's last one changes nothing, and is granted
+        nothing. Call it from one thread at a time.
         """
         worker = report.worker
         if worker in self._last_reports and report.number <= self._last_reports[worker].number:
@@ -196,11 +199,11 @@ class LeasePool:
         return int(total_requests), float(total_usd)
 
     def known_levels(self) -> dict[Key, FoundPlaces]:
-        """Return what is known by now of how many requests at once each endpoint takes."""
+        """Return how many requests at once each endpoint takes, as far as it is found out."""
         return {key: level.found for key, level in self.levels.items()}
 
     def _parts(self, key: Key) -> dict[str, Part]:
-        """Return each worker's part of a limit, by its last report."""
+        """Return each worker's part of a limit, by worker; only of those that have one."""
         parts = {}
         for worker, last in self._last_reports.items():
             if key in last.parts:
@@ -208,18 +211,17 @@ class LeasePool:
         return parts
 
     def _learn(self, key: Key, worker: str, outcomes: Outcomes) -> None:
-        """Learn how many requests at once an endpoint takes from what came of a worker's.
+        """Change an endpoint's level by what came of a worker's requests.
 
-        Refusals lower the endpoint's level at once. Answers raise it at the end of a round, when a
-        worker reports again: by then all others have reported too, so that those of all are learnt
-        from together.
+        Refusals lower it at once. Answers raise it at the end of a round, when a worker reports for
+        the second time: by then all others have reported, too, so that those of all count together.
 
         Args:
             key: The endpoint and model.
             worker: The worker's name.
             outcomes: What came of its requests since its last report.
         """
-        level = self.levels.setdefault(key, Level(10**6))
+        level = self.levels.setdefault(key, Level(NO_LIMIT))
         parts = self._parts(key).values()
         wanted = sum(part.wanted for part in parts)
         granted = sum(part.ceiling for part in parts)
@@ -241,10 +243,10 @@ class LeasePool:
         level.number = self._tick  # requests are numbered by the grant that lets them go
 
     def _ceiling(self, key: Key, worker: str) -> float:
-        """Return how far a worker may go in using a limit, all that it has used included.
+        """Return how far a worker may go in using a limit; infinite for one without a total.
 
-        Beyond that, it gets its fair share of what is left. What other workers may still use by
-        their last grants is not given to it, though, before they have given it back.
+        That is what it has used, and its fair share of what is left in whole requests. What other
+        workers may still use by their last grants isn't given to it before they have given it back.
         """
         total = self._limits[key] if key in self._limits else self.levels[key].places
         if total is None:
@@ -264,7 +266,10 @@ class LeasePool:
         return own.used + unit * further_requests
 
     def _used_up(self, report: Report) -> UsedUp | None:
-        """Return the first of the run's limits that lets nothing more be sent; None if all do."""
+        """Return the first of the run's limits that has no room for the next request of a worker.
+
+        None if all have. What is only reserved, for requests in flight, counts as room.
+        """
         for key, total in self._limits.items():
             if total is None or key not in report.parts:
                 continue
@@ -276,7 +281,7 @@ class LeasePool:
 
 
 def _ticks(outcomes: Outcomes, *, answered: bool) -> list[int]:
-    """Return the ticks of all answers, or of all refusals, in order."""
+    """Return the ticks of all answers, or of all refusals, in order: one for each request."""
     return sorted(tick for was_answered, tick in outcomes.elements() if was_answered == answered)
 
 
@@ -339,6 +344,8 @@ class Lease(SharedLimits):
     def has_room(self, worst: float) -> bool:
         """Return whether one more request, of at most `worst` USD, may be sent now.
 
+        False where a later grant may let it go.
+
         Raises BudgetExceeded where none will be any more, RunStopped where the pool is lost.
         """
         if self.lost:
@@ -353,7 +360,14 @@ class Lease(SharedLimits):
         return False
 
     def renew(self, call: Callable[[Report], Grant]) -> None:
-        """Report to the pool, and go by its grant; without an answer, by the last grant."""
+        """Report to the pool, and go by its grant; without an answer, by the last grant.
+
+        The pool counts as lost once there was no answer for `max_wait`, or its pipe is broken, and
+        until it answers again. Requests that wait for a place are let in as far as there are any.
+
+        Args:
+            call: Hands a report to the pool and returns its grant, or raises.
+        """
         asked = self._now()
         try:
             grant = call(self._report())
@@ -377,7 +391,7 @@ class Lease(SharedLimits):
             level.limiter.let_in()
 
     def keep(self, call: Callable[[Report], Grant], over: threading.Event) -> None:
-        """Renew a few times a second until it is `over`; then give back what is not used."""
+        """Renew by `call` a few times a second until `over` is set; then give back the rest."""
         # At once for the first time: nothing may be sent before.
         while not over.wait(RENEW_SECONDS if self._number else 0.0):
             self.renew(call)
@@ -388,7 +402,10 @@ class Lease(SharedLimits):
         self.renew(call)
 
     def _report(self) -> Report:
-        """Return for the pool what is used and wanted of each limit, and what came of requests."""
+        """Return the next report: what is used and wanted of each limit, and what came of requests.
+
+        What is reported so is not reported again.
+        """
         with self.lock:
             levels = dict(self.levels)
             ceilings = self._grant.ceilings
@@ -430,19 +447,26 @@ class _LeasedLevel(Level):
 
     @property
     def places(self) -> int:
+        """How many requests may be in flight: none once the grant has run out."""
         if self._lease.lost:
             return self.most  # requests that wait are let in, to be told that the pool is lost
         return self.left if self._lease.holds else 0
 
     def send(self) -> int:
-        return self.number  # a request's number is the tick of the last grant
+        """Return the number of a request that is about to be sent: the last grant's tick."""
+        return self.number
 
     def answered(self, number: int) -> None:
+        """Count an answer to a request with this number, for the next report."""
         # At most one answer for each granted place is reported by grant: the pool learns no more
         # from further ones before it has granted anew.
         self.outcomes[True, number] = min(self.outcomes[True, number] + 1, max(1, self.granted))
 
     def refused(self, number: int, in_flight: int) -> None:
+        """Count a refusal of a request with this number, for the next report.
+
+        `in_flight` is not heeded: the pool knows how many are in flight to the endpoint.
+        """
         self.outcomes[False, number] += 1
         if number == self.number and self.left:
             self.left -= 1  # a place that was refused is not tried again before the next grant
@@ -462,6 +486,7 @@ class _LeasedLimiters(Limiters):
         self.gates = gates
 
     def made(self, key: Key, most: int) -> Limiter:
+        """Return a new limiter of an endpoint and model, of at most `most` requests in flight."""
         if "://" not in key[0]:
             return Limiter(Level(most))
         level = _LeasedLevel(most, self._lease)

@@ -35,6 +35,7 @@ from dataflow_grounding.extras.scale.shard_files import write_joined
 from dataflow_grounding.images.picture_folder import FOLDER as PICTURES
 from dataflow_grounding.jobs.costs import paid_by_step, stated_prices
 
+# The file of a step, from the results' folder: "step_0_image_grounder/annotations.jsonl".
 _STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
 MOST = 10**15
 """The most of anything that a run counts: no sum of such numbers is too large for a double."""
@@ -42,6 +43,8 @@ CLASSES = "classes"
 """Where a summary has its table of classes."""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
+"""What a row of that table counts of a class, beside the boxes' mean side."""
+
 _SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
 _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
     "client",
@@ -68,7 +71,7 @@ _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
 
 
 class SeenInput(NamedTuple):
-    """The whole input as a shard has seen it: its rows, and a digest of it."""
+    """The whole input as a shard has seen it: how many rows it has, and a digest of it."""
 
     rows: int
     digest: Any
@@ -88,7 +91,8 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
 
     Raises:
         InputError: A shard is missing, stopped or at work, or they aren't of one input and one
-            model; or a file is damaged. Nothing is changed then.
+            model; or a file is damaged; or the folder has results that should be kept. Nothing is
+            changed then.
         StorageFailed: The files can't be written.
     """
     results_dir = working_folder(results_dir)
@@ -99,20 +103,9 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     with ExitStack() as locks:
         mirror = locks.enter_context(at_work(checkpoint))
         folders = _folders(results_dir, _names_of_shards(results_dir, mirror), of)
-        for folder in folders:  # no shard may begin meanwhile
-            if mirror:
-                shard = os.path.relpath(folder, results_dir)
-                locks.enter_context(held_elsewhere(mirror, shard))
-            else:
-                locks.enter_context(only_run(os.path.join(folder, CKPT)))
+        _hold_shards(results_dir, folders, mirror, locks)
         runs = [_run_of(folder) for folder in folders]
-        files: dict[str, list[str]] = {}  # of each step's file, those of the shards
-        shard_files: list[str] = []
-        for name in runs[0]["shard"]["files"]:
-            paths = [within(folder, name) for folder in folders]
-            files[within(results_dir, name)] = paths
-            shard_files += paths
-        present(*shard_files, *map(lines_path, shard_files), anew=True)
+        files = _files_to_join(results_dir, folders, runs[0])
         _check(folders, runs)
         _warn_of_changed_pictures(folders, runs)
         _refuse_to_replace_newer(present(run_path, anew=True), runs)
@@ -128,8 +121,44 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     return run
 
 
+def _hold_shards(
+    results_dir: str, folders: list[str], mirror: Mirror | None, locks: ExitStack
+) -> None:
+    """Hold each shard's lock until `locks` is closed, so that no shard begins meanwhile.
+
+    Raises InputError where one is at work.
+    """
+    for folder in folders:
+        if mirror:
+            shard = os.path.relpath(folder, results_dir)
+            locks.enter_context(held_elsewhere(mirror, shard))
+        else:
+            locks.enter_context(only_run(os.path.join(folder, CKPT)))
+
+
+def _files_to_join(
+    results_dir: str, folders: list[str], first_run: dict[str, Any]
+) -> dict[str, list[str]]:
+    """Return for each step's file in the results' folder those of the shards, in their order.
+
+    Which steps there are, the first shard's run says. Files elsewhere are brought here. Raises
+    InputError where they can't be.
+    """
+    files: dict[str, list[str]] = {}
+    shard_files: list[str] = []
+    for name in first_run["shard"]["files"]:
+        paths = [within(folder, name) for folder in folders]
+        files[within(results_dir, name)] = paths
+        shard_files += paths
+    present(*shard_files, *map(lines_path, shard_files), anew=True)
+    return files
+
+
 def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
-    """Say which files beside the annotations are not put together."""
+    """Say which `output_format`s that the run's spec states leave files that aren't put together.
+
+    Nothing is said of annotations, which every run leaves.
+    """
     formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
     for name in sorted(formats - {"unified", "jsonl"}):
         say(
@@ -158,7 +187,8 @@ def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
 def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
     """Return the folders of all shards of a split into `of`; without `of`, of the only split.
 
-    Raises InputError where one is missing, or there are several splits and none is named.
+    `names` are those of the shards' folders that are there. Raises InputError where there are none,
+    where one of the split is missing, or where there are several splits and `of` names none.
     """
     address = address_of(results_dir)
     counts = [name.partition("-of-")[2] for name in names]
@@ -185,7 +215,8 @@ def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
 def _run_of(folder: str) -> dict[str, Any]:
     """Return what a shard's run.json says.
 
-    Raises InputError where the run isn't finished, or the file says what no run leaves there.
+    Raises InputError where the run isn't finished, where the file says what no run leaves there, or
+    where it lists anything but different files of steps.
     """
     file = os.path.join(folder, "run.json")
     run = read_object(file)
@@ -214,7 +245,8 @@ def _run_of(folder: str) -> dict[str, Any]:
 def _has_only_known_kinds(run: dict[str, Any]) -> bool:
     """Return whether all that is computed with in a `run.json` has the kinds that a run leaves.
 
-    The file may be a stranger's.
+    These are the summary, how many rows the input has, the box format, the folders of images, and
+    the formats of output that the spec states. The file may be a stranger's.
     """
     summary = run["summary"]
     counts = [summary.get("images"), summary.get("done")]
@@ -241,7 +273,10 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
 
 
 def _is_class_table(rows: Any) -> bool:
-    """Whether this is a summary's table of classes."""
+    """Whether this is a summary's table of classes, in which each row has a class's name.
+
+    Counts may be missing.
+    """
     if not isinstance(rows, list):
         return False
     for row in rows:
@@ -255,7 +290,11 @@ def _is_class_table(rows: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """Return what kind of value of a summary this is; empty for what no run leaves there."""
+    """Return what kind of value of a summary this is; empty for what no run leaves there.
+
+    The kinds are "word" (true, false, null), "number" (from 0 to MOST), "text", "texts" (a list)
+    and "numbers" (an object).
+    """
     if isinstance(value, bool) or value is None:
         return "word"
     if isinstance(value, (int, float)):
@@ -267,32 +306,39 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else ""
 
 
-def _check_kinds(shown: list[str], runs: list[dict[str, Any]]) -> None:
+def _check_kinds(addresses: list[str], runs: list[dict[str, Any]]) -> None:
     """Raise InputError where a shard's counts are of other kinds than the first one's.
 
-    They could not be summed up.
+    They could not be summed up. `addresses` are the shards' folders for the message. What is null,
+    or is missing in one of the two, is no difference.
     """
-    first = _kinds_in(runs[0])
-    for folder, run in zip(shown, runs, strict=True):
-        if any(first.get(name, kind) != kind for name, kind in _kinds_in(run).items()):
-            raise InputError(
-                f"the run.json of {folder} holds counts of other kinds than that of {shown[0]}:"
-                " remove it, run the shard again, then merge"
-            )
+    kinds_of_first = _kinds_in(runs[0])
+    for address, run in zip(addresses, runs, strict=True):
+        for name, kind in _kinds_in(run).items():
+            if kinds_of_first.get(name, kind) != kind:
+                raise InputError(
+                    f"the run.json of {address} holds counts of other kinds than that of"
+                    f" {addresses[0]}: remove it, run the shard again, then merge"
+                )
 
 
 def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
+    """Return the kind of each value of a run's summary that isn't null, by its name."""
     return {name: _kind(value) for name, value in run["summary"].items() if value is not None}
 
 
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where shards don't belong together, or one is not whole."""
+    """Raise InputError where shards don't belong together, or one is not whole.
+
+    They belong together where all have seen the same input, and have all its rows; where what
+    should be alike in all is so (`_stated`); and where their counts can be summed up.
+    """
     inputs: list[SeenInput] = []
     for run in runs:
         shard = run["shard"]
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
-    shown = [address_of(folder) for folder in folders]
-    _check_kinds(shown, runs)
+    addresses = [address_of(folder) for folder in folders]
+    _check_kinds(addresses, runs)
     # The shard that was started last has seen the input as it is now.
     indices = range(len(runs))
     newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
@@ -300,17 +346,17 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     for index in indices:
         if inputs[index] != inputs[newest]:
             raise InputError(
-                f"{shown[index]} has seen another version of the input ({inputs[index].rows}"
-                f" rows) than {shown[newest]} ({rows} rows): run both again, then merge; or run the"
-                " same without --shard, which asks nothing again"
+                f"{addresses[index]} has seen another version of the input ({inputs[index].rows}"
+                f" rows) than {addresses[newest]} ({rows} rows): run both again, then merge; or run"
+                " the same without --shard, which asks nothing again"
             )
         differing = _differing(runs[index], runs[0])
         if differing:
             raise InputError(
-                f"{shown[index]} was run with another {min(differing)} than {shown[0]}: run it"
-                " again as the others were"
+                f"{addresses[index]} was run with another {min(differing)} than {addresses[0]}: run"
+                " it again as the others were"
             )
-        _check_whole(folders[index], shown[index], runs[index])
+        _check_whole(folders[index], addresses[index], runs[index])
     rows_of_shards = sum(run["summary"]["images"] for run in runs)
     if rows_of_shards != rows:
         raise InputError(
@@ -319,8 +365,12 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
         )
 
 
-def _check_whole(folder: str, shown: str, run: dict[str, Any]) -> None:
-    """Raise InputError where a shard's files, in `folder`, are not those that its run left."""
+def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
+    """Raise InputError where a shard's files, in `folder`, are not those that its run left.
+
+    That shows in their rows, their sizes and their digests; `address` is the folder's for the
+    message.
+    """
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
@@ -335,8 +385,8 @@ def _check_whole(folder: str, shown: str, run: dict[str, Any]) -> None:
         if digests is None or digests == [digest_of(file) for file in files]:
             return
     raise InputError(
-        f"{shown} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
-        f" were left there: copy it again, whole, or remove {shown}/run.json and run the shard"
+        f"{address} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
+        f" were left there: copy it again, whole, or remove {address}/run.json and run the shard"
         " again: nothing is asked twice"
     )
 
@@ -344,7 +394,8 @@ def _check_whole(folder: str, shown: str, run: dict[str, Any]) -> None:
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
     """Warn where a shard's pictures are not those that its run has seen, as far as they are here.
 
-    Both are digests in a list: the first of the pictures' paths, the others of their contents.
+    What was seen, and what is here, are lists of digests: the first is one of the pictures' paths,
+    the others are of their contents. A shard whose run.json has no such list is passed over.
     """
     for folder, run in zip(folders, runs, strict=True):
         last_file = within(folder, run["shard"]["files"][-1])
@@ -362,9 +413,10 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 
 
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where the results' own `run.json` is of a run that should be kept.
+    """Raise InputError where the results' own `run.json`, at `path`, is of a run to be kept.
 
-    That is a run which began after all shards, or which had more rows than they have.
+    That is a run which began after all shards, or which had more rows than they have. A file that
+    isn't there, or says neither, is none.
     """
     run = read_object(path)
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
@@ -386,7 +438,8 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
 def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
     """Put pictures that the shards have unpacked from their input into the results' folder.
 
-    They are hard links where the file system has them, else copies.
+    They are hard links where the file system has them, else copies. One whose name is there already
+    is left as it is: the name tells its contents.
     """
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
@@ -408,7 +461,10 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
 
 
 def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
-    """Return the names of what should be alike in all shards and differs from the first one."""
+    """Return the names, in no order, of what a shard states otherwise than the first one.
+
+    Only what should be alike in all shards is compared.
+    """
     stated = _stated(run)
     stated_first = _stated(first)
     names = stated.keys() | stated_first.keys()
@@ -418,8 +474,8 @@ def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
 def _stated(run: dict[str, Any]) -> dict[str, Any]:
     """Return what must be alike in all shards, by name: "image_grounding.vlm.model" and its like.
 
-    Paths are left out, which each machine has its own of, and so are keys that only say how a run
-    goes (`_MAY_DIFFER`).
+    Absolute paths are left out, which each machine has its own of, and so are keys that only say
+    how a run goes (`_MAY_DIFFER`).
     """
     stated: dict[str, Any] = {}
     for name in _SAME_IN_ALL:
@@ -439,7 +495,10 @@ def _stated(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    """Return whether a key of the spec may differ from shard to shard."""
+    """Return whether a key of the spec may differ from shard to shard.
+
+    That is one with a name of `_MAY_DIFFER` in it: "image_grounding.vlm.timeout".
+    """
     # What is in an operator's `settings` is the user's, whatever it is called: it may not differ.
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
@@ -448,7 +507,8 @@ def _may_differ(key: str) -> bool:
 def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the `run.json` of all shards: the first one's, with the sums of what all did.
 
-    The results' folder stands in it in place of the first shard's own.
+    Of the summary, it has what the first one has. The results' folder stands in place of the first
+    shard's own.
     """
     first = runs[0]
     summary: dict[str, Any] = {}
@@ -484,7 +544,7 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
     """Return one table of classes from those of the shards, in the order of ClassTable.rows.
 
     `listed` are the classes that the user lists. A picture whose rows are in several shards counts
-    in each of them.
+    in each of them. What a table doesn't count of a class is 0.
     """
     by_name: dict[str, dict[str, Any]] = {}
     sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
@@ -493,7 +553,7 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
         counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
         for count in CLASS_COUNTS:
             counts[count] += row.get(count, 0)
-        sides[name] = sides.get(name, 0) + (row["mean_side"] or 0) * row["boxes"]
+        sides[name] = sides.get(name, 0) + (row.get("mean_side") or 0) * row.get("boxes", 0)
     for name, counts in by_name.items():
         boxes = counts["boxes"]
         counts["mean_side"] = round(sides[name] / boxes, 1) if boxes else None
@@ -504,8 +564,8 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
 def _sum(values: list[Any]) -> Any:
     """Return one value for what the shards say under a name of their summaries.
 
-    Numbers and tables of counts are summed, lists joined without repeats; of texts and of yes or no
-    the first is taken. It is None where any of them is.
+    Numbers are summed, and so are objects of numbers, name by name; lists are joined without
+    repeats; of texts and of yes or no the first is taken. None where any of them is None.
     """
     first = values[0]
     if None in values:

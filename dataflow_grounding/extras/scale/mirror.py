@@ -26,9 +26,10 @@ T = TypeVar("T")
 KEPT = ("calibration.json", "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK = ".elsewhere.json"
+"""The file in a mirror's root that makes it a mirror; see `_STATED`."""
 _SENT = ".elsewhere.sent.json"
-"""A file in a mirror's root: for each path that was sent or brought, its state here (see
-`_util.paths.state_of`) and its version there (see `version_told`)."""
+"""A file in a mirror's root. By each path that was sent or brought, it has a list of two: the
+file's state here (see `_util.paths.state_of`), and its version there (see `version_told`)."""
 _STATED = ("address", "part", "id")
 """What the mark file says. The part is a shard's folder, or "" for the whole; the id is of this
 folder here alone."""
@@ -37,7 +38,7 @@ folder here alone."""
 class Mirror:
     """The folder `root` of this machine, which stands for all that is at `address`.
 
-    `working_folder` makes it.
+    `stand_for` makes the folder. Paths are from the root, as they are from the address, with `/`.
     """
 
     def __init__(self, root: str) -> None:
@@ -49,14 +50,18 @@ class Mirror:
         self._system, self._path = place_of(self.address)
 
     def here(self, *path: str) -> str:
-        """Where a file is on this machine."""
+        """Return where a file is on this machine: its path's parts below the root.
+
+        Empty ones don't count; without any it is the root. Raises InputError where they could lead
+        out of it.
+        """
         name = "/".join(filter(None, path))
         return within(self.root, name, self.address) if name else self.root
 
     def call(self, path: str, function: Callable[[Any, str], T]) -> T:
-        """Return what a function returns for the fsspec file system and the full path there.
+        """Return what a function returns that is given the fsspec file system and a path in that.
 
-        The file system's library tries again by itself. Raises OSError.
+        `path` is from the address. The file system's library tries again by itself. Raises OSError.
         """
         with system_errors(self.address):
             return function(self._system, f"{self._path}/{path}".rstrip("/"))
@@ -77,7 +82,10 @@ class Mirror:
         return listed
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes [start, end) of a file there; none without a file. Raises OSError."""
+        """Return the bytes [start, end) of a file there, from its beginning or to its end for None.
+
+        Empty where there is no such file. Raises OSError.
+        """
         try:
             data = self.call(
                 path, lambda system, there: system.cat_file(there, start=start, end=end)
@@ -89,17 +97,17 @@ class Mirror:
     def write(self, path: str, data: bytes, mode: str = "overwrite") -> None:
         """Write a file there, whole or not at all; with mode "create" only where there is none.
 
-        Raises OSError.
+        A file that is there then stays, and nothing says so. Raises OSError.
         """
         with suppress(FileExistsError):
             self.call(path, lambda system, there: system.pipe_file(there, data, mode=mode))
 
     def remove(self, path: str) -> None:
-        """Remove a file there. Raises OSError."""
+        """Remove a file there. Raises OSError, also where it isn't there."""
         self.call(path, lambda system, there: system.rm_file(there))
 
     def fetch(self, *paths: str) -> None:
-        """Bring files here. Copies of shards' files that are gone there are removed.
+        """Bring files here. One that isn't there is passed over; see `_get`.
 
         Raises InputError.
         """
@@ -107,7 +115,7 @@ class Mirror:
             at_once(self._get, paths)
 
     def renew(self) -> None:
-        """Bring those files of the part that others have changed there.
+        """Bring those files of the part that are here, and that others have changed there.
 
         Files that are gone there are forgotten as sent, so that `put` sends them again. Raises
         InputError.
@@ -134,7 +142,7 @@ class Mirror:
             write_bytes(self.here(_SENT), json.dumps(kept).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        """The versions of all files that are directly in some folders there, by path."""
+        """Return the versions of all files that are directly in some folders there, by path."""
         asked = list(folders)
         versions: dict[str, str] = {}
         for folder, entries in zip(asked, at_once(self.listed, asked), strict=True):
@@ -146,14 +154,15 @@ class Mirror:
     def put(self, *endings: str) -> None:
         """Send those files of the part that have changed here since they were sent or brought.
 
-        With `endings` only those whose path ends in one of them. `run.json` is sent last. Raises
-        StorageFailed.
+        With `endings` only those whose path ends in one of them. The part's `run.json` is sent
+        last. Raises StorageFailed.
         """
         sent = read_object(self.here(_SENT))
         changed: dict[str, list[int]] = {}
         for path, state in self._states_here().items():
             is_sent = path in sent and sent[path][0] == state
-            if not is_sent and path.endswith(endings or ""):
+            is_meant = not endings or path.endswith(endings)
+            if is_meant and not is_sent:
                 changed[path] = state
         # Whoever finds run.json there then finds all the files that it names.
         run_file = os.path.join(self.part, "run.json")
@@ -166,7 +175,7 @@ class Mirror:
             write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; return for each its version there, as `version_told` says.
+        """Send files; return by path the version of each there, as `version_told` says it.
 
         Raises StorageFailed.
         """
@@ -176,9 +185,9 @@ class Mirror:
             return dict(zip(paths, at_once(self._put, paths), strict=True))
 
     def _states_here(self) -> dict[str, list[int]]:
-        """Return the files of the part that are sent, each with what tells whether it changed.
+        """Return by path the state of each file of the part that is to be sent.
 
-        The paths are from the root.
+        A file is changed where its state is another one.
         """
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
@@ -191,7 +200,11 @@ class Mirror:
         return states
 
     def _is_to_be_sent(self, path: Path) -> bool:
-        """Return whether a file belongs to the part and is sent; `path` is from the root."""
+        """Return whether a file of the part is to be sent; `path` is from the root.
+
+        Not so are shards' files, unless the part is a shard, and what only this machine has a use
+        for: the mirror's own files, half-written ones, and of `.ckpt` all but KEPT.
+        """
         if not self.part and path.parts[0] == "shards":
             return False
         if CKPT in path.parts:
@@ -199,12 +212,16 @@ class Mirror:
         return not path.name.endswith((_MARK, _SENT, ".part"))
 
     def _put(self, path: str) -> str:
-        """Send a file; return its version there."""
+        """Send a file; return its version there. Raises OSError."""
         self.call(path, lambda system, there: system.put_file(self.here(path), there))
         return version_told(self.call(path, lambda system, there: system.info(there)))
 
     def _get(self, path: str) -> None:
-        """Bring a file from the store; remove our copy of a shard's file that is gone there."""
+        """Bring a file here. Raises OSError.
+
+        One that isn't there is passed over, and the copy here stays. In a mirror of the whole
+        folder, though, the copy of a shard's file is removed: it is the shard's to have.
+        """
         os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
         try:
             with whole_file(self.here(path), alone=False) as file:
@@ -268,32 +285,32 @@ def mirror_of(path: str) -> Mirror | None:
 
 
 def address_of(path: str) -> str:
-    """Return what a path in a mirror is called elsewhere; a path in no mirror as it is."""
+    """Return the address that a path in a mirror stands for; a path in no mirror as it is."""
     mirror = mirror_of(path)
     if mirror is None:
         return path
     return f"{mirror.address}/{os.path.relpath(path, mirror.root)}".removesuffix("/.")
 
 
-def bring(place: str, paths: Sequence[str]) -> None:
-    """Bring files of the mirror that a place is in, as `Mirror.fetch`; nothing if it is in none."""
-    mirror = mirror_of(place)
+def bring(path: str, paths: Sequence[str]) -> None:
+    """Bring files of the mirror that a path is in, as `Mirror.fetch`; nothing if it is in none."""
+    mirror = mirror_of(path)
     if mirror is not None:
-        names = [os.path.relpath(path, mirror.root) for path in paths]
+        names = [os.path.relpath(wanted, mirror.root) for wanted in paths]
         mirror.fetch(*names)
 
 
 def send_new(path: str, *endings: str) -> None:
-    """Send what is new in the folder of a file, as `Mirror.put`."""
+    """Send what is new in the mirror that a path is in, as `Mirror.put`; nothing if in none."""
     mirror = mirror_of(path)
     if mirror is not None:
         mirror.put(*endings)
 
 
 def check_writable(folder: str) -> None:
-    """Write and remove a small file, to see that a folder's address can be written.
+    """Write and remove a small file, to see that the address of a mirror can be written.
 
-    Raises InputError where it can't.
+    Raises InputError where it can't. A folder in no mirror is not looked at.
     """
     mirror = mirror_of(folder)
     if mirror is None:

@@ -26,13 +26,14 @@ from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.workers import beside
 from dataflow_grounding.extras.scale.mirror import KEPT, Mirror, mirror_of, stand_for
 
-ROLL_SECONDS = 10.0
+ROLL_SECONDS = 10.0  # between two times that replies are sent
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
 ROLL_BYTES = 64 * 2**20  # the most of a part
 # A part with fewer bytes is sent again, with what came since, so that there are few parts. A larger
 # one is closed, and the next part begins behind it.
 CLOSED_BYTES = 4 * 2**20
 _WAIT_SECONDS = 300.0  # the longest pause before sending is tried again
+# "5f0c31a9-000000000004096.jsonl": the writer, and the offset in bytes where the part begins.
 _PART = re.compile(r"(.+)-(\d{15})\.jsonl")
 
 
@@ -49,19 +50,23 @@ class Rolling:
         self._sent_end = 0
 
     def bring(self) -> None:
-        """Bring all replies that are stored there. Raises InputError."""
+        """Bring all replies that are stored there, of this folder's own log, too.
+
+        What the store has of that one counts as sent. Raises InputError.
+        """
         mirror = self._mirror
         with told_as(InputError, f"can't read {mirror.address}", again=True):
             logs = self._listed_logs()
-            at_once(lambda log: self._bring(*log, logs[log]), logs)
+            at_once(lambda log: self._bring(log[0], log[1], logs[log]), logs)
         own_parts = logs[self._folder, mirror.id]
         self._sent_end = max((begin + size for begin, size in own_parts.items()), default=0)
         self._part_begin = self._sent_end
 
     def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
-        """Return the logs there by folder and writer: for each part its offset and its size.
+        """Return the logs there by folder and writer: the size of each part by its offset.
 
-        Logs of other shards count too, except those that can't have a row of this one.
+        Logs of other shards are among them, except those that can't have a row of this one; so are
+        those of this folder that are known of though nothing is listed, with no parts.
         """
         mirror = self._mirror
         logs: dict[tuple[str, str], dict[int, int]]
@@ -82,10 +87,10 @@ class Rolling:
         return logs
 
     def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
-        """Add to a log here what the store has more of it.
+        """Add to a log here what the store has more of it. Raises OSError.
 
-        `parts` are the offsets and sizes that were listed. A listing may lack new parts: so in the
-        end the one that would come next is asked for by its name.
+        `parts` has the sizes of the parts that were listed, by offset. A listing may lack new
+        parts: so in the end the one that would come next is asked for by its name.
         """
         is_own = folder == self._folder and writer == self._mirror.id
         path = self._log if is_own else self._mirror.here(folder, "replies", f"{writer}.jsonl")
@@ -93,8 +98,9 @@ class Rolling:
         with open(open_log(path), "ab") as log:
             while True:
                 end = log.tell()
-                with_next = [begin for begin, size in parts.items() if begin <= end < begin + size]
-                begin = max(with_next, default=end)
+                # The part that has the bytes from `end` on; of several, the one that began last.
+                going_on = [begin for begin, size in parts.items() if begin <= end < begin + size]
+                begin = max(going_on, default=end)
                 name = _part_name(folder, writer, begin)
                 more = self._mirror.read(name, end - begin, end - begin + CLOSED_BYTES)
                 if not more:
@@ -102,7 +108,10 @@ class Rolling:
                 log.write(more)
 
     def roll(self) -> None:
-        """Send what the own log has gained, in whole lines. Raises OSError."""
+        """Send what the own log has gained, in whole lines; a line that has no end waits.
+
+        Raises OSError where the log can't be read, or the store doesn't take it.
+        """
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # nothing is sent that this machine could still lose
             while True:
@@ -119,9 +128,10 @@ class Rolling:
                     self._part_begin = end
 
     def now_and_then(self, over: threading.Event) -> None:
-        """Send what came every few seconds until it is `over`.
+        """Send what came every ROLL_SECONDS until `over` is set.
 
-        While that fails, the run goes on, and it is tried again after longer and longer pauses.
+        While that fails, the run goes on; it is said once, and tried again after longer and longer
+        pauses.
         """
         wait = ROLL_SECONDS
         while not over.wait(wait):
@@ -139,7 +149,10 @@ class Rolling:
 
 
 def _part_name(folder: str, writer: str, begin: int) -> str:
-    """Return the path there of the part of a writer's log that begins at an offset in bytes."""
+    """Return the path there of the part of a writer's log that begins at an offset in bytes.
+
+    Raises InputError where the writer's name could lead out of the folder.
+    """
     return within(os.path.join(folder, "replies"), f"{writer}-{begin:015}.jsonl")
 
 
@@ -147,7 +160,8 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
     """Yield a temporary folder with copies of these files of results elsewhere.
 
-    With `replies`, all stored replies are there, too. Raises InputError.
+    Those that aren't there are left out. With `replies`, all stored replies are there, too. Raises
+    InputError.
     """
     with tempfile.TemporaryDirectory() as aside:
         mirror = stand_for(results, aside)
@@ -192,11 +206,12 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
 
 @contextmanager
 def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
-    """Bring a folder from the store, send what changes in it now and then, and the rest at the end.
+    """Bring a part from the store, send its replies now and then, and all that is new at the end.
 
-    After Ctrl-C nothing more is sent: the next run does that. Where the run itself was stopped,
-    only replies and the `.json` files that say so are sent. Raises StorageFailed where the store
-    doesn't take the results.
+    `folder` is the part's checkpoint folder on this machine. After Ctrl-C nothing more is sent: the
+    next run does that. Where the run itself was stopped, only replies and the `.json` files that
+    say so are sent. Raises InputError where it can't be brought, StorageFailed where the store
+    doesn't take the results of a run that wasn't stopped.
     """
     say(
         f"Working in {mirror.here(mirror.part).rstrip('/')}; what comes of it goes to"
@@ -205,8 +220,8 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     rolling = Rolling(mirror)
     rolling.bring()
     mirror.renew()
-    kept = [os.path.join(folder, name) for name in KEPT]
-    present(*kept)
+    needed_for_run = [os.path.join(folder, name) for name in KEPT]
+    present(*needed_for_run)
     stopped: BaseException | None = None
     was_interrupted = False
     waiting = (

@@ -26,16 +26,18 @@ from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.extras.scale.mirror import mirror_of
 
-PlacedLine: TypeAlias = tuple[int, str]  # the place of a row in the whole input, and its line
+# The place of a row in the whole input, from 1, and a line of a file that is about the row.
+PlacedLine: TypeAlias = tuple[int, str]
 
 
 def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
     """Split an input into `count` shards: write each one's rows into its folder.
 
-    Where the results are elsewhere (s3://, ...), the files are sent there, too.
+    The folders are in `results_dir`. Where that is a mirror of results elsewhere (s3://, ...), the
+    files are sent there, too.
 
     Returns:
-        The shards, and how many rows each has.
+        The shards, from the first on, and how many rows each has; some may have none.
 
     Raises:
         InputError: The input can't be read.
@@ -50,15 +52,15 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
     # Writers that were not committed leave nothing behind when they are closed.
     with ExitStack() as open_writers, storing(results_dir):
         writers = [open_writers.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
-        # By shard, for each of its rows its line in its file of the input, and its place in the
-        # whole input.
-        places = [array("q") for _ in shards]
+        # By shard, for each of its rows two numbers: the row's line in its file of the input, and
+        # its place in the whole input.
+        positions = [array("q") for _ in shards]
         for number, row in source.split(count):
             writers[number - 1].write_line(as_line(row))
-            places[number - 1].extend((row.line, row.place))
-        for writer, places_of_shard in zip(writers, places, strict=True):
+            positions[number - 1].extend((row.line, row.place))
+        for writer, positions_of_shard in zip(writers, positions, strict=True):
             writer.commit()
-            write_line_numbers(writer.path, places_of_shard)
+            write_line_numbers(writer.path, positions_of_shard)
     mirror = mirror_of(results_dir)
     if mirror is not None:
         paths: list[str] = []
@@ -69,7 +71,19 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
 
 
 def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
-    """Put the shards' files together in place of the steps' own. Raises InputError, RunStopped."""
+    """Put the shards' files together in place of the steps' own, and remove the shards' rows.
+
+    The failures of steps that aren't among `steps` stay in the file of failures.
+
+    Args:
+        steps: The run's.
+        shards: All that have rows.
+        summary: Of all shards together. It says how many rows were done, and which file takes the
+            failures.
+
+    Raises:
+        InputError, RunStopped: See `write_joined`.
+    """
     files: dict[str, list[str]] = {}
     shard_files: list[str] = []
     failed: list[str] = []
@@ -79,8 +93,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         paths = [part.output_path for part in parts]
         files[storage.output_path] = paths
         shard_files += paths
-        failed = [part.failures_path for part in parts]  # all steps' are in one file
-    # Failures of steps that were not run this time stay in the file.
+        failed = [part.failures_path for part in parts]  # a shard has one for all its steps
     kept = other_failures(summary.failures_file, {step.label for step in steps})
     present(*shard_files, *map(lines_path, shard_files), *failed, anew=True)
     write_joined(files, summary.failures_file, failed, summary.done, kept)
@@ -100,9 +113,14 @@ def write_joined(
     done: int,
     kept: Iterable[dict[str, Any]] = (),
 ) -> list[str]:
-    """Write shards' files as one for each step and one for failures; return those with rows.
+    """Write shards' files as one for each step and one for failures.
 
-    A step's file that would have no row isn't written: that of an earlier run stays.
+    Lines stand in the order of the input. A step's file that would have no row isn't written: that
+    of an earlier run stays. The file of failures is always written. Where an error is raised, no
+    file is.
+
+    Returns:
+        The steps' files that were written.
 
     Args:
         files: The shards' files of each step, by the file to write, in the order of the steps.
@@ -117,27 +135,27 @@ def write_joined(
     """
     with ExitStack() as open_writers, storing(failures):
         failures_writer = open_writers.enter_context(closing(RowWriter(failures)))
-        for _, line in _in_order(map(_failed_lines, shard_failures)):  # a row may have several
+        for _, line in _in_order(map(_failed_lines, shard_failures)):
             failures_writer.write_line(line)
         writers: list[RowWriter] = []
         for target, paths in files.items():
             writer = open_writers.enter_context(closing(RowWriter(target)))
-            before = 0
+            previous_place = 0
             for place, line in _in_order(map(_step_lines, paths)):
-                if place <= before:
+                if place <= previous_place:
                     step = os.path.basename(os.path.dirname(target))
                     raise InputError(
                         f"two shards have line {place} of the input in {step}: run them again, then"
                         " merge"
                     )
                 writer.write_line(line)
-                before = place
+                previous_place = place
             writers.append(writer)
         rows = writers[-1].count
         if rows != done:
             raise RunStopped(f"internal error: {done} rows were done, and {rows} are in the shards")
-        for row in kept:
-            failures_writer.write(row)
+        for failure in kept:
+            failures_writer.write(failure)
         with_rows = [writer for writer in writers if writer.count]
         for writer in (failures_writer, *with_rows):
             writer.commit()
@@ -145,16 +163,20 @@ def write_joined(
 
 
 def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
-    """Yield the lines of all shards in the order of the whole input."""
+    """Yield the lines of all shards in the order of the whole input; each part is so already.
+
+    Lines of the same place come in the order of the parts.
+    """
     return heapq.merge(*parts, key=itemgetter(0))
 
 
 def _step_lines(path: str) -> Iterator[PlacedLine]:
     """Yield the lines of a shard's step with the places of their rows in the whole input.
 
-    Raises ValueError where these are not in order.
+    Nothing where no row got as far as this step. Raises InputError where the places aren't in
+    order, or the file is damaged in another way.
     """
-    if not os.path.exists(lines_path(path)):  # no row got so far
+    if not os.path.exists(lines_path(path)):
         return
     with _undamaged(path) as file:
         places = read_line_numbers(path)
@@ -164,7 +186,10 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
 
 
 def _failed_lines(path: str) -> Iterator[PlacedLine]:
-    """Yield the lines of a shard's file of failures with the places of their rows."""
+    """Yield the lines of a shard's file of failures with the places of their rows.
+
+    A row may have several. Raises InputError where the file is missing or damaged.
+    """
     with _undamaged(path) as file:
         for line in file:
             yield json.loads(line)["line"], line

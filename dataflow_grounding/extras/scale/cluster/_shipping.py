@@ -13,7 +13,7 @@ from dataflow_grounding._util.key_names import key_variables, text_with_keys, te
 
 
 def shipped(thing: Any) -> bytes:
-    """Return an object as bytes: pickled, with the classes of `__main__`.
+    """Return an object as bytes: pickled, together with the code of classes of `__main__`.
 
     In its texts, the name of a key's variable stands in place of the key.
 
@@ -29,6 +29,7 @@ def shipped(thing: Any) -> bytes:
 
     class Pickler(cloudpickle.CloudPickler):
         def persistent_id(self, part: object) -> str | None:
+            """Return what is pickled in place of a text with keys; None for any other part."""
             if type(part) is not str:
                 return None
             reference = text_with_names(part, keys)
@@ -46,9 +47,12 @@ def shipped(thing: Any) -> bytes:
 
 def unshipped(data: bytes) -> Any:
     """Return the object that `shipped` made bytes of. Raises SpecError for a key missing here."""
+    return _Unpickler(io.BytesIO(data)).load()
 
-    class Unpickler(pickle.Unpickler):
-        def persistent_load(self, reference: str) -> str:
-            return text_with_keys(reference)
 
-    return Unpickler(io.BytesIO(data)).load()
+class _Unpickler(pickle.Unpickler):
+    """Unpickles what `shipped` has pickled."""
+
+    def persistent_load(self, reference: str) -> str:
+        """Return a text with the keys of this machine in place of their variables' names."""
+        return text_with_keys(reference)

@@ -94,14 +94,15 @@ class Worker:
     def begin(
         self, work: bytes, version: str, folder: str = "", modules: Sequence[str] = ()
     ) -> WorkError | None:
-        """Make ready for a shipped Work, and return what keeps it from that.
+        """Make ready for a shipped Work; return what keeps it from that, None if nothing does.
 
         Args:
             work: The Work.
-            version: The driver's version of this package.
-            folder: Where the driver was started, from which relative paths are meant; without it,
-                this process has all that from the driver.
-            modules: The folders that the driver has the user's own modules from.
+            version: The driver's version of this package, which must be this one.
+            folder: The driver's current folder, which relative paths start from. It becomes this
+                process's, if this machine has it, and `.env` files are read there. Empty where the
+                driver has started this process itself: it has both from the driver.
+            modules: Folders with the user's own modules, to be added to `sys.path`.
         """
         here = socket.gethostname()
         if version != __version__:
@@ -124,7 +125,10 @@ class Worker:
         return None
 
     def work_on(self, shard: Shard) -> ShardOutcome:
-        """Take a shard's rows through the steps; what was answered before is not asked again."""
+        """Take a shard's rows through the steps; return what became of it, errors included.
+
+        What was answered before is not asked again.
+        """
         self._run = None
         speaks_of_specs.set(self._work.of_spec)
         summary = Summary()
@@ -132,22 +136,33 @@ class Worker:
         try:
             summary = self._execute(shard, time.monotonic() + TAKEN_SECONDS)
         except Exception as error:
-            # Why the run was stopped says more than what then failed.
-            wrong = _as_work_error((self._run and self._run.stopped) or error)
+            wrong = _as_work_error(error)
+            if self._run is not None and self._run.stopped is not None:
+                # Why the run was stopped says more than what then failed.
+                wrong = _as_work_error(self._run.stopped)
         now = self.now()
         if now is None or self._run is None:
             # The shard was finished by an earlier run, or could not begin.
-            at_end = Now(summary.records, summary.records, summary.failed, 0, 0, 0, 0, None)
+            at_end = Now(
+                finished=summary.records,
+                replayed=summary.records,
+                failed=summary.failed,
+                total=0,
+                sent=0,
+                in_flight=0,
+                waiting_for_rate_limit=0,
+                cost_usd=None,
+            )
             return ShardOutcome(summary, at_end, wrong)
         self._run.summary.takes = self._takes()
         return ShardOutcome(self._run.summary, now, wrong)
 
     def _takes(self) -> str:
-        """Return in what form an endpoint takes requests, in words, as a serving has found out.
+        """Return in what form an endpoint takes requests, as the first serving that knows says it.
 
-        An example is "response_format json_schema, max_tokens, a system message, temperature". The
-        first serving that knows counts; it is empty where none does. It is found out in this
-        process: the driver's own serving has sent nothing.
+        An example is "response_format json_schema, max_tokens, a system message, temperature"; it
+        is empty where no step's serving knows. The driver can't tell: its own servings have sent
+        nothing, and so have found out nothing.
         """
         for step in self._work.steps:
             serving = step.operator.serving
@@ -159,19 +174,26 @@ class Worker:
         return ""
 
     def now(self) -> Now | None:
-        """Return how far the shard is that is worked on; None before its run has begun."""
-        return self._run.now(0) if self._run and self._run.begun else None
+        """Return how far the current shard is; None where its run hasn't begun yet.
+
+        Its `total` is 0: the driver knows how many rows there are.
+        """
+        if self._run is None or not self._run.begun:
+            return None
+        return self._run.now(0)
 
     def interrupt(self) -> None:
-        """Finish what is in flight, and no more."""
+        """Finish what is in flight, and no more; a shard that is to begin later won't."""
         self._interrupted = True
         if self._run:
             self._run.interrupt()
 
     def _execute(self, shard: Shard, until: float) -> Summary:
-        """Work a shard through; wait until `until` where another worker still holds its folder.
+        """Work a shard through, and return its summary.
 
-        Raises FolderTaken once that time has come.
+        While another worker still holds its folder, this is tried again each second, until the
+        `time.monotonic()` of `until` has passed: then it raises FolderTaken. It raises whatever
+        else fails in the run.
         """
         steps, options, name, results, _ = self._work
         folder = working_folder(results, shard.folder(""))
@@ -185,7 +207,7 @@ class Worker:
                     limited = replace(options, shared_limits=leased.shared_limits)
                     done = execute(steps, limited, name, run=self._make_run)
                 if is_elsewhere(results):
-                    os.remove(shard.rows)
+                    os.remove(shard.rows)  # this machine's copy, which nobody needs any more
                 return done
             except FolderTaken:
                 if time.monotonic() > until:
@@ -193,7 +215,10 @@ class Worker:
                 time.sleep(1.0)
 
     def _make_run(self, *arguments: Any) -> Run:
-        """Make a Run that can be asked how far it is, and interrupted."""
+        """Return a Run with these arguments, which `now` and `interrupt` are about from now on.
+
+        Raises Interrupted where `interrupt` was called before.
+        """
         if self._interrupted:
             raise Interrupted("interrupted")
         self._run = Run(*arguments)
@@ -201,7 +226,11 @@ class Worker:
 
 
 def _as_work_error(error: Exception) -> WorkError:
-    """Return an error as the driver raises it: a stopped run, or an input error."""
+    """Return an error as the driver is to raise it.
+
+    One that stops a run keeps its class; any other of ours becomes an InputError, and what no code
+    of ours raises on purpose a RunStopped, "internal error: …".
+    """
     if not isinstance(error, GroundingError):
         return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")
     if isinstance(error, RunStopped):

@@ -24,11 +24,13 @@ from dataflow_grounding.extras.scale.cluster._worker import ShardOutcome, Work, 
 from dataflow_grounding.extras.scale.shard_files import join, write_shards
 from dataflow_grounding.serving.base import Serving
 
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # between two looks at the workers; the longest wait for their answers, too
 # How many looks of up to 2 s each a worker may leave unanswered in a row. One that is silent for so
 # long can't send anything any more: its lease has run out.
 MOST_SILENCES = 30
-MOST_LOSSES = 10  # workers that are lost over one shard: then the shard is at fault
+# After so many workers that are lost over one shard, or before they had one, the run stops: the
+# shard, or the machine, is at fault.
+MOST_LOSSES = 10
 
 
 class WorkerLost(Exception):
@@ -88,11 +90,11 @@ class DrivenRun(Run):
 
     @abstractmethod
     def _ship(self, work: Work) -> bytes:
-        """Return the work as it is sent to workers. Raises SpecError."""
+        """Return the work as it is sent to workers. Raises SpecError where it can't be."""
 
     @abstractmethod
     async def _start_worker(self) -> WorkerHandle:
-        """Start a worker. Raises WorkerLost."""
+        """Start a worker. Raises WorkerLost where none can be started."""
 
     @abstractmethod
     async def _totals_of_pool(self) -> tuple[int, float]:
@@ -103,31 +105,43 @@ class DrivenRun(Run):
         """Return how many requests at once each endpoint takes, as the pool has found out."""
 
     def _split(self, blocks: int) -> None:
-        """Write each block's rows into its folder."""
+        """Divide the rows into so many blocks, and write each block's into its folder.
+
+        Blocks without rows are left out from here on.
+        """
         shards = write_shards(self.source, blocks, self.steps[0].storage.cache_path)
         self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
         self._waiting.extend(self._rows_of_shards)
 
     async def _take_through(self, workers: int, *watches: Coroutine[Any, Any, None]) -> None:
-        """Have workers do all blocks while the `watches` go on."""
+        """Have so many workers do all blocks while the `watches` go on; or one for each block.
+
+        Raises what stopped the run, or what went wrong with a block.
+        """
         try:
             async with self._beside_helpers(self._ask_for_progress(), *watches):
                 count = min(workers, len(self._rows_of_shards))
                 await self._workers.do(self._serve() for _ in range(count))
         finally:
             await self._count_the_lost()
-            with suppress(Exception):  # the pool is lost
-                # A next run in this process begins with what was found out about endpoints.
-                levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
-                for key, serving in self._endpoints().items():
-                    share_of(serving).resume(levels[key])
+            await self._keep_levels()
+
+    async def _keep_levels(self) -> None:
+        """Have a next run in this process begin with what the pool found out about endpoints."""
+        with suppress(Exception):  # the pool is lost
+            levels = await asyncio.wait_for(self._levels_of_pool(), LOOK_SECONDS)
+            for key, serving in self._endpoints().items():
+                share_of(serving).resume(levels[key])
 
     def _join(self) -> None:
-        """Put the blocks' files together."""
+        """Put the blocks' files together, and their sums into the summary."""
         join(self.steps, list(self._rows_of_shards), self.summary)
 
     def _endpoints(self) -> dict[Key, Serving]:
-        """Return the endpoints whose places the pool shares out."""
+        """Return the endpoints whose places the pool shares out, and each one's serving.
+
+        They are those with an address; of one that several steps ask, the last serving counts.
+        """
         endpoints: dict[Key, Serving] = {}
         for serving in self._servings():
             for part, _ in serving.endpoints():
@@ -136,13 +150,16 @@ class DrivenRun(Run):
         return endpoints
 
     def _begun_level(self, key: Key, most: int) -> Level:
-        """Return a pool's level of an endpoint, which begins with what is known of it."""
+        """Return the pool's level for an endpoint, which begins with what this process knows of it.
+
+        It is never above `most` requests in flight.
+        """
         level = Level(most)
         level.resume(share_of(self._endpoints()[key]).found)
         return level
 
     def stop(self, why: RunStopped) -> None:
-        """Begin nothing more; what is in flight may finish."""
+        """Begin nothing more; what is in flight may finish. The first reason to stop counts."""
         if self.stopped is None:
             self.stopped = why
             for worker in self._at_work.values():
@@ -155,7 +172,10 @@ class DrivenRun(Run):
             self._workers.cancel()
 
     async def _serve(self) -> None:
-        """Have a worker take shards until none is left; where it is lost, another in its place."""
+        """Have a worker take shards until none waits or the run stops; replace it if it is lost.
+
+        Raises what keeps a worker from beginning, or a shard from being finished.
+        """
         while self.stopped is None and self._waiting:
             shard: Shard | None = None
             worker: WorkerHandle | None = None
@@ -171,13 +191,7 @@ class DrivenRun(Run):
                     self._at_work[shard] = worker
                     self._settle(shard, await worker.work_on(shard))
             except WorkerLost as lost:
-                if shard is not None:
-                    self._waiting.appendleft(shard)
-                self._losses[shard] += 1
-                if self._losses[shard] >= MOST_LOSSES:
-                    what = f"with {shard}" if shard else "that were to begin"
-                    why = f"{self.whose} lost {MOST_LOSSES} workers {what}: {lost}"
-                    self.stop(RunStopped(f"{why}. The same command goes on"))
+                self._take_back(shard, lost)
             except Exception:
                 self.stop(RunStopped("stopped by an error"))
                 raise
@@ -188,11 +202,25 @@ class DrivenRun(Run):
                     worker.end()
         self._cancel_idle()
 
-    def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
-        """Count what became of a shard.
+    def _take_back(self, shard: Shard | None, lost: WorkerLost) -> None:
+        """Have the shard of a worker that was lost done next; None for one without a shard.
 
-        Where a RunStopped kept it from being finished, the whole run is stopped, as `self.stop`
-        does; any other error is raised.
+        Where it has lost MOST_LOSSES workers, the run is stopped, with the last one's loss as the
+        reason.
+        """
+        if shard is not None:
+            self._waiting.appendleft(shard)
+        self._losses[shard] += 1
+        if self._losses[shard] >= MOST_LOSSES:
+            what = f"with {shard}" if shard else "that were to begin"
+            why = f"{self.whose} lost {MOST_LOSSES} workers {what}: {lost}"
+            self.stop(RunStopped(f"{why}. The same command goes on"))
+
+    def _settle(self, shard: Shard, outcome: ShardOutcome) -> None:
+        """Count what became of a shard, which is then at work no more.
+
+        Where a RunStopped kept it from being finished, the whole run is stopped by `self.stop`; any
+        other error is raised.
         """
         del self._at_work[shard]
         self._progress_of_shards[shard] = outcome.now
@@ -206,9 +234,10 @@ class DrivenRun(Run):
             raise error
 
     async def _count_the_lost(self) -> None:
-        """Add to the summary what lost workers have sent and spent, as far as the pool knows it.
+        """Add to the summary what lost workers have sent and spent, if there are any.
 
-        It is what the pool knows of all workers, less what finished shards have.
+        That is what the pool knows of all workers, less what the shards that came back have;
+        nothing where the pool doesn't answer in time.
         """
         if not self._losses.total():
             return
@@ -219,7 +248,10 @@ class DrivenRun(Run):
                 self.summary.cost_usd += max(0.0, usd - self._paid)
 
     async def _ask_for_progress(self) -> None:
-        """Ask workers now and then how far they are; end those that stay silent."""
+        """Ask workers each second how far they are, until cancelled; end those that stay silent.
+
+        The driver starts another worker in the place of one that is ended so.
+        """
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             asked = list(self._at_work.items())
@@ -227,7 +259,7 @@ class DrivenRun(Run):
             nows = await asyncio.gather(*calls, return_exceptions=True)
             for (shard, worker), now in zip(asked, nows, strict=True):
                 if self._at_work.get(shard) is not worker:
-                    continue
+                    continue  # it was done with the shard meanwhile, or lost
                 if isinstance(now, Now):
                     self._progress_of_shards[shard] = now
                 if isinstance(now, asyncio.TimeoutError):
@@ -235,10 +267,13 @@ class DrivenRun(Run):
                 else:
                     self._silences[worker] = 0
                 if self._silences[worker] >= MOST_SILENCES:
-                    worker.end()  # the driver then starts another one in its place
+                    worker.end()
 
     def now(self, total: int | None) -> Now:
-        """Return how far all shards are together: the sum of each of Now's numbers."""
+        """Return how far all shards are together: the sum of each of Now's numbers.
+
+        `total` is not heeded: the driver has counted the rows. The cost is None without prices.
+        """
         sums: dict[str, Any] = dict.fromkeys(Now._fields, 0)
         for progress in self._progress_of_shards.values():
             for name, value in progress._asdict().items():

@@ -11,15 +11,16 @@ from typing import Any
 
 _SIZE = struct.Struct(">Q")
 HEAD_BYTES = _SIZE.size
+"""How many bytes the size takes that stands before each message."""
 
 
 def framed(message: Any) -> bytes:
-    """A message with its size before it."""
+    """Return a message as bytes to send: its size, then the message, pickled."""
     data = pickle.dumps(message)
     return _SIZE.pack(len(data)) + data
 
 
 def size_of(head: bytes) -> int:
-    """How many bytes follow the first HEAD_BYTES of a message."""
+    """Return how many bytes follow `head`, the first HEAD_BYTES of a message."""
     size: int = _SIZE.unpack(head)[0]
     return size

@@ -19,7 +19,7 @@ from dataflow_grounding.extras.scale.cluster._worker import Worker
 from dataflow_grounding.extras.scale.cluster.link import HEAD_BYTES, framed, size_of
 from dataflow_grounding.extras.scale.leases import Grant, Report
 
-RENEW_SECONDS = 1.0  # the longest wait for a grant
+RENEW_SECONDS = 1.0  # the longest wait for a message with a grant
 
 
 class Driver:
@@ -33,14 +33,15 @@ class Driver:
         self._reports = 0
 
     def send(self, *message: Any) -> None:
-        """Send a message, from any thread. Raises OSError where the driver has gone."""
-        data = memoryview(framed(message))
+        """Send a message whole, from any thread. Raises OSError where the driver has gone."""
+        unsent = memoryview(framed(message))
         with self._sending:
-            while data:
-                data = data[self._answers.write(data) :]
+            while unsent:
+                written = self._answers.write(unsent)  # a pipe may take a part alone
+                unsent = unsent[written:]
 
     def received(self) -> tuple[Any, ...] | None:
-        """The driver's next message; None when it has gone."""
+        """Wait for the driver's next message and return it; None when the driver has gone."""
         head = self._commands.read(HEAD_BYTES)
         if len(head) < HEAD_BYTES:
             return None
@@ -53,7 +54,12 @@ class Driver:
         self._grants.put((number, grant))
 
     def renew(self, report: Report) -> Grant:
-        """Take a report to the pool. Raises OSError, queue.Empty where no grant comes."""
+        """Take a report to the pool, and return the pool's grant for it.
+
+        Raises:
+            OSError: The driver has gone.
+            queue.Empty: No grant comes for RENEW_SECONDS.
+        """
         self._reports += 1
         self.send("renew", self._reports, report)
         while True:  # grants for earlier reports, which come late, are passed over
@@ -77,9 +83,10 @@ class _LinesToDriver(io.TextIOBase):
         self._of_thread = threading.local()
 
     def write(self, text: str) -> int:
-        """Send each whole line to the driver, to be shown there.
+        """Send each whole line to the driver, to be shown there; return the length of `text`.
 
-        What a thread has begun of a line waits for its end.
+        What a thread has begun of a line waits for its end. Lines are lost once the driver has
+        gone.
         """
         begun = getattr(self._of_thread, "begun", "")
         *whole_lines, rest = (begun + text).split("\n")
@@ -92,6 +99,7 @@ class _LinesToDriver(io.TextIOBase):
         return len(text)
 
     def writable(self) -> bool:
+        """Return True, as a stream that can be written to."""
         return True
 
 
@@ -104,7 +112,8 @@ def main() -> None:
     driver = Driver(os.fdopen(os.dup(0), "rb"), io.FileIO(os.dup(1), "w"))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    os.dup2(2, 1)  # what programs that user code starts print is no message
+    # What programs that user code starts print goes to standard error: it is no message.
+    os.dup2(2, 1)
     lines = _LinesToDriver(driver)
     sys.stdout = lines
     sys.stderr = lines
@@ -125,10 +134,17 @@ def main() -> None:
 def _listen(
     driver: Driver, worker: Worker, calls: "queue.SimpleQueue[tuple[Any, ...] | None]"
 ) -> None:
-    """Read what the driver sends until it has gone.
+    """Read what the driver sends until it has gone, which interrupts the worker.
 
-    Questions and signals are dealt with at once, also while the worker works. What takes long is
-    left to the main thread, as `calls`; None there says that the driver has gone.
+    These messages are dealt with at once, also while the worker works:
+
+        "grant", NUMBER, GRANT       the pool's answer to the report of this number
+        "interrupt"
+        "now", NUMBER                asks how far the worker is
+        "secrets", SECRET, …         what to blot out of texts
+
+    Any other is a call of the worker, METHOD, NUMBER, ARGUMENT, …. It takes long, and is put into
+    `calls` for the main thread, as (NUMBER, METHOD, ARGUMENTS). None is put there in the end.
     """
     try:
         while True:

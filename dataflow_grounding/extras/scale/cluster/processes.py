@@ -37,7 +37,7 @@ from dataflow_grounding.extras.scale.cluster.link import HEAD_BYTES, framed, siz
 from dataflow_grounding.extras.scale.leases import LeasePool
 from dataflow_grounding.serving.base import Serving
 
-END_SECONDS = 5.0
+END_SECONDS = 5.0  # the longest wait for a process that was killed, and for closing its pipe
 
 
 class ProcessesRun(DrivenRun):
@@ -51,15 +51,18 @@ class ProcessesRun(DrivenRun):
     def __init__(self, count: int, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._count = count
-        self._starting: list[asyncio.Task[_Process]] = []  # one for each worker that was started
-        self._ready: deque[_Process] = deque()  # started ahead, for the first shards
+        self._starting: list[asyncio.Task[_Process]] = []  # one for each process, never taken out
+        self._ready: deque[_Process] = deque()  # started ahead, and not yet asked for
         self._shown = Counter[str]()  # how often each line was shown
 
     def _ship(self, work: Work) -> bytes:
         return pickled(work)
 
     async def _execute(self) -> None:
-        """Split the rows, have the processes work them through, and put the parts together."""
+        """Split the rows, have the processes work them through, and put the parts together.
+
+        No process outlasts this, whatever it raises.
+        """
         budget = self._budget
         self._pool = LeasePool(
             budget.max_requests,
@@ -69,30 +72,42 @@ class ProcessesRun(DrivenRun):
         )
         try:
             # Python and the package are loaded there while the rows are split here.
-            with suppress(WorkerLost):  # who asks for that worker is told
-                for _ in range(self._count):
-                    self._ready.append(await self._new_process())
+            await self._start_ahead()
             self._split(self._count)
             await self._take_through(self._count)
         finally:
-            started = await asyncio.gather(*self._starting, return_exceptions=True)
-            endings = [worker.ended() for worker in started if isinstance(worker, _Process)]
-            await asyncio.gather(*endings)
+            await self._end_processes()
         self._join()
 
-    def _begun_levels(self) -> dict[Key, Level]:
-        """Return the levels of the pool: of each endpoint, and of a serving's endpoints together.
+    async def _start_ahead(self) -> None:
+        """Start all processes, as far as the machine has room for them.
 
-        The latter are for servings with several endpoints.
+        One that is missing is started when a worker is asked for: it may have room by then.
+        """
+        with suppress(WorkerLost):
+            for _ in range(self._count):
+                self._ready.append(await self._new_process())
+
+    async def _end_processes(self) -> None:
+        """End all processes that were ever started, also those that are still starting."""
+        started = await asyncio.gather(*self._starting, return_exceptions=True)
+        endings = [process.ended() for process in started if isinstance(process, _Process)]
+        await asyncio.gather(*endings)
+
+    def _begun_levels(self) -> dict[Key, Level]:
+        """Return the pool's limits of requests in flight, by endpoint and model.
+
+        Each endpoint has one, of the highest `max_workers` that a serving has for it. So has a
+        serving with several endpoints, under its own address: for all of them together.
         """
         levels: dict[Key, Level] = {}
-        most = Counter[Key]()
+        most_in_flight = Counter[Key]()
         for serving in self._servings():
             for part, _ in serving.endpoints():
                 key = (part.endpoint, part.model)
-                most[key] = max(most[key], part.max_workers)
+                most_in_flight[key] = max(most_in_flight[key], part.max_workers)
         for key in self._endpoints():
-            levels[key] = self._begun_level(key, most[key])
+            levels[key] = self._begun_level(key, most_in_flight[key])
         for serving in self._servings():
             parts = [part for part, _ in serving.endpoints() if "://" in part.endpoint]
             if len(parts) > 1:
@@ -103,10 +118,13 @@ class ProcessesRun(DrivenRun):
         return levels
 
     async def _start_worker(self) -> WorkerHandle:
-        return self._ready.popleft() if self._ready else await self._new_process()
+        """Return a process that was started ahead, else a new one. Raises WorkerLost."""
+        if self._ready:
+            return self._ready.popleft()
+        return await self._new_process()
 
     async def _new_process(self) -> "_Process":
-        """Start a worker's process. Raises WorkerLost."""
+        """Start a worker's process. Raises WorkerLost where the machine has no room for it."""
         starting = asyncio.create_task(_Process.started(self._pool, self._show))
         self._starting.append(starting)
         # Cancelled while it starts a process, asyncio loses track of that, and prints a warning.
@@ -119,9 +137,10 @@ class ProcessesRun(DrivenRun):
         return self._pool.known_levels()
 
     def _show(self, line: str, times: int) -> None:
-        """Say a line that a worker has said by now so many times.
+        """Print a line that a worker has printed `times` times by now, this time included.
 
-        A line that all workers say, as about an endpoint, is said as often as one of them says it.
+        A line that all workers print, about an endpoint, say, is shown as often as that one prints
+        it that does so most.
         """
         if times > self._shown[line]:
             self._shown[line] = times
@@ -139,13 +158,15 @@ class _Process:
         self._show = show
         self._numbers = itertools.count()  # of calls
         self._waiting: dict[int, asyncio.Future[Any]] = {}  # for answers, by the call's number
-        self._times_said = Counter[str]()
-        self._lost = ""
+        self._times_said = Counter[str]()  # how often it has printed each line
+        self._lost = ""  # how it ended, once it has
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
     async def started(cls, pool: LeasePool, show: Callable[[str, int], None]) -> "_Process":
-        """Start a worker's process. Raises WorkerLost where the machine has no room for it.
+        """Start a worker's process, and return it before it has loaded anything.
+
+        Raises WorkerLost where the machine has no room for it.
 
         The process is in a session of its own: Ctrl-C, which a terminal sends to all processes of a
         session, reaches the driver alone. Keys come through a pipe: other users of the machine can
@@ -163,9 +184,9 @@ class _Process:
         except OSError as error:
             await asyncio.sleep(0.5)  # the shortage may pass before the driver tries again
             raise WorkerLost(f"no process can be started: {error.strerror or error}") from None
-        made = cls(process, pool, show)
-        made._send("secrets", *learned())
-        return made
+        worker = cls(process, pool, show)
+        worker._send("secrets", *learned())
+        return worker
 
     async def begin(self, work: bytes) -> WorkError | None:
         wrong: WorkError | None = await self._answer("begin", work, __version__)
@@ -189,7 +210,7 @@ class _Process:
                 os.kill(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> None:
-        """Wait until it is gone."""
+        """Kill the process, and wait until it is gone, for END_SECONDS at most."""
         self.end()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._process.wait(), END_SECONDS)
@@ -210,12 +231,16 @@ class _Process:
             await asyncio.wait_for(stdin.wait_closed(), END_SECONDS)
 
     def _send(self, *message: Any) -> None:
+        """Send the process a message; nothing happens where it is gone."""
         assert self._process.stdin is not None
         with suppress(OSError):  # it is gone, which _listen finds out
             self._process.stdin.write(framed(message))
 
     def _answer(self, method: str, *arguments: Any) -> Awaitable[Any]:
-        """Call a method of the worker; return a future of what it returns."""
+        """Call a method of the worker; return a future of what it returns.
+
+        The future raises WorkerLost where the process ends before, or has ended.
+        """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._lost:
             future.set_exception(WorkerLost(self._lost))
@@ -226,7 +251,7 @@ class _Process:
         return future
 
     async def _listen(self) -> None:
-        """Take what the worker sends until it is gone."""
+        """Take what the worker sends until it is gone; fail all calls that it leaves unanswered."""
         assert self._process.stdout is not None
         with suppress(asyncio.IncompleteReadError, OSError):
             while True:
@@ -239,7 +264,10 @@ class _Process:
                 future.set_exception(WorkerLost(self._lost))
 
     def _heed(self, what: str, *details: Any) -> None:
-        """Do what a message from the worker asks for."""
+        """Do what a message from the worker asks for.
+
+        It is ("renew", NUMBER, REPORT), ("say", LINE) or ("answer", NUMBER OF THE CALL, ANSWER).
+        """
         if what == "renew":
             number, report = details
             self._send("grant", number, self._pool.renew(report))
@@ -271,28 +299,43 @@ def pickled(thing: Any) -> bytes:
 class _Pickler(pickle.Pickler):
     """Pickles what pickle does, and two things more.
 
-    These are servings with their keys, as nobody else reads the pipe, and functions under a
-    decorator such as `operator`: their name in the module stands for the object that the decorator
-    made, where pickle looks for the function itself.
+    These are servings with their keys, as nobody else reads the pipe, and functions that a
+    decorator such as `operator` has replaced: see `_place_in_replacement`.
     """
 
     def reducer_override(self, thing: Any) -> Any:
-        """Say how to pickle servings and decorated functions; everything else as usual.
+        """Return how to make a serving or a replaced function anew, as `__reduce__` does.
 
-        A serving is pickled by its attributes. A function that a decorator has replaced under its
-        name is found again as an attribute of what stands there now.
+        NotImplemented for everything else, and for servings with a `__getstate__` of their own:
+        these are pickled as usual. Serving's own would leave out the keys.
         """
         if isinstance(thing, Serving) and type(thing).__getstate__ is Serving.__getstate__:
             return copyreg.__newobj__, (type(thing),), thing.__dict__  # type: ignore[attr-defined]
         if isinstance(thing, FunctionType):
-            decorated = vars(sys.modules.get(thing.__module__, object)).get(thing.__qualname__)
-            for attribute, value in getattr(decorated, "__dict__", {}).items():
-                if value is thing:
-                    return _attribute_of, (thing.__module__, thing.__qualname__, attribute)
+            place = _place_in_replacement(thing)
+            if place is not None:
+                return _attribute_of, place
         return NotImplemented
 
 
+def _place_in_replacement(function: FunctionType) -> tuple[str, str, str] | None:
+    """Return where a function is that a decorator has replaced: the arguments of `_attribute_of`.
+
+    Its name in its module then stands for what the decorator made, so that pickle can't find it
+    there; but this may have the function as an attribute. None where it hasn't.
+    """
+    module = sys.modules.get(function.__module__)
+    if module is None:
+        return None
+    replacement = vars(module).get(function.__qualname__)
+    attributes = getattr(replacement, "__dict__", {})
+    for attribute, value in attributes.items():
+        if value is function:
+            return function.__module__, function.__qualname__, attribute
+    return None
+
+
 def _attribute_of(module: str, name: str, attribute: str) -> Any:
-    """Return an attribute of the object that has this name in a module."""
+    """Return an attribute of what has this name in a module, which is imported if need be."""
     __import__(module)
     return vars(vars(sys.modules[module])[name])[attribute]

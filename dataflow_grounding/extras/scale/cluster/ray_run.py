@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
@@ -31,32 +30,42 @@ from dataflow_grounding.extras.scale.cluster.driver import (
     WorkerHandle,
     WorkerLost,
 )
-from dataflow_grounding.extras.scale.leases import Grant, LeasePool, Report
+from dataflow_grounding.extras.scale.leases import NO_LIMIT, Grant, LeasePool, Report
 from dataflow_grounding.serving.base import check_counts
 
-# How many shards there are: several for each worker, but not too many files open at once.
-FEWEST = 8
-EACH = 4  # for each worker
-MOST = 256
+# How many blocks the rows are split into, see `_block_count`.
+FEWEST_BLOCKS = 8
+BLOCKS_OF_WORKER = 4
+MOST_BLOCKS = 256
 LEAVE_SECONDS = 30.0  # the longest wait for Ray to end the connection
 SAY_SECONDS = 8.0  # after so long without any worker, it is said
-START_SECONDS = 60.0  # until it is said again; a Ray of our own gives up after so long
+# Then it is said each time that so long has passed. A cluster of our own isn't waited for any
+# longer, as nobody else is at work there who might leave room.
+START_SECONDS = 60.0
 # How long the head of the cluster may be gone. Some clusters start it anew; after 60 s its workers
 # end themselves.
 HEAD_SECONDS = 30.0
-NO_LIMIT = 10**6  # of requests in flight to an endpoint: each worker has a limit of its own
-_RAY_DEFAULTS = {  # of the environment
+_RAY_DEFAULTS = {  # variables of the environment, where they aren't set
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # By default Ray ends the driver soon after the head is gone, with exit code 1.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
 }
+# The host and the port in "ray://head.local:10001" and "10.0.0.1:6379".
+_HOST_AND_PORT = re.compile(r"([^/@]+):(\d+)$")
 
 
 class RayRun(DrivenRun):
     """One pass over a source by workers on Ray, which leaves what a Run in this process would.
 
-    `address` and `workers` are those of `Pipeline.run_on_ray`, `arguments` are a Run's.
+    Args:
+        address: Of the cluster; None for the one that this process is connected to, or else a local
+            one, which is started.
+        workers: How many; None for one for each CPU of the cluster.
+        *arguments: A Run's.
+
+    Raises:
+        SpecError: One of them is wrong, or the steps can't be sent to workers.
     """
 
     whose = "Ray"
@@ -78,19 +87,20 @@ class RayRun(DrivenRun):
     async def _execute(self) -> None:
         """Split the rows, have Ray's workers work them through, and put the parts together.
 
-        Limits and budget are leased by an actor on this node.
+        An actor on this node is the pool that workers lease their limits and the budget from.
         """
         with _connected(self._address, self._count) as connection:
             self._ray = connection.ray
             self._is_own_cluster = connection.is_own
             self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-            self._split(max(FEWEST, self._count, min(EACH * self._count, MOST)))
+            self._split(_block_count(self._count))
             # The pool is kept on the driver's own node: so it isn't lost with another one.
             on_node = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
             on_this_node = on_node(self._ray.get_runtime_context().get_node_id(), soft=True)
             pool = self._ray.remote(LeasePool).options(num_cpus=0, scheduling_strategy=on_this_node)
             budget = self._budget
             before = (budget.sent, budget.spent)
+            # Without a limit: each worker has one of its own, a serving's `max_workers`.
             levels = {key: self._begun_level(key, NO_LIMIT) for key in self._endpoints()}
             self._pool = pool.remote(budget.max_requests, budget.usd, before=before, levels=levels)
             try:
@@ -103,7 +113,7 @@ class RayRun(DrivenRun):
         self._join()
 
     async def _start_worker(self) -> WorkerHandle:
-        """Start a worker on the cluster. Raises WorkerLost."""
+        """Start a worker on the cluster. Raises WorkerLost where Ray can't."""
         try:
             # Several calls at once: one works, the others ask how far it is.
             worker_class = self._ray.remote(Worker).options(
@@ -122,21 +132,28 @@ class RayRun(DrivenRun):
         return levels
 
     async def _watch_the_start(self) -> None:
-        """Say now and then that no worker has begun; in the end stop the run with NoRoom."""
+        """Say now and then that no worker has begun; in the end stop the run with NoRoom.
+
+        Returns at the next look after a worker has begun.
+        """
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
         wanted = f"{counted(self._count or 1, 'worker')} of 1 CPU{gpus} each"
-        seconds_left = START_SECONDS
+        most_seconds = START_SECONDS
         if not self._is_own_cluster:
             # Others may be at work on the cluster, and leave room later.
-            seconds_left = max(START_SECONDS, self.options.max_wait)
-        for pause in chain([SAY_SECONDS, START_SECONDS - SAY_SECONDS], repeat(START_SECONDS)):
+            most_seconds = max(START_SECONDS, self.options.max_wait)
+        waited = 0.0
+        pause = SAY_SECONDS
+        while True:
             await asyncio.sleep(pause)
-            seconds_left -= pause
-            if self._started or seconds_left <= 0:
+            waited += pause
+            if self._started:
+                return
+            if waited >= most_seconds:
                 break
             say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
-        if not self._started:
-            self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
+            pause = START_SECONDS - waited % START_SECONDS
+        self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
         """Stop the run where the cluster's head is gone for `HEAD_SECONDS`, or the pool is.
@@ -144,12 +161,12 @@ class RayRun(DrivenRun):
         Without the head no worker can begin, without the pool none may send.
         """
         address = self._ray.get_runtime_context().gcs_address
-        listened = time.monotonic()
+        last_listened = time.monotonic()
         while self.stopped is None:
             await asyncio.sleep(LOOK_SECONDS)
             if await _listens(address):
-                listened = time.monotonic()
-            elif time.monotonic() - listened > HEAD_SECONDS:
+                last_listened = time.monotonic()
+            elif time.monotonic() - last_listened > HEAD_SECONDS:
                 on = "on a cluster or without one"
                 self.stop(
                     RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}")
@@ -191,23 +208,38 @@ class _Actor:
             self._ray.kill(self._actor)
 
     async def _answer(self, call: Any) -> Any:
+        """Return what a call of the actor's returns. Raises WorkerLost where the actor is gone."""
         try:
             return await call
         except self._ray.exceptions.RayError as lost:
             raise WorkerLost(_last_line(lost)) from None
 
 
+def _block_count(workers: int) -> int:
+    """Return how many blocks the rows are split into for so many workers.
+
+    Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS, whose
+    files are open at once, unless there are more workers.
+    """
+    return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
+
+
 def _last_line(error: Exception) -> str:
-    """Return the last line of an error's text: Ray puts what happened there, below a traceback."""
+    """Return the last line of an error's text, where Ray puts what happened, below a traceback.
+
+    Empty for an error without a text.
+    """
     return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
 def _own_modules() -> list[str]:
-    """Return the folders where this process finds modules that aren't installed.
+    """Return the folders of `sys.path` that hold neither Python's own nor installed modules.
 
-    These are modules of the user, beside a spec or a script.
+    There are the modules of the user, beside a spec or a script. Zip files, and folders that don't
+    exist, are left out.
     """
     names = ("stdlib", "platstdlib", "purelib", "platlib")
+    # each with a slash at its end, so that `startswith` tells a folder in it from one beside it
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
     own = []
     for path in sys.path:
@@ -218,9 +250,9 @@ def _own_modules() -> list[str]:
 
 
 def _renewed(pool: Any, report: Report) -> Grant:
-    """Hand a worker's report to the pool on Ray; return its grant.
+    """Hand a worker's report to the pool on Ray; return the pool's grant.
 
-    Raises whatever keeps the pool from answering within a second.
+    Raises Ray's error where the pool is gone, or doesn't answer within a second.
     """
     import ray
 
@@ -237,10 +269,12 @@ class _Connection(NamedTuple):
 
 @contextmanager
 def _connected(address: str | None, workers: int | None) -> Iterator[_Connection]:
-    """Connect to the cluster at an address; without one, start a local one. End both afterwards.
+    """Connect to the cluster at an address; without one, start a local one for so many workers.
 
-    A connection that the process has already, in a notebook, say, is used and stays. Raises
-    InputError.
+    The connection, and with it a local cluster, is ended afterwards. One that the process has
+    already, in a notebook, say, is used whatever the address, and stays.
+
+    Raises InputError where the cluster can't be reached, or started.
     """
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -249,24 +283,13 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
     if ray.is_initialized():
         yield _Connection(ray, is_own=False)
         return
-    cpus = max(workers or 1, os.cpu_count() or 1)
-    own = {
-        "address": "local",
-        "num_cpus": cpus,
-        "include_dashboard": False,
-        "object_store_memory": 100 * 2**20,
-    }
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    worker_module = ray._private.worker
-    if hasattr(worker_module, "print_to_stdstream"):
-        # Ray would print to standard output for each worker that is lost.
-        worker_module.print_to_stdstream = lambda *_, **__: None
-    cluster = {"address": address} if address else own
+    _silence(ray)
+    cluster: dict[str, Any] = {"address": address}
+    if not address:
+        cluster = _local_cluster(workers or 1)
     try:
-        host_and_port = re.search(r"([^/@]+):(\d+)$", address or "")
-        if host_and_port:  # Ray would try for minutes to reach it
-            host, port = host_and_port.groups()
-            socket.create_connection((host, int(port)), timeout=5).close()
+        if address:
+            _try_to_reach(address)
         ray.init(log_to_driver=False, configure_logging=False, **cluster)
     except Exception as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -274,9 +297,41 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
             raise InputError(f"can't reach Ray at {address}: {why}") from None
         raise InputError(f"can't start Ray: {why}") from None
     try:
-        yield _Connection(ray, is_own=address is None)
+        yield _Connection(ray, is_own=not address)
     finally:
         _leave_cluster(ray)
+
+
+def _silence(ray: Any) -> None:
+    """Keep Ray from logging, and from printing to standard output for each worker that is lost."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    worker_module = ray._private.worker
+    if hasattr(worker_module, "print_to_stdstream"):
+        worker_module.print_to_stdstream = lambda *_, **__: None
+
+
+def _local_cluster(workers: int) -> dict[str, Any]:
+    """Return the arguments of `ray.init` for a cluster of our own with room for so many workers.
+
+    They have a CPU each, if need be more than this machine has.
+    """
+    return {
+        "address": "local",
+        "num_cpus": max(workers, os.cpu_count() or 1),
+        "include_dashboard": False,
+        "object_store_memory": 100 * 2**20,  # bytes; all that goes through it is small
+    }
+
+
+def _try_to_reach(address: str) -> None:
+    """Connect to the host and port at the end of an address, and hang up; Ray tries for minutes.
+
+    Nothing happens where an address ends in none, as "auto". Raises OSError where nobody listens.
+    """
+    host_and_port = _HOST_AND_PORT.search(address)
+    if host_and_port:
+        host, port = host_and_port.groups()
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _leave_cluster(ray: Any) -> None:
@@ -292,7 +347,7 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    """Return whether somebody listens at `host:port`."""
+    """Return whether somebody listens at `host:port`, and is reached within LOOK_SECONDS."""
     host, _, port = address.rpartition(":")
     with suppress(OSError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
@@ -304,7 +359,10 @@ async def _listens(address: str) -> bool:
 
 
 def _room(ray: Any) -> str:
-    """Return in words what the cluster has free: "Ray has 2 of 8 CPU free on 1 node"."""
+    """Return in words what the cluster has free: "Ray has 2 of 8 CPU free on 1 node".
+
+    GPUs are named where it has any; nodes that are gone don't count.
+    """
     has = ray.cluster_resources()
     free = ray.available_resources()
     parts = []
