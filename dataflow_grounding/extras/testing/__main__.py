@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import suppress
 
-from dataflow_grounding.extras.testing import CannedAnswers, EchoAnswers, LoopbackServer
+from dataflow_grounding.extras.testing import Answers, CannedAnswers, EchoAnswers, LoopbackServer
 
 
 def main() -> None:
@@ -26,11 +26,17 @@ def main() -> None:
     )
     parser.add_argument("--key", help="the only API key that is accepted (default: any)")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    answers = EchoAnswers(given.box_format) if given.text is None else CannedAnswers(given.text)
+    answers: Answers = EchoAnswers(arguments.box_format)
+    if arguments.text is not None:
+        answers = CannedAnswers(arguments.text)
     server = LoopbackServer(
-        answers, latency=given.latency, key=given.key, port=given.port, record=False
+        answers,
+        latency=arguments.latency,
+        key=arguments.key,
+        port=arguments.port,
+        record=False,
     )
     with suppress(KeyboardInterrupt), server:
         print(server.base_url, flush=True)

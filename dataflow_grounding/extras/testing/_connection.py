@@ -8,6 +8,7 @@ from typing import Any
 
 from dataflow_grounding.extras.testing.received import BadRequest
 
+# In bytes; what is longer is refused.
 HEAD_LIMIT = 64 * 1024
 LONGEST_BODY = 64 * 1024 * 1024
 
@@ -27,7 +28,7 @@ def response(
     content_type: str = "application/json",
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A whole response, head and body."""
+    """Return a whole response as bytes, head and body."""
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Status"
     lines = [f"HTTP/1.1 {status} {reason}", f"Content-Type: {content_type}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -37,10 +38,13 @@ def response(
 async def read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[Head, bytes]:
-    """The next request's head and body.
+    """Wait for the next request, and return its head and body.
 
-    Raises BadRequest where it is not HTTP/1.1 with a Content-Length, IncompleteReadError where the
-    client has left.
+    Without a Content-Length there is no body.
+
+    Raises:
+        BadRequest: It is chunked, too long, or no HTTP/1 request.
+        IncompleteReadError: The client has left.
     """
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
@@ -65,9 +69,9 @@ async def read_request(
 
 
 class Connection(asyncio.StreamReaderProtocol):
-    """Runs `talk(reader, writer)`, cancelled once the client has left.
+    """Runs `talk(reader, writer)` with a client, and cancels it once the client has left.
 
-    When the talk ends, so does the connection.
+    When the talk ends, so does the connection, at once.
     """
 
     def __init__(
@@ -78,17 +82,18 @@ class Connection(asyncio.StreamReaderProtocol):
         self._talk = talk
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Start the talk with a client that has connected."""
         # With a limit of 0, what is written has drained when the very last byte has left.
         writer.transport.set_write_buffer_limits(high=0)
         self._talking = asyncio.ensure_future(self._talk(reader, writer))
         self._talking.add_done_callback(lambda _: writer.transport.abort())
 
     def eof_received(self) -> bool:
-        """Take a client that will send no more for one that has left."""
+        """Take a client that will send no more for one that has left: close the connection."""
         super().eof_received()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the talk."""
+        """Cancel the talk, with whatever it waits for."""
         super().connection_lost(error)
         self._talking.cancel()

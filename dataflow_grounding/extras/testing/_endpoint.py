@@ -30,13 +30,15 @@ from dataflow_grounding.serving.base import Usage
 
 OPENAI = OpenAI()
 GEMINI = Gemini()
+# "/v1/chat/completions", Azure's "/openai/deployments/MODEL/chat/completions", and Gemini's
+# "/v1beta/models/MODEL:generateContent".
 SERVED_PATH = re.compile(
     r"(/openai)?/v1/chat/completions|/openai/deployments/(?P<azure>.+)/chat/completions"
     r"|/v1(beta)?/models/(?P<gemini>.+):generateContent"
 )
-KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")
-IMAGE_TOKENS = 1000
-CACHE_WINDOW = 64
+KEY_HEADERS = ("authorization", "api-key", "x-goog-api-key")  # of OpenAI, Azure and Gemini
+IMAGE_TOKENS = 1000  # what an image counts
+CACHE_WINDOW = 64  # a beginning counts as cached if one of so many requests before had it, too
 
 
 @dataclass(slots=True)
@@ -106,7 +108,10 @@ class Endpoint:
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
-        """Return the reply to one request, and count the request."""
+        """Return one request, read, with the reply to it, and count the request.
+
+        What fails in the answers or rules is kept in `errors`, and replied as a 500.
+        """
         dialect: Dialect = OPENAI
         if "/v1beta" in head.target or ":generateContent" in head.target:
             dialect = GEMINI
@@ -133,9 +138,12 @@ class Endpoint:
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        """Return what goes wrong with a request; where an answer is sent all the same, write it.
+        """Return what goes wrong with a request, an empty Fault if nothing does; fill in the rest.
 
-        A key that is wrong goes before the endpoint's capacity, this before rules and habits.
+        Where the fault has no status of its own, the reply with the true answer is written into
+        the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
+        and habits. Raises BadRequest for what is no request to a model, and whatever the answers
+        or a rule raise.
         """
         if not self._has_key(head):
             return unauthorized()
@@ -156,7 +164,10 @@ class Endpoint:
         return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        """Return the fault of the first rule that strikes, else of what the model doesn't take."""
+        """Return the fault of the first rule that strikes, else of what the model doesn't take.
+
+        None where there is neither. Without `pictures` the body was not read, and only rules count.
+        """
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -166,7 +177,7 @@ class Endpoint:
         return self.takes.refuses(request, len(pictures))
 
     def _has_key(self, head: Head) -> bool:
-        """Whether the request brings the key, in a header or in the address."""
+        """Return whether a request brings the key, in a header or in the address, or needs none."""
         if self.key is None:
             return True
         keys = [head.headers.get(name, "").removeprefix("Bearer ") for name in KEY_HEADERS]
@@ -174,7 +185,10 @@ class Endpoint:
         return self.key in keys
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
-        """Fill in the request from its body; returns its pictures in base64. Raises BadRequest."""
+        """Fill in the request from its body, and count it by its task.
+
+        Returns its pictures in base64. Raises BadRequest for a body that an endpoint would refuse.
+        """
         request = exchange.request
         try:
             fields = json.loads(body)
@@ -193,7 +207,11 @@ class Endpoint:
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        """Return the bytes of a reply with the model's answer, as a fault changes it."""
+        """Return the bytes of a reply with the model's answer, as a fault changes it.
+
+        An answer that is a dict is sent as JSON; by an endpoint that ignores the format, in prose.
+        Raises whatever the answers raise.
+        """
         request = exchange.request
         answer = self.answers(request)
         if isinstance(answer, dict):
@@ -215,8 +233,9 @@ class Endpoint:
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         """Return the tokens to bill: one for every four characters, a fixed number for an image.
 
-        System message and pictures count as cached where one of the last `CACHE_WINDOW` requests
-        had the same.
+        System message and pictures count as cached where one of the last CACHE_WINDOW requests had
+        the same, and at least one picture. Where the body was not read, `pictures` is None, and the
+        input counts as one image.
         """
         output_tokens = len(answer.text) // 4
         if pictures is None:
@@ -224,13 +243,18 @@ class Endpoint:
         beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
         input_tokens = beginning + len(request.text) // 4
         key = hash((request.system, *pictures))
-        before = self._beginnings.get(key)
+        last_received = self._beginnings.get(key)
         self._beginnings[key] = self.received
-        is_cached = pictures and before is not None and self.received - before <= CACHE_WINDOW
-        return Usage(input_tokens, beginning if is_cached else 0, output_tokens)
+        is_recent = last_received is not None and self.received - last_received <= CACHE_WINDOW
+        cached_tokens = beginning if pictures and is_recent else 0
+        return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
-        """Write a fault's reply as the dialect does; a leaky endpoint repeats the key in it."""
+        """Write a fault's reply into the exchange, as the dialect does.
+
+        A fault without a status gets 500. A leaky endpoint repeats the key in the message, or the
+        path where no header has one.
+        """
         request = exchange.request
         fault = exchange.fault
         status = fault.status or 500
@@ -259,9 +283,9 @@ class Endpoint:
 
 
 def _model_in(head: Head) -> str:
-    """The model that the path names, empty where the body does.
+    """Return the model that the path names, as Azure's and Gemini's do; empty for OpenAI's.
 
-    Raises BadRequest for a path that is not served.
+    Raises BadRequest for a path or a method that is not served.
     """
     target = urlsplit(head.target)
     match = SERVED_PATH.fullmatch(target.path)
@@ -274,4 +298,5 @@ def _model_in(head: Head) -> str:
 
 
 def _dump(value: Any) -> bytes:
+    """Return a value as JSON; a half surrogate in a text goes out as it is."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")

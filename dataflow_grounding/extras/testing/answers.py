@@ -25,9 +25,11 @@ Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
 NOTHING = "nothing"
 INPUT = "input"
 IMAGES = "images"
+# Letters, with hyphens and apostrophes in between: "well-known", "dog's".
 WORD = re.compile(r"[^\W\d_]+(?:[-'\u2019][^\W\d_]+)*")
 COLORS = ("red", "blue", "green", "white", "black", "yellow", "grey", "brown")
-MOST_WORDS = 8
+MOST_WORDS = 8  # of a caption that become expressions
+LONG_WORD = 4  # letters from which on a word is taken for a thing
 
 
 class CannedAnswers:
@@ -49,7 +51,7 @@ class CannedAnswers:
         self.text = text
 
     def __call__(self, request: ReceivedRequest) -> Answer:
-        """Give the text."""
+        """Return the text as an answer that ended by itself."""
         return Answer(self.text)
 
 
@@ -104,14 +106,17 @@ class EchoAnswers:
             case "missing_boxes":
                 return {"objects": []}
             case "negative_phrases":
-                return with_further_colors(task_input)
+                return in_other_colors(task_input)
             case "prompted_vqa":
                 return {"answer": f"A {color_of(str(task_input['prompt']))} scene."}
             case _:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        """Return a box for each phrase; where a caption is asked about, also its phrases."""
+        """Return a box for each phrase; where a caption is asked about, also its phrases.
+
+        Then the boxes have no labels: the phrases beside them are numbered from 1.
+        """
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -129,7 +134,11 @@ class EchoAnswers:
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Return a box inside the image for each phrase, which has an `id` and a `text`."""
+        """Return a box inside the image for each phrase, as a reply's `objects` have it.
+
+        The box depends on the image's size and the phrase's `id` and `text`. It is written in the
+        format of these answers.
+        """
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
@@ -149,7 +158,7 @@ class EchoAnswers:
 
 
 def unknown_task(request: ReceivedRequest) -> BadRequest:
-    """The 400 for a request whose `<input>` names no task of this server."""
+    """Return the 400 for a request whose `<input>` names no task of this server."""
     return BadRequest(
         f'no answer for task {request.task!r}: the text part must hold <input>{{"task": …}}</input>'
     )
@@ -167,9 +176,12 @@ def color_of(seed: str) -> str:
 
 
 def extracted(caption: str) -> dict[str, Any]:
-    """Return the caption with its capitalised and longer words as expressions."""
+    """Return the caption with its first capitalised or longer words as expressions.
+
+    They are MOST_WORDS at most; the first word where no word is such a one, none without words.
+    """
     words = WORD.findall(caption)
-    named_things = [word for word in words if word[0].isupper() or len(word) >= 4]
+    named_things = [word for word in words if word[0].isupper() or len(word) >= LONG_WORD]
     if not named_things:
         named_things = words[:1]
     expressions = [{"text": word, "noun_chunk": word} for word in named_things[:MOST_WORDS]]
@@ -177,7 +189,7 @@ def extracted(caption: str) -> dict[str, Any]:
 
 
 def named(region: dict[str, Any]) -> dict[str, Any]:
-    """An expression that means the region: its description, made up where it has none."""
+    """Return an expression that means the region: its description, made up where it has none."""
     return {
         "text": region.get("description") or described(region)["description"],
         "region_ids": [region["id"]],
@@ -185,19 +197,27 @@ def named(region: dict[str, Any]) -> dict[str, Any]:
 
 
 def described(region: dict[str, Any]) -> dict[str, Any]:
-    """Id, type, colour and description of a region, from its type and a digest of its numbers."""
-    kind = str(region.get("type") or "object")
+    """Return a region's id, its type, "object" without one, a made-up colour and a description.
+
+    The colour depends on all that the region has.
+    """
+    type_name = str(region.get("type") or "object")
     color = color_of(json.dumps(region, sort_keys=True))
-    return {"id": region["id"], "type": kind, "color": color, "description": f"the {color} {kind}"}
+    return {
+        "id": region["id"],
+        "type": type_name,
+        "color": color,
+        "description": f"the {color} {type_name}",
+    }
 
 
 def captioned(region: dict[str, Any]) -> dict[str, Any]:
-    """A caption of the region: its made-up description."""
+    """Return a caption of the region: its made-up description."""
     return {"id": region["id"], "text": described(region)["description"]}
 
 
 def agreed(expression: dict[str, Any]) -> dict[str, Any]:
-    """A check that finds the expression right as it is."""
+    """Return a check that finds the expression right as it is."""
     return {
         "matches": True,
         "reason": "",
@@ -210,8 +230,9 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
 def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
     """Return a judge's answer that finds all boxes right.
 
-    Of each phrase it sees as many things as the phrase has boxes. The test picture of a judge, in
-    which some boxes are drawn around things of other colours than named, is answered truly.
+    Of each phrase it sees as many things as there are boxes with its text. The test picture of a
+    judge, in which some boxes are drawn around things of other colours than named, is answered
+    truly.
     """
     phrases = task_input["phrases"]
     test_picture = judge_test_picture([phrase["text"] for phrase in phrases])
@@ -232,7 +253,7 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
-    """Return a judge's answer that finds all crops right; in a judge's test, those that are."""
+    """Return a judge's answer that finds all crops right; in a judge's test, those that are so."""
     texts = [crop["text"] for crop in task_input["crops"]]
     # The test asks about each phrase twice, first with the phrase's own box.
     test_picture = judge_test_picture(texts[: len(texts) // 2])
@@ -245,21 +266,37 @@ def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
     return {"crops": crops}
 
 
-def with_further_colors(task_input: dict[str, Any]) -> dict[str, Any]:
-    """Return as many negative phrases as are asked for.
+def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with as many `negatives` as are asked for: the phrases in other colours.
 
-    They are the phrases in turn, each with a further colour before its last word; a colour that a
-    phrase has already stays.
+    The phrases are taken in turn, each time in its next colour; once all colours were taken, they
+    begin anew.
     """
     phrases = task_input["phrases"]
     negatives = []
     for number in range(task_input["count"]):
-        phrase = phrases[number % len(phrases)]
-        color = COLORS[number // len(phrases) % len(COLORS)]
-        *before, last = phrase["text"].split()
-        text = " ".join([*before, color, last])
+        turn, index = divmod(number, len(phrases))
+        phrase = phrases[index]
+        text = in_other_color(phrase["text"], turn)
         negatives.append({"id": phrase["id"], "change": "attribute", "text": text})
     return {"negatives": negatives}
+
+
+def in_other_color(text: str, turn: int) -> str:
+    """Return a phrase with another colour before its last word, in place of those that it has.
+
+    `turn` counts from 0 through the colours that it hasn't; through all where it has all. The last
+    word stays, even if it is a colour.
+
+    Example:
+        >>> in_other_color("the red car", 0), in_other_color("the red car", 1)
+        ('the blue car', 'the green car')
+    """
+    *before, last = text.split()
+    kept = [word for word in before if word not in COLORS]
+    further_colors = [color for color in COLORS if color not in before] or COLORS
+    color = further_colors[turn % len(further_colors)]
+    return " ".join([*kept, color, last])
 
 
 def judge_test_picture(texts: list[str]) -> KnownPicture | None:
@@ -290,16 +327,19 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
-    """Return whether a request shows a probe picture, by its phrases: "red rectangle" and so on."""
+    """Return whether a request shows a probe picture, by its phrases: "red rectangle" and so on.
+
+    One without phrases counts as such, too.
+    """
     if request.task != "phrase_grounding":
         return False
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
 
 
 def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """Return the right answer to a probe picture; None for other requests.
+    """Return the right answer to a probe picture, in a box format; None for other requests.
 
-    It has no boxes for a padded picture, of which it can't be told which probe it is.
+    The answer has no boxes for a padded picture, of which it can't be told which probe it is.
     """
     probe = probe_in(request)
     if probe is None:

@@ -8,6 +8,7 @@ from typing import Any
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.serving.base import Usage
 
+# By HTTP status, the status in an error of Gemini's; any other is "UNKNOWN".
 GEMINI_STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -20,6 +21,7 @@ GEMINI_STATUS = {
 }
 # Gemini takes both alphabets of base64; Google's own client writes the one for addresses.
 PLAIN_BASE64 = str.maketrans("-_", "+/")
+# By our `finish_reason`, Gemini's; any other goes out as it is.
 GEMINI_FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY"}
 
 
@@ -58,9 +60,11 @@ class OpenAI:
     name = "openai"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request from its body; return its pictures in base64.
+        """Fill in the request from its body; return its pictures in base64, in order.
 
-        The model may stand in the path (Azure) instead of the body. Raises BadRequest.
+        `text` becomes all that the user says, a line for each part; `turns` what is said before the
+        last part. The model may stand in the path (Azure) instead of the body. Raises BadRequest,
+        and KeyError, AttributeError or TypeError for JSON of other shapes.
         """
         request.model = request.model or str(body.get("model") or "")
         request.settings = {
@@ -84,7 +88,10 @@ class OpenAI:
         return images
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
-        """A `chat.completion` object."""
+        """Return a `chat.completion` object, the `index`-th of the server.
+
+        With a refusal it has no content; with no tier, no `service_tier`.
+        """
         content = answer.text if answer.refusal is None else None
         message = {"role": "assistant", "content": content, "refusal": answer.refusal}
         tier = {"service_tier": answer.tier} if answer.tier else {}
@@ -111,13 +118,16 @@ class OpenAI:
         }
 
     def headers(self, answer: Answer) -> dict[str, str]:
-        """Headers of a reply: none of its own."""
+        """Return the headers that a reply has of its own: none."""
         return {}
 
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
     ) -> dict[str, Any]:
-        """An `error` object."""
+        """Return an object with an `error`. `wait` isn't in it: a header has it.
+
+        `code` "" becomes null; `param` is the parameter that is wrong.
+        """
         if status >= 500:
             type_name = "server_error"
         elif status == 429:
@@ -128,7 +138,7 @@ class OpenAI:
         return {"error": error}
 
     def models(self, names: Sequence[str]) -> dict[str, Any]:
-        """A `list` of models."""
+        """Return a `list` of models with these names."""
         entries = []
         for name in names:
             entries.append({"id": name, "object": "model", "created": 0, "owned_by": "loopback"})
@@ -141,7 +151,12 @@ class Gemini:
     name = "gemini"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request from its body; return its pictures in base64. Raises BadRequest."""
+        """Fill in the request from its body; return its pictures in base64, in order.
+
+        `text` becomes all that the user says, a line for each part; `turns` each content before the
+        last one. Raises BadRequest, and KeyError, AttributeError or TypeError for JSON of other
+        shapes.
+        """
         contents = _nonempty_list(
             body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
         )
@@ -165,31 +180,43 @@ class Gemini:
         return [picture.translate(PLAIN_BASE64) for picture in pictures]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
-        """A `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
+        """Return a `GenerateContentResponse`, the `index`-th of the server.
+
+        A refusal is a blocked prompt, without candidates. An empty text that ended for another
+        reason than `stop` is a candidate without content.
+        """
         counts = {
             "promptTokenCount": usage.input_tokens,
             "candidatesTokenCount": usage.output_tokens,
             "totalTokenCount": usage.input_tokens + usage.output_tokens,
             "cachedContentTokenCount": usage.cached_tokens,
         }
-        about = {"usageMetadata": counts, "modelVersion": model, "responseId": f"response-{index}"}
+        metadata = {
+            "usageMetadata": counts,
+            "modelVersion": model,
+            "responseId": f"response-{index}",
+        }
         if answer.refusal is not None:
             feedback = {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal}
-            return {"promptFeedback": feedback, **about}
+            return {"promptFeedback": feedback, **metadata}
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
         candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
         if answer.text or finish == "STOP":
             candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
-        return {"candidates": [candidate], **about}
+        return {"candidates": [candidate], **metadata}
 
     def headers(self, answer: Answer) -> dict[str, str]:
-        """Headers of a reply: the tier that has served it."""
+        """Return the headers that a reply has of its own: the tier that has served it, if any."""
         return {"x-gemini-service-tier": answer.tier} if answer.tier else {}
 
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
     ) -> dict[str, Any]:
-        """A `google.rpc.Status`; the time to wait stands in a RetryInfo, as in the service's."""
+        """Return an object with a `google.rpc.Status`. It has no place for `param`.
+
+        `code` stands in an ErrorInfo, the seconds to `wait` in a RetryInfo, as in the service's;
+        "" and None leave these out.
+        """
         details: list[dict[str, Any]] = []
         if code:
             details.append(
@@ -203,7 +230,7 @@ class Gemini:
         return {"error": {"code": status, "message": message, "status": name, "details": details}}
 
     def models(self, names: Sequence[str]) -> dict[str, Any]:
-        """A `ListModelsResponse`."""
+        """Return a `ListModelsResponse` with these names."""
         return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
 
 
@@ -211,9 +238,9 @@ Dialect = OpenAI | Gemini
 
 
 def read_input(text: str) -> dict[str, Any]:
-    """The JSON object between the last `<input>` and `</input>`; empty where a request has none.
+    """Return the JSON object between a text's last `<input>` and `</input>`.
 
-    Raises BadRequest.
+    Empty where there is no `<input>`. Raises BadRequest where something else follows it.
     """
     _, mark, rest = text.rpartition("<input>")
     if not mark:
@@ -229,7 +256,11 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each part of the messages with the role of who says it. Raises BadRequest."""
+    """Yield each part of the messages, with the role of who says it before it.
+
+    A text for content is one part. Raises BadRequest for a part of another type than text and
+    image_url.
+    """
     for message in messages:
         content = message.get("content")
         if isinstance(content, str):
@@ -241,7 +272,7 @@ def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _base64_in(url: str) -> str:
-    """Return what a data URL of a picture holds. Raises BadRequest for another URL."""
+    """Return the base64 in a data URL of a picture. Raises BadRequest for another URL."""
     head, mark, encoded = url.partition(";base64,")
     if not mark or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")

@@ -1,7 +1,8 @@
 """What can go wrong at an endpoint, and for which requests.
 
-A `Fault` is a value: what is sent in place of, or does to, the true answer. A rule, made by `on`,
-is a function that says which fault strikes a request, if any.
+A `Fault` is a value: what is sent in place of, or does to, the true answer. The functions that make
+one say in their docstrings what a client meets. A rule, made by `on`, is a function that says which
+fault strikes a request, if any.
 """
 
 import random
@@ -59,7 +60,7 @@ class Fault:
 
 
 FaultRule = Callable[[ReceivedRequest], "Fault | None"]
-
+"""Returns what goes wrong with the reply to a request; None where nothing does."""
 
 quota_exceeded = partial(
     Fault,
@@ -114,12 +115,18 @@ def too_many_requests(
     http_date: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> Fault:
-    """429, with `Retry-After` in seconds or as an HTTP date.
+    """429, with the seconds of `retry_after` as `Retry-After`, or with `http_date` the time then.
 
     Further headers may be such as `x-ratelimit-reset-requests`.
     """
-    said = "Rate limit reached. Please try again later."
-    return Fault(429, said, "rate_limit_exceeded", None, headers or {}, retry_after, http_date)
+    return Fault(
+        429,
+        "Rate limit reached. Please try again later.",
+        "rate_limit_exceeded",
+        headers=headers or {},
+        retry_after=retry_after,
+        http_date=http_date,
+    )
 
 
 def bad_request(
@@ -228,42 +235,64 @@ def on(
         >>> rules = [limited, on(faults.cut_body(), share=0.1)]
         >>> server = LoopbackServer(faults=rules)
     """
-    strikes: Counter[str] = Counter()  # by question, where these are counted apart
+    return _Rule(fault, indexes, task, containing, where, share, times, times_each, seed)
 
-    def rule(request: ReceivedRequest) -> Fault | None:
-        """Return the fault if all conditions hold for a request, else None."""
-        if indexes is not None and request.index not in indexes:
+
+@dataclass
+class _Rule:
+    """A rule that `on` has made. It counts how often it strikes."""
+
+    fault: Fault
+    indexes: Container[int] | None
+    task: str | None
+    containing: str | None
+    where: Callable[[ReceivedRequest], bool] | None
+    share: float
+    times: int | None
+    times_each: int | None
+    seed: int
+    # By question where these are counted apart, else all under "".
+    strikes: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, request: ReceivedRequest) -> Fault | None:
+        """Return the fault, and count it, if all conditions hold for a request; else None."""
+        if not self._is_meant(request):
             return None
-        if task is not None and request.task != task:
-            return None
-        if containing is not None and containing not in request.text:
-            return None
-        if where is not None and not where(request):
-            return None
-        if random.Random(f"{seed}/{request.index}").random() >= share:
-            return None
-        if times is not None and strikes.total() >= times:
+        if self.times is not None and self.strikes.total() >= self.times:
             return None
         question = ""
-        if times_each is not None:
+        if self.times_each is not None:
             question = "/".join([request.text, *request.image_digests])
-            if strikes[question] >= times_each:
+            if self.strikes[question] >= self.times_each:
                 return None
-        strikes[question] += 1
-        return fault
+        self.strikes[question] += 1
+        return self.fault
 
-    return rule
+    def _is_meant(self, request: ReceivedRequest) -> bool:
+        """Return whether a request meets all conditions but how often the rule may strike."""
+        if self.indexes is not None and request.index not in self.indexes:
+            return False
+        if self.task is not None and request.task != self.task:
+            return False
+        if self.containing is not None and self.containing not in request.text:
+            return False
+        if self.where is not None and not self.where(request):
+            return False
+        return random.Random(f"{self.seed}/{request.index}").random() < self.share
 
 
 def first_of(rules: Iterable[FaultRule]) -> FaultRule:
     """Return one rule for several, tried in order: the first that strikes says the fault."""
-    rules_in_order = tuple(rules)
+    return partial(_first_fault, tuple(rules))
 
-    def first_rule(request: ReceivedRequest) -> Fault | None:
-        for rule in rules_in_order:
-            fault = rule(request)
-            if fault is not None:
-                return fault
-        return None
 
-    return first_rule
+def _first_fault(rules: Iterable[FaultRule], request: ReceivedRequest) -> Fault | None:
+    """Return the fault of the first rule that strikes a request; None where none does.
+
+    The rules after that one are not asked, and so don't count the request.
+    """
+    for rule in rules:
+        fault = rule(request)
+        if fault is not None:
+            return fault
+    return None

@@ -16,7 +16,10 @@ from dataflow_grounding.images.files import open_picture
 
 
 class BadRequest(Exception):
-    """Raised by answers: the server replies with this message and `status`, by default 400."""
+    """A request that is refused: the server replies with this message and `status`.
+
+    Answers may raise it, too.
+    """
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -90,7 +93,7 @@ class ReceivedRequest:
 
 
 def read_image(encoded: str) -> ReceivedImage:
-    """Decode base64 and read the picture's header.
+    """Return digest and sizes of an image that came in base64; only its header is decoded.
 
     Raises BadRequest where an endpoint would refuse the image.
     """

@@ -7,13 +7,12 @@ the counts of what has left.
 import asyncio
 import threading
 import time
-from itertools import pairwise
 
 from dataflow_grounding.extras.testing._connection import Connection, read_request, response
 from dataflow_grounding.extras.testing._endpoint import Endpoint, Exchange
 from dataflow_grounding.extras.testing.received import BadRequest, ReceivedRequest
 
-DRIP_PERIOD = 0.05
+DRIP_PERIOD = 0.05  # seconds between two drops of a body that drips
 
 
 class LoopbackServer(Endpoint):
@@ -76,7 +75,7 @@ class LoopbackServer(Endpoint):
         return f"{self.address}/v1"
 
     def count(self, status: int | None = None) -> int:
-        """How many replies with this status left whole.
+        """Return how many replies with this status left whole.
 
         Without a status, how many requests were received.
         """
@@ -90,11 +89,14 @@ class LoopbackServer(Endpoint):
         asyncio.run_coroutine_threadsafe(self._go_down(seconds), self._loop).result()
 
     def stall(self, seconds: float) -> None:
-        """Answer nothing for `seconds`; what is due meanwhile is sent then."""
+        """Send nothing for `seconds` from now on; what is due meanwhile is sent then."""
         self._stalled_until = time.monotonic() + seconds
 
     def start(self) -> "LoopbackServer":
-        """Begin to listen, where no `with` block does. Raises OSError where the port is taken."""
+        """Begin to listen, where no `with` block does that; return the server itself.
+
+        Raises OSError where the port is taken.
+        """
         self._thread.start()
         try:
             asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
@@ -114,7 +116,8 @@ class LoopbackServer(Endpoint):
 
     __enter__ = start
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(self, error_type: object, error: BaseException | None, trace: object) -> None:
+        """Stop; raise the first error of answers or rules, unless the block raised one itself."""
         self.stop()
         if self.errors and error is None:
             raise self.errors[0]
@@ -122,6 +125,7 @@ class LoopbackServer(Endpoint):
     # From here on everything runs in the server's thread.
 
     async def _listen(self, after: float = 0.0) -> None:
+        """Listen from `after` seconds on; where the port is 0, it becomes the one that is taken."""
         await asyncio.sleep(after)
         serve = self._loop.create_server
         self._listener = await serve(
@@ -130,7 +134,11 @@ class LoopbackServer(Endpoint):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer a client's requests, one after the other."""
+        """Answer a client's requests, one after the other, until the connection is to end.
+
+        That is after a request that asks for it, a reply that didn't leave whole, and a request
+        that can't be read, or once the client has left.
+        """
         goes_on = True
         try:
             while goes_on:
@@ -149,7 +157,10 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        """Send a reply, as far and as fast as its fault lets it; return whether it left whole."""
+        """Send a reply, as far and as fast as its fault lets it; return whether it left whole.
+
+        It is counted as paid or as abandoned, and by its status.
+        """
         request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
         left_whole = False
@@ -179,7 +190,8 @@ class LoopbackServer(Endpoint):
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
         """Wait until a reply is due, and return the bytes of it that are left to send then.
 
-        That is all that its fault lets through, or the last drops of one that drips.
+        That is all that its fault lets through, or the last drop of one that drips. It waits until
+        it is cancelled where nothing is to come, and takes the server down where the fault does.
         """
         fault = exchange.fault
         wire = exchange.wire
@@ -188,7 +200,7 @@ class LoopbackServer(Endpoint):
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
         if fault.hang or fault.down_for is not None:
-            # Nothing comes until the client has left, or the connection is dropped.
+            # Nothing comes until this is cancelled: the client has left, or all are dropped.
             await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
         while True:
@@ -198,15 +210,25 @@ class LoopbackServer(Endpoint):
             await asyncio.sleep(still_stalled)
         if not fault.bytes_per_second:
             return wire[: int(len(wire) * fault.sent_share)]
-        step = max(1, round(fault.bytes_per_second * DRIP_PERIOD))
-        body = wire.index(b"\r\n\r\n") + 4
-        for start, stop in pairwise([0, body, *range(body + step, len(wire), step)]):
-            writer.write(wire[start:stop])
-            await asyncio.sleep(step / fault.bytes_per_second)
-        return wire[stop:]
+        return await self._drip(wire, fault.bytes_per_second, writer)
+
+    async def _drip(
+        self, wire: bytes, bytes_per_second: float, writer: asyncio.StreamWriter
+    ) -> bytes:
+        """Send a reply's head at once, and its body in drops; return the last drop, unsent."""
+        drop = max(1, round(bytes_per_second * DRIP_PERIOD))
+        pause = drop / bytes_per_second
+        sent = wire.index(b"\r\n\r\n") + 4
+        writer.write(wire[:sent])
+        await asyncio.sleep(pause)
+        while sent + drop < len(wire):
+            writer.write(wire[sent : sent + drop])
+            await asyncio.sleep(pause)
+            sent += drop
+        return wire[sent:]
 
     def _end(self, exchange: Exchange) -> None:
-        """Count a request as no longer in flight."""
+        """Count a request as no longer in flight, nor in a place of the server's capacity."""
         if exchange.served:
             self.served_now -= 1
         self.in_flight -= 1
@@ -218,10 +240,12 @@ class LoopbackServer(Endpoint):
             self.paid += replies
 
     async def _go_down(self, seconds: float) -> None:
+        """Drop all connections; have the server listen again after `seconds`."""
         await self._drop_all()
         self._coming_back = self._loop.create_task(self._listen(after=seconds))
 
     async def _drop_all(self) -> None:
+        """Stop listening, and cancel all that goes on in the loop but the caller's own task."""
         if self._listener:
             self._listener.close()
         all_but_this = asyncio.all_tasks() - {asyncio.current_task()}

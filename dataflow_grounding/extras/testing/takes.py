@@ -41,14 +41,21 @@ class Takes:
     service_tiers: tuple[str, ...] | None = ("default", "flex")
 
     def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
-        """Return the answer with the tier that has served it, where a tier was asked for."""
+        """Return the answer with the tier that was asked for as the one that has served it.
+
+        It stays as it is where it names a tier, where none was asked for, and where the endpoint
+        passes over tiers.
+        """
         asked_tier = request.settings.get("service_tier")
         if answer.tier is not None or asked_tier is None or self.service_tiers is None:
             return answer
         return replace(answer, tier=str(asked_tier))
 
     def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
-        """Return the 400 for what this model doesn't take of a request; None where it takes all."""
+        """Return the 400 for the first thing of a request that this model doesn't take, else None.
+
+        `image_count` is how many images the request has.
+        """
         settings = request.settings
         if settings.get("stream"):
             return bad_request("This server does not stream.", "unsupported_value", "stream")
@@ -76,7 +83,11 @@ class Takes:
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
-        """Return the 400 for the format of the reply that is asked for; None where it is taken."""
+        """Return the 400 for the format of the reply that is asked for; None where it is taken.
+
+        None also where no format is asked for, and where all are ignored. `settings` are the
+        request's.
+        """
         response_format = settings.get("response_format") or {}
         type_name = str(response_format.get("type", "text"))
         if "responseMimeType" in settings:  # Gemini's settings, in OpenAI's terms
@@ -99,10 +110,14 @@ class Takes:
 
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
-    """Yield what a strict schema may not have, in OpenAI's words.
+    """Yield in OpenAI's words what a schema has that a strict one may not have.
 
     That is an object that allows further properties, or a property that is not required. `context`
-    is the path of keys to this part of the schema.
+    is the path of keys to this part of the schema, which each message begins with.
+
+    Example:
+        >>> list(open_objects({"items": {"properties": {}}}))
+        ["('items',), 'additionalProperties' is required to be supplied and to be false"]
     """
     if not isinstance(schema, dict):
         return
