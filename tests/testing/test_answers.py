@@ -263,6 +263,19 @@ def test_echo_gives_one_box_inside_the_picture_to_each_phrase_and_the_same_one_a
         assert 0 <= y1 < y2 <= 3
 
 
+def test_echo_makes_negatives_of_phrases_in_colors_that_they_have_not() -> None:
+    phrases = [{"id": 1, "text": "the red car"}, {"id": 2, "text": "a dog"}]
+    with LoopbackServer() as server:
+        answer = ask(server, "negative_phrases", {"phrases": phrases, "count": 5}, picture())
+    assert [(negative["id"], negative["text"]) for negative in answer["negatives"]] == [
+        (1, "the blue car"),
+        (2, "a red dog"),
+        (1, "the green car"),
+        (2, "a blue dog"),
+        (1, "the white car"),
+    ]
+
+
 def test_echo_takes_the_telling_words_of_a_caption() -> None:
     with LoopbackServer() as server:
         answer = ask(

@@ -141,6 +141,21 @@ def test_retries_of_definitions_count_for_the_budget(here: Path) -> None:
     assert done.summary["keys"] == {}
 
 
+@pytest.mark.slow
+def test_replies_of_a_judging_that_breaks_off_are_counted(here: Path) -> None:
+    model = ConfusingModel(Habits(TAKEN, harmful=0.0))
+    with LoopbackServer(model, keep_bodies=True) as server:
+        server.faults = on(
+            faults.says("I would rather not."),
+            task="phrase_grounding",
+            where=lambda _: server.by_task["class_definition"] > 0,
+        )
+        done = tune(spec_at(here, server), "--max-requests", "130")
+        assert done.code == 0, done
+        assert done.summary["definitions"]["ended"] == "the budget of requests was spent"
+        assert done.summary["requests"] == server.count() == 130
+
+
 WRONG = {
     "no crops": ({"crops": []}, "'crops' should be a list"),
     "an unknown error": ({"crops": [{"id": 1, "error": "odd"}]}, "an error out of false"),

@@ -15,8 +15,9 @@ from dataflow_grounding._util.paths import absolute, joined
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "candidates.yaml")
 DEFAULT = "as it is"
 """What the spec's own way of asking is called."""
-_KEYS = {"name", "set", "backend"}
-_LONGEST = 1_000_000  # bytes of a table; more is a file that was named by mistake
+_KEYS = {"name", "set", "backend"}  # of a row of the table
+_LONGEST = 1_000_000  # characters of a table that are read; more is no table but a mistake
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,19 @@ class Candidate:
     backend: str = ""
 
     def overrides(self, block: str) -> list[str]:
-        """Return the keys as `key=value`, as a command line takes them."""
+        """Return the keys as `key=value`, the values as JSON, as a command line takes them."""
         return [
             f"{block}.{key}={json.dumps(value, ensure_ascii=False)}"
             for key, value in self.keys.items()
         ]
 
     def as_spec(self, block: str) -> dict[str, Any]:
-        """Return the keys as a spec has them, nested under the pipeline's block."""
+        """Return the keys as a spec has them, nested under the pipeline's block.
+
+        Example:
+            >>> Candidate("lines", {"vlm.asking": "lines"}).as_spec("pipeline")
+            {'pipeline': {'vlm': {'asking': 'lines'}}}
+        """
         spec: dict[str, Any] = {block: {}}
         for key, value in self.keys.items():
             inner = spec[block]
@@ -66,9 +72,10 @@ def candidates_for(backend: str, path: str | None = None) -> list[Candidate]:
 
 
 def read_candidates(path: str) -> list[Candidate]:
-    """Return the candidates of a YAML file, a list of `{name, set}`.
+    """Return the candidates of a YAML file, a list of `{name, set}` or `{name, set, backend}`.
 
-    Raises SpecError, which names the file and the candidate.
+    Raises SpecError, which names the file and the candidate, where it can't be read, is no such
+    list, is empty, or names two candidates alike.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -89,14 +96,24 @@ def read_candidates(path: str) -> list[Candidate]:
 
 
 def _candidate(row: Any, where: str, folder: str) -> Candidate:
-    """Return the candidate in a row of the table. Raises SpecError, which begins with `where`."""
+    """Return the candidate in a row of the table. Raises SpecError, which begins with `where`.
+
+    A relative `prompts.dir` is meant from `folder`, the table's own, and becomes absolute.
+    """
     if not isinstance(row, dict) or not row.keys() <= _KEYS:
         raise SpecError(f"{where}: should have name and set, and no keys but {sorted(_KEYS)}")
     name = row.get("name")
     keys = row.get("set")
     backend = row.get("backend", "")
-    if not isinstance(name, str) or not name.strip() or name == DEFAULT or len(name) > 80:
-        raise SpecError(f"{where}: needs a name of its own, a text of at most 80 characters")
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or name == DEFAULT
+        or len(name) > _LONGEST_NAME
+    ):
+        raise SpecError(
+            f"{where}: needs a name of its own, a text of at most {_LONGEST_NAME} characters"
+        )
     if not isinstance(keys, dict) or not keys or not all(isinstance(key, str) for key in keys):
         raise SpecError(f"{where} ({name}): set should be spec keys: {{vlm.box_format: auto}}")
     if not isinstance(backend, str):

@@ -17,7 +17,7 @@ from dataflow_grounding.data.rows import write_text
 if TYPE_CHECKING:
     from dataflow_grounding.extras.tuning.trying import Tuning
 
-_LEAST_REQUESTS = 16
+_LEAST_REQUESTS = 16  # those of one whole round, in which two ways are asked
 
 
 @click.command("tune")
@@ -116,8 +116,7 @@ def of_tune(
     race = run_race(tuning)
     tried_definitions = try_definitions(tuning, race) if definitions else None
     document = document_of(tuning, race, tried_definitions)
-    path = within(folder, "tuning.json")
-    write_text(path, dump_text(document, 1) + "\n")
+    write_text(within(folder, "tuning.json"), dump_text(document, 1) + "\n")
     page = within(folder, "tuning.html")
     write_text(page, page_of(document))
     tuned = within(folder, "tuned.yaml")
@@ -142,7 +141,13 @@ def _tuning(
     max_requests: int,
     most_pictures: int,
 ) -> Any:
-    """Return the Tuning that the command line asks for. Raises SpecError, InputError."""
+    """Return the Tuning that the command line asks for, and make its folder.
+
+    Raises:
+        SpecError: The spec is of another pipeline, no way to try suits its backend, or a way has
+            keys that the spec can't have; the message names the way.
+        InputError: The gold can't be used.
+    """
     from dataflow_grounding.extras.tuning.candidates import candidates_for
     from dataflow_grounding.extras.tuning.gold import gold_pictures
     from dataflow_grounding.extras.tuning.trying import PIPELINE, Tuning
@@ -195,6 +200,7 @@ def _without_unsuited_ways(tuning: "Tuning", candidates: str | None) -> "Tuning"
 
 
 def _first_line(error: SpecError) -> str:
+    """Return the first line of an error's text."""
     return str(error).splitlines()[0]
 
 
@@ -212,7 +218,12 @@ def _reviewed_in(results_dir: str) -> str:
 
 
 def _bound_in_words(bound: Mapping[str, Any], run: Any) -> str:
-    """Return a sentence that says what may be spent at most."""
+    """Return in words what may be spent at most, and what the calibration takes besides.
+
+    Args:
+        bound: What `tune --estimate --json` prints.
+        run: A run of the spec's own way, which tells whom it asks and whether it calibrates.
+    """
     usd = bound["max_usd"]
     cost = "no known price" if usd is None else f"at most {usd:.4f} USD"
     pictures = counted(bound["pictures"], "picture")

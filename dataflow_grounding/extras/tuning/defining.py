@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.files import portable, within
 from dataflow_grounding.boxes.geometry import Bbox
@@ -17,6 +17,9 @@ from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.extras.tuning.gold import GoldPicture, boxes_by_text, f1_of
 from dataflow_grounding.extras.tuning.race import Comparison, Race, Rules
 from dataflow_grounding.images.files import decode
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 MOST_CLASSES = 6
 """So many classes are defined anew, those with the most errors."""
@@ -29,7 +32,10 @@ RULES = Rules(replaces_at=0.88)
 _TILE = 256  # px of a crop's longer side in the sheet
 _GAP = 32  # px between crops, where their numbers stand
 _MARGIN = 0.25  # of the box's longer side, shown around it
-_COLUMNS = 4
+_LEAST_MARGIN = 8  # px of it at least
+_COLUMNS = 4  # of the sheet
+_NUMBER_SIZE = 20  # px, the font of a crop's number
+_NUMBER_ABOVE = 26  # px from the top of the number to that of its crop
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,13 @@ class Crop:
 
 @dataclass
 class ClassErrors:
-    """What went wrong with a class on some pictures: its phrases, and crops by kind of error."""
+    """What went wrong with a class on some pictures.
+
+    Attributes:
+        label: The class.
+        phrases: The phrases that it was asked by, as keys: each once, in order.
+        crops: All boxes by kind of error, those found rightly among them.
+    """
 
     label: str
     phrases: dict[str, None] = field(default_factory=dict)
@@ -61,11 +73,11 @@ class ClassErrors:
 
     @property
     def count(self) -> int:
-        """How many errors there are."""
+        """How many errors there are: false boxes and missed things."""
         return len(self.crops["false"]) + len(self.crops["missed"])
 
     def shown(self) -> list[Crop]:
-        """Return the crops of the sheet, in the order of their numbers."""
+        """Return the crops of the sheet in its order: the first of each kind, up to MOST_CROPS."""
         crops = []
         for error, most in MOST_CROPS.items():
             crops.extend(self.crops[error][:most])
@@ -79,7 +91,8 @@ def errors_of(
 
     Args:
         pictures: Pictures with gold.
-        answers: What a run left of each, by its number as text.
+        answers: What a run left of each, by its number as text. One without an answer counts as
+            one in which nothing was found.
         first: The number of the first picture.
     """
     by_class: dict[str, ClassErrors] = {}
@@ -114,9 +127,10 @@ def _class_at(bbox: Bbox, picture: GoldPicture, label: str) -> str:
 
 
 def row_of(errors: ClassErrors, folder: str, definition: str = "") -> dict[str, Any]:
-    """Draw the sheet of a class into a folder, and return DefinitionWriter's record.
+    """Draw the sheet of a class into a folder, and return the record that DefinitionWriter reads.
 
-    Raises ImageBroken, ImageMissing.
+    `definition` is the class's former one; without it, the record has none. Raises ImageBroken,
+    ImageMissing.
     """
     crops = errors.shown()
     name = portable(errors.label).replace("/", "_")[:60]
@@ -142,7 +156,11 @@ def row_of(errors: ClassErrors, folder: str, definition: str = "") -> dict[str, 
 
 
 def draw_sheet(crops: Sequence[Crop], path: str) -> None:
-    """Draw numbered crops side by side, each in a tile of its own, as a PNG."""
+    """Draw crops in rows, each in a tile of its own with its number from 1 above it, as a PNG.
+
+    A box that lies outside of its picture has neither: its number is left out. Raises ImageBroken,
+    ImageMissing.
+    """
     import PIL.Image
     from PIL import ImageDraw, ImageFont
 
@@ -151,29 +169,38 @@ def draw_sheet(crops: Sequence[Crop], path: str) -> None:
     rows = -(-len(crops) // columns)
     sheet = PIL.Image.new("RGB", (_GAP + columns * step, _GAP + rows * step), "white")
     pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(20)
+    font = ImageFont.load_default(_NUMBER_SIZE)
     for index, crop in enumerate(crops):
         row, column = divmod(index, columns)
         left = _GAP + column * step
         top = _GAP + row * step
-        picture = decode(crop.path)
-        x1, y1, x2, y2 = crop.bbox
-        margin = max(_MARGIN * max(x2 - x1, y2 - y1), 8)
-        region = (
-            max(round(x1 - margin), 0),
-            max(round(y1 - margin), 0),
-            min(round(x2 + margin), picture.width),
-            min(round(y2 + margin), picture.height),
-        )
-        if region[0] >= region[2] or region[1] >= region[3]:
-            continue  # the box lies outside of the picture: its number stays without a tile
-        tile = picture.crop(region)
-        scale = _TILE / max(tile.size)
-        size = (max(1, round(tile.width * scale)), max(1, round(tile.height * scale)))
-        sheet.paste(tile.resize(size), (left, top))
-        pen.text((left, top - 26), str(index + 1), fill="black", font=font)
+        tile = _tile_of(crop)
+        if tile is None:
+            continue
+        sheet.paste(tile, (left, top))
+        pen.text((left, top - _NUMBER_ABOVE), str(index + 1), fill="black", font=font)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     sheet.save(path)
+
+
+def _tile_of(crop: Crop) -> "PillowImage | None":
+    """Return what is shown of a crop: its box with a margin, its longer side `_TILE` px.
+
+    None for a box outside of its picture. Raises ImageBroken, ImageMissing.
+    """
+    picture = decode(crop.path)
+    x1, y1, x2, y2 = crop.bbox
+    margin = max(_MARGIN * max(x2 - x1, y2 - y1), _LEAST_MARGIN)
+    left = max(round(x1 - margin), 0)
+    top = max(round(y1 - margin), 0)
+    right = min(round(x2 + margin), picture.width)
+    bottom = min(round(y2 + margin), picture.height)
+    if left >= right or top >= bottom:
+        return None
+    region = picture.crop((left, top, right, bottom))
+    scale = _TILE / max(region.size)
+    size = (max(1, round(region.width * scale)), max(1, round(region.height * scale)))
+    return region.resize(size)
 
 
 def scores_of(
@@ -183,6 +210,9 @@ def scores_of(
     first: int = 0,
 ) -> Iterator[tuple[int, float]]:
     """Yield the number of each picture that a class is asked about in, and its F1 there.
+
+    Where it has several phrases in a picture, that is their mean. A picture without an answer
+    counts as one in which nothing was found.
 
     Args:
         label: The class.
@@ -220,6 +250,8 @@ class Judgement:
 
 def judged(before: Mapping[int, float], after: Mapping[int, float]) -> Judgement:
     """Compare a class's F1 with a proposal and without it, on pictures that it was not made of.
+
+    Without any picture, the proposal isn't kept.
 
     Args:
         before: Number of a picture → F1 of the class without the proposal.

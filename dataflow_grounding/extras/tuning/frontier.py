@@ -37,7 +37,9 @@ from dataflow_grounding.operators.second_opinion import PHRASES_AT_ONCE, doubt_o
 MOST_DOUBTS = 6
 """Doubts of one cascade that are told: more would say the same."""
 FUSED = "caption_grounding"
+"""The step that asks for a caption's phrases and their boxes at once."""
 _GROUNDINGS = ("grounding", FUSED)
+_LONGEST_NAME = 24  # characters of a model's name in a picture
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -79,6 +81,7 @@ class PilotReplies:
         self._steps = list(run.steps)
         operators = [step.operator for step in self._steps]
         numbers = range(len(operators))
+        # Numbers of steps: those that ask the further models, the check, and the grounding.
         self._cascade = [n for n in numbers if isinstance(operators[n], SecondOpinion)]
         self._check = next(n for n in numbers if isinstance(operators[n], BoxChecker))
         self._grounding = next(n for n in numbers if operators[n].name in _GROUNDINGS)
@@ -89,11 +92,13 @@ class PilotReplies:
             self.models.append(serving.model)
         self.names = [short_name(model) for model in self.models]
         self.taken: list[list[StepOnRecord]] = []
-        """Of each record what each step left and took; records of which a part lacks are left out.
-        """
+        """Of each record of which `read` found all replies stored, what each step left and took."""
 
     async def read(self) -> None:
-        """Take the pilot's records through all steps once more, out of what is stored."""
+        """Take the pilot's records through all steps once more, out of what is stored.
+
+        What comes of them is in `taken`, without those of which a step failed or has no reply.
+        """
         everything = self._trial_of(self._steps)
         source = Source(self._steps, pilot=self._run.options.pilot)
         for row in islice(self._run.job.rows(), self._run.options.pilot):
@@ -107,10 +112,14 @@ class PilotReplies:
                 self.taken.append(results)
 
     def _trial_of(self, steps: Sequence[Step]) -> Trial:
+        """Return what takes records through some steps, with stored replies alone."""
         return Trial(self._run, None, self._replies, self._images, steps)
 
     def _records_after(self, number: int) -> list[Record]:
-        """Return the records as a step left them."""
+        """Return the records as the step of this number left them.
+
+        Raises InputError where it failed on one.
+        """
         return [_record_left_by(results[number], self._steps[number]) for results in self.taken]
 
     def first_alone(self) -> Point:
@@ -125,17 +134,21 @@ class PilotReplies:
     def _until(self, end: int, name: str, keys: Mapping[str, Any]) -> Point:
         """Return what it takes and gives to run the steps before the one of number `end`.
 
-        `name` and `keys` are what this way to run is called, and its keys of the spec.
+        `name` and `keys` are what this way to run is called, and its keys of the spec. For 0 there
+        are no records.
         """
         bill = _Bill()
         for results in self.taken:
-            for step, result in zip(self._steps[:end], results, strict=False):
+            for step, result in zip(self._steps[:end], results[:end], strict=True):
                 bill.add(self._run, step, result.measured)
         records = self._records_after(end - 1) if end else []
         return Point(name, keys, records, bill.requests, bill.amount)
 
     async def cascades(self) -> list[Point]:
-        """Return what each cascade comes to at each doubt, those of fewer models first."""
+        """Return what each cascade comes to at each doubt, those of fewer models first.
+
+        The spec's own cascade, and each that leaves out its last models, is told at `doubts_of`.
+        """
         workflow = self._run.block.workflow
         assert isinstance(workflow, GroundingWorkflow)
         own = workflow.cascade_doubt
@@ -184,9 +197,12 @@ class PilotReplies:
         keys = {**keys, "workflow.cascade_doubt": doubt}
         return Point(name, keys, records, bill.requests, bill.amount)
 
-    async def alone(self, place: int) -> Point:
-        """Return what a further model comes to alone, asked for the boxes of all phrases."""
-        step = self._steps[self._cascade[place]]
+    async def alone(self, index: int) -> Point:
+        """Return what a further model comes to alone, asked for the boxes of all phrases.
+
+        `index` is the model's among the further ones, from 0.
+        """
+        step = self._steps[self._cascade[index]]
         opinion = step.operator
         assert isinstance(opinion, SecondOpinion)
         grounder = PhraseGrounder(
@@ -208,11 +224,11 @@ class PilotReplies:
             bill.add(self._run, step, result.measured)
             records.append(_record_left_by(result, step))
         keys = {
-            "vlm": f"as vlm.cascade has {self.models[place + 1]}",
+            "vlm": f"as vlm.cascade has {self.models[index + 1]}",
             "workflow.check": False,
             "vlm.cascade": None,
         }
-        name = f"{self.names[place + 1]} alone"
+        name = f"{self.names[index + 1]} alone"
         return Point(name, keys, records, bill.requests, bill.amount)
 
 
@@ -239,7 +255,7 @@ class _Bill:
         self.amount = before.amount if before else Amount()
 
     def add(self, run: SpecRun, step: Step, took: Amount) -> None:
-        """Add what a step took, at the prices of whoever answers it."""
+        """Add what a step took, at the prices of whoever answers it; nothing without requests."""
         if took.requests:
             serving = step.operator.serving or run.serving
             sent_before = self.requests.get(serving.model, 0.0)
@@ -248,9 +264,15 @@ class _Bill:
 
 
 def _share_of(of_all: Amount, asked: int, record: Mapping[str, Any]) -> Amount:
-    """Return what a question about some of a record's phrases takes, from one about all of them.
+    """Return what questions about some of a record's phrases take, by those about all of them.
 
-    What is written is in proportion to the phrases; what is read is the picture above all.
+    What is written is in proportion to the phrases. All else is in proportion to the requests: what
+    is read is the picture above all.
+
+    Args:
+        of_all: What the questions about all phrases took.
+        asked: About how many of them it is.
+        record: The record.
     """
     phrases = len(record["expressions"])
     requests = math.ceil(asked / PHRASES_AT_ONCE) / math.ceil(phrases / PHRASES_AT_ONCE)
@@ -258,9 +280,11 @@ def _share_of(of_all: Amount, asked: int, record: Mapping[str, Any]) -> Amount:
 
 
 def doubts_of(records: Records, own: float) -> list[float]:
-    """Return the doubts at which other phrases are asked about, the highest first.
+    """Return the doubts that are told, the highest first: at each, other phrases are asked about.
 
-    The spec's own is among them, in place of one at which the same phrases are.
+    They are those of the phrases, rounded down to hundredths. The spec's own is among them, in
+    place of one at which the same phrases are asked about. Where there are more than MOST_DOUBTS,
+    as many are chosen from the highest to the lowest, and the spec's own.
 
     Args:
         records: As a check left them.
@@ -270,39 +294,46 @@ def doubts_of(records: Records, own: float) -> list[float]:
         >>> doubts_of([], 0.3)
         [0.3]
     """
-    counts: Counter[float] = Counter()
+    counts: Counter[float] = Counter()  # of phrases, by their doubt
     for record in records:
         for expression in record["expressions"]:
             doubt = doubt_of(expression)
             if doubt is not None:
                 counts[math.floor(doubt * 100) / 100] += 1
     known = sorted({*counts, own}, reverse=True)
-    # of two between which no phrase lies, the spec's own is told
+    # Of two between which no phrase lies, the spec's own is told.
     chosen = []
     for doubt in known:
         asks_as_own = _asked(counts, doubt) == _asked(counts, own)
         if doubt == own or not asks_as_own:
             chosen.append(doubt)
     if len(chosen) > MOST_DOUBTS:
-        every = (len(chosen) - 1) / (MOST_DOUBTS - 1)
-        kept = {chosen[round(every * place)] for place in range(MOST_DOUBTS)}
-        chosen = [doubt for doubt in chosen if doubt in kept or doubt == own]
+        stride = (len(chosen) - 1) / (MOST_DOUBTS - 1)
+        evenly = {chosen[round(stride * number)] for number in range(MOST_DOUBTS)}
+        chosen = [doubt for doubt in chosen if doubt in evenly or doubt == own]
     return chosen
 
 
 def _asked(counts: Mapping[float, int], doubt: float) -> int:
-    """Return how many phrases have at least a doubt."""
+    """Return how many phrases have at least this doubt, of `counts` by doubt."""
     return sum(count for value, count in counts.items() if value >= doubt)
 
 
 def short_name(model: str) -> str:
-    """Return what a model is called in a picture: without who made it, at most 24 characters."""
+    """Return what a model is called in a picture: without who made it, and not too long.
+
+    Example:
+        >>> short_name("Qwen/Qwen2.5-VL-7B")
+        'Qwen2.5-VL-7B'
+    """
     name = model.rstrip("/").rpartition("/")[2] or model
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def gold_for(path: str) -> Records:
-    """Return the records of a file with gold. Raises InputError where it has none."""
+    """Return the records of a file with gold. Raises InputError where it has no phrase."""
     truth = as_gold(read_annotations(path))
     if not truth.phrase_count:
         raise InputError(f"{path} has no boxes: --gold is a file of records with the right ones")
@@ -322,7 +353,7 @@ class Asked:
     """The part of some gold that a pilot was asked about, as each way to run is.
 
     Attributes:
-        gold: Its records, with the phrases that were asked.
+        gold: Its records, with those of their phrases that were asked.
         pictures: How many pictures these are.
         phrases: How many phrases.
         not_asked: How many phrases of these pictures were not asked.
@@ -337,7 +368,7 @@ class Asked:
 def asked_of(gold: Records, records: Records) -> Asked:
     """Return the part of gold that a pilot's records were asked about.
 
-    Raises InputError where they have no picture or no phrase in common.
+    That is the pictures and phrases that both have. Raises InputError where there is none.
     """
     answered = read_annotations([dict(record) for record in records])
     truth = as_gold(read_annotations([dict(record) for record in gold]))
@@ -348,10 +379,13 @@ def asked_of(gold: Records, records: Records) -> Asked:
     for matched in pair(answered, truth):
         if matched.found is None:
             continue
-        known = [phrase for phrase, found in matched.phrases if found is not None]
-        common.append({**matched.gold, "expressions": known})
+        in_both = []
+        for phrase, answered_phrase in matched.phrases:
+            if answered_phrase is not None:
+                in_both.append(phrase)
+        common.append({**matched.gold, "expressions": in_both})
         pictures.add(matched.image)
-        phrases += len(known)
+        phrases += len(in_both)
         all_phrases += len(matched.phrases)
     if not phrases:
         raise InputError("the gold has none of the phrases that the pilot was asked about")
@@ -361,7 +395,8 @@ def asked_of(gold: Records, records: Records) -> Asked:
 def score_of(records: Records, asked: Asked) -> Score:
     """Return how right the boxes of records are, of the phrases that have gold."""
     evaluation = evaluate([dict(record) for record in records], list(asked.gold))
-    precision, recall = "precision_at_iou_0.5", "recall_at_iou_0.5"
+    precision = "precision_at_iou_0.5"
+    recall = "recall_at_iou_0.5"
     figures = evaluation.figures
     f1 = _f1(np.array(figures[precision], float), np.array(figures[recall], float))
     drawn = _f1(evaluation.draws[precision], evaluation.draws[recall])
@@ -370,11 +405,12 @@ def score_of(records: Records, asked: Asked) -> Score:
 
 
 def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """Return the harmonic means; NaN where there are no gold boxes, 0 where none is right.
+    """Return the harmonic means of pairs; NaN where recall is, and 0 where both are 0.
 
-    Precision is NaN where no box was found, recall where there are no gold boxes.
+    Precision is NaN where no box was found, which counts as 0; recall where there are no gold
+    boxes.
     """
-    precision = np.nan_to_num(precision)  # without boxes, none is right
+    precision = np.nan_to_num(precision)
     total = precision + recall
     divisor = np.where(total > 0, total, 1.0)  # where it is 0, so is the product
     f1 = 2 * precision * recall / divisor
@@ -399,31 +435,7 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
     asked = asked_of(gold, points[0].records)
     count = len(pilot.taken)
     record_count = run.job.count_records()
-    rows = []
-    for point in points:
-        score = score_of(point.records, asked)
-        usd = point.amount.cost_usd / count
-        requests = {model: sent / count for model, sent in point.requests.items()}
-        has_price = not math.isnan(usd)
-        usd_of_all = None
-        requests_of_all = None
-        if record_count is not None:
-            requests_of_all = round(record_count * sum(requests.values()))
-            if has_price:
-                usd_of_all = round(record_count * usd, 6)
-        rows.append(
-            {
-                "name": point.name,
-                "set": dict(point.keys),
-                "is_own": point.is_own,
-                "f1": None if score.f1 is None else round(score.f1, 4),
-                "interval": score.interval,
-                "requests_per_1000": {name: round(1000 * n) for name, n in requests.items()},
-                "usd_per_1000": round(1000 * usd, 6) if has_price else None,
-                "usd_of_all": usd_of_all,
-                "requests_of_all": requests_of_all,
-            }
-        )
+    rows = [_row_of(point, asked, count, record_count) for point in points]
     _mark_frontier(rows)
     return {
         "frontier": 1,
@@ -441,21 +453,58 @@ def frontier_of(run: SpecRun, gold_path: str | None) -> dict[str, Any]:
     }
 
 
+def _row_of(point: Point, asked: Asked, count: int, record_count: int | None) -> dict[str, Any]:
+    """Return what `frontier.json` says of a way to run, all but whether another is better.
+
+    Args:
+        point: The way to run.
+        asked: The gold, as far as it was asked about.
+        count: How many records of the pilot the way's costs are of.
+        record_count: How many the input has; None, where that isn't known, leaves its sums null.
+    """
+    score = score_of(point.records, asked)
+    usd = point.amount.cost_usd / count
+    requests = {model: sent / count for model, sent in point.requests.items()}
+    has_price = not math.isnan(usd)
+    usd_of_all = None
+    requests_of_all = None
+    if record_count is not None:
+        requests_of_all = round(record_count * sum(requests.values()))
+        if has_price:
+            usd_of_all = round(record_count * usd, 6)
+    return {
+        "name": point.name,
+        "set": dict(point.keys),
+        "is_own": point.is_own,
+        "f1": None if score.f1 is None else round(score.f1, 4),
+        "interval": score.interval,
+        "requests_per_1000": {name: round(1000 * n) for name, n in requests.items()},
+        "usd_per_1000": round(1000 * usd, 6) if has_price else None,
+        "usd_of_all": usd_of_all,
+        "requests_of_all": requests_of_all,
+    }
+
+
 async def _points(pilot: PilotReplies) -> list[Point]:
-    """Return all ways to run, from the first model alone to the last one alone."""
+    """Return all ways to run, from the first model alone to the last one alone.
+
+    Raises InputError where no record of the pilot is whole.
+    """
     await pilot.read()
     if not pilot.taken:
         raise InputError("no record of the pilot went through all steps")
     points = [pilot.first_alone(), pilot.first_checked(), *await pilot.cascades()]
-    for place in range(len(pilot.models) - 1):
-        points.append(await pilot.alone(place))
+    for index in range(len(pilot.models) - 1):
+        points.append(await pilot.alone(index))
     return points
 
 
 def cost_of(row: Mapping[str, Any]) -> float:
-    """Return what the picture's axis shows: USD, or requests where a model has no price."""
+    """Return what the picture's axis shows: USD, or requests to any model where it has no USD."""
     usd = row["usd_per_1000"]
-    return float(sum(row["requests_per_1000"].values())) if usd is None else float(usd)
+    if usd is None:
+        return float(sum(row["requests_per_1000"].values()))
+    return float(usd)
 
 
 def _mark_frontier(rows: list[dict[str, Any]]) -> None:
@@ -469,26 +518,26 @@ def _mark_frontier(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             row.update(usd_per_1000=None, usd_of_all=None)
     for row in rows:
-        others = [other for other in rows if other is not row and _is_better(other, row)]
-        row["better"] = others[0]["name"] if others else None
+        better_rows = [rival for rival in rows if _is_better(rival, row)]
+        row["better"] = better_rows[0]["name"] if better_rows else None
 
 
-def _is_better(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a way is no worse than another and costs no more, and the other way round not.
+def _is_better(row: Mapping[str, Any], rival: Mapping[str, Any]) -> bool:
+    """Return whether a way is no worse than its rival and costs no more, and not vice versa.
 
     Of two equal ways neither is better.
     """
-    return _is_no_worse(row, other) and not _is_no_worse(other, row)
+    return _is_no_worse(row, rival) and not _is_no_worse(rival, row)
 
 
-def _is_no_worse(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether a way's F1 is no lower than another's, and its cost no higher.
+def _is_no_worse(row: Mapping[str, Any], rival: Mapping[str, Any]) -> bool:
+    """Return whether a way's F1 is no lower than its rival's, and its cost no higher.
 
-    It isn't where either has no F1.
+    It isn't where either has no F1. Without USD, costs are requests, of each model by itself.
     """
-    if row["f1"] is None or other["f1"] is None or row["f1"] < other["f1"]:
+    if row["f1"] is None or rival["f1"] is None or row["f1"] < rival["f1"]:
         return False
     if row["usd_per_1000"] is not None:
-        return bool(row["usd_per_1000"] <= other["usd_per_1000"])
-    allowed = other["requests_per_1000"]
+        return bool(row["usd_per_1000"] <= rival["usd_per_1000"])
+    allowed = rival["requests_per_1000"]
     return all(count <= allowed.get(name, 0) for name, count in row["requests_per_1000"].items())

@@ -24,6 +24,7 @@ from dataflow_grounding.images.document import (
 from dataflow_grounding.jobs.spec_run import SpecRun
 
 ENDS = "95 %"
+"""The head of the column with the ends of F1's interval."""
 _ABOUT_PICTURE = (
     "Ringed: the spec as it stands. Filled: no other way is as good and costs no more. A doubt is"
     " the least at which the next model is asked about a phrase: at 1 where the check couldn't"
@@ -71,19 +72,23 @@ def write_frontier(run: SpecRun, gold: str | None = None) -> dict[str, Any]:
 
 
 def check_gold(path: str) -> None:
-    """Raises InputError where a file has no gold, before anything is asked."""
+    """Raise InputError where a file has no gold, before anything is asked."""
     gold_for(path)
 
 
 def lines_of(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the rows of the table, the heads first."""
+    """Yield the rows of the table for a terminal, the heads first."""
     yield ["way to run", *_heads(document)]
     for point in document["points"]:
         yield [point["name"], *_cells(point, document), _remark(point)]
 
 
 def _heads(document: Mapping[str, Any]) -> list[str]:
-    """Return the heads of the columns behind the name."""
+    """Return the heads of the columns behind the name; the last one, of remarks, is empty.
+
+    Costs are in USD where prices are known, else in requests; what all records come to is in a
+    column of its own where their number is known.
+    """
     if _has_prices(document):
         heads = ["F1", ENDS, "USD per 1,000"]
         if document["records"] is not None:
@@ -96,11 +101,15 @@ def _heads(document: Mapping[str, Any]) -> list[str]:
 
 
 def _has_prices(document: Mapping[str, Any]) -> bool:
+    """Return whether the costs are in USD: all points have them, or none."""
     return document["points"][0]["usd_per_1000"] is not None
 
 
 def _cells(point: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
-    """Return the figures of a point, for the columns of `_heads` but the last."""
+    """Return the figures of a point as text, for the columns of `_heads` but the last.
+
+    F1 and its interval are "-" where there is none.
+    """
     ends = point["interval"]
     cells = [
         "-" if point["f1"] is None else f"{point['f1']:.3f}",
@@ -119,11 +128,17 @@ def _cells(point: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
 
 
 def _usd(value: float) -> str:
+    """Return USD in cents, or with three digits that count where it is less than 1.
+
+    Example:
+        >>> _usd(1234.5), _usd(0.01234)
+        ('1,234.50', '0.0123')
+    """
     return f"{value:,.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def _remark(point: Mapping[str, Any]) -> str:
-    """Return what is to be said of a point."""
+    """Return what is to be said of a point; empty for one that is neither own nor beaten."""
     parts = []
     if point["is_own"]:
         parts.append("as the spec stands")
@@ -133,7 +148,7 @@ def _remark(point: Mapping[str, Any]) -> str:
 
 
 def judged_in_words(document: Mapping[str, Any]) -> str:
-    """Return in a sentence what F1 is measured against, and on how many pictures."""
+    """Return in words what F1 is measured against, and on how many phrases and pictures."""
     phrases = counted(document["phrases"], "phrase")
     pictures = f"{phrases} of {counted(document['pictures_with_gold'], 'picture')}"
     if document["gold"]:
@@ -170,7 +185,7 @@ def verdict_of(document: Mapping[str, Any]) -> str:
 
 
 def page_of(document: Mapping[str, Any]) -> str:
-    """Return the page. What comes from data is escaped, and keys are blotted out."""
+    """Return the page as HTML. What comes from data is escaped, and keys are blotted out."""
     rows = []
     settings = []
     for number, point in enumerate(document["points"], 1):
@@ -203,5 +218,5 @@ def page_of(document: Mapping[str, Any]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """Return a value as a spec has it, in one line."""
+    """Return a value of a spec in one line: a text as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -59,7 +59,9 @@ def gold_pictures(
 ) -> list[GoldPicture]:
     """Return the pictures of a gold file, always in the same order, which is drawn by lot.
 
-    Of a file that a person has reviewed, what was found right counts; the rest isn't asked.
+    Of a file that a person has reviewed, what was found right counts; the rest isn't asked. Of
+    several records of one picture, the first counts. Pictures that aren't there, or have no phrase
+    with known boxes, are left out.
 
     Args:
         source: A file of records, or a results folder.
@@ -67,7 +69,7 @@ def gold_pictures(
         most: So many pictures, and no more.
 
     Raises:
-        InputError: It can't be read, its pictures aren't there, or there are fewer than 8.
+        InputError: It can't be read, or fewer than LEAST pictures are left.
     """
     folders = [*image_folders, *image_folders_of(source)]
     by_path: dict[str, GoldPicture] = {}
@@ -95,7 +97,7 @@ def gold_pictures(
 
 
 def _phrases_of(record: Mapping[str, Any]) -> Iterator[Phrase]:
-    """Yield the phrases whose boxes are known, each text once."""
+    """Yield the phrases whose boxes are known, each text once: that which comes first counts."""
     seen = set()
     for expression in record["expressions"]:
         text = expression["text"]
@@ -119,7 +121,7 @@ def score_of(picture: GoldPicture, record: Mapping[str, Any] | None) -> float:
     """Return how right an answer about a picture is: its phrases' mean F1, from 0 to 1.
 
     A phrase's F1 is that of its boxes at IoU 0.5; of an absent one it is 1 without boxes, else 0.
-    No answer (None) is worth 0.
+    No answer (None) is worth 0. What is answered about other phrases doesn't count.
 
     Example:
         >>> picture = GoldPicture("a.jpg", "", [Phrase("a dog", "dog", [(0, 0, 9, 9)])])
@@ -137,7 +139,10 @@ def score_of(picture: GoldPicture, record: Mapping[str, Any] | None) -> float:
 
 
 def boxes_by_text(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
-    """Return each phrase's boxes in a record that a run left, without rejected ones."""
+    """Return each phrase's boxes in a record that a run left, without rejected ones.
+
+    A phrase without boxes is left out; expressions with the same text are taken together.
+    """
     boxes: dict[str, list[Bbox]] = {}
     for expression in record["expressions"]:
         instances = not_rejected(expression) or []  # None where all boxes were rejected
@@ -147,7 +152,10 @@ def boxes_by_text(record: Mapping[str, Any]) -> dict[str, list[Bbox]]:
 
 
 def f1_of(answered: Sequence[Bbox], right: Sequence[Bbox]) -> float:
-    """Return the F1 of boxes against the right ones, at IoU 0.5; 1 where there are neither."""
+    """Return the F1 of boxes against the right ones, at IoU 0.5.
+
+    1 where there are neither, 0 where there are only the ones or the others.
+    """
     if not answered and not right:
         return 1.0
     return 2 * len(match_boxes(answered, right)) / (len(answered) + len(right))

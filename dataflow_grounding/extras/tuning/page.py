@@ -21,6 +21,7 @@ from dataflow_grounding.images.document import (
 _STYLE = """
 td.text:last-child { min-width: 11rem; }
 """
+# The columns of the table of ways, behind the way's name; the last one takes a remark.
 HEADS = ("pictures", "score", "gain", "95 %", "chance", "requests", "USD", "")
 
 
@@ -32,9 +33,9 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _cells(name: str, way: Mapping[str, Any], chosen: str) -> list[str]:
-    """Return a way's figures as text, for the columns of HEADS.
+    """Return a way's figures as text, for the columns of HEADS; "-" for one that it hasn't.
 
-    The last one says whether it was chosen, or why it left the race.
+    The remark says whether it was chosen, or why it left the race; else it is empty.
     """
     interval = way["interval"]
     ends = "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
@@ -53,7 +54,7 @@ def _cells(name: str, way: Mapping[str, Any], chosen: str) -> list[str]:
 
 
 def verdict_of(document: Mapping[str, Any]) -> str:
-    """Return in a sentence what was chosen, and why the race ended."""
+    """Return in words what was chosen, why the race ended, and which definitions are kept."""
     chosen = document["chosen"]
     way = document["ways"][chosen]
     if way["gain"] is None:
@@ -101,6 +102,7 @@ def page_of(document: Mapping[str, Any]) -> str:
     )
 
 
+# The columns of the table of definitions, behind the class.
 DEFINITION_HEADS = ("definition", "before", "after", "95 %", "chance", "")
 
 
@@ -124,23 +126,27 @@ def definition_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _definitions_section(document: Mapping[str, Any]) -> str:
-    """Return what was proposed for classes as HTML; empty where nothing was."""
+    """Return what was proposed for classes as HTML; empty where definitions weren't tried."""
     definitions = document["definitions"]
     if not definitions:
         return ""
-    [_, *lines] = list(definition_lines(document)) or [[]]
     note = definitions["ended"] or "F1 on pictures that the definition was not made of"
+    lines = list(definition_lines(document))
     if not lines:
         return section("Definitions", "<p>No class had enough errors to learn from.</p>", note)
-    rows = [
-        TableRow(name, [Cell(text, is_text=True), *cells[:-1], Cell(cells[-1], is_text=True)])
-        for name, text, *cells in lines
-    ]
+    rows = []
+    for label, definition, *figures, remark in lines[1:]:  # the first has the heads
+        cells: list[Cell | str] = [Cell(definition, is_text=True), *figures]
+        cells.append(Cell(remark, is_text=True))
+        rows.append(TableRow(label, cells))
     return section("Definitions", table("class", DEFINITION_HEADS, rows), note)
 
 
 def tuned_yaml(document: Mapping[str, Any], block: str) -> str:
-    """Return `tuned.yaml`, which goes over the spec: what was chosen, and why, as a comment."""
+    """Return the text of `tuned.yaml`, which goes over the spec: what was chosen, and why.
+
+    `block` is the pipeline's block of the spec. The reason is a comment.
+    """
     why = blotted_message(verdict_of(document))
     chosen = Candidate(document["chosen"], document["keys"])
     lines = [

@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import NamedTuple
 
+_REACH_OF_95_PERCENT = 1.96
+"""The standard errors on both sides of a mean within which 95 % of a normal distribution lie."""
+_ROUNDING = 1e-9
+"""Added before a quotient is cut to a whole number: 2.9999999999 is 3."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -71,13 +76,13 @@ class Comparison:
 
     @property
     def z(self) -> float:
-        """The gain in standard errors; 0 where it is 0."""
+        """The gain in standard errors; 0 where there is none, as without pictures."""
         return self.gain / self.error if self.gain else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the gain, within [-1, 1]."""
-        reach = 1.96 * self.error
+        reach = _REACH_OF_95_PERCENT * self.error
         return max(self.gain - reach, -1.0), min(self.gain + reach, 1.0)
 
 
@@ -148,20 +153,23 @@ class Race:
         return leader
 
     def tell(self, way: str, picture: int, score: float) -> None:
-        """Take the score of a way's answer about a picture, from 0 to 1."""
+        """Take the score of a way's answer about a picture, from 0 to 1, in place of an earlier."""
         self.scores[way][picture] = score
 
     def drop(self, way: str, why: str) -> None:
-        """Take a way out of the race that can't be asked in; never the default."""
+        """Take a way out of the race that can't be asked in. The caller never names the default."""
         self.left[way] = why
 
     def mean(self, way: str) -> float | None:
-        """Mean score of a way on the pictures that it was asked about; None where there is none."""
+        """Return the mean score of a way on the pictures that have one of it; None without any."""
         scores = self.scores[way]
         return sum(scores.values()) / len(scores) if scores else None
 
     def compare(self, way: str, other: str) -> Comparison:
-        """Compare a way with another one on the pictures that both have scores of."""
+        """Compare a way with another one on the pictures that both have scores of.
+
+        The standard error is tempered by what the rules assume beforehand.
+        """
         theirs = self.scores[other]
         differences = []
         for picture, score in self.scores[way].items():
@@ -205,7 +213,10 @@ class Race:
         return sum(w * chance for w, chance in zip(weights, chances, strict=True)) / total
 
     def _gains(self) -> "list[Gain]":
-        """Return the gains of all ways over the default, and the default's own, 0, first."""
+        """Return the gains over the default of all ways that have one, and the default's own first.
+
+        That one is 0, with the least noise of the others. Some other way has to have a gain.
+        """
         gains = []
         for way in self.ways:
             compared = self.compare(way, self.default)
@@ -227,7 +238,7 @@ class Race:
         self.round = self._next_round()
 
     def end(self, why: str) -> None:
-        """End the race before its round was told, as where it took more than was allowed."""
+        """End the race at once, without judging its round, as where requests ran out in it."""
         self.ended = why
         self.round = None
 
@@ -241,7 +252,10 @@ class Race:
                 self.left[way] = f"worse than {leader} after {self._seen} pictures"
 
     def _drop_hopeless(self) -> None:
-        """Drop the ways that would replace the default only by a surprise in what is to come."""
+        """Drop the ways that even the rules' `surprise` wouldn't carry past the default.
+
+        That is a gain of so much on each picture to come. Once all were seen, none is dropped.
+        """
         to_come = self.pictures - self._seen
         for way in self.running:
             if way == self.default or not to_come:
@@ -253,7 +267,10 @@ class Race:
                 self.left[way] = f"no longer likely to replace {self.default}"
 
     def _drop_too_many(self) -> None:
-        """Drop the lowest half of the ways where the budget can't carry all to the last picture."""
+        """Drop the lowest ways, up to half of them, till the budget carries the rest to the end.
+
+        One way beside the default always stays.
+        """
         others = [way for way in self.running if way != self.default]
         others.sort(key=lambda way: -self.compare(way, self.default).gain)
         least = math.ceil(len(others) / 2)
@@ -261,18 +278,23 @@ class Race:
             self.left[others.pop()] = f"among the lowest after {self._seen} pictures"
 
     def _can_carry(self, ways: Sequence[str]) -> bool:
+        """Return whether the budget allows these ways to be asked about all pictures to come."""
         to_come = self.pictures - self._seen
         each = sum(self._costs[way] for way in ways)
         return self.requests + each * to_come <= self.max_requests
 
     def _leader(self) -> str:
+        """Return the way with the highest gain over the default; of equal ones, the first."""
         return max(self.running, key=lambda way: self.compare(way, self.default).gain)
 
     def _next_round(self) -> "Round | None":
-        """Return what is to be asked next; None where the race is over, and say why in `ended`."""
+        """Return what is to be asked next; None where the race is over, with the why in `ended`.
+
+        A round has as many pictures as the rules say, or as are left, or as the budget allows.
+        """
         ways = self.running
         each = sum(self._costs[way] for way in ways)
-        affordable = int((self.max_requests - self.requests) / each + 1e-9)
+        affordable = int((self.max_requests - self.requests) / each + _ROUNDING)
         count = min(self.rules.round_size, self.pictures - self._seen, affordable)
         if len(ways) == 1:
             self.ended = "only the default is left"
@@ -288,7 +310,10 @@ class Race:
         return Round(ways, list(pictures), each * count)
 
     def _is_settled(self) -> bool:
-        """Whether the leader has replaced the default beyond doubt, and no other comes near it."""
+        """Return whether the leader has replaced the default beyond doubt, and none comes near it.
+
+        Ways that have left don't count.
+        """
         leader = self._leader()
         if leader == self.default or self.chance(leader) < self.rules.settles_at:
             return False
@@ -335,7 +360,7 @@ class Round:
     Attributes:
         ways: The ways that are asked.
         pictures: Numbers of the pictures that each is asked about, from 0.
-        cost: Requests that it takes.
+        cost: Requests that it takes, as estimated.
     """
 
     ways: Sequence[str]

@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import (
     BudgetExceeded,
     EndpointRefused,
-    NothingDone,
     RecordError,
     SpecError,
     SuspectBoxes,
@@ -52,6 +51,9 @@ PIPELINE = "image_grounding"
 _PHRASE_STEPS = ("step_0_expression_extraction", "step_0_class_list")
 """Folders in which grounding finds its phrases: those of captions, and those of `data.classes`."""
 _PLAN = "plan.json"
+"""The file with what a race is to take; see `Tuning.plan`."""
+_LEAST_COST = 0.01
+"""Requests a picture that a way takes at least: the race divides by what ways take."""
 _SET_HERE = (
     "data.input_jsonl",
     "data.columns",
@@ -160,15 +162,18 @@ class Tuning:
         return SpecRun(spec, pilot=pictures, progress=False, max_requests=max_requests)
 
     def sent(self, way: Candidate) -> int:
-        """Return how many requests a way has been answered, by all calls."""
+        """Return how many replies a way's folder has, of this call and earlier ones."""
         return sum(int(step["requests"]) for step in self.costs_by_step(way))
 
     def sent_in_all(self) -> int:
-        """Return how many requests all ways have been answered, by all calls."""
+        """Return how many replies all ways' folders have, of this call and earlier ones."""
         return sum(self.sent(way) for way in self.ways.values())
 
     def costs_by_step(self, way: Candidate) -> list[dict[str, Any]]:
-        """Return the requests and costs of all replies that a way's folder has, by step."""
+        """Return the requests and costs of all replies that a way's folder has, by step.
+
+        A cost is None where the way's model has no known price.
+        """
         folder = within(self.folder, _folder_of(way))
         never_started = self.run_of(way, pictures=1)  # which only says the way's prices
         return paid_by_step(folder, never_started.options.prices)
@@ -176,9 +181,15 @@ class Tuning:
     def plan(self) -> dict[str, Any]:
         """Return what the race is to take from each way, as it was estimated at the first call.
 
-        `costs` are requests a picture, `checks` those that check the box format in the first round,
-        `refused` the ways that the endpoint didn't take, with why. The same plan makes the same
-        race, whatever is stored by now.
+        The same plan makes the same race, whatever is stored by now. A plan of other pictures,
+        ways or another model is replaced. By key:
+
+            "of": what the plan is of, see `_digest`
+            "costs": requests a picture, by way
+            "checks": requests that check the box format in the first round
+            "usd_a_request": USD a request, by way; null where its price isn't known, or nothing
+                was left to be sent
+            "refused": by way that the endpoint didn't take, why
         """
         path = within(self.folder, _PLAN)
         digest = self._digest()
@@ -190,7 +201,7 @@ class Tuning:
         for name, way in self.ways.items():
             figures = estimate(self.run_of(way, len(self.pictures)))
             requests = figures["requests"] + figures["stored"]
-            requests_a_picture[name] = max(requests / len(self.pictures), 0.01)
+            requests_a_picture[name] = max(requests / len(self.pictures), _LEAST_COST)
             usd_a_request[name] = None
             if figures["cost_usd"] is not None and figures["requests"]:
                 usd_a_request[name] = figures["cost_usd"] / figures["requests"]
@@ -205,7 +216,7 @@ class Tuning:
         return plan
 
     def _checks(self) -> float:
-        """Return how many requests check the box format in the first round."""
+        """Return how many requests check the box format in the first round, as estimated."""
         pictures = min(Rules().round_size, len(self.pictures))
         counts = []
         for checks in (True, False):
@@ -219,7 +230,7 @@ class Tuning:
         write_text(within(self.folder, _PLAN), dump_text(plan, 1) + "\n")
 
     def _digest(self) -> str:
-        """Return what tells this plan from others: pictures, gold, ways, and the model."""
+        """Return what tells this plan from others: pictures, what is asked, ways, and the model."""
         digest = sha256()
         for number, picture in enumerate(self.pictures):
             digest.update(dump_line(picture.row(number)).encode())
@@ -231,7 +242,11 @@ class Tuning:
 
 
 def _folder_of(way: Candidate) -> str:
-    """Return the folder of a way, within that of all; the same keys have the same one."""
+    """Return the folder of a way, within that of all.
+
+    It has the way's name and a digest of its keys: with other keys, a way of the same name has
+    another one.
+    """
     digest = sha256(dump_text(dict(way.keys)).encode()).hexdigest()[:8]
     name = portable(way.name).replace("/", "_").replace(" ", "_").replace("=", "_")
     return f"tries/{name[:40]}-{digest}"
@@ -246,8 +261,8 @@ def most_usd(plan: Mapping[str, Any], max_requests: int) -> float | None:
 def run_race(tuning: Tuning) -> Race:
     """Ask in rounds until the race is over, and return it.
 
-    Raises what a run of the spec's own way does; replies that came are kept, and the next call
-    goes on.
+    What is needed for checks of the box format and for definitions is set aside. Raises what a run
+    of the spec's own way does; replies that came are kept, and the next call goes on.
     """
     plan = tuning.plan()
     set_aside = math.ceil(plan["checks"])
@@ -276,7 +291,8 @@ def run_race(tuning: Tuning) -> Race:
 def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
     """Ask all ways about the round's pictures, and tell the race their scores.
 
-    A way that the endpoint doesn't take leaves the race. Raises BudgetExceeded where more requests
+    A picture whose reply can't be used scores 0. A way that the endpoint doesn't take leaves the
+    race, and is noted in the plan. Raises BudgetExceeded where more requests
     were needed than estimated, as of replies that couldn't be read: the race has the scores of the
     ways that were asked before, as these are paid for.
     """
@@ -293,8 +309,6 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
         run = tuning.run_of(way, pictures[-1] + 1, left, checks=checks)
         try:
             run.execute()
-        except NothingDone:
-            pass  # none of its replies could be used: each is worth nothing
         except (EndpointRefused, SuspectBoxes) as stopped:
             if name == tuning.own.name:
                 raise
@@ -309,11 +323,15 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
 
 
 def _answers_of(run: SpecRun) -> dict[str, dict[str, Any]]:
-    """Return the records that a run left, by the picture's number."""
+    """Return the records that a run left, by the picture's number as text; empty without any."""
     path = run.steps[-1].storage.output_path
     if not os.path.exists(path):
         return {}
     return {str(record["image_id"]): record for record in read_records(path)}
+
+
+Proposals: TypeAlias = dict[str, tuple[list[str], str]]
+"""Class → its phrases, and what counts as it."""
 
 
 def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
@@ -322,16 +340,19 @@ def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
     Returns:
         Under `classes` each class with the definition that was proposed, whether it is `kept`, and
         the comparison that says so; `keys`, the spec keys of those kept; `requests` and `cost_usd`
-        of what was asked besides the race; `ended`, why it ended early, or null.
+        of what was asked besides the race; `ended`, why it ended early, or null. Where requests run
+        out, no class is judged.
     """
     result: dict[str, Any] = {"classes": {}, "keys": {}, "ended": None}
     winner = tuning.ways[race.winner]
     count = _affordable_pictures(tuning, race)
     half = count // 2
-    shown, held_out = tuning.pictures[:half], tuning.pictures[half:count]
-    # The trial of definitions is a Tuning of its own folder, with one way.
-    trial = replace(tuning, pictures=held_out, candidates=[], own=winner)
-    trial = replace(trial, folder=within(tuning.folder, "definitions"))
+    shown = tuning.pictures[:half]
+    held_out = tuning.pictures[half:count]
+    # The trial of definitions is a Tuning of its own folder, with one way: at first the winner,
+    # and once there are proposals, the winner with these.
+    folder = within(tuning.folder, "definitions")
+    trial = replace(tuning, pictures=held_out, candidates=[], own=winner, folder=folder)
     trial.lay_out()
     try:
         if count < LEAST:
@@ -350,17 +371,13 @@ def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
             result["classes"] = _judged_classes(proposals, held_out, half, before, after)
     except BudgetExceeded:
         result["ended"] = "the budget of requests was spent"
-    except NothingDone:
-        result["ended"] = "no reply could be used"
-    kept = {
-        label: (proposal["phrases"], proposal["definition"])
-        for label, proposal in result["classes"].items()
-        if proposal["kept"]
-    }
-    result["keys"] = _keys_of(tuning.spec_of(winner), kept) if kept else {}
-    steps = _paid_for_writing(trial)
-    if result["classes"]:
-        steps = [*steps, *trial.costs_by_step(trial.own)]
+    kept: Proposals = {}
+    for label, proposal in result["classes"].items():
+        if proposal["kept"]:
+            kept[label] = (proposal["phrases"], proposal["definition"])
+    if kept:
+        result["keys"] = _keys_of(tuning.spec_of(winner), kept)
+    steps = [*_paid_for_writing(trial), *trial.costs_by_step(trial.own)]
     costs = [step["cost_usd"] for step in steps]
     result["requests"] = sum(step["requests"] for step in steps)
     result["cost_usd"] = None if None in costs else round(sum(costs), 6)
@@ -370,23 +387,23 @@ def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
 def _affordable_pictures(tuning: Tuning, race: Race) -> int:
     """Return on how many pictures definitions can be written and judged with what the race left.
 
-    The winner is asked about those that it hasn't seen, and about half of all once more. The number
-    goes by the plan, so that it comes to the same whatever is stored by now.
+    The winner is asked about those of them that it hasn't seen, and about half of them once more.
+    The number goes by the plan, so that it comes to the same whatever is stored by now.
     """
     cost = tuning.plan()["costs"][race.winner]  # requests a picture
     seen = len(race.scores[race.winner])
     spare = tuning.max_requests - race.requests - math.ceil(tuning.plan()["checks"]) - MOST_CLASSES
     # n pictures take (n - seen) * cost, and n / 2 * cost for the second time.
     affordable = (spare + seen * cost) / (1.5 * cost)
-    return min(len(tuning.pictures), int(affordable + 1e-9))
-
-
-Proposals: TypeAlias = dict[str, tuple[list[str], str]]
-"""Class → its phrases, and what counts as it."""
+    rounding = 1e-9  # 2.9999999999 is 3
+    return min(len(tuning.pictures), int(affordable + rounding))
 
 
 def _requests_left(tuning: Tuning, trial: Tuning) -> int:
-    """Return how many requests may still be sent, by what is stored of the race and the trial."""
+    """Return how many requests may still be sent, by what is stored of the race and the trial.
+
+    Replies to the trial's way count where it is not one of the race's. 0 where more were sent.
+    """
     sent = tuning.sent_in_all()
     sent += sum(int(step["requests"]) for step in _paid_for_writing(trial))
     if trial.own is not tuning.ways.get(trial.own.name):
@@ -395,7 +412,10 @@ def _requests_left(tuning: Tuning, trial: Tuning) -> int:
 
 
 def _paid_for_writing(trial: Tuning) -> list[dict[str, Any]]:
-    """Return the requests and costs of definitions that were written, by step."""
+    """Return the requests and costs of definitions that were written, by step.
+
+    Judging them isn't among these.
+    """
     return paid_by_step(trial.folder, trial.run_of(trial.own, 1).options.prices)
 
 
@@ -404,7 +424,8 @@ def _proposals(
 ) -> Proposals:
     """Return definitions of the classes that the model got wrong, as it writes them itself.
 
-    Classes for which no reply can be used are left out.
+    Classes for which no reply can be used are left out. The spec's own definition of a class, that
+    of the first of its phrases that has one, is shown to the model.
 
     Args:
         tuning: What is tuned; its race has taken requests already.
@@ -450,7 +471,11 @@ def _proposals(
 
 
 def _keys_of(spec: Spec, proposals: Proposals) -> dict[str, Any]:
-    """Return the spec keys that state definitions: of the class, or of each of its phrases."""
+    """Return the spec keys that state definitions.
+
+    They are `data.classes` for classes that have an object of their own there, and `data.glossary`,
+    phrase by phrase, for the others.
+    """
     data = spec.block.data.model_dump()
     classes = data.get("classes")
     of_classes: dict[str, Any] = {}
@@ -507,7 +532,11 @@ def _judged_classes(
 def document_of(
     tuning: Tuning, race: Race, definitions: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what `tuning.json` holds: each way's figures, what it took, and which is the best."""
+    """Return what `tuning.json` holds: each way's figures, what it took, and which is the best.
+
+    `definitions` is what `try_definitions` returned, None where it wasn't called. Costs are null
+    where a price isn't known.
+    """
     ways = {}
     for name, way in tuning.ways.items():
         comparison = race.compare(name, race.default)
