@@ -52,7 +52,7 @@ def place_of(address: str) -> tuple[Any, str]:
     What the address has of secrets is blotted out of all messages from now on.
 
     Raises:
-        InputError: It has a key in it, or its library can't open it.
+        InputError: It has a key in it (`_PASSWORD`), or its library can't open it.
         MissingExtra: The library isn't installed.
     """
     scheme = scheme_of(address)
@@ -166,8 +166,8 @@ def _number_of(error: Exception) -> int:
     # huggingface_hub says this of what one may not see, too.
     if "(repository not found)" in f"{error}":
         return errno.EACCES
-    for kind, number in _ERRNO_OF_ERRORS:
-        if isinstance(error, kind):
+    for error_class, number in _ERRNO_OF_ERRORS:
+        if isinstance(error, error_class):
             return number
     if getattr(getattr(error, "response", None), "status_code", None) == 404:
         return errno.ENOENT
@@ -205,8 +205,9 @@ def look(path: str) -> State:
     """
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
-    kind = "folder" if info.get("type") == "directory" else "file"
-    return State(info.get("size") or 0, int(_change_time(info) * 10**9), kind)
+    is_folder = info.get("type") == "directory"
+    nanoseconds = int(_change_time(info) * 10**9)
+    return State(info.get("size") or 0, nanoseconds, "folder" if is_folder else "file")
 
 
 def _change_time(info: dict[str, Any]) -> float:

@@ -66,10 +66,11 @@ class Mirror:
         with system_errors(self.address):
             return function(self._system, f"{self._path}/{path}".rstrip("/"))
 
-    def listed(self, folder: str, kind: str = "file") -> dict[str, dict[str, Any]]:
-        """Return what is directly in a folder there: names, and what the store tells of each.
+    def listed(self, folder: str, entry_type: str = "file") -> dict[str, dict[str, Any]]:
+        """Return what is directly in a folder there: by name, what the store tells of each.
 
-        `kind` is "file" or "directory". A folder that isn't there has nothing. Raises OSError.
+        `entry_type` is "file" or "directory". A folder that isn't there has nothing. Raises
+        OSError.
         """
         try:
             entries = self.call(folder, lambda system, there: system.ls(there, detail=True))
@@ -77,7 +78,7 @@ class Mirror:
             return {}
         listed: dict[str, dict[str, Any]] = {}
         for entry in entries:
-            if entry["type"] == kind:
+            if entry["type"] == entry_type:
                 listed[os.path.basename(entry["name"].rstrip("/"))] = entry
         return listed
 
@@ -241,10 +242,10 @@ def working_folder(results: str, part: str = "") -> str:
     Raises:
         InputError: It is no address of a folder, or has keys in it.
     """
-    scheme, _, place = results.partition("://")
-    if not place.strip("/"):
+    scheme, _, path_there = results.partition("://")
+    if not path_there.strip("/"):
         raise InputError(f"{results} names no bucket: results_dir should be as s3://bucket/run")
-    results = joined(f"{scheme.lower()}://{place}", "").rstrip("/")  # however it is spelled
+    results = joined(f"{scheme.lower()}://{path_there}", "").rstrip("/")  # however it is spelled
     place_of(results)  # which refuses an address with keys
     name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
     root = os.path.join(mirrors_folder(), name)

@@ -110,7 +110,8 @@ class Rolling:
     def roll(self) -> None:
         """Send what the own log has gained, in whole lines; a line that has no end waits.
 
-        Raises OSError where the log can't be read, or the store doesn't take it.
+        What belongs to the part that was sent last is sent with that part once more, until this has
+        CLOSED_BYTES. Raises OSError where the log can't be read, or the store doesn't take it.
         """
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # nothing is sent that this machine could still lose
@@ -193,14 +194,14 @@ def held_elsewhere(mirror: Mirror, part: str) -> Iterator[None]:
 
     Raises InputError where another run does, and where results stand there that no run has left.
     """
-    place = f"{mirror.address}/{part}".rstrip("/")
+    address = f"{mirror.address}/{part}".rstrip("/")
     folder = os.path.join(part, CKPT)
     with told_as(InputError, f"can't write {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
-            what = f"{place}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
+            what = f"{address}/{min(foreign)} is from elsewhere, without {CKPT} beside it"
             raise InputError(f"{what}: choose another folder")
-    with HeartLock(mirror, folder, place, mirror.here(folder)).held():
+    with HeartLock(mirror, folder, address, mirror.here(folder)).held():
         yield
 
 
@@ -224,12 +225,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     present(*needed_for_run)
     stopped: BaseException | None = None
     was_interrupted = False
-    waiting = (
-        f"Waiting for {mirror.address} to take what comes of the run: all is kept in"
-        f" {mirror.root}; Ctrl-C leaves it to the next run to send it"
-    )
-    late = threading.Timer(SAY_SECONDS, say, [waiting])
-    late.daemon = True
+    late = _word_on_the_wait(mirror)
     try:
         with beside(rolling.now_and_then):
             try:
@@ -246,15 +242,38 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
     finally:
         try:
             if not was_interrupted:
-                endings = [] if stopped is None else [".json"]
-                _send_what_is_left(mirror, rolling, folder, *endings)
-        except StorageFailed as error:
-            if stopped is None:
-                raise
-            if str(error) != str(stopped):  # what stopped the run is said anyhow
-                say(f"Warning: {error}")
+                _send_at_end(mirror, rolling, folder, stopped)
         finally:
             late.cancel()
+
+
+def _word_on_the_wait(mirror: Mirror) -> threading.Timer:
+    """Return a timer that says, SAY_SECONDS after its start, that the store is waited for."""
+    waiting = (
+        f"Waiting for {mirror.address} to take what comes of the run: all is kept in"
+        f" {mirror.root}; Ctrl-C leaves it to the next run to send it"
+    )
+    timer = threading.Timer(SAY_SECONDS, say, [waiting])
+    timer.daemon = True
+    return timer
+
+
+def _send_at_end(
+    mirror: Mirror, rolling: Rolling, folder: str, stopped: BaseException | None
+) -> None:
+    """Send what is left of a run; of one that was `stopped`, replies and `.json` files alone.
+
+    Raises StorageFailed where the store doesn't take it. Of a run that was stopped, that is only
+    said, as a warning.
+    """
+    if stopped is None:
+        _send_what_is_left(mirror, rolling, folder)
+        return
+    try:
+        _send_what_is_left(mirror, rolling, folder, ".json")
+    except StorageFailed as error:
+        if str(error) != str(stopped):  # what stopped the run is said anyhow
+            say(f"Warning: {error}")
 
 
 def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: str) -> None:

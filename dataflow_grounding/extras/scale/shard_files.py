@@ -116,11 +116,8 @@ def write_joined(
     """Write shards' files as one for each step and one for failures.
 
     Lines stand in the order of the input. A step's file that would have no row isn't written: that
-    of an earlier run stays. The file of failures is always written. Where an error is raised, no
-    file is.
-
-    Returns:
-        The steps' files that were written.
+    of an earlier run stays. The file of failures is always written. No file is put in its place
+    before all are written.
 
     Args:
         files: The shards' files of each step, by the file to write, in the order of the steps.
@@ -128,6 +125,9 @@ def write_joined(
         shard_failures: The shards' files of failures.
         done: How many rows the last step should have.
         kept: Failures of an earlier file, which come behind the others.
+
+    Returns:
+        The steps' files that were written.
 
     Raises:
         InputError: Two shards have the same line of the input, or a file can't be read.

@@ -142,8 +142,8 @@ class Endpoint:
 
         Where the fault has no status of its own, the reply with the true answer is written into
         the exchange. A key that is wrong goes before the endpoint's capacity, this before rules
-        and habits. Raises BadRequest for what is no request to a model, and whatever the answers
-        or a rule raise.
+        and habits. A list of models is replied with at once. Raises BadRequest for what is no
+        request to a model, and whatever the answers or a rule raise.
         """
         if not self._has_key(head):
             return unauthorized()

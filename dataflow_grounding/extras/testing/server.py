@@ -54,6 +54,7 @@ class LoopbackServer(Endpoint):
     """
 
     def __post_init__(self) -> None:
+        """Make the server's event loop, and the thread that runs it once the server is started."""
         super().__post_init__()
         self.requests: list[ReceivedRequest] = []
         self._stalled_until = 0.0

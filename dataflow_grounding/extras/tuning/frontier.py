@@ -69,7 +69,7 @@ class PilotReplies:
     """A pilot's replies, and what each way to run makes of them.
 
     Args:
-        run: The pilot, which has been run.
+        run: The pilot, which has been run. It has a grounding, a check and further models.
         replies: What it has stored.
         images: What is known of the pictures.
     """

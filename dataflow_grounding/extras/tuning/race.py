@@ -227,7 +227,11 @@ class Race:
         return [Gain(0.0, least_noise), *gains]
 
     def judge(self) -> None:
-        """End the round: ways leave, and the next round is made, or the race ends."""
+        """End the round: ways leave, and the next round is made, or the race ends.
+
+        The round counts with the requests that were estimated for it. Nothing happens where the
+        race has ended.
+        """
         if self.round is None:
             return
         self.requests += self.round.cost

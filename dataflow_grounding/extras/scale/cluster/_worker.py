@@ -63,7 +63,7 @@ class WorkError(NamedTuple):
     An exception that was pickled itself would no longer know whether its text speaks of a spec.
     """
 
-    kind: type[GroundingError]
+    error_class: type[GroundingError]
     text: str
 
 

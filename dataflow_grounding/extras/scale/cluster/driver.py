@@ -70,6 +70,10 @@ class DrivenRun(Run):
     """In messages, who loses workers: "Ray", "this machine"."""
 
     def __init__(self, *arguments: Any) -> None:
+        """Make ready the work that is sent to workers; `arguments` are a Run's.
+
+        Raises SpecError where it can't be sent.
+        """
         super().__init__(*arguments)
         results = address_of(self.steps[0].storage.cache_path)
         work = Work(self.steps, self.options, self.source.name, results, speaks_of_specs.get())
@@ -183,7 +187,7 @@ class DrivenRun(Run):
                 worker = await self._start_worker()
                 wrong = await worker.begin(self._shipped)
                 if wrong is not None:
-                    raise wrong.kind(wrong.text)
+                    raise wrong.error_class(wrong.text)
                 self._started = True
                 self._losses[None] = 0
                 while self.stopped is None and self._waiting:
@@ -227,11 +231,12 @@ class DrivenRun(Run):
         self.summary.add_part(outcome.summary)
         self._sent += outcome.summary.requests["sent"]
         self._paid += outcome.summary.cost_usd or 0.0
-        error = outcome.wrong and outcome.wrong.kind(outcome.wrong.text)
-        if isinstance(error, RunStopped):
-            self.stop(error)
-        elif error is not None:
+        if outcome.wrong is None:
+            return
+        error = outcome.wrong.error_class(outcome.wrong.text)
+        if not isinstance(error, RunStopped):
             raise error
+        self.stop(error)
 
     async def _count_the_lost(self) -> None:
         """Add to the summary what lost workers have sent and spent, if there are any.

@@ -137,10 +137,9 @@ class ProcessesRun(DrivenRun):
         return self._pool.known_levels()
 
     def _show(self, line: str, times: int) -> None:
-        """Print a line that a worker has printed `times` times by now, this time included.
+        """Print a line that a worker prints for the `times`-th time, if it wasn't so often yet.
 
-        A line that all workers print, about an endpoint, say, is shown as often as that one prints
-        it that does so most.
+        So a line that each worker prints once, about an endpoint, say, is printed once.
         """
         if times > self._shown[line]:
             self._shown[line] = times
@@ -153,6 +152,10 @@ class _Process:
     def __init__(
         self, process: asyncio.subprocess.Process, pool: LeasePool, show: Callable[[str, int], None]
     ) -> None:
+        """Begin to listen to a process that has been started.
+
+        `show` is called with each line that the process prints, and how often it has printed it.
+        """
         self._process = process
         self._pool = pool
         self._show = show
@@ -210,7 +213,7 @@ class _Process:
                 os.kill(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> None:
-        """Kill the process, and wait until it is gone, for END_SECONDS at most."""
+        """Kill the process, wait until it is gone, for END_SECONDS at most, and close its pipe."""
         self.end()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._process.wait(), END_SECONDS)
@@ -264,9 +267,10 @@ class _Process:
                 future.set_exception(WorkerLost(self._lost))
 
     def _heed(self, what: str, *details: Any) -> None:
-        """Do what a message from the worker asks for.
+        """Do what a message from the worker asks for, `what` with these `details`.
 
-        It is ("renew", NUMBER, REPORT), ("say", LINE) or ("answer", NUMBER OF THE CALL, ANSWER).
+        "renew", NUMBER, REPORT: send it the pool's grant for the report. "say", LINE: show the
+        line. "answer", NUMBER, ANSWER: hand the answer to whoever made the call of this number.
         """
         if what == "renew":
             number, report = details
@@ -312,9 +316,9 @@ class _Pickler(pickle.Pickler):
         if isinstance(thing, Serving) and type(thing).__getstate__ is Serving.__getstate__:
             return copyreg.__newobj__, (type(thing),), thing.__dict__  # type: ignore[attr-defined]
         if isinstance(thing, FunctionType):
-            place = _place_in_replacement(thing)
-            if place is not None:
-                return _attribute_of, place
+            arguments = _place_in_replacement(thing)
+            if arguments is not None:
+                return _attribute_of, arguments
         return NotImplemented
 
 

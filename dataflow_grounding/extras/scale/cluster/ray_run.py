@@ -59,8 +59,8 @@ class RayRun(DrivenRun):
     """One pass over a source by workers on Ray, which leaves what a Run in this process would.
 
     Args:
-        address: Of the cluster; None for the one that this process is connected to, or else a local
-            one, which is started.
+        address: Of the cluster; None for a local one, which is started. Where this process is
+            connected to a cluster already, that one is used.
         workers: How many; None for one for each CPU of the cluster.
         *arguments: A Run's.
 
@@ -343,7 +343,7 @@ def _leave_cluster(ray: Any) -> None:
     leaving.start()
     leaving.join(LEAVE_SECONDS)
     if leaving.is_alive():
-        atexit.unregister(ray.shutdown)
+        atexit.unregister(ray.shutdown)  # which would wait again when the process ends
 
 
 async def _listens(address: str) -> bool:
