@@ -266,7 +266,9 @@ def _listed_anew(system: Any, method: Callable[[str], list[str]], path: str) -> 
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a file elsewhere to read. What doesn't come, or comes short, is asked for again.
+    """Open a file elsewhere to read, in blocks of 4 MiB.
+
+    A block that doesn't come, or comes short, is asked for again.
 
     Raises OSError, InputError, MissingExtra; reading may raise whatever the library raises.
     """

@@ -116,10 +116,10 @@ class Mirror:
             at_once(self._get, paths)
 
     def renew(self) -> None:
-        """Bring those files of the part that are here, and that others have changed there.
+        """Bring those files of the part that are here, and there not as they were sent or brought.
 
-        Files that are gone there are forgotten as sent, so that `put` sends them again. Raises
-        InputError.
+        Where any of them is JSON, the run is no longer known as finished here. Files that are gone
+        there are forgotten as sent, so that `put` sends them again. Raises InputError.
         """
         own = self._states_here()
         sent = read_object(self.here(_SENT))

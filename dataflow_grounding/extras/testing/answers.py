@@ -113,9 +113,10 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        """Return a box for each phrase; where a caption is asked about, also its phrases.
+        """Return a box for each phrase of a phrase grounding, the right ones for a probe picture.
 
-        Then the boxes have no labels: the phrases beside them are numbered from 1.
+        Of a caption grounding, return the caption's phrases, too, numbered from 1; boxes then have
+        these numbers, and no labels.
         """
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
@@ -285,8 +286,8 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
 def in_other_color(text: str, turn: int) -> str:
     """Return a phrase with another colour before its last word, in place of those that it has.
 
-    `turn` counts from 0 through the colours that it hasn't; through all where it has all. The last
-    word stays, even if it is a colour.
+    `turn` counts from 0 through the colours that it hasn't, and begins anew behind the last; if it
+    has all, it counts through all. The last word stays, even if it is a colour.
 
     Example:
         >>> in_other_color("the red car", 0), in_other_color("the red car", 1)

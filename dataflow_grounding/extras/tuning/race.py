@@ -51,6 +51,8 @@ class Rules:
     def chance_to_replace(self, pictures: int) -> float:
         """Return the chance at which a way replaces the default after so many pictures.
 
+        It is `replaces_at` up to 40 of them, `strict_at` from 80 on, unless that is less.
+
         Example:
             >>> [round(Rules().chance_to_replace(pictures), 3) for pictures in (8, 40, 60, 80)]
             [0.84, 0.84, 0.88, 0.92]
