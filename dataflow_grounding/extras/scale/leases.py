@@ -323,6 +323,7 @@ class Lease(SharedLimits):
     def __init__(
         self, max_wait: float = 600.0, now: Clock = time.monotonic, together: bool = False
     ) -> None:
+        """Begin without a grant: nothing may be sent before the first `renew`."""
         super().__init__(max_requests=None, usd=None, prices=None)
         self.limiters = _LeasedLimiters(self, gates=together)
         self._name = uuid.uuid4().hex

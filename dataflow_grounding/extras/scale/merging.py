@@ -273,7 +273,7 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
 
 
 def _is_class_table(rows: Any) -> bool:
-    """Whether this is a summary's table of classes, in which each row has a class's name.
+    """Return whether this is a summary's table of classes, in which each row has a class's name.
 
     Counts may be missing.
     """

@@ -105,12 +105,7 @@ def _candidate(row: Any, where: str, folder: str) -> Candidate:
     name = row.get("name")
     keys = row.get("set")
     backend = row.get("backend", "")
-    if (
-        not isinstance(name, str)
-        or not name.strip()
-        or name == DEFAULT
-        or len(name) > _LONGEST_NAME
-    ):
+    if not isinstance(name, str) or not _is_own_name(name):
         raise SpecError(
             f"{where}: needs a name of its own, a text of at most {_LONGEST_NAME} characters"
         )
@@ -126,6 +121,11 @@ def _candidate(row: Any, where: str, folder: str) -> Candidate:
     if isinstance(prompts, str) and prompts:
         keys = {**keys, "prompts.dir": absolute(joined(folder, prompts))}
     return Candidate(name.strip(), keys, backend)
+
+
+def _is_own_name(name: str) -> bool:
+    """Return whether a candidate may be called so: not empty, not too long, not the spec's way."""
+    return name.strip() != "" and name != DEFAULT and len(name) <= _LONGEST_NAME
 
 
 def _refuse_equal_names(candidates: Sequence[Candidate], path: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.files import portable, within
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.extras.tuning.gold import GoldPicture, boxes_by_text, f1_of
+from dataflow_grounding.extras.tuning.gold import GoldPicture, Phrase, boxes_by_text, f1_of
 from dataflow_grounding.extras.tuning.race import Comparison, Race, Rules
 from dataflow_grounding.images.files import decode
 
@@ -87,7 +87,9 @@ class ClassErrors:
 def errors_of(
     pictures: Sequence[GoldPicture], answers: Mapping[str, Mapping[str, Any]], first: int = 0
 ) -> list[ClassErrors]:
-    """Return the classes with enough errors to learn from, those with the most first.
+    """Return the classes with enough errors to learn from, the MOST_CLASSES with the most of them.
+
+    Those with the most come first, of equal ones in the order of their names.
 
     Args:
         pictures: Pictures with gold.
@@ -100,22 +102,28 @@ def errors_of(
         answered_boxes = boxes_by_text(answers.get(str(number), {"expressions": []}))
         for phrase in picture.phrases:
             errors = by_class.setdefault(phrase.label, ClassErrors(phrase.label))
-            errors.phrases[phrase.text] = None
-            boxes = answered_boxes.get(phrase.text, [])
-            matches = match_boxes(boxes, phrase.boxes)  # by the index of the gold box
-            right_indices = {index for index, _ in matches.values()}
-            for index, bbox in enumerate(boxes):
-                if index in right_indices:
-                    errors.crops["right"].append(Crop(picture.path, bbox, "right"))
-                else:
-                    shows = _class_at(bbox, picture, phrase.label)
-                    errors.crops["false"].append(Crop(picture.path, bbox, "false", shows))
-            for index, bbox in enumerate(phrase.boxes):
-                if index not in matches:
-                    errors.crops["missed"].append(Crop(picture.path, bbox, "missed"))
+            _add_answer(errors, picture, phrase, answered_boxes.get(phrase.text, []))
     with_enough = [errors for errors in by_class.values() if errors.count >= LEAST_ERRORS]
     with_enough.sort(key=lambda errors: (-errors.count, errors.label))
     return with_enough[:MOST_CLASSES]
+
+
+def _add_answer(
+    errors: ClassErrors, picture: GoldPicture, phrase: Phrase, boxes: Sequence[Bbox]
+) -> None:
+    """Add to a class what was right and wrong in the boxes that a phrase of it got in a picture."""
+    errors.phrases[phrase.text] = None
+    matches = match_boxes(boxes, phrase.boxes)  # by the index of the gold box
+    right_indices = {index for index, _ in matches.values()}
+    for index, bbox in enumerate(boxes):
+        if index in right_indices:
+            errors.crops["right"].append(Crop(picture.path, bbox, "right"))
+        else:
+            shows = _class_at(bbox, picture, phrase.label)
+            errors.crops["false"].append(Crop(picture.path, bbox, "false", shows))
+    for index, bbox in enumerate(phrase.boxes):
+        if index not in matches:
+            errors.crops["missed"].append(Crop(picture.path, bbox, "missed"))
 
 
 def _class_at(bbox: Bbox, picture: GoldPicture, label: str) -> str:

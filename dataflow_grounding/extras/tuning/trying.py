@@ -292,9 +292,9 @@ def _ask_round(tuning: Tuning, race: Race, plan: dict[str, Any]) -> None:
     """Ask all ways about the round's pictures, and tell the race their scores.
 
     A picture whose reply can't be used scores 0. A way that the endpoint doesn't take leaves the
-    race, and is noted in the plan. Raises BudgetExceeded where more requests
-    were needed than estimated, as of replies that couldn't be read: the race has the scores of the
-    ways that were asked before, as these are paid for.
+    race, and is noted in the plan. Raises BudgetExceeded where more requests were needed than
+    estimated, as of replies that couldn't be read: the race has the scores of the ways that were
+    asked before, as these are paid for.
     """
     assert race.round is not None
     pictures = race.round.pictures
@@ -377,11 +377,17 @@ def try_definitions(tuning: Tuning, race: Race) -> dict[str, Any]:
             kept[label] = (proposal["phrases"], proposal["definition"])
     if kept:
         result["keys"] = _keys_of(tuning.spec_of(winner), kept)
-    steps = [*_paid_for_writing(trial), *trial.costs_by_step(trial.own)]
-    costs = [step["cost_usd"] for step in steps]
-    result["requests"] = sum(step["requests"] for step in steps)
-    result["cost_usd"] = None if None in costs else round(sum(costs), 6)
+    result |= _sums_of([*_paid_for_writing(trial), *trial.costs_by_step(trial.own)])
     return result
+
+
+def _sums_of(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sums of parts' `requests` and `cost_usd`, which is None where any part's is."""
+    costs = [part["cost_usd"] for part in parts]
+    return {
+        "requests": sum(part["requests"] for part in parts),
+        "cost_usd": None if None in costs else round(sum(costs), 6),
+    }
 
 
 def _affordable_pictures(tuning: Tuning, race: Race) -> int:
@@ -540,8 +546,6 @@ def document_of(
     ways = {}
     for name, way in tuning.ways.items():
         comparison = race.compare(name, race.default)
-        steps = tuning.costs_by_step(way)
-        costs = [step["cost_usd"] for step in steps]
         is_compared = name != race.default and comparison.pictures > 0
         mean = race.mean(name)
         ways[name] = {
@@ -552,13 +556,11 @@ def document_of(
             "interval": [round(end, 4) for end in comparison.interval] if is_compared else None,
             "chance": round(race.chance(name), 4) if is_compared else None,
             "left": race.left.get(name),
-            "requests": sum(step["requests"] for step in steps),
-            "cost_usd": None if None in costs else round(sum(costs), 6),
+            **_sums_of(tuning.costs_by_step(way)),
         }
     spent: list[Mapping[str, Any]] = [*ways.values()]  # whatever requests were sent for
     if definitions:
         spent.append(definitions)
-    all_costs = [part["cost_usd"] for part in spent]
     run = tuning.run_of(tuning.own, 1)  # isn't executed: it knows its model
     return {
         "tuning": 1,
@@ -567,8 +569,7 @@ def document_of(
         "pictures": len(tuning.pictures),
         "phrases": sum(len(picture.phrases) for picture in tuning.pictures),
         "max_requests": tuning.max_requests,
-        "requests": sum(part["requests"] for part in spent),
-        "cost_usd": None if None in all_costs else round(sum(all_costs), 6),
+        **_sums_of(spent),
         "ended": race.ended,
         "chosen": race.winner,
         "keys": {**tuning.ways[race.winner].keys, **(definitions or {}).get("keys", {})},
