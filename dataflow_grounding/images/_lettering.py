@@ -1,7 +1,6 @@
 """Text for labels in drawings: on one line, in letters that some font has, and not too wide."""
 
 import unicodedata
-from bisect import bisect_left
 from contextlib import suppress
 from functools import lru_cache
 
@@ -27,23 +26,29 @@ _SYSTEM_FONTS = (
     "Nirmala.ttf",
     "seguisym.ttf",
 )
+# Typographic signs that a font may lack, and what can be written instead.
 _ASCII_SIGNS = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "−": "-", "\u00a0": " "}
 )
+_MOST_CHARACTERS = 1000  # of a label that are looked at: far more than is ever shown
+# Categories of Unicode: control, format, surrogate, private use, unassigned; and symbols, such as
+# emoji and the modifiers of their colour.
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
+_SYMBOLS = ("So", "Sk")
 
 
 def writable(label: str, number: str) -> tuple[str, str]:
     """Return a label's text on one line, as far as a font of the system can write it, and the font.
 
-    The first of these that a font has all letters for is taken: the label as it is, without
-    accents, without accents and symbols, and `number`, its mark's number. The font is a file name,
-    "" for Pillow's own.
+    The first of these that one font has all letters for is taken: the label without invisible
+    characters, the same without accents and in plain signs, that without symbols, and `number`, its
+    mark's number. The font is a file name, "" for Pillow's own.
     """
-    spaced = " ".join(label[:1000].split())  # far more than is ever shown
-    text = _without(spaced, ("Cc", "Cf", "Cs", "Co", "Cn"))
+    spaced = " ".join(label[:_MOST_CHARACTERS].split())
+    text = _without(spaced, _INVISIBLE)
     decomposed = unicodedata.normalize("NFKD", text.translate(_ASCII_SIGNS))
     plain = "".join(char for char in decomposed if not unicodedata.combining(char))
-    without_symbols = _without(plain, ("So", "Sk")).strip()
+    without_symbols = _without(plain, _SYMBOLS).strip()
     for version in dict.fromkeys((text, plain, without_symbols)):
         if not version:
             continue
@@ -65,23 +70,23 @@ def shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     """
     if font.getlength(text) <= room:
         return text
-
-    def is_too_wide(length: int) -> bool:
-        return font.getlength(text[:length].rstrip() + "…") > room
-
-    # Longer texts are wider, so the first length that is too wide can be found by bisection. The
-    # one before it is the longest that fits.
-    lengths = range(1, len(text))
-    index_of_too_wide = bisect_left(lengths, True, key=is_too_wide)
-    length = lengths[max(index_of_too_wide - 1, 0)] if lengths else 1
-    return text[:length].rstrip() + "…"
+    # Longer texts are wider, so the longest that fits is found by bisection.
+    fitting_length = 0
+    too_long = len(text)
+    while too_long - fitting_length > 1:
+        length = (fitting_length + too_long + 1) // 2
+        if font.getlength(text[:length].rstrip() + "…") > room:
+            too_long = length
+        else:
+            fitting_length = length
+    return text[: max(fitting_length, 1)].rstrip() + "…"
 
 
 @lru_cache(maxsize=256)
 def font_of(name: str, size: int) -> ImageFont.FreeTypeFont | None:
     """Return a font by its file name, in a size in pixels; Pillow's own for the name "".
 
-    None where the system has no such font.
+    None where the system has no such font, or Pillow can't read it.
     """
     with suppress(OSError):
         font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)

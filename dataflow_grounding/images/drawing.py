@@ -47,6 +47,12 @@ PAGE_PALETTE: tuple[Color, ...] = (
     (170, 68, 153),
     (68, 170, 153),
 )
+_LABEL_HEIGHT = 1.36  # of a label without its halos, in heights of its letters
+_SHORT_LABEL = 5  # width of a label's short version, in heights of its letters
+# A label that hides less than this, as `_harm` counts, is not tried shorter.
+_LITTLE_HARM = 0.2
+# Of two spots that hide as much, the preferred one is taken: each further one counts this as harm.
+_RANK_HARM = 0.003
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,13 @@ class _Sizes:
         line: The width of a line.
         halo: The width of the contrasting edge on either side of a line.
         ring: The width of an outline: a line with its halos.
-        font: The height of letters.
-        padding: The space between a label's text and its edge.
-        share: How wide a label may be, if all labels are to cover no more than a third of the
-            picture.
+        font: The size of the font.
+        padding: The space between a label's text and its left and right edge.
+        fair_width: How wide each label may be, if all labels are to cover no more than a third of
+            the picture.
     """
 
-    def __init__(self, width: int, height: int, labels: int) -> None:
+    def __init__(self, width: int, height: int, label_count: int) -> None:
         self.width = width
         self.height = height
         # Grows slower than the picture: small ones are seen pixel by pixel, large ones fitted to a
@@ -96,15 +102,15 @@ class _Sizes:
         self.ring = self.line + 2 * self.halo
         font = max(10, 7.5 + extent * 0.0125)
         # Letters are smaller in a crowd: labels of three letters should cover no more than 15%.
-        crowd = labels * 3.5 * font**2 / (width * height)  # the share that they would cover
-        font = max(9, font * min(1, math.sqrt(0.15 / max(crowd, 0.001))))
+        share_covered = label_count * 3.5 * font**2 / (width * height)
+        font = max(9, font * min(1, math.sqrt(0.15 / max(share_covered, 0.001))))
         self.font = round(font)
         self.padding = round(0.4 * self.font) + self.halo
-        self.share = width * height / (3 * 1.36 * font * max(1, labels))  # 1.36 fonts high
+        self.fair_width = width * height / (3 * _LABEL_HEIGHT * font * max(1, label_count))
 
 
 def palette_color(index: int) -> Color:
-    """Return the palette's colour for a thing, by its number from 0; it begins again at the end."""
+    """Return a colour of the palette by its index; beyond the last it begins again."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -132,53 +138,106 @@ def draw_marks(image: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     Outlines lie outside their boxes, except where the picture ends, so that nothing marked is
     covered. Labels lie beside their boxes where there is room, clear of other labels, and never
     leave the picture. A label without room is shortened, down to the mark's number, from 1, which
-    also replaces a label that no font on the system can write. What lies outside the picture is cut
-    off; a mark wholly outside is not drawn.
+    also replaces a label that no font on the system can write. A box is at least 1 px wide and
+    high. What lies outside the picture is cut off; a mark wholly outside is not drawn.
 
     Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong
     order.
     """
     canvas = on_white(image.copy())
-    sizes = _Sizes(*canvas.size, labels=sum(bool(mark.label.strip()) for mark in marks))
-    boxes = [_pixels(number, mark, sizes) for number, mark in enumerate(marks, start=1)]
-    colors = [mark.color or palette_color(index) for index, mark in enumerate(marks)]
-    draw = ImageDraw.Draw(canvas)
+    labelled = [mark for mark in marks if mark.label.strip()]
+    sizes = _Sizes(*canvas.size, label_count=len(labelled))
+    drawn = _marks_inside(marks, sizes)
     # Large boxes are drawn first, so that a small one inside stays in sight.
-    inside = [index for index, box in enumerate(boxes) if area(box)]
-    largest_first = sorted(inside, key=lambda index: -area(boxes[index]))
-    for index in largest_first:
-        if marks[index].outlined:
-            ring = _ring(boxes[index], sizes)
-            is_dashed = marks[index].dashed
-            pieces = list(_dashes(ring, sizes) if is_dashed else _sides(ring, sizes.ring))
-            _fill(draw, pieces, colors[index], sizes.halo)
-    placed: list[Box] = []
-    for index in reversed(largest_first):  # small boxes have the fewest spots to choose from
-        if not marks[index].label.strip():
-            continue
-        label = _place_label(index, marks[index].label, boxes, placed, sizes)
-        spot = label.spot
+    largest_first = sorted(drawn, key=lambda mark: -area(mark.box))
+    draw = ImageDraw.Draw(canvas)
+    for mark in largest_first:
+        _draw_outline(draw, mark, sizes)
+    spots_taken: list[Box] = []
+    for mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
+        other_boxes = [other.box for other in drawn if other is not mark]
+        spot = _draw_label(draw, mark, other_boxes, spots_taken, sizes)
         if spot is not None:
-            placed.append(spot)
-            _fill(draw, [spot], colors[index], sizes.halo)
-            # Capitals stand in the middle of the label's height, whatever its letters are, so that
-            # all labels of a picture look alike.
-            cap_height = -label.font.getbbox("H", anchor="ls")[1]
-            baseline = round((spot[1] + spot[3] + cap_height) / 2)
-            draw.text(
-                (spot[0] + sizes.padding, baseline),
-                label.text,
-                fill=text_color(colors[index]),
-                font=label.font,
-                anchor="ls",
-            )
+            spots_taken.append(spot)
     return canvas
 
 
-def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
-    """Return a mark's box in whole pixels inside the picture; empty (all 0) if it lies outside.
+class _DrawnMark(NamedTuple):
+    """A mark with what it takes to draw it.
 
-    Raises ValueError, with the mark's number, for a box that can't be drawn.
+    Attributes:
+        number: Its number among all marks that were given, from 1.
+        mark: The mark itself.
+        box: Its box in whole pixels inside the picture.
+        color: Its own colour, or that of its number.
+    """
+
+    number: int
+    mark: Mark
+    box: Box
+    color: Color
+
+
+def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
+    """Return the marks that lie in the picture, at least partly, in their order.
+
+    Raises ValueError as `_pixels` does.
+    """
+    inside = []
+    for index, mark in enumerate(marks):
+        box = _pixels(index + 1, mark, sizes)
+        if box is not None:
+            inside.append(_DrawnMark(index + 1, mark, box, mark.color or palette_color(index)))
+    return inside
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, mark: _DrawnMark, sizes: _Sizes) -> None:
+    """Draw a mark's outline, whole or dashed; nothing for a mark that has none."""
+    if not mark.mark.outlined:
+        return
+    ring = _ring(mark.box, sizes)
+    pieces = _dashes(ring, sizes) if mark.mark.dashed else _sides(ring, sizes.ring)
+    _fill(draw, list(pieces), mark.color, sizes.halo)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    mark: _DrawnMark,
+    other_boxes: Sequence[Box],
+    spots_taken: Sequence[Box],
+    sizes: _Sizes,
+) -> Box | None:
+    """Draw a mark's label where it hides least, and return that spot.
+
+    None, with nothing drawn, for a mark without a label, and where the picture is too small for
+    any text.
+    """
+    if not mark.mark.label.strip():
+        return None
+    label = _place_label(mark, other_boxes, spots_taken, sizes)
+    if label is None:
+        return None
+    x1, y1, _, y2 = label.spot
+    _fill(draw, [label.spot], mark.color, sizes.halo)
+    # Capitals stand in the middle of the label's height, whatever its letters are, so that all
+    # labels of a picture look alike.
+    cap_height = -label.font.getbbox("H", anchor="ls")[1]
+    baseline = round((y1 + y2 + cap_height) / 2)
+    draw.text(
+        (x1 + sizes.padding, baseline),
+        label.text,
+        fill=text_color(mark.color),
+        font=label.font,
+        anchor="ls",
+    )
+    return label.spot
+
+
+def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
+    """Return the part of a mark's box inside the picture, in whole pixels, at least 1 px each way.
+
+    None for a box wholly outside. Raises ValueError, with the mark's number, for a box that can't
+    be drawn.
     """
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
@@ -187,7 +246,7 @@ def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box:
             " <= y2"
         )
     if x2 < 0 or y2 < 0 or x1 >= sizes.width or y1 >= sizes.height:
-        return (0, 0, 0, 0)
+        return None
     left = min(max(0, round(x1)), sizes.width - 1)
     top = min(max(0, round(y1)), sizes.height - 1)
     right = min(max(left + 1, round(x2)), sizes.width)
@@ -208,21 +267,23 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
     """Return where an outline begins and ends along one axis, from a box's two edges.
 
-    It stays from 0 to `side`, and is at least two rings and a pixel long, so that a tiny box in a
-    corner still has an outline with a hole.
+    It lies within 0 and `side`, the picture's length along that axis. If the picture has room, it
+    is at least two ring widths and a pixel long, so that a tiny box in a corner still has an
+    outline with a hole.
     """
-    least = 2 * ring + 1
+    least_length = 2 * ring + 1
     begin = max(0, low - ring)
-    end = min(side, max(high + ring, begin + least))
+    end = min(side, max(high + ring, begin + least_length))
     # At the far edge, where the end can't move, the beginning moves back instead.
-    begin = max(0, min(begin, end - least))
+    begin = max(0, min(begin, end - least_length))
     return begin, end
 
 
 def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: int) -> None:
     """Draw rectangles of a colour with a contrasting edge, the halo, to show on any background.
 
-    All pieces are drawn whole in the halo's colour first, then smaller in their own.
+    All pieces are drawn whole in the halo's colour first, then smaller in their own. So pieces that
+    touch have one halo around them together, and one too thin for both edges is all halo.
     """
     for inset, ink in ((0, text_color(color)), (halo, color)):
         for x1, y1, x2, y2 in pieces:
@@ -233,7 +294,10 @@ def _fill(draw: ImageDraw.ImageDraw, pieces: Sequence[Box], color: Color, halo: 
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
-    """Yield the upper, lower, left and right side of an outline that is so many pixels thick."""
+    """Yield the upper, lower, left and right side of an outline, `thick` pixels thick.
+
+    `ring` is the outline's outer edge. Sides share the corners, and are no thicker than the ring.
+    """
     x1, y1, x2, y2 = ring
     yield x1, y1, x2, min(y2, y1 + thick)
     yield x1, max(y1, y2 - thick), x2, y2
@@ -244,87 +308,95 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
     """Yield the dashes of an outline; there is one at each end of a side.
 
-    A side that is too short for two is whole.
+    A side that is too short for two is whole. `ring` is the outline's outer edge.
     """
-    dash = 5 * sizes.line + 2 * sizes.halo
-    gap = 3 * sizes.line
+    dash_length = 5 * sizes.line + 2 * sizes.halo
+    gap = 3 * sizes.line  # about: dashes are spread evenly
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
         length = max(x2 - x1, y2 - y1)
-        count = round((length + gap) / (dash + gap))
+        count = round((length + gap) / (dash_length + gap))
         if count < 2:
             yield x1, y1, x2, y2
             continue
-        for number in range(count):
-            # Spread evenly: the first begins where the side does, the last ends where it does.
-            start = round(number * (length - dash) / (count - 1))
+        for index in range(count):
+            # The first begins where the side does, the last ends where it does.
+            start = round(index * (length - dash_length) / (count - 1))
             if x2 - x1 >= y2 - y1:
-                yield x1 + start, y1, x1 + start + dash, y2
+                yield x1 + start, y1, x1 + start + dash_length, y2
             else:
-                yield x1, y1 + start, x2, y1 + start + dash
+                yield x1, y1 + start, x2, y1 + start + dash_length
 
 
 class _PlacedLabel(NamedTuple):
-    """A label as it is written: text and font, and where; None where there is no room for it."""
+    """A label as it is written: its text and font, and the spot where it lies."""
 
     text: str
     font: ImageFont.FreeTypeFont
-    spot: Box | None
+    spot: Box
 
 
 def _place_label(
-    index: int, label: str, boxes: Sequence[Box], placed: Sequence[Box], sizes: _Sizes
-) -> _PlacedLabel:
+    mark: _DrawnMark, other_boxes: Sequence[Box], spots_taken: Sequence[Box], sizes: _Sizes
+) -> _PlacedLabel | None:
     """Choose a text for a mark's label, and the spot for it.
 
     The label is tried as long as there is room, then short, then as the mark's number alone. The
     first of these with a good spot, which hides little, ends the search; else the best spot of all
-    is taken.
+    is taken. None where no text has a spot, as the picture is too small for it.
 
     Args:
-        index: The mark's index among `boxes`.
-        label: The label as it was given.
-        boxes: The boxes of all marks.
-        placed: The labels that have their spots already.
+        mark: The mark; its label is not blank.
+        other_boxes: The boxes of all other marks.
+        spots_taken: Where labels lie already.
         sizes: The lengths that go with the picture.
     """
-    number = str(index + 1)
-    text, name = writable(label, number)
-    font = font_of(name, sizes.font)
+    number = str(mark.number)
+    text, font_name = writable(mark.mark.label, number)
+    font = font_of(font_name, sizes.font)
     assert font is not None  # it has all letters of the text
-    box = boxes[index]
-    room = sizes.width - 2 * sizes.padding
-    room = min(room, max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font))
-    room = min(room, max(4 * sizes.font, round(sizes.share)))
-    best: tuple[float, str, Box] | None = None  # what it hides, the text, and the spot
+    room = _label_room(mark.box, sizes)
     versions = (
         shortened(text, font, room),
-        shortened(text, font, min(room, 5 * sizes.font)),
+        shortened(text, font, min(room, _SHORT_LABEL * sizes.font)),
         number,
     )
-    for version in dict.fromkeys(versions):
-        spots = list(_spots(box, round(font.getlength(version)) + 2 * sizes.padding, sizes))
-        others = [boxes[other] for other in range(len(boxes)) if other != index]
-        near = [mark for mark in others if any(_overlap(spot, mark) for spot in spots)]
+    best: tuple[float, str, Box] | None = None  # what it hides, the text, and the spot
+    for version in dict.fromkeys(versions):  # each once
+        width = round(font.getlength(version)) + 2 * sizes.padding
+        spots = list(_spots(mark.box, width, sizes))
+        near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
         for rank, spot in enumerate(spots):
-            # The rank decides between spots that hide as much.
-            harm = _harm(spot, box, near, placed) + 0.003 * rank
+            harm = _harm(spot, mark.box, near, spots_taken) + _RANK_HARM * rank
             candidate = (harm, version, spot)
             if best is None or candidate < best:
                 best = candidate
-        if best is not None and best[0] < 0.2:
+        if best is not None and best[0] < _LITTLE_HARM:
             break
     if best is None:
-        return _PlacedLabel(text, font, None)
+        return None
     return _PlacedLabel(best[1], font, best[2])
+
+
+def _label_room(box: Box, sizes: _Sizes) -> int:
+    """Return how wide a label's text may be beside a box.
+
+    That is the box's width, or more beside a small box; in a crowd of labels a fair share of the
+    picture at the most; never more than the picture holds.
+    """
+    whole_picture = sizes.width - 2 * sizes.padding
+    beside_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
+    in_crowd = max(4 * sizes.font, round(sizes.fair_width))
+    return min(whole_picture, beside_box, in_crowd)
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     """Yield the spots in the picture for a label of this width, the preferred first.
 
-    They are four each above and below, beside, and within the box, at its corners.
+    They are four above or below the box, four left or right of it, and four in its corners: those
+    of them for which the picture has room. None where the label is larger than the picture.
     """
     x1, y1, x2, y2 = _ring(box, sizes)
-    height = round(1.36 * sizes.font) + 2 * sizes.halo
+    height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:
         return
     overlap = sizes.halo  # a label lies on the outline's halo, so that both edges are one line
@@ -337,33 +409,43 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     inner_lefts = (x1 + inset, x2 - inset - width)
     inner_tops = (y1 + inset, y2 - inset - height)
     within = [(x, y) for y in inner_tops for x in inner_lefts]
-    for corners in (above_or_below, beside, within):
-        for x, y in corners:
-            fit_x = min(max(0, x), sizes.width - width)
-            fit_y = min(max(0, y), sizes.height - height)
-            # A label that had to be pushed along its box still belongs to it. Pushed across, it
-            # would lie on what it names.
-            if corners is above_or_below and fit_y != y:
-                continue
-            if corners is beside and fit_x != x:
-                continue
-            yield fit_x, fit_y, fit_x + width, fit_y + height
+    # A label that has to be pushed along its box still belongs to it. Pushed across, it would lie
+    # on what it names, so there it has no room.
+    for left, top in above_or_below:
+        spot = _pushed_inside(left, top, width, height, sizes)
+        if spot[1] == top:
+            yield spot
+    for left, top in beside:
+        spot = _pushed_inside(left, top, width, height, sizes)
+        if spot[0] == left:
+            yield spot
+    for left, top in within:
+        yield _pushed_inside(left, top, width, height, sizes)
 
 
-def _harm(spot: Box, own: Box, others: Sequence[Box], labels: Sequence[Box]) -> float:
+def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) -> Box:
+    """Return a label's spot, moved into the picture where it would reach out of it."""
+    x = min(max(0, left), sizes.width - width)
+    y = min(max(0, top), sizes.height - height)
+    return x, y, x + width, y + height
+
+
+def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
     """Return how much a label at a spot would hide, as a number to compare.
 
-    Other labels count the most, then other marks' boxes, its own box the least.
+    It adds up how much of the label would lie on other labels (times 4), how much of each other
+    mark's box it would hide, and how much of its own mark's box (times 0.3): shares from 0 to 1.
 
     Args:
         spot: Where the label would be.
-        own: The box of its mark.
-        others: The boxes of other marks.
-        labels: The labels that have their spots already.
+        own_box: The box of its mark.
+        other_boxes: The boxes of other marks.
+        spots_taken: Where labels lie already.
     """
-    covered = sum(_overlap(spot, label) for label in labels) / area(spot)
-    hidden = sum(_overlap(spot, box) / area(box) for box in others)
-    return 4 * covered + hidden + 0.3 * _overlap(spot, own) / area(own)
+    on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
+    others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
+    own_hidden = _overlap(spot, own_box) / area(own_box)
+    return 4 * on_labels + others_hidden + 0.3 * own_hidden
 
 
 def _overlap(box_a: Box, box_b: Box) -> float:
