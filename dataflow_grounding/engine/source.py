@@ -145,7 +145,7 @@ def _is_list_of_texts(value: Any) -> bool:
 def _header(image_key: str, record: Record) -> Header | None:
     """Return the header of a record's picture; None where it can't be read."""
     with suppress(GroundingError):  # the record fails of that when its turn comes
-        return read_header(find_image(record, image_key).path, b"")
+        return read_header(find_image(record, image_key).path, whole_png=False)
     return None
 
 

@@ -11,9 +11,10 @@ Source: ITU-T T.81 (JPEG), annex B: the markers, and the lengths of their segmen
 from typing import NamedTuple
 
 MAX_PIXELS = 100_000_000  # of a larger picture Pillow says whether it is too large
-MAX_SEGMENTS = 100
+MAX_SEGMENTS = 100  # before the first scan; a picture with more is left to Pillow
 
-_START = b"\xff\xd8\xff"
+_START = b"\xff\xd8\xff"  # the first bytes of a JPEG
+# Second bytes of markers, behind 0xFF, by which a segment's kind is known.
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: what decoders read
 _QUANTIZATION = 0xDB
 _OTHERS = (0xC4, 0xDD, 0xFE)  # tables of codes, restart interval, a comment
@@ -23,8 +24,9 @@ _SCAN = 0xDA
 _JFIF = 0xE0
 _APPLICATIONS = range(0xE3, 0xED)
 _LEAST_JFIF = 14  # bytes behind its length: name, version, density, size of a thumbnail
-_BITS = 8
-_COMPONENTS = (1, 3)  # grey, or colours
+_TABLE_BYTES = 65  # of a quantization table: its number, and 64 values
+_BITS = 8  # of a sample
+_COMPONENTS = (1, 3)  # of a pixel: grey, or colours
 
 
 class PlainHeader(NamedTuple):
@@ -42,6 +44,9 @@ class PlainHeader(NamedTuple):
 
 def plain_header(data: bytes) -> PlainHeader | None:
     """Return a plain JPEG's header; None for anything else, which is for Pillow to judge.
+
+    The segments are read one after the other: a marker of two bytes, a length, which counts its own
+    two bytes, and the content.
 
     Example:
         >>> with open("example_data/images/cat.jpg", "rb") as file:
@@ -67,14 +72,14 @@ def plain_header(data: bytes) -> PlainHeader | None:
             size = _size_in(data[offset + 4 : end])
             if size is None:
                 return None
-        elif not _is_harmless(marker, data[offset + 4 : end]):
+        elif not _is_harmless(marker, data[offset + 4 : end]):  # a second frame isn't
             return None
         offset = end
     return None
 
 
 def _is_harmless(marker: int, segment: bytes) -> bool:
-    """Return whether a segment, whole and of a kind known here, leaves alone what is shown."""
+    """Return whether a segment, but a frame's, is whole and can't change how a picture is shown."""
     if marker == _QUANTIZATION:
         return _are_tables(segment)
     if marker == _JFIF:
@@ -83,7 +88,7 @@ def _is_harmless(marker: int, segment: bytes) -> bool:
 
 
 def _size_in(frame: bytes) -> tuple[int, int] | None:
-    """Return the width and height that a frame states; None where it isn't plain.
+    """Return the width and height that a frame states; None where it isn't plain, or has no pixels.
 
     It holds the bits of a sample, height, width, the number of components, and three bytes of each.
     """
@@ -99,7 +104,10 @@ def _size_in(frame: bytes) -> tuple[int, int] | None:
 
 
 def _are_tables(segment: bytes) -> bool:
-    """Return whether a segment is whole tables of 64 values of a byte, each behind its number."""
-    if len(segment) % 65:
+    """Return whether a segment is whole tables of 64 values of a byte, each behind its number.
+
+    Tables with values of two bytes are odd, and have numbers from 16 on.
+    """
+    if len(segment) % _TABLE_BYTES:
         return False
-    return all(segment[start] < 16 for start in range(0, len(segment), 65))
+    return all(segment[start] < 16 for start in range(0, len(segment), _TABLE_BYTES))

@@ -33,7 +33,10 @@ ROWS_IN_A_PAGE = 200  # rows of a table, at the most
 # Characters of a text in a page, at the most; record.js has the same. A text of a megabyte takes a
 # browser 15 s.
 MOST_TEXT = 2000
+# What no page may have: control characters but tab and new line, halves of surrogate pairs, and
+# what is no character.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What turns the direction of reading, such as U+202E.
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
@@ -60,8 +63,7 @@ class Shown:
             A PIL image of the upright picture's size, RGB.
 
         Raises:
-            GroundingError: The picture is not there or can't be read, or boxes are not of four
-                numbers.
+            GroundingError: The picture is not there or can't be read, or the expressions can't be.
         """
         from dataflow_grounding.images.drawing import draw_marks
 
@@ -110,7 +112,10 @@ class ShownRecord(Shown, Record):
         return shown
 
     def shown_picture(self) -> "PillowImage":
-        """Return the picture in its column, which may be a path or a picture in memory."""
+        """Return the picture in its column, which may be a path or a picture in memory.
+
+        Raises RecordError where there is none, or it can't be read.
+        """
         path = as_path(self.get(self.image_key), self.image_key)
         return decode(find_image(super().updated({self.image_key: path}), self.image_key).path)
 
@@ -121,8 +126,10 @@ class ShownRecord(Shown, Record):
     def shown_expressions(self) -> list[dict[str, Any]]:
         """Return the record's expressions, from the column that was added last.
 
-        Any column counts that is a list of objects with `instances`. Without one, they are its
-        regions with their texts.
+        Any column counts that is a list of objects with `instances`. Without one, they are made of
+        the record's region captions, else of its regions, else of its column `expressions`, in
+        which texts have no boxes yet; none without these. Raises BrokenRow for a column that can't
+        be read so.
         """
         for key in reversed(self):  # a dict keeps the order in which columns were added
             value = self[key]
@@ -139,14 +146,15 @@ class ShownRecord(Shown, Record):
         """Return how many expressions and boxes it has; 0 and 0 where they can't be read."""
         with suppress(RecordError):
             expressions = self.shown_expressions()
-            return len(expressions), sum(len(row["instances"]) for row in expressions)
+            return len(expressions), sum(len(item["instances"]) for item in expressions)
         return 0, 0
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
     """Return a mark for each instance, labelled with its expression's text.
 
-    The instances of an expression share a colour.
+    The instances of an expression share a colour. An expression without instances has no mark, and
+    takes no colour. A mark is dashed where the instance's evidence is "region".
     """
     from dataflow_grounding.images.drawing import Mark, palette_color
 
@@ -163,11 +171,11 @@ def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
 def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: Any) -> bytes:
     """Return the bytes of a small image file of a picture, without metadata.
 
-    The picture itself is made small, and loses its metadata, too.
+    The picture itself is changed: it is made small, and loses its metadata.
 
     Args:
         picture: The picture.
-        side: The most pixels that it may be wide or high.
+        side: The most pixels that it may be wide or high; it isn't enlarged.
         format_name: Pillow's name of the file's format, such as "JPEG".
         settings: Settings of that format, such as `quality`.
     """
@@ -179,10 +187,11 @@ def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: 
 
 
 def page_text(value: Any) -> str:
-    r"""Return `value` as text for HTML and SVG, also inside attributes: the one way of data there.
+    r"""Return `value` as text for HTML and SVG, also inside attributes: data go there only so.
 
-    It is escaped, and cut after 2,000 characters. Control characters, which no page may have, are
-    replaced by U+FFFD, and those that turn the reading direction are spelt out.
+    It is escaped. Of more than MOST_TEXT characters the first are left, with how many there were.
+    Control characters, which no page may have, are replaced by U+FFFD, and those that turn the
+    reading direction are spelt out.
 
     Example:
         >>> page_text("<b>\u202egnp")
@@ -196,17 +205,24 @@ def page_text(value: Any) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return an HTML table with everything in it escaped, of ROWS_IN_A_PAGE rows at the most."""
+    """Return an HTML table with everything in it escaped.
 
-    def table_row(cells: Sequence[Any], tag: str) -> str:
-        in_tags = [f"<{tag}>{page_text(cell)}</{tag}>" for cell in cells]
-        return f"<tr>{''.join(in_tags)}</tr>"
-
+    Of more than ROWS_IN_A_PAGE rows the first are shown, and how many more there are is said below.
+    """
     more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
-    body = "".join(table_row(row, "td") for row in rows[:ROWS_IN_A_PAGE])
-    return f"<table>{table_row(heads, 'th')}{body}</table>{more}"
+    body = "".join(_table_row(row, "td") for row in rows[:ROWS_IN_A_PAGE])
+    return f"<table>{_table_row(heads, 'th')}{body}</table>{more}"
+
+
+def _table_row(cells: Sequence[Any], tag: str) -> str:
+    """Return a row of an HTML table, each cell escaped, in tags `td` or `th`."""
+    in_tags = [f"<{tag}>{page_text(cell)}</{tag}>" for cell in cells]
+    return f"<tr>{''.join(in_tags)}</tr>"
 
 
 def _numbers(numbers: Sequence[float]) -> str:
-    """Return numbers as text, without needless zeros: 1, 2.5; anything else as it is written."""
+    """Return numbers as text with commas, without needless zeros: `1, 2.5`.
+
+    What is no number among them is written as `str` does; "" for none.
+    """
     return ", ".join(f"{number:g}" if is_number(number) else str(number) for number in numbers)

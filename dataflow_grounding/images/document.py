@@ -1,7 +1,8 @@
 """A document as a page of one file: a certificate, figures of a bench, what `tune` found.
 
 Such pages run no script and load nothing. They share their look with the report and the review:
-`colors.css` is of all of them.
+all of these begin with `colors.css`. What is called text here is escaped by these functions; what
+is called HTML goes into the page as it is.
 """
 
 import base64
@@ -22,7 +23,7 @@ def page_colors() -> str:
 
 
 def safe(value: Any) -> str:
-    """Return a value as text of a page: escaped, without keys.
+    """Return a value as text of a page: keys blotted out, escaped and cut as `page_text` does.
 
     Example:
         >>> safe("a <b> & c")
@@ -32,7 +33,10 @@ def safe(value: Any) -> str:
 
 
 def style_hash(style: str) -> str:
-    """Return what a page's policy calls a style that it allows."""
+    """Return what a page's Content-Security-Policy calls a style that it allows.
+
+    It is `sha256-` with the digest of the style in base64.
+    """
     digest = hashlib.sha256(style.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 
@@ -46,15 +50,15 @@ def document_page(
     style: str = "",
     is_letter: bool = False,
 ) -> str:
-    """Return a page.
+    """Return a document as the HTML of a whole page.
 
     Args:
         title: The heading, as text.
         header: What stands below it, as HTML.
         sections: As `section` returns them.
-        footer: HTML without blocks.
+        footer: HTML that fits into a paragraph.
         style: CSS of this page alone, which goes behind that of all documents.
-        is_letter: Whether it is read as a letter is, and so is no wider than one.
+        is_letter: Whether it is laid out like a letter, and no wider than one.
     """
     style = page_colors() + _file("document.css") + style
     return Template(_file("document.html")).substitute(
@@ -69,7 +73,7 @@ def document_page(
 
 
 def facts(*texts: str) -> str:
-    """Return short facts as a line, which isn't broken within one.
+    """Return short facts, as text, as a paragraph of HTML whose lines break only between them.
 
     Example:
         >>> facts("3 pictures", "seed 1")
@@ -79,19 +83,22 @@ def facts(*texts: str) -> str:
 
 
 def section(heading: str, content: str, note: str = "") -> str:
-    """Return a section of a page: heading and note are text, the content is HTML."""
+    """Return a section of a page: heading and note are text, the content is HTML.
+
+    Without a note its paragraph is left out.
+    """
     paragraph = f"<p>{safe(note)}</p>" if note else ""
     return f"<section><h2>{safe(heading)}</h2>{paragraph}{content}</section>"
 
 
 def spec_section(heading: str, settings: Iterable[tuple[str, str]]) -> str:
-    """Return a section of pieces of a spec, each below its name."""
+    """Return a section of pieces of a spec: pairs of a name and the YAML below it, as text."""
     parts = [f"<h3>{safe(name)}</h3><pre>{safe(text)}</pre>" for name, text in settings]
     return section(heading, "\n".join(parts))
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return a list of words, each with what it says.
+    """Return a list of pairs of text, each a word and what is said of it, as HTML.
 
     Example:
         >>> definitions([("IoU", "how far boxes overlap")])
@@ -134,13 +141,13 @@ class TableRow:
 
 
 def table(head: str, heads: Sequence[str], rows: Iterable[TableRow], *, look: str = "") -> str:
-    """Return a table. Where the screen is narrow, each figure stands beside what it is.
+    """Return a table as HTML. On a narrow screen, each figure stands beside the head of its column.
 
     Args:
-        head: What the names of the rows are.
-        heads: What the cells are, in order.
-        rows: As many cells in each.
-        look: `lead`, where the first figure of a row is what the row is about.
+        head: The head of the column with the rows' names, as text.
+        heads: Those of the other columns, in order; "" for a column without one.
+        rows: The rows, with a cell for each of `heads`.
+        look: `lead`, where the first figure of a row is what the row is about; "" otherwise.
     """
     lines = list(rows)
     columns = f'<th scope="col">{safe(head)}</th>'
@@ -156,12 +163,16 @@ def table(head: str, heads: Sequence[str], rows: Iterable[TableRow], *, look: st
 
 
 def _cell(row: TableRow, number: int) -> Cell:
+    """Return a cell of a row, by its number from 0; one that is a bare text as a Cell."""
     cell = row.cells[number]
     return cell if isinstance(cell, Cell) else Cell(cell)
 
 
 def _column_head(text: str, is_text: bool) -> str:
-    """Return the head of a column; of one without a name a cell that is no head of anything."""
+    """Return the head of a column as HTML; for an empty text an ordinary, empty cell.
+
+    `is_text` says whether the column has cells of text, which are aligned as such.
+    """
     if not text:
         return "<td></td>"
     look = ' class="text"' if is_text else ""
@@ -169,6 +180,7 @@ def _column_head(text: str, is_text: bool) -> str:
 
 
 def _row_html(row: TableRow, heads: Sequence[str]) -> str:
+    """Return a row as HTML, with a cell for each of the columns' heads."""
     below = f"<small>{safe(row.below)}</small>" if row.below else ""
     html = f'<th scope="row">{safe(row.name)}{below}</th>'
     for number, head in enumerate(heads):
@@ -178,6 +190,7 @@ def _row_html(row: TableRow, heads: Sequence[str]) -> str:
 
 
 def _cell_html(cell: Cell, head: str) -> str:
+    """Return a cell as HTML, with the head of its column, which narrow screens show beside it."""
     looks = []
     if cell.is_text:
         looks.append("text")
@@ -189,7 +202,7 @@ def _cell_html(cell: Cell, head: str) -> str:
 
 
 def readable_time(when: str) -> str:
-    """Return a time in UTC as people write it.
+    """Return a time in UTC, as JSON files have it, as people write it; any other text as it is.
 
     Example:
         >>> readable_time("2026-11-24T07:06:24Z")
@@ -200,4 +213,5 @@ def readable_time(when: str) -> str:
 
 
 def _file(name: str) -> str:
+    """Return the text of a file of this room."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

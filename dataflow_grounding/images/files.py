@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from dataflow_grounding._util.errors import (
+    GroundingError,
     ImageBroken,
     InputError,
     MissingExtra,
@@ -36,10 +37,11 @@ runs Ghostscript.
 
 
 def _pillow_has(module: str) -> bool:
-    """Whether Pillow has a module. Pillow isn't imported for it, which `find_spec` would do."""
+    """Return whether Pillow has a module; Pillow itself isn't imported for that."""
     pillow = importlib.util.find_spec("PIL")
     if pillow is None:
         return False
+    # `importlib.util.find_spec` of a module in it would import Pillow.
     folders = pillow.submodule_search_locations
     return importlib.machinery.PathFinder.find_spec(f"PIL.{module}", folders) is not None
 
@@ -51,35 +53,48 @@ if _pillow_has("AvifImagePlugin"):  # since Pillow 11.3
 """By which a picture among other files is known: what this Pillow reads."""
 
 MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
+# A picture that is too large to be decoded still has a size, by which its labels are imported and
+# reviewed. Pillow itself opens none that is larger than this.
+_MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
+_FIRST_BYTES = 2**16  # of a file elsewhere that are fetched for its header
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that all threads together have decoded at a time; a picture with more of
 them goes alone.
 """
 
-MAX_FILE_BYTES = 512 * 2**20
-# of a JPEG; a camera writes one segment of EXIF, 64 KiB at most
+MAX_FILE_BYTES = 512 * 2**20  # of an image file that is read
+# Of a JPEG. A camera writes one segment of EXIF, 64 KiB at most.
 MAX_EXIF_BYTES = 2**20
 MAX_SEGMENTS = 10_000
-# a pipe that took a file's place would be waited for; Windows would change the ends of lines
+# Flags of `os.open`: without the first, a pipe that took a file's place would be waited for;
+# without the second, Windows would change the ends of lines.
 _PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-_ORIENTATION = 0x0112
+_PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
+_ORIENTATION = 0x0112  # the tag of EXIF that says how a picture is to be turned
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
-_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+_START_OF_SCAN = 0xDA  # the marker of a JPEG's compressed pixels
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG has its orientation
+# Bytes 4 to 12 of a HEIC file, which Pillow doesn't read.
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 
 
 @dataclass(frozen=True)
 class ImageFacts:
     """What is known of an image file without decoding it.
 
-    `width` and `height` are those of the upright picture.
+    Attributes:
+        digest: The SHA-256 of its bytes, in hex.
+        width, height: Of the upright picture, in pixels.
+        media_type: Such as `image/png`.
+        plain: Whether every endpoint shows it as it is: it is neither turned by EXIF, nor animated,
+            nor in a mode (CMYK, 16 bit) that few read.
+        file_bytes: Its size.
     """
 
     digest: str
     width: int
     height: int
     media_type: str
-    # neither turned by EXIF, nor animated, nor in a mode (CMYK, 16 bit) that few endpoints read
     plain: bool
     file_bytes: int
 
@@ -90,11 +105,16 @@ class ImageFacts:
 
 
 def read_file(path: str, size: int | None = None) -> bytes:
-    """All bytes of an image file.
+    """Return all bytes of an image file.
 
-    The `size` of one elsewhere, if that is known, saves asking for it.
+    Args:
+        path: The file's path or address.
+        size: The size in bytes of a file elsewhere, if it is known: then it isn't asked for.
 
-    Raises ImageMissing, MachineBusy; ImageBroken for a folder, a device, a huge file.
+    Raises:
+        ImageMissing: There is no such file.
+        ImageBroken: It is a folder, a device, or larger than MAX_FILE_BYTES.
+        MachineBusy, StorageFailed: It can't be read for now.
     """
     if is_elsewhere(path):
         with _open_file(path, size=size) as file:
@@ -106,9 +126,10 @@ def read_file(path: str, size: int | None = None) -> bytes:
 
 
 def _read_whole(path: str) -> bytes:
-    """All bytes of a file of this machine. Raises OSError, ImageBroken.
+    """Return all bytes of a file of this machine.
 
-    A picture is read for each request: this takes half as long as a buffered file.
+    A picture is read for each request: this takes half as long as a buffered file. Raises OSError;
+    ImageBroken for what is no file, or too large.
     """
     # looked at before it is opened: to open a device may do something
     status = os.stat(path)
@@ -116,18 +137,18 @@ def _read_whole(path: str) -> bytes:
         raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
     if status.st_size > MAX_FILE_BYTES:
         raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
-    file = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
+    descriptor = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
     try:
-        data = os.read(file, status.st_size + 1)
-        # A part may come from a network's disk, and more from a file that grows meanwhile.
+        data = os.read(descriptor, status.st_size + 1)
+        # A network's disk may give a part only, and a file that grows meanwhile more.
         while len(data) != status.st_size and len(data) <= MAX_FILE_BYTES:
-            more = os.read(file, 2**20)
+            more = os.read(descriptor, 2**20)
             if not more:
                 break
             data += more
         return data
     finally:
-        os.close(file)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -136,21 +157,25 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
 
     Args:
         path: The file's path or address.
-        first: How many bytes of a file elsewhere are enough; None for all.
-        size: The file's size in bytes, if the caller knows it: a file elsewhere isn't asked for it.
+        first: How many bytes of a file elsewhere are enough; None for all. Then a file larger than
+            MAX_FILE_BYTES is refused, wherever it is.
+        size: The size in bytes of a file elsewhere, if it is known: then it isn't asked for.
 
     Raises:
-        ImageMissing, ImageBroken, MachineBusy, StorageFailed: As `cant_read` says.
+        ImageBroken: It is a folder, a device, or too large.
+        ImageMissing, MachineBusy, StorageFailed: It can't be read, as `cant_read` says; also in the
+            block.
     """
     try:
-        far = is_elsewhere(path)
-        if size is None or not far:
-            size, _, kind = look(path)
-            if kind != "file":
+        is_far = is_elsewhere(path)
+        if size is None or not is_far:
+            state = look(path)
+            if state.kind != "file":
                 raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
+            size = state.size
         if first is None and size > MAX_FILE_BYTES:
             raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        if far:
+        if is_far:
             yield io.BytesIO(fetched(path, min(size, first or size)))
         else:
             with open(path, "rb") as file:
@@ -162,7 +187,10 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
 class Header(NamedTuple):
     """What an image file's header says.
 
-    That is upright width and height, media type, and EXIF orientation (1 to 8).
+    Attributes:
+        size: Width and height of the upright picture, in pixels.
+        media_type: Such as `image/png`; `image/unknown` for a format without one.
+        orientation: EXIF's, from 1 (upright) to 8; 1 where none, or a broken one, is stated.
     """
 
     size: Size
@@ -170,34 +198,39 @@ class Header(NamedTuple):
     orientation: int
 
 
-def read_header(path: str, data: bytes | None = None, first: int | None = 2**16) -> Header:
+def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True) -> Header:
     """Return an image file's header, without decoding its pixels.
 
     Args:
         path: The file's path or address.
-        data: All of the file's bytes, where the caller has them; None reads the file. b"" reads it
-            too, but takes a PNG's orientation for 1: its EXIF may stand at the end, and to find it
-            the whole file would have to be read.
-        first: How many bytes of a file elsewhere are fetched; all where they are too few. None
-            fetches all at once.
+        data: All of the file's bytes, where the caller has them; None reads of the file what it
+            takes.
+        whole_png: Whether a PNG is read to its end, where its orientation may stand. If not, it is
+            taken for upright.
 
     Raises:
-        ImageMissing, MachineBusy, ImageBroken: As `_opened` and `_open_file` say.
+        ImageMissing, ImageBroken, MachineBusy, StorageFailed: As `read_file` says. ImageBroken also
+            for what is no image, or has more than twice MAX_PIXELS.
     """
+    if data is not None:
+        with io.BytesIO(data) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+            return _header_of(picture, data)
     try:
-        # A picture that is too large to be decoded still has a size, by which its labels are
-        # imported and reviewed. Pillow itself opens none of more than twice MAX_PIXELS.
-        with (
-            io.BytesIO(data) if data else _open_file(path, first) as file,
-            _opened(file, path, 2 * MAX_PIXELS) as picture,
-        ):
-            if data is None and picture.format == "PNG":
-                data = read_file(path)
-            return _header_of(picture, data or b"")
+        return _header_in_file(path, _FIRST_BYTES, whole_png)
     except ImageBroken:
-        if first is None or not is_elsewhere(path):
+        if not is_elsewhere(path):
             raise
-    return read_header(path, data, None)
+    # Of a file elsewhere these were the first bytes alone, and its header may be longer.
+    return _header_in_file(path, None, whole_png)
+
+
+def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
+    """Return an image file's header; the arguments are those of `_open_file` and `read_header`."""
+    with _open_file(path, first) as file, _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+        data = b""
+        if whole_png and picture.format == "PNG":
+            data = read_file(path)
+        return _header_of(picture, data)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -223,15 +256,20 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
 
 
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
-    """What Pillow knows of a picture that it has opened, of a PNG with all its `data`."""
+    """Return what Pillow knows of a picture that it has opened, and not decoded.
+
+    `data` are the bytes of a PNG's file: without EXIF in them it counts as upright. For other
+    formats they make no difference.
+    """
     import PIL.Image
 
     orientation: Any = 1
+    # For a PNG's EXIF, Pillow decodes all of the picture: not where there is none.
     if picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF):
-        # else Pillow decodes it all to look behind
         with suppress(Exception):  # a broken EXIF block is as good as none
             orientation = picture.getexif().get(_ORIENTATION)
-    orientation = orientation if orientation in range(1, 9) else 1
+    if orientation not in range(1, 9):
+        orientation = 1
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
         width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
@@ -239,12 +277,16 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
         media_type = "image/jpeg"
     else:
         media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
-    upright = (height, width) if orientation >= 5 else (width, height)
-    return Header(upright, media_type, orientation)
+    lies_on_its_side = orientation >= 5
+    size = (height, width) if lies_on_its_side else (width, height)
+    return Header(size, media_type, orientation)
 
 
 def open_picture(file: IO[bytes]) -> "PillowImage":
-    """What Pillow makes of a file's header, if it is one of FORMATS. Raises all kinds of errors."""
+    """Return a file's picture as Pillow opens it, from the header alone, if it is one of FORMATS.
+
+    Raises all kinds of errors, as Pillow's readers do.
+    """
     import PIL.Image
 
     _refuse_endless_exif(file)
@@ -256,11 +298,11 @@ def open_picture(file: IO[bytes]) -> "PillowImage":
 def _formats() -> list[str]:
     """Return those of FORMATS that this Pillow knows: AVIF came with 11.3.
 
-    Sets Pillow up, once.
+    The first call also sets the size of the blocks that Pillow asks memory in.
     """
     import PIL.Image
 
-    # glibc keeps smaller blocks when they are freed, each thread its own
+    # Freed blocks that are smaller are kept by glibc, for each thread its own.
     PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
     if importlib.util.find_spec("PIL.AvifImagePlugin"):
         return list(FORMATS)
@@ -268,7 +310,17 @@ def _formats() -> list[str]:
 
 
 def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage":
-    """A file's picture, not decoded. Raises ImageBroken, with what is wrong; MachineBusy."""
+    """Return a file's picture, not decoded.
+
+    Args:
+        file: The file, open.
+        path: What messages call it.
+        most: The pixels that it may have.
+
+    Raises:
+        ImageBroken: It is no picture, is broken or too large, or has no pixels.
+        MachineBusy, StorageFailed: The machine is at fault.
+    """
     import PIL.Image
 
     try:
@@ -277,66 +329,93 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
             raise PIL.Image.DecompressionBombError
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         file.seek(0)
-        start = file.read(12)
-        if not start:
-            why = "is empty"
-        elif isinstance(error, PIL.Image.DecompressionBombError):
-            why = f"has more than {MAX_PIXELS // 10**6} million pixels"
-        elif isinstance(error, PIL.UnidentifiedImageError):
-            hint = f"these can be read: {', '.join(_formats())}"
-            if start[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-                hint = "HEIC: convert it to JPEG"
-            why = f"is not a readable image ({hint})"
-        else:
-            raise machine_fault(error) or ImageBroken(
-                f"{quoted(path)} is a broken image: {error}"
-            ) from None
-        raise ImageBroken(f"{quoted(path)} {why}") from None
+        first_bytes = file.read(12)
+        raise _why_not_opened(error, first_bytes, path) from None
     if not (picture.width > 0 and picture.height > 0):
         raise ImageBroken(f"{quoted(path)} has no pixels")
     return picture
 
 
+def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> GroundingError:
+    """Return an exception of Pillow's, on opening a file, as our error, which says what is wrong.
+
+    `first_bytes` are the file's first 12; an empty file has none.
+    """
+    import PIL.Image
+
+    if not first_bytes:
+        why = "is empty"
+    elif isinstance(error, PIL.Image.DecompressionBombError):
+        why = f"has more than {MAX_PIXELS // 10**6} million pixels"
+    elif isinstance(error, PIL.UnidentifiedImageError):
+        hint = f"these can be read: {', '.join(_formats())}"
+        if first_bytes[4:] in _HEIC:
+            hint = "HEIC: convert it to JPEG"
+        why = f"is not a readable image ({hint})"
+    else:
+        broken = ImageBroken(f"{quoted(path)} is a broken image: {error}")
+        return machine_fault(error) or broken
+    return ImageBroken(f"{quoted(path)} {why}")
+
+
 def _is_whole(data: bytes, format: str | None) -> bool:
-    """Whether a file's end is there, as far as its format tells without decoding it."""
-    if format in ("JPEG", "MPO"):  # phones append a video to some
+    """Return whether a file's end is there, as far as its format tells without decoding it.
+
+    True for formats other than JPEG, MPO, PNG and WebP.
+    """
+    if format in ("JPEG", "MPO"):  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
         return data.rfind(b"IEND") >= 0
-    return format != "WEBP" or len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    if format == "WEBP":  # its length stands at its beginning
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return True
 
 
 def _jpeg_scan(data: bytes) -> int:
-    """Where a JPEG's first scan begins: behind the segments, which may hold a whole thumbnail."""
-    place = 2
-    for place, _ in _jpeg_segments(io.BytesIO(data)):  # noqa: B007
-        pass
-    return place
+    """Return the offset of a JPEG's first scan.
+
+    It is behind the segments, which may hold a whole thumbnail, with an end of its own.
+    """
+    offset = 2
+    for end, _ in _jpeg_segments(io.BytesIO(data)):
+        offset = end
+    return offset
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Where each segment before a JPEG's first scan ends, and its first ten bytes."""
-    place = 2
-    file.seek(place)
-    while len(head := file.read(10)) >= 4 and head[0] == 0xFF and head[1] != 0xDA:
-        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")
-        yield place, head
-        file.seek(place)
+    """Yield the offset at which each segment before a JPEG's first scan ends, and its first bytes.
+
+    These are ten, fewer at the file's end: the marker's two, the length's two, and the content's.
+    A byte that fills up the space between two segments comes as one. What is no segment ends it.
+    """
+    offset = 2
+    while True:
+        file.seek(offset)
+        first_bytes = file.read(10)
+        is_segment = len(first_bytes) >= 4 and first_bytes[0] == 0xFF
+        if not is_segment or first_bytes[1] == _START_OF_SCAN:
+            return
+        if first_bytes[1] == 0xFF:  # the first one fills up
+            offset += 1
+        else:
+            offset += 2 + int.from_bytes(first_bytes[2:4], "big")
+        yield offset, first_bytes
 
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
-    """Raises ValueError for a JPEG whose EXIF takes Pillow minutes.
+    """Raise ValueError for a JPEG whose EXIF takes Pillow minutes; leave the file at its beginning.
 
-    It puts the pieces together one by one: 100 MB took two.
+    Pillow puts the pieces together one by one: 100 MB took two minutes.
     """
     exif_bytes = 0
     is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
     file.seek(0)
     if not is_small and file.read(2) == b"\xff\xd8":
-        for segments, (_, head) in enumerate(_jpeg_segments(file), 1):
-            if head[4:8] == b"Exif":
-                exif_bytes += int.from_bytes(head[2:4], "big")
-            if exif_bytes > MAX_EXIF_BYTES or segments > MAX_SEGMENTS:
+        for count, (_, first_bytes) in enumerate(_jpeg_segments(file), 1):
+            if first_bytes[4:8] == b"Exif":
+                exif_bytes += int.from_bytes(first_bytes[2:4], "big")
+            if exif_bytes > MAX_EXIF_BYTES or count > MAX_SEGMENTS:
                 raise ValueError(
                     f"more than {MAX_EXIF_BYTES >> 20} MiB of EXIF, or {MAX_SEGMENTS} segments"
                 )
@@ -344,7 +423,7 @@ def _refuse_endless_exif(file: IO[bytes]) -> None:
 
 
 class _Room:
-    """Room for so many pixels: threads wait for it in turn."""
+    """Room for `most` pixels, which threads wait for in turn."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -354,9 +433,13 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Hold room for so many pixels, as soon as there is."""
+        """Wait until there is room for so many pixels, and hold it in the block.
+
+        More pixels than there is room for take all of it.
+        """
         pixels = min(pixels, self._most)
-        # Who waits for room keeps the turn: else small pictures would keep a large one out.
+        # A thread that waits for room keeps the turn: else small pictures would keep a large one
+        # out.
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
             self._free -= pixels
@@ -373,21 +456,30 @@ _room = _Room(PIXELS_AT_ONCE)
 
 @contextmanager
 def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[PillowImage]":
-    """The picture upright, as RGB on white; waits until there is room for it.
+    """Give a picture for a `with` block, upright, as RGB on white; wait until there is room for it.
 
-    It is not smaller than `at_least`, if that is given, but may be smaller than the file's.
+    The room is given back at the end of the block: what outlives it should be small, and nothing
+    else may be decoded inside it.
 
-    The room is given back at the end of the `with`: what outlives it should be small; decode
-    nothing inside it. Raises ImageBroken, MachineBusy.
+    Args:
+        data: The bytes of the image file.
+        path: What messages call it.
+        at_least: Width and height in pixels that are enough, where those of the file are more: a
+            JPEG is then decoded to the smallest half, quarter or eighth that has them. None for the
+            picture's own size.
+
+    Raises:
+        ImageBroken: It can't be decoded.
+        MachineBusy, StorageFailed: The machine is at fault.
     """
     import PIL.ImageOps
 
     picture = _opened(io.BytesIO(data), path)
-    if at_least:  # lets the JPEG decoder work at a fraction of the size
-        # Pillow rounds down
+    if at_least:
+        # Pillow rounds down.
         longest = max(1, max(at_least) - 1)
         shortest = max(1, min(at_least) - 1)
-        # the file's picture may lie on its side
+        # The file's picture may lie on its side.
         if picture.width >= picture.height:
             picture.draft("RGB", (longest, shortest))
         else:
@@ -405,16 +497,23 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
 
 
 def decode(path: str) -> "PillowImage":
-    """The picture upright, as RGB on white. Raises ImageMissing, ImageBroken, MachineBusy."""
+    """Return the picture of a file or address, upright, as RGB on white.
+
+    Raises ImageMissing, ImageBroken, MachineBusy, StorageFailed.
+    """
     with decoding(read_file(path), path) as picture:
         return picture
 
 
 def on_white(picture: "PillowImage") -> "PillowImage":
-    """The picture in RGB; what is transparent becomes white, not whatever colour lies beneath."""
+    """Return the picture in RGB; what is transparent becomes white, not what colour lies beneath.
+
+    A picture that is RGB already, and not transparent, is returned itself.
+    """
     import PIL.Image
 
     if picture.mode.startswith("I;16") or picture.mode == "I":
+        # From 16 bits to 8: 65535 becomes 255.
         picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         if picture.mode != "RGBA":
@@ -426,10 +525,14 @@ def on_white(picture: "PillowImage") -> "PillowImage":
 
 
 def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
-    """A JPEG of as good a quality as fits into `max_bytes`, or of the least."""
+    """Return a picture as a JPEG of the best quality, of five, that fits into `max_bytes`.
+
+    Where none fits, it is one of the lowest quality, and larger.
+    """
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
-        picture.save(out, "JPEG", quality=quality, subsampling=0 if quality > 80 else "4:2:0")
+        subsampling = 0 if quality > 80 else "4:2:0"
+        picture.save(out, "JPEG", quality=quality, subsampling=subsampling)
         if out.tell() <= max_bytes:
             break
     return out.getvalue()

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="SizeLimits")
 K = TypeVar("K")
 V = TypeVar("V")
-PADDING = (127, 127, 127)
-MAX_KEPT_BYTES = 32 * 2**20
+PADDING = (127, 127, 127)  # the grey, in RGB, of what is added beside a picture
+MAX_KEPT_BYTES = 32 * 2**20  # of pictures as sent that `kept_urls` holds
+_MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
+# By so much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
+_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,25 @@ class SizeLimits:
     max_tall: float | None = None
 
     def padded(self, size: Size) -> Size:
-        """The size (width, height), padded to the shape that `max_wide` and `max_tall` want."""
+        """Return a picture's size with the padding that `max_wide` and `max_tall` ask for.
+
+        The size as it is where its shape is within them, give or take a hundredth.
+        """
         width, height = size
         least_width = math.ceil(height / (self.max_tall or math.inf))
         least_height = math.ceil(width / (self.max_wide or math.inf))
-        # give or take a hundredth, for which nothing is padded
-        if width < 0.99 * least_width:
+        if width < (1 - _TOLERANCE) * least_width:
             width = least_width
-        if height < 0.99 * least_height:
+        if height < (1 - _TOLERANCE) * least_height:
             height = least_height
         return width, height
 
     def fitted(self, size: Size) -> Size:
-        """The size (width, height) in which a picture of `size` is sent.
+        """Return the size in which a picture of `size` is sent, scaled to these limits.
 
-        The upper limits go before the lower one.
+        The upper limits go before the lower one. Sides are rounded to the nearest multiples, or
+        down, where the nearest are over a limit by more than a hundredth; they are one multiple at
+        least.
         """
         scale = self._scale(size)
         if scale == 1 and self.multiple == 1:
@@ -86,19 +93,20 @@ class SizeLimits:
         columns = size[0] * scale / step
         rows = size[1] * scale / step
         nearest = (max(step, round(columns) * step), max(step, round(rows) * step))
-        if self._most(nearest) >= 0.99:
+        if self._largest_scale(nearest) >= 1 - _TOLERANCE:
             return nearest
         return max(step, math.floor(columns) * step), max(step, math.floor(rows) * step)
 
     def allows(self, size: Size) -> bool:
-        """Whether a picture of this size is sent in it.
+        """Return whether a picture of this size is sent unscaled, give or take a hundredth.
 
-        Give or take a hundredth, and rounding to multiples.
+        Rounding to multiples, and padding, don't count.
         """
-        return abs(self._scale(size) - 1) <= 0.01
+        return abs(self._scale(size) - 1) <= _TOLERANCE
 
     def within(self: L, other: "SizeLimits") -> L:
-        """These limits, narrowed to sizes that the `other` allows too."""
+        """Return these limits, narrowed to sizes that the `other` allows too."""
+        # Of two lower limits the larger is the narrower, of two steps what is a multiple of both.
         ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
         narrowed = {}
         for field in fields(SizeLimits):
@@ -107,11 +115,15 @@ class SizeLimits:
         return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
-        enlarged = math.sqrt(self.min_pixels / math.prod(size))
-        return min(self._most(size), max(1.0, enlarged))
+        """Return what the sides are multiplied with for sending: below 1 to reduce, else enlarge.
 
-    def _most(self, size: Size) -> float:
-        """What the sides can be multiplied with at the most."""
+        A picture is enlarged up to `min_pixels`, but not over an upper limit.
+        """
+        enlarging = math.sqrt(self.min_pixels / math.prod(size))
+        return min(self._largest_scale(size), max(1.0, enlarging))
+
+    def _largest_scale(self, size: Size) -> float:
+        """Return what the sides can be multiplied with at the most, by the upper limits."""
         longest = self.max_side / max(size)
         shortest = (self.max_short_side or math.inf) / min(size)
         area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
@@ -127,30 +139,36 @@ class ImageLimits(SizeLimits):
 
 
 def url_of(data: bytes, media_type: str) -> bytes:
-    """An image file's bytes as a `data:` URL."""
+    """Return an image file's bytes as a `data:` URL."""
     import pybase64
 
     return b"data:" + media_type.encode() + b";base64," + pybase64.b64encode(data)
 
 
 def _least(limit_a: float | None, limit_b: float | None) -> float | None:
-    """The narrower of two upper limits; None is no limit."""
+    """Return the narrower of two upper limits; None is no limit."""
     return min((limit for limit in (limit_a, limit_b) if limit is not None), default=None)
 
 
-class _Kept(OrderedDict[str, bytes]):
+class _KeptBytes(OrderedDict[str, bytes]):
     """The last pictures by digest, for the record's next steps.
 
-    Up to MAX_KEPT_BYTES, or some times as many.
+    Attributes:
+        held: How many bytes they are.
+        times: How many times MAX_KEPT_BYTES they may be.
     """
 
-    held = 0  # bytes
+    held = 0
     times = 1
-    # of all: threads that read pictures put them here
+    # One for all objects of this class: threads that read pictures put them here.
     _lock = threading.Lock()
 
     def put(self, key: str, data: bytes) -> bytes:
-        """Keep `data`; the oldest go where there are too many bytes."""
+        """Keep `data` under a key unless it is there, and return it.
+
+        Those that were put in first are dropped while there are too many bytes; the last one stays,
+        however large it is.
+        """
         with self._lock:
             if key not in self:
                 self[key] = data
@@ -160,14 +178,20 @@ class _Kept(OrderedDict[str, bytes]):
         return data
 
 
-kept_urls = _Kept()  # as sent, as `data:` URLs
-kept_files = _Kept()  # of files elsewhere, so that they are fetched once
+kept_urls = _KeptBytes()  # as sent, as `data:` URLs; by `Image.sent_digest`
+kept_files = _KeptBytes()  # of files elsewhere, so that they are fetched once; by their digest
 kept_files.times = 4
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image file as a task uses it: facts now, bytes when it is sent."""
+    """An image file as a task uses it: facts now, bytes when it is sent.
+
+    Args:
+        path: The file's path or address.
+        facts: What was read from its header.
+        limits: What the serving takes as it is.
+    """
 
     path: str
     facts: ImageFacts
@@ -188,7 +212,10 @@ class Image:
 
     @cached_property
     def as_is(self) -> bool:
-        """Whether the file's own bytes are sent."""
+        """Whether the file's own bytes are sent: upright, neither scaled nor padded, not too many.
+
+        The file is also of a type that the serving takes.
+        """
         facts, limits = self.facts, self.limits
         return (
             facts.plain
@@ -199,22 +226,29 @@ class Image:
 
     @cached_property
     def sent_size(self) -> Size:
-        """Width and height in pixels of the picture as sent."""
+        """Width and height in pixels of the picture as sent.
+
+        That is what the limits ask for. A JPEG that is to be reduced is sent a little smaller
+        where its decoder gives such a size at once, without resampling.
+        """
         fitted = self.limits.fitted(self.shown_size)
         is_padded = self.shown_size != self.size
         if self.facts.media_type != "image/jpeg" or self.limits.multiple != 1 or is_padded:
             return fitted
-        for part in (2, 4, 8):
-            # a half, a quarter or an eighth comes out of the decoder as it is
-            width = math.ceil(self.facts.width / part)
-            height = math.ceil(self.facts.height / part)
-            if 0.75 * max(fitted) <= max(width, height) <= max(fitted) < max(self.size):
+        longest = max(fitted)
+        for divisor in (2, 4, 8):  # what JPEG decoders divide by
+            width = math.ceil(self.facts.width / divisor)
+            height = math.ceil(self.facts.height / divisor)
+            if 0.75 * longest <= max(width, height) <= longest < max(self.size):
                 return width, height
         return fitted
 
     @cached_property
     def sent_digest(self) -> str:
-        """Tells apart what is sent: the file's bytes, and what is done to them."""
+        """A text that tells apart what is sent: the file's digest, and what is done to the picture.
+
+        `DIGEST` of a file that is sent as it is, else `DIGEST>640x480` or `DIGEST>640x480+padding`.
+        """
         if self.as_is:
             return self.facts.digest
         width, height = self.sent_size
@@ -227,14 +261,18 @@ class Image:
         return kept_urls.get(self.sent_digest) is not None
 
     def data_url(self) -> bytes:
-        """The picture as sent, as a `data:` URL; kept for a while, for the record's next steps."""
+        """Return the picture as sent, as a `data:` URL; it is kept for the record's next steps.
+
+        Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
+        """
         key = self.sent_digest
         return kept_urls.get(key) or kept_urls.put(key, self._url_of(self._bytes()))
 
     def _bytes(self) -> bytes:
-        """The file, if it is the one that the facts are of.
+        """Return the file's bytes.
 
-        Raises ImageChanged, ImageMissing, MachineBusy.
+        Raises ImageChanged for a file that isn't the one that the facts are of; ImageMissing,
+        ImageBroken, MachineBusy as `read_file` does.
         """
         kept = kept_files.get(self.facts.digest)
         if kept is not None:
@@ -245,14 +283,19 @@ class Image:
         return data
 
     def _url_of(self, data: bytes) -> bytes:
+        """Return what is sent of the file's bytes `data`, as a `data:` URL: these, or a JPEG.
+
+        Raises ImageBroken, MachineBusy.
+        """
         if self.as_is:
             return url_of(data, self.facts.media_type)
         return url_of(encoded(self.as_sent(data), self.limits.max_bytes), "image/jpeg")
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """The file's picture upright, RGB, in the size that is sent, with its padding.
+        """Return the file's picture upright, RGB, in the size that is sent.
 
-        Raises ImageBroken.
+        Padding is to the right or below. `data` are the file's bytes. Raises ImageBroken,
+        MachineBusy.
         """
         import PIL.Image
 
@@ -260,34 +303,42 @@ class Image:
         shown = self.shown_size
         width = max(1, round(self.size[0] * sent[0] / shown[0]))
         height = max(1, round(self.size[1] * sent[1] / shown[1]))
-        with decoding(data, self.path, at_least=(width, height)) as picture:
-            if picture.size != (width, height):
+        without_padding = (width, height)
+        with decoding(data, self.path, at_least=without_padding) as picture:
+            if picture.size != without_padding:
                 picture = picture.resize(
-                    (width, height), PIL.Image.Resampling.BICUBIC, reducing_gap=3.0
+                    without_padding, PIL.Image.Resampling.BICUBIC, reducing_gap=3.0
                 )
-        if (width, height) == sent:
+        if without_padding == sent:
             return picture
         canvas = PIL.Image.new("RGB", sent, PADDING)
         canvas.paste(picture)
         return canvas
 
     def sent_picture(self) -> "PillowImage":
-        """The picture that is sent, decoded.
+        """Return the picture as it is sent, decoded.
 
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
         return self.as_sent(self._bytes())
 
     def decoded(self) -> "AbstractContextManager[PillowImage]":
-        """The picture, upright, RGB, while the `with` lasts: other threads wait with large ones.
+        """Give the picture in its own size, upright, RGB, for a `with` block.
 
-        Raises ImageBroken.
+        Other threads wait with large pictures until the block ends. Raises ImageBroken,
+        ImageChanged, ImageMissing, MachineBusy.
         """
         return decoding(self._bytes(), self.path)
 
 
 class ImageFile(NamedTuple):
-    """An image file and the state that its facts are remembered by."""
+    """An image file and the state that its facts are remembered by.
+
+    Attributes:
+        path: Its path or address.
+        file_bytes: Its size.
+        mtime_ns: When it was changed last, in nanoseconds.
+    """
 
     path: str
     file_bytes: int
@@ -295,15 +346,20 @@ class ImageFile(NamedTuple):
 
 
 def is_far(record: Record, key: str) -> bool:
-    """Whether a store may be asked for the record's image."""
+    """Return whether a store may be asked for the record's image, whose path is in column `key`."""
     return any(map(is_elsewhere, (record.get(key), *record.folders)))
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """The record's image file: as given, else in the record's folders.
+    """Return the image file that a record names in column `key`.
 
-    Whatever a row says, it is the failure of its record alone, and no host is asked that the user
-    had no part in. Raises BrokenRow, ImageMissing, MachineBusy.
+    A relative path is looked for in the record's folders, in their order; without folders from the
+    current one. No host is asked that the user had no part in.
+
+    Raises:
+        BrokenRow: The column has no path, or one that rows may not name.
+        ImageMissing: No such file is there.
+        MachineBusy: A folder couldn't be looked into, so the file may be there all the same.
     """
     name = _path_in(record, key)
     folders = record.folders
@@ -318,19 +374,28 @@ def find_image(record: Record, key: str) -> ImageFile:
                 busy = why
         except ValueError:  # half of a surrogate pair: no file can be called so
             reason = "no such name"
-    if busy is not None:  # it may be there all the same
+    if busy is not None:
         raise busy
+    raise _missing(name, folders, reason)
+
+
+def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
+    """Return the error for an image that is nowhere, with where it was looked for.
+
+    `reason` is why the last path has none. A path with backslashes that is there with slashes is
+    told.
+    """
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
-        raise ImageMissing(
+        return ImageMissing(
             f"no image {quoted(name)}, but {quoted(with_slashes)}: write / for \\ in its path"
         )
     where = f" (looked in {', '.join(folders)})" if folders and not is_absolute(name) else ""
-    raise ImageMissing(f"no image {quoted(name)}: {reason}{where}")
+    return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 
 
 def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
-    """Where an image of that name may be, in the order in which it is looked for."""
+    """Return where an image of that name may be, in the order in which it is looked for."""
     if name.startswith(os.sep) and "://" not in name:  # as most are
         return [name]
     if is_absolute(name) or not folders:
@@ -339,7 +404,10 @@ def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
 
 
 def _file_at(path: str) -> ImageFile:
-    """What is at a path or address. Raises OSError, ValueError, InputError, MissingExtra."""
+    """Return the file at a path or address, with its state.
+
+    Raises OSError, ValueError, InputError, MissingExtra.
+    """
     if "://" in path:
         state = look(path)
         return ImageFile(path, state.size, state.changed)
@@ -348,20 +416,25 @@ def _file_at(path: str) -> ImageFile:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    """Whether a path names a file of this machine.
+    """Return whether a path names a file of this machine.
 
-    It is looked for in the folders that are on this machine; without any, where it says.
+    It is looked for in those of the folders that are on this machine; without any, from the current
+    one.
     """
-    here = [folder for folder in folders if not is_elsewhere(folder)]
-    paths = [joined(folder, path) for folder in here] or [path]
+    folders_here = [folder for folder in folders if not is_elsewhere(folder)]
+    paths = [joined(folder, path) for folder in folders_here] or [path]
     try:
-        return any(os.path.isfile(found) for found in paths)
-    except ValueError:
+        return any(os.path.isfile(candidate) for candidate in paths)
+    except ValueError:  # no file can be called so
         return False
 
 
 def _path_in(record: Record, key: str) -> str:
-    """The path or address that a row names, if it may. Raises BrokenRow, ImageMissing."""
+    """Return the path or address that a row names in column `key`.
+
+    Raises BrokenRow for what is no path, or an address that rows may not name; ImageMissing for a
+    web address: where these may be fetched, the row names the fetched file by now.
+    """
     path = record.get(key)
     if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {key!r} should be the path of an image")
@@ -381,9 +454,18 @@ def _path_in(record: Record, key: str) -> str:
 
 
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
-    """The image that column `key` names, as far as its facts need.
+    """Return the image that column `key` names; of the file no more is read than its facts need.
 
-    Raises BrokenRow, ImageMissing, ImageBroken.
+    Facts that are known already are not read again while the file's size and time stay the same. A
+    store is asked once for a file's state.
+
+    Args:
+        record: The record.
+        key: The column with the image's path.
+        limits: What the serving takes; None for the usual limits.
+
+    Raises:
+        BrokenRow, ImageMissing, ImageBroken, MachineBusy: As `find_image` and `read_facts` say.
     """
     file = None
     if is_far(record, key):
@@ -399,9 +481,18 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
 def read_facts(
     path: str, keep_for: ImageLimits | None = None, size: int | None = None
 ) -> ImageFacts:
-    """An image file's facts; `keep_for` keeps what is sent under these limits.
+    """Return an image file's facts.
 
-    Raises ImageMissing, ImageBroken.
+    Args:
+        path: The file's path or address.
+        keep_for: Limits under which the picture is sent next: if the file is sent as it is, its
+            `data:` URL is kept. The bytes of a file elsewhere are kept anyway.
+        size: The file's size in bytes, if the caller knows it.
+
+    Raises:
+        ImageMissing: There is no such file.
+        ImageBroken: It is no picture.
+        MachineBusy: It can't be read for now.
     """
     data = read_file(path, size)
     facts = parse_facts(data, path)
@@ -415,18 +506,20 @@ def read_facts(
 
 
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
+"""Facts of the last files, so that the record's next steps needn't read them again."""
 seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
-"""By path and folders: whoever works on a record with an image elsewhere looks once, and its
-operators take that.
+"""The last files that `find_image` found, by path and folders.
+
+For an image elsewhere a store is asked once, and the record's next steps take what it said.
 """
 
 
 def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
     """Put a value into `kept`, for the record's next steps, and return it.
 
-    Beyond 4,096 entries, the oldest are dropped.
+    Beyond _MOST_KEPT entries, those that were put in first are dropped.
     """
     kept[key] = value
-    while len(kept) > 4096:
+    while len(kept) > _MOST_KEPT:
         kept.popitem(last=False)
     return value

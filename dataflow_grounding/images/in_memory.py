@@ -27,7 +27,10 @@ _folders: dict[int, str] = {}
 
 
 def is_picture(value: Any) -> bool:
-    """Whether a value can be a picture; a path that is a text doesn't count, as any text might."""
+    """Return whether a value is of a type that `as_path` takes for a picture, but for a text.
+
+    A text may be a path, but may be anything.
+    """
     loaded = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
     return (
         loaded
@@ -55,27 +58,34 @@ def as_path(value: Any, name: str) -> str:
         return os.fsdecode(value)
     try:
         if isinstance(value, (bytes, bytearray, memoryview)):
-            data = bytes(value)
-            facts = parse_facts(data, f"{name} of {len(data):,} bytes")
-            ending = facts.media_type.partition("/")[2]
-            return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
+            return _file_of_bytes(bytes(value), name)
         if _is_a(value, "ndarray", "numpy"):
-            picture = _from_array(value, name)
-        else:
-            picture = _from_pillow(value, name)
-        digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
-        digest.update(picture.tobytes())
-        picture.info = {}  # metadata, which shouldn't be in the file
-        return _kept(
-            f"{digest.hexdigest()[:32]}.png",
-            lambda path: picture.save(path, "PNG", compress_level=1),
-        )
+            return _file_of_pixels(_from_array(value, name))
+        return _file_of_pixels(_from_pillow(value, name))
     except GroundingError:
         raise
     except Exception as error:  # Pillow raises all kinds
         why = " ".join(str(error).split())
         broken = ImageBroken(f"{name}: this {type(value).__name__} can't be read: {why}")
         raise machine_fault(error) or broken from None
+
+
+def _file_of_bytes(data: bytes, name: str) -> str:
+    """Return the path of a file with an image file's bytes. Raises ImageBroken for other bytes."""
+    facts = parse_facts(data, f"{name} of {len(data):,} bytes")
+    ending = facts.media_type.partition("/")[2]
+    return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
+
+
+def _file_of_pixels(picture: "PillowImage") -> str:
+    """Return the path of a PNG with a picture's pixels; the picture loses its metadata."""
+    digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+    digest.update(picture.tobytes())
+    picture.info = {}
+    return _kept(
+        f"{digest.hexdigest()[:32]}.png",
+        lambda path: picture.save(path, "PNG", compress_level=1),
+    )
 
 
 def id_of(path: str) -> str:
@@ -99,7 +109,7 @@ def _is_a(value: Any, name: str, module: str) -> bool:
 
 
 def _from_array(array: Any, name: str) -> "PillowImage":
-    """Return the picture in an array of uint8, height × width (× 3 or 4 colours).
+    """Return the picture in an array of uint8, height × width (× 3 or 4 channels).
 
     Raises BrokenRow, which names the row's column as `name`, for any other array.
     """
@@ -121,9 +131,10 @@ def _from_array(array: Any, name: str) -> "PillowImage":
 
 
 def _from_pillow(value: Any, name: str) -> "PillowImage":
-    """Return a Pillow image upright, in a mode that PNG can hold.
+    """Return a copy of a Pillow image, upright and in a mode that PNG can hold.
 
-    Raises BrokenRow, which names the row's column as `name`, for what is no such image.
+    Raises BrokenRow, which names the row's column as `name`, for what is no Pillow image, is empty,
+    or has pixels of 32 bits.
     """
     if not _is_a(value, "Image", "PIL.Image"):
         wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
@@ -148,7 +159,10 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:
-    """Return the path of a file in this process's folder; `write` makes it if it isn't there."""
+    """Return the path of the file `name` in this process's folder.
+
+    If it isn't there, `write` is called to make it, with the path to write to.
+    """
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
         # Each thread writes a file of its own. The last to finish puts the same bytes in place.
@@ -159,7 +173,10 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    """Return this process's folder, which is made at the first call, and removed at exit."""
+    """Return this process's folder, which is removed at exit.
+
+    It is made at the first call, and again where somebody has removed it.
+    """
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")

@@ -11,6 +11,7 @@ from dataflow_grounding.images.files import open_picture
 
 FOLDER = "pictures"
 """The folder in `results_dir`."""
+# Pillow's name of a format → the ending of its files, where that isn't the name itself.
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 
 
@@ -22,7 +23,7 @@ def put_picture(data: bytes, results_dir: str) -> str:
         results_dir: The results folder.
 
     Returns:
-        The file's path, relative to `results_dir`.
+        The file's path, relative to `results_dir`. It ends in `.bin` for what is no picture.
 
     Raises:
         InputError: It can't be written.

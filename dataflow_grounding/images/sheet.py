@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TILE = 288  # px of a crop's longer side in the sheet
 GAP = 40  # px between crops, where their numbers stand
 MARGIN = 0.15  # how much a crop shows around its box, as a share of the box's longer side
-LEAST = 24  # px of the image that a crop shows at the least: in fewer, nothing can be recognized
+LEAST = 24  # px of the image that a crop shows at the least: nothing is recognized in fewer
 MOST_CROPS = 16  # crops in one sheet at the most: 4 by 4 are still seen one by one
 
 
@@ -73,10 +73,13 @@ class CropSheet(Image):
 
     @cached_property
     def sent_digest(self) -> str:
-        """A digest of the file, the regions and the size, for keys of replies."""
+        """A text that tells apart file, regions, numbers, size and layout, for keys of replies.
+
+        `DIGEST>sheet 696x696 288/40+DIGEST_OF_REGIONS_AND_NUMBERS`.
+        """
         width, height = self.sent_size
-        drawn = hashlib.sha256(repr((self.regions, self.numbers)).encode()).hexdigest()[:16]
-        return f"{self.facts.digest}>sheet {width}x{height} {TILE}/{GAP}+{drawn}"
+        shown = hashlib.sha256(repr((self.regions, self.numbers)).encode()).hexdigest()[:16]
+        return f"{self.facts.digest}>sheet {width}x{height} {TILE}/{GAP}+{shown}"
 
     def as_sent(self, data: bytes) -> "PillowImage":
         """Return the sheet, RGB, in the size that is sent. Raises ImageBroken.
@@ -112,7 +115,7 @@ def crop_sheet(
     Args:
         image: The image.
         boxes: x1, y1, x2, y2 in pixels of the upright image.
-        numbers: The number beside each crop; None numbers them from 1.
+        numbers: The number beside each crop, as many as boxes; None numbers them from 1.
     """
     labels = tuple(numbers) if numbers is not None else tuple(range(1, len(boxes) + 1))
     regions = tuple(whole_pixels(_with_margin(bbox), image.size) for bbox in boxes)
@@ -121,7 +124,10 @@ def crop_sheet(
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
-    """Return a box enlarged on all sides by MARGIN, and so that no side is shorter than LEAST."""
+    """Return a box enlarged on all sides by MARGIN, a share of its longer side.
+
+    A side that is still shorter than LEAST becomes that long. The box may reach out of the image.
+    """
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
     margin_x = max(margin, (LEAST - (x2 - x1)) / 2)

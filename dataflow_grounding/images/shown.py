@@ -24,6 +24,7 @@ AROUND = 6
 # ... but never less than this share of the image's longer side, as the box may be off by a few
 # hundredths of that.
 LEAST_SHARE = 0.15
+_LEAST_SIDE = 32  # px, nor less than this
 TARGET_SIDE = 1024  # px up to which a crop is enlarged, by a whole factor
 
 
@@ -59,7 +60,11 @@ class ImageCrop(Image):
 
     @property
     def sent_digest(self) -> str:
-        """A digest of the file, the region and the size, for keys of replies."""
+        """A text that tells apart file, region and size, for keys of replies.
+
+        `DIGEST[10,20,30,40]x2` for a region sent at twice its size, `DIGEST[10,20,30,40]>640x480`
+        for one that was fitted to the limits.
+        """
         width, height = self.sent_size
         sent = f"x{self.factor}" if self.sent_size == self._enlarged else f">{width}x{height}"
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
@@ -88,12 +93,13 @@ class ImageCrop(Image):
 
 
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
-    """Return a square part of an image around a box, enlarged as far as the serving takes it.
+    """Return a square part of an image around a box, enlarged as `crop_of` does.
 
-    It is moved inside the image where it would reach out. `bbox` is in pixels of the upright image.
+    It is moved inside the image where it would reach out, and cut where it is larger. `bbox` is in
+    pixels of the upright image.
     """
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
-    side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), 32)))
+    side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), _LEAST_SIDE)))
     left, right = _span(bbox[0], bbox[2], side, image.size[0])
     top, bottom = _span(bbox[1], bbox[3], side, image.size[1])
     return crop_of(image, (left, top, right, bottom))
@@ -102,7 +108,8 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     """Return the part of an image inside a box, which is in pixels of the upright image.
 
-    It is enlarged as far as the serving takes it, or reduced to what it takes.
+    It is enlarged by a whole factor, as far as its longer side stays within TARGET_SIDE and what
+    the serving takes. A part that is larger than the serving takes is reduced when it is sent.
     """
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
@@ -112,9 +119,10 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
-    """Return the first and last edge of a crop along one axis, around a box's two edges.
+    """Return where a crop begins and ends along one axis, with a box's two edges in its middle.
 
-    The crop is `side` px long, or as long as the image, and lies between 0 and `length`.
+    The crop is `side` px long, or as long as the image if that is shorter. Where it would reach out
+    of the image, from 0 to `length`, it is moved inside.
     """
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
@@ -140,12 +148,16 @@ class MarkedImage(Image):
 
     @property
     def sent_digest(self) -> str:
-        """A digest of the file, its size and the boxes, for keys of replies."""
-        drawn = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
+        """A text that tells apart file, size, boxes and what is drawn of them, for keys of replies.
+
+        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` behind the `+` where outlines are left out,
+        and `-(0, 2)` at the end where boxes are.
+        """
+        digest_of_boxes = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
         width, height = self.sent_size
         tags = "" if self.outlined else "tags"
         without = f"-{self.without}" if self.without else ""
-        return f"{self.facts.digest}>{width}x{height}+{tags}{drawn}{without}"
+        return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}{without}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
         """Keep a JPEG that was drawn elsewhere with the same marks, to send it without drawing.
@@ -184,7 +196,7 @@ def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
 def marked(
     image: Image, boxes: Sequence[Bbox], *, outlined: bool = True, without: Sequence[int] = ()
 ) -> MarkedImage:
-    """Return an image with marks on these boxes; the arguments are those of MarkedImage."""
+    """Return an image that is sent with marks on boxes; the arguments are those of MarkedImage."""
     return MarkedImage(
         image.path, image.facts, image.limits, tuple(boxes), outlined, tuple(without)
     )

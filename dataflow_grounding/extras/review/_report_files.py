@@ -299,7 +299,7 @@ def _size_if_shown_itself(path: str) -> Size | None:
 
     Raises RecordError where it can't be read.
     """
-    header = read_header(path, b"")
+    header = read_header(path, whole_png=False)
     is_small = math.prod(header.size) <= MOST_PIXELS
     return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
 
