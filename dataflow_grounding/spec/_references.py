@@ -19,29 +19,32 @@ MOST = 5_000_000
 """Characters that all references of a spec may fill in."""
 PER_REFERENCE = 500
 """Characters that each reference counts as besides, as OmegaConf takes time for it."""
+# Backends that have a block of their own in `vlm`, and all that a spec may name but `auto`.
 _BLOCKS_OF_BACKENDS = ("openai", "gemini", "local")
 _NAMES_OF_BACKENDS = (*_BLOCKS_OF_BACKENDS, "embedded")
-_ESCAPED = re.compile(r"\\\\|\\\$\{")
+_ESCAPED = re.compile(r"\\\\|\\\$\{")  # \\ and \${, which begins no reference
 # A reference that was counted is replaced by one of these, the innermost ones first, so that the
 # one around it can be read.
 _VARIABLE_COUNTED = "\0"
 _KEY_COUNTED = "\1"
-# Variables, and resolvers of others such as Hydra's ${now:…}, which can't be filled in here.
+# Variables, `${oc.env:NAME}` and `${oc.env:NAME,default}`; resolvers of others, such as Hydra's
+# `${now:%Y}`, which can't be filled in here; `${oc.decode:…}` around a variable that was counted.
 _VARIABLE = re.compile(
     r"\$\{\s*(?:oc\.env|(?!oc\.)[\w.]+)\s*:[^${}]*\}|\$\{\s*oc\.decode\s*:\s*\0\s*\}"
 )
-_VARIABLE_ALONE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")
-# Keys, without such as have another reference within their name: which key that is isn't known
-# before it is filled in.
+_VARIABLE_ALONE = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)\s*\}")  # `${oc.env:NAME}`, no default
+# Keys, `${workflow.steps}`, without such as have another reference within their name: which key
+# that is isn't known before it is filled in.
 _KEY = re.compile(r"\$\{\s*([^${}:\0\1\s]+)\s*\}")
 
-Place = tuple[str | int, ...]
+Place = tuple[str | int, ...]  # as ("image_grounding", "workflow", "steps", 0)
 
 
 def check_references(config: Any) -> None:
-    """Raises SpecError for references that would fill in more than MOST characters.
+    """Raise SpecError for references that would fill in more than MOST characters together.
 
-    It is raised, too, for a reference whose key can't be told before it is filled in.
+    It is raised, too, for a reference that is neither a key nor a variable, and for one whose key
+    can't be told before it is filled in.
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
@@ -59,8 +62,8 @@ def check_references(config: Any) -> None:
 def empty_variables(stated: Any) -> Iterator[tuple[Place, str]]:
     """Yield the place of each value that is a variable set to nothing, and the variable's name.
 
-    References that state a default are left out. An address that is empty by mistake would be the
-    provider's own, and pictures would go there.
+    A variable that isn't set, and a reference that states a default, are left out. An address that
+    is empty by mistake would be the provider's own, and pictures would go there.
     """
     for place, text in _texts(stated, ()):
         reference = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -75,7 +78,8 @@ def empty_other_backends(config: Any) -> None:
     """Replace variables that are empty, or not set, by "" in the blocks of backends not in use.
 
     A spec may name its server by variables; where an override says `vlm.backend=embedded`, they
-    need not be set. The config is changed.
+    need not be set. Where the backend is `auto`, a user's own or not stated, nothing is replaced.
+    The config is changed.
     """
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
@@ -104,19 +108,23 @@ class _FilledSizes:
         self._sizes: dict[Place, int] = {}
 
     def size(self, place: Place) -> int:
-        """Return the size of the value at a place.
+        """Return the size of the value at a place, twice MOST at the most.
 
         References of a value to itself count 0: OmegaConf refuses them when it fills them in.
+        Raises SpecError as `_keys_in` does.
         """
         if place not in self._sizes:
             # A reference back to this place, met while it is counted, finds 0 and ends there.
             self._sizes[place] = 0
-            # Sizes are kept below twice what is refused, as sums would grow to a thousand digits.
+            # Without a limit, sums would grow to numbers of a thousand digits.
             self._sizes[place] = min(self._count(place), 2 * MOST)
         return self._sizes[place]
 
     def _count(self, place: Place) -> int:
-        """Count the characters of the value at a place, with those that its references fill in."""
+        """Count the characters of the value at a place, with those that its references fill in.
+
+        What is no text, block or list counts as one.
+        """
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)
@@ -132,7 +140,10 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Yield each text in a value that stands at `place`, with the text's own place."""
+    """Yield each text in a value that stands at `place`, with the text's own place.
+
+    Texts in blocks and lists are among them; keys are not.
+    """
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
@@ -146,22 +157,18 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 def _keys_in(text: str, place: Place) -> list[str]:
     """Return the keys that a text refers to, also within the default of a variable.
 
-    Raises SpecError, which names the text's `place`, for a reference that is neither a key nor a
-    variable.
+    A key that is named several times is there as often. Raises SpecError, which names the text's
+    `place`, for a reference that is neither a key nor a variable.
     """
     keys: list[str] = []
-
-    def count_key(reference: re.Match[str]) -> str:
-        keys.append(reference[1])
-        return _KEY_COUNTED
-
     # Each round replaces the innermost references, until none is left that can be read.
     remaining = _ESCAPED.sub("", text)
     before = ""
     while remaining != before:
         before = remaining
         remaining = _VARIABLE.sub(_VARIABLE_COUNTED, remaining)
-        remaining = _KEY.sub(count_key, remaining)
+        keys += _KEY.findall(remaining)
+        remaining = _KEY.sub(_KEY_COUNTED, remaining)
     if "${" in remaining:
         name = ".".join(map(str, place))
         raise SpecError(
@@ -175,7 +182,13 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
     A key without dots before it starts at the top; with one dot, in the reference's own block; with
     two, in the block around that. Where some part of the key stands for a value, rather than a
-    block or list, the place of that value is returned.
+    block or list, the place of that value is returned, and for an index that a list doesn't have
+    the place of the list. There need not be a value at the place.
+
+    Example:
+        >>> spec = {"a": {"b": ["x", "y"]}}
+        >>> _target(spec, ("a", "c"), "a.b[1]"), _target(spec, ("a", "c"), ".b")
+        (('a', 'b', 1), ('a', 'b'))
     """
     dots = len(key) - len(key.lstrip("."))
     target: Place = place[: len(place) - dots] if dots else ()
@@ -197,7 +210,10 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    """Return the value at a place of a spec; None where there is none."""
+    """Return the value at a place of a spec; None where a block has no such key.
+
+    None, too, where the place leads into a value that is no block. Lists have to have the indices.
+    """
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

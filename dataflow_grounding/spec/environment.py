@@ -14,6 +14,7 @@ GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 
 Source: ai.google.dev/gemini-api/docs/api-key (2026-11).
 """
+# Where the providers' own clients look for an address, and OpenAI's also for a key.
 _GEMINI_ADDRESS = "GOOGLE_GEMINI_BASE_URL"
 _OPENAI_NAMES = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 
@@ -21,7 +22,10 @@ Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
 def _variable(*names: str) -> str:
-    """Return the value of the first of these variables that isn't empty; "" where all are."""
+    """Return the value of the first of these variables that holds more than spaces, stripped.
+
+    "" where none does, or none is set.
+    """
     for name in names:
         value = os.environ.get(name, "").strip()
         if value:
@@ -30,10 +34,10 @@ def _variable(*names: str) -> str:
 
 
 def backend_named() -> Backend | None:
-    """Return the backend of the endpoint that the environment names.
+    """Return the backend of the endpoint that the environment names: `openai` or `gemini`.
 
-    None where it names neither an address nor a model. A provider's key alone names none: nobody
-    means to pay for a script because a key is set for something else.
+    None where none of DF_BASE_URL, DF_API_KEY and DF_MODEL is set. A provider's key alone names
+    none: nobody means to pay for a script because a key is set for something else.
     """
     if _variable("DF_BASE_URL", "DF_API_KEY"):
         return "openai"
@@ -54,9 +58,10 @@ def backend_named() -> Backend | None:
 
 
 def backend_of_keys() -> Backend | None:
-    """Return `backend_named`, or else the backend whose key is set; None without either.
+    """Return `backend_named`, else the backend of the provider whose variables are set, or None.
 
-    It is for a spec that is written, not run, where nothing is paid for by mistake.
+    OpenAI's go before Gemini's. It is for a spec that is written, not run, where nothing is paid
+    for by mistake.
     """
     backend = backend_named()
     if backend is None and _variable(*_OPENAI_NAMES):
@@ -67,9 +72,9 @@ def backend_of_keys() -> Backend | None:
 
 
 def unused_keys() -> str:
-    """Return a sentence on providers' keys that are set, but not used as nothing names a model.
+    """Return a sentence on the providers' keys that are set, with a space behind it; "" for none.
 
-    It is "" where there are none.
+    It says that they aren't used, as no model is named: the caller has found that out.
     """
     keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _variable(name)]
     if not keys:
@@ -78,7 +83,10 @@ def unused_keys() -> str:
 
 
 def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
-    """Return the backend whose block the spec fills in; None where it fills in none."""
+    """Return the first of `openai`, `local`, `gemini` whose block has an address, model or key.
+
+    Gemini's model doesn't count, as it has a default. None where no block has any.
+    """
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.azure.endpoint:
         return "openai"
@@ -94,7 +102,9 @@ def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
 def with_environment(vlm: VlmBlock) -> VlmBlock:
     """Return a copy of `vlm` with what it leaves open taken from the environment.
 
-    The backend `auto` stays where neither the spec's blocks nor the environment name one.
+    That is the backend, where it is `auto` or not stated: the one whose block the spec fills in,
+    else the one that the environment names, else it stays as it is. Then that backend's model and
+    address, and the box format of DF_BOX_FORMAT in place of `auto`.
     """
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
@@ -108,10 +118,10 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
 
 
 def check_public_is_meant(vlm: VlmBlock) -> None:
-    """Raises SpecError where pictures would go to a public service that may not be meant.
+    """Raise SpecError where pictures would go to a public service that may not be meant.
 
-    They would where nobody names the service, and the environment has an address that is empty, or
-    another provider's key.
+    That is where the spec names no address and a variable that may name one is set to nothing; and
+    where it doesn't even name Gemini, but Gemini's key is set beside OpenAI's key or address.
     """
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
     for name in _address_variables(vlm, is_default):
@@ -129,23 +139,30 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    """Return the variables that may name another address than the public one."""
+    """Return the variables that may name another address than a provider's public one.
+
+    None where the spec states an address, and for other backends than OpenAI's and Gemini's.
+    `is_default` says that the spec names no backend, so that Gemini is merely the default.
+    """
     openai = vlm.openai
-    if vlm.backend == "openai" and not (
-        openai.base_url or openai.endpoints or openai.azure.endpoint
-    ):
-        return "DF_BASE_URL", "OPENAI_BASE_URL"
+    has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
+    if vlm.backend == "openai" and not has_address:
+        return ("DF_BASE_URL", "OPENAI_BASE_URL")
     if vlm.backend == "gemini" and not vlm.gemini.base_url:
-        # who names Gemini doesn't mean DF_BASE_URL's server
-        return ("DF_BASE_URL", _GEMINI_ADDRESS) if is_default else (_GEMINI_ADDRESS,)
+        if is_default:
+            return ("DF_BASE_URL", _GEMINI_ADDRESS)
+        # A spec that names Gemini doesn't mean DF_BASE_URL's server.
+        return (_GEMINI_ADDRESS,)
     return ()
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    """Return the backend's block, under its name, with what the environment names filled in.
+    """Return `{backend: a copy of its block}`, with what the environment names filled in.
 
-    That is the model and, for `openai`, the address, where the spec leaves them open. It is empty
-    for a backend without such.
+    Filled in are the model, of DF_MODEL, and for `openai` the address, of DF_BASE_URL or
+    OPENAI_BASE_URL, where the spec leaves them open; where the environment doesn't name them
+    either, a text stays "" and Gemini's model the default. The result is {} where nothing can be
+    filled in: for a backend without such a block, and for `gemini` where the spec states its model.
     """
     model = _variable("DF_MODEL")
     if backend == "openai":

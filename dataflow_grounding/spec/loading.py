@@ -35,10 +35,14 @@ DEEPEST = 50
 """How deep lists and mappings may be nested: at some thousands libyaml ends the process."""
 LONGEST = 4000
 """Characters that a number, or a text with references, may have: long ones take too much time."""
-_NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")
-_HYDRA = re.compile(r"[+~]*hydra[./=]")
+_NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")  # 12, -1.5, 0x1F, 59:59:59 to the base 60
+_HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hydra/launcher=x
+# What OmegaConf says of a variable that isn't set.
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
-_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")
+_VARIABLE = re.compile(r"\$\{\s*oc\.env\s*:\s*['\"]?(\w+)")  # the beginning of ${oc.env:NAME}
+_PART = re.compile(r"[.[]")  # what ends a part of a key, as in a.b[0]
+# Keys of `data` whose texts are no paths.
+_NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
 """From an `autolabel_type` and the folders of the spec's files to the pipeline's block.
@@ -87,13 +91,13 @@ class _Merged:
     """A spec's files and overrides as one.
 
     Attributes:
-        config: The merged spec with its references, without the keys that are passed over; null
-            stands for `???`.
+        config: The merged spec with its references, as an OmegaConf mapping, without the keys that
+            are passed over; null stands for `???`.
         model: The model of the whole spec, or of its head where no pipeline is known.
         no_pipeline: Why the pipeline that is named isn't known; "" if it is, or none is named.
         passed_over: Keys that the pipeline has no use for.
-        missing: Keys that are `???`.
-        values: The config with its references filled in.
+        missing: Keys that are `???`, as OmegaConf writes them: `a.b[0]`.
+        values: The config with its references filled in, as plain dicts and lists.
     """
 
     config: Any
@@ -121,14 +125,16 @@ def read_spec(
         overrides: `key=value` texts, over the files.
         block_of: Returns the block of the pipeline that is to run.
         others: The keys of all known pipelines' blocks, which may stand beside that one.
-        whole: Whether the spec is for a run. If not, what only a run needs may be missing.
+        whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
+            out, and what only a run needs may be missing.
 
     Returns:
         The spec, in which wrong keys have their defaults, or None where it can't be made; and what
-        is wrong, one line each.
+        is wrong, one line each, none where all is right.
 
     Raises:
-        SpecError: A file can't be read as YAML, or a reference can't be filled in.
+        SpecError: There is no path, a file can't be read as YAML, an override not as `key=value`,
+            or a reference can't be filled in.
     """
     if isinstance(paths, str):
         paths = [paths]
@@ -144,14 +150,7 @@ def read_spec(
     try:
         merged = _merge(files, read_overrides, block_of, others, whole)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
-        hint = ""
-        if isinstance(error, TypeError):
-            hint = "; an item of a list can't be overridden alone: give the whole list"
-        variable = _UNSET_VARIABLE.search(str(error))
-        if variable:
-            message = _unset_variable(variable[1], error, files, read_overrides)
-            raise SpecError(message) from None
-        raise SpecError(f"{', '.join(paths)}: {_first_line(error)}{hint}") from None
+        raise _why_not_merged(error, files, read_overrides) from None
     # The values as they are stated, with their references.
     stated: Any = OmegaConf.to_container(merged.config)
     _learn_environment(stated)
@@ -160,7 +159,7 @@ def read_spec(
     _resolve_paths(merged.values, [*sources, (".", plain_overrides)])
     roots = {file.path: file.root for file in files}
     place = partial(place_of, roots, plain_overrides)
-    problems = _missing_keys(merged, place)
+    problems = _take_out_missing(merged, place)
     problems += _empty_variables(stated, place)
     if merged.no_pipeline:
         problems.append(f"{place(['autolabel_type'])}: {merged.no_pipeline}")
@@ -178,6 +177,18 @@ def read_spec(
     return spec, problems
 
 
+def _why_not_merged(error: Exception, files: Sequence[_File], overrides: _Overrides) -> SpecError:
+    """Return an error that `_merge` raised as one that names the files, or the key and its line."""
+    variable = _UNSET_VARIABLE.search(str(error))
+    if variable:
+        return SpecError(_unset_variable(variable[1], error, files, overrides))
+    hint = ""
+    if isinstance(error, TypeError):
+        hint = "; an item of a list can't be overridden alone: give the whole list"
+    names = ", ".join(file.path for file in files)
+    return SpecError(f"{names}: {_first_line(error)}{hint}")
+
+
 def _merge(
     files: Sequence[_File],
     overrides: _Overrides,
@@ -191,16 +202,21 @@ def _merge(
         files: The files, as they were read.
         overrides: Keys that the command line sets.
         block_of, others, whole: As `read_spec` takes them.
+
+    Raises:
+        OmegaConfBaseException, RecursionError, TypeError, SpecError: The parts don't fit together,
+            or a reference can't be filled in.
     """
     config: Any = OmegaConf.create()
     parts = [file.values for file in files]
     parts.append(overrides.values)
     for part in parts:
         for path in _changes_of_kind(config, part):
-            # OmegaConf merges no mapping with a list, so that the new one takes the other's place.
-            # An item of a list (`endpoints.0`) looks like a mapping here, and is still refused.
+            # OmegaConf doesn't merge a mapping with a list: the new one takes the other's place,
+            # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
+            # mapping here, and is still refused.
             if part is not overrides.values or path in overrides.whole:
-                _empty(config, path)
+                _set_to_null(config, path)
         config = OmegaConf.merge(config, part)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
@@ -222,7 +238,10 @@ def _merge(
 
 
 def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
-    """Return the keys, by their parts, of which one side has a list and the other a mapping."""
+    """Return the keys, by their parts, of which one side has a list and the other a mapping.
+
+    Both sides are OmegaConf mappings.
+    """
     stated_before = OmegaConf.to_container(before)
     stated_after = OmegaConf.to_container(after)
     return list(_paths_of_other_kind(stated_before, stated_after, ()))
@@ -231,7 +250,7 @@ def _changes_of_kind(before: Any, after: Any) -> list[tuple[str, ...]]:
 def _paths_of_other_kind(
     before: Any, after: Any, path: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield what `_changes_of_kind` returns, of two values at a path of keys."""
+    """Yield what `_changes_of_kind` returns, of two plain values at a path of keys."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))
@@ -239,7 +258,7 @@ def _paths_of_other_kind(
         yield path
 
 
-def _empty(config: Any, path: tuple[str, ...]) -> None:
+def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
     """Set the value at a path of keys to null, in place."""
     *parents, name = path
     for parent in parents:
@@ -247,11 +266,14 @@ def _empty(config: Any, path: tuple[str, ...]) -> None:
     config[name] = None
 
 
-def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> list[str]:
-    """Return a line for each key that is `???`, and take these keys out of the values."""
+def _take_out_missing(merged: _Merged, place: Callable[[Sequence[str]], str]) -> list[str]:
+    """Take the keys that are `???` out of the merged values, and return a line for each.
+
+    `place` returns where a key stands.
+    """
     problems = []
     for key in merged.missing:
-        location = re.split(r"[.[]", key)
+        location = _PART.split(key)
         drop(merged.values, location)
         problems.append(f"{place(location)}: {key} is '???': give it a value")
     return problems
@@ -260,14 +282,14 @@ def _missing_keys(merged: _Merged, place: Callable[[Sequence[str]], str]) -> lis
 def _unset_variable(
     name: str, error: Exception, files: Sequence[_File], overrides: _Overrides
 ) -> str:
-    """Return the message that a variable isn't set, and at which line a key takes it.
+    """Return the message that the variable `name` isn't set, and at which line a key takes it.
 
     `error` is OmegaConf's, which names the key.
     """
     roots = {file.path: file.root for file in files}
     plain_overrides: Any = OmegaConf.to_container(overrides.values)
     key = str(getattr(error, "full_key", "") or "")
-    place = place_of(roots, plain_overrides, re.split(r"[.[]", key))
+    place = place_of(roots, plain_overrides, _PART.split(key))
     ways = f"export {name}=..., "
     if may_be_in_env_file(name):
         ways += "write it into a .env file, "
@@ -276,7 +298,10 @@ def _unset_variable(
 
 
 def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """Yield a line for each key whose variable is set, but empty."""
+    """Yield a line for each key whose variable is set, but empty.
+
+    `stated` are the spec's values with their references; `place` returns where a key stands.
+    """
     for keys, variable in empty_variables(stated):
         location = [str(key) for key in keys]
         yield (
@@ -286,10 +311,11 @@ def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iter
 
 
 def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
-    """Return a spec without what only a run needs: for commands that only ask the endpoint.
+    """Return a copy of a spec without what only a run needs: for commands that only ask the endpoint.
 
-    A `vlm` at the top is taken to be that of the first known pipeline's block. `data` is left out,
-    and a missing `results_dir` is the current folder.
+    Where there is a `vlm` at the top, it is taken to be that of the first known pipeline's block,
+    and everything else is left out. `data` is left out, and a missing `results_dir` is the current
+    folder.
     """
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
@@ -306,7 +332,8 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
     """Set `autolabel_type`, where it is missing, to the pipeline that the spec has a block for.
 
-    It stays unset where there are blocks for several pipelines, or for none.
+    Without any such block, one whose name is similar counts. It stays unset where there are blocks
+    for several pipelines, or for none. The config is changed.
     """
     if config.get("autolabel_type") is not None:
         return
@@ -340,7 +367,16 @@ def _model_of(
 def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
     """Take out what the pipeline has no use for: other pipelines' blocks, and keys of TAO specs.
 
-    Returns the names of these keys.
+    Unknown keys stay, to be reported. Where no pipeline is known, blocks that may be the pipeline's
+    are taken out, too.
+
+    Args:
+        config: The spec; it is changed.
+        model: Its model.
+        others: The keys of all known pipelines' blocks.
+
+    Returns:
+        The names of the keys that are of no use, with dots between blocks and key.
     """
     known = {field.alias or name for name, field in model.model_fields.items()}
     taken_out = []
@@ -367,7 +403,11 @@ def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]
 
 
 def _read_yaml(path: str) -> _File:
-    """Read a spec's file. Raises SpecError that names the file and, for wrong YAML, the line."""
+    """Read a spec's file.
+
+    Raises SpecError, which names the file and, for wrong YAML, the line, where it can't be read,
+    isn't a mapping, or is refused by `_check_events`.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -379,7 +419,7 @@ def _read_yaml(path: str) -> _File:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         hint = ""
-        if "\n\t" in f"\n{text}":
+        if "\n\t" in f"\n{text}":  # a line begins with a tab
             hint = ": indent with spaces, not with a tab"
         raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{hint}") from None
     except Exception as error:  # PyYAML lets through what its constructors raise
@@ -390,7 +430,7 @@ def _read_yaml(path: str) -> _File:
 
 
 def _check_events(text: str) -> None:
-    """Raises ValueError for YAML that is nested too deeply, or has too long a number or text.
+    """Raise ValueError for YAML that is nested too deeply, or has too long a number or reference.
 
     The events of the parser are looked at, before any value is made of them.
     """
@@ -407,7 +447,7 @@ def _check_events(text: str) -> None:
 
 
 def _check_scalar(event: yaml.ScalarEvent) -> None:
-    """Raises ValueError for a text with references, or a number, that is too long."""
+    """Raise ValueError for a text with references, or a number, of more than LONGEST characters."""
     if len(event.value) <= LONGEST:
         return
     line = event.start_mark.line + 1 if event.start_mark else "?"
@@ -416,7 +456,6 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
             f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it"
         )
     is_unquoted = event.style in (None, "")
-    # _NUMBER has colons, as YAML reads 59:59:59 as a number to the base 60.
     if is_unquoted and _NUMBER.fullmatch(event.value):
         raise ValueError(
             f"line {line}: a number of {len(event.value):,} characters; put a text in quotes"
@@ -426,7 +465,8 @@ def _check_scalar(event: yaml.ScalarEvent) -> None:
 def _read_overrides(overrides: Sequence[str]) -> _Overrides:
     """Read `key=value` overrides; those that set Hydra itself are passed over.
 
-    Raises SpecError for one without "=", or whose value isn't YAML.
+    A `+` before a key, as Hydra wants it for a new one, makes no difference. Raises SpecError for
+    one without key or "=", or whose value isn't YAML.
     """
     ours = []
     for number, override in enumerate(overrides, 1):
@@ -450,7 +490,7 @@ def _read_overrides(overrides: Sequence[str]) -> _Overrides:
     for override in ours:
         key, _, value = override.lstrip("+").partition("=")
         if value.lstrip().startswith(("{", "[")):
-            whole.add(tuple(re.split(r"[.[]", key)))
+            whole.add(tuple(_PART.split(key)))
     return _Overrides(values, frozenset(whole), of_hydra=len(ours) < len(overrides))
 
 
@@ -471,12 +511,15 @@ def _learn_environment(stated: Any) -> None:
 
 
 def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -> None:
-    """Make `results_dir`, `prompts.dir` and the paths in `data` absolute.
+    """Make `results_dir`, `prompts.dir` and the paths in `data` absolute; addresses stay.
+
+    A `~` at the beginning of a path becomes the user's folder.
 
     Args:
         values: The spec's values; they are changed.
         sources: For each file, and for the overrides, the folder from which its paths start and the
-            values that it states. The last one that states a path counts for it.
+            values that it states. The last one that states a path counts for it; a path that none
+            states starts from the current folder.
     """
     locations: list[tuple[str, ...]] = [("results_dir",)]
     for name, block in values.items():
@@ -499,11 +542,17 @@ def _resolve_paths(values: dict[str, Any], sources: Sequence[tuple[str, Any]]) -
 
 
 def _is_path(name: str, value: Any) -> bool:
-    """Whether the value of a key of `data` is a path on this machine, or at an address."""
-    if name in ("split", "allow_http", "allow_hosts", "proposals") or not isinstance(
-        value, (str, int)
-    ):
+    """Return whether the value of a key is a path without a scheme, which starts from some folder.
+
+    False for an address, also `file://…`, for a data set (`datasets:…`), for an empty text, and for
+    keys of `data` that hold no path. A number is one: a folder may be called 2024.
+
+    Args:
+        name: The key's own name: `results_dir`, `dir`, or a key of `data`.
+        value: Its value.
+    """
+    if name in _NO_PATHS:
         return False
     if isinstance(value, str):
         return bool(value) and not value.startswith("datasets:") and not has_scheme(value)
-    return True
+    return isinstance(value, int)

@@ -16,7 +16,8 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     """Return where a key of a merged spec stands, for a message: `FILE, line N`, or `KEY=…`.
 
     The latter is for an override. Of several files that have the key, the last counts. For a key
-    that is missing, it is the line of the innermost block around it that is there.
+    that is missing, it is the line of the innermost block around it that is there; the path alone
+    of the last file where none is.
 
     Args:
         roots: The files' YAML nodes, by their paths.
@@ -25,14 +26,14 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}=…"
-    best_depth = -1
-    best_place = ""
+    most_keys_there = -1
+    place = ""
     for path, root in reversed(roots.items()):
-        depth, line = _depth_and_line(root, location)
-        if depth > best_depth:
-            best_depth = depth
-            best_place = f"{path}, line {line}" if line else path
-    return best_place
+        keys_there, line = _keys_there_and_line(root, location)
+        if keys_there > most_keys_there:
+            most_keys_there = keys_there
+            place = f"{path}, line {line}" if line else path
+    return place
 
 
 def validated(
@@ -41,13 +42,13 @@ def validated(
     """Read values as a spec.
 
     Args:
-        values: The spec's keys and values; wrong ones are taken out of it.
+        values: The spec's keys and values; it is changed: wrong ones are taken out.
         model: The spec's model.
         place: Returns where a key stands, for messages.
 
     Returns:
         The spec, with defaults for wrong keys, or None where one of these has no default; and what
-        is wrong, one line each.
+        is wrong, one line each, none where all is right.
     """
     try:
         return model.model_validate(values), []
@@ -71,9 +72,13 @@ def validated(
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """Return the line that says what is wrong, of one of pydantic's problems with a spec.
+    """Return one of pydantic's problems with a spec as a line that names the key.
 
     Values are left out of it, as they may be secret keys.
+
+    Args:
+        problem: One of `ValidationError.errors()`.
+        model: The spec's model, which knows all keys.
     """
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
@@ -89,10 +94,10 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    """Return the end of a message about an unknown key: the known one that may be meant, or "".
+    """Return the end of a message about an unknown key: `; is it 'KNOWN'?`, or "".
 
-    That is one of the same block with a similar name, else one of the same name in a block that
-    was left out.
+    KNOWN is a key of the same block with a similar name, else one that ends like this one, in a
+    block that was left out: `image_grounding.vlm` for `vlm`.
     """
     key = ".".join(location)
     block = key.removesuffix(location[-1])
@@ -104,16 +109,18 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     if near:
         return near
     for known in keys_of(model):
-        if f".{known}.".find(f".{key}.") > 0:
-            return f"; is it {known[: known.rindex(key) + len(key)]!r}?"
+        # With dots around both, so that only whole names are found.
+        start = f".{known}.".find(f".{key}.")
+        if start > 0:
+            return f"; is it {known[: start + len(key)]!r}?"
     return ""
 
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
     """Return the end of a message about an unknown word: `; is it 'WORD'?`, or "" for none near.
 
-    Capitals make no difference. `least` is the similarity from which on a known word counts as
-    near, from 0 to 1.
+    Capitals make no difference. `least` is the similarity, from 0 to 1 as difflib counts it, from
+    which a known word counts as near.
     """
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), 1, least)
@@ -147,7 +154,10 @@ def _block_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def drop(values: Any, location: Location) -> None:
-    """Take a key out of values; where the location leads into a list, take out the whole list."""
+    """Take a key out of values, in place; where the location leads into a list, the whole list.
+
+    Nothing happens where it isn't there.
+    """
     key, *inside = location
     if inside and isinstance(values.get(key), dict):
         drop(values[key], inside)
@@ -156,7 +166,10 @@ def drop(values: Any, location: Location) -> None:
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
-    """Return the block that a key stands in; None where the key isn't there."""
+    """Return the block that a key stands in; None where the key isn't there.
+
+    Its value may be None.
+    """
     *blocks, key = location
     for block in blocks:
         if not isinstance(values, dict):
@@ -165,21 +178,22 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
     return values if isinstance(values, dict) and key in values else None
 
 
-def _depth_and_line(node: Any, location: Location) -> tuple[int, int]:
+def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
     """Return how many of a location's keys a YAML node has, and the innermost one's line, from 1.
 
-    The line is 0 where it has none.
+    The keys are counted from the outermost on, up to one that it doesn't have. The line is 0 where
+    it has none.
     """
-    depth = 0
+    keys_there = 0
     line = 0
     for part in location:
-        inside = _key_in(node, str(part))
-        if inside is None:
+        key_and_value = _key_in(node, str(part))
+        if key_and_value is None:
             break
-        key, node = inside
-        depth += 1
+        key, node = key_and_value
+        keys_there += 1
         line = key.start_mark.line + 1
-    return depth, line
+    return keys_there, line
 
 
 def _key_in(node: Any, name: str) -> tuple[Any, Any] | None:

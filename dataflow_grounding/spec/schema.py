@@ -28,7 +28,10 @@ class Block(BaseModel):
 
 
 def _jsonable(value: Any) -> Any:
-    """Check that a value can be written as JSON; an empty key counts as an empty object."""
+    """Return a value that can be written as JSON, {} for None: the key was left empty.
+
+    Raises PydanticCustomError for any other value.
+    """
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -38,14 +41,20 @@ def _jsonable(value: Any) -> Any:
 
 
 def _folder(value: Any) -> Any:
-    """Check that a folder is named: TAO's default spec leaves it empty."""
-    if value in (None, ""):  # it isn't taken for the current folder, which nobody chose
+    """Return a folder as it is. Raises PydanticCustomError where none is named.
+
+    TAO's default spec leaves it empty; that isn't taken for the current folder, which nobody chose.
+    """
+    if value in (None, ""):
         raise PydanticCustomError("folder", "give it a folder for the results")
     return value
 
 
 def _backend(value: str) -> str:
-    """Check that a backend is one of BACKENDS, or a user's own, `module:Class`."""
+    """Return a backend that is one of BACKENDS, or a user's own, `module:Class`.
+
+    Raises PydanticCustomError for any other.
+    """
     if value not in BACKENDS and ":" not in value:
         names = ", ".join(f"'{name}'" for name in BACKENDS)
         wrong = "input should be {names} or module:Class, a serving of your own"
@@ -54,7 +63,11 @@ def _backend(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    """Check that a value is a host's name or IP address, perhaps with a port; in lower case."""
+    """Return a host's name or IP address, perhaps with a port, in lower case.
+
+    Raises PydanticCustomError for anything else. The form alone is looked at: `images.lan:8080`,
+    `[fe80::1]:8080`.
+    """
     if not re.fullmatch(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?", value):
         wrong = (
             "should be the name or the IP address of a host, perhaps with a port: images.lan:8080"
@@ -125,7 +138,10 @@ class OpenAIBlock(Block):
     @field_validator("endpoints", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        """Accept endpoints that are written as their addresses alone."""
+        """Return endpoints with those that are written as addresses alone turned into blocks.
+
+        What is no list is left for pydantic to refuse.
+        """
         if not isinstance(value, list):
             return value
         endpoints = []
@@ -200,7 +216,7 @@ class WorkflowBlock(Block):
     @field_validator("steps", mode="before")
     @classmethod
     def _as_texts(cls, value: Any) -> Any:
-        """Accept steps that are written as numbers, or one step without a list."""
+        """Return steps as a list of texts; they may be numbers, and a single one bare."""
         if not isinstance(value, (list, tuple)):
             return [str(value)]
         return [str(step) for step in value]
@@ -225,7 +241,10 @@ class RowsData(Block):
     @field_validator("glossary")
     @classmethod
     def _defines_something(cls, glossary: dict[str, str]) -> dict[str, str]:
-        """Refuse a term or a definition that is empty, so that it is told with its place."""
+        """Return a glossary as it is. Raises PydanticCustomError for a blank term or definition.
+
+        Raised here, the problem is told with its place in the spec.
+        """
         for term, definition in glossary.items():
             if not term.strip() or not definition.strip():
                 wrong = "a term and what counts as it should be texts, as {pallet jack: low trucks}"
@@ -323,7 +342,10 @@ def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
-    """Return a value with each reference that was filled in put back, as `stated` has it."""
+    """Return a value with each reference that was filled in put back, as `stated` has it.
+
+    A list that has another length than the stated one is left as it is.
+    """
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):

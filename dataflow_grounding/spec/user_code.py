@@ -17,6 +17,7 @@ from dataflow_grounding._util.errors import GroundingError, SpecError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.spec.problems import nearest
 
+# `module:name`, as `my_package.my_module:MyServing`.
 _MODULE_AND_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -29,8 +30,10 @@ def named(
         name: The value of a key of the spec.
         key: The key, for messages.
         shipped: The package's own values of that key, for messages.
-        folders: Where modules are looked for, after all other folders; they are added to sys.path.
-        quoting: Whether a message may quote an error of the module: its words may be secret.
+        folders: Where modules are looked for, after all other folders; they are added to sys.path,
+            and stay there.
+        quoting: Whether a message may quote an error of the module. If not, its words, which may be
+            secret, are left out.
 
     Raises:
         SpecError: The value has another form, the module can't be imported, or lacks the name.
@@ -55,9 +58,9 @@ def named(
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
-    """Import a user's module. Raises SpecError, also where the module itself raises.
+    """Import a user's module, called `name`; the other arguments are those of `named`.
 
-    The arguments are those of `named`.
+    Raises SpecError, also for whatever the module itself raises but KeyboardInterrupt.
     """
     try:
         return importlib.import_module(name)
@@ -94,12 +97,13 @@ def in_one_line(what: str) -> Iterator[None]:
 def described(error: BaseException, quoting: bool = True) -> str:
     """Return an error of the user's code in one line, with the file and line where it was raised.
 
-    Without `quoting`, the error's own words are left out, as they may be secret.
+    Without `quoting`, the error's own words are left out, as they may be secret. A SyntaxError
+    is always quoted: its words are Python's own, and say where.
     """
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):
-        return in_words  # these are Python's words, not the user's, and say where
+        return in_words
     *_, innermost = traceback.extract_tb(error.__traceback__)
     where = f"({innermost.filename}, line {innermost.lineno})"
     return f"{in_words if quoting else name} {where}"
