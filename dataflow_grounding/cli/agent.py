@@ -17,7 +17,7 @@ from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.operators.base import OPERATOR_REGISTRY
 
-_MANY = 5  # where two commands share more options, the second one refers to the first
+_MANY = 5  # where two commands share more options than this, the second one refers to the first
 # Options that the page explains once for all commands.
 _ELSEWHERE = {"--json", "--image-root", "--no-pictures"}
 _USUAL_COLUMNS = "image=image_path, expressions -> output=expressions"
@@ -53,7 +53,11 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    """Yield a line for each command: its arguments, its options and what it does."""
+    """Yield a line for each command: its arguments, its options and what it does.
+
+    Options that many commands share are told once: `(those of check)`. `here` is the context in
+    which click looks the commands up.
+    """
     options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
     for name, purpose in COMMANDS.items():
         command = cli.get_command(here, name)
@@ -73,16 +77,19 @@ def _commands(here: click.Context) -> Iterator[str]:
 
 
 def _spec_keys() -> list[str]:
-    """Return the lines of the shipped specs; of the second and third those that the first lacks."""
+    """Return the lines of the shipped specs, of each those that no earlier one has.
+
+    Heads of blocks are repeated, as they stand above what differs below them. Empty lines, and
+    comments that begin a line, are left out.
+    """
     lines: list[str] = []
-    seen = set[str]()
+    earlier_lines = set[str]()
     for name in JOBS:
         text = files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        lines += [line for line in keys if line not in seen]
-        # The heads of blocks are repeated: they stand above what differs below them.
+        lines += [line for line in keys if line not in earlier_lines]
         heads = ("workflow", "data", name)
-        seen.update(line for line in keys if line.strip().rstrip(":") not in heads)
+        earlier_lines.update(line for line in keys if line.strip().rstrip(":") not in heads)
     return lines
 
 
@@ -106,7 +113,7 @@ def _operators() -> Iterator[str]:
 
 
 def _columns(column_of: Mapping[str, str]) -> str:
-    """Return `role=column` of each; the role alone where its column has the same name."""
+    """Return `role=column` of each, with commas; the role alone where its column is called so."""
     columns = []
     for role, column in column_of.items():
         columns.append(role if role == column else f"{role}={column}")

@@ -19,9 +19,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """Return the option `-e SPEC`, which may be given several times; `what` says what it is for.
+    """Return a decorator that adds the option `-e SPEC`, which may be given several times.
 
-    The answer stays alone on standard output: a spec may name code that prints.
+    The command gets it as `spec_paths`; `what` says in the help what it is for. The decorator also
+    keeps the command's answer alone on standard output: a spec may name code that prints.
     """
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
@@ -32,8 +33,8 @@ def spec_option_for(what: str) -> Callable[[F], F]:
 spec_option = spec_option_for("The spec, a YAML file")
 
 
-def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the spec keys that begin as `begun`, for a shell that completes them.
+def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """Return the spec keys that begin with what was typed, each with `=`, for a shell's completion.
 
     They are keys of the pipelines that the command's specs name; without a spec, of every pipeline.
     """
@@ -47,13 +48,14 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, begun: str) -> li
     for name in names:
         spec = spec_with(name, JOBS[name].block)
         keys.update(dict.fromkeys(keys_of(spec, in_lists=False)))
-    return [f"{key}=" for key in keys if key.startswith(begun)]
+    return [f"{key}=" for key in keys if key.startswith(typed)]
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    """Return the shipped pipelines that specs name; if they name none, those they have blocks of.
+    """Return the shipped pipeline that specs name; if they name none, those they have blocks of.
 
-    No code of the user's is run.
+    The last `autolabel_type` counts; none is returned where it isn't one of `shipped`. A spec that
+    can't be read is passed over. No code of the user's is run.
     """
     import yaml
 
@@ -79,7 +81,14 @@ overrides_argument = click.argument(
 
 
 def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None = None) -> None:
-    """Print figures as JSON for programs, or these lines for people."""
+    """Print figures as JSON for programs, or lines for people, on standard output.
+
+    Args:
+        as_json: Whether to print the figures.
+        figures: What JSON can hold.
+        lines: The same in words.
+        indent: By how many spaces the JSON is indented; None for one line.
+    """
     if as_json:
         say_json(figures, indent)
     else:
@@ -87,9 +96,10 @@ def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Raise SpecError where a picture, made of `image`, can't be written to a path.
+    """Raise SpecError where a picture can't be written to a path, before anything is paid for.
 
-    So that is found before anything is paid for.
+    That is also where the path is the file `image`, of which the picture is made, or its ending is
+    none of a picture.
     """
     from PIL import Image
 
@@ -116,14 +126,17 @@ def rarely_collect_garbage() -> None:
 
 
 def say_what_is_not_reviewed(results: str) -> None:
-    """Say that a results folder has a reviewed file, too, where the run's own file is taken."""
+    """Say that a results folder has a reviewed file, too, where a command takes the run's own file.
+
+    Nothing is said where `results` is no folder, or has no such file.
+    """
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
     if os.path.isdir(results) and os.path.exists(reviewed):
         say(f"Note: this is as the run left it. To take what reviewers left, name {reviewed}.")
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Return several options as one decorator, for commands that take all of them."""
+    """Return a decorator that puts several options on a command, in the order given."""
 
     def with_options(command: F) -> F:
         # As decorators are put on: the last first.
@@ -138,31 +151,34 @@ class Folder(click.Path):
     """A folder, or the address of one elsewhere, which is looked at later."""
 
     def convert(self, value: Any, *where: Any) -> Any:
-        """The path or address."""
+        """Return the path, checked as `click.Path` does, or the address as it is."""
         return value if is_elsewhere(value) else super().convert(value, *where)
 
 
 @dataclass(frozen=True)
 class FailedLimit:
-    """How many records may fail: a number, or a share of all from 0 to 1."""
+    """How many records may fail: a number or, where that is None, a share of all from 0 to 1."""
 
     number: int | None = None
     share: float = 0.0
 
     def allows(self, summary: Summary) -> bool:
-        """Return whether no more have failed."""
+        """Return whether no more records of a run have failed than may."""
         if self.number is not None:
             return summary.failed <= self.number
         return summary.failed <= self.share * summary.records
 
 
 class FailedRecords(click.ParamType):  # type: ignore[type-arg]
-    """`20`, or `2.5%`."""
+    """The type of an option's value, `20` or `2.5%`."""
 
     name = "limit"
 
     def convert(self, value: Any, *where: Any) -> FailedLimit:
-        """The limit."""
+        """Return the limit that a text states. Raises BadParameter for any other text.
+
+        A FailedLimit is returned as it is; `where` is what click's errors name.
+        """
         if isinstance(value, FailedLimit):
             return value
         if re.fullmatch("[0-9]{1,12}", value):
@@ -174,10 +190,13 @@ class FailedRecords(click.ParamType):  # type: ignore[type-arg]
 
 
 class Range(click.FloatRange):
-    """Numbers between bounds."""
+    """The type of an option's value: a number between bounds."""
 
     def convert(self, value: Any, *where: Any) -> float:
-        """The number; NaN, which no bound keeps out, is none."""
+        """Return the number.
+
+        Raises BadParameter for any other value, and for NaN, which no bound keeps out.
+        """
         number: float = super().convert(value, *where)
         if math.isnan(number):
             self.fail(f"{value} is not in {self._describe_range()}.", *where)

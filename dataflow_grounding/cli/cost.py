@@ -36,7 +36,10 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(bill: dict[str, Any]) -> str:
-    """Return replies, tokens and dollars in a line; without dollars where no price is known."""
+    """Return the replies, tokens and dollars of a step, or of a part, in a line.
+
+    Without dollars where the price of some isn't known.
+    """
     tokens = bill["tokens"]
     words = (
         f"{counted(bill['requests'], 'reply')}, {tokens['input']:,} tokens in"

@@ -33,6 +33,7 @@ from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
 
+# What `doctor` shows of an endpoint, in this order.
 _OF_ENDPOINT = (
     "backend",
     "endpoint",
@@ -79,13 +80,16 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    """Return whether the reply of an endpoint, or of one of several, can't be read."""
+    """Return whether the reply of an endpoint, or of one of its several, can't be read.
+
+    False where no reply was asked for.
+    """
     parts = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(part.get("reply", "")).startswith(NOT_READABLE) for part in parts)
 
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of `doctor`, for people."""
+    """Yield the lines of `doctor`, for people: versions, the endpoint, variables and extras."""
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
     yield from _of_endpoints(findings)
     environment = findings["environment"]
@@ -106,7 +110,10 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
-    """Yield what `doctor` says of the endpoint, and of each where there are several."""
+    """Yield what `doctor` says of the endpoint, of each where there are several, and of problems.
+
+    Without one, how to name one.
+    """
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         way = unused_keys().strip()
@@ -126,7 +133,7 @@ def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
-    """Yield what `doctor` says of one endpoint."""
+    """Yield what `doctor` says of one endpoint, a line for each finding; none without any."""
     for name in _OF_ENDPOINT:
         if name in endpoint:
             yield f"{name.replace('_', ' ')}: {endpoint[name]}"
@@ -187,9 +194,11 @@ def of_calibrate(
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    """Return what is to be calibrated: a spec's endpoint, one of options, or the environment's.
+    """Return what is to be calibrated, and how it is asked.
 
-    Raises SpecError where there is none, or nothing to find out.
+    It is the endpoint of a spec, else that of the options `base_url` and `model`, which the
+    environment completes, else the environment's. Raises SpecError for arguments that don't go
+    together, and where there is no endpoint, nothing to find out, or an obstacle to asking it.
     """
     endpoint_named = base_url is not None or model is not None
     if spec_paths and endpoint_named:
@@ -224,7 +233,10 @@ def _serving(
 
 
 def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
-    """Draw the boxes that were answered into the probe pictures, if a path is given for that."""
+    """Draw the boxes that were answered into the probe pictures, and write that to a path.
+
+    Nothing is done where `path` is None or empty. Raises GroundingError where it can't be written.
+    """
     if path:
         from dataflow_grounding.calibration.probes import plot
 

@@ -39,11 +39,12 @@ _STRONGER = {
     "auto": "name a vision-language model, in vlm or in DF_BASE_URL and DF_MODEL",
 }
 """By `vlm.backend`, what may make results better."""
-_MOST = 256  # requests in flight up to which a pilot measures what the endpoint sustains
+_MOST_IN_PILOT = 256  # requests in flight up to which a pilot measures what the endpoint sustains
+_MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
 
 
 def _shard_named(text: str) -> "Shard":
-    """Return the part of the input that `--shard` names. Raises SpecError."""
+    """Return the part of the input that `--shard` names, as `2/8`. Raises SpecError for no part."""
     from dataflow_grounding.engine.shard import Shard  # few runs are of a shard
 
     return Shard.parse(text)
@@ -164,7 +165,11 @@ def generate(
 
 
 def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
-    """Name model and address before anything is sent; `run.json` has them for programs."""
+    """Say which model is asked where, before anything is sent, and the remarks on the run.
+
+    With `as_json` the remarks alone: programs read the model in `run.json`. Without it, too, where
+    there are obstacles, with which nobody is asked.
+    """
     if not as_json and not run.job.obstacles():
         say(f"{run.spec.autolabel_type} asks {run.who}.")
     for remark in run.remarks():
@@ -174,7 +179,7 @@ def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
 def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
     """Run the spec, and return what was done.
 
-    Raises RunStopped; with `as_json`, it is printed first as JSON.
+    Raises RunStopped where it is stopped; with `as_json`, that is printed first as JSON.
     """
     # What the start has made stays: Python needn't look through it for cycles, not even at the end.
     gc.freeze()
@@ -187,7 +192,7 @@ def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
 
 
 def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
-    """Say what was done, and what can be done now."""
+    """Say what was done, and what can be done now: after a pilot what to look at."""
     say(str(summary))
     if run.job.passed_over:
         say(run.job.passed_over)
@@ -202,7 +207,8 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
 def _engine(spec: Spec, options: dict[str, Any]) -> MakeRun:
     """Return what takes the rows through the steps: in this process, in several, or on Ray.
 
-    Raises SpecError for options that don't go together.
+    `options` are those of the command, by name. Raises SpecError for options that don't go
+    together, and where the part of the package that they need isn't installed.
     """
     _check_together(spec, options)
     if options["engine"] == "ray":
@@ -215,7 +221,7 @@ def _engine(spec: Spec, options: dict[str, Any]) -> MakeRun:
 
 
 def _check_together(spec: Spec, options: dict[str, Any]) -> None:
-    """Raise SpecError for options that don't go together."""
+    """Raise SpecError for options of the command that don't go together, or not with the spec."""
     on_ray = options["engine"] == "ray"
     is_shard = options["shard"] is not None
     has_processes = options["processes"] is not None
@@ -255,7 +261,10 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
 
 
 def _check_gold(run: SpecRun, gold: str | None) -> None:
-    """Raises SpecError, InputError for gold that is of no use, before anything is sent."""
+    """Raise an error for gold that is of no use, before anything is sent; nothing for None.
+
+    That is SpecError where the run is no pilot of a cascade, InputError for a file of no use.
+    """
     if gold is None:
         return
     if run.options.pilot is None or not run.job.has_frontier:
@@ -267,9 +276,10 @@ def _check_gold(run: SpecRun, gold: str | None) -> None:
 
 
 def _frontier(run: SpecRun, gold: str | None) -> dict[str, Any] | None:
-    """Write what a cascade's pilot tells of cost and F1, and return it; None without a cascade.
+    """Write what a cascade's pilot tells of cost and F1, and return it.
 
-    What keeps it from being written fails no run.
+    None without a cascade, without the extension for it, and where it can't be written: then a
+    warning says why, and the run counts all the same.
     """
     write = extension("frontiers", "write") if run.job.has_frontier else None
     if write is None:
@@ -283,7 +293,7 @@ def _frontier(run: SpecRun, gold: str | None) -> dict[str, Any] | None:
 
 
 def _tell_frontier(frontier: dict[str, Any] | None) -> None:
-    """Print the table of cost and F1, and where its picture is."""
+    """Print the table of cost and F1, and where its picture is; nothing for None."""
     if frontier is None:
         return
     lines = required("frontiers", "lines", "vlm.cascade")
@@ -292,7 +302,7 @@ def _tell_frontier(frontier: dict[str, Any] | None) -> None:
 
 
 def _advice(run: SpecRun) -> str:
-    """Return what to look at after a pilot, and how to go on from there."""
+    """Return what to look at after a pilot, and how to go on from there, in several lines."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.steps:
@@ -316,7 +326,7 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
-    """Return what can be done now, a line each."""
+    """Return what can be done after a run, a line each; none where there is nothing."""
     folder = shlex.quote(address_of(run.spec.results_dir))
     lines = []
     if summary.report:
@@ -344,19 +354,20 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    """Raise `max_workers`: for a pilot to what it may try, for a full run to what one sustained.
+    """Raise a spec's `max_workers`: for a pilot to what it may try, else to what a run sustained.
 
-    Raises SpecError.
+    The latter is what `run.json` in the results folder says, and is told. A larger number that the
+    spec states stays. Raises SpecError where no run has measured it.
     """
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:
-        workflow.max_workers = max(stated, _MOST)
+        workflow.max_workers = max(stated, _MOST_IN_PILOT)
         return
     run_file = os.path.join(working_folder(spec.results_dir), "run.json")
     run = read_object(present(run_file, anew=True))
     sustained = run.get("sustained_concurrency")
-    if not (isinstance(sustained, int) and 0 < sustained <= 10_000):  # what max_workers may be
+    if not (isinstance(sustained, int) and 0 < sustained <= _MOST_WORKERS):
         raise SpecError(
             f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot"
         )

@@ -71,20 +71,24 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 
 The module is imported when it is used; without one the command is an extension's.
 """
+# Command → its module and what `--help` says.
 _COMMANDS = {name: about for group in _GROUPS.values() for name, about in group.items()}
 COMMANDS = {name: purpose for name, (_, purpose) in _COMMANDS.items()}
+"""Command → what `--help` says of it."""
 
 
 class _LazyGroup(click.Group):
     """Commands that are imported when they are used, as a start would otherwise import them all."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *_users_commands()]
+        """Return the names of all commands: the package's own, then those of other packages."""
+        return [*COMMANDS, *_other_packages_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Return the command of this name, imported only now.
+        """Return the command of this name, imported only now; `-` and `_` are equal in it.
 
-        Raises UsageError for a command that there is none of, or whose part isn't installed.
+        The package's own comes before another package's. Raises UsageError for a name that no
+        command has, and for a command whose part isn't installed.
         """
         name = cmd_name.replace("-", "_")
         module_name, _ = _COMMANDS.get(name, ("", ""))
@@ -101,18 +105,21 @@ class _LazyGroup(click.Group):
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """All on one screen: no empty lines between the groups, options last and in a line each."""
+        """Write the help, all on one screen: no empty lines between groups, a line for each option.
+
+        Options come last.
+        """
         self.format_usage(ctx, formatter)
         formatter.write(f"{self.help}\n")
         groups = {
             f"{group}:": [(name, COMMANDS[name]) for name in names]
             for group, names in _GROUPS.items()
         }
-        own = [
-            (name, self.get_command(ctx, name).get_short_help_str()) for name in _users_commands()
-        ]
-        if own:
-            groups["Commands of other packages:"] = own
+        of_other_packages = []
+        for name in _other_packages_commands():
+            of_other_packages.append((name, self.get_command(ctx, name).get_short_help_str()))
+        if of_other_packages:
+            groups["Commands of other packages:"] = of_other_packages
         options = [option.get_help_record(ctx) for option in self.get_params(ctx)]
         groups["Options:"] = [record for record in options if record]
         width = max(len(name) for rows in groups.values() for name, _ in rows)
@@ -122,13 +129,13 @@ class _LazyGroup(click.Group):
                 formatter.write(f"  {name:{width}}  {purpose}\n")
 
 
-def _users_commands() -> list[str]:
-    """The names of commands that other packages bring."""
+def _other_packages_commands() -> list[str]:
+    """Return the names of commands that other packages bring; those like our own are left out."""
     return [name for name in names_of("commands") if name not in COMMANDS]
 
 
 def _command_in(module_name: str, name: str) -> click.Command:
-    """Import a module, and return the command of this name that stands in it."""
+    """Import a module of this package, and return the command of this name that stands in it."""
     module = importlib.import_module(module_name)
     for value in vars(module).values():
         if isinstance(value, click.Command) and value.name == name:
@@ -156,7 +163,7 @@ def completion(shell: str) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and leave with its exit code: raises SystemExit, or ends the process."""
     # Python looks for cycles whenever 700 more objects live: 300 times in a run of 1,500 records,
     # which has hardly any.
     gc.set_threshold(10_000, 10, 10)
@@ -175,11 +182,13 @@ def main() -> None:
 def as_command() -> Iterator[None]:
     """Let a script end as the command line does.
 
-    After Ctrl-C or a GroundingError a line says what happened; `--debug` shows where.
+    After Ctrl-C, a GroundingError or a MemoryError in the block a line on standard error says what
+    happened; with `--debug` among the process's arguments a traceback shows where an error was
+    raised. Other exceptions pass through.
 
     Raises:
         SystemExit: With 130 after Ctrl-C, the `exit_code` of a RunStopped, and 2 for another
-            GroundingError, or where memory doesn't do.
+            GroundingError, or where memory runs out.
     """
     try:
         yield
@@ -203,8 +212,10 @@ def as_command() -> Iterator[None]:
 
 
 def _run() -> None:
-    """Run the command line, and end the process with its exit code: 2 for what the user can mend,
-    70 for a defect of ours.
+    """Run the command line, and raise SystemExit with its exit code.
+
+    That is the command's own, `as_command`'s after an error, 2 for wrong arguments, and 70 for a
+    defect of ours.
     """
     # Messages call settings as a spec has them (vlm.box_format), not as Python does (box_format=).
     speaks_of_specs.set(True)
@@ -229,13 +240,13 @@ def _run() -> None:
 class _FailSafeFile(io.FileIO):
     """A file to which writing never raises: what can't be written is dropped.
 
-    `failed` is the first error.
+    `failed` is the first error; None while there is none.
     """
 
     failed: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write, waiting where a pipe is full; once writing has failed, pass over what comes."""
+        """Write, waiting where a pipe is full; count what can't be written as written."""
         try:
             while True:
                 written = super().write(data)
@@ -250,27 +261,30 @@ class _FailSafeFile(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    """Make printing in the block safe.
+    """Make printing in the block safe, which is to end in SystemExit.
 
-    Output that can't be written raises nothing in the block; at its end the process exits with 130.
-    A reader that went away, such as `head`, is fine.
+    Output that can't be written raises nothing in the block. At its end a line says so, and the
+    exit code 0 becomes 130; a reader that went away, such as `head`, is fine. What programs print
+    that user code starts goes to standard error, not into the answer. Nothing is done where the
+    caller has put a stream of its own in the place of standard output.
     """
-    if sys.stdout is not sys.__stdout__:  # a caller has put its own stream there
+    if sys.stdout is not sys.__stdout__:
         yield
         return
     _replace_closed_streams()
-    streams: list[Any] = [sys.stdout, sys.stderr]
-    sinks = [_FailSafeFile(os.dup(stream.fileno()), "w") for stream in streams]
-    # Programs that user code starts inherit descriptor 1: what they print goes to standard error,
-    # not into the answer.
-    os.dup2(streams[1].fileno(), streams[0].fileno())
-    sys.stdout = _text_into(sinks[0], streams[0])
-    sys.stderr = _text_into(sinks[1], streams[1])
+    stdout: Any = sys.stdout
+    stderr: Any = sys.stderr
+    stdout_sink = _FailSafeFile(os.dup(stdout.fileno()), "w")
+    stderr_sink = _FailSafeFile(os.dup(stderr.fileno()), "w")
+    # Programs that user code starts inherit descriptor 1, which leads to standard error from here.
+    os.dup2(stderr.fileno(), stdout.fileno())
+    sys.stdout = _text_into(stdout_sink, stdout)
+    sys.stderr = _text_into(stderr_sink, stderr)
     try:
         yield
     except SystemExit as leave:
         sys.stdout.flush()
-        failed = sinks[0].failed
+        failed = stdout_sink.failed
         if failed is None or failed.errno == errno.EPIPE:
             raise
         say(f"Error: can't write to standard output: {failed.strerror}")
@@ -278,9 +292,10 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _replace_closed_streams() -> None:
-    """Open the null device for standard streams that were closed.
+    """Open the null device for standard streams that were closed before the process began.
 
-    Else the next file that is opened would get the number of one of them, and what others print.
+    Else the next file that is opened would get the number of one of them, and with it what others
+    print there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -288,7 +303,10 @@ def _replace_closed_streams() -> None:
 
 
 def _text_into(sink: _FailSafeFile, stream: Any) -> TextIO:
-    """Return a text stream like `stream` that writes into the sink, unencodable text escaped."""
+    """Return a text stream like `stream` that writes into the sink.
+
+    Characters that the stream's encoding lacks are escaped, where `stream` would raise.
+    """
     errors = "backslashreplace" if stream.errors == "strict" else stream.errors
     return io.TextIOWrapper(
         io.BufferedWriter(sink), stream.encoding, errors, line_buffering=stream.line_buffering

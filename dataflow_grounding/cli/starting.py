@@ -19,7 +19,7 @@ from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.problems import nearest
 from dataflow_grounding.spec.schema import GeminiBlock
 
-_MODULE = "auto_label"  # what TAO's `module_name` is called of which these pipelines are
+_MODULE = "auto_label"  # the only `module_name`, as TAO calls it, that these pipelines are of
 
 
 @click.command("init")
@@ -30,19 +30,19 @@ def init(folder: str, force: bool) -> None:
     without --force.
     """
     targets = {os.path.join(folder, name): source for source, name in _shipped_files()}
-    kept = 0
+    kept_count = 0
     for target, source in targets.items():
         if os.path.exists(target) and not force:
-            kept += 1
+            kept_count += 1
             say(f"kept    {target}", err=False)
             continue
         with told_as(GroundingError, f"can't write {target}"):
             os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
             copy_file(source, target)
         say(f"wrote   {target}", err=False)
-    counts = f"{counted(len(targets) - kept, 'file')} written"
-    if kept:
-        counts += f", {kept} kept"
+    counts = f"{counted(len(targets) - kept_count, 'file')} written"
+    if kept_count:
+        counts += f", {kept_count} kept"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
     # With pipx or uv, the Python that has this package isn't the one on the path.
@@ -53,16 +53,17 @@ def init(folder: str, force: bool) -> None:
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
-    """Yield the path of each file, and its name in a new working folder.
+    """Yield the path of each file that `init` writes, and its path in a new working folder.
 
-    Files of `init_template` go to the top of that. Raises InputError where a folder isn't there.
+    Files of `init_template` go to the top of that, others into folders of their names. Raises
+    InputError where a folder isn't there.
     """
     package = Path(__file__).parents[1]
     for folder in ("api_pipelines", "example_data", "init_template"):
-        # The first is where a wheel has them, the second where the repository has.
-        candidates = (package / "_shipped" / folder, package.parent / folder)
-        top = next(filter(Path.is_dir, candidates), None)
-        if top is None:
+        top = package / "_shipped" / folder  # where a wheel has it
+        if not top.is_dir():
+            top = package.parent / folder  # where the repository has it
+        if not top.is_dir():
             raise InputError(f"this installation has no {folder}: install dataflow-grounding again")
         for source in sorted(top.rglob("*"), key=lambda path: (path.parent, path.name)):
             if source.is_file() and source.suffix != ".pyc":
@@ -110,7 +111,9 @@ def default_specs(backend: str | None, arguments: tuple[str, ...]) -> None:
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
     """Return the folder to write into, and the pipelines whose specs are wanted.
 
-    Raises SpecError for arguments of another name or value.
+    They are the current folder and all pipelines, unless `arguments`, each NAME=VALUE, say
+    otherwise. `module_name` may be given, too, as TAO's users do. Raises SpecError for arguments of
+    another name or value.
     """
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:

@@ -311,7 +311,7 @@ def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iter
 
 
 def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
-    """Return a copy of a spec without what only a run needs: for commands that only ask the endpoint.
+    """Return a copy of a spec without what only a run needs, for commands that ask the endpoint.
 
     Where there is a `vlm` at the top, it is taken to be that of the first known pipeline's block,
     and everything else is left out. `data` is left out, and a missing `results_dir` is the current
