@@ -689,6 +689,30 @@ def test_it_does_not_matter_from_which_folder_it_is_verified(
     assert "files: captions.jsonl: " in verified(results).out
 
 
+@pytest.mark.parametrize("is_relative", [True, False])
+def test_a_folder_of_pictures_is_stated_as_it_was_named_and_found_again_once_all_is_moved(
+    results: Path, review: Any, is_relative: bool
+) -> None:
+    """A relative one from the file of decisions, which may be handed on with it; an absolute one
+    also by earlier versions, whatever was named.
+    """
+    (results / "run.json").unlink()
+    pictures = results.parent / "pictures"
+    pictures.mkdir()
+    (results.parent / "a.png").rename(pictures / "a.png")
+    named = os.path.relpath(pictures) if is_relative else str(pictures)
+    review("--sample", "24", "--image-root", named).judge_all()
+    stated = "../pictures" if is_relative else str(pictures)
+    assert lines(results)[0]["sample"]["image_root"] == stated
+    assert certified(results)["files"]["a.png"] is not None
+    elsewhere = results.parent / "elsewhere"
+    elsewhere.mkdir()
+    moved = results.rename(elsewhere / "out")
+    if is_relative:
+        pictures.rename(elsewhere / "pictures")
+    assert verified(moved) == Done(0, "nothing has changed\n", "")
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not_found_are_named(
     results: Path, review: Any, named: bool

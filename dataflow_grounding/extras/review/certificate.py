@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, InputError
+from dataflow_grounding._util.paths import joined
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
@@ -243,7 +244,10 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
                 f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"
             )
         if stated.get("image_root"):
-            reviewable.folders = (str(stated["image_root"]), *reviewable.folders)
+            # A relative one starts from the file of decisions. Earlier versions always stated an
+            # absolute one.
+            pictures = joined(os.path.dirname(decisions.path), str(stated["image_root"]))
+            reviewable.folders = (pictures, *reviewable.folders)
         if (size, seed) not in samples:
             about = {name: stated[name] for name in ("size", "seed", "when", "who")}
             samples[size, seed] = StatedSample({**about, "gold": []}, items)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import (
     Record,
@@ -84,7 +84,9 @@ class Reviewable:
     Attributes:
         files: The records' file, and those of decisions and of reviewed records.
         decisions: What was decided so far.
-        image_root: The folder of the pictures that the user named, absolute.
+        stated_root: The folder of the pictures that the user named, as reviews.jsonl states it: a
+            relative path from the folder of that file, so that they may be handed on together; an
+            absolute path or an address as it is. None where the user named none.
         folders: Where relative paths of pictures are looked for, in this order.
         keys: What decisions call each record, in the file's order.
         places: By that key the record's index.
@@ -101,7 +103,7 @@ class Reviewable:
     def __init__(self, results: str, image_root: str | None = None) -> None:
         self.files = review_files(results)
         self.decisions = Decisions(self.files.decisions)
-        self.image_root = image_root and absolute(image_root)
+        self.stated_root = _stated_root(image_root, self.files.decisions) if image_root else None
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
         self.places: dict[str, int] = {}
@@ -169,6 +171,13 @@ class Reviewable:
             "items": [[self.keys[item.record], item.id, item.box] for item in drawn],
         }
         return stated, drawn
+
+
+def _stated_root(image_root: str, decisions: str) -> str:
+    """Return the folder of the pictures as the file of decisions, at path `decisions`, states it."""
+    if is_absolute(image_root):
+        return absolute(image_root)
+    return os.path.relpath(image_root, os.path.dirname(decisions) or ".")
 
 
 def digest_of(path: str) -> str | None:

@@ -123,7 +123,7 @@ class Session:
         known = gold_answers(self.reviewable, gold) if gold else {}
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = gold and digest_of(gold)
-        stated["image_root"] = self.reviewable.image_root
+        stated["image_root"] = self.reviewable.stated_root
         earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
         if stated not in earlier:
             self.decisions.state_sample(stated, self.who)
