@@ -20,7 +20,7 @@ from dataflow_grounding.images.document import (
 
 _MOST_FILES = 500
 """Digests of so many files are listed; the JSON file has them all."""
-# what groups of boxes are called in the certificate → in a heading
+# Kind of group, as the certificate calls it → the heading of its table.
 _HEADINGS = {
     "class": "By class",
     "size": "By size of the box",
@@ -88,7 +88,10 @@ def _sentence_without_verdict(certificate: Mapping[str, Any]) -> str:
 
 
 def _group_tables(by: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a table for each kind of group; none for a kind that all boxes are one group of."""
+    """Yield a table for each kind of group, as HTML; none for a kind with one group alone.
+
+    `by` has the certificate's figures by kind and group.
+    """
     for name in sorted(by, key=[*_HEADINGS, *by].index):
         groups = by[name]
         if len(groups) < 2:
@@ -111,7 +114,7 @@ def widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
-    """Return in words whether the target is met by the figure of the boxes, and why."""
+    """Return in words whether a certificate's target is met by the figure of its boxes, and why."""
     _, high = widened_bounds(boxes)
     verdict = "accepted" if target["accepted"] else "not accepted"
     most = f"{100 * target['max_error']:g}%"
@@ -119,7 +122,7 @@ def verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
 
 
 def _verdict(target: Mapping[str, Any] | None, boxes: Mapping[str, Any]) -> str:
-    """Return whether the target is met, as a line of the page; empty without one."""
+    """Return `verdict_of` as a line of the page, in HTML; "" without a target."""
     if not target:
         return ""
     look = "good" if target["accepted"] else "bad"
@@ -151,13 +154,20 @@ def _row(name: str, figure: Mapping[str, Any], total: int | None) -> TableRow:
 
 
 def _figures(heading: str, head: str, rows: Iterable[TableRow], note: str = "") -> str:
-    """Return figures as a table under a heading."""
+    """Return the rows of figures as a table under a heading, in HTML.
+
+    Args:
+        heading: What stands above the table, as text.
+        head: What the names of the rows are.
+        rows: As `_row` returns them.
+        note: A sentence below the heading; "" for none.
+    """
     heads = ("share", "95% certain", "wrong", "judged", "in all")
     return section(heading, table(head, heads, rows, look="lead"), note)
 
 
 def _checks(checks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return what the pipeline's own checks said of phrases."""
+    """Return what the pipeline's own checks said of phrases, as a section in HTML."""
     rows = [
         TableRow(name, [f"{100 * counts['share']:.1f}%", f"{counts['phrases']:,}"])
         for name, counts in checks.items()
@@ -167,7 +177,7 @@ def _checks(checks: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is known of the samples and of who judged them, with what it is called."""
+    """Yield pairs of a term and a text: what is known of the samples and of who judged them."""
     for sample in certificate["samples"]:
         size = counted(sample["size"], "item")
         stated = f"stated {readable_time(sample['when'])} by {sample['who']}"
@@ -183,7 +193,7 @@ def _about_samples(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is known of the run, with what it is called."""
+    """Yield pairs of a term and a text: what is known of the run and of its phrases' statuses."""
     run = certificate["run"]
     yield "model", str(run.get("model") or "not stated")
     box_format = run.get("box_format")
@@ -198,12 +208,15 @@ def _about_run(certificate: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _terms(heading: str, terms: Iterable[tuple[str, str]]) -> str:
-    """Return what is known as a list of terms under a heading."""
+    """Return pairs of a term and a text as a list under a heading, in HTML."""
     return section(heading, definitions(terms))
 
 
 def _files(files: Mapping[str, str | None]) -> str:
-    """Return the digests of the files that the certificate rests on."""
+    """Return the digests of the files that the certificate rests on, as a folded table in HTML.
+
+    A file that wasn't found has the digest None.
+    """
     rows = []
     for name, digest in list(files.items())[:_MOST_FILES]:
         rows.append(TableRow(name, [digest or "not found"]))

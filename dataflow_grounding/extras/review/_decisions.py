@@ -50,6 +50,7 @@ from dataflow_grounding.extras.review._row_keys import (
     written_digest,
 )
 
+# What a decision may say that it did.
 ACTIONS = (
     "accept",
     "reject",
@@ -134,8 +135,9 @@ class Standing:
             known = outcomes.pop(id, None)
             original = before if known is None else known.before
             is_changed = version_of(after) != version_of(original)
+            is_judged = was_judged(after) and not line.get("undoes")
             # An undone decision leaves what the pipeline wrote: it is as if nobody had judged it.
-            if is_changed or (was_judged(after) and not line.get("undoes")):
+            if is_changed or is_judged:
                 outcomes[id] = Outcome.between(after, original)
         self.outcomes[line["record"]] = outcomes
         if line.get("comment"):
@@ -144,11 +146,17 @@ class Standing:
             self.comments.pop(line["record"], None)
 
     def reviewed(self, record: Record, key: str) -> Record:
-        """Return the record with the decisions on it, and its comment."""
+        """Return the record, whose key is `key`, with the decisions on it, and its comment.
+
+        Raises BrokenRow where there are decisions and the record's expressions can't be read.
+        """
         return as_reviewed(record, self.outcomes.get(key, {}), self.comments.get(key))
 
     def outdated(self, record: Record, key: str) -> list[str]:
-        """Return the ids of what was decided about phrases that the record's caption lost."""
+        """Return the ids of what was decided about phrases that the record's caption lost.
+
+        Raises BrokenRow where there are decisions and the record's expressions can't be read.
+        """
         outcomes = self.outcomes.get(key, {})
         if not outcomes:
             return []
@@ -165,7 +173,7 @@ class Standing:
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
     """Raise BrokenRow, KeyError or TypeError unless all `before` and `after` are expressions.
 
-    Or null: that expression wasn't there, or is there no longer.
+    They may be None, too: the expression wasn't there, or is there no longer.
     """
     expressions = []
     for change in changes:
@@ -174,6 +182,7 @@ def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
                 expressions.append(side)
             elif side is not None:
                 raise TypeError
+    # For what it raises: an expression has a text, and boxes of four numbers.
     read_expressions(Record({"sides": expressions}), "sides")
 
 
@@ -221,6 +230,7 @@ class Decisions:
         """Read the lines that were appended since the last call.
 
         A last line without its line break waits until it has one, unless it can be read already.
+        Raises StorageFailed where the file can't be read.
         """
         if not os.path.exists(self.path):
             return
@@ -233,7 +243,8 @@ class Decisions:
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
                     if not is_whole:
                         break
-                    if text.strip():
+                    is_blank = not text.strip()
+                    if not is_blank:
                         self.damaged.append(self._lines_read + 1)
                 self._bytes_read += len(text)
                 if is_whole:
@@ -302,7 +313,7 @@ class Decisions:
         self,
         record: Record,
         key: str,
-        given: Mapping[str, Any],
+        request: Mapping[str, Any],
         who: str,
         blind: bool = False,
         counts: RowCounts | None = None,
@@ -315,8 +326,9 @@ class Decisions:
         Args:
             record: As the pipeline left it.
             key: What the record is called in the file.
-            given: `uid`, `action`, `seconds`, `queue`, `comment`, and `changes`: of each expression
-                `id` (any where it is `fresh`), `version`, and `after` as `changed` takes it; or
+            request: The decision as the page sends it: `uid`, `action`, `seconds`, `queue`,
+                `comment`, and `changes`: of each expression `id` (any where it is `fresh`),
+                `version`, and `after` as `reviewed_expression` takes it, None to delete it; or
                 `undoes`, the uid of a decision.
             who: The reviewer.
             blind: It is a second review.
@@ -330,27 +342,27 @@ class Decisions:
                 expressions meanwhile.
             StorageFailed: It can't be put on disk.
         """
-        about = _about_decision(given)
+        about = _about_decision(request)
         if blind:
             about["blind"] = True
         with self._locked() as file:
             if about.get("uid") in self._line_of_uid:
-                return self._changes_of(given["uid"], key)
+                return self._changes_of(about["uid"], key)
             standing = self.standing_of(who if blind else None)
             expressions = standing.expressions(record, key)
-            is_undo = bool(given.get("undoes"))
-            wanted = listed(given, "changes") if not is_undo else self._undoing(given, key)
+            is_undo = bool(request.get("undoes"))
+            if is_undo:
+                wanted = self._changes_undoing(request["undoes"], key)
+            else:
+                wanted = listed(request, "changes")
             changes: list[dict[str, Any]] = []
             for change in wanted:
                 if change.get("fresh") or not change.get("id"):
                     id = next_id(record, {**expressions, **standing.outcomes.get(key, {})})
                 else:
                     id = str(change["id"])
-                before = expressions.pop(id, None)
-                if version_of(before) != change.get("version"):
-                    name = before["text"] if before else id
-                    reviewer = self.last_reviewer.get((key, id), "another run")
-                    raise InputError(f"{name}: {reviewer} changed it meanwhile")
+                before = expressions.pop(id, None)  # the others stay, for the changes that follow
+                self._check_version(key, id, before, change.get("version"))
                 after = change.get("after")
                 if after is not None and not is_undo:
                     after = reviewed_expression(record, id, before, after, who, expressions)
@@ -363,13 +375,23 @@ class Decisions:
             self._append(file, who, line)
             return changes
 
-    def _undoing(self, given: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-        """Return the changes that take back the decision whose uid `given` has under `undoes`.
+    def _check_version(self, key: str, id: str, before: Expression | None, seen: Any) -> None:
+        """Raise InputError where an expression isn't of the version that the reviewer saw, `seen`.
+
+        `before` is the expression as it stands; None where there is none, whose version is "".
+        """
+        if version_of(before) != seen:
+            name = before["text"] if before else id
+            reviewer = self.last_reviewer.get((key, id), "another run")
+            raise InputError(f"{name}: {reviewer} changed it meanwhile")
+
+    def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
+        """Return the changes that take back the decision with this uid on a record.
 
         The last of its changes comes first. Raises InputError for no such decision.
         """
         changes: list[Mapping[str, Any]] = []
-        for change in reversed(self._changes_of(given["undoes"], key)):
+        for change in reversed(self._changes_of(uid, key)):
             version = version_of(change["after"])
             changes.append({**change, "version": version, "after": change["before"]})
         return changes
@@ -386,7 +408,10 @@ class Decisions:
 
 
 def _facts_of_row(record: Record, counts: RowCounts | None) -> dict[str, Any]:
-    """Return what a decision says of its row, in the columns of a line."""
+    """Return what a decision says of its row, in the columns of a line.
+
+    `rows` and `alike` are left out where the counts aren't known, or the row has no id.
+    """
     row = row_digest(record)
     picture = JudgedPicture.of_record(record, picture_column(record))
     facts: dict[str, Any] = {
@@ -399,19 +424,19 @@ def _facts_of_row(record: Record, counts: RowCounts | None) -> dict[str, Any]:
     return facts
 
 
-def _about_decision(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a decision says beside its changes, in the columns of a line.
+def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a page's decision says beside its changes, in the columns of a line.
 
-    Raises InputError for an unknown action, or a text that is none or too long. `seconds` that are
-    no number become None.
+    What is empty is left out, but for a comment, which "" removes. `seconds` that are no number
+    become None. Raises InputError for an unknown action, or a text that is none or too long.
     """
-    if given.get("action") not in ACTIONS:
+    if request.get("action") not in ACTIONS:
         raise InputError(
-            f"'action' should be one of {', '.join(ACTIONS)}, not {given.get('action')!r}"
+            f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
         )
     about: dict[str, Any] = {}
     for name in ("uid", "action", "queue", "comment", "undoes"):
-        value = given.get(name)
+        value = request.get(name)
         is_comment_removed = name == "comment" and value == ""
         if value or is_comment_removed:
             about[name] = value
@@ -420,14 +445,17 @@ def _about_decision(given: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(
                 "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
             )
-    seconds = given.get("seconds")
+    seconds = request.get("seconds")
     about["seconds"] = round(float(str(seconds)), 2) if is_number(seconds) else None
     return about
 
 
-def listed(given: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the list of objects under a name. Raises InputError where it is anything else."""
-    items = given.get(name)
+def listed(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the list of objects under a name of a page's JSON.
+
+    Raises InputError where anything else is there, or nothing.
+    """
+    items = request.get(name)
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise InputError(f"{name!r} should be a list of objects")
     return items

@@ -20,16 +20,17 @@ from dataflow_grounding.images.display import page_text
 from dataflow_grounding.images.document import page_colors, style_hash
 from dataflow_grounding.images.drawing import PAGE_PALETTE, text_color
 
-_SCRIPTS = ("record.js", "report.js")
+_SCRIPTS = ("record.js", "report.js")  # of the page, in this order
+# What the page counts, in order: also where it is 0, and only where there is any.
 _FIGURES = ("images", "done", "failures", "captions", "expressions", *STATUSES)
 _FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, "doubtful", "suspect", "changed")
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
-_CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
+_CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")  # columns of the table of classes
 _MOST_ROWS = 200  # of a table; more make a page slow, and nobody reads them
-# in SVG units, which are pixels: the longest bar, and a side of a cell
-_BAR_WIDTH = 200
+# In SVG units, which are pixels.
+_BAR_WIDTH = 200  # of the longest bar
 _BAR_HEIGHT = 14
-_CELL = 8
+_CELL = 8  # a side of a cell of a heat map
 
 
 def page_file(name: str) -> str:
@@ -99,7 +100,8 @@ def door_html(
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield the model, and how long the run took unless it had nothing to do, as HTML.
 
-    Where it found stored replies, earlier runs took their time, too: then it says "last run".
+    What the summary doesn't say is left out. Where the run found stored replies, earlier runs took
+    their time, too: then it says "last run".
     """
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
@@ -110,7 +112,10 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
-    """Return the figures of the page; a known 0 is shown for those in _FIGURES alone."""
+    """Return the figures of the page as HTML, in their order.
+
+    One that isn't among the counts is left out; so is one of _FIGURES_IF_ANY that is 0.
+    """
     cells = []
     for name in (*_FIGURES, *_FIGURES_IF_ANY):
         number = counts.get(name)
@@ -124,7 +129,10 @@ def _figures_html(counts: Mapping[str, int]) -> str:
 
 
 def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
-    """Return a paragraph for each warning of the run, and one of the kinds of failures."""
+    """Return a paragraph for each warning and remark of the run, and one of the kinds of failures.
+
+    "" where there are none.
+    """
     notes = summary.get("notes")
     lines = []
     for name, (noun, warning) in {**WARNINGS, **REMARKS}.items():
@@ -183,7 +191,11 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
 
 
 def _number_text(kind: str | None, value: Any) -> str:
-    """Return a number, a share in percent, or the mean, median and edges of a spread."""
+    """Return a figure in words, by its kind in FIGURES.
+
+    A `share` is in percent; of a `spread` the mean, the median and the edges are told; any other is
+    a plain number.
+    """
     if kind == "spread":
         edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"
         return f"mean {value['mean']:g}, median {value['median']:g}, {edges}"
@@ -193,9 +205,10 @@ def _number_text(kind: str | None, value: Any) -> str:
 def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a table of the classes: pictures, boxes, absences and mean side of the boxes.
 
-    Of more than _MOST_ROWS the last row says how many there are.
+    The first _MOST_ROWS are shown; of more, a last row says how many there are. What is undecided
+    has a column where there is any.
     """
-    # a column of noughts would take the room of a phone's screen
+    # A column of zeros would take the room of a phone's screen.
     counted_keys = [
         key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
     ]
@@ -219,7 +232,7 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
     """Return a chart of the first _MOST_BARS counts, with the further ones in a folded table.
 
-    What is beyond _MOST_ROWS is left out.
+    Counts beyond the first _MOST_ROWS are left out.
     """
     most = max(1, *counts.values())
     rows = []
@@ -229,7 +242,13 @@ def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
 
 
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
-    """Return a chart, which is HTML, under its title, and further rows in a folded table."""
+    """Return a chart under its title, and further rows in a folded table, as HTML.
+
+    Args:
+        title: The title, as text.
+        shown: The chart, as HTML.
+        more: Further rows, as `_table` takes them; none leaves out the folded table.
+    """
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
     return (
         f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
@@ -237,7 +256,10 @@ def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a table. A row is its name, which is escaped, and cells, which are HTML already."""
+    """Return a table as HTML; the title, as text, is for screen readers.
+
+    A row is its name, which is escaped, and cells, which are HTML already.
+    """
     lines = []
     for name, *cells in rows:
         row = "".join(f"<td>{cell}</td>" for cell in cells)
@@ -249,13 +271,16 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _bar(share: float) -> str:
-    """Return a bar of that share of the longest one's width, as SVG."""
+    """Return a bar as SVG, whose length is a share, from 0 to 1, of the longest one's."""
     bar = f'<rect width="{_BAR_WIDTH * share:.1f}" height="{_BAR_HEIGHT}"/>'
     return _svg(_BAR_WIDTH, _BAR_HEIGHT, [bar])
 
 
 def _heat_map(grid: Sequence[Sequence[int]]) -> str:
-    """Return a map of where things are in their pictures: the more in a cell, the darker."""
+    """Return a map of where things are in their pictures, as SVG: the more in a cell, the darker.
+
+    `grid` has the counts of square cells, row by row; it is as wide as high.
+    """
     most = max(max(row) for row in grid) or 1
     side = _CELL * len(grid)
     size = f'width="{_CELL}" height="{_CELL}"'
@@ -264,7 +289,7 @@ def _heat_map(grid: Sequence[Sequence[int]]) -> str:
         for x, number in enumerate(row):
             if number:
                 corner = f'x="{x * _CELL}" y="{y * _CELL}"'
-                # the root, so that cells with few are seen beside one with many
+                # The root, so that cells with few are seen beside one with many.
                 parts.append(f'<rect {corner} {size} fill-opacity="{(number / most) ** 0.5:.2f}"/>')
     return _svg(side, side, parts)
 
@@ -276,7 +301,7 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
-    """Return how much is in each ninth of the pictures: rows of a name and three cells."""
+    """Return how much is in each ninth of the pictures: three rows of a name and three counts."""
     cuts = [round(third * len(grid) / 3) for third in range(4)]
     rows = []
     for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):

@@ -16,7 +16,7 @@ from dataflow_grounding._util.paths import is_elsewhere
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.images.image import find_image
 
-DIGITS = 16  # of a digest, as of a row's
+DIGITS = 16  # of a picture's SHA-256 that are kept, as many as of a row's
 T = TypeVar("T")
 
 
@@ -56,7 +56,10 @@ class JudgedPicture(NamedTuple):
 
     @classmethod
     def of_record(cls, record: Record, column: str) -> "JudgedPicture":
-        """Return what a decision on a record keeps of its picture, whose path is in a column."""
+        """Return what a decision on a record keeps of its picture, whose path is in a column.
+
+        That is the file's name alone where the file isn't on this machine or can't be read.
+        """
         file = file_name(path_of(record))
         path = path_here(path_of(record), record.folders, column)
         if path is not None:
@@ -70,22 +73,27 @@ class JudgedPicture(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
     def may_be(self, name: str, path: str | None) -> bool:
-        """Whether a picture may be this one.
+        """Return whether a picture may be this one.
 
-        Where the content of either isn't known, a picture of another ending is another one. A
-        further one of the same ending may be this one, under a new name.
+        Where the contents of both are known, they decide. Else a picture of another ending is
+        another one, and any of the same ending may be this one, under a new name.
 
         Args:
             name: The path of the picture, as its row states it.
             path: Where its file is on this machine; None where it isn't.
         """
-        content = None if path is None or self.digest is None else self._is_content_of(path)
-        if content is not None:
-            return content
+        has_this_content = None
+        if path is not None and self.digest is not None:
+            has_this_content = self._is_content_of(path)
+        if has_this_content is not None:
+            return has_this_content
         return self.file is None or _ending(self.file) == _ending(name)
 
     def _is_content_of(self, path: str) -> bool | None:
-        """Whether a file has this content; None where it can't be read."""
+        """Return whether a file has this content, by its size, then its time or its digest.
+
+        None where it can't be read.
+        """
         try:
             status = os.stat(path)
             if status.st_size != self.size:
@@ -97,7 +105,15 @@ class JudgedPicture(NamedTuple):
 
 
 def path_here(name: str, folders: Sequence[str], column: str) -> str | None:
-    """Return where a picture is on this machine; None where it isn't, or is elsewhere."""
+    """Return the path of a picture's file on this machine; None where it isn't there, or elsewhere.
+
+    None, too, where one of the folders is elsewhere.
+
+    Args:
+        name: The picture's path, as its row states it.
+        folders: Where a relative path is looked for.
+        column: The row's column that has it.
+    """
     if not name or is_elsewhere(name) or any(is_elsewhere(folder) for folder in folders):
         return None
     with suppress(GroundingError):
@@ -111,6 +127,7 @@ def file_name(path: str) -> str:
 
 
 def _ending(path: str) -> str:
+    """Return the ending of a file's name in lower case, with its dot; "" without one."""
     return os.path.splitext(path)[1].lower()
 
 

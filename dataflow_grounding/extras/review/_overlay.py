@@ -33,9 +33,9 @@ from dataflow_grounding.extras.review._record_view import (
 )
 from dataflow_grounding.images.files import read_header
 
-# columns of an expression that are wrong once its text has changed
+# Columns of an expression that are wrong once its text has changed.
 _TEXT_COLUMNS = ("noun_chunk", "caption_span")
-# columns of a box that are wrong once its corners have changed
+# Columns of a box that are wrong once its corners have changed.
 _SHAPE_COLUMNS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")
 _MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
 _SAME_BOX_IOU = 0.5  # from which a later run's box is taken for the one that was reviewed
@@ -117,7 +117,8 @@ class Outcome(NamedTuple):
     def is_mended(self) -> bool:
         """Return whether each rejected box has one that a person added, and all others are right.
 
-        Which added box stands for which rejected one nobody says, so they are counted.
+        Which added box stands for which rejected one nobody says, so they are counted. False where
+        no box is rejected, or one isn't judged.
         """
         verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
         rejected = verdicts.count(False)
@@ -132,8 +133,12 @@ class Outcome(NamedTuple):
 class _Match(NamedTuple):
     """An expression of a record and a reviewed one that may be the same, and why they may be.
 
-    `overlap` is the least IoU of their boxes. `id` is what the record calls the expression,
-    `reviewed_id` what the reviews call theirs.
+    Attributes:
+        overlap: The least IoU of their boxes, as `_least_iou` gives it.
+        same_span: Whether both have the same place in the caption.
+        same_id: Whether both ids are equal.
+        id: What the record calls the expression.
+        reviewed_id: What the reviews call theirs.
     """
 
     overlap: float
@@ -157,9 +162,9 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
 
 
 def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
-    """Return whether a reviewer found an expression or a box right; None where none judged it.
+    """Return whether a reviewer found an expression or a box, `row`, right; None if none judged it.
 
-    `verified` alone is a pipeline's check, and doesn't count.
+    `verified` without `reviewed_by` is a pipeline's check, and doesn't count.
     """
     if not row.get("reviewed_by"):
         return None
@@ -168,7 +173,7 @@ def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
 
 
 def was_judged(expression: Expression | None) -> bool:
-    """Return whether a reviewer judged the expression, or one of its boxes."""
+    """Return whether a reviewer judged the expression, or one of its boxes; False for None."""
     if expression is None:
         return False
     return any(row.get("reviewed_by") for row in (expression, *expression["instances"]))
@@ -180,7 +185,8 @@ def as_reviewed(
     """Return the record with what reviewers decided, also where a later run wrote it anew.
 
     What nobody judged stays as the file has it. A rejected phrase for which a later run has other
-    boxes counts as not judged. `standing_expressions` says how ids are kept apart.
+    boxes counts as not judged. `standing_expressions` says how ids are kept apart. Raises BrokenRow
+    where there are outcomes or a comment, and the record's expressions can't be read.
 
     Args:
         record: As the pipeline wrote it; it isn't changed.
@@ -192,18 +198,16 @@ def as_reviewed(
     column = annotated_column(record) or "expressions"
     expressions = expressions_of(record)
     rows = standing_expressions(record, expressions, outcomes)
-    items: list[Any] = []
-    if column == "expressions":
-        written = dict(zip(expressions, record.get(column) or (), strict=True))
-        for id, row in rows.items():
-            if row is expressions.get(id):
-                items.append(_as_written(written[id], row["expression_id"]))
-            else:
-                items.append(row)
-    else:
-        written = dict(zip(expressions, record[column], strict=True))
-        for id, row in rows.items():
+    # What the file has, by the ids of the expressions that were read from it, in the same order.
+    written = dict(zip(expressions, record.get(column) or (), strict=True))
+    items: list[Any] = []  # of the column, anew
+    for id, row in rows.items():
+        if column != "expressions":
             items.extend(_regions(written.get(id, {}), column, row))
+        elif row is expressions.get(id):  # nobody judged it
+            items.append(_as_written(written[id], row["expression_id"]))
+        else:
+            items.append(row)
     changes: dict[str, Any] = {column: items}
     if comment is not None:
         changes["review_comment"] = comment
@@ -232,14 +236,17 @@ def standing_expressions(
         outcomes: The decisions, by the ids that the reviews know expressions by.
     """
     reviewed_id_of = _match_with_outcomes(expressions, outcomes)
+    # Both by reviewed id: the expressions as the record has them, and as reviewers left them.
     current = {reviewed_id: expressions[id] for id, reviewed_id in reviewed_id_of.items()}
-    reviewed: dict[str, Expression] = {}  # all that weren't deleted, by reviewed id
-    standing: dict[str, Expression] = {}  # those of them that hold for this run
+    reviewed: dict[str, Expression] = {}
     for id, outcome in outcomes.items():
-        if outcome.after and not _is_outdated(record, outcome, current.get(id)):
+        if outcome.after and not _is_outdated(record, outcome, id in current):
             reviewed[id] = _brought_up_to_date(record, outcome, current.get(id))
-            if _still_holds(reviewed[id], outcome.before, current.get(id)):
-                standing[id] = reviewed[id]
+    standing = {
+        id: expression
+        for id, expression in reviewed.items()
+        if _still_holds(expression, outcomes[id].before, current.get(id))
+    }
     rows: dict[str, Expression] = {}
     for id, expression in expressions.items():
         reviewed_id = reviewed_id_of.get(id)
@@ -254,9 +261,10 @@ def standing_expressions(
         if id not in outcomes or reviewed_id == id:
             rows[id] = row
         else:
-            # its id belongs to another expression, which was reviewed
+            # Its id belongs to another expression, which was reviewed.
             free_id = next_id(record, {**expressions, **outcomes, **rows})
             rows[free_id] = {**row, "expression_id": free_id}
+    # Those that the record has no longer, or never had: reviewers added them.
     for id, expression in standing.items():
         rows.setdefault(id, expression)
     return rows
@@ -269,22 +277,22 @@ def outdated_decisions(
 
     The arguments are those of `standing_expressions`.
     """
-    reviewed_ids = set(_match_with_outcomes(expressions, outcomes).values())
+    ids_in_record = set(_match_with_outcomes(expressions, outcomes).values())
     outdated = []
     for id, outcome in outcomes.items():
-        current = outcome.after if id in reviewed_ids else None
-        if outcome.after and _is_outdated(record, outcome, current):
+        if outcome.after and _is_outdated(record, outcome, id in ids_in_record):
             outdated.append(id)
     return outdated
 
 
-def _is_outdated(record: Record, outcome: Outcome, current: Expression | None) -> bool:
+def _is_outdated(record: Record, outcome: Outcome, is_in_record: bool) -> bool:
     """Return whether a decision is about a phrase that stood in a caption, and no longer does.
 
-    A phrase that had no place in the caption from the beginning is not, nor one that the record
-    still has, `current`; nor any of a record that has no caption.
+    False for a phrase that had no place in the caption from the beginning, for one that a reviewer
+    deleted, for one that is still among the record's expressions (`is_in_record`), and for any of a
+    record without a caption.
     """
-    if current is not None or outcome.after is None:
+    if is_in_record or outcome.after is None:
         return False
     sides = [side for side in (outcome.before, outcome.after) if side]
     had_place = any(side.get("char_span") or side.get("caption_span") for side in sides)
@@ -300,20 +308,24 @@ def _is_outdated(record: Record, outcome: Outcome, current: Expression | None) -
 
 
 def _with_rejections(expression: Expression, rejected: Expression) -> Expression:
-    """Return an expression of a later run with the boxes rejected again that were before.
+    """Return an expression of a later run with what a reviewer said of the boxes that it still has.
 
     Boxes are the same if their corners are equal.
+
+    Args:
+        expression: The expression, with other boxes than the reviewer saw.
+        rejected: The same expression as the reviewer left it, with no right box.
     """
     judged_boxes = [box for box in rejected["instances"] if "verified" in box]
-    rejections: list[tuple[list[float], dict[str, Any]]] = []
+    judgements: list[tuple[list[float], dict[str, Any]]] = []  # with the corners they are of
     for box in judged_boxes:
-        rejections.append((list(box["bbox"]), _judgement_of(box)))
+        judgements.append((list(box["bbox"]), _judgement_of(box)))
     if not judged_boxes:  # then the verdict on the expression is of all of them
         for box in rejected["instances"]:
-            rejections.append((list(box["bbox"]), _judgement_of(rejected)))
+            judgements.append((list(box["bbox"]), _judgement_of(rejected)))
     instances = []
     for box in expression["instances"]:
-        for corners, judgement in rejections:
+        for corners, judgement in judgements:
             if list(box["bbox"]) == corners:
                 box = {**box, **judgement}
                 break
@@ -384,7 +396,7 @@ def _possible_matches(
 def _least_iou(expression: Expression, reviewed: Expression) -> float:
     """Return the least IoU of first box and first box, second and second, and so on.
 
-    0 where it is below 0.5, where one side has more boxes, and where neither has any.
+    0 where it is below _SAME_BOX_IOU, where one side has more boxes, and where neither has any.
     """
     boxes = [box_of(instance["bbox"]) for instance in expression["instances"]]
     reviewed_boxes = [box_of(instance["bbox"]) for instance in reviewed["instances"]]
@@ -480,7 +492,7 @@ def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterato
         row: The expression.
     """
     text_key = "text" if column == "region_captions" else "type"
-    judgement: Expression = {key: row[key] for key in ("verified", "reviewed_by") if key in row}
+    judgement = _judgement_of(row)
     region = dict(before)
     if row["text"] not in before.values():
         region[text_key] = row["text"]
@@ -503,74 +515,78 @@ def reviewed_expression(
     record: Record,
     id: str,
     before: Expression | None,
-    given: Mapping[str, Any],
+    wanted: Mapping[str, Any],
     who: str,
     others: Mapping[str, Expression],
 ) -> Expression:
     """Return an expression as a reviewer's page asks for it, checked and with the review on it.
 
-    Boxes of `before` that `given` doesn't name are gone. The expression counts as judged once all
+    Boxes of `before` that `wanted` doesn't name are gone. The expression counts as judged once all
     its boxes are.
 
     Args:
         record: Whose caption the span is of.
         id: The expression's.
         before: The expression as it stands, None for a new one; it isn't changed.
-        given: `instances`, each a `bbox` in pixels of the upright picture, `from` (its index in
-            `before`, None for one drawn now; or `of`, the `id` and `box` of one of the `others`),
-            `verified`, and `unjudged` of one that was shifted; `status`; `verified` of one without
-            boxes; and, where they change, `text` and `char_span` ([start, end) in code points, or
-            None).
+        wanted: What the page sends: `instances`, each with its `bbox` in pixels of the upright
+            picture, `from` (its index in `before`, None for one drawn now; or `of`, the `id` and
+            `box` of one of the `others`), `verified`, and `unjudged` if it was shifted; `status`;
+            `verified` of an expression without boxes; and, where they change, `text` and
+            `char_span` ([start, end) in code points, or None).
         who: The reviewer.
         others: The record's other expressions.
 
     Raises:
-        InputError: Something of `given` is not of that form.
+        InputError: Something of `wanted` is not of that form.
     """
-    if not isinstance(given, Mapping):
+    if not isinstance(wanted, Mapping):
         raise InputError(
-            f"expression {id}: what comes after should be an object or null, not {given!r:.40}"
+            f"expression {id}: what comes after should be an object or null, not {wanted!r:.40}"
         )
     old: Expression = before or {"expression_id": id, "instances": []}
     after = dict(old)
-    if "text" in given or not before:
-        after.update(_text_and_spans(record, id, given))
+    if "text" in wanted or not before:
+        after.update(_text_and_spans(record, id, wanted))
     if after.get("text") != old.get("text"):
         _drop_stale_columns(after, old)
         _set_class_of_text(after, others)
-    _check_verdict(id, given)
-    items = given.get("instances")
-    status = given.get("status")
+    _check_verdict(id, wanted)
+    items = wanted.get("instances")
+    status = wanted.get("status")
     if status not in (*STATUSES, "pending") or not isinstance(items, list):
         raise InputError(
             f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}"
         )
-    is_confirmed_absence = not items and given.get("verified") is True
+    is_confirmed_absence = not items and wanted.get("verified") is True
     if status == "pending" and is_confirmed_absence:
         status = "none"  # a person looked, and there is no such thing
     instances = []
     for item in items:
         # What is no object has no box, which _reviewed_box refuses.
-        wanted: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
-        _check_verdict(id, wanted)
-        box = _box_before(id, wanted, old, others)
-        instances.append(_reviewed_box(id, box, wanted, who, _size_of_picture(record)))
+        wanted_box: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+        _check_verdict(id, wanted_box)
+        old_box = _box_before(id, wanted_box, old, others)
+        instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
     _add_missing_ids(id, instances)
     reviewed = {**after, "instances": instances, "status": status}
-    return _with_judgement(reviewed, given, who, _states_verdicts(record))
+    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
 
 
 def _drop_stale_columns(after: Expression, old: Expression) -> None:
-    """Take out of an expression what was said of its old text."""
+    """Take out of an expression, in place, the columns that are still what they were for `old`.
+
+    That goes for _TEXT_COLUMNS, which the review has not set anew.
+    """
     for name in _TEXT_COLUMNS:
         if name in after and after[name] == old.get(name):
             del after[name]
 
 
 def _set_class_of_text(after: Expression, others: Mapping[str, Expression]) -> None:
-    """Set the class of an expression with other words, as the record's others of these words say.
+    """Set the class of an expression with other words, in place, to that of another one.
 
-    Where none does, it has none: that of its old words would be a wrong label.
+    That is the first of the record's `others` whose text, or whose class, is these words. Where
+    there is none, it has no class: that of its old words would be a wrong label.
     """
     words = class_key(after["text"])
     after.pop("class", None)
@@ -617,13 +633,15 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
             instance["bbox_id"] = f"{id}.{highest}"
 
 
-def _text_and_spans(record: Record, id: str, given: Mapping[str, Any]) -> Expression:
-    """Return the columns `text`, `char_span` and, if the caption is not a cleaned one, its span.
+def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
+    """Return the columns `text` and `char_span` as a reviewer wants them.
 
-    Raises InputError where there is no text, or it doesn't stand at its span.
+    `caption_span` is among them where the caption isn't a cleaned one. Spans are None for a text
+    that has no place in the caption. Raises InputError where there is no text, or it doesn't stand
+    at its span.
     """
-    text = given.get("text")
-    span = given.get("char_span")
+    text = wanted.get("text")
+    span = wanted.get("char_span")
     caption = caption_of(record)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expression {id}: 'text' should be a text")
@@ -638,7 +656,10 @@ def _text_and_spans(record: Record, id: str, given: Mapping[str, Any]) -> Expres
 
 
 def _states_verdicts(record: Record) -> bool:
-    """Whether a record's rows have `verified`, as those of pipelines by now do."""
+    """Return whether any of a record's expressions or regions has `verified`, true, false or null.
+
+    Those that older pipelines wrote don't have it where nothing was checked.
+    """
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows
@@ -646,7 +667,7 @@ def _states_verdicts(record: Record) -> bool:
 
 
 def _with_judgement(
-    after: Expression, given: Mapping[str, Any], who: str, states_verdicts: bool
+    after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
     """Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them.
 
@@ -655,7 +676,7 @@ def _with_judgement(
 
     Args:
         after: The expression with the reviewer's changes.
-        given: The decision; of an expression without boxes its `verified` counts.
+        verdict: What the reviewer said of the expression, which counts if it has no boxes.
         who: The reviewer.
         states_verdicts: Whether an expression that nobody judged says so, with `verified` null.
     """
@@ -663,7 +684,7 @@ def _with_judgement(
     verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None
     if not instances:
-        verified = given.get("verified")
+        verified = verdict
     elif False in verdicts:
         verified = False
     elif verdicts == {True}:
@@ -671,7 +692,7 @@ def _with_judgement(
     if isinstance(verified, bool):
         return {**after, "verified": verified, "reviewed_by": who}
     unjudged = dict(after)
-    # what a pipeline's check said of boxes holds until a reviewer judges them
+    # What a pipeline's check said of boxes holds until a reviewer judges them.
     if after.get("reviewed_by") or not instances:
         unjudged.pop("verified", None)
         if states_verdicts:
@@ -681,7 +702,10 @@ def _with_judgement(
 
 
 def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
-    """Raise InputError for a verdict that is neither true, false nor null."""
+    """Raise InputError where an item's `verified` is neither true, false, null nor left out.
+
+    `id` is the expression's, for the message.
+    """
     verified = item.get("verified")
     if verified is not None and not isinstance(verified, bool):
         raise InputError(
@@ -694,17 +718,25 @@ def _reviewed_box(
 ) -> dict[str, Any]:
     """Return a box as a reviewer left it.
 
-    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one. With
-    others it was drawn: it is right, has no score and no mask, keeps the other columns of `old`,
-    and is cut to the picture, where its `size` (width, height) is known. One that is `unjudged` was
-    shifted, perhaps by a slip: nobody said yet that it is right. Raises InputError for
-    corners that make no box in the picture, unless such a box is rejected.
+    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one; with
+    others it was drawn.
+
+    Args:
+        id: The expression's, for messages.
+        old: The box that it was made from; its corners are None if it is drawn now.
+        item: What the page sends of it: `bbox`, `verified`, `unjudged`.
+        who: The reviewer.
+        size: The picture's width and height; None where they aren't known.
+
+    Raises:
+        InputError: The corners make no box, unless it is an old one that isn't found right, or a
+            drawn box is outside of the picture.
     """
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
     is_drawn_now = None in old["bbox"]
     is_unmoved = not is_drawn_now and bbox == list(old["bbox"])
-    # what is no box at all can still be rejected
+    # A pipeline's box that is no box at all can still be rejected.
     may_be_no_box = is_unmoved and verified is not True
     if not may_be_no_box and not (is_box(bbox) and area(box_of(bbox))):
         raise InputError(
@@ -717,17 +749,26 @@ def _reviewed_box(
         return old
     if size is not None:
         bbox = _within(id, bbox, size)
-    corners = []
-    for new, was in zip(bbox, old["bbox"], strict=True):
-        # an edge that wasn't moved keeps all its digits
-        corners.append(was if new == was else _rounded(new, old["bbox"]))
-    kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
-    drawn = {**kept, "bbox": corners, "score": None, "evidence": "person"}
+    drawn = _drawn_box(old, bbox)
     if item.get("unjudged") is True:
+        # It was shifted, perhaps by a slip: nobody said yet that it is right.
         drawn.pop("verified", None)
         drawn.pop("reviewed_by", None)
         return drawn
     return {**drawn, "verified": True, "reviewed_by": who}
+
+
+def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
+    """Return a copy of a box with the corners that a person drew.
+
+    It has no score and no mask, and keeps all else of `old`. An edge that wasn't moved keeps all
+    its digits; the others are rounded.
+    """
+    corners = []
+    for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
+        corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
+    kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
+    return {**kept, "bbox": corners, "score": None, "evidence": "person"}
 
 
 def _size_of_picture(record: Record) -> Size | None:
@@ -743,9 +784,9 @@ def _size_of_picture(record: Record) -> Size | None:
 
 
 def _within(id: str, bbox: list[float], size: Size) -> list[float]:
-    """Return a drawn box, cut to its picture; as it is where nothing is cut off.
+    """Return a drawn box, cut to its picture of `size`; the same list where nothing is cut off.
 
-    Raises InputError for a box outside of the picture.
+    Raises InputError, which names the expression `id`, for a box outside of the picture.
     """
     inside = clamp(box_of(bbox), size)
     if area(inside) <= 0:

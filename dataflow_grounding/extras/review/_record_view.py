@@ -24,21 +24,24 @@ from dataflow_grounding.extras.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PAGE_PALETTE
 from dataflow_grounding.images.image import find_image
 
-_TEXTS = load_table(__package__, "texts.yaml")
+_TEXTS = load_table(__package__, "texts.yaml")  # what pages say of marks, statuses and records
 STATUS_MEANING: dict[str, str] = _TEXTS["statuses"]
 MEANING: dict[str, str] = {**_TEXTS["marks"], **STATUS_MEANING}
 """Marks and statuses that a page filters records by, in its order, and what each means."""
 FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
 """The marks whose records a report shows first."""
-View: TypeAlias = dict[str, Any]
-Expression: TypeAlias = dict[str, Any]
+View: TypeAlias = dict[str, Any]  # a record as `view_of` returns it
+Expression: TypeAlias = dict[str, Any]  # as `read_expressions` returns it
 
 
 class Picture(NamedTuple):
     """A record's picture as a page has it.
 
-    `size` is in pixels of the upright picture; `thumbnail` and `full` are the addresses of a small
-    copy and of the file itself, empty without one; `missing` says why there is none.
+    Attributes:
+        size: Width and height of the upright picture in pixels; None where they aren't known.
+        thumbnail: The address of a small copy; "" where there is none.
+        full: The address of the file itself; "" where there is none.
+        missing: Why there is no picture; "" where there is one.
     """
 
     size: Size | None = None
@@ -87,15 +90,18 @@ class PageClasses:
         return self._numbers[key]
 
     def color_of(self, name: str) -> int:
-        """Return the colour of a class, its index in the palette."""
+        """Return the colour of a class, its index in PAGE_PALETTE.
+
+        It follows from the class's number or, where it has none, from its name.
+        """
         number = self.number_of(name)
-        if number is None:  # one without a number has the colour that follows from its name
+        if number is None:
             number = crc32(class_key(name).encode(errors="replace"))
         return number % len(PAGE_PALETTE)
 
 
 def known_classes(results: str) -> PageClasses:
-    """Return the classes that are listed for RESULTS; none where the list can't be read."""
+    """Return the classes that are listed for RESULTS; none without a list that can be read."""
     try:
         return PageClasses(classes_of(results))
     except InputError:
@@ -103,7 +109,7 @@ def known_classes(results: str) -> PageClasses:
 
 
 def picture_column(record: Mapping[str, Any]) -> str:
-    """Return the column that a record has its picture in."""
+    """Return the column of a record's picture: `image_path` if it has that, else `image`."""
     return "image_path" if "image_path" in record else "image"
 
 
@@ -113,7 +119,10 @@ def path_of_picture(record: Record) -> str:
 
 
 def why_missing(error: Exception | None = None) -> str:
-    """Return what a page says in place of a picture; without an error that it isn't there."""
+    """Return what a page says in place of a picture that an error kept away.
+
+    None says that it isn't there.
+    """
     if error is None or isinstance(error, (ImageMissing, BrokenRow, FileNotFoundError)):
         return "The image file is not there."
     return "The image file can't be read."
@@ -201,7 +210,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     """Return the record's expressions, else its region captions or regions, in order, by id.
 
     Of several with one id the second has the key `ID~2`, and so on; their `expression_id` stays.
-    Raises BrokenRow where they can't be read.
+    {} for a record without any of these columns. Raises BrokenRow where they can't be read.
     """
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
@@ -257,7 +266,8 @@ def _expression_view(index: int, id: str, row: Expression, caption: str) -> dict
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
     """Return why an expression has its status, and why its check says so.
 
-    What is empty, or no more than the check's verdict, is left out.
+    That is the model's reason, or what `unsupported` means; what its words contradict; and the
+    check's reason. What is empty, or no more than the check's verdict, is left out.
     """
     reason = row.get("reason")
     if not reason and status == "unsupported":
@@ -283,7 +293,10 @@ def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def utf16_span(text: str, span: Sequence[int]) -> list[int]:
-    """Return a span of code points in `text` as one of UTF-16 units, which scripts count in."""
+    """Return a span [start, end) of code points in `text` as one of UTF-16 units.
+
+    Scripts count in these: a character beyond U+FFFF is two of them.
+    """
     if text.isascii():
         return list(span)
     return [len(text[:end].encode("utf-16-le", "surrogatepass")) // 2 for end in span]

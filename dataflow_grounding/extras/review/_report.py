@@ -34,19 +34,19 @@ from dataflow_grounding.replies.english.noun_phrases import head_of
 
 T = TypeVar("T")
 
-_SIZES = ("small", "medium", "large")  # COCO's
+_SIZES = ("small", "medium", "large")  # of boxes, as COCO names them
 FLAGS = (*MEANING, "verified", *_SIZES, "changed", "without picture")
 """What a record may be marked with: the page's filters, and sizes of boxes.
 
 The index in this tuple is the number of the bit in a row of the index, which `report.js` reads.
 """
 _SIZE_AREAS = (32**2, 96**2)  # square pixels from which a box is medium, and large
-_SCORE_BINS = 10
+_SCORE_BINS = 10  # equal parts of 0 to 1
 _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
 AT_ONCE = 256  # records whose pictures are looked for together
 TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a filter of their own; the others share one
-# a record's two lines in the file of its rank
+# Where a record's two lines stand in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
 
@@ -146,8 +146,13 @@ def _with_pictures(
     Up to AT_ONCE are read ahead. Small copies are made in threads: as many as there are cores,
     since each decoded picture takes memory; many more where a picture is elsewhere, as threads wait
     for the store then.
+
+    Args:
+        items: The records with their earlier versions.
+        find_image: As for `write_report`.
+        files: Makes the small copies.
     """
-    # each record's picture is looked up before the next record is read
+    # A generator: each record's picture is looked up before the next record is read.
     remaining = ((record, earlier, find_image(record)) for record, earlier in items)
     with ThreadPool(os.cpu_count()) as cores:
         while batch := list(islice(remaining, AT_ONCE)):
@@ -173,7 +178,8 @@ def _failure_rows(
 ) -> Iterator[str]:
     """Yield for each failure a row in JSON: id, message, kind, step, and the kind it is listed by.
 
-    `kind_counts` is filled on the way. Kinds beyond the first _MOST_KINDS are listed as "other".
+    Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other", a failure
+    without kind as "unknown"; how many each has is added up in `kind_counts` on the way.
     """
     for failure in failures:
         shared_kind = str(failure.get("kind") or "unknown")
@@ -202,7 +208,10 @@ def _write_row(
 
 
 def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
-    """Yield every second line from _INDEX_LINE or _VIEW_LINE on, rank by rank."""
+    """Yield each record's line of the index, or its view, rank by rank.
+
+    `offset` is _INDEX_LINE or _VIEW_LINE.
+    """
     for file in ranks:
         file.seek(0)
         for line in islice(file, offset, None, 2):
@@ -210,7 +219,7 @@ def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
 
 
 def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
-    """Return those of FLAGS that a record is marked with."""
+    """Return those of FLAGS that a record is marked with, of which it may have any number."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
     is_disputed = any(expression["disputed"] for expression in expressions)
@@ -259,8 +268,8 @@ def _index_row(view: View, marks: Collection[str], classes: PageClasses) -> list
 def _bins_of(view: View) -> int:
     """Return the bins of the page's histograms that a record has a box in, as bits of a number.
 
-    The first _SCORE_BINS are those of scores, in equal parts of 0 to 1; behind them are those of
-    sides, from _SIDES on.
+    The lowest _SCORE_BINS bits are those of scores. Above them are those of sides: below the first
+    of _SIDES, from the first on, and so on.
     """
     bits = 0
     for expression in view["expressions"]:
@@ -274,7 +283,10 @@ def _bins_of(view: View) -> int:
 
 
 def _label(expression: Mapping[str, Any], classes: PageClasses) -> str | int:
-    """Return the number of an expression's class, else the class's name, else the head noun."""
+    """Return what an expression is listed under: its class, or the head noun of its text.
+
+    A class is its number among the page's classes, or its name where it has none.
+    """
     if "class" not in expression:
         return head_of(expression["text"])
     number = classes.number_of(expression["class"])

@@ -32,11 +32,13 @@ GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">
 PER_FILE = 500  # records or failures in a file of data
 MOST_IN_ONE = 150_000_000
 """Bytes of data and pictures in a single file, which browsers read whole before they show it."""
-# pixels of a small copy's longer side at the most, and its quality as a JPEG
-COPY_SIDE, COPY_QUALITY = 320, 75
-# of a file that is shown itself: decoding twenty of a page takes a moment
-MOST_BYTES, MOST_PIXELS = 300_000, 1_500_000
-_SHOWN_AS_THEY_ARE = ("image/jpeg", "image/png", "image/webp", "image/gif")
+COPY_SIDE = 320  # pixels of a small copy's longer side at the most
+COPY_QUALITY = 75  # of a small copy as a JPEG
+# Of a file that is shown itself: decoding twenty of a page takes a moment.
+MOST_BYTES = 300_000
+MOST_PIXELS = 1_500_000
+_SHOWN_AS_THEY_ARE = ("image/jpeg", "image/png", "image/webp", "image/gif")  # in a page, if small
+# Endings of files that a page links to.
 _SHOWN_BY_BROWSERS = (
     ".avif",
     ".bmp",
@@ -49,24 +51,30 @@ _SHOWN_BY_BROWSERS = (
     ".tiff",
     ".webp",
 )
-# "<" could end a page's script; halves of surrogate pairs can't be written as UTF-8
+# "<" could end a page's script; halves of surrogate pairs can't be written as UTF-8.
 _ESCAPED = re.compile("[<\ud800-\udfff]")
+# The file by which a report knows its folder again.
 _MARKER = "README.txt"
 _MARKER_TEXT = (
     "dataflow-grounding replaces what is in this folder with each report: keep nothing here.\n"
 )
+# The name of a small copy, `KEY-640x480.jpg`: the key, and the size of the picture that it is of.
 _THUMBNAIL = re.compile(r"([0-9a-f]{24})-([1-9][0-9]{0,5})x([1-9][0-9]{0,5})\.(?:webp|jpg)")
 _OURS = re.compile(
     rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern}(\.[0-9a-f]{{8}}\.part)?)?"
     r"|[0-9a-f]{8}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
 )
-"""The paths in that folder that reports make; what has another path is the user's."""
+"""The paths in that folder that reports make; what has another path is the user's.
+
+They are the folder itself (`.`), the marker, `thumbnails` with small copies, whole or half written,
+and for each report a folder of eight digits with `index.js`, `records-1.js` and so on.
+"""
 
 
 def script_json(value: Any) -> str:
     """Return `value` as JSON that can stand in a script, and within a page's `<script>`.
 
-    Raises ValueError for NaN.
+    Raises ValueError for NaN and infinity, TypeError for what JSON can't hold.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
@@ -104,8 +112,8 @@ class ReportFiles:
         self.copies = copies or single
         self.folder = os.path.dirname(self.page)
         self.beside = os.path.splitext(self.page)[0] + "_files"
-        self._is_first = not os.path.lexists(self.beside)  # no earlier report made the folder
-        self._is_ours = self._is_first or _is_ours(self.beside)  # what is in it may be removed
+        self._is_first = not os.path.lexists(self.beside)  # the folder isn't there yet
+        self._is_ours = self._is_first or _is_ours(self.beside)  # what reports left may be removed
         if os.path.lexists(self.page) and not _is_page(self.page):
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
@@ -136,7 +144,10 @@ class ReportFiles:
                 self._copies_there[match[1]] = name, (int(match[2]), int(match[3]))
 
     def spool(self) -> IO[str]:
-        """Return a temporary file without a name, for what is written into the report later."""
+        """Return a temporary file without a name, for what is written into the report later.
+
+        It is in the page's folder, whose disk has to hold the report anyway.
+        """
         return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self.folder)
 
     def write(self, name: str, rows: Iterable[str]) -> None:
@@ -163,7 +174,10 @@ class ReportFiles:
             file.write("]);\n")
 
     def write_parts(self, name: str, rows: Iterable[str]) -> None:
-        """Write rows into files of PER_FILE, called `name-1`, `name-2` and so on; none for none."""
+        """Write rows, each in JSON, in parts of PER_FILE, called `NAME-1`, `NAME-2` and so on.
+
+        Without rows there is no part. Raises InputError as `write` does.
+        """
         remaining = iter(rows)
         for number in count(1):
             part = list(islice(remaining, PER_FILE))
@@ -214,9 +228,9 @@ class ReportFiles:
         return quote(os.fsencode(f"{os.path.basename(self.beside)}/{path}"))
 
     def put(self, parts: Iterable[str]) -> None:
-        """Write the page from its parts and give it its name.
+        """Write the page from its parts, `inline` read from its beginning, and give it its name.
 
-        Then what earlier reports left in the folder is removed, small copies too that this report
+        Then what earlier reports left in the folder is removed, also small copies that this report
         doesn't show. If `single`, nothing of a report stays there.
         """
         self.inline.seek(0)
@@ -228,23 +242,27 @@ class ReportFiles:
             self._remove_all_but(set() if self.single else keep)
 
     def close(self) -> None:
-        """Remove what was written, unless the page has its name.
+        """Remove what was written beside the page, unless the page has its name.
 
         Of a first report nothing stays. Where there was one before, it stays whole, and so do new
         small copies of pictures, which the next report uses.
         """
         self.inline.close()
-        if not (self._has_page or self.single):
-            names = set() if self._is_first else set(os.listdir(self.beside))
-            self._remove_all_but(names - {self._data_folder})
+        if self._has_page or self.single:
+            return
+        kept: set[str] = set()
+        if not self._is_first:
+            kept = set(os.listdir(self.beside)) - {self._data_folder}
+        self._remove_all_but(kept)
 
     def _remove_all_but(self, kept: set[str]) -> None:
-        """Remove from the folder what reports make, but nothing whose path has a kept name.
+        """Remove from the folder beside the page what reports make, except what has a kept name.
 
-        Files of the user stay, and so does what can't be removed. Folders that are empty then are
-        removed, the one beside the page too.
+        A kept folder stays with all that is in it. Files of the user stay, and so does what can't
+        be removed. Folders that are empty then are removed, the one beside the page too.
         """
         folder = Path(self.beside)
+        # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
             path_in_folder = path.relative_to(folder)
             is_kept = not kept.isdisjoint(path_in_folder.parts)
@@ -258,7 +276,7 @@ class ReportFiles:
 
 
 def _separated(rows: Iterable[str]) -> Iterator[str]:
-    """Yield the rows with a comma before each but the first."""
+    """Yield the rows with a comma and a new line before each but the first."""
     separator = ""
     for row in rows:
         yield separator + row
@@ -266,7 +284,7 @@ def _separated(rows: Iterable[str]) -> Iterator[str]:
 
 
 def _name_taken(path: str, what: str) -> FileExistsError:
-    """Return the error for a name that isn't the page (or folder) of a report."""
+    """Return the error that a path is taken by what isn't a report's `what`: "page" or "folder"."""
     return FileExistsError(
         errno.EEXIST, f"{os.path.basename(path)} is not the {what} of a report: move it", path
     )
@@ -275,7 +293,8 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 def _is_ours(folder: str) -> bool:
     """Return whether a report made this folder, by its marker.
 
-    False for a folder that leads elsewhere by a link: its files are not a report's to remove.
+    False where the folder or its thumbnails are a link: what is elsewhere is not a report's to
+    remove. False, too, where the marker can't be read.
     """
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
@@ -286,7 +305,10 @@ def _is_ours(folder: str) -> bool:
 
 
 def _is_page(path: str) -> bool:
-    """Return whether a file is the page of a report, by the tag it begins with."""
+    """Return whether a file is the page of a report, by the tag it begins with.
+
+    False for one that can't be read.
+    """
     try:
         with open(path, "rb") as file:
             return GENERATOR.encode() in file.read(500)

@@ -9,8 +9,8 @@ tells what the reviewer saw: a decision goes to no row of another picture, whate
 
 import hashlib
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.number_table import NumberTable
@@ -41,14 +41,23 @@ class DecidedRow(NamedTuple):
 
 
 class PlacedRow(NamedTuple):
-    """A row of the file: its key by its place among its image's rows, digests, and picture."""
+    """A row of the file as it is now.
+
+    Attributes:
+        key: What its place among its image's rows makes its key.
+        image_id: Its image's id.
+        row: Its `row_digest`.
+        written: Its `written_digest`.
+        picture: The path of its picture, as the row states it.
+        column: The column that has the path.
+    """
 
     key: str
     image_id: str
     row: str
     written: str
-    picture: str  # its path, as the row states it
-    column: str  # that has the path
+    picture: str
+    column: str
 
 
 def row_digest(record: Record) -> str:
@@ -64,7 +73,10 @@ def row_digest(record: Record) -> str:
 
 
 def written_digest(record: Record) -> str:
-    """Return 16 digits of the image's id and path, its caption, and what the row has boxes of."""
+    """Return 16 digits that tell what a reviewer saw of a row.
+
+    They are made of the image's id and path, the caption, and the expressions or regions.
+    """
     column = annotated_column(record)
     seen = {
         "id": record.image_id,
@@ -76,6 +88,7 @@ def written_digest(record: Record) -> str:
 
 
 def _digest(text: str) -> str:
+    """Return the first 16 digits of a text's SHA-256, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -133,33 +146,40 @@ def moved_keys(
         folders: Where relative paths of pictures are looked for, in this order.
     """
 
-    def is_of_picture(row: PlacedRow, key: str) -> bool:
-        """Whether the picture of a row may be the one that was judged under a key."""
-        judged = decided[key].picture
-        if judged == JudgedPicture():
-            return True
-        return judged.may_be(row.picture, path_here(row.picture, folders, row.column))
-
     candidates, counts = _candidates_of(placed, decided)
     # key of the place → decided key
-    key_of = dict(_pairs_by("written", candidates, decided, is_of_picture))
+    key_of = dict(_pairs_by("written", candidates, decided, folders))
     left = [row for row in candidates if row.key not in key_of]
     granted = set(key_of.values())
-    for place_key, key in _pairs_by("row", left, decided, is_of_picture):
+    for place_key, key in _pairs_by("row", left, decided, folders):
         if key not in granted and decided[key].alike in (None, 1):
             key_of[place_key] = key
     granted = set(key_of.values())
     for row in left:
         if row.key in key_of or row.key in granted or row.key not in decided:
             continue
-        if _is_in_its_place(row, decided[row.key], counts) and is_of_picture(row, row.key):
+        facts = decided[row.key]
+        if _is_in_its_place(row, facts, counts) and _may_be_of_picture(row, facts, folders):
             key_of[row.key] = row.key
     moved = {place_key: key for place_key, key in key_of.items() if place_key != key}
     return moved | _free_keys(candidates, decided, key_of, counts)
 
 
+def _may_be_of_picture(row: PlacedRow, facts: DecidedRow, folders: Sequence[str]) -> bool:
+    """Return whether the picture of a row may be the one that was judged, as far as that is known.
+
+    `folders` are where relative paths of pictures are looked for.
+    """
+    if facts.picture == JudgedPicture():  # nothing is known of it
+        return True
+    return facts.picture.may_be(row.picture, path_here(row.picture, folders, row.column))
+
+
 def _is_in_its_place(row: PlacedRow, facts: DecidedRow, counts: RowCounts) -> bool:
-    """Whether the rows of the image are as many as they were, so that a place tells the row."""
+    """Return whether the image has as many rows as it had, and as many that are like this one.
+
+    Then the place tells the row. A count that the decision didn't keep is taken for the same.
+    """
     as_many_rows = facts.rows in (None, counts.rows(row.image_id))
     as_many_alike = facts.alike in (None, 1, counts.alike(row.row))
     return as_many_rows and as_many_alike
@@ -171,30 +191,37 @@ def _free_keys(
     key_of: Mapping[str, str],
     counts: RowCounts,
 ) -> dict[str, str]:
-    """Return keys for rows whose own is decided on, but another row's by now, or nobody's.
+    """Return, by the keys of their places, new keys for rows whose own key is another row's by now.
 
-    `key_of` has the decided key of each row that got one, by the key of its place. Those places'
-    own keys are free, but for decided ones: whoever got such a key would get its decisions too.
+    That is a key that was decided on, and that `key_of`, the decided keys by those of the places,
+    gives to another row or to none. A row that got a decided key leaves its own to these rows,
+    unless that is decided on, too: then its decisions would come with it. Further rows get keys
+    behind the last one of their image.
     """
     granted = set(key_of.values())
-    free = iter([key for key in key_of if key not in granted and key not in decided])
-    further = Counter[str]()  # rows of an image that get a key behind its last
+    free = deque(key for key in key_of if key not in granted and key not in decided)
+    further = Counter[str]()  # by image, rows that got a key behind its last one
     keys: dict[str, str] = {}
     for row in candidates:
         if row.key not in decided or row.key in key_of:
             continue
-        key = next(free, "")
-        if not key:
+        if free:
+            keys[row.key] = free.popleft()
+        else:
             further[row.image_id] += 1
-            key = f"{row.image_id}@{counts.rows(row.image_id) + further[row.image_id]}"
-        keys[row.key] = key
+            number = counts.rows(row.image_id) + further[row.image_id]
+            keys[row.key] = f"{row.image_id}@{number}"
     return keys
 
 
 def _candidates_of(
     placed: Iterable[tuple[str, Record]], decided: Mapping[str, DecidedRow]
 ) -> tuple[list[PlacedRow], RowCounts]:
-    """Return the rows that a decided key may go to, or that stand where one was; and all counts."""
+    """Return the rows that a decided key may go to, or that stand where one was; and all counts.
+
+    The counts are of all rows with an id. A row whose digests are decided on only under the name
+    that earlier versions gave it comes with that name's digests.
+    """
     digests = {digest for facts in decided.values() for digest in (facts.row, facts.written)}
     counts = RowCounts()
     candidates = []
@@ -219,9 +246,10 @@ def _candidates_of(
 
 
 def _as_named_earlier(row: PlacedRow, record: Record) -> PlacedRow | None:
-    """Return a row `x.png` as earlier versions wrote it: as `x`, the second row of `x.jpg`.
+    """Return a row whose image's id is `x.png` with the digests of the id `x`.
 
-    None for a row that is not called like its picture's file.
+    Earlier versions called it so, as a second row of `x.jpg`. None for a row that is not called
+    like its picture's file.
     """
     stem, ending = os.path.splitext(row.image_id)
     if not ending or not path_of(record).endswith(os.path.basename(row.image_id)):
@@ -234,11 +262,17 @@ def _pairs_by(
     name: str,
     candidates: Iterable[PlacedRow],
     decided: Mapping[str, DecidedRow],
-    is_of_picture: Callable[[PlacedRow, str], bool],
+    folders: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
-    """Yield pairs of a place's key and a decided key with the same digest of this name.
+    """Yield pairs of a place's key and a decided key with the same digest and picture.
 
     A digest that several decided keys have, or several rows of the picture, tells nothing.
+
+    Args:
+        name: The digest's name, `row` or `written`.
+        candidates: Rows of the file.
+        decided: What was decided on, by key.
+        folders: Where relative paths of pictures are looked for.
     """
     keys_then: dict[str, str] = {}
     times_decided = Counter[str]()
@@ -253,6 +287,9 @@ def _pairs_by(
     for digest, key in keys_then.items():
         if times_decided[digest] > 1:
             continue
-        rows = [row for row in rows_now.get(digest, []) if is_of_picture(row, key)]
+        rows = []
+        for row in rows_now.get(digest, []):
+            if _may_be_of_picture(row, decided[key], folders):
+                rows.append(row)
         if len(rows) == 1:
             yield rows[0].key, key

@@ -40,35 +40,43 @@ def settled_of(
             outcome = standing.outcomes.get(key, {}).get(item.id)
             if outcome and version_of(outcome.before) == version_of(original):
                 verdicts[who] = _is_right(original, outcome, item.box)
-        first = verdicts.get("")
-        opposite = not first
-        is_disputed = first is not None and opposite in verdicts.values()
-        settled[item] = None if is_disputed else first
+        is_disputed = {True, False}.issubset(verdicts.values())
+        settled[item] = None if is_disputed else verdicts.get("")
     return settled
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
     """Return whether a reviewer left a box as it was, and found it right under its phrase.
 
-    For `box` None it is whether the phrase was right to have no box. What was deleted, drawn anew
-    or has another text now was wrong; None where the item wasn't judged, but moved at the most.
+    What was deleted, drawn anew or has another text now was wrong. None where the box wasn't
+    judged, but moved at the most.
+
+    Args:
+        original: The expression as the pipeline wrote it.
+        outcome: What reviewers made of it.
+        box: The box's index in it; None asks whether the phrase was right to have no box.
     """
     after = outcome.after
-    if not after or after["text"] != original["text"]:
+    if after is None or after["text"] != original["text"]:
         return False
-    index = None if box is None else outcome.index_after(box)
-    if index is not None and reviewer_verdict(after["instances"][index]) is None:
-        return None
-    judged = outcome.box_after(box) if box is not None else after
-    if not judged or (box is None and after["instances"]):
+    if box is None:
+        if after["instances"]:  # a person drew one
+            return False
+        return reviewer_verdict(after)
+    index = outcome.index_after(box)
+    if index is None:  # it was deleted
         return False
-    return reviewer_verdict(judged)
+    verdict = reviewer_verdict(after["instances"][index])
+    is_drawn_anew = outcome.box_after(box) is None
+    if verdict is not None and is_drawn_anew:
+        return False
+    return verdict
 
 
 def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     """Return for each item whose phrase is in a file of right boxes whether it is right.
 
-    Phrases are the same by record and text. A box is right from IoU 0.5 with any of the gold's, a
+    Phrases are the same by record and text. A box is right from GOLD_IOU with any of the gold's, a
     phrase without a box if the gold has none for it.
 
     Raises InputError where `gold` comes from these reviews, can't be read, or has none of the
@@ -81,14 +89,14 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     gold_boxes = _gold_boxes(gold)
     answers: dict[Item, bool] = {}
     for item in reviewable.items:
-        right = gold_boxes.get((reviewable.keys[item.record], item.text))
-        if right is None:
+        right_boxes = gold_boxes.get((reviewable.keys[item.record], item.text))
+        if right_boxes is None:  # the gold doesn't know this phrase
             continue
         if item.box is None:
-            answers[item] = not right
+            answers[item] = not right_boxes
         else:
-            own = box_of(_instance_of(reviewable, item)["bbox"])
-            answers[item] = any(iou(own, box_of(bbox)) >= GOLD_IOU for bbox in right)
+            own_box = box_of(_instance_of(reviewable, item)["bbox"])
+            answers[item] = any(iou(own_box, box_of(bbox)) >= GOLD_IOU for bbox in right_boxes)
     if not answers:
         raise InputError(
             f"{gold} has none of the phrases of {reviewable.files.annotations}, by image_id and"
@@ -100,17 +108,18 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Any]]:
     """Return the right boxes of each phrase that was looked for, by record and text.
 
-    A phrase of status `none` has an empty list; one that says neither is left out. Raises
-    InputError where the file can't be read.
+    Rejected boxes are left out. So a phrase of status `none`, and one of rejected boxes alone, has
+    an empty list; a phrase with neither boxes nor that status isn't in it. Raises InputError where
+    the file can't be read, BrokenRow where a record's expressions can't be.
     """
     boxes = defaultdict[tuple[str, str], list[Any]](list)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
             if row["instances"] or row.get("status") == "none":
-                right = boxes[key, row["text"]]
+                boxes_of_phrase = boxes[key, row["text"]]
                 for instance in row["instances"]:
                     if instance.get("verified") is not False:
-                        right.append(instance["bbox"])
+                        boxes_of_phrase.append(instance["bbox"])
     return boxes
 
 
@@ -124,8 +133,8 @@ def _instance_of(reviewable: Reviewable, item: Item) -> dict[str, Any]:
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
     """Draw, from the items that gold knows, those to mix into a sample: none that is in it.
 
-    It is one for ten of the sample, and ten at least, or all if there are fewer. The same sample
-    always has the same drawn.
+    It is one for ten of the sample, and LEAST_MIXED_IN at least, or all if there are fewer. For the
+    same sample they are always the same.
     """
     unseen = sorted(set(known) - set(sample), key=str)
     wanted = max(LEAST_MIXED_IN, len(sample) // 10)
@@ -140,8 +149,8 @@ def groups_of(reviewable: Reviewable, run_model: str = "") -> dict[Item, dict[st
     said, where there was one and no reviewer judged the phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
-    for place, items in groupby(reviewable.items, lambda item: item.record):
-        record = reviewable.record(place)
+    for index, items in groupby(reviewable.items, lambda item: item.record):
+        record = reviewable.record(index)
         rows = expressions_of(record)
         model = str(record.get("model") or run_model or "unknown")
         for item in items:
@@ -159,7 +168,10 @@ def groups_of(reviewable: Reviewable, run_model: str = "") -> dict[Item, dict[st
 
 
 def _check_of(row: Expression) -> str:
-    """Return the method and the verdict of a pipeline's check of an expression."""
+    """Return the method and the verdict of a pipeline's check of an expression: `judge: verified`.
+
+    The method is `check` where the expression doesn't name it.
+    """
     verification = row.get("verification")
     method = verification.get("method") if isinstance(verification, Mapping) else "check"
     return f"{method}: {verdict_of(row)}"
@@ -191,7 +203,7 @@ def figures(
             group_sizes.update(own.items())
         else:
             phrases_without_box += 1
-        if not item.box:  # a phrase is counted by its first box, or by having none
+        if item.box in (None, 0):  # a phrase is counted by its first box, or by having none
             phrases += 1
 
     box_verdicts: list[bool | None] = []
@@ -212,7 +224,7 @@ def figures(
     missed["phrases"] = phrases
     # From a share of the phrases without a box to one of all phrases.
     for name in ("share", "low", "high"):
-        if missed[name]:
+        if missed[name]:  # neither None nor 0
             missed[name] = round(missed[name] * phrases_without_box / phrases, 6)
     boxes = figure(box_verdicts, len(groups) - phrases_without_box, level)
     return {"boxes": boxes, "phrases_missed": missed, "by": by}
@@ -234,7 +246,7 @@ def figure(
     Returns:
         Counts `wrong`, `unsettled` (open), `looked_at` (the sample's items, open ones too) and, if
         given, `of` (the `total`); and in [0, 1] the `share` that isn't right and its bounds `low`
-        and `high`. `share` is None where nothing was looked at.
+        and `high`. `share` is None where nothing was looked at, but 0 where `total` is 0.
 
     Example:
         >>> figure([True] * 48 + [False, None], 1000)["high"]

@@ -13,9 +13,11 @@ from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.data.records import ROW_OF_IMAGE, parse_line, path_of
 from dataflow_grounding.extras.review._record_view import PageClasses, View, view_of
 
+# What a step leaves in a results folder: `step_1_grounding`, a folder of a spec's run, or
+# `prefix_step1.jsonl`, a file of a script's.
 _STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
-Expressions: TypeAlias = list[dict[str, Any]]
-# an expression's text in lower case, and how many of that text come before
+Expressions: TypeAlias = list[dict[str, Any]]  # of a `View`
+# An expression's text in lower case, and how many of that text come before it in its record.
 _TextKey: TypeAlias = tuple[str, int]
 
 
@@ -44,9 +46,10 @@ class Version:
             offset += len(line)
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return this version of a record, None where there is none.
+        """Return this version of a record: that of the same image and the same row of the image.
 
-        It is given once: of several records of one key the next call gets the next one.
+        Each is returned once: of several such records the next call returns the next one. None
+        where none is left.
         """
         offsets = self._offsets.get(_key(record))
         return self._record_at(offsets.pop(0)) if offsets else None
@@ -58,6 +61,7 @@ class Version:
             yield self._record_at(offset)
 
     def _record_at(self, offset: int) -> dict[str, Any]:
+        """Return the record whose line begins at a byte of the file."""
         self._file.seek(offset)
         return parse_line(self._file.readline())
 
@@ -72,12 +76,13 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Return names and files of a run's steps in order; the annotations are a copy of the last.
+    """Return names and files of a run's steps in order; the run's annotations are the last one's.
 
-    Empty where the folder has steps of two scripts, as nothing says which are this run's.
+    Empty where there are none, and where the folder has steps of two scripts, as nothing says which
+    are this run's.
     """
     steps: list[tuple[int, str, str]] = []
-    prefixes = set()
+    prefixes = set()  # of scripts' files; a spec's run has None
     for name in os.listdir(results):
         match = _STEP.fullmatch(name)
         if match is None:
@@ -98,8 +103,12 @@ def with_versions(
 ) -> Iterator[tuple[Mapping[str, Any], Earlier]]:
     """Yield each record with its earlier versions, then the records that another run alone has.
 
-    `name` is what the records' own version is called. A record that another run lacks has this name
-    in place of earlier versions.
+    A record that only one of two runs has comes with that run's name in place of earlier versions.
+
+    Args:
+        records: The records.
+        versions: Their earlier versions, the oldest first; their records are used up.
+        name: What the records' own version is called.
     """
     for record in records:
         earlier: list[tuple[str, Mapping[str, Any]]] = []
@@ -134,7 +143,7 @@ def changes_view(
         `only`, the name of the run that alone has it; or `changes`, each with the `version` that
         made it, the expression's `text`, and in `said` what is different; and `versions`, those
         that differ from the one before them and the one that they differ from, each with `name` and
-        `expressions`. Nothing where no version differs.
+        `expressions`. {} where no version differs.
     """
     if isinstance(earlier, str):
         return {"only": earlier}
@@ -167,7 +176,10 @@ def changes_view(
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
-    """Yield what differs in caption and size of the picture, by its name, and how, in words."""
+    """Yield ("caption", how) and ("size", how), how in words, for what differs of the picture.
+
+    Sizes are compared where both are known.
+    """
     if old["caption"] != new["caption"]:
         yield "caption", f"“{old['caption']}” → “{new['caption']}”"
     sizes = [(view["width"], view["height"]) for view in (old, new)]
@@ -220,7 +232,7 @@ def _differences(
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is different in an expression's versions, in words.
 
-    That is in its spelling, class, status, boxes and their scores.
+    That is in its spelling, class, status and boxes. Of scores, the first that differs is told.
     """
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
@@ -241,7 +253,7 @@ def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 
 def _score(box: Mapping[str, Any]) -> str:
-    """Return a box's score in words."""
+    """Return a box's score with two digits; "–" where it has none."""
     return "–" if box["score"] is None else f"{box['score']:.2g}"
 
 
@@ -257,5 +269,8 @@ def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
 
 
 def _key(record: Mapping[str, Any]) -> int:
-    """Return a hash of a record's image and its row among the image's: small in memory."""
+    """Return a hash of a record's image, by id or path, and its row among the image's.
+
+    A number, as it takes little memory.
+    """
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

@@ -23,6 +23,7 @@ from dataflow_grounding.extras.review._overlay import reviewer_verdict, version_
 from dataflow_grounding.extras.review.queues import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of the files that reviewed records can be written to."""
 
 
 def apply_decisions(
@@ -75,7 +76,7 @@ def apply_decisions(
     homeless = set(decisions.standing_of().outcomes)
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
-    # from there reviews and pipelines go on, whoever names it
+    # Reviews and pipelines go on from there, also where the user names it: it is written in full.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     with told_as(InputError, f"can't write {path}"):
         without_rejected = WithoutRejected(keep_rejected or is_own_file)
@@ -102,7 +103,12 @@ def apply_decisions(
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
     """Raise InputError where writing `path` would overwrite something.
 
-    The reviewed records of an earlier call may be. `out` is the same path if the user named it.
+    Reviewed records that an earlier call wrote there may be overwritten.
+
+    Args:
+        path: Where the reviewed records are to go.
+        out: The same path if the user named it, else None.
+        files: The files of the review.
     """
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
@@ -137,9 +143,10 @@ def _reviewed(
 
 
 def bring_up_to_date(annotations: str) -> None:
-    """Write the reviewed records of a file again, which a later run has written anew.
+    """Write the reviewed records of a file again, after a later run has written the file anew.
 
-    Nothing is done where `apply` never wrote them, or there are no decisions.
+    Nothing is done where `apply` never wrote them, or there are no decisions. Raises InputError
+    where a file can't be read or written.
     """
     files = review_files(annotations)
     if not os.path.exists(files.reviewed):
@@ -169,8 +176,8 @@ def _refuse_log(path: str, own: str) -> None:
 def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
     """Append the decisions in downloaded files to reviews.jsonl.
 
-    Returns how many are new there, and a line for each that was refused. Raises InputError, and
-    takes none, where one of the files is a reviews.jsonl.
+    Returns how many are new there, and a line for each that was refused: its file and line, and
+    why. Raises InputError, and takes none, where one of the files is a reviews.jsonl.
     """
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
@@ -207,21 +214,32 @@ class _Download:
 
     def take(self, row: Row) -> None:
         """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
-        given = row.data or {}
-        key = str(given.get("record"))
+        decision = row.data or {}
+        key = str(decision.get("record"))
         changes: list[Mapping[str, Any]] = []
         try:
             if row.error is not None:
                 raise InputError(str(row.error))
-            changes = listed(given, "changes")
-            self._decide(key, given, changes)
+            changes = listed(decision, "changes")
+            self._decide(key, decision, changes)
         except (InputError, BrokenRow):
             for change in changes:
                 self._versions[key, str(change.get("id"))] = "refused"
             raise
 
-    def _decide(self, key: str, given: Mapping[str, Any], changes: list[Mapping[str, Any]]) -> None:
-        """Take one decision, with the ids and versions that its expressions have here."""
+    def _decide(
+        self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
+    ) -> None:
+        """Take one decision, with the ids and versions that its expressions have here.
+
+        Args:
+            key: The record's.
+            decision: The line of the file.
+            changes: Its changes.
+
+        Raises:
+            InputError, BrokenRow: It is refused.
+        """
         if key not in self._reviewable.places:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.places[key])
@@ -231,10 +249,10 @@ class _Download:
             id = self._ids.get(file_id, file_id)
             version = self._versions.get((key, id), change.get("version"))
             wanted.append({**change, "id": id, "version": version})
-        who = str(given.get("who") or "unknown")
-        decision = {**given, "record": key, "changes": wanted}
+        who = str(decision.get("who") or "unknown")
+        decision_here = {**decision, "record": key, "changes": wanted}
         changes_here = self._decisions.decide(
-            record, key, decision, who, counts=self._reviewable.row_counts
+            record, key, decision_here, who, counts=self._reviewable.row_counts
         )
         for change, change_here in zip(changes, changes_here, strict=False):
             if change.get("fresh"):
@@ -246,7 +264,8 @@ class _Download:
 def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | None:
     """Return `agreement` of blind second reviews with the first ones, on what both decided.
 
-    None where nothing was decided twice. A second reviewer of the same expression counts again.
+    Where several reviewers made second reviews of an expression, each of them counts. None where
+    nothing was decided twice.
     """
     first: list[dict[str, Any]] = []
     second: list[dict[str, Any]] = []
@@ -265,6 +284,9 @@ def _agreement(files: ReviewFiles, decisions: Decisions) -> dict[str, Any] | Non
 def _only_expressions(
     ids: set[str], standing: Standing, record: Record, key: str
 ) -> dict[str, Any]:
-    """Return a record with no other expressions than these, with the decisions on them."""
+    """Return a record, whose key is `key`, with those expressions alone that have these ids.
+
+    They have the decisions of `standing` on them.
+    """
     rows = standing.expressions(record, key)
     return {**record, "expressions": [row for id, row in rows.items() if id in ids]}

@@ -35,7 +35,7 @@ from dataflow_grounding.extras.review._sampling import (
 from dataflow_grounding.extras.review.queues import Item, Reviewable, digest_of
 
 _MOST_TOLD = 12
-"""Groups of a kind that are told in a line, those with the most boxes."""
+"""Groups of a kind, such as classes, that are told in a line: those with the most boxes."""
 
 
 class StatedSample(NamedTuple):
@@ -105,15 +105,13 @@ def changes_since(results: str) -> Iterator[str]:
         digests = {name: digest_of(os.path.join(folder, name)) for name in files}
         now = {**certificate, "files": digests, "sentence": str(why)}
     yield from _differences(certificate, json.loads(json.dumps(now)))
-    # A file that wasn't found has the digest None: of one that wasn't found either time nobody can
-    # say whether it has changed.
-    unread = [
+    never_found = [
         name for name, digest in now["files"].items() if digest is None and files.get(name) is None
     ]
-    if unread:
+    if never_found:  # nobody can say whether these have changed
         yield (
-            f"not checked: {counted(len(unread), 'picture')}, not found when it was written nor"
-            f" now: {unread!r:.300}"
+            f"not checked: {counted(len(never_found), 'picture')}, not found when it was written"
+            f" nor now: {never_found!r:.300}"
         )
 
 
@@ -130,7 +128,8 @@ def _certificate_now(results: str, certificate: Mapping[str, Any], folder: str) 
         max_error = certificate["target"]["max_error"]
     now = certificate_of(results, gold, max_error, certificate.get("working_folder"))
     now["when"] = certificate.get("when")
-    if now["prompts"] is None:  # nothing of this package made the records: who reckons is all one
+    if now["prompts"] is None:
+        # Nothing of this package made the records, so that its version makes no difference.
         now["version"] = certificate.get("version")
     return now
 
@@ -213,7 +212,7 @@ def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, 
     statuses = Counter[str]()
     checks = Counter[str]()
     for item, own in groups.items():
-        if item.box:  # a phrase is counted by its first box, or by having none
+        if item.box not in (None, 0):  # a phrase is counted by its first box, or by having none
             continue
         statuses[item.status] += 1
         if "check" in own:
@@ -227,8 +226,9 @@ def _statuses_and_checks(groups: Mapping[Item, Mapping[str, str]]) -> dict[str, 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
     """Return the samples that were stated of the file as it is, each size and seed once.
 
-    The folders in which their reviewers had pictures looked for are put before those of
-    `reviewable`. Raises InputError where there are none, or one is not what its seed draws.
+    Those stated of another version of the file, and what is no sample, are passed over. The folders
+    in which their reviewers had pictures looked for are put before those of `reviewable`. Raises
+    InputError where no sample is left, or one is not what its seed draws.
     """
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
@@ -310,8 +310,8 @@ def _sources(
             path = _file_in_last_folder(name, reviewable.folders)
             if path:
                 paths[name] = path
-    for place in sorted({item.record for item in drawn}):
-        record = reviewable.record(place)
+    for index in sorted({item.record for item in drawn}):
+        record = reviewable.record(index)
         name = path_of(record)
         try:
             paths[name] = path_of_picture(record)
@@ -338,7 +338,10 @@ def _file_in_last_folder(path: str, folders: Sequence[str]) -> str:
 
 
 def _certificate_path(results: str) -> str:
-    """Return the path of the certificate of RESULTS."""
+    """Return the path of the certificate of RESULTS: `certificate.json` or `NAME.certificate.json`.
+
+    Raises InputError as `review_files` does.
+    """
     return review_files(results).decisions.removesuffix("reviews.jsonl") + "certificate.json"
 
 
@@ -348,9 +351,9 @@ def _checksum(value: Any) -> str:
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Yield a line for each value that differs in two pieces of JSON, by its keys.
+    """Yield a line for each value that differs in two pieces of JSON: `boxes: wrong: 3, now 4`.
 
-    Lists are compared as a whole.
+    Lists are compared as a whole. `name` are the keys that lead to both pieces.
     """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
@@ -375,9 +378,9 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
         text = f"Nobody has judged this sample of {looked_at} yet; {text}"
     elif unsettled:
         text += f"; {unsettled} of {looked_at} not settled, counted as wrong"
-    unread = list(certificate["files"].values()).count(None)
-    if unread:
-        text += f"; {counted(unread, 'picture')} not found, and so in no digest"
+    not_found = list(certificate["files"].values()).count(None)
+    if not_found:
+        text += f"; {counted(not_found, 'picture')} not found, and so in no digest"
     if gold:
         text += "; reviewers wrong on " + _in_percent(gold, f" of {gold['looked_at']} gold items")
     if target:
@@ -404,8 +407,8 @@ def told_lines(certificate: Mapping[str, Any]) -> Iterator[str]:
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
     """Return the share of a `figure` in percent, and its bounds, rounded so that they only widen.
 
-    Where nothing was judged, that is where all that was looked at is unsettled, there are bounds
-    alone.
+    Where nothing was judged, as nothing was looked at or all of it is unsettled, there are bounds
+    alone. `of_what` is put behind the figure: ` of 452 boxes wrong`.
     """
     low, high = widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]

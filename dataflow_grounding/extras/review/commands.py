@@ -147,7 +147,10 @@ def of_apply(
 
 
 def _share(text: str) -> float:
-    """Return a share between 0 and 1 from `3%` or `0.03`. Raises BadParameter for any other."""
+    """Return a share from `3%` or `0.03`. Raises BadParameter for a text that isn't within 0 and 1.
+
+    0 and 1 themselves are refused, too.
+    """
     with suppress(ValueError):
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         if 0 < share < 1:

@@ -22,6 +22,7 @@ from dataflow_grounding.images.image import url_of
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+# The Content-Security-Policy of the review's page in a cell, which loads nothing.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
     " base-uri 'none'"
@@ -30,6 +31,8 @@ _POLICY = (
 
 def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecord:
     """Return a record as a notebook shows it: its picture with boxes, and a table.
+
+    Nothing is read or checked yet.
 
     Args:
         record: A line of a file, a record of a pipeline, or a row of a DataFrame.
@@ -125,7 +128,7 @@ def _answer(session: Session, message: Mapping[str, Any]) -> dict[str, Any]:
             its `body`: decisions in JSON, or empty to ask for the next records.
 
     Returns:
-        The answer in JSON; in place of it `error`, if the message asks for what there isn't.
+        The answer in JSON; `{"error": why}` in place of it where the message can't be answered.
     """
     query = str(message["path"]).partition("?")[2]
     wanted = dict(parse_qsl(query))
@@ -149,7 +152,8 @@ def _answer(session: Session, message: Mapping[str, Any]) -> dict[str, Any]:
 def _put_picture_in(view: dict[str, Any], session: Session, side: str) -> None:
     """Change a record's view in place: its picture's addresses become the picture itself.
 
-    A picture that can't be read is taken out, and the view says that it is missing.
+    A picture that can't be read is taken out, and the view says that it is missing. `side` names
+    the copy, `small` or `large`.
     """
     if not view["thumbnail"]:
         return
@@ -164,7 +168,7 @@ def _put_picture_in(view: dict[str, Any], session: Session, side: str) -> None:
 
 def _page() -> str:
     """Return the review's page in one text, with its styles and scripts in it."""
-    files = page_files(_POLICY, "<!-- in frame -->")
+    files = page_files(_POLICY, "<!-- in frame -->")  # which notebook.js replaces by a script
     page = files["review.html"]
     page = re.sub(
         r'<link rel="stylesheet" href="(.*?)">',

@@ -8,7 +8,6 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
-from itertools import filterfalse, islice
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -27,7 +26,7 @@ from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.extras.review._decisions import Decisions, review_files
-from dataflow_grounding.extras.review._judged_pictures import file_digest
+from dataflow_grounding.extras.review._judged_pictures import file_digest, file_name
 from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.extras.review._record_view import Expression, expressions_of, picture_column
 from dataflow_grounding.extras.review._row_keys import (
@@ -112,7 +111,7 @@ class Reviewable:
         self.items: list[Item] = []
         self.unread: list[str] = []
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115
-        # the offset at which each record's line begins in it, and the end of the last
+        # The offset at which each record's line begins in it, and the end of the last.
         self._begins = array("Q")
         for index, (key, record) in enumerate(
             records_with_keys(self.files.annotations, self.decisions.decided_rows, self.folders)
@@ -121,7 +120,7 @@ class Reviewable:
             self.places[key] = index
             if record.image_id is not None:
                 self.row_counts.add(record.image_id, row_digest(record))
-            self.names.append(path_of(record).replace("\\", "/").rpartition("/")[2])
+            self.names.append(file_name(path_of(record)))
             self._begins.append(self._lines.tell())
             self._lines.write(dump_text([record.image_id, record.occurrence, record]).encode())
             try:
@@ -134,7 +133,7 @@ class Reviewable:
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it, by its index; from any thread."""
         begin, end = self._begins[index : index + 2]
-        # pread moves no position that threads would share
+        # Unlike read, pread moves no position that threads would share.
         line = os.pread(self._lines.fileno(), end - begin, begin)
         image_id, occurrence, row = parse_value(line)
         return Record(row, self.folders, occurrence, image_id, index)
@@ -174,7 +173,7 @@ class Reviewable:
 
 
 def _stated_root(image_root: str, decisions: str) -> str:
-    """Return the folder of the pictures as the file of decisions, at path `decisions`, states it."""
+    """Return a folder of pictures as the file of decisions, at the path `decisions`, states it."""
     if is_absolute(image_root):
         return absolute(image_root)
     return os.path.relpath(image_root, os.path.dirname(decisions) or ".")
@@ -233,7 +232,8 @@ def _records_as_placed(annotations: str) -> Iterator[tuple[str, Record]]:
 def _occurrence_in(key: str, image_id: str | None) -> int:
     """Return how many rows of the image stand before the row with this key: 1 for `ID@2`."""
     number = key.removeprefix(f"{image_id}@")
-    return int(number) - 1 if number != key and number.isdecimal() else 0
+    is_further_row = number != key and number.isdecimal()
+    return int(number) - 1 if is_further_row else 0
 
 
 def _items_of(
@@ -241,9 +241,9 @@ def _items_of(
 ) -> Iterator[Item]:
     """Yield an item for each box of a record's expressions, and for each expression without one.
 
-    The doubts are weights without a unit: 2 for a record of suspect boxes, 1 for samples that
-    disagree, for a check that says no and for words that contradict the boxes, 0.5 for a doubtful
-    record or an unknown score, 1 - score.
+    An item's doubt is a sum without a unit: 2 for a record of suspect boxes, 0.5 for a doubtful
+    record; 1 each for samples that disagree, for a check that didn't say yes and for words that
+    contradict the boxes; and 1 - score, or 0.5 where there is no score.
     """
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
@@ -319,7 +319,7 @@ class Queue:
         self._blind = blind
         self._who = who
         self._show = wanted.get("show") or ("all" if wanted.get("record") else "")
-        # the dictionary that later decisions go into, too
+        # The dictionary itself, into which later decisions go, too.
         self._outcomes = decisions.standing_of(blind).outcomes
         self._wanted_records = self._named_records(reviewable)
         candidates = reviewable.items if sample is None else sample
@@ -331,18 +331,18 @@ class Queue:
         self.items = list(self.why)
 
     def _named_records(self, reviewable: Reviewable) -> set[int] | None:
-        """Return the indices of the records whose key or file name has the words that are wanted.
+        """Return the indices of the records whose key or file name has the words of that filter.
 
-        None where none are, and so all records.
+        Capitals make no difference. None where the filter isn't set: then all records are wanted.
         """
         words = (self._wanted.get("record") or "").strip().casefold()
         if not words:
             return None
-        places = set()
-        for place, (key, name) in enumerate(zip(reviewable.keys, reviewable.names, strict=True)):
+        indices = set()
+        for index, (key, name) in enumerate(zip(reviewable.keys, reviewable.names, strict=True)):
             if words in key.casefold() or words in name.casefold():
-                places.add(place)
-        return places
+                indices.add(index)
+        return indices
 
     def _ordered(self, items: list[Item]) -> dict[Item, str]:
         """Return the items in the wanted order, and why each is where it is.
@@ -363,17 +363,22 @@ class Queue:
         ordered = items
         if order == "doubt":
             ordered = sorted(items, key=lambda item: -item.doubt)
+        all_drawn = set(drawn)
+        not_drawn = [item for item in ordered if item not in all_drawn]
+        drawn_left = deque(drawn)
         why: dict[Item, str] = {}
-        not_drawn = filterfalse(set(drawn).__contains__, ordered)
-        drawn_items = iter(drawn)
-        while batch := list(islice(not_drawn, RANDOM_EVERY - 1)):
-            why.update(dict.fromkeys(batch, why_ordered))
-            why.update(dict.fromkeys(islice(drawn_items, 1), why_drawn))
-        why.update(dict.fromkeys(drawn_items, why_drawn))
+        for count, item in enumerate(not_drawn, 1):
+            why[item] = why_ordered
+            if count % (RANDOM_EVERY - 1) == 0 and drawn_left:
+                why[drawn_left.popleft()] = why_drawn
+        why.update(dict.fromkeys(drawn_left, why_drawn))
         return why
 
     def _passes_filters(self, item: Item) -> bool:
-        """Return whether an item passes all filters that are set, but for `show`."""
+        """Return whether an item passes all filters that are set, but for `show`.
+
+        Raises ValueError where `below` is no number.
+        """
         wanted = self._wanted
         if self._wanted_records is not None and item.record not in self._wanted_records:
             return False
@@ -426,7 +431,7 @@ class Queue:
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
         """Return the first `most` shown items from an index on, and the index after the last.
 
-        Where none is shown, that is the end of `items`.
+        There are fewer where `items` end before; where none is shown, the index is their end.
         """
         shown: list[Item] = []
         next_start = len(items)
@@ -439,7 +444,7 @@ class Queue:
         return shown, next_start
 
     def as_json(self, items: Iterable[Item]) -> list[dict[str, Any]]:
-        """Return items as the page has them: their columns, and `why` they are where they are."""
+        """Return items of this queue as the page has them: their columns, and `why`."""
         return [{"why": self.why[item], **item._asdict()} for item in items]
 
     def count_undecided(self) -> Undecided:
@@ -458,11 +463,14 @@ class Queue:
     def count_shown(self) -> int:
         """Count the items that are shown, those on other pages too."""
         if self._show == "all":
-            gone = sum(not self._is_there(item) for item in self._items_with_decisions())
-            return len(self.items) - gone
-        if self._show in ("", "empty"):
+            deleted = sum(not self._is_there(item) for item in self._items_with_decisions())
+            return len(self.items) - deleted
+        if self._show == "empty":
+            return self.count_undecided().phrases
+        if self._show == "":
             undecided = self.count_undecided()
-            return undecided.phrases + (undecided.boxes if self._show == "" else 0)
+            return undecided.phrases + undecided.boxes
+        # The other shows have nothing but what was decided.
         return sum(map(self._is_shown, self._items_with_decisions()))
 
     def count_to_mend(self) -> int:
@@ -470,7 +478,10 @@ class Queue:
         return sum(map(self._is_to_mend, self._items_with_decisions()))
 
     def _items_with_decisions(self) -> Iterator[Item]:
-        """Yield the items of records with a decision; those without are too many to look at."""
+        """Yield all items of the records that have a decision.
+
+        Counts look at these alone: those of the other records are many, and nobody decided them.
+        """
         for key in self._outcomes:
             if key in self._places:
                 yield from self._items_of_record.get(self._places[key], ())
@@ -490,16 +501,20 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        """All boxes, each once: after every four by thing one that was drawn at random."""
-        drawn = deque(
+        """All boxes, each once: after every four by thing one that was drawn at random.
+
+        A box that stands in both orders keeps the place where it comes first. None was drawn where
+        a filter is set.
+        """
+        drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
         placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
         for count, item in enumerate(self._boxes_by_thing, 1):
-            placed[id(item)] = item
-            if count % (RANDOM_EVERY - 1) == 0 and drawn:
-                drawn_item = drawn.popleft()
-                placed[id(drawn_item)] = drawn_item
+            placed.setdefault(id(item), item)
+            if count % (RANDOM_EVERY - 1) == 0 and drawn_left:
+                drawn_item = drawn_left.popleft()
+                placed.setdefault(id(drawn_item), drawn_item)
         return list(placed.values())
 
     @cached_property
@@ -552,17 +567,20 @@ class Queue:
     def _is_to_mend(self, item: Item) -> bool:
         """Return whether an item is rejected and a person has yet to draw the right box.
 
-        A box has yet to be drawn while the phrase has more rejected boxes than added ones that
-        nobody rejected.
+        A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
+        drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
+        box always has one to be drawn.
         """
         outcome = self._outcome_of(item)
         if outcome is None or outcome.after is None or not self._is_rejected(item):
             return False
-        boxes = outcome.after["instances"]
+        if item.box is None:
+            return True
+        rejected = sum(reviewer_verdict(box) is False for box in outcome.after["instances"])
         added = outcome.added_boxes()
-        good = sum(reviewer_verdict(box) is not False for box in added)
-        rejected = sum(reviewer_verdict(box) is False for box in boxes)
-        return item.box is None or rejected - (len(added) - good) > good
+        added_and_rejected = sum(reviewer_verdict(box) is False for box in added)
+        added_and_good = len(added) - added_and_rejected
+        return rejected - added_and_rejected > added_and_good
 
     def _outcome_of(self, item: Item) -> Outcome | None:
         """Return how reviewers left an item's phrase; None where none did.
@@ -577,7 +595,7 @@ class Queue:
     def _is_decided(self, item: Item) -> bool:
         """Return whether a reviewer judged an item, deleted it, or drew another in its place.
 
-        What was only moved as a whole has yet to be judged.
+        A box that was only moved as a whole has yet to be judged.
         """
         outcome = self._outcome_of(item)
         if outcome is None:
@@ -586,7 +604,7 @@ class Queue:
         return reviewed is None or bool(reviewed.get("reviewed_by"))
 
     def _is_there(self, item: Item) -> bool:
-        """Return whether the phrase is still there, and the box or what was drawn in its place."""
+        """Return whether the phrase is still there, and its box or one drawn in place of it."""
         outcome = self._outcome_of(item)
         if outcome is None:
             return True
@@ -607,9 +625,10 @@ class Queue:
 
 
 def _as_left(item: Item, outcome: Outcome) -> Mapping[str, Any] | None:
-    """Return an item's phrase, its box, or what was drawn in its place; None if it was deleted.
+    """Return what reviewers made of an item: its phrase, its box, or what was drawn in its place.
 
-    A box that was moved as a whole is one that nobody judged.
+    None if it was deleted. A box that was moved as a whole has no `reviewed_by`, as nobody judged
+    it.
     """
     if item.box is None or outcome.after is None:
         return outcome.after

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -78,30 +79,16 @@ def report_results(
         ``report_results("out/annotations.jsonl", "out/report.html", title="A run",
         summary={"model": "a-model"})``
     """
-
-    def image_of(record: Mapping[str, Any]) -> str | None:
-        """Return the path of a record's picture; None where it isn't found."""
-        try:
-            return path_of_picture(Record(record, tuple(image_folders)))
-        except GroundingError:
-            return None
-
     classes = known_classes(annotations)
     counts = FigureCounts()
     counts.list_classes(list(classes.names))  # `names` grows with what records have
-
-    def figures() -> dict[str, Any] | None:
-        """Return the figures of all records, once `write_report` has read them."""
-        counts.end_data_set()
-        return counts.figures() if os.path.exists(annotations) else None
-
     with told_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         earlier = []
         for name, path in versions[:-1]:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
         return write_report(
             _counted(annotations, counts),
-            find_image=image_of,
+            find_image=partial(_image_in, tuple(image_folders)),
             out_path=out_path,
             failures=chain(_objects(failures_file), _unread(annotations)),
             versions=earlier,
@@ -110,11 +97,28 @@ def report_results(
             classes=classes,
             single=single,
             copies=copies,
-            figures=figures,
+            figures=partial(_figures_of, annotations, counts),
             on_progress=on_progress,
             title=title,
             summary=summary,
         )
+
+
+def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None:
+    """Return the path of a record's picture, looked for in these folders; None where it isn't."""
+    try:
+        return path_of_picture(Record(record, folders))
+    except GroundingError:
+        return None
+
+
+def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
+    """Return the figures of the data set, once all its records are in `counts`.
+
+    None where there is no such file.
+    """
+    counts.end_data_set()
+    return counts.figures() if os.path.exists(annotations) else None
 
 
 def publish(summary: Summary, storage: FileStorage) -> None:
@@ -168,7 +172,7 @@ def report_folder(
     Args:
         results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl`
             where all records failed; `run.json` says what ran. Where steps changed records, their
-            versions are beside each other.
+            versions are shown beside each other.
         out_path: The page; None for `report.html` in that folder, or `report_with_NAME.html` with
             another of that name.
         image_root: Where relative image paths are looked for; None for where the runs looked.
@@ -184,8 +188,8 @@ def report_folder(
         The path of the page, and how many records the report shows.
 
     Raises:
-        InputError: A folder has neither, the page can't be written, or a single file would be too
-            large.
+        InputError: A folder has neither of these files, the page can't be written, its name is that
+            of a file of data, or a single file would be too large.
     """
     _check_results(results_dir)
     if other:
@@ -209,7 +213,7 @@ def report_folder(
     if other:
         name = _folder_name(results_dir)
         other_name = _folder_name(other)
-        if name == other_name:  # run_1/results and run_2/results
+        if name == other_name:  # as of run_1/results and run_2/results
             name, other_name = _told_apart(results_dir, other)
         versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
         how["title"] = f"{name} → {other_name}"
@@ -242,15 +246,18 @@ def _check_results(folder: str) -> None:
     )
 
 
-def _told_apart(one: str, other: str) -> tuple[str, str]:
-    """Return names for two folders that are called the same: their paths, less what both have."""
-    paths = [os.path.abspath(path) for path in (one, other)]
+def _told_apart(folder_a: str, folder_b: str) -> tuple[str, str]:
+    """Return names for two folders that are called the same: their paths below what they share.
+
+    `run_1/results` and `run_2/results`. Of folders on two drives, the paths as they were given.
+    """
+    path_a = os.path.abspath(folder_a)
+    path_b = os.path.abspath(folder_b)
     try:
-        shared = os.path.commonpath(paths)
-    except ValueError:  # they are on two drives
-        return one, other
-    first, second = [os.path.relpath(path, shared) for path in paths]
-    return first, second
+        shared = os.path.commonpath([path_a, path_b])
+    except ValueError:
+        return folder_a, folder_b
+    return os.path.relpath(path_a, shared), os.path.relpath(path_b, shared)
 
 
 def _folder_name(folder: str) -> str:
@@ -259,10 +266,10 @@ def _folder_name(folder: str) -> str:
 
 
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    """Return a run's title: its pipeline, and the first file or folder among its data.
+    """Return a run's title: its pipeline, and the name of the first file or folder among its data.
 
-    The pipeline is the one that its spec names, else `source`. Either may be missing; without both
-    the title is empty.
+    The pipeline is the one that its spec names, else `source`. Either part may be missing; without
+    both the title is "".
     """
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
@@ -291,13 +298,19 @@ def _title_of_script(annotations: str, storage: FileStorage) -> str:
 
 
 def _source(annotations: str) -> str:
-    """Return the pipeline that the first record comes from; "" where it doesn't say."""
+    """Return the pipeline that the first record of a file comes from; "" where it doesn't say.
+
+    "", too, where there is no file or no record.
+    """
     source = next(_objects(annotations), {}).get("source")
     return source if isinstance(source, str) else ""
 
 
 def _title(pipeline: str, data: str) -> str:
-    """Return a pipeline and the last part of a path, with a dot between; either may be empty."""
+    """Return a pipeline and the last part of a path: `image_grounding · captions.jsonl`.
+
+    Either may be empty, and is then left out.
+    """
     parts = [pipeline]
     if data:
         parts.append(os.path.basename(os.path.normpath(data)))
@@ -305,7 +318,7 @@ def _title(pipeline: str, data: str) -> str:
 
 
 def _rows(path: str) -> Iterator[Row]:
-    """Yield the rows of a file; none without the file."""
+    """Yield the rows of a file, broken ones too; none where there is no such file."""
     if os.path.exists(path):
         yield from read_rows(path)
 
@@ -339,5 +352,8 @@ def _counted(path: str, counts: FigureCounts) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    """Return the objects in a file, without the rows that can't be read."""
+    """Return an iterator over the objects in a file, without the rows that can't be read.
+
+    It is empty where there is no such file.
+    """
     return (row.data for row in _rows(path) if row.data is not None)

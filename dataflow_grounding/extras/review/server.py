@@ -16,7 +16,7 @@ from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.extras.review._decisions import listed
 from dataflow_grounding.extras.review.session import SIDES, Session, page_files
 
-_HEADERS = {
+_HEADERS = {  # of each answer, unless it has its own
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -27,7 +27,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}  # of files, by ending
 _MOST_BODY = 8 * 2**20  # bytes of decisions in a request
 
 
@@ -120,7 +120,7 @@ class ReviewServer:
         return response
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the page, or one of its styles and scripts."""
+        """Answer with the page, or one of its styles and scripts; HTTPNotFound for any other."""
         name = request.match_info["name"] or "review.html"
         if name not in self._files:
             raise web.HTTPNotFound
@@ -151,7 +151,11 @@ class ReviewServer:
         return index
 
     async def _decide(self, request: web.Request) -> web.StreamResponse:
-        """Take the decisions in the body, which only the page itself can send as JSON."""
+        """Take the decisions in the body, and answer for each.
+
+        Raises HTTPForbidden for a request that isn't JSON with an origin, as only the page itself
+        can send it; InputError or BrokenRow for a body that holds no list of decisions.
+        """
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
         decisions = listed(parse_line(await request.read()), "decisions")

@@ -23,7 +23,7 @@ from dataflow_grounding.data.records import Record, annotated_column, has_id, wr
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.extras.review._decisions import Standing
 from dataflow_grounding.extras.review._door_html import page_file
-from dataflow_grounding.extras.review._overlay import reviewer_verdict, version_of
+from dataflow_grounding.extras.review._overlay import Outcome, reviewer_verdict, version_of
 from dataflow_grounding.extras.review._record_view import (
     Expression,
     Picture,
@@ -40,13 +40,14 @@ from dataflow_grounding.images.files import decoding, read_file, read_header
 SIDES = {"small": 640, "large": 2048}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
 _GRID = 60  # boxes on a page of the grid
-_FILTERS = ("status", "text", "head", "below", "record", "show", "order")
+_FILTERS = ("status", "text", "head", "below", "record", "show", "order")  # see `Queue`
 _MOST = 100  # items that a page without a grid may ask for at once
 MOST_DECISIONS = 1000
 """The most decisions that are taken at once; the page sends 60.
 
 Each is answered with its record, and other reviewers wait until all are taken.
 """
+# The Content-Security-Policy of a page in a folder, which no server sends.
 _POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file:"
     " data:; base-uri 'none'"
@@ -61,7 +62,9 @@ def page_files(policy: str = "", data: str = "") -> dict[str, str]:
         data: HTML to put before the page's scripts.
     """
     page = page_file("review.html")
-    meta = policy and f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    meta = ""
+    if policy:
+        meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     files: dict[str, str] = {}
     for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page):
         files[name] = page_file(name)
@@ -112,17 +115,18 @@ class Session:
         if sample is not None:
             size, seed = sample
             self.sample = self._draw_and_state(size, seed, gold)
-        # filters that a reviewer goes back to, and each page of one list, share a queue
+        # Filters that a reviewer goes back to, and each page of one list, share a queue.
         self._queue = lru_cache(16)(self._make_queue)
 
     def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
         """Draw the sample, write it to reviews.jsonl unless it is there, and mix gold into it.
 
-        Returns the items: the sample's alone in the order of the draw, with gold's shuffled.
+        Returns the items: without gold in the order of the draw, with gold shuffled, the same way
+        each time.
         """
         known = gold_answers(self.reviewable, gold) if gold else {}
         stated, items = self.reviewable.draw_sample(size, seed)
-        stated["gold"] = gold and digest_of(gold)
+        stated["gold"] = digest_of(gold) if gold else None
         stated["image_root"] = self.reviewable.stated_root
         earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
         if stated not in earlier:
@@ -213,7 +217,10 @@ class Session:
         return views
 
     def reviewed(self, index: int) -> Record:
-        """Return a record with the decisions on it; in a blind review with this reviewer's own."""
+        """Return a record, by its index, with the decisions on it.
+
+        In a blind review these are this reviewer's own.
+        """
         record = self.reviewable.record(index)
         return self._standing.reviewed(record, self.reviewable.keys[index])
 
@@ -243,23 +250,15 @@ class Session:
         outcomes = self._standing.outcomes.get(key, {})
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             if "class" in expression:
-                # the page draws boxes of phrases that had none
+                # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
                 expression["classColor"] = self._classes.color_of(expression["class"])
             expression["id"] = id
             expression["version"] = version_of(row)
             expression["reviewed_by"] = row.get("reviewed_by")
             expression["verified"] = reviewer_verdict(row)
-            boxes = expression["instances"]
-            for box, instance in zip(boxes, row["instances"], strict=True):
+            for box, instance in zip(expression["instances"], row["instances"], strict=True):
                 box["verified"] = reviewer_verdict(instance)
-            outcome = outcomes.get(id)
-            indices_now: list[int | None] = list(range(len(boxes)))
-            if outcome:
-                indices_now = [outcome.index_after(i) for i in range(len(outcome.positions))]
-            for box_index, index_now in enumerate(indices_now):
-                # a later run may have fewer boxes than the reviewer saw
-                if index_now is not None and index_now < len(boxes):
-                    boxes[index_now]["box"] = box_index
+            _number_boxes(expression["instances"], outcomes.get(id))
         return view
 
     @property
@@ -268,7 +267,10 @@ class Session:
         return self.decisions.standing_of(self._blind_reviewer)
 
     def _picture_of(self, index: int) -> Picture:
-        """Return the size of a record's picture and its addresses on this page, or why not."""
+        """Return the size of a record's picture and its addresses on this page, or why not.
+
+        Its pixels aren't decoded for that.
+        """
         try:
             size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:
@@ -303,28 +305,32 @@ class Session:
                 f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}"
             )
         answers: list[dict[str, Any]] = []
-        last_of: dict[int, dict[str, Any]] = {}  # by the record's index
+        last_of: dict[int, dict[str, Any]] = {}  # by a record's index, the last answer on it
         for decision in decisions:
-            key = str(decision.get("record"))
-            index = self.reviewable.places.get(key)
-            if index is None:
-                error = f"there is no record {key!r}"
-                answers.append({"uid": decision.get("uid"), "error": error, "view": None})
-                continue
-            record = self.reviewable.record(index)
-            error = ""
-            try:
-                self.decisions.decide(
-                    record, key, decision, self.who, self.blind, self.reviewable.row_counts
-                )
-            except (InputError, BrokenRow, StorageFailed) as why:
-                error = str(why)
+            error = self._why_not_taken(decision)
             answers.append({"uid": decision.get("uid"), "error": error, "view": None})
-            last_of[index] = answers[-1]
+            index = self.reviewable.places.get(str(decision.get("record")))
+            if index is not None:
+                last_of[index] = answers[-1]
         for index, answer in last_of.items():
             answer["view"] = self.view(index)
         self.decisions.sync()
         return answers
+
+    def _why_not_taken(self, decision: Mapping[str, Any]) -> str:
+        """Take a decision, and return ""; why not, where it is refused."""
+        key = str(decision.get("record"))
+        index = self.reviewable.places.get(key)
+        if index is None:
+            return f"there is no record {key!r}"
+        record = self.reviewable.record(index)
+        try:
+            self.decisions.decide(
+                record, key, decision, self.who, self.blind, self.reviewable.row_counts
+            )
+        except (InputError, BrokenRow, StorageFailed) as why:
+            return str(why)
+        return ""
 
     def write(self, folder: str) -> str:
         """Write a folder with page, records and pictures that works without a server.
@@ -359,3 +365,20 @@ class Session:
                     os.makedirs(pictures, exist_ok=True)
                     write_bytes(os.path.join(pictures, f"{index}-{side}.jpg"), picture)
         return os.path.join(folder, "review.html")
+
+
+def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
+    """Give the boxes of an expression's view `box`, the index by which items know them, in place.
+
+    Without decisions on the expression, `outcome`, that is their own index. With some it is that of
+    the pipeline's box that each is, or was drawn in place of; one that a reviewer added gets none.
+    """
+    if outcome is None:
+        for index, box in enumerate(boxes):
+            box["box"] = index
+        return
+    for index in range(len(outcome.positions)):
+        index_now = outcome.index_after(index)
+        # A later run may have fewer boxes than the reviewer saw.
+        if index_now is not None and index_now < len(boxes):
+            boxes[index_now]["box"] = index
