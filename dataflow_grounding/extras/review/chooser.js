@@ -7,11 +7,11 @@ const reviewChooser = (() => {
   const field = dialog.querySelector("input");
   const list = dialog.querySelector("ul");
   let rows = []; // what fits what was typed, the likeliest first
-  let at = 0;
-  let take = null;
+  let at = 0; // the row that Enter takes
+  let take = null; // who is told what was chosen
 
   const labelOf = (e) => (e.class && e.class !== e.text ? `${e.text} (${e.class})` : e.text);
-  // Those that begin with what was typed come first.
+  // Those of `all` that have what was typed in them; those that begin with it come first.
   function fitting(all) {
     const typed = field.value.trim().toLowerCase();
     const placeOf = (e) => labelOf(e).toLowerCase().indexOf(typed);
@@ -41,7 +41,7 @@ const reviewChooser = (() => {
   }
   field.addEventListener("keydown", pressed);
 
-  // Ask which of the expressions `others` the boxes of `e` are of; `taker` is told.
+  // Ask which of the expressions `others` the boxes of `e` are of; taker(other) is called, unless the dialog is left.
   return (e, others, taker) => {
     take = taker;
     dialog.querySelector("h2").textContent = pageText(`${e.text}: no, it is …`, 80);

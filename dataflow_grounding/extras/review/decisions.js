@@ -5,18 +5,19 @@
 
 const reviewDecisions = (() => {
   const GRID = 60; // boxes on a page of the grid, decisions sent at once
-  const MOST_NAMED = 5; // refusals
-  const MOST_CHANGES = 5; // kept for a screen reader
+  const MOST_NAMED = 5; // reasons of refusals that are told at once
+  const MOST_CHANGES = 5; // lines that are kept for a screen reader
 
   const byId = (id) => document.getElementById(id);
   const pause = (milliseconds) => new Promise((ready) => setTimeout(ready, milliseconds));
   const found = (view, id) => view.expressions.find((e) => e.id === id);
 
-  // An expression as it is given back.
+  // The boxes of an expression, and an expression with what has changed in `more`, as a decision has them.
   const boxes = (e) => e.instances.map(({ bbox, verified }, from) => ({ from, bbox, verified }));
   const given = (e, more) => ({ status: e.status, verified: e.verified, instances: boxes(e), ...more });
 
-  // Where the box of an item, or what was put in its place, is among those of its phrase by now; null where it is gone.
+  // The index among its phrase's boxes, as they are now, of an item's box or of the one drawn in its place; null where
+  // it is gone.
   function placeOf(view, item) {
     const { instances } = found(view, item.id) || { instances: [] };
     const place = instances.findIndex(({ box }) => box === item.box);
@@ -29,7 +30,7 @@ const reviewDecisions = (() => {
     return e && item.box !== null ? e.instances[placeOf(view, item)] : e;
   }
 
-  // Whether a reviewer judged an item, deleted it, or put something else in its place.
+  // Whether a reviewer judged an item, deleted it, or drew another box in its place.
   function isDecided(view, item) {
     const judged = judgedOf(view, item);
     if (!judged) return true;
@@ -38,7 +39,7 @@ const reviewDecisions = (() => {
 
   const isRejected = (view, item) => isDecided(view, item) && judgedOf(view, item)?.verified === false;
 
-  // A wrong one for which no person has drawn a further box.
+  // Whether an item is wrong, and no person has drawn a further box for it: as `_is_to_mend` of queues.py.
   function isToMend(view, item) {
     if (!isRejected(view, item)) return false;
     const { instances } = found(view, item.id);
@@ -47,7 +48,8 @@ const reviewDecisions = (() => {
     return item.box === null || rejected > further;
   }
 
-  // Whether an item is among those that are asked for. What another decided, this page can't tell from its own.
+  // Whether an item is among those that `show` asks for. This page can't tell what another reviewer decided from its
+  // own decisions: "mine" are both.
   function isShown({ show, record }, view, item) {
     if (show === "rejected") return isRejected(view, item);
     if (show === "mend") return isToMend(view, item);
@@ -56,6 +58,7 @@ const reviewDecisions = (() => {
     return !isDecided(view, item) && (show !== "empty" || item.box === null);
   }
 
+  // What the server answers, as JSON; an error whose `said` is true is one that the server told.
   async function answer(path, body) {
     const headers = { "Content-Type": "application/json" };
     const response = await fetch(path, body && { method: "POST", headers, body: JSON.stringify(body) });
@@ -105,11 +108,12 @@ const reviewDecisions = (() => {
         shown: fitting.filter(isWanted).length,
         to_mend: fitting.filter((item) => isToMend(viewOf(item), item)).length, order: null };
     }
+    // The boxes by what they are of or, with the show "empty", the phrases without a box.
     function orderOfGrid(items, { show }) {
       const shown = items.filter(({ box }) => (box === null) === (show === "empty"));
       return shown.sort((a, b) => (a.head < b.head ? -1 : a.head > b.head ? 1 : 0));
     }
-    // Those from a place on, and the place behind them.
+    // The next wanted items from an index of the order on, and the index behind the last.
     function pageOf(order, { mode, place, most }, isWanted) {
       const items = [];
       let n = Number(place);
@@ -137,6 +141,7 @@ const reviewDecisions = (() => {
     });
     return next;
   }
+  // Change, delete or add the expression `id` among `rows`, in place.
   function applyTo(rows, { id, after }, view) {
     const place = rows.findIndex((e) => e.id === id);
     if (place >= 0) {
@@ -146,6 +151,7 @@ const reviewDecisions = (() => {
       rows.push(changed(view, fresh, after));
     }
   }
+  // An expression as a change leaves it: `old` is what it was, `after` what the decision says.
   function changed(view, old, after) {
     const instances = after.instances.map((box) => ({ evidence: "person", score: null, ...boxBefore(view, old, box),
       bbox: box.bbox, verified: box.verified }));
@@ -154,21 +160,23 @@ const reviewDecisions = (() => {
     const verified = wordOn(instances, after);
     return { ...old, ...after, instances, verified, span, reviewed_by: verified === null ? null : "you" };
   }
+  // What is kept of the box that a new one was made from; nothing of one that is drawn now.
   function boxBefore(view, old, { from, of, bbox }) {
     if (of) return { ...found(view, of.id).instances[of.box], box: undefined };
     if (from === null) return {};
     const before = old.instances[from];
     return String(before.bbox) === String(bbox) ? before : { ...before, evidence: "person", score: null };
   }
+  // The verdict on an expression, from those on its boxes: false with a wrong one, true if all are right, else null.
   function wordOn(instances, after) {
     const verdicts = instances.length ? instances.map((i) => i.verified) : [after.verified];
     if (verdicts.includes(false)) return false;
     return verdicts.every((verdict) => verdict === true) || null;
   }
 
-  // The page that shows them says why() a thing is there, and how many marks are unsent(); counted() tells it that counts
-  // are new; taken(items, view, old) tells it which items were refused and what a decision has made of its record, null
-  // where more wait.
+  // What review.js does for this module: why() says why the item that is looked at is there; unsent() how many marks of
+  // the grid aren't sent; counted() is told that counts are new; taken(items, view, old) which items were refused, and
+  // what a decision has made of its record: `view`, `old` before, null where more decisions on it wait.
   const page = {};
   const views = new Map(); // by record's place
   const versions = new Map(); // by its key and an expression's id
@@ -179,16 +187,16 @@ const reviewDecisions = (() => {
   const local = window.reviewData;
   const store = local ? collecting(local, views) : asking;
   let sending = false;
-  let isHeld = false; // more is to be sent at once
-  let asked = null;
+  let isHeld = false; // nothing is sent yet: more decisions come, to be sent together
+  let asked = null; // what was asked for last
   let left = { boxes: 0, all_boxes: 0, phrases: 0, all_phrases: 0 };
   let shown = 0; // things that are asked for
   let toMend = 0;
-  let since = performance.now();
+  let since = performance.now(); // when the reviewer began to look at what is decided next
   let who = local && local.who;
   let refused = []; // since the last action, each with its items
-  let lost = ""; // why nothing is saved
-  let wasLost = "";
+  let lost = ""; // why nothing is saved, while that is so
+  let wasLost = ""; // the same, when it was told last
 
   // Errors, hints and what changed have places of their own, whose size doesn't change with what they say.
   const tell = (text) => byId("refused").replaceChildren(recordPage.pageText(text));
@@ -232,7 +240,9 @@ const reviewDecisions = (() => {
     hint("");
   }
 
-  // Besides expressions `ids`, what others changed counts once it is shown: decisions made before are refused.
+  // Note the versions of a record's expressions, as the server has them, and return whether the page shows it now.
+  // While decisions on it wait, the page doesn't, and versions of `ids` alone are noted: a decision on what another
+  // changed is then refused, as its reviewer hasn't seen it.
   function learn(view, ids = []) {
     const isShownNow = !waiting.some((decision) => decision.record === view.key);
     for (const { id, version } of view.expressions) {
@@ -256,6 +266,7 @@ const reviewDecisions = (() => {
     toMend = said.to_mend;
     page.counted();
   }
+  // Put a decision into the queue and show `next`, what it makes of the record; returns its uid.
   function enqueue(action, view, ids, changes, next, more) {
     const uid = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;
     const now = performance.now();
@@ -266,6 +277,7 @@ const reviewDecisions = (() => {
     flush();
     return uid;
   }
+  // Take a decision: it is shown at once, sent, and can be taken back.
   function commit(action, view, changes, more = {}) {
     const next = { ...applied(view, changes), ...("comment" in more && { comment: more.comment }) };
     const ids = changes.map(({ id }) => id);
@@ -273,7 +285,7 @@ const reviewDecisions = (() => {
     done.push([{ uid, ids, action, place: view.place, before: view, id: ids[0], items: more.items || [] }]);
     undone = [];
   }
-  // What run() commits is taken back in one, and sent together.
+  // What run() commits is sent together, and taken back by one undo.
   function together(run) {
     const first = done.length;
     held(run);
@@ -289,7 +301,7 @@ const reviewDecisions = (() => {
     }
   }
 
-  // Take the last decisions back, or make the last ones so taken again: what they were on, by `place` and `id`.
+  // Take the last decisions back, or make those taken back last again. Returns them, the last first; null for none.
   function undo(again = false) {
     const [from, to] = again ? [undone, done] : [done, undone];
     const last = from.pop();
@@ -304,7 +316,8 @@ const reviewDecisions = (() => {
     const uid = enqueue("undo", now, decision.ids, [], decision.before, { undoes: decision.uid, ...comment });
     return { ...decision, before: now, uid };
   }
-  // Undo the drawing of a phrase's box, with how it was moved since, where nothing else came after it.
+  // Undo the drawing of a phrase's box, with how it was moved since. False, and nothing done, where anything else came
+  // after it.
   function undraw(view, { id, instances }, box) {
     const first = done.findLastIndex(([decision]) => decision.action !== "move");
     const [drawn] = done[first] || [{}];
@@ -315,6 +328,7 @@ const reviewDecisions = (() => {
     while (done.length > first) undo();
     return true;
   }
+  // Give each change of a decision the version that the reviewer saw.
   function stamp({ record, changes }) {
     for (const change of changes) {
       change.version = (!change.fresh && versions.get(nameOf(record, change.id))) || "";
@@ -354,7 +368,7 @@ const reviewDecisions = (() => {
       await pause(1500);
     }
   }
-  async function countAnew() { // of how many things a decision was, the queue knows
+  async function countAnew() { // the server knows how many items a decision was on
     const now = asked;
     const said = await store.ask({ ...now, mode: "single", place: 0, most: 0 }).catch(() => null);
     if (said && asked === now) count(said);
@@ -372,7 +386,8 @@ const reviewDecisions = (() => {
       }
     });
   }
-  // Later decisions on the same were made on what isn't so: they are refused, too. Gives the items of all of them.
+  // Drop a decision that was refused, and later ones on the same expressions, which were made on what isn't so. Returns
+  // the items of all of them.
   function refuse(decision, error) {
     const isOff = (other) => other.record === decision.record && other.ids.some((id) => decision.ids.includes(id));
     const off = [decision, ...waiting.filter(isOff)];
@@ -395,6 +410,7 @@ const reviewDecisions = (() => {
   }
   const sent = async () => { while (sending || waiting.length) await pause(5); };
   const mayBeLost = () => waiting.length > 0 || page.unsent() > 0 || Boolean(local);
+  // The address of a file with all decisions that the server doesn't have, for a download.
   function fileOf() {
     if (!local) waiting.forEach(stamp);
     const lines = (local ? store.kept : waiting).map(({ items, ids, ...decision }) =>

@@ -13,8 +13,8 @@ const reviewGrid = (() => {
 
   const main = document.getElementById("main");
   let page = { items: [] };
-  // Marks that aren't sent, by item: they outlast a change of the view. A decision that is made since, one by one, counts
-  // in place of a mark.
+  // Marks that aren't sent, by item: they outlast a change of the view. A decision that was taken since, in the other
+  // mode, counts in place of a mark.
   const marks = new Map();
   let last = null; // the item that was marked last
   let closed = null; // a page that is sent, or not seen yet
@@ -23,6 +23,7 @@ const reviewGrid = (() => {
   const screen = new IntersectionObserver(noteOnScreen, { threshold: .9, rootMargin: "0px 0px -48px" });
   const toBeSeen = node("span", { class: "facts", role: "status" }); // how many haven't been there, beside the buttons
 
+  // Show a page of the grid: its items, what to do, marks of it that were refused, and its buttons.
   function draw(now, task, marked, tools) {
     page = now;
     closed = now;
@@ -140,8 +141,8 @@ const reviewGrid = (() => {
     cell.querySelector(".absent")?.remove();
     if (markOf(item) === "absent") cell.append(node("span", { class: "absent" }, "not in the picture"));
   }
-  // The cell that has the focus, or was marked last, is of a thing that is nowhere in its picture, and so are all of its
-  // phrase; once more, they are wrong alone.
+  // Mark all cells of a phrase as "absent", or as "wrong" where they are that already. The phrase is that of the cell
+  // which has the focus or, if none has, was marked last.
   function markAbsent() {
     const focused = page.items[[...main.querySelectorAll(".cell")].indexOf(document.activeElement)];
     const marked = focused || last;
@@ -160,7 +161,7 @@ const reviewGrid = (() => {
     reviewDecisions.announce(word === "absent" ? "Not in the picture" : "Marked as wrong");
   }
 
-  // What a page says: each item that was seen or marked, unless it says so already.
+  // Decide on each item of the page that was seen or marked, unless that has been decided so already.
   function decide() {
     const crops = main.querySelectorAll(".crop");
     const isSeen = (n) => crops[n].querySelector("img")?.naturalWidth > 0;
@@ -192,7 +193,7 @@ const reviewGrid = (() => {
     }
     const verified = !items.some(isMarked);
     const isWrong = instances.some((box) => box.verified === false) || !verified;
-    // Who passes over a phrase without a box says that it isn't there, whatever the model left open.
+    // A reviewer who passes over a phrase without a box says that it isn't there, whatever the model left open.
     const isAbsent = !instances.length && verified;
     const status = isAbsent ? "none" : e.status;
     const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified, status }) };

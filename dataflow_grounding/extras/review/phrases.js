@@ -4,7 +4,8 @@
 const reviewPhrases = (() => {
   const { boxes, given } = reviewDecisions;
 
-  // The selection in the caption as a span of code points; what a page spells out is one character of the caption.
+  // The selection in the caption as a span of code points, without spaces at its ends; null where nothing is selected
+  // in it. `letters` are the caption's characters: what the page spells out of them is one letter all the same.
   function selection(letters, mayBeEmpty) {
     const chosen = getSelection();
     const caption = document.querySelector(".caption");
@@ -17,7 +18,7 @@ const reviewPhrases = (() => {
     const end = start + range.toString().length;
     return trimmed(letters, [lettersIn(letters, start), lettersIn(letters, end)], mayBeEmpty);
   }
-  // How many letters of the caption so many characters of the page are.
+  // How many letters of the caption are shown as the first `length` characters of the page.
   function lettersIn(letters, length) {
     let count = 0;
     for (let seen = 0; seen < length; count++) seen += recordPage.pageText(letters[count]).length;
@@ -40,6 +41,7 @@ const reviewPhrases = (() => {
     return { id, fresh: true, after: { status: "pending", verified: null, instances: [], ...phraseOf(letters, span) } };
   }
 
+  // The changes that cut expression `e` where the span begins; or why not.
   function split(view, letters, span, e) {
     const own = spanOf(view, e);
     if (!own || span[0] <= own[0] || span[0] >= own[1]) return "Put the cursor where the phrase is to be split.";
@@ -47,6 +49,7 @@ const reviewPhrases = (() => {
     const second = trimmed(letters, [span[0], own[1]]);
     return [{ id: e.id, after: given(e, phraseOf(letters, first)) }, fresh(view, letters, second)];
   }
+  // The changes that join expression `e` with the next one of the caption; or why not.
   function join(view, letters, e) {
     const own = spanOf(view, e);
     const next = nextOf(view, e);
@@ -67,7 +70,8 @@ const reviewPhrases = (() => {
     return placed[placed.indexOf(e) + 1];
   }
   const isOfPipeline = (box) => box.evidence !== "person" || box.verified !== true;
-  // As they were; of a phrase whose id this page alone knows, which names none elsewhere, as drawn anew.
+  // The boxes of the phrase that is joined, as they are. Those of a phrase whose id this page alone knows count as
+  // drawn anew, as the server couldn't find them by it.
   function boxesOfJoined({ id, isOwn, instances }) {
     return boxes({ instances }).map((box, number) => {
       const joined = { ...box, from: null };

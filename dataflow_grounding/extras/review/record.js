@@ -162,7 +162,7 @@ const recordPage = (() => {
     return canvas;
   }
 
-  // The same on one canvas, whose boxes light up under the pointer.
+  // The boxes over a picture on one canvas, in place of shapesOf(); the one under the pointer lights up.
   function canvasOver(view, boxes) {
     const scale = () => [canvas.clientWidth / view.width, canvas.clientHeight / view.height];
     const canvas = canvasOf(boxes, () => [...scale(), 0, 0]);
@@ -179,14 +179,14 @@ const recordPage = (() => {
   const hitsOf = (boxes, x, y) =>
     boxes.filter(({ bbox: [x1, y1, x2, y2] }) => x1 <= x && x <= x2 && y1 <= y && y <= y2).reverse();
 
-  // Take the full picture where the small one has too few pixels for its place; the small one again if that fails.
+  // Replace the small picture by the full one where it has too few pixels for its place; put it back if that fails.
   function sharpened(img, view) {
     img.addEventListener("load", () => { if (img.naturalWidth < 0.9 * img.clientWidth) img.src = view.full; },
       { once: true });
     img.addEventListener("error", () => { img.src = view.thumbnail; }, { once: true });
   }
 
-  // An empty frame in the place of a picture that the browser can't show.
+  // Replace a picture by an empty frame if the browser can't show it.
   function framed(img, { width, height }, size) {
     const gone = () => img.replaceWith(shape("svg", { class: "frame", viewBox: `0 0 ${width} ${height}`, ...size },
       shape("title", null, NOT_SHOWN)));

@@ -66,14 +66,13 @@ const reportPage = (() => {
   const sideOf = (state) => Number(state.side) || SIDES[state.view] || SIDES.grid;
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
-  // Places of the records that pass the filters, in order. What is in a row: see `_index_row` of report.py.
-  let rows = [];
+  let rows = []; // one of each record, by which it is filtered; `_index_row` of _report.py says what is in it
   const nameOf = (label) => (typeof label === "number" ? about.classes[label] : label); // of a class, else a head noun
   const boxesOf = new Map(); // how many boxes each label has, by its name
   const WITHOUT = new Set(["none", "ambiguous", "unsupported", "pending"]); // statuses of phrases without a box
 
-  // Whether a phrase is of one of the labels asked for, and with boxes, unless the status asked for, or the label, has
-  // none.
+  // Returns a test of a phrase: whether it is of one of the labels asked for, and has boxes; no boxes, where the status
+  // asked for, or the label, has none.
   function isOfLabels({ heads, show }) {
     const wantsBoxes = new Map(heads.map((head) => [head, !WITHOUT.has(show) && boxesOf.get(head) > 0]));
     return ([, label, boxes]) => wantsBoxes.get(nameOf(label)) === boxes > 0;
@@ -83,12 +82,13 @@ const reportPage = (() => {
   const masksOf = (state) => HISTOGRAMS.map(({ name, first }) =>
     (state[name] || "").split(",").filter(Boolean).reduce((mask, bin) => mask | (1 << (first + Number(bin))), 0));
   const isIn = (masks, place) => masks.every((mask) => !mask || rows[place][6] & mask);
+  // Places of the records that pass all filters, in order.
   const matching = (state) => {
     const masks = masksOf(state);
     return fitting(state).filter((place) => isIn(masks, place));
   };
 
-  // The same, whatever histograms say.
+  // Places of the records that pass all filters but those of the histograms, in order.
   function fitting(state) {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
     const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
@@ -115,6 +115,7 @@ const reportPage = (() => {
     });
   }
 
+  // Make the buttons of a filter anew: "all", with how many there are as a `whole`, and its values with their totals.
   function chips(name, values, whole, state) {
     const legend = part(`.by-${name} legend`);
     legend.parentNode.replaceChildren(legend, ...[["", whole], ...values].flatMap(([value, total], n) => {
@@ -127,7 +128,7 @@ const reportPage = (() => {
     }));
   }
 
-  // What stands above the records is filled, or goes where there is nothing to choose from.
+  // What stands above the records is filled by the following, or removed where there is nothing to choose from.
   const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
     .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
   function buildHistograms() {

@@ -4,7 +4,7 @@
 (() => {
   const { node } = recordPage;
   const { isShown, placeOf, viewOf, sent, tell, announce, counted } = reviewDecisions;
-  const AHEAD = 20; // things asked for at once
+  const AHEAD = 20; // items that are asked for at once, but for the grid
   const TYPING = 800; // milliseconds within which a second digit belongs to the first
   const ALWAYS = ["a", "x", "]"]; // keys whose buttons aren't in the menu
 
@@ -12,9 +12,9 @@
   const main = byId("main");
   const fields = byId("wanted").elements;
   let page = { items: [], place: 0 };
-  let at = 0; // of its items, the one that is looked at one by one
-  let typed = "";
-  let typedAt = 0;
+  let at = 0; // the index of the item that is looked at, one by one; 0 in the grid
+  let typed = ""; // digits of a number that may go on
+  let typedAt = 0; // when the last of them was
 
   const failed = (error) => error && tell(`This page failed: ${error.message}. What is saved stays; load it anew.`);
   window.addEventListener("error", (event) => failed(event.error));
@@ -45,6 +45,7 @@
     return wantAnew();
   }
 
+  // Ask for the items from a place of the queue on, and show them, beginning with the one that `goal` names.
   async function load(place = 0, goal = {}) {
     let asked;
     try {
@@ -62,7 +63,7 @@
   }
   const isGoal = ({ record, id, box }, goal) =>
     record === goal.record && id === goal.id && (goal.box === undefined || box === goal.box);
-  // At the end of the grid, what was passed over, as it couldn't be seen, comes again.
+  // At the end of the grid, items that were passed over, as their pictures couldn't be seen, come again.
   async function askAgain() {
     const again = await reviewDecisions.ask({ ...wanted(), place: 0, most: AHEAD });
     const items = again.items.filter((item) => !reviewDecisions.isDecided(viewOf(item), item));
@@ -188,6 +189,7 @@
       page.items.findIndex(isOf)];
     return places.find((n) => n >= 0);
   }
+  // Go on to the next item that is still asked for, or back; at the end of those that are here, ask for more.
   function go(by) {
     const isPassed = (item) => item && !item.again && !isShown(wanted(), viewOf(item), item);
     do at += by; while (isPassed(page.items[at]));
@@ -260,7 +262,7 @@
     if (isUndo(event)) return event.shiftKey ? "y" : "z";
     return event.key === "Z" ? "y" : event.key;
   }
-  // What has the focus does what it does.
+  // Whether a key belongs to what has the focus, such as Enter on a button.
   function isOfFocus(event) {
     const whose = { Enter: "button, summary, li", " ": "button, summary" }[event.key];
     const focused = whose && event.target.closest(whose);

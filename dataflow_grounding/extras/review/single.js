@@ -13,7 +13,7 @@ const reviewSingle = (() => {
   const main = document.getElementById("main");
   const page = {}; // what the page does: act() when an action begins, go(by), undo(), redo()
   let item = null; // what is looked at
-  let picked = { id: null, box: null };
+  let picked = { id: null, box: null }; // an expression's id, and the index of one of its boxes; null for all of them
   let stage = null;
   let drawn = { rows: [] }; // what stands on the page
 
@@ -46,7 +46,7 @@ const reviewSingle = (() => {
       : `box ${picked.box + 1} of ${e.instances.length}`;
     return `${e.text}, ${boxText}`;
   }
-  // The phrase, or the next of its boxes where it is picked already.
+  // Pick a phrase or, where it is picked already, the next of its boxes.
   function pickNext(e) {
     if (picked.id !== e.id || !e.instances.length) return pick(e.id);
     const last = picked.box === null ? -1 : picked.box;
@@ -99,7 +99,7 @@ const reviewSingle = (() => {
     };
     return node("span", { class: "switches" }, switchOf("hide", "h", hidden), switchOf("lock", "l", locked));
   }
-  // Of one box, or of all of a phrase: on where any is off.
+  // Hide or lock one box, or all of a phrase (`box` null); where all of these are, show or unlock them.
   function flip(set, e, box) {
     const names = e.instances.map((_, n) => boxName(e, n)).filter((_, n) => box === null || n === box);
     const isOn = names.every((name) => set.has(name));
@@ -152,13 +152,14 @@ const reviewSingle = (() => {
     else pick(picked.id);
   }
 
-  // What keys and buttons do to what is picked.
+  // Decide on expression `e`: `more` is what changes, `items` what is decided by it.
   function change(action, e, more, items) {
     page.act();
     commit(action, viewNow(), [{ id: e.id, after: given(e, more) }], items && { items });
     drawNow();
   }
-  // Of a phrase the picked box, else all; of a record what nobody judged yet.
+  // Judge the picked box; without one, all boxes of the picked phrase; without a phrase, what nobody judged of the
+  // record.
   function judge(verified) {
     const changes = current() ? [judged(current(), isMeant, verified)] : judgedRest(verified);
     commit(verified ? "accept" : "reject", viewNow(), changes, { items: [item] });
@@ -187,14 +188,14 @@ const reviewSingle = (() => {
     announce(`Box at ${kept.map(Math.round).join(", ")}`);
     return null;
   }
-  // As the server cuts it, and before it answers: else the next key would move a box of another size, by how soon it
-  // was pressed. A box that is outside of the picture stays, so that the server says so.
+  // A box cut to its picture, as the server cuts it. Before the server answers, the next key would otherwise move a box
+  // of another size. A box that is wholly outside of the picture stays as it is, so that the server says so.
   function cutToPicture([x1, y1, x2, y2], { width, height }) {
     if (!width || !height) return [x1, y1, x2, y2];
     const inside = [Math.max(x1, 0), Math.max(y1, 0), Math.min(x2, width), Math.min(y2, height)];
     return inside[0] < inside[2] && inside[1] < inside[3] ? inside : [x1, y1, x2, y2];
   }
-  // In place of the picked box, else a further one.
+  // Put a drawn box in the place of the picked one; without one, it is a further box of the picked phrase.
   function drawBox(bbox) {
     const e = current();
     if (!e) return hint(PICK_FIRST);
@@ -289,7 +290,7 @@ const reviewSingle = (() => {
     getSelection().removeAllRanges();
     pick(changes[0].id);
   }
-  // First the phrase without one of its boxes, then nothing.
+  // Pick the phrase instead of one of its boxes; where that is so already, nothing.
   function unpick() {
     picked = { id: picked.box === null ? null : picked.id, box: null };
     drawNow();
@@ -300,7 +301,8 @@ const reviewSingle = (() => {
     hint("Click the outermost points: left, top, right, bottom, in any order.");
   }
 
-  // A decision has made something else of the record: `view` where it is the one looked at, `old` before.
+  // The server has taken a decision: a record is `view` now, and was `old`. If it is the one that is looked at, show
+  // that.
   function taken(view, old, isTyping) {
     if (!stage || !item || viewNow() !== view) return;
     if (picked.id && !found(view, picked.id)) { // one that was added has another id now

@@ -16,7 +16,8 @@ const reviewStage = (() => {
     return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
   };
 
-  // Which edges of a box a point grabs: [x1, y1, x2, y2]; all of them inside it; null for none.
+  // Which edges of a box, [x1, y1, x2, y2], a point grabs: those within `near` of it, else, inside the box, all four;
+  // null where it is outside.
   function grabbed(box, [x, y], near) {
     if (!box || x < box[0] - near || x > box[2] + near || y < box[1] - near || y > box[3] + near) return null;
     const apart = box.map((edge, n) => Math.abs((n % 2 ? y : x) - edge));
@@ -24,7 +25,8 @@ const reviewStage = (() => {
     return edges.some(Boolean) ? edges : ALL;
   }
 
-  // A box with some of its edges shifted, no further out of a picture of that size than it is, never turned inside out.
+  // A box with some of its edges shifted by [right, down]. It gets no further out of the picture of that size than it
+  // is; edges that would pass each other change places.
   function shifted(box, edges, by, size) {
     const whole = edges.every(Boolean);
     const moved = box.map((edge, n) => {
@@ -35,8 +37,9 @@ const reviewStage = (() => {
     return boxAround([moved.slice(0, 2), moved.slice(2)]);
   }
 
-  // The stage of `view`, whose box `box` is picked, and whose `all` boxes are seen: `does` has what becomes of a gesture,
-  // by name: draw(bbox), move(bbox, isShifted), click([x, y]). isShifted: dragged as a whole. It begins with the part that `last`, a stage of the same record, shows.
+  // The stage of record `view`: `all` are the boxes that are seen, `box` is the picked one, null for none. `does` says
+  // what becomes of a gesture: draw(bbox), move(bbox, isShifted), where isShifted means dragged as a whole, click([x,
+  // y]). The stage begins with the part of the picture that `last` shows, if that is a stage of the same record.
   function stageOf(view, all, box, isPicked, does, last) {
     const size = [view.width || 1, view.height || 1];
     const fingers = new Map(); // where each is on the screen, by pointer
@@ -58,8 +61,8 @@ const reviewStage = (() => {
       "aria-label": `${view.expressions.length} phrases` }, picture, boxes, sketch);
     const stage = { view, board: recordPage.node("div", { class: "board" }, svg, canvas), hand: false };
     stage.isBusy = () => fingers.size > 0 || points !== null;
-    let points = null; // of four that are clicked
-    let panning; // the picture is moved
+    let points = null; // those of four that have been clicked; null where none are asked for
+    let panning; // whether the picture is moved, not a box
     let edges; // of the picked box, those that a drag moves; null where it draws
     let from; // where a drag began, in the picture
     let start; // the same on the screen
