@@ -94,14 +94,16 @@ class _Sizes:
     def __init__(self, width: int, height: int, label_count: int) -> None:
         self.width = width
         self.height = height
-        # Grows slower than the picture: small ones are seen pixel by pixel, large ones fitted to a
-        # screen.
+        # The longer side, but of a strip no more than 2.5 times the shorter one.
         extent = min(max(width, height), 2.5 * min(width, height))
+        # Lengths grow slower than the picture: small ones are seen pixel by pixel, large ones
+        # fitted to a screen.
         self.line = max(1, round(0.8 + extent * 0.0019))
         self.halo = max(1, round(self.line / 3))
         self.ring = self.line + 2 * self.halo
         font = max(10, 7.5 + extent * 0.0125)
-        # Letters are smaller in a crowd: labels of three letters should cover no more than 15%.
+        # Letters are smaller in a crowd: labels of three letters, which are about 3.5 by 1 of the
+        # font's size, should cover no more than 15% of the picture.
         share_covered = label_count * 3.5 * font**2 / (width * height)
         font = max(9, font * min(1, math.sqrt(0.15 / max(share_covered, 0.001))))
         self.font = round(font)

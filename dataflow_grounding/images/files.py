@@ -236,7 +236,8 @@ def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Return what is known of an image from its file's bytes, without decoding its pixels.
 
-    Raises ImageBroken for what is no image, or one whose end is missing.
+    `path` is what messages call it. Raises ImageBroken for what is no image, or one whose end is
+    missing; MachineBusy, StorageFailed where the machine is at fault.
     """
     header = plain_header(data)
     if header is not None:
@@ -506,7 +507,7 @@ def decode(path: str) -> "PillowImage":
 
 
 def on_white(picture: "PillowImage") -> "PillowImage":
-    """Return the picture in RGB; what is transparent becomes white, not what colour lies beneath.
+    """Return the picture in RGB; what is transparent becomes white, not the colour beneath.
 
     A picture that is RGB already, and not transparent, is returned itself.
     """

@@ -404,7 +404,7 @@ def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
 
 
 def _file_at(path: str) -> ImageFile:
-    """Return the file at a path or address, with its state.
+    """Return the file at a path or address, with its state; a folder passes for a file here.
 
     Raises OSError, ValueError, InputError, MissingExtra.
     """

@@ -97,8 +97,8 @@ def in_one_line(what: str) -> Iterator[None]:
 def described(error: BaseException, quoting: bool = True) -> str:
     """Return an error of the user's code in one line, with the file and line where it was raised.
 
-    Without `quoting`, the error's own words are left out, as they may be secret. A SyntaxError
-    is always quoted: its words are Python's own, and say where.
+    Without `quoting`, the error's own words are left out, as they may be secret. Of a SyntaxError
+    there are always its words alone: they are Python's own, and say where.
     """
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"

@@ -164,7 +164,7 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
 def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
     """Return whether a reviewer found an expression or a box, `row`, right; None if none judged it.
 
-    `verified` without `reviewed_by` is a pipeline's check, and doesn't count.
+    It is `verified`, but only beside `reviewed_by`: without that, it is a pipeline's check.
     """
     if not row.get("reviewed_by"):
         return None
@@ -225,10 +225,11 @@ def standing_expressions(
 ) -> dict[str, Expression]:
     """Return a record's expressions with the decisions on them, by id.
 
-    The record's own come first, in their order, then those that reviewers added. Deleted ones are
-    left out, and so are those that stood in a caption which no longer has them. An id that the
-    reviews know stays with the expression they know by it: another expression to which a later run
-    gave this id gets a new one.
+    The record's own come first, in their order, then those that reviewers added, or that only an
+    earlier run had. Deleted ones are left out, and so are those that stood in a caption which no
+    longer has them. One that was rejected, and has other boxes now, stays as the record has it. An
+    id that the reviews know stays with the expression they know by it: another expression to which
+    a later run gave this id gets a new one.
 
     Args:
         record: Its captions say where texts stand, and its id is the beginning of new ids.
@@ -264,7 +265,7 @@ def standing_expressions(
             # Its id belongs to another expression, which was reviewed.
             free_id = next_id(record, {**expressions, **outcomes, **rows})
             rows[free_id] = {**row, "expression_id": free_id}
-    # Those that the record has no longer, or never had: reviewers added them.
+    # What the record has no longer, or never had, as a reviewer added it.
     for id, expression in standing.items():
         rows.setdefault(id, expression)
     return rows
@@ -636,9 +637,8 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
     """Return the columns `text` and `char_span` as a reviewer wants them.
 
-    `caption_span` is among them where the caption isn't a cleaned one. Spans are None for a text
-    that has no place in the caption. Raises InputError where there is no text, or it doesn't stand
-    at its span.
+    `caption_span` is among them where the caption isn't a cleaned one. Both spans are None where
+    the page sends none. Raises InputError where there is no text, or it doesn't stand at its span.
     """
     text = wanted.get("text")
     span = wanted.get("char_span")
@@ -672,7 +672,8 @@ def _with_judgement(
     """Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them.
 
     It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged, an
-    earlier review of the expression is removed; what a pipeline's check said stays.
+    earlier review of the expression is removed; what a pipeline's check said stays. An expression
+    without boxes and verdict loses both.
 
     Args:
         after: The expression with the reviewer's changes.

@@ -301,7 +301,8 @@ def _hundredths(score: float) -> int:
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
     """Return what a record adds to the figures of the page.
 
-    A key with 0 makes the page show the figure, though there is none: an expression could have it.
+    All statuses are in it where the record has expressions, also with 0: the page shows such a 0,
+    and leaves out what isn't counted at all.
     """
     expressions = view["expressions"]
     counts = Counter(images=1)

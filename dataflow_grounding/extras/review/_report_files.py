@@ -189,8 +189,8 @@ class ReportFiles:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
         A small file of a type that browsers show is shown itself. Of others there is a copy, made
-        once for a file of that path, size and time of change. If a picture can't be read, nothing
-        is raised, and the page says why it is missing.
+        once for a file of that path, size and time of change; if `single`, its address is a `data:`
+        URL. If a picture can't be read, nothing is raised, and the page says why it is missing.
 
         Args:
             path: The picture's file; None for one that is not there.
@@ -216,7 +216,7 @@ class ReportFiles:
                 name = f"{key}-{size[0]}x{size[1]}.jpg"
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
-        if self.single:  # no copies of earlier reports are looked at then: it was made
+        if self.single:  # no copies of earlier reports are looked at then, so that it was made
             return Picture(size, url_of(made, "image/jpeg").decode(), full)
         if made:
             write_bytes(within(self._copies_folder, name), made, alone=False)

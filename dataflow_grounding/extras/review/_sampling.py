@@ -239,8 +239,8 @@ def figure(
 
     Args:
         verdicts: For each item of the sample whether it is right; None is open.
-        total: How many items there are in all. Bounds then allow for those that were not looked at
-            to be all right or all wrong, and for no more.
+        total: How many items there are in all; None where that doesn't matter. With it, the bounds
+            are no wider than if those that were not looked at were all right, or all wrong.
         level: The confidence of the bounds, from 0 to 1.
 
     Returns:

@@ -348,7 +348,8 @@ class Queue:
         """Return the items in the wanted order, and why each is where it is.
 
         After every four in that order stands one drawn at random: one in five of all items. With
-        the order `random` all are drawn. The draw is the same each time.
+        the order `random` all are drawn. The draw is the same each time. Why is the order's name,
+        or `random` for those drawn; where a filter is set, it is `filter` for all.
         """
         order = self._wanted["order"]
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
@@ -555,7 +556,10 @@ class Queue:
         return is_wanted and not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
-        """Return whether a reviewer found an item wrong, or what was drawn in its place."""
+        """Return whether a reviewer found an item wrong, or what was drawn in its place.
+
+        False for one that was deleted.
+        """
         outcome = self._outcome_of(item)
         if outcome is None or outcome.after is None:
             return False
@@ -613,9 +617,10 @@ class Queue:
         return item.box is None or outcome.index_after(item.box) is not None
 
     def _is_mine(self, item: Item) -> bool:
-        """Return whether the reviewer who asks decided an item last.
+        """Return whether an item is decided, and its phrase last by the reviewer who asks.
 
-        In a blind review all decisions that count here are this reviewer's own.
+        Who decided is known of phrases, not of each box. In a blind review all decisions that count
+        here are this reviewer's own.
         """
         if not self._is_decided(item):
             return False

@@ -307,7 +307,7 @@ class Session:
         answers: list[dict[str, Any]] = []
         last_of: dict[int, dict[str, Any]] = {}  # by a record's index, the last answer on it
         for decision in decisions:
-            error = self._why_not_taken(decision)
+            error = self._take(decision)
             answers.append({"uid": decision.get("uid"), "error": error, "view": None})
             index = self.reviewable.places.get(str(decision.get("record")))
             if index is not None:
@@ -317,8 +317,8 @@ class Session:
         self.decisions.sync()
         return answers
 
-    def _why_not_taken(self, decision: Mapping[str, Any]) -> str:
-        """Take a decision, and return ""; why not, where it is refused."""
+    def _take(self, decision: Mapping[str, Any]) -> str:
+        """Take a decision of the page; return "", or why it is refused."""
         key = str(decision.get("record"))
         index = self.reviewable.places.get(key)
         if index is None:
