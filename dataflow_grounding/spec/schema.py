@@ -53,7 +53,8 @@ def _folder(value: Any) -> Any:
 def _backend(value: str) -> str:
     """Return a backend that is one of BACKENDS, or a user's own, `module:Class`.
 
-    Raises PydanticCustomError for any other.
+    Any text with a colon passes for the latter: it is looked up later. Raises PydanticCustomError
+    for another one.
     """
     if value not in BACKENDS and ":" not in value:
         names = ", ".join(f"'{name}'" for name in BACKENDS)
