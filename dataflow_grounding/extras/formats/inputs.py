@@ -71,10 +71,6 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
     return None
 
 
-# Installations made before `find_other_input` had its name know the extension by this one.
-find_input = find_other_input
-
-
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
     """Return the input of a shard, COCO's captions, or Parquet with pictures in it.
 
