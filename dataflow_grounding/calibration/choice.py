@@ -32,8 +32,8 @@ REQUESTS = "3 to 11 requests, 10 to 40 if it counts pixels"  # what a calibratio
 # A calibration that covers so many sizes isn't tried in more: data may have thousands.
 MOST_SIZES = 64
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
-ARE_THERE_SEVERAL = "are there several servers or models behind its address?"
-ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {ARE_THERE_SEVERAL}"
+SEE_WHETHER_SEVERAL = "see whether several servers or models stand behind its address"
+ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {SEE_WHETHER_SEVERAL}"
 """What to tell the user where an endpoint is proven to do so."""
 
 

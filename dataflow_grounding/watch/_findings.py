@@ -11,7 +11,7 @@ from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.calibration.choice import (
     ANSWERS_IN_SEVERAL,
-    ARE_THERE_SEVERAL,
+    SEE_WHETHER_SEVERAL,
     advice_to_calibrate,
 )
 from dataflow_grounding.watch._evidence import SAME_BOX, UNKNOWN, Evidence
@@ -72,7 +72,7 @@ def odd_probe(other_format: str, asked: BoxFormat) -> str:
     seen = (
         f"a probe picture was clearly answered in {other_format}, others in {asked.name} as asked"
     )
-    why = f"The endpoint may answer in more than one format: {ARE_THERE_SEVERAL}"
+    why = f"The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL}"
     return f"{seen}. {why} Look at some boxes"
 
 

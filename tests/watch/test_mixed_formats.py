@@ -58,7 +58,7 @@ def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
     done = run(place, model := Balanced(lambda n: Y if n in (1, second) else X))
     assert (done.code, model.probes <= 5) == (2, True), done
     assert f"2 probe pictures were clearly answered in {Y}" in done.err
-    assert "The endpoint answers in more than one format: are there several servers" in done.err
+    assert "The endpoint answers in more than one format: see whether several servers" in done.err
     assert "No boxes were asked for" in done.err
 
 

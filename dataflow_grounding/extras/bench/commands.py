@@ -236,6 +236,6 @@ def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
         cost = "-" if of_way["cost_usd"] is None else f"{of_way['cost_usd']:.4f}"
         rows.append([way, f"{of_way['requests']:,}", cost])
     yield from in_columns(rows)
-    yield "Of samples, zoom and check this is a guess: they ask more where the model errs. So does"
-    yield "a model whose way to write boxes isn't known: 4 to 30 requests, once."
+    yield "zoom and check ask more where the model errs; finding out how an unknown model writes"
+    yield "boxes takes 4 to 40 requests, once."
     yield "Nothing was sent."
