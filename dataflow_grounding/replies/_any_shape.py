@@ -15,6 +15,7 @@ from dataflow_grounding.replies._native import read_tokens
 from dataflow_grounding.replies._pictures import CROP, elsewhere_in, is_of_crop, is_of_picture
 from dataflow_grounding.replies._plain_text import label_before, read_plain
 from dataflow_grounding.replies._rows import details_in_rows
+from dataflow_grounding.replies._tags import POINTS_IN_TAGS
 from dataflow_grounding.replies._talk import TAG, announces_addition, thing_before, thing_behind
 from dataflow_grounding.replies.answer_text import (
     AnswerText,
@@ -184,12 +185,16 @@ def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedRep
     """
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
     readers = (_read_tokens, _read_blocks, _read_json)
+    without_points = answer
     if answer.text.lstrip()[:1] in ("{", "[", "`"):
         readers = (_read_blocks, _read_json, _read_tokens)
+    elif "<point" in answer.text or "<|point" in answer.text:
+        without_points = _without_points(answer)
     without_boxes: list[ParsedReply] = []
     for read in readers:
         parsed = ParsedReply(answer=answer_number)
-        read(answer, key, parsed)
+        # Only the reader of tags knows those of points: to others, two of them look like a box.
+        read(answer if read is _read_tokens else without_points, key, parsed)
         if parsed.boxes:
             _set_conventions(answer, parsed)
         if parsed.boxes or parsed.statuses or (parsed.absences and not parsed.unclear):
@@ -201,8 +206,17 @@ def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedRep
         if parsed.absences and parsed.truncated:
             raise TruncatedReply("the reply is cut off before its first complete box")
     parsed = ParsedReply(answer=answer_number)
-    _read_words(answer, parsed)
+    _read_words(without_points, parsed)
     return parsed
+
+
+def _without_points(answer: AnswerText) -> AnswerText:
+    """Return an answer without tags of points, and without what stands in them."""
+    return answer._replace(
+        text=POINTS_IN_TAGS.sub(" ", answer.text),
+        blocks=[POINTS_IN_TAGS.sub(" ", block) for block in answer.blocks],
+        talk=[POINTS_IN_TAGS.sub(" ", talk) for talk in answer.talk],
+    )
 
 
 def _set_conventions(answer: AnswerText, parsed: ParsedReply) -> None:

@@ -35,6 +35,12 @@ TAG = lazy_pattern(
     r"(?P<attributes>(?=[\s>/])[^<>]{0,4000})>"
 )
 _LABEL_TAGS = frozenset(["ref", "object_ref", "label"])
+# <points>(1, 2), (3, 4)</points>, <|point_start|>(1, 2)<|point_end|>; unclosed, up to the end
+POINTS_IN_TAGS = lazy_pattern(
+    r"<(?P<name>points?)(?=[\s>/])[^<>]{0,4000}>.*?(?:</(?P=name)>|$)"
+    r"|<\|point_start\|>.*?(?:<\|point_end\|>|$)",
+    re.DOTALL,
+)
 _BOX_TAGS = frozenset(["det", "box", "bbox", "quad", "point_box"])
 _POINT_TAGS = frozenset(["point", "points"])
 _CORNERS = dict.fromkeys(["x1", "y1", "x2", "y2"]).keys()  # a set in this order
@@ -60,8 +66,7 @@ def number_groups(text: str) -> list[list[str]]:
     if _NUMBER_TOKEN.search(text):
         return [_NUMBER_TOKEN.findall(part) for part in text.split(",")]
     groups: list[list[str]] = []
-    for match in _GROUP.finditer(text):
-        group = split_numbers(match[1])
+    for group in _bracketed_lists(text):
         if groups and len(groups[-1]) == len(group) == 2:
             groups[-1] += group
         else:
@@ -69,6 +74,11 @@ def number_groups(text: str) -> list[list[str]]:
     if not groups and not re.search(r"[\[({<]", text):
         groups = [split_numbers(text)]
     return [group for group in groups if any(group)]
+
+
+def _bracketed_lists(text: str) -> list[list[str]]:
+    """Return what stands in each innermost pair of brackets, split as `split_numbers` does."""
+    return [split_numbers(match[1]) for match in _GROUP.finditer(text)]
 
 
 def split_numbers(text: str) -> list[str]:
@@ -230,14 +240,14 @@ def _points_in_attributes(attributes: dict[str, str]) -> list[tuple[float, float
 
 
 def _points_in_text(text: str) -> list[tuple[float, float]]:
-    """Return the lists of two numbers in a text, `(1, 2)`.
+    """Return the lists of two numbers in a text, `(1, 2)`; others are left out.
 
-    Others are left out, and so are two that follow one another, which `number_groups` takes for a
-    box.
+    Unlike in a box's text, two that follow one another are two points. A text without brackets is
+    one list.
     """
     points: list[tuple[float, float]] = []
-    for group in number_groups(text):
-        point = pair(group)
+    for numbers in _bracketed_lists(text) or number_groups(text):
+        point = pair(numbers)
         if point is not None:
             points.append(point)
     return points

@@ -657,6 +657,11 @@ def test_of_one_box_given_twice_the_highest_score_stays() -> None:
         '[{"point_2d": [10.5, 20], "label": "cat"}]',
         "click(start_box='(10.5,20)')",
         "click(x=10.5, y=20)",
+        "<points>(100, 200), (300, 400)</points>",
+        "<points>(100, 200), (300, 400), (500, 600)</points>",
+        '<points alt="cat">(100, 200)\n(300, 400)</points>',
+        "<|point_start|>(100, 200),(300, 400)<|point_end|>",
+        "The cat is at <point>(100, 200)</point>, (300, 400).",
     ],
 )
 def test_points_are_no_boxes(reply: str) -> None:
