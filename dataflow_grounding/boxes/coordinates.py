@@ -39,8 +39,8 @@ GRID = 32  # rows, and columns, of the scale `grid_32`
 # smart_resize_28_3136_12845056, long_edge_1568_patch_28_1568, seen_672_672.
 _FRAME = re.compile(
     r"sent|pad_square|pad_square_corner|round_(?P<nearest>\d+)"
-    r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>\d+))?"
-    r"|long_edge_(?P<edge>\d+)(?:_patch_(?P<patch>\d+)_(?P<patches>\d+))?"
+    r"|smart_resize_(?P<factor>\d+)(?:_(?P<min>\d+)_(?P<max>[1-9]\d*))?"
+    r"|long_edge_(?P<edge>[1-9]\d*)(?:_patch_(?P<patch>[1-9]\d*)_(?P<patches>[1-9]\d*))?"
     r"|seen_(?P<width>[1-9]\d{0,5})_(?P<height>[1-9]\d{0,5})"
 )
 

@@ -334,23 +334,28 @@ class Deciding:
         """Ask for pictures of these sizes in the format `asked`; add those answered to `pictures`.
 
         Sizes that the endpoint was seen to refuse are asked for as it accepts them, and so are
-        those that it refuses now. Raises NothingAnswered, NoFit.
+        those that it refuses now.
+
+        Raises:
+            NothingAnswered: Neither the first pictures nor a small one were answered.
+            NoFit: No limit of size explains what the endpoint refuses.
+            RunStopped: The run ended meanwhile.
         """
         sent = sent_sizes(self.pictures)
-        fitted = dict.fromkeys(map(self.accepted.fitted, sizes))
+        accepted = dict.fromkeys(map(self.accepted.fitted, sizes))
         # A size that had to be changed tells nothing new if it is near one that was asked for.
-        sizes = [size for size in fitted if size in sizes or not is_near(size, sent)]
-        while sizes:
+        still_wanted = [size for size in accepted if size in sizes or not is_near(size, sent)]
+        while still_wanted:
             # A second picture of one size has its rectangles elsewhere.
             layouts = Counter(picture.size for picture in self.pictures)
-            probes = [probe_of(size, layout=layouts[size]) for size in sizes]
+            probes = [probe_of(size, layout=layouts[size]) for size in still_wanted]
             refused = []
             for picture in await self.ask(probes, asked):
                 if picture.refused:
                     refused.append(picture)
                 else:
                     self.pictures.append(picture)
-            sizes = self.accepted.replacements_for(refused, sent_sizes(self.pictures))
+            still_wanted = self.accepted.replacements_for(refused, sent_sizes(self.pictures))
 
 
 async def holds_at(ask: AskProbes, size: Size, known: BoxFormat) -> bool | None:

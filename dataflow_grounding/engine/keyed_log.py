@@ -411,9 +411,11 @@ def _sum(value: Mapping[str, Any]) -> int:
 
 
 def _joined(spans: Any, end: int) -> list[Span]:
-    """Return the spans that a mark holds, those that follow one another joined.
+    """Return the spans that a mark holds, in its order, with those joined that meet.
 
-    One without an end ends at `end`. What is no span, as in a damaged mark, is left out.
+    Two meet where one ends at the index at which the next of the list begins; those that overlap
+    stay apart. One without an end ends at `end`. What is no span, as in a damaged mark, is left
+    out.
     """
     joined: list[Span] = []
     if not isinstance(spans, list):
@@ -422,6 +424,7 @@ def _joined(spans: Any, end: int) -> list[Span]:
         match span:
             case [int(first), None | int() as last]:
                 if joined and joined[-1][1] == first:
-                    first = joined.pop()[0]
+                    earlier = joined.pop()
+                    first = earlier[0]
                 joined.append((first, end if last is None else last))
     return joined

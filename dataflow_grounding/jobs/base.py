@@ -107,7 +107,8 @@ class SpecJob:
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
         """Return the forms in which servings are asked for boxes, by `id()` of the serving.
 
-        Servings that are asked in the usual form, `vlm.asking: auto`, have none. Raises SpecError
+        Servings that are asked in the usual form, `vlm.asking: auto`, have none. Of a serving that
+        stands for several models of the spec, the last that states a form counts. Raises SpecError
         for a form that isn't known.
         """
         forms = {}

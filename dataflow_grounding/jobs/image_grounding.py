@@ -143,22 +143,22 @@ class CheckedVlmBlock(VlmBlock):
         return handler(models)
 
     @model_validator(mode="after")
-    def _begins_with_the_first(self) -> "CheckedVlmBlock":
+    def _put_first_of_cascade_in_place(self) -> "CheckedVlmBlock":
         """Put the first model of a `cascade` that is a list in place of that of `vlm`.
 
-        Keys of `vlm` that the list's first entry doesn't state stay. Without a list nothing
-        changes.
+        Keys of `vlm` that the list's first entry doesn't state stay, even where its backend is
+        another one. Without a list nothing changes.
         """
         if not isinstance(self.cascade, list):
             return self
         self._stated = self.model_copy()
         first = self.cascade[0]
-        whole = judge_block(self, first)
+        completed = judge_block(self, first)
         replaced = first.model_fields_set - {"openai", "gemini", "local"}
         # Of the backends' blocks, that one is replaced whose backend is asked: both have one name.
-        replaced |= {"backend", whole.backend}
+        replaced |= {"backend", completed.backend}
         for name in replaced & VlmBlock.model_fields.keys():
-            setattr(self, name, getattr(whole, name))
+            setattr(self, name, getattr(completed, name))
         return self
 
     @property

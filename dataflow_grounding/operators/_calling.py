@@ -78,7 +78,8 @@ class _WithColumns:
 def _column_parameters(operator: Any) -> list[inspect.Parameter] | None:
     """Return the parameters that name an operator's columns, each with the column as its default.
 
-    None where a role can't be a part of a parameter's name, such as one with a space.
+    A role that is both an input and an output has the output's column. None where a role can't be a
+    part of a parameter's name, such as one with a space.
     """
     defaults = {**operator.input_keys, **operator.output_keys}
     parameters: list[inspect.Parameter] = []

@@ -84,14 +84,18 @@ def _refuses(text: str) -> bool:
 def _unwrap(reply: str) -> str:
     """Return the string under the only key of a JSON object: "[…]" for `{"answer": "[…]"}`.
 
-    The key must be a known one that holds answers. Any other reply is returned as it is.
+    The key must be a known one that holds answers. The object may lack its end or have a comma too
+    many, and words may follow it, which are lost. Any other reply is returned as it is.
     """
     if not _STRING_IN_OBJECT.match(reply):
         return reply
     items = find_json(reply).items
-    if len(items) != 1 or items[0].value.loose or len(items[0].value) != 1:
+    if len(items) != 1:
         return reply
-    [(key, value)] = items[0].value.items()
+    wrapper = items[0].value
+    if len(wrapper) != 1 or wrapper.loose:  # `loose` are values without a key
+        return reply
+    [(key, value)] = wrapper.items()
     plain = plain_key(key)
     if isinstance(value, str) and plain in WRAPPERS and not is_no_answer(plain, value):
         return value

@@ -35,8 +35,8 @@ def read_boxes(
             `qwen3-vl`.
         image_size: Width and height of the upright image in pixels.
         sent_size: Width and height of the picture as sent, if it was resized.
-        phrases: The request's phrases, by id or in order from 1. Every box then belongs to one of
-            them or is dropped with a note; without phrases, all boxes are kept.
+        phrases: The request's phrases, by id or in order from 1, or its only one. Every box then
+            belongs to one of them or is dropped with a note; without phrases, all boxes are kept.
 
     Returns:
         The boxes in pixels of the upright image, inside it, and notes on what was done to read
@@ -57,6 +57,8 @@ def read_boxes(
     """
     box_format = find_box_format(format, "") if isinstance(format, str) else format
     parsed = parse_reply(reply, box_format.key)
+    if isinstance(phrases, str):  # else its letters would be the phrases
+        phrases = [phrases]
     by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
     return to_reading(parsed, box_format, image_size, sent_size or image_size, dict(by_id))
 

@@ -298,7 +298,7 @@ def _unset_variable(
 
 
 def _empty_variables(stated: Any, place: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """Yield a line for each key whose variable is set, but empty.
+    """Yield a line for each key whose value is a variable alone that is set to nothing or blanks.
 
     `stated` are the spec's values with their references; `place` returns where a key stands.
     """

@@ -130,6 +130,8 @@ def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:
     """Yield every key of a block that holds a value, with dots between the blocks that it is in.
 
+    A block that is the value of a dict, or in a list that may be null, counts as a value itself.
+
     Args:
         model: The block's model.
         before: What stands before each key: the blocks around this one, and a dot.

@@ -232,7 +232,8 @@ class RunWatch(BoxWatch):
     def _settle_proof(self, proven: str, ask: Ask) -> None:
         """Act on the proof that a reply was in another format, `proven`: note it, review others.
 
-        Raises SuspectBoxes where replies are in several formats by more than chance explains.
+        Where replies are in several formats by more than chance explains, the run is stopped or
+        warned of, as `_suspect` does; raises SuspectBoxes where it is stopped.
         """
         ask.note("mixed_formats", f"a reply came in {proven} and, asked again, as asked")
         self._slips.append(proven)
@@ -454,7 +455,7 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _suspect_if_overwhelming(self) -> None:
-        """Report another format by the replies alone, if they are clear enough.
+        """Report another format by the replies alone, if they are clear enough; see `_suspect`.
 
         It is for runs in which no probe picture can tell. Raises SuspectBoxes.
         """
@@ -463,12 +464,18 @@ class RunWatch(BoxWatch):
             self._suspect_all(findings.overwhelming(likeliest, self._probing.asked))
 
     def _suspect_mixture(self, other_format: str) -> None:
-        """Report that replies are proven to be in several formats. Raises SuspectBoxes."""
+        """Report that replies are proven to be in several formats; see `_suspect`.
+
+        Raises SuspectBoxes.
+        """
         self._probing.set_aside_unvouched()
         self._suspect(findings.mixture(self._probing.evidence, other_format), self._unvouched.all())
 
     def _suspect_all(self, message: str) -> None:
-        """Report wrong boxes that make all unvouched records suspect. Raises SuspectBoxes."""
+        """Report wrong boxes that make all unvouched records suspect; see `_suspect`.
+
+        Raises SuspectBoxes.
+        """
         if self._probing.known.checks_unanswered:
             message = findings.adapted_to_no_probes(message)
         self._probing.mark_all_suspect()

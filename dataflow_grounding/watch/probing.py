@@ -60,7 +60,10 @@ class Known:
         self.returned = 0
         """The number of `answers` that calls have returned."""
         self.extra = 0
-        """Requests beyond the run's own: probe pictures, and questions that were asked again."""
+        """Requests beyond the run's own: probe pictures, and questions that were asked again.
+
+        Pictures that are added to confirm a miss, or for further endpoints, aren't counted.
+        """
         self.checks_unanswered = 0
         """Checks in a row that told nothing."""
         self.odd: str | None = None
@@ -301,8 +304,11 @@ class Probing:
     ) -> "CheckVerdict":
         """Ask for the boxes of probe pictures and say whether they are in the format asked for.
 
-        A run's first check has a picture of each frequent orientation. Any other check has one
-        picture, of the orientation whose turn it is, unless an argument says otherwise.
+        A run's first check has a picture of each frequent orientation and, where boxes are in
+        pixels, of the largest sizes. Any other check has one picture, of the orientation whose turn
+        it is, unless an argument says otherwise. Where there are several endpoints, each is asked
+        for one at least. That a check began is counted before it is answered, and stays so where
+        the run stops meanwhile.
 
         Args:
             ask: A record's means to send requests.

@@ -177,8 +177,9 @@ def test_a_frame_of_one_size() -> None:
     )
     assert known.from_pixels((1008, 252, 2016, 1008), original=(2016, 1008)) == [384, 96, 768, 384]
     assert "768 px wide and 384 px high" in known.instructions((1008, 1008))
-    with pytest.raises(SpecError, match="unknown box frame"):
-        frame_of("seen_0_384", (10, 10))
+    for name in ("seen_0_384", "smart_resize_28_0_0", "long_edge_0", "long_edge_9_patch_0_1"):
+        with pytest.raises(SpecError, match="unknown box frame"):
+            frame_of(name, (10, 10))
 
 
 def test_a_picture_in_the_middle_of_a_rounded_one_is_told_from_a_stretched_one() -> None:

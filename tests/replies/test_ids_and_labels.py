@@ -173,3 +173,13 @@ def test_a_label_that_may_be_another_thing_is_noted_where_no_id_says_whose_it_is
 def test_labels_of_several_things_mean_the_phrase_of_one(phrase: str, label: str) -> None:
     reading = read([{"label": label}, {"label": "bird"}], [phrase, "bird"])
     assert [box.id for box in reading.boxes] == [1, 2]
+
+
+def test_one_phrase_is_not_taken_letter_by_letter() -> None:
+    reading = read_boxes(
+        '{"id": 1, "label": "cat", "bbox_2d": [100, 200, 500, 800]}',
+        format="xyxy_1000",
+        image_size=(640, 480),
+        phrases="cat",
+    )
+    assert [(box.id, box.label) for box in reading.boxes] == [(1, "cat")]

@@ -307,7 +307,9 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
 def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
     """Return a line for each box that reaches out of an image of `size` (width, height).
 
-    A line begins with `where`. A box that reaches out by ROUNDING or less has none.
+    A line begins with `where`. A box that reaches out by ROUNDING or less has none. Corners are
+    taken in their order: x1 and y1 may reach out to the left and above, x2 and y2 to the right and
+    below.
     """
     width, height = size
     lines = []

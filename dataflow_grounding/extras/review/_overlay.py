@@ -719,13 +719,14 @@ def _reviewed_box(
 ) -> dict[str, Any]:
     """Return a box as a reviewer left it.
 
-    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one; with
-    others it was drawn.
+    With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one. With
+    others it was drawn, and so is right, whatever `verified` says, unless it is `unjudged`.
 
     Args:
         id: The expression's, for messages.
         old: The box that it was made from; its corners are None if it is drawn now.
-        item: What the page sends of it: `bbox`, `verified`, `unjudged`.
+        item: What the page sends of it: `bbox`; `verified`, which counts for a box that wasn't
+            moved; `unjudged`, which counts for one that was.
         who: The reviewer.
         size: The picture's width and height; None where they aren't known.
 

@@ -103,7 +103,8 @@ def apply_decisions(
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
     """Raise InputError where writing `path` would overwrite something.
 
-    Reviewed records that an earlier call wrote there may be overwritten.
+    The review's own file of reviewed records may be, as each call writes it anew; another file that
+    the user names may not be there yet.
 
     Args:
         path: Where the reviewed records are to go.

@@ -118,8 +118,9 @@ class Mirror:
     def renew(self) -> None:
         """Bring those files of the part that are here, and there not as they were sent or brought.
 
-        Where any of them is JSON, the run is no longer known as finished here. Files that are gone
-        there are forgotten as sent, so that `put` sends them again. Raises InputError.
+        What was changed here and not sent yet is overwritten by them. Where any of them is JSON,
+        the run is no longer known as finished here, also if bringing it fails then. Files that are
+        gone there are forgotten as sent, so that `put` sends them again. Raises InputError.
         """
         own = self._states_here()
         sent = read_object(self.here(_SENT))

@@ -135,7 +135,7 @@ class PilotReplies:
         """Return what it takes and gives to run the steps before the one of number `end`.
 
         `name` and `keys` are what this way to run is called, and its keys of the spec. For 0 there
-        are no records.
+        are no records. Requests are by model, the amount is that of all models.
         """
         bill = _Bill()
         for results in self.taken:
