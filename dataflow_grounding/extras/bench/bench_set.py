@@ -14,9 +14,10 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "set")
 
 
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
-    """Return the gold record of each picture, or of the first `pictures` of each kind.
+    """Return the gold record of each picture, in the file's order.
 
-    Raises InputError where the set isn't there.
+    With `pictures`, of the first so many of each kind alone. Raises InputError where the set isn't
+    there.
     """
     path = os.path.join(folder, "gold.jsonl")
     try:
@@ -56,7 +57,7 @@ def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def digest_of_set(folder: str, gold: Sequence[dict[str, Any]]) -> str:
-    """Return the SHA-256, in hex, of the gold and of all its pictures' bytes."""
+    """Return the SHA-256, in hex, of these gold records and of their pictures' bytes."""
     digest = sha256()
     for record in gold:
         digest.update(dump_line(record).encode())

@@ -20,7 +20,12 @@ from dataflow_grounding.serving.base import Serving
 
 
 class Plain(Pipeline):
-    """One request a picture: where is each phrase?"""
+    """One request a picture: where is each phrase?
+
+    Attributes:
+        about: What the way does, in words.
+        rows_of: Returns the rows that are asked about, of gold records.
+    """
 
     name = "bench"
     about: ClassVar[str] = "each picture's phrases in one request"
@@ -31,7 +36,7 @@ class Plain(Pipeline):
         self.operators: list[Operator] = [PhraseGrounder(serving)]
 
     def forward(self) -> None:
-        """All operators, one after the other."""
+        """Run all operators, one after the other, each on what the one before wrote."""
         for operator in self.operators:
             operator.run(
                 self.storage.step(),
@@ -88,7 +93,7 @@ class FastCheck(Plain):
 
 
 class InJson(Plain):
-    """The same JSON, which the prompt's words ask for alone."""
+    """The same JSON, asked for by the prompt's words alone; subclasses set another `form`."""
 
     about = "no schema: JSON by the prompt's words alone"
     form: ClassVar[str] = "json"
@@ -138,7 +143,7 @@ class Spans(Pipeline):
         self.extractor = ExpressionExtractor(serving)
 
     def forward(self) -> None:
-        """The one step."""
+        """Run the one step: extract the expressions."""
         self.extractor.run(
             self.storage.step(), input_image_key="image_path", input_caption_key="caption"
         )
@@ -157,6 +162,6 @@ WAYS: dict[str, type[Plain] | type[Spans]] = {
     "no_thinking": WithoutThinking,
     "json_no_thinking": InJsonWithoutThinking,
 }
-"""What `--ways` may name."""
+"""The ways that `--ways` may name."""
 USUAL = ("plain", "samples", "zoom", "check", "spans")
-"""What is measured unless ways are named."""
+"""The ways that are measured unless others are named."""

@@ -32,10 +32,10 @@ class Rank(NamedTuple):
     side: str
 
 
-_MOST_CHARACTERS = 300
-_COLORS = {**words.CHROMATIC, **words.ACHROMATIC}
+_MOST_CHARACTERS = 300  # of a phrase that is read
+_COLORS = {**words.CHROMATIC, **words.ACHROMATIC}  # word → the colour term that it means
 _COLOR_WORDS = frozenset(_COLORS) | words.OTHER_COLORS | words.MANY_COLORED
-_COUNTS = {**words.NUMBERS, "both": 2}
+_COUNTS = {**words.NUMBERS, "both": 2}  # word → number
 _ORDINALS = {
     "first": 1,
     "1st": 1,
@@ -82,22 +82,32 @@ _SIDES = {
     "bottom": "bottom",
     "lower": "bottom",
 }
-# Such words that claim something without any word behind the noun.
+# Words that claim something before a noun with nothing behind it: "the largest cup", "left cup".
 _SELECTING_ALONE = frozenset(_SUPERLATIVES) | frozenset(_OUTERMOST) | frozenset(_SIDES)
+# Words before a noun that leave all things of the noun comparable with it.
 _KNOWN_BEFORE = _SELECTING | frozenset(_COUNTS) | {"last"}
+# "the far left", "top"
 _DIRECTION = r"(?:the )?(?:far |very |extreme )?(?P<side>left|right|top|bottom)"
+# " of the picture", or nothing
 _PICTURE = r"(?: of the (?:picture|image|photo|photograph|frame|scene))?"
+# The patterns below are held against all the words behind a noun.
+# "on the left", "that is not at the far right side of the image"
 _AT_A_SIDE = re.compile(
     rf"(?:(?:that|which) (?:is|are) )?(?P<negation>not )?(?:on|at|in|to|near) (?:the )?"
     rf"(?P<far>far |very |extreme )?(?P<side>left|right|top|bottom|upper|lower)"
     rf"(?:-hand)?(?: (?:side|half|part|edge|end))?{_PICTURE}"
 )
+# "second from the left", "that is the last one from the top"
 _RANK_BEHIND = re.compile(
     rf"(?:that is )?(?:the )?(?P<ordinal>{'|'.join(_ORDINALS)}|last) (?:one )?from {_DIRECTION}"
 )
+# "from the left", which an ordinal before the noun needs
 _FROM_SIDE = re.compile(rf"(?:from|counting from|counted from) {_DIRECTION}")
+# "that is not red"
 _NOT_COLORED = re.compile(rf"(?:that|which) (?:is not|isn't|are not|aren't) ({'|'.join(_COLORS)})")
+# "not red", "not a red one"
 _ALSO_NOT_COLORED = re.compile(rf"not (?:a )?({'|'.join(_COLORS)})(?: one)?")
+# words between a thing and its anchor → on which side of the anchor the thing is
 _RELATIONS = {
     "to the left of": "left",
     "on the left of": "left",
@@ -164,10 +174,10 @@ _CLAIMING_COLORS = re.compile(rf"\b(?:{'|'.join(_COLORS)})\b", re.IGNORECASE)
 
 
 def may_claim(text: str, *, colors: bool) -> bool:
-    """Return whether a phrase has a word by which it can claim something.
+    """Return whether a phrase may have a word by which it can claim something.
 
-    With `colors`, a colour is such a word too. This test costs a fiftieth of reading the phrase,
-    and most phrases claim nothing.
+    With `colors`, a colour is such a word too. Words that only begin like one count as well
+    ("leftover"): this test is to be quick, at a fiftieth of the time that `read_claims` takes.
     """
     if _CLAIMING.search(text):
         return True
@@ -176,6 +186,9 @@ def may_claim(text: str, *, colors: bool) -> bool:
 
 def read_claims(text: str) -> Claims | None:
     """Return what a phrase claims of its boxes; None where its thing isn't understood.
+
+    That is so for more than 300 characters, for somebody's thing ("Ann's cup"), and for no noun or
+    none of an object.
 
     Args:
         text: An English referring expression.
@@ -243,9 +256,20 @@ def _claims(thing: str, is_plural: bool, before: list[str], behind: str) -> Clai
         relation=tail.relation,
         without=tail.without,
     )
-    selecting = [word for word in before if word in _SELECTING_ALONE]
-    if behind or len(selecting) != 1:
+    if behind:
         return claims  # "the left arm of the chair": who knows whose left
+    return _with_selecting_word(claims, thing, before)
+
+
+def _with_selecting_word(claims: Claims, thing: str, before: Sequence[str]) -> Claims:
+    """Return the claims with that of the one selecting word before a noun: "largest", "left".
+
+    They are as they were where there is none, or several. `thing` and `before` are those of
+    `_claims`.
+    """
+    selecting = [word for word in before if word in _SELECTING_ALONE]
+    if len(selecting) != 1:
+        return claims
     word = selecting[0]
     if word in _SUPERLATIVES:
         return replace(claims, superlative=_SUPERLATIVES[word])
@@ -257,9 +281,10 @@ def _claims(thing: str, is_plural: bool, before: list[str], behind: str) -> Clai
 
 
 def _color_of(before: Sequence[str], thing: str) -> str | None:
-    """Return the one plain colour before a noun; None for no colour and for several.
+    """Return the term of the one plain colour before a noun; None for no colour and for several.
 
-    None also for "red wine", which is a name, and "red-haired", which isn't the thing's colour.
+    None also for "red wine", which is a name, for words with a hyphen, as "red-haired" isn't the
+    thing's colour, and for colours that have no term ("navy", "striped").
     """
     if thing in words.NAMED_BY_COLOR or any("-" in word for word in before):
         return None
@@ -269,7 +294,7 @@ def _color_of(before: Sequence[str], thing: str) -> str | None:
 
 
 def _ordinal_of(before: Sequence[str]) -> int | None:
-    """Return the ordinal before a noun as a number; -1 for "last"."""
+    """Return the first ordinal before a noun as a number; -1 for "last", None without one."""
     for word in before:
         if word in _ORDINALS:
             return _ORDINALS[word]
@@ -297,7 +322,11 @@ def _count_of(before: Sequence[str], thing: str, is_plural: bool, behind: str) -
 
 @dataclass(frozen=True, slots=True)
 class _Tail:
-    """What the words behind a noun claim; `is_read` says whether all of them are understood."""
+    """What the words behind a noun claim, as in `Claims`.
+
+    `is_read` says whether all of them are understood, and none chooses among things of the noun by
+    anything but their place in the picture.
+    """
 
     is_read: bool = False
     not_color: str | None = None
@@ -310,11 +339,12 @@ class _Tail:
 
 
 def _read_tail(behind: str, ordinal: int | None) -> _Tail:
-    """Return what the words behind a noun claim.
+    """Return what the words behind a noun claim; nothing where they aren't understood.
 
     Args:
         behind: The words, in lower case, single blanks between them.
-        ordinal: The number before the noun, which "from the left" belongs to; -1 for "last".
+        ordinal: The number before the noun, which "from the left" belongs to; -1 for "last", None
+            without one. Unless a side to count from stands behind the noun, nothing is claimed.
     """
     if not behind:
         return _Tail(is_read=True)
@@ -343,7 +373,14 @@ def _read_tail(behind: str, ordinal: int | None) -> _Tail:
 
 
 def _relation_of(behind: str) -> Relation | None:
-    """Return where a thing is beside another one, which the words behind its noun name."""
+    """Return where a thing is beside another one, by the words behind its noun.
+
+    None where they name no side of an anchor, or words stand behind the anchor's noun.
+
+    Example:
+        >>> _relation_of("standing left of the red cup")
+        Relation(side='left', anchor='the red cup')
+    """
     behind = re.sub(r"^(?:that|which|who) (?:is|are|stands|sits|lies) ", "", behind)
     behind = re.sub(r"^(?:standing|sitting|lying|placed|located|just|directly) ", "", behind)
     for relation, side in _RELATIONS.items():
@@ -354,7 +391,7 @@ def _relation_of(behind: str) -> Relation | None:
 
 
 def _noun_alone(text: str) -> str | None:
-    """Return the singular of a phrase's noun; None where words stand behind the noun."""
+    """Return the singular of a phrase's noun; None without one, or with words behind it."""
     tokens = text.split()
     phrase = read_noun_phrase(tokens, 0, is_label=True)
     if phrase is None or phrase.head + 1 != len(tokens):

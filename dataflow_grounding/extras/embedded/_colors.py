@@ -54,6 +54,13 @@ _LEAST_FINE_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more
 # Coarseness of the texture, in L*.
 _MOST_LAWN_COARSENESS = 1.8
 _LEAST_LEAF_COARSENESS = 2.0
+# Coarseness over the standard deviation of L*: with less a cloth's folds make the lightness spread.
+_LEAST_LAWN_GRAIN = 0.14
+_LEAST_LEAF_GRAIN = 0.18
+# Hues of plants in degrees: the median, and how far the middle 80% of the pixels spread.
+_MOST_PLANT_HUE = 140
+_MOST_HUE_SPREAD = 30
+_LEAST_LEAF_HUE_SPREAD = 5
 
 
 def color_mask(
@@ -99,7 +106,10 @@ def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
 
 
 def color_matches(term: str, lab: Array) -> bool:
-    """Return whether one L*a*b* colour, that of a flat fill, may be called by the term."""
+    """Return whether one L*a*b* colour, that of a flat fill, may be called by the term.
+
+    Chromatic terms are read a little more loosely than for pixels of a photo.
+    """
     lightness, a, b = map(float, lab)
     chroma = np.hypot(a, b)
     hue = np.degrees(np.arctan2(b, a)) % 360
@@ -113,9 +123,10 @@ def color_matches(term: str, lab: Array) -> bool:
 class ColorRegion(Candidate):
     """A region of one colour.
 
-    ``labels`` are those of its pixels in the label image of its colour. It is steady when a looser
-    and a stricter reading of the colour give nearly the same box, and it stands out from what is
-    around it.
+    Attributes:
+        labels: Those of its pixels in the label image of its colour; several for joined pieces.
+        is_steady: Whether a looser and a stricter reading of the colour give nearly the same box,
+            and it stands out from what is around it.
     """
 
     labels: tuple[int, ...]
@@ -139,10 +150,11 @@ class ColorRegions:
 
 
 def find_regions(picture: Picture, term: str) -> ColorRegions:
-    """Return the regions of a chromatic colour term.
+    """Return the regions of a chromatic colour term, each with whether it is steady.
 
     The colour is read three times, loosely to strictly: what has a clear border then keeps its box.
-    Regions are those of the medium reading. Sizes are in pixels of the reduced copy.
+    Regions are those of the medium reading; where that has none, there are none. Sizes are in
+    pixels of the reduced copy.
     """
     _, loose = _regions_of_mask(_mask(term, picture, _LOOSE), picture)
     label_image, medium = _regions_of_mask(_mask(term, picture, _MEDIUM), picture)
@@ -172,14 +184,14 @@ def _with_steadiness(
     looser: list[ColorRegion],
     stricter: list[ColorRegion],
 ) -> ColorRegion:
-    """Return a region with whether it is steady.
+    """Return a copy of a region in which ``is_steady`` is set.
 
     Args:
         region: A region of the medium reading of its colour.
         picture: Where it is.
-        label_image: The labels of that reading's regions.
-        looser: The regions of the looser reading.
-        stricter: Those of the stricter one.
+        label_image: For each pixel of the picture the label of that reading's region, or 0.
+        looser: The regions of the looser reading; without any, nothing is steady.
+        stricter: Those of the stricter one, likewise.
     """
     is_steady = (
         _has_same_box(region, looser)
@@ -190,6 +202,7 @@ def _with_steadiness(
 
 
 def _mask(term: str, picture: Picture, strictness: _Strictness) -> Array:
+    """Return where the picture has a colour, read so strictly: bool (h, w) of the reduced copy."""
     return color_mask(term, picture.lch, inset=strictness.inset, factor=strictness.factor)
 
 
@@ -201,13 +214,15 @@ def _has_same_box(region: ColorRegion, candidates: list[ColorRegion]) -> bool:
 def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorRegion:
     """Return the largest region joined with all that lie near it or near what was joined before.
 
-    Near is what lies within 3% of the picture's long side.
+    Near is what lies within 3% of the picture's long side. Pieces below 1% of the largest region
+    aren't joined. Without anything near, the largest itself is returned. ``regions`` has at least
+    one, the largest first.
     """
     reach = 0.03 * max(picture.width, picture.height)
     grown = regions[0]
-    left = [region for region in regions[1:] if region.size >= 0.01 * grown.size]
+    apart = [region for region in regions[1:] if region.size >= 0.01 * grown.size]
     while True:
-        near = [region for region in left if _gap(region.bbox, grown.bbox) <= reach]
+        near = [region for region in apart if _gap(region.bbox, grown.bbox) <= reach]
         if not near:
             return grown
         parts = [grown, *near]
@@ -220,7 +235,7 @@ def _joined_to_largest(regions: list[ColorRegion], picture: Picture) -> ColorReg
             size=sum(part.size for part in parts),
             labels=tuple(labels),
         )
-        left = [region for region in left if region not in near]
+        apart = [region for region in apart if region not in near]
 
 
 def _gap(first: Box, second: Box) -> float:
@@ -238,7 +253,9 @@ def _regions_of_mask(mask: Array, picture: Picture) -> tuple[Array, list[ColorRe
 
     Small holes are filled before, and what is thinner than 3 px is removed. In the label image the
     pixels of each region have the region's label, others 0. Specks have a label but are no regions.
+    Whether a region is steady isn't known here: ``is_steady`` is False.
     """
+    # Holes are filled with a square of about 1% of the long side, an odd number of pixels.
     side = max(3, round(max(picture.width, picture.height) / 100) | 1)
     closed = cv2.morphologyEx(
         mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8)
@@ -258,7 +275,7 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
     """Return whether the band around a region has another colour, as a whole and nearly everywhere.
 
     The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
-    that is itself of many colours doesn't stand out.
+    doesn't stand out if it is itself of many colours, or fills the picture and has no band.
 
     Args:
         picture: Where the colours are read, in L*a*b*.
@@ -288,10 +305,17 @@ def _stands_out(picture: Picture, region: Array, box: Box) -> bool:
 def find_sky(
     picture: Picture, color: str | None, faces: Callable[[], Iterable[Candidate]]
 ) -> list[Candidate]:
-    """Return the smooth bluish area along the top, down to a horizon, if of the stated colour.
+    """Return the sky: the smooth bluish area along the top, down to a horizon.
 
-    A gray area may be a wall. So may a blue one be that is behind somebody: `faces` looks for what
-    may be a face, and is called only when all else speaks for a sky.
+    A gray area may be a wall. So may a blue one be that is behind somebody.
+
+    Args:
+        picture: Where it is looked for.
+        color: The colour term that it has to be called by; None and "blue" take any sky's blue.
+        faces: Looks for what may be a face; called only when all else speaks for a sky.
+
+    Returns:
+        One candidate, or none where nothing is surely a sky.
     """
     if picture.area < 32 * 32:
         return []
@@ -344,8 +368,8 @@ def _smooth_from_top(picture: Picture) -> Array:
         cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
     )
     is_blue = (hue > 215) & (hue < 312) & (chroma > 6)
-    colored = is_blue | (lightness > 65) & (chroma < 12)
-    even = ((slope < 8.0) & colored).astype(np.uint8)
+    is_pale = (lightness > 65) & (chroma < 12)
+    even = ((slope < 8.0) & (is_blue | is_pale)).astype(np.uint8)
     # Opening parts from the sky what is connected to it by a narrow gap only: that is no sky.
     smooth = cv2.morphologyEx(even, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     # Closing joins what wires, poles and branches part.
@@ -381,7 +405,7 @@ def _horizon(picture: Picture, region: Array) -> int:
 def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
     """Return the green regions that look like a "lawn", like "leaves", or ("greenery") like either.
 
-    Each has at least 5% of the picture's area.
+    Each has at least 5% of the picture's area. Those whose boxes overlap are joined into one.
     """
     lightness, chroma, hue = picture.lch
     green = ((hue > 98) & (hue < 172) & (chroma > 12) & (lightness > 10)).astype(np.uint8)
@@ -433,9 +457,15 @@ def _plant_texture(picture: Picture, region: Array) -> str | None:
     lightness_spread = float(lightness[region].std())
     low_hue, median_hue, high_hue = np.percentile(hue[region], [10, 50, 90])
     hue_spread = high_hue - low_hue
-    if fineness < _LEAST_FINE_TEXTURE or hue_spread > 30 or median_hue > 140:
+    if fineness < _LEAST_FINE_TEXTURE:
         return None
-    if coarseness <= _MOST_LAWN_COARSENESS and coarseness >= 0.14 * lightness_spread:
+    if hue_spread > _MOST_HUE_SPREAD or median_hue > _MOST_PLANT_HUE:
+        return None
+    has_lawn_grain = coarseness >= _LEAST_LAWN_GRAIN * lightness_spread
+    if coarseness <= _MOST_LAWN_COARSENESS and has_lawn_grain:
         return "lawn"
-    is_coarse = coarseness >= _LEAST_LEAF_COARSENESS and coarseness >= 0.18 * lightness_spread
-    return "leaves" if is_coarse and hue_spread > 5 else None
+    has_leaf_grain = coarseness >= _LEAST_LEAF_GRAIN * lightness_spread
+    is_of_hues = hue_spread > _LEAST_LEAF_HUE_SPREAD
+    if coarseness >= _LEAST_LEAF_COARSENESS and has_leaf_grain and is_of_hues:
+        return "leaves"
+    return None

@@ -24,6 +24,7 @@ from dataflow_grounding.extras.embedded.regions import Thing, plural_of, read_th
 from dataflow_grounding.replies.english import words
 from dataflow_grounding.replies.english.noun_phrases import tokenize
 
+# What a description may say of a thing's place: words before the noun, and phrases behind it.
 _OUTERMOST_WORDS = ("leftmost", "rightmost", "topmost", "lowest")
 _POSITION_PHRASES = (
     "",
@@ -42,14 +43,15 @@ _POSITION_PHRASES = (
 _MOST_FROM_SIDE = 0.42
 _MOST_FROM_CORNER_SIDE = 0.36
 _SIDES = ("left", "right", "top", "bottom", "middle")
-_MOST_ANCHORS = 8
+_MOST_ANCHORS = 8  # things beside which a thing is described, the nearest
+_WHOLE_PICTURE = 0.98  # of the picture's area: a region with more is called the picture
 # The only words whose meaning is tested here: with any other, a phrase says more than can be
 # checked.
 _TESTED = words.TESTED.union(
     words.CHROMATIC, words.ACHROMATIC, words.SIZES, words.POSITIONS, words.NUMBERS
 )
 _parsed = lru_cache(maxsize=4096)(parse_phrase)
-_COUNTS = {number: word for word, number in words.NUMBERS.items()}
+_COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,27 @@ class _Noun:
     stand_in: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A phrase as read, with the kinds of things that it names.
+
+    Attributes:
+        phrase: The phrase, in which "thing" or "things" stands for each noun.
+        kind: What its noun names.
+        anchor_kind: What the noun of its anchor names; empty without an anchor.
+    """
+
+    phrase: Phrase
+    kind: str
+    anchor_kind: str
+
+
 class Descriptions:
-    """Describes the things of one picture, by the rules by which the grounder selects."""
+    """Describes the things of one picture, by the rules by which the grounder selects.
+
+    `meaning` returns the Meaning of a phrase among the things, which is worked out once for each
+    phrase; None when not all of its words are understood.
+    """
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = list(things)
@@ -86,14 +107,17 @@ class Descriptions:
         any_noun = "|".join(re.escape(noun) for noun in longest_first)
         if not any_noun:
             any_noun = "(?!)"  # matches nothing
-        # Of two in a row the first one describes the second: "the orange orange".
+        # A noun that no other noun follows. Of two in a row the first one describes the second: in
+        # "the orange orange" this is the last word.
         self._noun_pattern = re.compile(rf"\b(?:{any_noun})\b(?!\s+(?:{any_noun})\b)")
         self.meaning = cache(self._meaning)
 
-    def _meaning(self, text: str) -> Meaning | None:
-        """Return what a phrase means among the things; None when not all of it is understood."""
-        # "the red mug left of the cat" is parsed as "the red thing left of the thing": `kinds` are
-        # those of the two things, in order.
+    def _read(self, text: str) -> _Question | None:
+        """Return what a phrase asks for; None when not all of it is understood.
+
+        "The red mug left of the cat" is parsed as "the red thing left of the thing", with the kinds
+        "mug" and "cat".
+        """
         kinds = [self._nouns[noun].kind for noun in self._noun_pattern.findall(text.lower())]
         plain = self._noun_pattern.sub(
             lambda match: self._nouns[match.group()].stand_in, text.lower()
@@ -108,10 +132,23 @@ class Descriptions:
             return None
         if not all(_is_understood(parsed) for parsed in phrases):
             return None
-        candidates = self._candidates(phrase, kinds[0])
+        return _Question(phrase, kinds[0], kinds[1] if len(kinds) > 1 else "")
+
+    def _meaning(self, text: str) -> Meaning | None:
+        """Return what a phrase means among the things.
+
+        None when not all of it is understood, or its anchor isn't a single thing. The meaning is
+        not clear, and has all things that the words fit, where these don't tell which are meant.
+        """
+        question = self._read(text)
+        if question is None:
+            return None
+        phrase = question.phrase
+        candidates = self._candidates(phrase, question.kind)
         if phrase.relation is not None:
             anchor = phrase.relation.anchor
-            anchors = select_meant(self._candidates(anchor, kinds[1]), anchor, self.picture)
+            possible_anchors = self._candidates(anchor, question.anchor_kind)
+            anchors = select_meant(possible_anchors, anchor, self.picture)
             if anchors is None or len(anchors) != 1:
                 return None
             candidates = on_side_of(candidates, phrase.relation.side, anchors[0].bbox)
@@ -121,19 +158,19 @@ class Descriptions:
         return Meaning(tuple(_ids(selected)))
 
     def _candidates(self, phrase: Phrase, kind: str) -> list[Thing]:
-        """The things of a kind that have a phrase's colour."""
+        """Return the things of a kind that have a phrase's colour, or all if it names none."""
         of_kind = [thing for thing in self.things if thing.kind == kind]
         if phrase.color is None:
             return of_kind
         return [thing for thing in of_kind if thing.color == phrase.color]
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
-        """Whether a phrase means exactly these things."""
+        """Return whether a phrase clearly means exactly these things, in whatever order."""
         meaning = self.meaning(text)
         return meaning is not None and meaning.clear and sorted(meaning.ids) == sorted(ids)
 
     def shortest(self, thing: Thing) -> str | None:
-        """The shortest phrase that means this thing alone; None when no words tell it from others.
+        """Return the shortest phrase that means this thing alone; None when no words tell it apart.
 
         Properties by preference as in Dale and Reiter (1995, Cognitive Science 19): type, colour,
         size, place. As size and place depend on what is left, all sets are tried, small ones first.
@@ -190,10 +227,11 @@ class Descriptions:
                     break
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Return each kind of thing, counted, with the ids of its things; large groups first.
+        """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
 
-        Things of a kind are told apart by colour ("two red cars", "a blue car") if the colours of
-        all of that kind are clear.
+        Groups of more things come first, of as many those with larger boxes. Things of a kind are
+        told apart by colour ("two red cars", "a blue car") if the colours of all of that kind are
+        clear.
         """
         by_color_and_kind: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
@@ -207,7 +245,7 @@ class Descriptions:
         return groups
 
     def caption(self) -> str:
-        """What is there, counted: "Two red cars and a bus."."""
+        """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""
         parts = [text for text, _ in self.groups()]
         if not parts:
             listed = "a picture"
@@ -219,7 +257,7 @@ class Descriptions:
 
 
 def _is_understood(phrase: Phrase) -> bool:
-    """Whether all of a phrase about a "thing" was read."""
+    """Return whether all of a phrase about a "thing" was read."""
     return phrase.head == "thing" and not phrase.refusal and not phrase.unread
 
 
@@ -241,22 +279,27 @@ def _rank(group: tuple[tuple[str, str], list[Thing]]) -> tuple[int, float, tuple
 
 
 def _joined(*parts: str) -> str:
-    """The parts that are not empty, with spaces between them."""
+    """Return the parts that are not empty, with spaces between them."""
     return " ".join(filter(None, parts))
 
 
 def _ids(things: Sequence[Thing]) -> list[int]:
+    """Return the ids of the things, in their order."""
     return [thing.id for thing in things]
 
 
 def _counted(count: int, color: str, kind: str) -> str:
+    """Return so many things in words: "two red cars", "a car"; ``color`` may be empty."""
     if count > 1:
         return _joined(_COUNTS.get(count, str(count)), color, plural_of(kind))
     return with_article(_joined(color, kind))
 
 
 def _distance(first: Thing, second: Thing) -> float:
-    """How far the middles of two things lie apart: twice the sum of both axes."""
+    """Return twice the sum of how far the middles of two things lie apart across and down.
+
+    Only the order of such distances counts.
+    """
     a, b = first.bbox, second.bbox
     across = abs(a[0] + a[2] - b[0] - b[2])
     down = abs(a[1] + a[3] - b[1] - b[3])
@@ -268,7 +311,12 @@ def answer_about_regions(
 ) -> dict[str, Any]:
     """Return the reply to a task about regions, shaped as its schema says.
 
-    ``image`` is uint8 (H, W, 3), BGR, upright.
+    Args:
+        task: "region_expression", "image_caption", "grounding_expression", "double_check" or
+            "region_caption".
+        image: uint8 (H, W, 3), BGR, upright.
+        request_input: `regions`, as `read_things` takes them, and for "double_check" the
+            `expressions` that are to be checked.
     """
     picture = Picture(image)
     regions = request_input.get("regions") or []
@@ -291,7 +339,7 @@ def answer_about_regions(
                 region_ids = expression["region_ids"]
                 checks.append(_check(descriptions, expression["id"], text, region_ids))
             return {"checks": checks}
-        case _:
+        case _:  # region_caption
             captions = []
             for thing in descriptions.things:
                 captions.append({"id": thing.id, "text": _plain_caption(descriptions, thing)})
@@ -299,24 +347,28 @@ def answer_about_regions(
 
 
 def _described(descriptions: Descriptions, thing: Thing, label: str) -> dict[str, Any]:
-    """A region with its colour and the shortest phrase that means it."""
+    """Return a region's id, label and colour, and the shortest phrase that means it.
+
+    What nothing tells from others is described as one of them: "a red car".
+    """
     text = descriptions.shortest(thing)
     if text is None:
-        # What nothing tells from others is called one of them: "a red car".
         text = with_article(_joined(thing.color, thing.kind))
     return {"id": thing.id, "type": label, "color": thing.color, "description": text}
 
 
 def _plain_caption(descriptions: Descriptions, thing: Thing) -> str:
-    """Colour, size and place of a region without a label; and a remark that this is all."""
+    """Return a region's colour, size and place in words, and a remark that this is all.
+
+    Its label is not in it. Of a region that is nearly the whole picture the colour alone is told.
+    """
     share = thing.size / descriptions.picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
-    if share > 0.98:
+    if share > _WHOLE_PICTURE:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
     x, y = relative_center(thing.bbox, descriptions.picture)
-    row = _word_for_third(y, "top", "bottom")
-    column = _word_for_third(x, "left", "right")
-    position = _joined(row, column) or "middle"
+    position = _joined(_word_for_third(y, "top", "bottom"), _word_for_third(x, "left", "right"))
+    position = position or "middle"
     return (
         f"A region {color}, {max(1, round(100 * share))}% of the picture, in its {position}. "
         "(Colour, size and place only: the embedded grounder can't tell what it is.)"
@@ -324,16 +376,20 @@ def _plain_caption(descriptions: Descriptions, thing: Thing) -> str:
 
 
 def _word_for_third(share: float, first: str, last: str) -> str:
-    """Return the word for the first or the last third of a side; empty for the middle third."""
+    """Return ``first`` for the first third of a side, ``last`` for the last one, else "".
+
+    ``share`` is where on the side a point is, from 0 to 1.
+    """
     if share < 1 / 3:
         return first
     return last if share > 2 / 3 else ""
 
 
 def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
-    """Return expressions that mean just the regions that they are given with.
+    """Return expressions, each with the ids of just those regions that it means.
 
-    One for each group that can be counted, and one for each thing that can be told from all others.
+    One for each group of several that its count and noun mean, then one for each thing that can be
+    told from all others.
     """
     expressions = []
     for text, ids in descriptions.groups():
@@ -351,8 +407,10 @@ def _check(
 ) -> dict[str, Any]:
     """Return whether an expression means these regions; if not, a correction and the reason.
 
-    The correction is in ``region_ids`` where the words mean other regions, else in ``text`` where
-    other words mean this region.
+    ``matches`` is None where not all words are understood. Where it is False, ``region_ids`` are
+    corrected to the regions that the words mean, or for a single region to all that they fit. Where
+    they fit none, or don't tell which of several, ``text`` is corrected to the shortest phrase for
+    a single region; without such a phrase nothing is corrected.
     """
     check = {"id": expression_id, "text": text, "region_ids": list(region_ids), "reason": ""}
     meaning = descriptions.meaning(text)

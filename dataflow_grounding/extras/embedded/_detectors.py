@@ -16,18 +16,33 @@ import numpy as np
 from dataflow_grounding.boxes.geometry import clamp, iou
 from dataflow_grounding.extras.embedded._picture import Array, Box, Candidate, Picture
 
-# Hand-set: on portraits nearly all are right, but nothing is measured here that could tell one from
-# the other.
-FACE_SCORE = 0.9
-GUESS_SCORE = 0.7
-_SEARCH_SIDE = 480  # px; the cascades take most of the time and see little less at this size
+# Scores set by hand, the same for every candidate of a sort: nothing that is measured here could
+# tell a right one from a wrong one.
+FACE_SCORE = 0.9  # a face, a plate or an eye that two cascades see
+GUESS_SCORE = 0.7  # a body, or a person or cat guessed around a face
+# The long side in pixels of the copy that cascades search. They take most of the time, and see
+# little less at this size.
+_SEARCH_SIDE = 480
+_LEAST_SEARCHED_SIDE = 24  # px, of the copy's short side: a smaller one isn't searched
 # Votes are the overlapping windows in which a cascade sees its thing.
-_CLEAR_VOTES = 10
-_REPORTED_VOTES = 4
+_CLEAR_VOTES = 10  # as many make a hit clear
+_REPORTED_VOTES = 4  # a hit with fewer isn't reported
+# The size in pixels of the smallest person that the HOG people detector can see.
+_BODY_WIDTH = 64
+_BODY_HEIGHT = 128
 _LEAST_BODY_WEIGHT = 0.5  # the people detector's score; at zero it is undecided
-_SAME_THING_IOU = 0.4
-_GREY_CHROMA = 10.0
+_SAME_THING_IOU = 0.4  # two detectors' boxes that overlap by more are of one thing
+# Chroma and hue as in Picture.lch. The hues of skin go from 345 degrees over 0 to 90.
+_GREY_CHROMA = 10.0  # a face whose median chroma is lower is grey
+_LEAST_SKIN_CHROMA = 6
+_FIRST_SKIN_HUE = 345
+_LAST_SKIN_HUE = 90
 _LEAST_SKIN = 0.8  # of the pixels in a face's middle
+# Eyes are looked for in the upper part of a face, enlarged or reduced to this width in pixels.
+_FACE_WIDTH_FOR_EYES = 200
+_PART_WITH_EYES = 0.6  # of the face's height, from its upper edge
+_LEAST_EYE_SIDE = 24  # px of the part that is searched
+_MOST_EYE_TILT = 0.15  # of the face's height: the upper edges of level eyes differ by less
 # A relative box says where something lies in or around another box: x1, y1, x2, y2, where 0 is that
 # box's left or upper edge and 1 its right or lower edge. Below 0 and above 1 is outside of it.
 _EYE_IN_HIT = (0.08, 0.25, 0.92, 0.75)
@@ -65,7 +80,12 @@ _CASCADE_PAIRS = {
 
 
 class Detections(NamedTuple):
-    """Things on which both detectors agree, left to right, and places that are a bit like them."""
+    """Things that are seen, both lists from left to right by the boxes of the first detector.
+
+    Attributes:
+        clear: Things on which both detectors agree.
+        doubtful: Places that are a bit like such a thing, to one of the detectors.
+    """
 
     clear: list[Candidate]
     doubtful: list[Candidate]
@@ -80,23 +100,27 @@ def _cascade(name: str) -> Any:
 
 
 def detect(kind: str, picture: Picture) -> Detections:
-    """Return the things of a kind that are in the picture.
+    """Return the things of a kind that are in the picture, in pixels of the reduced copy.
+
+    A thing is clear if the first cascade sees it with _CLEAR_VOTES and the second one confirms it;
+    it is doubtful if only one of the two is so. A face without skin is doubtful, too. In a picture
+    that is too small to be searched there is nothing.
 
     Kinds are "face" and "cat face" (frontal), "plate" (of a car) and "body" (people from head to
-    foot).
+    foot, which have rules of their own).
     """
     if kind == "body":
         return _detect_bodies(picture)
     cascades = _CASCADE_PAIRS[kind]
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
-    if scale * min(picture.width, picture.height) < 24:
+    if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
         return Detections([], [])
     small = cv2.resize(picture.gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     gray = cv2.equalizeHist(small)
     least_side = max(20, min(gray.shape) // 17)
     detections = Detections([], [])
     for box, votes in _hits(cascades.detector, gray, least_side):
-        is_confirmed = _confirmed(cascades.confirmer, gray, box) is not None
+        is_confirmed = _box_seen_again(cascades.confirmer, gray, box) is not None
         has_many_votes = votes >= _CLEAR_VOTES
         hit = _from_enlarged_part(box, scale)
         thing = _at_relative_box(hit, cascades.thing_in_hit, picture, FACE_SCORE, "seen")
@@ -120,7 +144,8 @@ def _has_skin(face: Box, picture: Picture) -> bool:
     _, chroma, hue = picture.lch
     chroma = chroma[y1:y2, x1:x2]
     hue = hue[y1:y2, x1:x2]
-    is_skin = (chroma > 6) & ((hue < 90) | (hue > 345))
+    has_hue_of_skin = (hue < _LAST_SKIN_HUE) | (hue > _FIRST_SKIN_HUE)
+    is_skin = (chroma > _LEAST_SKIN_CHROMA) & has_hue_of_skin
     is_grey = np.median(chroma) < _GREY_CHROMA
     return bool(is_grey or is_skin.mean() > _LEAST_SKIN)
 
@@ -139,10 +164,10 @@ def _hits(
     scale_step: float = 1.1,
     least_votes: int = _REPORTED_VOTES,
 ) -> list[_Hit]:
-    """Return where a cascade sees its thing in a gray image, from left to right.
+    """Return where a cascade sees its thing in a gray image, by at least ``least_votes`` votes.
 
-    Things smaller than ``least_side`` pixels aren't looked for. Each pass looks for things
-    ``scale_step`` times as large as the last.
+    The hits come in the order of their left edges. Things smaller than ``least_side`` pixels aren't
+    looked for. Each pass looks for things ``scale_step`` times as large as the last.
     """
     rectangles, votes = _cascade(cascade).detectMultiScale2(
         gray, scaleFactor=scale_step, minNeighbors=least_votes, minSize=(least_side, least_side)
@@ -154,8 +179,12 @@ def _hits(
     return sorted(hits)
 
 
-def _confirmed(cascade: str, gray: Array, box: Box) -> Box | None:
-    """Return a box as another cascade sees it when it looks around there; None if it doesn't."""
+def _box_seen_again(cascade: str, gray: Array, box: Box) -> Box | None:
+    """Return the box in which another cascade sees the thing of a box; None if it sees none there.
+
+    It searches the box and half the box's width around it. Of several hits that overlap the box by
+    more than _SAME_THING_IOU, the one with the leftmost edge is taken.
+    """
     x1, y1, x2, y2 = map(int, box)
     margin = (x2 - x1) // 2
     left = max(0, x1 - margin)
@@ -172,7 +201,8 @@ def _confirmed(cascade: str, gray: Array, box: Box) -> Box | None:
 def _from_enlarged_part(box: Box, scale: float, left: float = 0, top: float = 0) -> Box:
     """Return in the picture's pixels a box that was found in a part of it.
 
-    ``scale`` is by how much that part was enlarged, ``left`` and ``top`` are where it begins.
+    ``scale`` is the factor by which that part was enlarged, or reduced if it is below 1. ``left``
+    and ``top`` are where the part begins in the picture.
     """
     x1, y1, x2, y2 = box
     return x1 / scale + left, y1 / scale + top, x2 / scale + left, y2 / scale + top
@@ -184,7 +214,7 @@ def _at_relative_box(
     """Return a candidate in or around a box, cut off at the picture's edges.
 
     ``relative`` is where it lies, in widths and heights of the box (see _EYE_IN_HIT). The
-    candidate's ``size`` is the area of the box itself.
+    candidate's ``size`` is the area of the argument ``box``, not of its own ``bbox``.
     """
     x1, y1, x2, y2 = box
     left, top, right, bottom = relative
@@ -196,27 +226,37 @@ def _at_relative_box(
 
 
 def find_eyes(face: Candidate, picture: Picture) -> list[Candidate]:
-    """Return both open eyes of a face, or none: two that are level, side by side."""
+    """Return both open eyes of a face, the left one in the picture first.
+
+    Empty unless exactly two eyes are clear, which are level and don't overlap from left to right.
+    """
     x1, y1, x2, y2 = map(int, face.bbox)
-    scale = 200 / (x2 - x1)
-    upper_part = picture.gray[y1 : y1 + round(0.6 * (y2 - y1)), x1:x2]
+    scale = _FACE_WIDTH_FOR_EYES / (x2 - x1)
+    upper_part = picture.gray[y1 : y1 + round(_PART_WITH_EYES * (y2 - y1)), x1:x2]
     gray = cv2.equalizeHist(cv2.resize(upper_part, None, fx=scale, fy=scale))
     eyes = []
-    for hit in _hits("eye", gray, 24, scale_step=1.05):
-        if hit.votes >= _CLEAR_VOTES and _confirmed("eye_tree_eyeglasses", gray, hit.box):
+    for hit in _hits("eye", gray, _LEAST_EYE_SIDE, scale_step=1.05):
+        if hit.votes < _CLEAR_VOTES:
+            continue
+        if _box_seen_again("eye_tree_eyeglasses", gray, hit.box) is not None:
             box = _from_enlarged_part(hit.box, scale, x1, y1)
             eyes.append(_at_relative_box(box, _EYE_IN_HIT, picture, FACE_SCORE, "seen"))
     if len(eyes) != 2:
         return []
     first, second = eyes[0].bbox, eyes[1].bbox
-    is_level = abs(first[1] - second[1]) < 0.15 * (y2 - y1)
+    is_level = abs(first[1] - second[1]) < _MOST_EYE_TILT * (y2 - y1)
     is_first_left_of_second = first[2] < second[0]
     return eyes if is_level and is_first_left_of_second else []
 
 
 def _detect_bodies(picture: Picture) -> Detections:
-    """Return people who stand or walk, seen whole, by the HOG people detector and a cascade."""
-    if picture.width < 64 or picture.height < 128:
+    """Return people who stand or walk, seen whole, by the HOG people detector and a cascade.
+
+    Somebody is clear where the detector's weight is at least _LEAST_BODY_WEIGHT and the cascade
+    confirms it, and has the cascade's box. Without the cascade, twice that weight makes a doubtful
+    one. In a picture smaller than the detector's window there is nobody.
+    """
+    if picture.width < _BODY_WIDTH or picture.height < _BODY_HEIGHT:
         return Detections([], [])
     people = cv2.HOGDescriptor()
     people.setSVMDetector(np.asarray(cv2.HOGDescriptor.getDefaultPeopleDetector()))
@@ -226,7 +266,7 @@ def _detect_bodies(picture: Picture) -> Detections:
     detections = Detections([], [])
     for (x, y, w, h), weight in sorted(zip(map(tuple, hits), np.ravel(weights), strict=True)):
         hit = (int(x), int(y), int(x + w), int(y + h))
-        box = _confirmed("fullbody", picture.gray, hit)
+        box = _box_seen_again("fullbody", picture.gray, hit)
         if box is not None and weight >= _LEAST_BODY_WEIGHT:
             body = _at_relative_box(box, _BODY_IN_HIT, picture, GUESS_SCORE, "seen")
             detections.clear.append(body)
@@ -239,7 +279,8 @@ def _detect_bodies(picture: Picture) -> Detections:
 def guess_owners(face_kind: str, faces: list[Candidate], picture: Picture) -> list[Candidate]:
     """Return a person for each "face", or a cat for each "cat face": a box guessed around it.
 
-    The box is about three (person) or two (cat) face widths wide and lies inside the picture.
+    The box is about three (person) or two (cat) face widths wide and cut off at the picture's
+    edges. The owners come in the order of their faces.
     """
     owners = []
     for face in faces:

@@ -37,10 +37,14 @@ from dataflow_grounding.replies.english import words
 _LEAST_REGION_SHARE = 0.025  # of the picture's area: a smaller region may be a part of anything
 _LEAST_PLAIN_SHARE = 0.001  # the same, of round things and of a mere "thing"
 _MOST_BOX_SHARE = 0.65  # of the picture's area: a larger box is that of a background
-_SAME_THING_IOU = 0.8
+_SAME_THING_IOU = 0.8  # two boxes that overlap by more are of one thing
 _RIVAL_SHARE = 0.2  # of the largest region's size: a region as large could be meant as well
 _WHOLE_SHARE = 0.95  # of a colour: what has so much of it is one thing, in pieces or not
 _MOST_ELSEWHERE = 0.5  # of the largest region: how much of its colour may lie in other places
+_DISC_ASPECT = (0.85, 1.18)  # least and most width over height of a disc
+_DISC_FILL = (0.7, 0.86)  # least and most part of its box that a disc fills: about pi / 4
+_LOOSE_ASPECT = (0.6, 1 / 0.6)  # of an ellipse that may pass for a circle, of a rectangle likewise
+_BACKGROUND_IOU = 0.3  # with the sky or plants: a region that overlaps by more may be a part
 
 
 class _Undecided(Exception):
@@ -53,7 +57,15 @@ class _Undecided(Exception):
 
 
 class _Scene:
-    """One picture and what is in it. Each thing is looked for when it is first asked for."""
+    """One picture and what is in it. Each thing is looked for once, when it is first asked for.
+
+    Attributes:
+        picture: The picture.
+        shapes: Returns the drawn shapes.
+        detections: Returns what the detectors of a kind see, such as "face".
+        color_regions: Returns the regions of a colour term.
+        sky: Returns the sky, if it is of this colour term; None for any.
+    """
 
     def __init__(self, picture: Picture) -> None:
         self.picture = picture
@@ -63,11 +75,13 @@ class _Scene:
         self.sky = functools.cache(lambda color: find_sky(picture, color, self._possible_faces))
 
     def _possible_faces(self) -> list[Candidate]:
+        """Return the clear faces, and what only one detector takes for a face."""
         faces = self.detections("face")
         return [*faces.clear, *faces.doubtful]
 
 
 _Finder = Callable[[Phrase, _Scene], Sequence[Candidate]]
+"""Returns what may be the thing that a phrase names, or nothing; may raise _Undecided."""
 
 
 def ground_phrases(
@@ -77,7 +91,7 @@ def ground_phrases(
 
     Args:
         image: uint8 (H, W, 3), BGR, upright.
-        phrases: Each is ``{"id": int, "text": str}``.
+        phrases: Each is ``{"id": int, "text": str}``, with an id of its own.
 
     Returns:
         ``objects``: each with ``id`` and ``label`` of its phrase, ``bbox`` in whole pixels x1, y1,
@@ -124,9 +138,10 @@ def ground_phrases(
 def _conflicting_guesses(
     grounded: dict[int, Sequence[Candidate]], phrases: dict[int, Phrase]
 ) -> set[int]:
-    """Return the ids of phrases with different nouns that were given the same box by a guess.
+    """Return the ids of phrases with different nouns whose guessed boxes are the same thing's.
 
-    At least one of two such phrases has a wrong box, and nothing tells which.
+    A box is guessed where its evidence is anything but "seen". At least one of two such phrases has
+    a wrong box, and nothing tells which.
     """
     guessed_boxes = []
     for phrase_id, candidates in grounded.items():
@@ -147,7 +162,10 @@ def _conflicting_guesses(
 def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     """Return what a phrase means in the picture; empty where that isn't there.
 
-    Raises _Undecided.
+    Of sky and plants all that is found is meant.
+
+    Raises _Undecided where the phrase isn't understood, its thing or its anchor can't be looked
+    for or isn't clear, or several things may be meant.
     """
     if phrase.refusal:
         raise _Undecided("unsupported", phrase.refusal)
@@ -170,14 +188,17 @@ def _ground(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _select(candidates: Sequence[Candidate], phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the candidates that a phrase means. Raises _Undecided where that can't be told."""
+    """Return the candidates that a phrase means, of which there is at least one.
+
+    Raises _Undecided where that can't be told. A plural without other selecting words may mean a
+    single one.
+    """
     selected = select_meant(candidates, phrase, scene.picture)
     if selected is not None:
         return selected
     has_selecting_words = phrase.count is not None or phrase.size is not None or phrase.positions
     if phrase.is_plural and len(candidates) == 1 and not has_selecting_words:
-        # The name of a class in the plural: the only one that is there is meant, too.
-        return candidates
+        return candidates  # the name of a class in the plural means the only one that is there
     count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
     raise _Undecided("ambiguous", f"{count}, and the words don't tell which")
 
@@ -196,9 +217,9 @@ def _finder_for(phrase: Phrase) -> _Finder:
 
 
 def _find_by_detector(phrase: Phrase, scene: _Scene, kind: str = "") -> list[Candidate]:
-    """Return what the detectors of a kind see; by default of the kind that the phrase names.
+    """Return what the detectors of a kind clearly see; of no kind ("") of the one that is named.
 
-    Raises _Undecided for a phrase with a colour, and where some of what is seen is doubtful.
+    Raises _Undecided for a phrase with a colour, and where anything is doubtful.
     """
     if phrase.color is not None:
         raise _Undecided("unsupported", f"{phrase.head!r} with a colour can't be looked for")
@@ -209,9 +230,10 @@ def _find_by_detector(phrase: Phrase, scene: _Scene, kind: str = "") -> list[Can
 
 
 def _find_people(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the people that a phrase may mean: bodies, and the owners of faces without one.
+    """Return the people that a phrase may mean: bodies, then guessed owners of faces without one.
 
-    Raises _Undecided where nobody is seen.
+    A face has a body if their boxes overlap. Raises _Undecided where nobody is seen, as somebody
+    may be there all the same, and as _find_by_detector does.
     """
     faces = _find_by_detector(phrase, scene, "face")
     bodies = _find_by_detector(phrase, scene, "body")
@@ -228,7 +250,10 @@ def _find_people(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_cats(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return a guessed box for each cat whose face is seen. Raises _Undecided where none is."""
+    """Return a guessed box for each cat whose face is seen.
+
+    Raises _Undecided where none is, and as _find_by_detector does.
+    """
     faces = _find_by_detector(phrase, scene, "cat face")
     if not faces:
         raise _Undecided("unsupported", "cats are found by a frontal face, and none was seen")
@@ -236,7 +261,10 @@ def _find_cats(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_eyes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the eyes of the one face that is seen. Raises _Undecided for none and several."""
+    """Return both eyes of the one face that is seen; empty where they aren't clear.
+
+    Raises _Undecided for no face and several, and as _find_by_detector does.
+    """
     faces = _find_by_detector(phrase, scene, "face")
     if len(faces) != 1:
         raise _Undecided(
@@ -246,11 +274,16 @@ def _find_eyes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 
 def _find_sky(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
+    """Return the sky, if it has the phrase's colour; empty without one."""
     return scene.sky(phrase.color)
 
 
 def _find_greenery(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the regions of plants. Raises _Undecided for single plants and other colours."""
+    """Return the regions of plants of the kind that is named; empty where there are none.
+
+    Raises _Undecided for a phrase with another colour than green, or with a number, a place or a
+    size, which would select single plants.
+    """
     if phrase.color not in (None, "green"):
         raise _Undecided("unsupported", "only green plants can be looked for")
     if phrase.count is not None or phrase.positions or phrase.size is not None:
@@ -271,12 +304,14 @@ _FINDERS: dict[str, _Finder] = {
 
 
 def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the drawn shapes that a phrase such as "a green triangle" means; none without any.
+    """Return the drawn shapes that a phrase such as "a green triangle" may mean; empty without any.
 
-    Where nothing is of that shape, the one that people confuse with it counts ("circle" for an
-    ellipse), if all that has the colour is of it.
+    Where nothing has that shape and the phrase has a chromatic colour, the shape that people call
+    by the same name counts (an ellipse for a "circle"), with a lower score: but only if no other
+    region has the colour.
 
-    Raises _Undecided where it can't be told.
+    Raises _Undecided where a shape fits the name only loosely, or something of the colour is there
+    that is not clearly of the shape.
     """
     name = words.SHAPES[phrase.head]
     color = phrase.color
@@ -293,7 +328,8 @@ def _find_drawn_shapes(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
     confusable = select_shapes(scene.shapes(), words.LOOSE_SHAPES.get(name, ""), color)
     if name in ("circle", "square"):
         # An ellipse or a rectangle may pass for one when it isn't long.
-        confusable = [shape for shape in confusable if 0.6 <= _aspect_ratio(shape) <= 1 / 0.6]
+        least, most = _LOOSE_ASPECT
+        confusable = [shape for shape in confusable if least <= _aspect_ratio(shape) <= most]
     if not confusable or len(color_regions) > len(confusable):
         raise _Undecided("ambiguous", f"something {color} is there, but not clearly of that shape")
     return [replace(shape, score=shapes.LOOSE_SHAPE_SCORE) for shape in confusable]
@@ -306,10 +342,10 @@ def _aspect_ratio(candidate: Candidate) -> float:
 
 
 def _find_colored(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
-    """Return the regions of a phrase's colour that it may mean; the noun itself is not looked for.
+    """Return the regions of a phrase's colour that it may mean; empty where nothing has the colour.
 
-    Of round things only discs count. Raises _Undecided where the colour may be that of something
-    else, or where a region has no clear border.
+    The noun itself is not looked for; of round things only discs count. Raises _Undecided where
+    there is no disc, a region has no clear border, or the colour may be that of something else.
     """
     of_color = scene.color_regions(phrase.color or "")
     if not of_color.regions:
@@ -334,14 +370,19 @@ def _find_colored(phrase: Phrase, scene: _Scene) -> Sequence[Candidate]:
 
 def _is_disc(region: ColorRegion) -> bool:
     """Return whether a region is about as wide as high and fills about pi / 4 of its box."""
+    least_aspect, most_aspect = _DISC_ASPECT
+    least_fill, most_fill = _DISC_FILL
     filled_share = region.size / area(region.bbox)
-    return 0.85 <= _aspect_ratio(region) <= 1.18 and 0.7 <= filled_share <= 0.86
+    is_as_wide_as_high = least_aspect <= _aspect_ratio(region) <= most_aspect
+    return is_as_wide_as_high and least_fill <= filled_share <= most_fill
 
 
 def _doubts_about_color(
     phrase: Phrase, largest: ColorRegion, elsewhere: float, scene: _Scene
 ) -> Iterator[str]:
     """Yield the reasons for which a region of the right colour may not be the thing that is named.
+
+    None are yielded where nothing speaks against it.
 
     Args:
         phrase: It names the colour and the thing.
@@ -368,7 +409,7 @@ def _doubts_about_color(
         background = find_greenery(picture)
     elif phrase.color in ("blue", "cyan"):
         background = scene.sky(phrase.color)
-    if any(iou(part.bbox, largest.bbox) > 0.3 for part in background):
+    if any(iou(part.bbox, largest.bbox) > _BACKGROUND_IOU for part in background):
         yield "the colour may be that of the sky or of plants"
     if phrase.head in words.FIGURES:
         return  # a sign or a box may well look like a plain figure
@@ -377,7 +418,7 @@ def _doubts_about_color(
 
 
 def _with_rivals(regions: list[ColorRegion]) -> list[ColorRegion]:
-    """Return those of a colour's regions, largest first, that could be meant.
+    """Return those of a colour's regions that could be meant, in the order given: largest first.
 
     These are the largest, all that are steady, and all that are large beside the largest.
     """
@@ -386,7 +427,12 @@ def _with_rivals(regions: list[ColorRegion]) -> list[ColorRegion]:
 
 
 def _whole_or_rivals(phrase: Phrase, of_color: ColorRegions) -> list[ColorRegion]:
-    """Return the largest region with its pieces joined, or all regions that could be meant."""
+    """Return the largest region joined with its pieces, or else all regions that could be meant.
+
+    The pieces are those of one thing unless the phrase is a plural, the regions that could be meant
+    have more pixels than the joined one, or one of them is steady without being the largest while
+    the joined one has not nearly all of the colour.
+    """
     rivals = _with_rivals(of_color.regions)
     whole = of_color.whole
     if whole is None or phrase.is_plural or sum(region.size for region in rivals) > whole.size:

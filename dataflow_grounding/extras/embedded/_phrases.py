@@ -25,7 +25,9 @@ _CLEAR_GAP = 0.06
 _CLEAR_RATIO = 1.3  # a candidate's area must be so many times another's to be told by its size
 _MOST_CHARACTERS = 400  # of a phrase that is read
 _COLORS = words.CHROMATIC | words.ACHROMATIC
-_COUNTS = {**words.NUMBERS, "both": 2, "couple": 2}
+_COUNTS = {**words.NUMBERS, "both": 2, "couple": 2}  # word → number
+_MIDDLE = (0.3, 0.7)  # parts of a side between which the middle of the picture is
+# Two words that are one noun: "number plate", "licence plates", "cat's face".
 _ONE_NOUN = re.compile(r"\b(licen[cs]e|number|cat)(?:['’]s)?\s+(plates?|faces?)\b", re.IGNORECASE)
 
 
@@ -69,7 +71,8 @@ class Phrase:
 def parse_phrase(text: str) -> Phrase:
     """Return what one referring phrase asks for.
 
-    It never raises, whatever the text: ``refusal`` says what is not understood.
+    It never raises, whatever the text: ``refusal`` says what is not understood. A phrase with a
+    negation, without a noun, or of more than 400 characters has the head "".
     """
     # "number plate" becomes "number-plate", which is one word of the lists.
     tokens = tokenize(_ONE_NOUN.sub(r"\1-\2", text[:_MOST_CHARACTERS]))
@@ -122,7 +125,10 @@ def _meanings(tokens: Sequence[str], term_of_word: Mapping[str, str]) -> list[st
 
 
 def _count(before_head: list[str]) -> int | None:
-    """Return the first number among the words before a noun."""
+    """Return the first number among the words before a noun; None without one.
+
+    Of a number in digits the first three count, so that it stays small.
+    """
     for word in before_head:
         if word.isdecimal():
             return int(word[:3])
@@ -194,10 +200,12 @@ def _is_known_modifier(word: str) -> bool:
 def select_meant(
     candidates: Sequence[Selectable], phrase: Phrase, picture: Picture
 ) -> list[Selectable] | None:
-    """Return the candidates that a phrase means, from left to right.
+    """Return the candidates that a phrase means, from left to right; None where that isn't told.
 
-    "The left cup" means one, "two cups" two, "cups on the left" all that lie there. None says that
-    the words don't tell which are meant: "the cup" of three.
+    "The left cup" means one, "two cups" two, "cups on the left" all that lie there, at least two;
+    "cup" without an article all, at least one. None is returned where there are fewer than that,
+    where the words leave open which are meant ("the cup" of three), and for a plural with a size
+    and no number ("small cups"). The colour and the relation of the phrase are not looked at here.
     """
     at_positions = []
     for candidate in candidates:
@@ -222,9 +230,11 @@ def _select_number(
     phrase: Phrase,
     picture: Picture,
 ) -> list[Selectable] | None:
-    """Return exactly as many candidates as are wanted; None where it is open which.
+    """Return exactly as many candidates as are wanted, from left to right.
 
-    ``at_positions`` are those of the candidates that lie where the phrase says.
+    None where there are fewer, or neither size nor place tells which of more are meant.
+    ``at_positions`` are those of the candidates that lie where the phrase says; where these are too
+    few, all candidates are compared by their place.
     """
     remaining = at_positions
     if len(remaining) < wanted < len(candidates):
@@ -239,6 +249,7 @@ def _select_number(
 
 
 def _left_to_right(candidates: Sequence[Selectable]) -> list[Selectable]:
+    """Return the candidates sorted by their left edges, of equal ones the upper first."""
     return sorted(candidates, key=lambda candidate: (candidate.bbox[0], candidate.bbox[1]))
 
 
@@ -271,10 +282,12 @@ def is_at(box: Box, position: str, picture: Picture, most_distance: float = 0.5)
     """Return whether a box lies at a side of the picture, or in its "middle".
 
     At a side means that the box's middle is at most ``most_distance`` from there, in parts of the
-    picture's width or height.
+    picture's width or height. In the middle is what has its middle in the inner 40% both ways,
+    whatever ``most_distance`` is.
     """
     if position == "middle":
-        return all(0.3 <= share <= 0.7 for share in relative_center(box, picture))
+        start, end = _MIDDLE
+        return all(start <= share <= end for share in relative_center(box, picture))
     return _distance_from(position, box, picture) <= most_distance
 
 
@@ -296,7 +309,11 @@ def _distance_from(position: str, box: Box, picture: Picture) -> float:
 def _narrow_by_size(
     candidates: Sequence[Selectable], size: str, wanted: int
 ) -> Sequence[Selectable]:
-    """Return the ``wanted`` largest or smallest candidates; all, where that isn't clear."""
+    """Return the ``wanted`` largest or smallest candidates, by size.
+
+    All of them, as they are, where the last one taken and the first one left are nearly of one
+    size. There have to be more than ``wanted``.
+    """
     is_large = size == "large"
     ordered = sorted(candidates, key=lambda candidate: candidate.size, reverse=is_large)
     last_in = ordered[wanted - 1].size
@@ -311,16 +328,19 @@ def _narrow_by_size(
 def _narrow_by_position(
     candidates: Sequence[Selectable], positions: frozenset[str], wanted: int, picture: Picture
 ) -> Sequence[Selectable]:
-    """Return the ``wanted`` outermost candidates; all, where no clear gap parts them from others.
+    """Return the ``wanted`` candidates that are nearest to the positions, the nearest first.
 
-    Of several positions ("top left") the distances are added.
+    All of them, as they are, where no clear gap parts these from the others. There have to be more
+    than ``wanted``.
     """
+    distances = [_total_distance(candidate.bbox, positions, picture) for candidate in candidates]
+    nearest_first = sorted(range(len(candidates)), key=lambda index: distances[index])
+    gap = distances[nearest_first[wanted]] - distances[nearest_first[wanted - 1]]
+    if gap < _CLEAR_GAP:
+        return candidates
+    return [candidates[index] for index in nearest_first[:wanted]]
 
-    def distance(candidate: Selectable) -> float:
-        return sum(
-            _distance_from(position, candidate.bbox, picture) for position in sorted(positions)
-        )
 
-    ordered = sorted(candidates, key=distance)
-    gap = distance(ordered[wanted]) - distance(ordered[wanted - 1])
-    return ordered[:wanted] if gap >= _CLEAR_GAP else candidates
+def _total_distance(box: Box, positions: frozenset[str], picture: Picture) -> float:
+    """Return how far a box is from all positions together: "top left" adds two distances."""
+    return sum(_distance_from(position, box, picture) for position in sorted(positions))

@@ -15,18 +15,25 @@ Box = tuple[float, float, float, float]
 
 # Long side of the copy that is worked on, in pixels; small pictures are enlarged, up to twice.
 WORKING_SIDE = 640
+_MOST_ENLARGED = 2.0
+_LEAST_ENLARGED = 1.5  # to enlarge by less would blur the picture and help little
 
 
 def box_of(x: float, y: float, width: float, height: float) -> Box:
-    """Corners from OpenCV's corner and size."""
+    """Return a box's corners (x1, y1, x2, y2) from OpenCV's upper left corner and size."""
     return float(x), float(y), float(x + width), float(y + height)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A thing seen.
+    """A thing that may be what a phrase names.
 
-    ``bbox`` is x1, y1, x2, y2 in pixels of the reduced copy, ``size`` its own area in them.
+    Attributes:
+        bbox: x1, y1, x2, y2 in pixels of the reduced copy.
+        size: Its area in these pixels. A region's is less than its box's.
+        score: A constant set by hand for this sort of evidence, from 0 to 1.
+        evidence: "seen" by a detector or as a shape, a "region" of pixels, or "inferred" from
+            something else that is seen.
     """
 
     bbox: Box
@@ -36,22 +43,30 @@ class Candidate:
 
 
 class Picture:
-    """A BGR uint8 image (H, W, 3) and a copy of at most 640 px to work on.
+    """A BGR uint8 image (H, W, 3), and a copy to work on, called the reduced copy.
 
-    What is derived is computed at first use.
+    The copy's long side has at most 640 px. A small image is enlarged for it, up to twice; where
+    that would be by less than half, and at just 640 px, the image is its own copy. What is derived
+    from the copy is computed at first use.
+
+    Attributes:
+        full_width, full_height: The image's size in pixels.
+        width, height, area: The copy's size in pixels.
+        bgr: The copy.
     """
 
     def __init__(self, image: Array) -> None:
         self.full_height, self.full_width = image.shape[:2]
-        scale = min(2.0, WORKING_SIDE / max(self.full_height, self.full_width))
-        if 1.0 < scale < 1.5:
-            scale = 1.0  # not worth the blur
+        scale = min(_MOST_ENLARGED, WORKING_SIDE / max(self.full_height, self.full_width))
+        if 1.0 < scale < _LEAST_ENLARGED:
+            scale = 1.0
         self.width: int = max(1, round(self.full_width * scale))
         self.height: int = max(1, round(self.full_height * scale))
         self.area = self.width * self.height
-        how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
-        size = (self.width, self.height)
-        self.bgr: Array = image if scale == 1.0 else cv2.resize(image, size, interpolation=how)
+        self.bgr: Array = image
+        if scale != 1.0:
+            method = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
+            self.bgr = cv2.resize(image, (self.width, self.height), interpolation=method)
 
     @cached_property
     def gray(self) -> Array:
@@ -78,8 +93,8 @@ class Picture:
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     def to_full(self, bbox: Box) -> list[int]:
-        """A box of the reduced copy in whole pixels of the image, at least 1 px each way."""
-        sx = self.full_width / self.width
-        sy = self.full_height / self.height
-        scaled = (bbox[0] * sx, bbox[1] * sy, bbox[2] * sx, bbox[3] * sy)
+        """Return a box of the reduced copy in whole pixels of the image, at least 1 px each way."""
+        x_scale = self.full_width / self.width
+        y_scale = self.full_height / self.height
+        scaled = (bbox[0] * x_scale, bbox[1] * y_scale, bbox[2] * x_scale, bbox[3] * y_scale)
         return list(whole_pixels(scaled, (self.full_width, self.full_height)))

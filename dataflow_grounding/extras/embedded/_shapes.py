@@ -13,18 +13,33 @@ import numpy as np
 from dataflow_grounding.extras.embedded._colors import color_matches
 from dataflow_grounding.extras.embedded._picture import Array, Candidate, Picture, box_of
 
-# Hand-set: outline and colour were both checked.
+# Set by hand: for a shape whose outline and colour were both checked, and for one that people
+# confuse with the shape that is named.
 SHAPE_SCORE = 0.9
 LOOSE_SHAPE_SCORE = 0.7
 # The step in B, G or R that ends an even region: the least (clean picture) and the most (grainy).
 _EDGE_IN_CLEAN = 12.0
 _EDGE_IN_GRAINY = 30.0
 _MIN_CONTRAST = 12.0  # ΔE (CIE 1976) to what is around a shape
-# The least IoU with the ideal shape.
+# A smaller or thinner region is no shape. Sizes are in pixels, or in parts of the picture's area or
+# of its long side, whichever gives more.
+_LEAST_SIZE = 60.0
+_LEAST_SIZE_SHARE = 0.0003
+_LEAST_WIDTH = 6.0
+_LEAST_WIDTH_SHARE = 0.015
+_MARGIN = 10  # px around a region's box that are looked at with it
+_MOST_REGIONS = 400  # that are compared with shapes, the largest ones
+# The least IoU with the ideal shape at which a region is one, and that of small regions, whose
+# shorter side is below _SMALL_SIDE pixels.
 _FIT = 0.93
 _SMALL_FIT = 0.88
-_MOST_SHAPES = 400
-_POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}
+_SMALL_SIDE = 30
+_LEAST_SOLIDITY = 0.8  # area over that of the convex hull: with less only a star is a shape
+_POLYGON_HANDICAP = 0.015  # a polygon read off the region fits anything a little better
+_TRIANGLE_ALLOWANCE = 0.04  # blunt corners make a triangle fit worse
+_ROUND_ENOUGH = 0.88  # short over long axis, from which an ellipse is a circle
+_SQUARE_ENOUGH = 0.9  # short over long side, from which a rectangle is a square
+_POLYGONS = {4: "diamond", 5: "pentagon", 6: "hexagon"}  # by the number of corners
 # The least IoU with the ideal shape for a phrase with a colour word, and for one without.
 COLORED_FIT = 0.91
 CLEAR_FIT = 0.95
@@ -40,7 +55,10 @@ class Shape(Candidate):
 
 
 def find_shapes(picture: Picture) -> list[Shape]:
-    """All even regions of the picture that are circles, squares, triangles and the like."""
+    """Return the even regions that are circles, squares, triangles and the like, largest first.
+
+    Regions that reach an edge of the picture, where they may be cut off, are left out.
+    """
     gradient = cv2.morphologyEx(picture.smooth, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     steps = np.max(cv2.split(gradient), axis=0)
     edge = 8.0 + 2.0 * float(np.median(steps))
@@ -48,17 +66,18 @@ def find_shapes(picture: Picture) -> list[Shape]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         (steps < edge).astype(np.uint8), connectivity=4
     )
-    least = max(60.0, 0.0003 * picture.area)
-    thinnest = max(6.0, 0.015 * max(picture.width, picture.height))
+    least_size = max(_LEAST_SIZE, _LEAST_SIZE_SHARE * picture.area)
+    least_width = max(_LEAST_WIDTH, _LEAST_WIDTH_SHARE * max(picture.width, picture.height))
     shapes = []
+    # Label 0 is what is in no region.
     largest_first = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")
-    for label in largest_first[:_MOST_SHAPES]:
+    for label in largest_first[:_MOST_REGIONS]:
         x, y, w, h, size = map(int, stats[label])
-        if size < least:
+        if size < least_size:
             break
         is_whole = x > 1 and y > 1 and x + w < picture.width - 1 and y + h < picture.height - 1
-        if min(w, h) < thinnest or not is_whole:
-            continue  # too thin to tell, or cut off by the picture's edge
+        if min(w, h) < least_width or not is_whole:
+            continue
         shape = _read_shape(picture, labels, int(label), (x, y, w, h))
         if shape is not None:
             shapes.append(shape)
@@ -66,7 +85,10 @@ def find_shapes(picture: Picture) -> list[Shape]:
 
 
 def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Shape]:
-    """The shapes of one name and of one colour, if a colour is given."""
+    """Return those of the shapes that a name fits ("circle"), and a colour term unless it is None.
+
+    They keep their order.
+    """
     of_kind = [shape for shape in shapes if kind in shape.kinds]
     if color is None:
         return of_kind
@@ -76,7 +98,9 @@ def select_shapes(shapes: list[Shape], kind: str, color: str | None) -> list[Sha
 def _read_shape(
     picture: Picture, labels: Array, label: int, box: tuple[int, int, int, int]
 ) -> Shape | None:
-    """Return the shape that an evenly coloured region is; None where it is none.
+    """Return the shape that an evenly coloured region is, with its holes filled.
+
+    None where it hardly differs in colour from what is around it, or no ideal shape covers it.
 
     Args:
         picture: The picture.
@@ -85,11 +109,10 @@ def _read_shape(
         box: x, y, width and height of the box around the region, in pixels.
     """
     x, y, w, h = box
-    margin = 10
-    x1 = max(0, x - margin)
-    y1 = max(0, y - margin)
-    x2 = min(picture.width, x + w + margin)
-    y2 = min(picture.height, y + h + margin)
+    x1 = max(0, x - _MARGIN)
+    y1 = max(0, y - _MARGIN)
+    x2 = min(picture.width, x + w + _MARGIN)
+    y2 = min(picture.height, y + h + _MARGIN)
     part = (labels[y1:y2, x1:x2] == label).astype(np.uint8)
     lab = picture.lab[y1:y2, x1:x2]
     color = lab[part > 0].mean(axis=0)
@@ -107,7 +130,7 @@ def _read_shape(
     filled = _with_corners(picture.bgr[y1:y2, x1:x2], filled, ring)
     contour = _outline(filled)
     left, top, width, height = cv2.boundingRect(contour)
-    least_fit = _FIT if min(width, height) >= 30 else _SMALL_FIT
+    least_fit = _FIT if min(width, height) >= _SMALL_SIDE else _SMALL_FIT
     kinds, fit = _kinds(contour, filled, least_fit)
     if not kinds:
         return None
@@ -125,7 +148,8 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     """Return a region with its sharp corners, which the median filter has rounded off.
 
     A pixel near the region belongs to it if its colour is nearer to the region's than to that of
-    the ``ring`` around it. ``filled`` and ``ring`` are 1 where the region and the ring are.
+    the ``ring`` around it, and pixels that belong to it connect the two. ``filled`` and ``ring``
+    are 1 where the region and the ring are; so is what is returned.
     """
     inside = bgr[filled > 0].mean(axis=0)
     outside = bgr[ring > 0].mean(axis=0)
@@ -141,18 +165,19 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
 def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[str], float]:
     """Return the names of the ideal shape that covers the region best, and its IoU.
 
-    No name where none covers it well, that is by less than ``least_fit``. ``filled`` is 1 where the
-    region is, ``contour`` its outline.
+    A square on its corner is a diamond, too: it has two names. There is no name where the best one
+    covers the region by less than ``least_fit``. A star has the IoU 1, what is as ragged and no
+    star the IoU 0: neither is compared with an ideal shape. ``filled`` is 1 where the region is,
+    ``contour`` its outline.
     """
     area = float(filled.sum())
     hull = cv2.convexHull(contour)
     solidity = area / max(cv2.contourArea(hull), 1.0)
-    if solidity < 0.8:
+    if solidity < _LEAST_SOLIDITY:
         if _is_star(contour, hull):
             return frozenset({"star"}), 1.0
         return frozenset(), 0.0
     rotated = cv2.minAreaRect(contour)
-    _, sides, _ = rotated
     corners = _corners(hull)
     _, triangle = cv2.minEnclosingTriangle(contour.reshape(-1, 1, 2))
     axes_ratio, ellipse = _equal_ellipse(filled)
@@ -162,22 +187,27 @@ def _kinds(contour: Array, filled: Array, least_fit: float) -> tuple[frozenset[s
         "triangle": 0.0 if triangle is None else _cover(filled, triangle),
     }
     if len(corners) in (5, 6) or _stands_on_corner(corners):
-        # A polygon read off the region fits anything a little better than an ideal shape does.
-        fits[_POLYGONS[len(corners)]] = _cover(filled, corners) - 0.015
+        fits[_POLYGONS[len(corners)]] = _cover(filled, corners) - _POLYGON_HANDICAP
     best = max(fits, key=lambda name: fits[name])
-    # Blunt corners make a triangle fit worse, but nothing else comes near it.
-    allowance = 0.04 if best == "triangle" else 0.0
+    # Nothing else comes near a triangle with blunt corners.
+    allowance = _TRIANGLE_ALLOWANCE if best == "triangle" else 0.0
     if fits[best] < least_fit - allowance:
         return frozenset(), fits[best]
-    names = {best}
-    if best == "ellipse" and axes_ratio >= 0.88:
-        names = {"circle"}
-    elif best == "rectangle":
-        if min(sides) / max(max(sides), 1.0) >= 0.9:
-            names = {"square"}
-        if _stands_on_corner(corners):
-            names.add("diamond")
-    return frozenset(names), fits[best]
+    if best == "ellipse" and axes_ratio >= _ROUND_ENOUGH:
+        return frozenset({"circle"}), fits[best]
+    if best == "rectangle":
+        _, sides, _ = rotated
+        return _names_of_rectangle(sides, corners), fits[best]
+    return frozenset({best}), fits[best]
+
+
+def _names_of_rectangle(sides: tuple[float, float], corners: Array) -> frozenset[str]:
+    """Return "square" or "rectangle", and "diamond" as well if it stands on a corner."""
+    is_square = min(sides) / max(max(sides), 1.0) >= _SQUARE_ENOUGH
+    names = {"square" if is_square else "rectangle"}
+    if _stands_on_corner(corners):
+        names.add("diamond")
+    return frozenset(names)
 
 
 def _equal_ellipse(filled: Array) -> tuple[float, Array]:
@@ -199,7 +229,10 @@ def _equal_ellipse(filled: Array) -> tuple[float, Array]:
 
 
 def _cover(filled: Array, outline: Array) -> float:
-    """Intersection over union of the region and a polygon."""
+    """Return the intersection over union of a region, 1 in ``filled``, and a polygon.
+
+    ``outline`` has the polygon's corners (x, y), which are rounded to whole pixels.
+    """
     points = np.round(outline).astype(np.int32).reshape(-1, 1, 2)
     ideal = cv2.fillPoly(np.zeros_like(filled), [points], 1)
     both = int(cv2.countNonZero(ideal & filled))
@@ -207,17 +240,25 @@ def _cover(filled: Array, outline: Array) -> float:
 
 
 def _stands_on_corner(corners: Array) -> bool:
-    """Return whether four corners lie near the middles of their upright box's sides."""
+    """Return whether there are four corners that lie near the middles of their box's sides.
+
+    The box is the upright one around the corners. False for another number of corners.
+    """
+    if len(corners) != 4:
+        return False
     x, y, w, h = cv2.boundingRect(corners)
     middles = np.array([(x + w / 2, y), (x + w, y + h / 2), (x + w / 2, y + h), (x, y + h / 2)])
     # A row for each corner, a column for each middle, in parts of the box's width and height.
     gaps = (np.abs(corners - middles) / (w, h)).sum(axis=2)
     nearest_gaps = gaps.min(axis=0)
-    return len(corners) == 4 and bool((nearest_gaps < 0.15).all())
+    return bool((nearest_gaps < 0.15).all())
 
 
 def _is_star(contour: Array, hull: Array) -> bool:
-    """Whether a region has five points: a hull of five corners and five bays of like depths."""
+    """Return whether a region has five points: a hull of five corners, and five bays between them.
+
+    Shallow bays don't count; of the five the least deep has to be over half as deep as the deepest.
+    """
     outline = cv2.approxPolyDP(contour, 0.01 * cv2.arcLength(contour, True), True)
     if len(outline) < 8 or len(_corners(hull)) != 5:
         return False

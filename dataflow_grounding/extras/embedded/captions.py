@@ -8,6 +8,7 @@ from dataflow_grounding.replies.english.noun_phrases import TOKEN, noun_phrases,
 
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
 _MOST_CHARACTERS = 20_000
+_AFTER_LATIN = "\u0250"  # the first character behind those blocks of Unicode that are Latin
 
 
 def extract_expressions(caption: str) -> dict[str, Any]:
@@ -17,7 +18,8 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     ``cleaned_caption`` is the caption in NFC with single spaces; each ``text`` is an exact part of
     it, in order of occurrence and not overlapping: a noun phrase with the position words that
     follow it. ``noun_chunk`` is that phrase without article, number and position words. A caption
-    in another language has no expressions.
+    in another language, or without any words, has no expressions; nor has what stands after the
+    first 20,000 characters.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     beginning = cleaned[:_MOST_CHARACTERS]
@@ -38,12 +40,13 @@ def extract_expressions(caption: str) -> dict[str, Any]:
 def _is_english(tokens: list[str], text: str) -> bool:
     """Return whether a text is in Latin letters, many of its words known and few foreign.
 
-    At least half of the letters must be Latin and a third of the words known. English function
-    words must be twice as many as those of other languages; some are spelled alike ("die", "in").
+    At least half of the letters must be Latin and a third of the words known. Where there are
+    function words of other languages, there must be twice as many English ones; some are spelled
+    alike ("die", "in"). A text without words is not English.
     """
     text_words = [token for token in tokens if token[0].isalpha()]
     letters = sum(character.isalpha() for character in text)
-    latin = sum(character.isalpha() and character < "\u0250" for character in text)
+    latin = sum(character.isalpha() and character < _AFTER_LATIN for character in text)
     known = sum(words.is_known(word) for word in text_words)
     foreign = sum(word in words.FOREIGN for word in text_words)
     english = sum(word in words.STOPS or word in words.ARTICLES for word in text_words)

@@ -35,6 +35,12 @@ _AT_THE_SIDE = 0.3  # a middle that is nearer to a side is clearly there
 _HARDLY_ANY = 0.01
 _MOSTLY = 0.5
 _LEAST_COLORED_SIDE = 8  # px of the reduced copy: in smaller boxes no colour is told
+_COLOR_MARGIN = 0.2  # of a box's width or height, at each side: no colour is read there
+_MOST_OVERLAP = 0.25  # of the shorter box's extent, in which one box may reach into the next
+# A thing that is "in" a box has so much of its own area there, and less than such a part of the
+# box's area itself.
+_LEAST_INSIDE = 0.9
+_MOST_OF_BOX = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def find_contradictions(
 
 
 def _picture(open_pixels: Callable[[], Any]) -> "Picture":
-    """Return a small copy of the picture with the colours of its pixels in Lab and LCh."""
+    """Return the picture, from whose reduced copy colours are read. Opens the pixels."""
     from dataflow_grounding.extras.embedded._picture import Picture  # with OpenCV
 
     return Picture(open_pixels())
@@ -115,7 +121,11 @@ def _reasons(
     size: Size,
     open_picture: "Callable[[], Picture] | None",
 ) -> Iterator[str]:
-    """Yield in words what of a phrase its boxes contradict, what costs least first."""
+    """Yield in words what of a phrase its boxes contradict, what costs least to find out first.
+
+    Nothing is yielded where all that is claimed may be true. Without `open_picture` nothing is said
+    of colours.
+    """
     claims = phrase.claims
     if claims.count is not None and claims.count != len(phrase.boxes):
         there = "1 box is" if len(phrase.boxes) == 1 else f"{len(phrase.boxes)} boxes are"
@@ -135,7 +145,10 @@ def _reasons(
 
 
 def _rivals_of(phrase: _Phrase, all_phrases: Sequence[_Phrase]) -> list[Bbox]:
-    """Return the boxes of other things with the same noun as a phrase, each thing once."""
+    """Return the boxes of other things with the same noun as a phrase, each thing once.
+
+    A box that nearly is one of the phrase's own is of the same thing, and left out.
+    """
     rivals: list[Bbox] = []
     for box in _boxes_of(phrase.claims.thing, all_phrases):
         if not _is_among(box, phrase.boxes) and not _is_among(box, rivals):
@@ -167,7 +180,9 @@ def _distance_from(side: str, box: Bbox, size: Size) -> float:
 def _wrong_side(phrase: _Phrase, rivals: Sequence[Bbox], size: Size) -> Iterator[str]:
     """Yield a reason where a phrase names a side of the picture, and its boxes are across from it.
 
-    "The left one" of two that are both on the right is right: it is compared with its rivals.
+    "The left one" of two that are both on the right is right: it is compared with its rivals. An
+    outermost one with rivals is left to `_wrong_extreme`. Another reason is yielded where a phrase
+    denies a side, and all its boxes are there.
     """
     claims = phrase.claims
     is_compared_elsewhere = claims.outermost is not None and bool(rivals)
@@ -180,8 +195,8 @@ def _wrong_side(phrase: _Phrase, rivals: Sequence[Bbox], size: Size) -> Iterator
         if nearest > _FAR_OFF and (is_behind_a_rival or not is_before_a_rival):
             yield f"the {side} is said, and it is across from there"
     if claims.not_side is not None:
-        farthest = max(_distance_from(claims.not_side, box, size) for box in phrase.boxes)
-        if farthest < _AT_THE_SIDE:
+        furthest = max(_distance_from(claims.not_side, box, size) for box in phrase.boxes)
+        if furthest < _AT_THE_SIDE:
             yield f"not the {claims.not_side} is said, and it is there"
 
 
@@ -190,8 +205,9 @@ def _wrong_rank(
 ) -> Iterator[str]:
     """Yield a reason where "the second from the left" has another rank among its rivals.
 
-    Too many before it are a contradiction always. Too few are one only where the record is known to
-    name all of them: a thing that no phrase names may be missing.
+    Too many before it are always a contradiction, and so is any behind the last one. Too few are
+    one only where the record is known to name all of them: a thing that no phrase names may be
+    missing. Nothing is yielded where a rival is as far from the side as the thing itself.
     """
     rank = phrase.claims.rank
     if rank is None:
@@ -215,7 +231,7 @@ def _wrong_rank(
 def _are_all_named(phrase: _Phrase, rivals: Sequence[Bbox], all_phrases: Sequence[_Phrase]) -> bool:
     """Return whether another phrase, such as "three cups", has the boxes of all its cups.
 
-    It must have nothing but the noun, and a number perhaps.
+    It must have nothing but the noun, and a number perhaps. False for a thing without rivals.
     """
     boxes_of_noun = [*phrase.boxes, *rivals]
     for candidate in all_phrases:
@@ -231,7 +247,10 @@ def _are_all_named(phrase: _Phrase, rivals: Sequence[Bbox], all_phrases: Sequenc
 
 
 def _wrong_extreme(phrase: _Phrase, rivals: Sequence[Bbox], size: Size) -> Iterator[str]:
-    """Yield a reason where a rival is larger than "the largest", or further out than "leftmost"."""
+    """Yield a reason where a rival is larger than "the largest", or further out than "leftmost".
+
+    It must be so clearly. Nothing is yielded for a phrase with words that aren't understood.
+    """
     claims = phrase.claims
     if not claims.is_bare or not rivals:
         return
@@ -260,7 +279,10 @@ def _measure(box: Bbox, measure: str) -> float:
 
 
 def _wrong_relation(phrase: _Phrase, all_phrases: Sequence[_Phrase], size: Size) -> Iterator[str]:
-    """Yield a reason where a thing "left of the cup" is clearly on the right of every such cup."""
+    """Yield a reason where a thing "left of the cup" is clearly on the right of every such cup.
+
+    So must all of the phrase's boxes be. Nothing is yielded where no box of a cup is known.
+    """
     relation = phrase.claims.relation
     if relation is None:
         return
@@ -278,7 +300,7 @@ def _anchor_boxes(anchor: str, phrase: _Phrase, all_phrases: Sequence[_Phrase]) 
     """Return the boxes that the anchor of a phrase's relation may mean, the phrase's own left out.
 
     The anchor is a phrase such as "the red cup". Phrases of the record with the same words are
-    taken; where there are none, all with the same noun.
+    taken; where there are none, all with the same noun. Empty where the anchor isn't understood.
     """
     claims = read_claims(anchor)
     if claims is None:
@@ -298,7 +320,7 @@ def _anchor_boxes(anchor: str, phrase: _Phrase, all_phrases: Sequence[_Phrase]) 
 
 
 def _without_articles(text: str) -> str:
-    """Return a phrase in lower case and without articles, to be compared."""
+    """Return a phrase in lower case, without articles and single-spaced, to be compared."""
     return " ".join(word for word in text.lower().split() if word not in words.ARTICLES)
 
 
@@ -323,12 +345,12 @@ def _is_on_opposite_side(box: Bbox, anchor: Bbox, side: str, size: Size) -> bool
 def _comes_first(first: Bbox, second: Bbox, *, start: int, end: int) -> bool:
     """Return whether one box comes before another along an axis, overlapping a little at most.
 
-    It may reach into the other by a quarter of the shorter one's extent. `start` and `end` are the
-    indices of the axis's edges in a box: 0 and 2 from left to right, 1 and 3 from top to bottom.
+    It may reach into the other by _MOST_OVERLAP. `start` and `end` are the indices of the axis's
+    edges in a box: 0 and 2 from left to right, 1 and 3 from top to bottom.
     """
     overlap = first[end] - second[start]
     shorter = min(first[end] - first[start], second[end] - second[start])
-    return overlap <= 0.25 * shorter
+    return overlap <= _MOST_OVERLAP * shorter
 
 
 def _smaller_things_inside(boxes: Sequence[Bbox], things: Sequence[Bbox]) -> list[Bbox]:
@@ -337,8 +359,8 @@ def _smaller_things_inside(boxes: Sequence[Bbox], things: Sequence[Bbox]) -> lis
     for thing in things:
         for box in boxes:
             covered = area(intersection(box, thing))
-            is_inside = covered > 0 and covered >= 0.9 * area(thing)
-            if is_inside and area(thing) < 0.7 * area(box):
+            is_inside = covered > 0 and covered >= _LEAST_INSIDE * area(thing)
+            if is_inside and area(thing) < _MOST_OF_BOX * area(box):
                 inside.append(thing)
                 break
     return inside
@@ -347,7 +369,10 @@ def _smaller_things_inside(boxes: Sequence[Bbox], things: Sequence[Bbox]) -> lis
 def _wrong_color(
     phrase: _Phrase, size: Size, open_picture: "Callable[[], Picture]"
 ) -> Iterator[str]:
-    """Yield a reason where no box has the colour that is said, or each has the one denied."""
+    """Yield a reason where no box has the colour that is said, or each has the one denied.
+
+    Nothing is yielded for things that may have several colours, and where a box is too small.
+    """
     claims = phrase.claims
     if claims.color is None and claims.not_color is None:
         return
@@ -411,6 +436,7 @@ _CONFUSABLE_COLORS: tuple[set[str], ...] = (
 def _color_shares(box: Bbox, size: Size, picture: "Picture") -> dict[str, float] | None:
     """Return which part of the middle of a box has each colour; None where it is too small.
 
+    The middle leaves out _COLOR_MARGIN. The colours are read loosely: a pixel may be of several.
     ``box`` and ``size`` are in pixels of the upright picture, which ``picture`` may have reduced.
     """
     from dataflow_grounding.extras.embedded._colors import color_mask  # with OpenCV
@@ -420,10 +446,10 @@ def _color_shares(box: Bbox, size: Size, picture: "Picture") -> dict[str, float]
     inside = clamp(box, size)
     width = inside[2] - inside[0]
     height = inside[3] - inside[1]
-    left = round((inside[0] + 0.2 * width) * scale_x)
-    right = round((inside[2] - 0.2 * width) * scale_x)
-    top = round((inside[1] + 0.2 * height) * scale_y)
-    bottom = round((inside[3] - 0.2 * height) * scale_y)
+    left = round((inside[0] + _COLOR_MARGIN * width) * scale_x)
+    right = round((inside[2] - _COLOR_MARGIN * width) * scale_x)
+    top = round((inside[1] + _COLOR_MARGIN * height) * scale_y)
+    bottom = round((inside[3] - _COLOR_MARGIN * height) * scale_y)
     if right - left < _LEAST_COLORED_SIDE or bottom - top < _LEAST_COLORED_SIDE:
         return None
     lch = [channel[top:bottom, left:right] for channel in picture.lch]

@@ -20,20 +20,29 @@ from dataflow_grounding.replies.english import words
 from dataflow_grounding.replies.vocabulary import PAIRS, plural, singular
 
 _DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
-_SAME_REGION_IOU = 0.5
+_SAME_REGION_IOU = 0.5  # of two proposed boxes that overlap by as much, the smaller is left out
 # Of the picture's area: proposed boxes are neither smaller nor larger.
 _LEAST_SHARE = 0.005
 _MOST_SHARE = 0.8
-# A zebra crossing is a place to cross at.
+_MOST_ASPECT = 5  # long over short side of a proposed box that is surrounded by edges
+# Steps in brightness: one from the second on is an edge, one from the first on continues it.
+_EDGE_STEPS = (60, 160)
+_EDGE_GAP = 9  # px: edges with smaller gaps between them are joined
+# Nouns of those who do things, as in "person crossing"; a "zebra crossing" is a place to cross at.
 _WHO_ACTS = words.PEOPLE.union(words.ANIMALS) - {"zebra"}
+# A word of a label, apostrophes in it included: "man's" and "hat" of "man's_hat".
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A region in the reduced copy's pixels.
+    """A region of a request.
 
-    ``kind`` is its label as a noun, ``color`` a colour term or empty.
+    Attributes:
+        id: The region's, in the request.
+        bbox: x1, y1, x2, y2 in pixels of the picture's reduced copy.
+        kind: Its label as a noun in lower case; "thing" for a region without a label.
+        color: A colour term; empty where none is clear.
     """
 
     id: int
@@ -48,10 +57,10 @@ class Thing:
 
 
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """Return the regions of a request as things.
+    """Return the regions of a request as things, in their order.
 
-    Each region has ``id``, ``type``, perhaps ``color``, and a box in pixels of the picture as sent,
-    under a key that is named after the box format.
+    Each region has ``id``, perhaps ``type`` (its label) and ``color``, and a box in pixels of the
+    picture as sent, under a key that is named after the box format: it is the only list.
     """
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height
@@ -69,7 +78,8 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
     """Return the colour that the request names, if it is a term, else the one that is seen.
 
-    People are not called by a colour: theirs is empty.
+    It is empty where no colour is clear, and for people and other things that are not called by a
+    colour.
     """
     if any(singular(word) in words.PEOPLE | words.NOT_COLORED for word in kind.split()):
         return ""
@@ -80,7 +90,7 @@ def _color(picture: Picture, bbox: Box, kind: str, requested: str) -> str:
 
 
 def plural_of(kind: str) -> str:
-    """The plural of a noun that may have several words, in lower case.
+    """Return the plural of a noun, which has one word or several, all in lower case.
 
     The last word is put in the plural, or the one before a participle.
 
@@ -97,7 +107,7 @@ def plural_of(kind: str) -> str:
 
 
 def _is_participle(word: str, noun: str) -> bool:
-    """Whether a word says what the noun before it does: "sitting", but not "ring".
+    """Return whether a word says what the noun before it does: "sitting", but not "ring".
 
     Of a word that may be either, as "painting" and "crossing", the noun decides: people and animals
     do things, and an "oil painting" is a painting.
@@ -111,7 +121,14 @@ def _is_participle(word: str, noun: str) -> bool:
 
 
 def with_article(name: str) -> str:
-    """A noun phrase with "a" or "an"; without, where it is always plural: "glasses"."""
+    """Return a noun phrase with "a" or "an" before it, by its first letter alone.
+
+    A noun that is always plural gets none.
+
+    Example:
+        >>> [with_article(name) for name in ("red car", "orange", "sun glasses")]
+        ['a red car', 'an orange', 'sun glasses']
+    """
     if name.split()[-1] in PAIRS:
         return name
     article = "an" if name[0] in "aeiou" else "a"
@@ -144,10 +161,11 @@ def _middle_half(start: float, end: float, length: int) -> tuple[int, int]:
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """Return the ``most`` largest boxes of what is worth a look, from top to bottom.
+    """Return the largest boxes of what is worth a look, from top to bottom: ``most`` or fewer.
 
-    That is faces, regions of one colour, and what is surrounded by edges. The boxes are x1, y1,
-    x2, y2 in whole pixels of ``image``, which is uint8 (H, W, 3), BGR, upright.
+    That is faces, regions of one colour, and what is surrounded by edges. Left out are boxes that
+    are tiny or nearly the whole picture, and those that are nearly a larger one. The boxes are x1,
+    y1, x2, y2 in whole pixels of ``image``, which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
     boxes = [face.bbox for face in detect("face", picture).clear]
@@ -155,12 +173,12 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
         if term in words.CHROMATIC:
             regions = find_regions(picture, term).regions
             boxes += [region.bbox for region in regions if region.is_steady]
-    edges = cv2.Canny(picture.smooth, 60, 160)
-    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
+    edges = cv2.Canny(picture.smooth, *_EDGE_STEPS)
+    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((_EDGE_GAP, _EDGE_GAP), np.uint8))
     outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     for outline in outlines:
         x, y, width, height = cv2.boundingRect(outline)
-        if 0.2 <= width / height <= 5:
+        if 1 / _MOST_ASPECT <= width / height <= _MOST_ASPECT:
             boxes.append(box_of(x, y, width, height))
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):

@@ -25,6 +25,7 @@ ABOUT_REGIONS = (
     "double_check",
     "region_caption",
 )
+"""The tasks that are answered from the request's regions."""
 
 
 class EmbeddedServing(Serving):
@@ -48,10 +49,13 @@ class EmbeddedServing(Serving):
 
     def __init__(self, notice: str = "") -> None:
         self.max_workers = min(8, os.cpu_count() or 1)
-        self._notice = notice  # what is said when a process is first answered
+        self._notice = notice  # said with the first answer of a process; "" says nothing
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """The answer to a task, as the text that a model would reply with."""
+        """Return the answer to a task, as the text that a model would reply with.
+
+        Raises RequestRefused for a task that isn't among `tasks`.
+        """
         reply = Reply(await asyncio.to_thread(_answer, request))
         if self._notice:
             _say_once(self._notice)
@@ -59,7 +63,7 @@ class EmbeddedServing(Serving):
 
 
 def _answer(request: Request[Any]) -> str:
-    """The answer to a task, as JSON. Raises RequestRefused for a task that it doesn't know."""
+    """Return the answer to a task, as JSON. Raises RequestRefused for a task that isn't known."""
     if request.task == "expression_extraction":
         answer: dict[str, Any] = extract_expressions(request.input["caption"])
     elif request.task == "phrase_grounding":
@@ -76,7 +80,7 @@ def _answer(request: Request[Any]) -> str:
 
 
 def _bgr(image: Image) -> Any:
-    """The upright picture as sent: a NumPy array of rows x columns x (blue, green, red)."""
+    """Return the upright picture in the size in which it is sent: uint8 (H, W, 3), BGR."""
     import numpy
 
     with image.decoded() as picture:
