@@ -58,7 +58,8 @@ _COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two
 class Meaning:
     """The regions that a phrase means.
 
-    It is not ``clear`` when the phrase's words fit all of them and should fit fewer.
+    It is not ``clear`` when the words fit all of these, or none, and ask for another number: "the
+    car" of two, "two cars" of one.
     """
 
     ids: tuple[int, ...]
@@ -119,9 +120,7 @@ class Descriptions:
         "mug" and "cat".
         """
         kinds = [self._nouns[noun].kind for noun in self._noun_pattern.findall(text.lower())]
-        plain = self._noun_pattern.sub(
-            lambda match: self._nouns[match.group()].stand_in, text.lower()
-        )
+        plain = self._noun_pattern.sub(self._stand_in_for, text.lower())
         if not all(token in _TESTED or token.isdecimal() for token in tokenize(plain)):
             return None
         phrase = _parsed(plain)
@@ -134,11 +133,16 @@ class Descriptions:
             return None
         return _Question(phrase, kinds[0], kinds[1] if len(kinds) > 1 else "")
 
+    def _stand_in_for(self, match: re.Match[str]) -> str:
+        """Return "thing" or "things" for a noun that `_noun_pattern` matches."""
+        return self._nouns[match.group()].stand_in
+
     def _meaning(self, text: str) -> Meaning | None:
         """Return what a phrase means among the things.
 
-        None when not all of it is understood, or its anchor isn't a single thing. The meaning is
-        not clear, and has all things that the words fit, where these don't tell which are meant.
+        None when not all of it is understood, or its anchor isn't a single thing. Where the words
+        don't tell which are meant, the meaning is not clear, and has all things of the right kind
+        and colour, on the right side of the anchor.
         """
         question = self._read(text)
         if question is None:

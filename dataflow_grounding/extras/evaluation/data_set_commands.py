@@ -29,16 +29,16 @@ from dataflow_grounding.extras.evaluation.figures.duplicates import split, why_u
 from dataflow_grounding.extras.evaluation.figures.linting import RULES, Finding, lint
 
 _LEAKS = {"leaks", "near_leaks"}
-_ONLY_IF_ASKED = {*_LEAKS, "known_test_images"}
-# of these --json has all
-_MOST_GROUPS = 3  # of alike pictures that are named for a figure
-_MOST_CLASSES = 100
-_MOST_COUNTS = 10  # by name, of a figure
+_ONLY_IF_ASKED = {*_LEAKS, "known_test_images"}  # figures that aren't told to be 0 unasked
+# The most that is printed; --json has all.
+_MOST_GROUPS = 3  # groups of alike pictures that are named for a figure
+_MOST_CLASSES = 100  # lines of the table of classes
+_MOST_COUNTS = 10  # names with their counts, of a figure
 _FEWEST_MAPPED = 50
 """Boxes below which a map of where they are is a few dots."""
-_SHADES = " .:-=+*#%@"
-_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
-_PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}
+_SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
+_PART_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the number of ratios
 _ROOT = "Where the pictures are, if not where the run found them."
 _of_data_sets = together(
     click.option("--image-root", metavar="DIR", help=_ROOT),
@@ -122,7 +122,7 @@ def of_split(
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
     """Return a line where parts have other shares of the records than asked for; "" where none has.
 
-    A record more or less, or a twentieth of all, is no other share.
+    A part may be off by one record, or by a twentieth of all records: that isn't told.
 
     Args:
         parts: Name → counts of its `records` and `pictures`.
@@ -144,9 +144,14 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
 
 
 def _parts(ratios: str) -> dict[str, float]:
-    """Return the name and the weight of each part that `--ratios` states.
+    """Return the name and the weight of each part that `--ratios` states, in the order stated.
 
-    Raises UsageError unless these are two or three numbers above 0.
+    Weights are as they stand there, in any unit. Raises UsageError unless these are two or three
+    numbers above 0, with `/` between.
+
+    Example:
+        >>> _parts("8/2")
+        {'train': 8.0, 'test': 2.0}
     """
     numbers = ratios.split("/")
     names = _PART_NAMES.get(len(numbers), ())
@@ -231,7 +236,16 @@ def of_stats(
 
 
 def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
-    """Print a figure, with the first groups of pictures that it counts as alike, and its advice."""
+    """Print a figure, with the first groups of pictures that it counts as alike, and its advice.
+
+    Of a table there are neither groups nor advice.
+
+    Args:
+        name: The figure's, as in FIGURES.
+        figure: Its value; None where nothing was measured.
+        groups: The pictures that it counts as alike, if any.
+        advice: What to do about it; "" for nothing.
+    """
     row = FIGURES[name]
     if row.get("kind") == "table":
         _say_table(row["about"], figure)
@@ -247,19 +261,26 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
 
 
 def _says_something(name: str, figure: Any) -> bool:
-    """Return whether a figure is shown unasked: neither 0, nor empty, nor a map of a few boxes."""
+    """Return whether a figure is shown unasked: not None, 0, or empty, nor a map of a few boxes."""
     if FIGURES[name].get("kind") == "grid":
         return _is_mapped(figure)
     return bool(figure)
 
 
 def _is_mapped(grid: Sequence[Sequence[int]] | None) -> bool:
-    """Return whether there are boxes enough for a map of them."""
+    """Return whether there are boxes enough for a map of them; None has none."""
     return grid is not None and sum(map(sum, grid)) >= _FEWEST_MAPPED
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    """Print in a line what there is nothing of, without what nobody asked for or could measure."""
+    """Print in a line what there is nothing of, and how to see the figures that weren't shown.
+
+    The line leaves out maps, tables, what wasn't measured (None), and what nobody asked for.
+
+    Args:
+        names: The figures that weren't shown; without any, nothing is printed.
+        figures: All figures.
+    """
     nothing_of = []
     for name in names:
         row = FIGURES[name]
@@ -273,7 +294,7 @@ def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
 
 
 def _say_table(about: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the table of classes; nothing where the data set isn't one of classes."""
+    """Print the table of classes, at most _MOST_CLASSES of them; without rows there is nothing."""
     if rows:
         say(f"{about}: {len(rows):,}", err=False)
     for line in class_lines(rows, _MOST_CLASSES):
@@ -288,7 +309,10 @@ def _alike_pictures(group: Sequence[Place]) -> str:
 
 
 def _shown(value: Any, kind: str | None) -> str:
-    """Return a figure as text; of counts by name the first _MOST_COUNTS."""
+    """Return a figure as text, by its kind in FIGURES: "-" for None, a share in percent.
+
+    Of counts by name, and of a spread's numbers, the first _MOST_COUNTS are shown, "none" for none.
+    """
     if value is None:
         return "-"
     if kind == "share":
@@ -311,7 +335,9 @@ def _shown(value: Any, kind: str | None) -> str:
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
     """Return a map of where boxes are, in lines of letters: the more, the darker.
 
-    A letter is two cells, one above the other, as letters are twice as high as wide.
+    A letter is two cells, one above the other, as letters are twice as high as wide. `grid` has the
+    counts row by row, an even number of rows, and at least one box. Each line begins with a line
+    end.
     """
     rows = []
     for y in range(0, len(grid), 2):
@@ -327,9 +353,10 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
 
 
 def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the rules that begin with one of the prefixes between commas; none for no value.
+    """Return the rules that begin with one of the prefixes between commas, in the order of RULES.
 
-    Raises UsageError for a prefix of no rule.
+    None are returned without a value. Case makes no difference. Raises UsageError for a prefix of
+    no rule.
     """
     if not value:
         return ()
@@ -340,6 +367,43 @@ def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
                 f"no rule begins with {prefix!r}; there are {', '.join(RULES)}", ctx
             )
     return tuple(rule for rule in RULES if rule.startswith(prefixes))
+
+
+class _Told:
+    """What `lint` found: findings are counted, and printed or kept as they come.
+
+    Args:
+        path: The file that is checked.
+        fix: Whether findings that have a mend are mended.
+        as_json: Keep findings for the JSON instead of printing them.
+
+    Attributes:
+        unfixed: The findings that stay, for the JSON; empty where they are printed.
+        counts: How many findings of each rule stay.
+        fixed: How many were mended.
+    """
+
+    def __init__(self, path: str, *, fix: bool, as_json: bool) -> None:
+        self._path = path
+        self._fix = fix
+        self._as_json = as_json
+        self.unfixed: list[dict[str, Any]] = []
+        self.counts = Counter[str]()
+        self.fixed = 0
+
+    def tell(self, line: int, finding: Finding) -> None:
+        """Count a finding in this line; print or keep it if it stays."""
+        if self._fix and finding.mend:
+            self.fixed += 1
+            return
+        rule = finding.rule
+        self.counts[rule] += 1
+        message = f"{RULES[rule]['finds']}: {finding.where}"
+        if self._as_json:
+            kept = {"file": self._path, "line": line, "rule": rule, "message": message}
+            self.unfixed.append(kept)
+        else:
+            say(f"{self._path}:{line}: {rule} {message}", err=False)
 
 
 @click.command("lint")
@@ -372,36 +436,20 @@ def of_lint(
         raise click.UsageError("--fix and -o FILE go together")
     if out and os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another name")
-    path = annotations_of(data)
-    unfixed: list[dict[str, Any]] = []
-    counts = Counter[str]()  # by rule of what isn't fixed
-    fixed = 0
-
-    def tell(line: int, finding: Finding) -> None:
-        """Count a finding; print one that isn't fixed, or keep it for the JSON."""
-        nonlocal fixed
-        if out and finding.mend:
-            fixed += 1
-            return
-        counts[finding.rule] += 1
-        message = f"{RULES[finding.rule]['finds']}: {finding.where}"
-        if as_json:
-            unfixed.append({"file": path, "line": line, "rule": finding.rule, "message": message})
-        else:
-            say(f"{path}:{line}: {finding.rule} {message}", err=False)
-
+    told = _Told(annotations_of(data), fix=fix, as_json=as_json)
     rules = [rule for rule in select or RULES if rule not in ignore]
-    rows = lint(data, tell, rules, fix=fix, image_root=image_root, read=read)
+    rows = lint(data, told.tell, rules, fix=fix, image_root=image_root, read=read)
     with told_as(InputError, f"can't write {out}"):
         if out:
             write_rows(out, rows)
         else:
             _exhaust(rows)
-    unfixed_count = counts.total()
+    unfixed_count = told.counts.total()
     if as_json:
-        say_json({"findings": unfixed, "counts": dict(sorted(counts.items())), "fixed": fixed})
+        counts = dict(sorted(told.counts.items()))
+        say_json({"findings": told.unfixed, "counts": counts, "fixed": told.fixed})
     elif out:
-        say(f"{counted(unfixed_count, 'finding')}, {fixed:,} fixed in {out}")
+        say(f"{counted(unfixed_count, 'finding')}, {told.fixed:,} fixed in {out}")
     else:
         say(counted(unfixed_count, "finding"))
     if out:

@@ -30,7 +30,7 @@ ATTRIBUTES = _attribute_words()
 """Kind of attribute → the English words that make it."""
 _TIMES_AS_COMMON = 20  # as the misspelt word is the right one
 _SHORTEST = 5  # letters of a word that may be misspelt: shorter ones are alike by chance
-_LONGEST = 40  # letters; each has a form of its own
+_LONGEST = 40  # letters of such a word, each of which makes a form to be kept
 MOST_COMPARED = 100_000
 """Pairs of boxes that are compared in a record: more than all of 400 boxes on one spot.
 
@@ -39,7 +39,7 @@ The further ones are not looked at: such a record has findings enough.
 
 
 def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
-    """Return pairs of words that may be one in two spellings, and how often both occur together.
+    """Return pairs of words that may be one in two spellings, and how often the two occur in all.
 
     They differ by hyphens or a plural alone; or have 5 to 40 letters and no digits, are equal with
     a letter less in each or without their ending, and one occurs 20 times as often as the other.
@@ -86,7 +86,8 @@ def _misspelt_forms(head: str) -> Iterator[str]:
 def said_twice(expressions: Sequence[Expression]) -> list[str]:
     """Return the texts that an earlier expression has, too, with other boxes.
 
-    Texts are compared up to case and spacing, boxes with those of the first such expression.
+    Texts are compared up to case and spacing, boxes with those of the first such expression. A text
+    is returned once for each expression that repeats it so.
     """
     first_boxes: dict[str, list[Bbox]] = {}
     repeated = []
@@ -100,7 +101,8 @@ def said_twice(expressions: Sequence[Expression]) -> list[str]:
 def same_box_twice(expressions: Sequence[Expression]) -> list[str]:
     """Return the texts that an earlier expression has, too, with one of the same boxes.
 
-    Texts are compared up to case and spacing, boxes have to be equal.
+    Texts are compared up to case and spacing, boxes have to be equal. A text is returned once for
+    each expression that repeats it so.
     """
     boxes_of: dict[str, set[Bbox]] = defaultdict(set)
     repeated = []
@@ -126,7 +128,8 @@ def sharing_boxes(
 ) -> Iterator[tuple[Expression, Expression, bool]]:
     """Yield pairs of expressions of different texts that have a box in common (IoU 0.9).
 
-    The third value says whether they have all boxes in common, and the same number of them.
+    The third value says whether they have all boxes in common, and the same number of them. Pairs
+    are in the order of the expressions, and texts are compared up to case and spacing.
     """
     # indices of two expressions → which boxes of the two have one in common with the other
     shared = defaultdict[tuple[int, int], set[tuple[int, int]]](set)

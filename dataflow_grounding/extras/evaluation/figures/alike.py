@@ -39,7 +39,8 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
             own where it is new.
     """
     times = Counter(first)
-    # Of these alone something can be said, and they are few.
+    # The pictures that are alike to another one, which are few: name, index of the data set, what
+    # tells the file from others, and the group of alike pictures.
     candidates: list[tuple[str, int, bytes, int]] = []
     remaining = zip(files, first, strict=True)
     for home, data_set in enumerate(data_sets):
@@ -79,6 +80,6 @@ def _leaks(first_of: dict[tuple[int, int], str], names: Sequence[str]) -> list[t
 
 
 def first_same(files: Sequence[bytes]) -> list[int]:
-    """Return for each of these the index of the first that is equal to it."""
+    """Return for each of these the index of the first that is equal to it, which may be its own."""
     first_index = dict[bytes, int]()
     return [first_index.setdefault(file, index) for index, file in enumerate(files)]

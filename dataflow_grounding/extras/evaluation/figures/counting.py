@@ -38,9 +38,12 @@ from dataflow_grounding.replies.english.noun_phrases import head_of, tokenize
 Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
+_SMALL_AREA = 32**2  # px²: COCO's small boxes have less
+_LARGE_AREA = 96**2  # px²: COCO's large boxes have as much or more
+_OVERSIZE = 0.9  # of the picture's area: a box with more is oversize
 # words whose share of different ones is told: it falls with the number of words, so this is fixed
 _FIRST_WORDS = 1000
-_ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")
+_ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")  # figures of alike pictures
 _QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
@@ -175,6 +178,7 @@ class FigureCounts:
             "types": len(words),
             "tokens": words.total(),
         }
+        # A figure without a kind is how often True was counted, a share that part of all counted.
         for name, number in numbers.items():
             if number is not None:
                 counts[name] = Counter({True: number})
@@ -230,7 +234,8 @@ class FigureCounts:
     def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
         """Return how many phrases each picture has, by what tells its file from others (`files`).
 
-        A picture that several data sets have, under one name and as one file, is one here.
+        A picture that several data sets have, under one name and as one file, is one here. `files`
+        are in the order of the data sets and of their pictures.
         """
         if len(self._data_sets) == 1:
             return self._data_sets[0].counts
@@ -242,7 +247,7 @@ class FigureCounts:
         return list(phrases_of.values())
 
     def _looks(self) -> tuple[list[bytes], set[str]]:
-        """Return `looks_of` the pictures of all data sets, and those that can't be decoded."""
+        """Return `looks_of` the pictures of all data sets, and the names of those not decoded."""
         looks: list[bytes] = []
         undecoded = set[str]()
         for data_set in self._data_sets:
@@ -287,7 +292,10 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a phrase adds to the counts: the name of a figure, and a value of it."""
+    """Yield what a phrase adds to the counts: the name of a figure, and a value of it.
+
+    Without boxes it adds nothing to figures of grounded phrases.
+    """
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
@@ -321,7 +329,7 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     `size` is the picture's; None leaves out the figures that need it.
     """
     yield "sizes", _size_class(box)
-    yield "small_share", area(box) < 32**2
+    yield "small_share", area(box) < _SMALL_AREA
     if size is None:
         return
     width, height = size
@@ -330,17 +338,18 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
     y = (box[1] + box[3]) / 2 / height
     part = area(box) / (width * height)
     yield "places", (_cell(x), _cell(y))
+    # In tenths, rounded down: "0.3" for a root from 0.3 up to 0.4, and "0.9" for all from 0.9 on.
     yield "relative_sizes", f"0.{int(min(part**0.5 * 10, 9))}"
-    yield "oversize_share", part > 0.9
+    yield "oversize_share", part > _OVERSIZE
     yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
     yield "centred_share", 1 / 3 < x < 2 / 3 and 1 / 3 < y < 2 / 3
 
 
 def _size_class(box: Bbox) -> str:
-    """Return COCO's name for a box's area in square pixels."""
-    if area(box) < 32**2:
+    """Return COCO's name for a box's area in square pixels: "small", "medium" or "large"."""
+    if area(box) < _SMALL_AREA:
         return "small"
-    return "medium" if area(box) < 96**2 else "large"
+    return "medium" if area(box) < _LARGE_AREA else "large"
 
 
 def _cell(part: float) -> int:
@@ -352,9 +361,12 @@ def _cell(part: float) -> int:
 
 
 def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
-    """Return a figure of a kind from how often each value was counted.
+    """Return a figure of a kind of FIGURES from how often each value was counted.
 
-    Without a kind it is the count of True. None where nothing was counted that it could be of.
+    Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
+    value, the most frequent first, and `bins` the same by value; both may be empty. `grid`, `share`
+    and `spread` are None where nothing was counted. Of a `table` the result is of no use: its rows
+    are made elsewhere.
     """
     if kind is None:
         return counts.get(True, 0)
@@ -375,7 +387,7 @@ def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
 def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
     """Return the mean and _QUANTILES of values by how often each was counted, `whole` times in all.
 
-    A quantile is a value that was counted, never one between two.
+    There is at least one value. A quantile is a value that was counted, never one between two.
     """
     values = sorted(counts)
     # for each value how many are at most as large
@@ -411,7 +423,8 @@ def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
     """Return what FIGURES' row says of such a figure; "" where it is within its bounds.
 
     A spread is compared by its mean, counts by name by how many names there are; of these the
-    first three are in the advice. Of several bounds that are passed the first one's is given.
+    first three are in the advice. A bound itself is within. Of several bounds that are passed the
+    first one's advice is given, `below` before `above`.
     """
     value = figure
     if isinstance(figure, dict):

@@ -48,14 +48,21 @@ _AT_ONCE = 256  # pictures whose looks are waited for together
 _CORES = os.cpu_count() or 1
 # Pictures elsewhere are fetched by many threads; to decode more at once only takes memory.
 _decoders = threading.BoundedSemaphore(_CORES)
+# the ending of a picture's name: ".jpg", ".PNG"
 _ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
+# a name with COCO's 12 digits, without ending: "COCO_val2014_000000000042", "000000000042_1"
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
 
 
 def known_id(path: str) -> str:
     """Return what lists of ids call a picture: its file's name without ending.
 
-    Of a name with COCO's 12 digits it is the number, without zeros in front.
+    Of a name with COCO's 12 digits it is the number, without zeros in front. An ending that no
+    picture has is part of the name.
+
+    Example:
+        >>> [known_id(path) for path in ("val/COCO_val2014_000000000042.jpg", "a.b.png", "")]
+        ['42', 'a.b', '']
     """
     name = re.split(r"[/\\]", path.strip())[-1]
     stem = _ENDING.sub("", name)
@@ -69,8 +76,8 @@ def looks_of(
     """Return a look for each picture, in order, and the names of those that can't be read.
 
     A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
-    8 bytes alone, a digest of its pixels, and one that can't be read 8 bytes of its name: they are
-    alike to equal ones only.
+    8 bytes alone, a digest of its pixels, and one that can't be read 8 bytes of a digest of its
+    name: they are alike to equal ones only.
 
     Args:
         names: What each picture is called.
@@ -101,7 +108,7 @@ def looks_of(
 
 
 def looks_by_name(names: Iterable[str]) -> tuple[list[bytes], set[str]]:
-    """Return what `looks_of` would, reading no picture: 8 bytes of each name, and none unread."""
+    """Return what `looks_of` does, reading no picture: a digest of each name, and none unread."""
     return [short_digest(name) for name in names], set()
 
 
@@ -153,7 +160,7 @@ class _Groups:
         return picture
 
     def join(self, a: int, b: int) -> None:
-        """Make one group of two pictures' groups."""
+        """Make one group of two pictures' groups, if they aren't one already."""
         earlier, later = sorted((self.first_of(a), self.first_of(b)))
         self._parent[later] = earlier
 
@@ -163,10 +170,10 @@ class _Groups:
 
 
 def first_alike(looks: Sequence[bytes]) -> list[int]:
-    """Return for each look the index of the first that is the same, or nearly so.
+    """Return for each look the index of the first that is the same, or nearly so: maybe its own.
 
-    Looks that are alike to a third one are alike: the first is that of their group. It may differ
-    more than two looks may.
+    Looks that are alike to a third one are in one group, and the first is that of the group: it
+    may differ more than two looks may that are alike.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
     # For each value of each band, the pictures whose hash has it there. A dict would take more
@@ -189,7 +196,8 @@ def first_alike(looks: Sequence[bytes]) -> list[int]:
 def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]) -> list[int]:
     """Return the earlier pictures whose hash differs from this one's in _MOST_BITS at most.
 
-    The earlier ones are those in `buckets`, to which this one is added.
+    The earlier ones are those in `buckets`, to which this one is added. Pictures are indices of
+    `hashes`.
     """
     own = hashes[picture]
     near = set[int]()
@@ -206,7 +214,8 @@ def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
     """Return those of the candidates that look nearly like a picture in each of their parts.
 
-    That is where the brightness of no part differs by more than a standard deviation.
+    That is where the brightness of no part differs by more than a standard deviation. They keep
+    their order.
 
     Args:
         look: The picture's look: its hash, then the brightness of each part as an int8.
@@ -335,7 +344,9 @@ def _pictures_of(results: str) -> DataSet:
 def _parts_by_chance(
     pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Return the part of each picture, by a digest of the seed and of the first one of its group.
+    """Return by its name the part of each picture.
+
+    It follows from a digest of the seed and of the name of the first picture of its group.
 
     Args:
         pictures: What each is called.
@@ -361,9 +372,10 @@ def _write_parts(
     part_of: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    """Write the records into a file for each part, all files or none, and the classes of all.
+    """Write the records into a file for each part, all files or none, then the classes of all.
 
-    Returns how many boxes were left out, as a reviewer rejected them.
+    Returns how many boxes were left out, as a reviewer rejected them. `part_of` has the part of
+    each picture by its name.
     """
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}

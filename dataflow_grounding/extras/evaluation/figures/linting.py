@@ -49,8 +49,10 @@ from dataflow_grounding.replies.english.noun_phrases import head_of
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
 # the rules for which pictures' sizes are read
 _SIZE_RULES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}
-# what trainers take for something else than text: the mark between phrases, and tokens
+# what trainers take for something else than text: " . ", the mark between phrases, and tokens such
+# as "<loc_12>"
 _BREAKING = re.compile(rf" \. |{TOKEN.pattern}")
+_MOST_OF_PICTURE = 0.95  # of its area: a box with more is over the whole picture
 
 
 class Finding(NamedTuple):
@@ -89,8 +91,9 @@ def lint(
 ) -> Iterator[dict[str, Any]]:
     """Check rows, and yield each after `tell` was called with its findings.
 
-    A row that can't be read is a finding, and yielded as an empty one. With `fix` the rows are
-    mended when they are yielded, and findings that were mended are told, too, each with its `mend`.
+    Nothing is checked before the first row is asked for. A row that can't be read is a finding, and
+    yielded as an empty one. With `fix` the rows are mended when they are yielded, and findings that
+    were mended are told, too, each with its `mend`.
 
     Args:
         data: A results folder, or a file of records.
@@ -122,6 +125,7 @@ def lint(
             findings = _findings(rules, row, picture)
         for finding in findings:
             tell(row.line, finding)
+        # The one rule that looks at several rows: an id may stand in an earlier one.
         if "DG003" in rules:
             for finding in _repeated_ids(row.data or {}, ids_seen):
                 tell(row.line, finding)
@@ -135,13 +139,20 @@ def _with_sizes(
     # Records of one picture often follow each other.
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
 
-    def with_size(known: _KnownRow) -> tuple[Row, Size | str | None]:
-        """Return a row with its picture's size, which is read where the run doesn't know it."""
-        if not known.unread:
-            return known.row, known.size
-        return known.row, size_of(path_of(known.row.data or {}))
-
+    with_size = partial(_row_with_size, size_of=size_of)
     yield from side_by_side(with_size, _known_rows(path, folders, read), lambda row: row.unread)
+
+
+def _row_with_size(
+    known: _KnownRow, size_of: Callable[[str], Size | str]
+) -> tuple[Row, Size | str | None]:
+    """Return a row with its picture's size, by `size_of` its path where the run doesn't know it.
+
+    `size_of` may return why the size can't be read. None stands for a size that isn't needed.
+    """
+    if not known.unread:
+        return known.row, known.size
+    return known.row, size_of(path_of(known.row.data or {}))
 
 
 def _known_rows(path: str, folders: tuple[str, ...], read: bool) -> Iterator[_KnownRow]:
@@ -220,10 +231,10 @@ def _caption_of(record: Mapping[str, Any]) -> str:
 
 
 def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[Span | None]:
-    """Return for each expression the span that it should have, where that is certain.
+    """Return for each expression the span that it should have; None where it has the right one.
 
-    That is where its text stands in the caption exactly as often as expressions have it. None for
-    an expression whose span is right, and where it isn't certain. No span is given twice.
+    None also where that isn't certain: it is where the text stands in the caption exactly as often
+    as expressions have it. No span is given twice.
     """
     right = [stands(each["text"], each.get("char_span"), caption) for each in expressions]
     if all(right):
@@ -251,7 +262,10 @@ def _places_of(expressions: Sequence[Mapping[str, Any]], caption: str) -> list[S
 
 
 def _free_place(spans: list[Span | None], taken: Collection[tuple[int, ...]]) -> Span | None:
-    """Return the first span that no expression has; None where it isn't certain.
+    """Return the first of a text's spans that no expression has; None where it isn't certain.
+
+    It isn't where the text stands in the caption more often, or less often, than expressions have
+    it.
 
     Args:
         spans: Where a text stands, looked for once more than expressions have it: the last is None
@@ -342,13 +356,13 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     is_in_parts = (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1
     is_whole_picture = False
     if size is not None and beyond <= 0:
-        is_whole_picture = area(box) > 0.95 * size[0] * size[1]
+        is_whole_picture = area(box) > _MOST_OF_PICTURE * size[0] * size[1]
     # lint_rules.yaml says what each rule is about
     wrong = {
         "DG303": not is_score(score),
-        "DG103": _shorter_side(box) < 1,
-        "DG101": beyond >= 1,
-        "DG102": 0 < beyond < 1,
+        "DG103": _shorter_side(box) < 1,  # thin, or corners swapped
+        "DG101": beyond >= 1,  # far out of the picture
+        "DG102": 0 < beyond < 1,  # a little out of it
         "DG107": is_in_parts,
         "DG106": is_whole_picture,
     }
@@ -391,10 +405,10 @@ def _findings_in_expression(
     has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
-        "DG201": span is not None and not stands(text, span, caption),
-        "DG202": span is None and find_spans([text], caption) != [None],
+        "DG201": span is not None and not stands(text, span, caption),  # a wrong span
+        "DG202": span is None and find_spans([text], caption) != [None],  # none, though it could
         "DG206": _BREAKING.search(text) is not None,
-        "DG301": status not in (None, *STATUSES),
+        "DG301": status not in (None, *STATUSES),  # an unknown status
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
         "DG104": has_equal_boxes,
         "DG105": has_near_boxes,
@@ -416,32 +430,39 @@ def _findings_in_expression(
 
 
 def _each_once(expression: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return an expression's boxes, of equal ones the one that says most.
+    """Return an expression's boxes, of those with equal corners the one that says most.
 
-    What a person found right goes before what one found wrong, that before what nobody judged, and
-    of these the best score comes first.
+    What a person found right goes before what one found wrong, that before what nobody judged; of
+    boxes that are alike in this the best score counts, of equal scores the first.
     """
-
-    def weight(box: Mapping[str, Any]) -> tuple[int, float]:
-        """Return how much a box says: 2 for right, 1 for wrong, 0 for not judged; and its score."""
-        score = box.get("score")
-        rank = -1.0 if score is None else float(score)
-        verdict = box.get("verified", expression.get("verified"))
-        is_judged = box.get("reviewed_by") or expression.get("reviewed_by")
-        if not is_judged or not isinstance(verdict, bool):
-            return 0, rank
-        return (2 if verdict else 1), rank
-
     best: dict[tuple[float, ...], dict[str, Any]] = {}
     for box in expression["instances"]:
         corners = tuple(box["bbox"])
-        if corners not in best or weight(box) > weight(best[corners]):
+        if corners not in best or _weight(box, expression) > _weight(best[corners], expression):
             best[corners] = box
     return list(best.values())
 
 
+def _weight(box: Mapping[str, Any], expression: Mapping[str, Any]) -> tuple[int, float]:
+    """Return how much a box of an expression says: by a person's verdict, then by its score.
+
+    The verdict is 2 for right, 1 for wrong, 0 where no person judged the box or its expression. A
+    box without a score has -1.
+    """
+    score = box.get("score")
+    score_or_less = -1.0 if score is None else float(score)
+    verdict = box.get("verified", expression.get("verified"))
+    is_judged = box.get("reviewed_by") or expression.get("reviewed_by")
+    if not is_judged or not isinstance(verdict, bool):
+        return 0, score_or_less
+    return (2 if verdict else 1), score_or_less
+
+
 def _change(expressions: list[Any], index: int, **columns: Any) -> None:
-    """Set columns of an expression in the list; a bare text becomes an object."""
+    """Put a copy of an expression in its place in the list, with these columns set.
+
+    A bare text becomes an object with this `text`.
+    """
     expression = expressions[index]
     if isinstance(expression, str):
         expression = {"text": expression}

@@ -42,7 +42,10 @@ class DataSet:
         self._other_paths: dict[int, str] = {}
 
     def add(self, name: str, path: str, count: int) -> None:
-        """Add to the count of the picture that is called `name`; its first path holds."""
+        """Add to the count of the picture that is called `name`, which is numbered if it is new.
+
+        Its path is the one that it is first added with.
+        """
         number = self.number_of.setdefault(name, len(self.number_of))
         if number == len(self.counts):
             self.counts.append(0)
@@ -64,10 +67,11 @@ def short_digest(text: str) -> bytes:
 def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     """Return for each picture some bytes that tell its file from others, and the missing pictures.
 
-    The first are in the order of the data sets and of their pictures. Few files are read: a file
-    whose size no other has is known by its name and size. For the others it is a digest of their
-    content, the one that the run remembers of a file with this size and time, else a new one. A
-    picture that isn't there is known by its name; the second value has the names of these.
+    The first are in the order of the data sets and of their pictures. Few files are read: of a file
+    whose size no other has they are made of its name and size. For the others they are a digest of
+    the content, the one that the run remembers of a file with this size and time, else a new one. A
+    picture that isn't there, is empty or can't be read has bytes made of its name; the second value
+    has the names of these.
     """
     # Arrays, as there may be millions of pictures.
     sizes_of = [array("q", _sizes_of(data_set)) for data_set in data_sets]
@@ -95,13 +99,13 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
 
 
 def _sizes_of(data_set: DataSet) -> Iterator[int]:
-    """Yield each picture's bytes on disk; 0 where there is no file, or nothing in it."""
+    """Yield the size of each picture's file in bytes; 0 where there is no file, or it is empty."""
     size_of = partial(_size_of, folders=data_set.folders)
     return _each(size_of, data_set.paths(), data_set.folders)
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
-    """Return a picture's bytes on disk; 0 where there is no such file."""
+    """Return the size of a picture's file in bytes; 0 where there is no such file."""
     try:
         return find_image(Record({"image": path}, folders), "image").file_bytes
     except RecordError:

@@ -47,7 +47,11 @@ class AveragePrecision:
         self._right = array("H")
 
     def add(self, gold: Mapping[str, Any], found: Mapping[str, Any] | None, image: int = 0) -> None:
-        """Count a phrase of an image: the gold's boxes, and those predicted for it, if any."""
+        """Count a phrase of an image: the gold's boxes, and those predicted for it, if any.
+
+        Of these the _MOST_BOXES with the best scores count. `image` is the image's number from 0,
+        which only `draws` needs.
+        """
         gold_boxes = _scored_boxes(gold)
         predicted = _scored_boxes(found)
         self._gold_boxes += len(gold_boxes)
@@ -68,7 +72,7 @@ class AveragePrecision:
             self._right.append(right)
 
     def value(self) -> float | None:
-        """Return the AP of all phrases, in [0, 1]; None without gold boxes."""
+        """Return the AP of all phrases, in [0, 1]: None without gold boxes, 0 without predicted."""
         if not self._gold_boxes:
             return None
         if not self._scores:
@@ -81,9 +85,10 @@ class AveragePrecision:
         return np.lexsort((np.frombuffer(self._digests, np.uint64), -np.frombuffer(self._scores)))
 
     def draws(self, images: int) -> np.ndarray:
-        """Return the AP of 200 bootstrap samples of that many images.
+        """Return the AP of 200 bootstrap samples of that many images, one after the other.
 
-        NaN stands for a sample without a gold box. The samples are the same at each call.
+        NaN stands for a sample without a gold box. All are NaN without gold boxes at all, and 0
+        without predicted ones. The samples are the same at each call.
         """
         values = np.full(_DRAWS, np.nan)
         if not self._gold_boxes:
@@ -115,10 +120,12 @@ def _average(right: np.ndarray, weights: np.ndarray, gold_boxes: int) -> float:
     ranks = np.maximum(np.cumsum(weights), 1)  # at least 1: nothing is before the first that counts
     precisions = []
     for bit in range(len(_THRESHOLDS)):
-        true_positives = np.cumsum((right >> bit & 1) * weights)
+        is_right = (right >> bit) & 1
+        true_positives = np.cumsum(is_right * weights)
         precision = true_positives / ranks
         # COCO's envelope: the best precision at this rank or a later one.
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
+        # For each recall the rank at which it is reached, or behind the last rank: precision 0.
         reached = np.searchsorted(true_positives / gold_boxes, _RECALLS, side="left")
         precisions.append(np.append(envelope, 0.0)[reached])
     return float(np.mean(precisions))
@@ -155,7 +162,10 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
 
 
 def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
-    """Return the gold boxes that reach the lowest threshold: IoU and index."""
+    """Return the gold boxes whose IoU with a predicted one reaches the lowest threshold.
+
+    Each is the IoU and the gold box's index.
+    """
     candidates = []
     for index, gold_box in enumerate(gold):
         overlap = _iou(predicted, gold_box)
@@ -165,7 +175,10 @@ def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[f
 
 
 def _iou(a: ScoredBox, b: ScoredBox) -> float:
-    """Return COCO's IoU: of x, y, width and height in its order of operations, to round alike."""
+    """Return the IoU of two boxes: 0 where they don't overlap.
+
+    It is worked out from x, y, width and height in COCO's order of operations, to round alike.
+    """
     a_x, a_y = a[:2]
     a_width = a[2] - a_x
     a_height = a[3] - a_y

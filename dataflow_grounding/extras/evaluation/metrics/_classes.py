@@ -60,7 +60,10 @@ class _ClassCounts:
 class _InImage:
     """The boxes of one class in one image.
 
-    `is_open`: whether the gold leaves open what is there, for one of its phrases.
+    Attributes:
+        name: The class.
+        gold, found: The boxes of all phrases of the class, on both sides.
+        is_open: Whether any gold phrase of the class leaves open what is there.
     """
 
     def __init__(self, name: str) -> None:
@@ -88,12 +91,14 @@ class ClassFigures:
         self._in_image: dict[str, _InImage] = {}  # these boxes, by class_key
 
     def add(self, record: PairedRecord) -> None:
-        """Take in a record; those of one image have to follow one another."""
+        """Take in a record; those of one image have to follow one another.
+
+        A phrase that states no class is of the class of the phrase that it is matched with.
+        """
         if record.image != self._image:
             self._count_image()
             self._image = record.image
         for gold, found in record.phrases:
-            # A phrase that states no class is of the class of the phrase it is matched with.
             gold_class = class_of(gold)
             if "class" not in gold and found is not None:
                 gold_class = class_of(found)
@@ -107,11 +112,14 @@ class ClassFigures:
             self._boxes_of(class_of(phrase)).found += phrase["instances"]
 
     def _boxes_of(self, name: str) -> _InImage:
-        """Return the boxes of a class that were collected of the image so far."""
+        """Return the boxes of a class that were collected of the image so far, to be added to."""
         return self._in_image.setdefault(class_key(name), _InImage(name))
 
     def _count_image(self) -> None:
-        """Count the boxes of the image that is done, class by class."""
+        """Count the boxes of the image that is done, class by class, and collect anew.
+
+        A class that is open in the image counts with no boxes at all.
+        """
         for boxes in self._in_image.values():
             counts = self._counts_of(boxes.name)
             if boxes.is_open:
@@ -130,7 +138,7 @@ class ClassFigures:
         self._in_image = {}
 
     def _counts_of(self, name: str) -> _ClassCounts:
-        """Return what was counted of a class, nothing yet for a new one."""
+        """Return what was counted of a class, to be added to; nothing yet for a new one."""
         return self._by_key.setdefault(class_key(name), _ClassCounts(name))
 
     def rows(self, images: int) -> dict[str, dict[str, Any]]:
@@ -193,9 +201,10 @@ def _figures_of_class(
 
 
 def _each_once(boxes: Sequence[Row]) -> list[Row]:
-    """Return boxes, of equal ones that with the highest score.
+    """Return boxes, of those with equal corners the one with the highest score.
 
-    Several phrases of a class may have the same box; a detector's export writes it once.
+    Of equal scores the first counts, and none is taken for 0. Several phrases of a class may have
+    the same box; a detector's export writes it once.
     """
     best: dict[tuple[float, ...], Row] = {}
     for box in boxes:

@@ -23,7 +23,7 @@ from dataflow_grounding.extras.evaluation.metrics.pairs import (
     overlaps_of,
 )
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # [start, end) in a caption
 # a phrase of such a status without boxes may be in the picture all the same
 _OPEN_STATUSES = ("ambiguous", "unsupported", "pending", "failed")
 MEASURES_OF = {
@@ -63,7 +63,8 @@ def phrase_columns(
 ) -> tuple[dict[str, float], list[tuple[float, bool]]]:
     """Return a phrase's columns, and its scored boxes: the score, and whether the box is right.
 
-    A phrase that the gold leaves open has 0 where boxes are counted, and no scored boxes.
+    A column holds what the phrase adds to a sum: a number, or True or False for 1 or 0. A phrase
+    that the gold leaves open has 0 where boxes are counted, and no scored boxes.
 
     Args:
         gold: The gold's phrase.
@@ -107,7 +108,10 @@ def is_judged(phrase: Mapping[str, Any]) -> bool:
 def _scored_boxes(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[tuple[float, bool]]:
-    """Return the score of each found box that has one, and whether the box is right."""
+    """Return the score of each found box that has one, and whether the box is right.
+
+    It is right if it is matched with a gold box and their overlap passes the rules' threshold.
+    """
     right = set()
     for overlap in one_to_one(overlaps, rules):
         if rules.passes(overlap.held, rules.threshold):
@@ -120,14 +124,20 @@ def _scored_boxes(
 
 
 def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
-    """Return for each bin of scores the sum of 1 or 0, for right or wrong, less the score.
+    """Return the columns `bin_0` to `bin_9`: by how far the scores in each bin are off.
 
-    The expected calibration error is made of the bins' absolute sums (Guo 2017).
+    Scores from 0.3 up to 0.4 are in `bin_3`, and 1 is in `bin_9`. A right box adds 1 - score to its
+    bin, a wrong one -score; a bin without boxes is 0. The expected calibration error is made of the
+    absolute sums of the bins (Guo 2017).
+
+    Example:
+        >>> _calibration_columns([(0.75, True), (0.75, False)])["bin_7"]
+        -0.5
     """
     bins = [0.0] * _BINS
     for score, is_right in scored:
-        # A score of 1 is in the last bin.
-        bins[min(int(score * _BINS), _BINS - 1)] += int(is_right) - score
+        number = min(int(score * _BINS), _BINS - 1)
+        bins[number] += int(is_right) - score
     return {f"bin_{number}": difference for number, difference in enumerate(bins)}
 
 
@@ -136,8 +146,9 @@ def _first_box_columns(
 ) -> dict[str, float]:
     """Return the columns of RefCOCO's and Ref-L4's measures, which look at the first found box.
 
-    They are 0 but for phrases with one gold box. `held`, the largest overlap of the first box with
-    any gold box, is there for all phrases; no measure sums it.
+    All but `held` are 0 unless the phrase has one gold box. `held` is the first box's largest
+    overlap with a gold box, as it is held against thresholds: 0 where there is none. No measure is
+    made of it.
     """
     held = 0.0
     iou = 0.0
@@ -159,17 +170,25 @@ def _first_box_columns(
     }
 
 
-def _rank_columns(kind: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
+def _rank_columns(ending: str, overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
     """Return the columns of Flickr30k's measures: whether one of the first 1, 5, 10 boxes is right.
 
+    They are `r1_any`, `r5_any` and `r10_any`, or those of the other ending. Without overlaps all
+    are False.
+
     Args:
-        kind: The end of the columns' names: `any` where a box is right that overlaps any gold box,
-            `merged` where it has to overlap the box around all of them.
+        ending: The end of the columns' names: `any` where a box is right that overlaps any gold
+            box, `merged` where it has to overlap the box around all of them.
         overlaps: Those of all found boxes.
         rules: When a box is right.
     """
-    ranks = [overlap.found for overlap in overlaps if rules.passes(overlap.held, rules.threshold)]
-    return {f"r{most}_{kind}": min(ranks, default=most) < most for most in (1, 5, 10)}
+    columns: dict[str, float] = {}
+    for most in (1, 5, 10):
+        first_boxes = [overlap for overlap in overlaps if overlap.found < most]
+        columns[f"r{most}_{ending}"] = any(
+            rules.passes(overlap.held, rules.threshold) for overlap in first_boxes
+        )
+    return columns
 
 
 def _box_set_columns(
@@ -183,7 +202,7 @@ def _box_set_columns(
     Args:
         matched: Found boxes with their gold boxes, one to one.
         wanted: How many gold boxes there are.
-        boxes: How many found boxes count.
+        boxes: How many found boxes count, matched or not.
         answered: Whether both sides say what is there.
         rules: When a box is right.
     """
@@ -195,6 +214,7 @@ def _box_set_columns(
                 passed += 1
     # F1's numerator, twice the right boxes, as the mean over the thresholds.
     twice_right = 2 * passed / len(THRESHOLDS)
+    f1 = twice_right / max(wanted + boxes, 1)
     return {
         "boxes": boxes,
         "gold_boxes": wanted,
@@ -202,10 +222,11 @@ def _box_set_columns(
         "recall": len(right),
         "mean_iou_of_right_boxes": sum(right),
         "grounded_share": boxes > 0,
-        "gprec_f1": answered and len(right) == wanted == boxes,
+        "gprec_f1": answered and len(right) == wanted and wanted == boxes,
         "t_acc": wanted > 0 and boxes > 0,
-        "n_acc": answered and wanted == boxes == 0,
-        "density_f1": twice_right / max(wanted + boxes, 1) * min(1.0, wanted / max(boxes, 1)),
+        "n_acc": answered and wanted == 0 and boxes == 0,
+        # Less where more boxes are found than there are.
+        "density_f1": f1 * min(1.0, wanted / max(boxes, 1)),
         "pmf1": twice_right,
         "boxes_there": wanted + boxes if wanted else 0,
     }
@@ -264,9 +285,9 @@ def _letters_of(spans: Iterable[Span]) -> set[int]:
 
 
 def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    """Return how many pairs of spans overlap, matched greedily one to one.
+    """Return how many pairs of spans overlap, each span in one pair at most.
 
-    The pairs with the longest overlap are matched first.
+    The pairs are made greedily, those with the longest overlap first.
     """
     overlapping = []
     for gold_span in gold:
@@ -300,7 +321,10 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
 
 
 def _matthews(sums: Mapping[str, Any]) -> Any:
-    """Return Matthews' correlation of "has boxes" in the gold and in what was found."""
+    """Return Matthews' correlation of "has boxes" in the gold and in what was found, from -1 to 1.
+
+    NaN where the gold has no phrase with boxes, or none without; 0 where all answers are alike.
+    """
     there = sums["boxed"]
     absent = sums["absent"]
     true_positives = sums["t_acc"]

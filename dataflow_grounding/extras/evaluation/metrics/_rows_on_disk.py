@@ -19,6 +19,7 @@ class RowsOnDisk:
     """
 
     def __init__(self) -> None:
+        # In memory until it is larger than that.
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115  closed with this object
         # the offset at which each row begins, and the end of the last
         self._begins = array("Q", [0])

@@ -15,7 +15,8 @@ from dataflow_grounding.extras.evaluation.metrics.pairs import (
     pair,
 )
 
-_NO_LABEL = {"None", "pending", "failed"}  # of a phrase that an annotator said nothing of
+# Labels as texts, of a phrase that an annotator said nothing of; "None" is a label that is missing.
+_NO_LABEL = {"None", "pending", "failed"}
 
 
 def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str, Any]:  # noqa: B008
@@ -71,7 +72,7 @@ def agreement(first: Source, second: Source, rules: Rules = Rules()) -> dict[str
 
 
 def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
-    """Return the boxes of all these phrases that match, phrase by phrase."""
+    """Return the boxes that match, with IoU from 0.5, of all these phrases in their order."""
     matched: list[Overlap] = []
     for a, b in phrases:
         matched += one_to_one(overlaps_of(rules.boxes_of(a), rules.boxes_of(b), rules), rules)
@@ -79,7 +80,7 @@ def _matched_boxes(phrases: Sequence[Pair], rules: Rules) -> list[Overlap]:
 
 
 def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
-    """Return the two labels of each phrase that both annotators have labelled.
+    """Return the two labels, as texts, of each phrase that both annotators have labelled.
 
     `name` is the column of the labels.
     """
@@ -99,7 +100,8 @@ def _ratio(part: float, whole: float) -> float | None:
 def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
     """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels.
 
-    Each is None without labels, or where all are the same, so that chance alone would agree.
+    They are rounded to four decimals. Each is None without labels, or where all are the same, so
+    that chance alone would agree.
 
     Example:
         >>> # by chance 1/2 and 26/56

@@ -26,6 +26,7 @@ from dataflow_grounding.extras.evaluation.metrics._rows_on_disk import RowsOnDis
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
+# the columns of a record that are kept, besides `expressions`
 _OF_RECORD = (
     "image_path",
     "image",
@@ -41,7 +42,13 @@ _OF_RECORD = (
 class Annotations:
     """Records with the columns that figures need; each phrase has its boxes the surest first.
 
-    Those of a file are kept on disk, and read from there each time one is asked for.
+    They begin without records, which `add` adds. The attributes from `phrase_count` to
+    `states_classes`, and `not_mended`, follow from those; the others are set by the reader.
+
+    Args:
+        name: What they are called in messages.
+        on_disk: Whether records are kept in a temporary file and read from there each time one is
+            asked for, so that it is a new object; else they are kept in memory.
 
     Attributes:
         name: What they are called in messages.
@@ -65,15 +72,16 @@ class Annotations:
         self.rejected = 0
         self.not_mended = 0
         self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
-        self._only_settled = False  # whether phrases that no person found right are given as open
+        # Whether a record that is asked for has open phrases where no person found them right.
+        self._only_settled = False
 
     def add(self, record: dict[str, Any]) -> None:
         """Add a record, with its phrases in `expressions`."""
         self._rows.append(record)
         self.phrase_count += len(record["expressions"])
         for phrase in record["expressions"]:
-            judged = (phrase, *phrase["instances"])  # each box may have been judged for itself
-            self.reviewed |= any(item.get("reviewed_by") for item in judged)
+            reviewable = (phrase, *phrase["instances"])  # a box may have been reviewed for itself
+            self.reviewed |= any(item.get("reviewed_by") for item in reviewable)
             self.states_spans |= bool(phrase.get("char_span"))
             self.states_classes |= isinstance(phrase.get("class"), str)
             kept = not_rejected(phrase) or []
@@ -94,6 +102,11 @@ class Annotations:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a record.
+
+        After `settled` it is a copy: phrases that no person found right are open in it, the others
+        have no rejected boxes.
+        """
         record = self._rows[index]
         if not self._only_settled:
             return record
@@ -180,13 +193,13 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
         expression["expression_id"] = columns.get("expression_id", "")
         if columns.get("instances") is None:
             expression["status"] = expression.get("status") or "pending"
-        _check(expression, caption)
+        _check_span_and_scores(expression, caption)
         expression["instances"].sort(key=surest_first)
     return expressions
 
 
 def surest_first(box: Mapping[str, Any]) -> float:
-    """Return a key to sort boxes by; those without a score come last, in their order."""
+    """Return a key to sort boxes by: high scores come first, boxes without a score last."""
     return 1 if box["score"] is None else -box["score"]
 
 
@@ -210,8 +223,11 @@ def as_gold(truth: Annotations) -> Annotations:
     return truth.settled() if truth.reviewed else truth
 
 
-def _check(expression: Mapping[str, Any], caption: Any) -> None:
-    """Raise BrokenRow for a span that isn't in the caption, or a score that is none."""
+def _check_span_and_scores(expression: Mapping[str, Any], caption: Any) -> None:
+    """Raise BrokenRow for a span that isn't in the caption, or a score that isn't one.
+
+    Without a caption a span may be anywhere.
+    """
     span = expression.get("char_span")
     # Without a caption nothing says where a span would end too late.
     end = len(caption) if isinstance(caption, str) else 10**6
@@ -240,8 +256,8 @@ def is_span(value: Any, end: int) -> bool:
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     """Return what a record's picture is called: its path, else its id; then the id, or "".
 
-    Paths are made comparable: without `.` and double slashes, in Unicode NFC. Raises InputError,
-    which begins with `where`, for a record that states neither.
+    The id is a text, also of a number. Paths are made comparable: without `.` and double slashes,
+    in Unicode NFC. Raises InputError, which begins with `where`, for a record that states neither.
 
     Example:
         >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7.0}, "record 1")

@@ -14,8 +14,9 @@ _WISHED_SHARES = (0.8, 0.9, 0.95, 0.99)  # of right boxes, for which `cuts` look
 def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.ndarray]:
     """Sum columns over bootstrap samples of the images (Efron 1979).
 
-    Images are drawn, not phrases, since the phrases of one image depend on each other. The same
-    number of images always gives the same samples, so that two runs can be subtracted.
+    A sample has as many images as there are, drawn with replacement: not phrases, since the phrases
+    of one image depend on each other. The same number of images always gives the same samples, so
+    that two runs can be subtracted.
 
     Args:
         sums: Columns by name, each with a value for each image.
@@ -35,7 +36,10 @@ def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.nda
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """Return the ends of the middle 95 % of values, without those that are NaN; None if all are."""
+    """Return the ends of the middle 95 % of values, rounded to six decimals.
+
+    Those that are NaN are left out; None if all are.
+    """
     numbers = values[~np.isnan(values)]
     if not numbers.size:
         return None
@@ -45,7 +49,7 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p of McNemar's exact test (1947).
+    """Return the two-sided p of McNemar's exact test (1947); 1 where the two runs don't differ.
 
     Args:
         only_first: How many phrases the first run alone gets right.
@@ -83,16 +87,16 @@ def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
     """Return the share at which `hits` or more of `draws` have the probability `tail`.
 
-    0 for no hits.
-
-    It is found by bisection, in logarithms: factorials of large samples overflow.
+    0 for no hits. It is found by bisection, in logarithms: factorials of large samples overflow.
     """
+    if not hits:
+        return 0.0
     counts = np.arange(hits, draws + 1)
     log_orders = [math.lgamma(n + 1) + math.lgamma(draws - n + 1) for n in counts]
     log_ways = math.lgamma(draws + 1) - np.array(log_orders)
     low = 0.0
     high = 1.0
-    while hits and high - low > 1e-9:
+    while high - low > 1e-9:
         share = (low + high) / 2
         log_chances = log_ways + counts * math.log(share) + (draws - counts) * math.log1p(-share)
         if np.exp(log_chances).sum() < tail:

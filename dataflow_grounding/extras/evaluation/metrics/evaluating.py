@@ -44,10 +44,10 @@ Figures = dict[str, float | int | None]
 # kind of group, name of the group → its gold phrases
 Groups = dict[str, dict[str, "_Group"]]
 _MOST_GROUPS = 20  # of each kind: the largest
-# By how many words a phrase has: D³'s groups.
+# By how many words a phrase has: D³'s groups. A bound is where the next group begins.
 _WORD_BOUNDS = (4, 7, 10)
 _WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
-# COCO's sizes; of several boxes by the mean area.
+# COCO's sizes; of several boxes by the mean area. The bounds are where the next group begins.
 _SIZE_BOUNDS = (32**2, 96**2)
 _SIZE_GROUPS = ("small, < 32² px", "medium, < 96² px", "large")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
@@ -113,7 +113,10 @@ class Evaluation:
         }
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
-        """Return the figures of the _MOST_GROUPS largest groups of a kind, sorted by name."""
+        """Return the figures of the _MOST_GROUPS largest groups of a kind, sorted by name.
+
+        Each has the number of its `expressions`, and _GROUP_MEASURES.
+        """
         of_kind = self.groups[kind]
         by_size = sorted(of_kind, key=lambda name: -of_kind[name].phrases)
         shown: dict[str, Figures] = {}
@@ -128,7 +131,7 @@ class Evaluation:
         """Compare another run on the same gold with this one.
 
         Returns `difference`, the other's figures less this one's (None where either has none), the
-        95 % `intervals` of these, and `mcnemar`, the test of `right`.
+        95 % `intervals` of those that aren't None, and `mcnemar`, the test of `right`.
         """
         differences: dict[str, float | None] = {}
         intervals = {}
@@ -279,9 +282,9 @@ def _map_of(classes: Mapping[str, Mapping[str, Any]]) -> Figures:
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
-    """Return whether a phrase's first box is right; without gold boxes, whether there is none.
+    """Return whether a phrase's first box is right; without gold boxes, whether none was found.
 
-    A phrase that the gold leaves open is never wrong.
+    A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
     """
     # `held` is the first box's overlap with a gold box; `boxed` is 1 where the gold has boxes.
     if columns["boxed"]:
@@ -303,16 +306,22 @@ class _Table:
     """Rows of numbers under the same names, summed by image: memory grows with the images alone.
 
     The last rows are kept as they are until they are summed at once, which is quicker than row by
-    row. `labels` has for each of these the groups that it is in.
+    row.
+
+    Attributes:
+        groups: The sums by kind of group and group, of the rows that are summed by now.
     """
 
     def __init__(self) -> None:
         self.groups: Groups = {}
         self._names: list[str] = []  # of the first row, in its order
+        # Of the rows that aren't summed yet: their images, their numbers row after row, and the
+        # groups that each is in.
         self._images = array("q")
-        self._values = array("d")  # row after row
+        self._values = array("d")
         self._labels: list[list[tuple[str, str]]] = []
-        self._sums = array("d")  # image after image, a number for each name
+        # Of all others: image after image, a number for each name.
+        self._sums = array("d")
 
     def add(
         self, image: int, row: Mapping[str, float], labels: Iterable[tuple[str, str]] = ()
@@ -331,13 +340,19 @@ class _Table:
             self._sum_up()
 
     def sums(self, images: int) -> Columns:
-        """Return the sums by their names, an array with a value for each of so many images."""
+        """Return the sums by their names, an array with a value for each of so many images.
+
+        It sums the rows that aren't summed yet. An image without rows has 0.
+        """
         self._sum_up()
         table = self._table_of_images(images)
         return dict(zip(self._names, table.T, strict=True))
 
     def _table_of_images(self, images: int) -> np.ndarray:
-        """Return the sums of the first images, which can be written, shape (images, names)."""
+        """Return the sums as an array of shape (images, names), which writes into `_sums`.
+
+        There are at least so many images: `_sums` grows by zeros for those that it lacks.
+        """
         columns = len(self._names)
         missing = images * columns - len(self._sums)
         if missing > 0:
@@ -345,7 +360,7 @@ class _Table:
         return np.frombuffer(self._sums).reshape(-1, columns)
 
     def _sum_up(self) -> None:
-        """Add the rows that are kept to the sums of their images and groups, and keep none."""
+        """Add the rows that aren't summed yet to the sums of their images and groups."""
         if not self._images:
             return
         rows = np.frombuffer(self._values).reshape(len(self._images), -1)
@@ -378,6 +393,10 @@ class _Counts:
         extra: How many found phrases the gold doesn't have, in the records that it has.
         scaled: How many found records had their boxes scaled.
         by_class: How many found phrases were matched by their class.
+
+    Args:
+        rules: When a box is right.
+        states_classes: Whether phrases state classes, of which there are figures then.
     """
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
@@ -403,7 +422,7 @@ class _Counts:
         return self._phrases.groups
 
     def add(self, record: PairedRecord) -> None:
-        """Count a record and its phrases."""
+        """Count a record and its phrases; those of one image have to follow one another."""
         self._images = record.image + 1
         extra_boxes = sum(len(self._rules.counted(phrase)) for phrase in record.extra)
         self._extra_boxes.add(record.image, {"boxes": extra_boxes})

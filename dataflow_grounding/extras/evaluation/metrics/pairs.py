@@ -25,10 +25,10 @@ from dataflow_grounding.extras.evaluation.metrics.annotations import (
 Row: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[Row, Row | None]
 Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
-# an id, or its end, that only numbers a phrase: in another file it may be another phrase's
+# an id that only numbers a phrase, as "7" or the end of "a.jpg#7": in another file it may be
+# another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
 _MOST_FOLDERS = 32  # that may stand before another file's paths
-_FIRST_BY_CLASS = 3  # of the ways of matching phrases
 _MOST_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 """COCO's ten thresholds of IoU."""
@@ -114,7 +114,10 @@ class Pairs:
             )
 
     def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
-        """Set which records of each side are of which picture of the gold."""
+        """Set which records of each side are of which picture of the gold.
+
+        Each side has a name for each of its records. Pictures are numbered by their paths' order.
+        """
         paths = sorted({path for path, _ in gold_names})
         number_of = {path: number for number, path in enumerate(paths)}
         gold_of_id = _gold_pictures_by_id(gold_names, found_names)
@@ -128,7 +131,10 @@ class Pairs:
             yield from self._of_image(image, gold, found)
 
     def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
-        """Yield the matched records of an image, one for each caption that both sides have."""
+        """Yield the matched records of an image, one for each of the pools of `_by_caption`.
+
+        `gold` and `found` are the image's records on both sides. All boxes are scaled to one size.
+        """
         sizes = [size for size in map(stated_size, gold) if size]
         # Records of one picture may state several sizes; the largest is as good as any.
         size = max(sizes, default=None)
@@ -160,8 +166,13 @@ class Pairs:
 class _Side:
     """What matching needs of all records of a file at once, in little memory.
 
-    `names` are what the records' pictures are called, in order; of phrases' ids hashes are kept.
-    Raises InputError for a file without records, or a record that names no picture.
+    Of phrases' ids only hashes are kept.
+
+    Attributes:
+        names: What each record's picture is called, in the records' order.
+
+    Raises:
+        InputError: The file has no records, or one that names no picture.
     """
 
     def __init__(self, side: Annotations) -> None:
@@ -185,7 +196,10 @@ class _Side:
 
 
 def _tails_of(path: str) -> Iterator[str]:
-    """Yield a path, then without its first folder, and so on; of a very deep one the first few."""
+    """Yield a path, then the path without its first folder, and so on to the file's name.
+
+    Of a path in more than _MOST_FOLDERS folders, only so many are taken off.
+    """
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])
@@ -194,7 +208,8 @@ def _tails_of(path: str) -> Iterator[str]:
 def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
     """Return the names, with paths cut by as many leading folders as make them one of `others`.
 
-    None is cut where two pictures would be one.
+    As few as will do are cut; a path that can't be made one of them stays whole. Where two pictures
+    would get the same path so, all names are returned as they are.
     """
     known = {path for path, _ in others}
     cut: list[Names] = []
@@ -218,8 +233,8 @@ class _RecordsByPicture:
 
     Args:
         names: What each record's picture is called.
-        number_of: The number of each gold picture, from 0.
-        gold_of_id: What the gold calls a picture of this id, where only the id tells.
+        number_of: The number of each gold picture, from 0, by its path.
+        gold_of_id: The gold's path of a picture by its id, where only the id tells which it is.
 
     Attributes:
         pictures: How many pictures the gold has.
@@ -237,13 +252,14 @@ class _RecordsByPicture:
             own_pictures.append(number_of.get(gold_name, -1))
         pictures = np.frombuffer(own_pictures, np.int64)
         order = np.argsort(pictures, kind="stable")
-        # Those of no gold picture are sorted to the front.
+        # The indices of records by picture; those of no gold picture, sorted to the front, are off.
         self._order = order[np.count_nonzero(pictures < 0) :]
         edges = np.arange(self.pictures + 1)
+        # Where in that order the records of each picture begin, and the end of the last.
         self._begins = np.searchsorted(pictures[self._order], edges).tolist()
 
     def __len__(self) -> int:
-        """How many records are of a gold picture."""
+        """Return how many records are of a gold picture."""
         return len(self._order)
 
     def indices_of(self, picture: int) -> list[int]:
@@ -257,7 +273,7 @@ def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str
     """Return the paths of gold pictures that are found by their id alone, by this id.
 
     They are those whose path the other side doesn't have, and whose id a single picture of each
-    side states.
+    side states. Empty without any.
     """
     found_paths = {path for path, _ in found}
     open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
@@ -275,7 +291,7 @@ def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str
 
 
 def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
-    """Return by each of these ids the paths of the pictures that state it."""
+    """Return by each of these ids the paths of the pictures that state it; none for another id."""
     paths = defaultdict[str, set[str]](set)
     for path, own_id in names:
         if own_id in ids:
@@ -286,8 +302,9 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     """Return a picture's gold and found records in pools, one for each caption that both have.
 
-    Records with another caption, or without, share a pool, so that they are compared, too. Without
-    found records each gold caption has a pool. A pool without gold records is left out.
+    Records with another caption, or without, share one more pool, which comes first, so that they
+    are compared, too. Without found records each gold caption has a pool of its own. A pool without
+    gold records is left out, and so are its found ones.
     """
     gold_captions = list(map(_caption_of, gold))
     found_captions = list(map(_caption_of, found))
@@ -331,10 +348,10 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    """Return one record with the phrases of all.
+    """Return one record with the phrases of all, of which there is at least one.
 
-    Its other columns are those of the record that is the first by `repr`, so that the records'
-    order makes no difference.
+    Its other columns are those of the record that is the first by `repr`, so that they are the same
+    whatever the records' order.
     """
     phrases: list[Row] = []
     for record in records:
@@ -343,16 +360,26 @@ def _merged(records: list[Row]) -> Row:
 
 
 class _Keys(NamedTuple):
-    """What a phrase is matched by; None or empty where it hasn't such a key."""
+    """What a phrase is matched by; None or empty where it hasn't such a key.
+
+    Attributes:
+        by_id: Its id, with its text if the id only numbers it.
+        by_span: Its text and its span.
+        text: Its text, as texts are compared.
+        of_class: The class that it states, compared likewise.
+    """
 
     by_id: Hashable
-    by_span: Hashable  # its text, too
+    by_span: Hashable
     text: str
     of_class: str
 
 
 def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
-    """Return the keys that a phrase is matched by."""
+    """Return the keys that a phrase is matched by.
+
+    `unique_ids` are the hashes of the ids that a single phrase of each file has.
+    """
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     span = phrase.get("char_span")
@@ -382,28 +409,26 @@ class _Matched:
 def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matched:
     """Match phrases of an image one to one: by id, then text and span, then text, then class.
 
-    By class is matched what is the name of a class on one side, and states it on the other.
+    By class is matched what is the name of a class on one side, and states it on the other. Further
+    found phrases of the class are then joined to the one that is matched: see `pair`.
     """
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
-    ways: tuple[tuple[Sequence[Hashable], Sequence[Hashable]], ...] = (
+    gold_texts = [keys.text for keys in gold_keys]
+    found_texts = [keys.text for keys in found_keys]
+    partner: dict[int, int] = {}  # index of a gold phrase → index of the found one
+    for gold_side, found_side in (
         ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys]),
         ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys]),
-        ([keys.text for keys in gold_keys], [keys.text for keys in found_keys]),
-        ([keys.text for keys in gold_keys], [keys.of_class for keys in found_keys]),
-        ([keys.of_class for keys in gold_keys], [keys.text for keys in found_keys]),
-    )
-    partner: dict[int, int] = {}  # index of a gold phrase → index of the found one
-    by_words = 0  # how many are matched before it comes to classes
-    for rank, (keys_of_gold, keys_of_found) in enumerate(ways):
-        if rank == _FIRST_BY_CLASS:
-            by_words = len(partner)
-        gold_by_key = _unmatched_by_key(keys_of_gold, set(partner))
-        found_by_key = _unmatched_by_key(keys_of_found, set(partner.values()))
-        for key, gold_indices in gold_by_key.items():
-            gold_phrases = {index: gold[index] for index in gold_indices}
-            found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
-            partner |= _match_by_overlap(gold_phrases, found_phrases)
+        (gold_texts, found_texts),
+    ):
+        partner |= _match_by_key(gold, found, gold_side, found_side, partner)
+    by_words = len(partner)
+    for gold_side, found_side in (
+        (gold_texts, [keys.of_class for keys in found_keys]),
+        ([keys.of_class for keys in gold_keys], found_texts),
+    ):
+        partner |= _match_by_key(gold, found, gold_side, found_side, partner)
     further = _further_of_class(gold_keys, found_keys, partner)
     pairs: list[Pair] = []
     for index, phrase in enumerate(gold):
@@ -417,10 +442,37 @@ def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _M
     return _Matched(pairs, extra, len(matched) - by_words)
 
 
+def _match_by_key(
+    gold: Sequence[Row],
+    found: Sequence[Row],
+    gold_keys: Sequence[Hashable],
+    found_keys: Sequence[Hashable],
+    partner: Mapping[int, int],
+) -> dict[int, int]:
+    """Match phrases with the same key one to one, of several with a key those that overlap most.
+
+    Args:
+        gold, found: The phrases of an image on both sides.
+        gold_keys, found_keys: The key of each; None or empty for one that hasn't any.
+        partner: Those that are matched already, which are left alone: gold → found index.
+
+    Returns:
+        Those that are newly matched, likewise.
+    """
+    matched: dict[int, int] = {}
+    gold_by_key = _unmatched_by_key(gold_keys, set(partner))
+    found_by_key = _unmatched_by_key(found_keys, set(partner.values()))
+    for key, gold_indices in gold_by_key.items():
+        gold_phrases = {index: gold[index] for index in gold_indices}
+        found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
+        matched |= _match_by_overlap(gold_phrases, found_phrases)
+    return matched
+
+
 def _unmatched_by_key(
     keys: Sequence[Hashable], matched: Collection[int]
 ) -> dict[Hashable, list[int]]:
-    """Return the indices of phrases that aren't matched yet, by their key; without one, none."""
+    """Return the indices of phrases by their key, without those in `matched` or without a key."""
     indices = defaultdict[Hashable, list[int]](list)
     for index, key in enumerate(keys):
         if key and index not in matched:
@@ -449,7 +501,8 @@ def _further_of_class(
 def _as_one(phrases: Sequence[Row]) -> Row:
     """Return found phrases of one class as one, with the boxes of all, the surest first.
 
-    A single one is returned itself.
+    Its text is all of theirs with commas between, its other columns are those of the first with
+    boxes, or of the first. A single phrase is returned itself.
     """
     if len(phrases) == 1:
         return phrases[0]
@@ -464,7 +517,7 @@ def _as_one(phrases: Sequence[Row]) -> Row:
 
 
 class _Area(NamedTuple):
-    """A phrase's index, and the box around all its boxes; None where it has none."""
+    """Where a phrase is: its index, and the box around all its boxes; None where it has none."""
 
     phrase: int
     around: Bbox | None
@@ -473,12 +526,13 @@ class _Area(NamedTuple):
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
     """Match phrases of one key one to one, greedily, those whose areas overlap most first.
 
-    All that can be are matched, also where nothing overlaps. Of more than _MOST_PAIRS pairs the
-    first goes with the first. Both sides are by the phrases' indices, the result is gold → found;
-    the phrases' order makes no difference.
+    All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
+    more than _MOST_PAIRS possible pairs the first goes with the first, in the order of `_areas_of`.
+    Both sides are by the phrases' indices, the result is gold → found; the phrases' order makes no
+    difference.
     """
     if len(gold) * len(found) < 2:
-        return dict(zip(gold, found, strict=False))
+        return dict(zip(gold, found, strict=False))  # one pair, or none
     gold_areas = _areas_of(gold)
     found_areas = _areas_of(found)
     if len(gold) * len(found) > _MOST_PAIRS:
@@ -503,9 +557,9 @@ def _areas_of(phrases: Mapping[int, Row]) -> list[_Area]:
 
 
 def _distance(a: _Area, b: _Area) -> float:
-    """Return from -1 for equal areas over 0 for disjoint ones to 1 where one has no boxes.
+    """Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones.
 
-    Without boxes on either side it is 0.
+    It is 1 where just one of the phrases has no boxes, and 0 where neither has any.
     """
     if a.around and b.around:
         return -iou(a.around, b.around)
@@ -556,7 +610,10 @@ class Rules:
         return boxes
 
     def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
-        """Return the indices of the phrase's boxes that the score cut leaves; none of None."""
+        """Return the indices of the phrase's boxes that the score cut leaves; none of None.
+
+        A box at the cut counts, and so does one without a score.
+        """
         if not phrase:
             return set()
         lowest = self.score_cut or 0
@@ -610,7 +667,8 @@ def _generalised(shared: float, a: Bbox, b: Bbox) -> float:
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
     """Return which box is which: greedily, the largest overlap first, no box twice.
 
-    Overlaps below IoU 0.5, or the rules' threshold if that is lower, are left out.
+    What is held against thresholds has to pass 0.5, or the rules' threshold if that is lower:
+    other overlaps are left out. Of equal ones that of the first gold box comes first.
     """
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.held, overlap.gold, overlap.found))
     lowest = min(rules.threshold, 0.5)

@@ -15,6 +15,7 @@ from dataflow_grounding.images.display import page_text
 _LEFT = 60
 _TOP = 40
 _SIDE = 360
+_LEGEND_STEP = 18  # pixels from one line of the legend to the next
 _COLORS = ("#0b6bcb", "#d9480f", "#2f9e44", "#868e96")
 
 
@@ -32,7 +33,7 @@ _MAIN = (
     "span_exact_f1",
     "ap",
 )
-"""What the short page begins names of measures with; others stand in the whole one."""
+"""The measures of the short page; one that ends with `_` stands for all names that begin so."""
 _MAIN_OF_GROUP = ("expressions", "acc_0.5", "miou")  # columns of the short page's table of sizes
 _COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
 _GLOSSES: dict[str, str] = load_table(__package__, "glosses.yaml")
@@ -41,9 +42,10 @@ _MOST_CLASSES = 30  # of the short page
 
 
 def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the main figures of `figures_page`, which has the arguments, as Markdown.
+    """Return the main figures of `figures_page`, which has the same arguments, as Markdown.
 
-    They are followed by the notes, and by how to see all figures.
+    After them come the largest classes, or without several classes groups by size; then the notes,
+    and how to see all figures.
     """
     compared = figures.get("compared")
     main = {name: value for name, value in figures.items() if _is_main(name, value)}
@@ -72,7 +74,10 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _is_main(name: str, value: object) -> bool:
-    """Return whether a figure stands in the short page."""
+    """Return whether a figure stands in the short page.
+
+    Counts of what isn't compared do unless they are 0, all others if _MAIN names them.
+    """
     if name.startswith(_COUNTS_OF_LEFT):
         return bool(value)
     return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
@@ -112,7 +117,8 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 def _legend(figures: Mapping[str, Any]) -> str:
     """Return a line for each measure of a table, which says what it is.
 
-    Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line.
+    Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line, under the first.
+    What has no gloss, or no value, has none.
     """
     told: dict[str, str] = {}
     for name, value in figures.items():
@@ -245,12 +251,15 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table_cell(text: str) -> str:
-    """Return a text without what would end a cell or a row."""
+    """Return a text for a cell: a `|`, which would end it, is escaped, line ends are spaces."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _shown(value: float | Sequence[float] | None) -> str:
-    """Return a figure, or its interval, as text; "" for None."""
+    """Return a figure, or its interval, as text: "0.7512", "1,204", "0.700 to 0.800"; "" for None.
+
+    Only fractions have decimals; counts are integers.
+    """
     if value is None:
         return ""
     if isinstance(value, Sequence):
@@ -297,7 +306,7 @@ def line_chart(
         parts.append(f'<path d="M{_LEFT} {y}H{right}M{x} {_TOP}V{bottom}" stroke="#dee2e6"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
         parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
-    legend_y = _TOP + 18
+    legend_y = _TOP + _LEGEND_STEP
     for (name, points), color in zip(lines.items(), cycle(_COLORS), strict=False):
         corners = " ".join(f"{_LEFT + x * _SIDE:.2f},{bottom - y * _SIDE:.2f}" for x, y in points)
         parts.append(
@@ -306,7 +315,7 @@ def line_chart(
         parts.append(
             f'<text x="{_LEFT + 8}" y="{legend_y}" fill="{color}">{page_text(name)}</text>'
         )
-        legend_y += 18
+        legend_y += _LEGEND_STEP
     parts.append("</svg>\n")
     return "\n".join(parts)
 
@@ -315,7 +324,8 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     """Yield records with the phrases that are not right, each followed by what was found for it.
 
     The texts say which is which. Of more than `most` wrong phrases, those are given whose first box
-    overlaps least. The records are matched again for this.
+    overlaps least. Records without such a phrase are left out, the others are in the order of
+    `run.pairs`, which are matched again for this.
     """
     overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
