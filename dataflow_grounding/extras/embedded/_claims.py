@@ -306,8 +306,8 @@ def _ordinal_of(before: Sequence[str]) -> int | None:
 def _count_of(before: Sequence[str], thing: str, is_plural: bool, behind: str) -> int | None:
     """Return the exact number of things that is said, where each of them is a box of its own.
 
-    None where none is said, where it doesn't agree with the noun ("two dog"), and for things that
-    may be boxed in one ("two slices of cake"). The arguments are those of `_claims`.
+    None where none is said, where it doesn't agree with the noun ("two dog"), for things that may
+    be boxed in one ("two slices of cake"), and from 100 on. The arguments are those of `_claims`.
     """
     if thing.split()[-1] in _COLLECTIVE and behind.startswith("of "):
         return None

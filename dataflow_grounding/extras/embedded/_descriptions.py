@@ -224,7 +224,8 @@ class Descriptions:
         for anchor in sorted(self.things, key=lambda anchor: _distance(thing, anchor)):
             if anchor == thing:
                 continue
-            for color in dict.fromkeys(("", anchor.color)):
+            colors = ["", anchor.color] if anchor.color else [""]
+            for color in colors:
                 text = _joined("the", color, anchor.kind)
                 if self.means(text, [anchor.id]):
                     yield text

@@ -102,9 +102,9 @@ def _cascade(name: str) -> Any:
 def detect(kind: str, picture: Picture) -> Detections:
     """Return the things of a kind that are in the picture, in pixels of the reduced copy.
 
-    A thing is clear if the first cascade sees it with _CLEAR_VOTES and the second one confirms it;
-    it is doubtful if only one of the two is so. A face without skin is doubtful, too. In a picture
-    that is too small to be searched there is nothing.
+    A thing is clear if the first cascade sees it by at least _CLEAR_VOTES and the second confirms
+    it, and doubtful if only one of these holds; what neither holds of is left out. A face without
+    skin is doubtful, too. In a picture that is too small to be searched nothing is found.
 
     Kinds are "face" and "cat face" (frontal), "plate" (of a car) and "body" (people from head to
     foot, which have rules of their own).

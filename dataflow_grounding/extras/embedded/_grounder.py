@@ -217,7 +217,7 @@ def _finder_for(phrase: Phrase) -> _Finder:
 
 
 def _find_by_detector(phrase: Phrase, scene: _Scene, kind: str = "") -> list[Candidate]:
-    """Return what the detectors of a kind clearly see; of no kind ("") of the one that is named.
+    """Return what the detectors of a kind clearly see; `kind` "" is the one that the phrase names.
 
     Raises _Undecided for a phrase with a colour, and where anything is doubtful.
     """

@@ -214,7 +214,8 @@ def _findings_in_record(record: dict[str, Any], picture: Size | str | None) -> I
 def _contradicted(expressions: Sequence[Mapping[str, Any]], size: Size | None) -> Iterator[Finding]:
     """Yield DG208 for each phrase that its boxes contradict; nothing of colours.
 
-    It is the embedded grounder's word: without that room nothing is told.
+    The embedded grounder tells them: nothing is yielded where that room was taken away, or the
+    picture's size isn't known.
     """
     find_contradictions = extension("contradictions", "embedded")
     if find_contradictions is None or size is None:

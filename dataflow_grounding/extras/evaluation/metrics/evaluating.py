@@ -440,7 +440,12 @@ class _Counts:
         return {} if self._classes is None else self._classes.rows(images)
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
-        """Count a gold phrase in its groups, the columns, the scores, the AP and its class."""
+        """Count a gold phrase in its groups, the columns, the scores and the AP.
+
+        `found` is the phrase that it is matched with; None where there is none. Where classes are
+        stated, it is in no group of _GROUPS_OF_FREE_TEXT. What the gold leaves open isn't in the
+        AP.
+        """
         groups = []
         for kind, name in _groups_of(record, gold, found):
             if kind not in _GROUPS_OF_FREE_TEXT or self._classes is None:
@@ -466,7 +471,7 @@ class _Counts:
         sums = self._phrases.sums(self._images)
         for name, column in self._captions.sums(self._images).items():
             # Where one side states no spans, there is nothing to compare.
-            sums[name] = column * spans_stated
+            sums[name] = column if spans_stated else np.zeros_like(column)
         sums["boxes"] = sums["boxes"] + self._extra_boxes.sums(self._images)["boxes"]
         return sums
 

@@ -485,8 +485,9 @@ def _further_of_class(
 ) -> defaultdict[int, list[int]]:
     """Return the found phrases that belong to a gold phrase besides its partner, by its index.
 
-    They state the class that the gold phrase is the name of, such as "a man" and "a woman" of
-    "person", and the gold has no other phrase of this name.
+    They have no partner of their own, and state the class that the gold phrase is the name of, such
+    as "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold phrase
+    without a partner has none of these.
     """
     by_name = _unmatched_by_key([keys.text for keys in gold], ())
     taken = set(partner.values())

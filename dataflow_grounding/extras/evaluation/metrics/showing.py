@@ -220,7 +220,10 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a table of the figures of each group, which all have the same; "" without any."""
+    """Return a table with a row for each group; "" without any. All groups have the same figures.
+
+    `kind` heads the column of their names.
+    """
     if not groups:
         return ""
     heads = [kind]
