@@ -39,17 +39,33 @@ _STRICT = _Strictness(1.5, 1.15)
 # Hand-set; the region is seen; that it is sky or plants is a guess from how it looks.
 SKY_SCORE = 0.75
 GREENERY_SCORE = 0.7
-# The least parts of the picture's area and of its width that a sky takes.
+# The least parts of the picture's area and of its width that a sky takes. That of its width is less
+# for a bright blue one that ends high up in the picture.
 _SKY_AREA = 0.05
 _SKY_WIDTH = 0.75
 _CLEAR_SKY_WIDTH = 0.6
+_SKY_END = 0.6  # of the picture's height: a sky that ends above is high up
+_MOST_OF_LAST_ROW = 0.25  # of the picture's width, that a sky takes at the lower edge
+_LEAST_SKY_PICTURE = 32 * 32  # pixels of a picture in which a sky is looked for
+# A pixel may be of a sky if it is bluish or pale, and the lightness around it is even.
+_SKY_HUES = (215, 312)  # of a bluish one, in degrees
+_LEAST_SKY_CHROMA = 6  # of a bluish one
+_LEAST_PALE_LIGHTNESS = 65
+_MOST_PALE_CHROMA = 12
+_MOST_SKY_SLOPE = 8.0  # of the lightness, by Sobel's operator on a blurred copy
+_LEAST_PART_OF_ROW = 0.1  # of the picture's width: parts of a sky take as much of the first row
+_LEAST_HORIZON = 0.15  # of the picture's width: the pixels by which a row is judged
 _SKY_BLUE = (4.0, 70.0)  # least and most mean of its -b*: no sky is of paint's blue
 _SKY_SPREAD = 15.0  # the most that the standard deviation of its -b* may be
 # The least change |ΔL*| + |Δa*| + |Δb*| over 16 rows at a horizon: a sky's own gradient has less.
 _HORIZON_CHANGE = 16.0
 # In parts of a face's area: so much of a region must be below the chin at a side of it.
 _LEAST_BELOW_CHIN = 0.05
-_GREENERY_AREA = 0.05
+_GREENERY_AREA = 0.05  # of the picture's area: plants take at least as much
+# Green is between these hues, in degrees, with more than this chroma and lightness.
+_GREEN_HUES = (98, 172)
+_LEAST_GREEN_CHROMA = 12
+_LEAST_GREEN_LIGHTNESS = 10
 _LEAST_FINE_TEXTURE = 40.0  # variance of gray within 5 px: all plants have more
 # Coarseness of the texture, in L*.
 _MOST_LAWN_COARSENESS = 1.8
@@ -317,19 +333,19 @@ def find_sky(
     Returns:
         One candidate, or none where nothing is surely a sky.
     """
-    if picture.area < 32 * 32:
+    if picture.area < _LEAST_SKY_PICTURE:
         return []
     region = _smooth_from_top(picture)
     size = int(region.sum())
     # A page or a wall reaches down to the lower edge; a sky has something below it.
-    if size < _SKY_AREA * picture.area or region[-1].mean() > 0.25:
+    if size < _SKY_AREA * picture.area or region[-1].mean() > _MOST_OF_LAST_ROW:
         return []
     lab = picture.lab[region > 0]
     mean = lab.mean(axis=0)
     # A bright blue one may be hidden in part, by a tree or a tower; a backdrop reaches further down
     # beside a person.
     is_bright_blue = mean[2] < -15 and mean[0] > 40
-    is_high = not region[round(0.6 * picture.height) :].any()
+    is_high = not region[round(_SKY_END * picture.height) :].any()
     least_width = _CLEAR_SKY_WIDTH if is_bright_blue and is_high else _SKY_WIDTH
     is_wide = region[0].mean() >= least_width
     is_blue = _SKY_BLUE[0] <= -mean[2] <= _SKY_BLUE[1] and lab[:, 2].std() <= _SKY_SPREAD
@@ -360,25 +376,27 @@ def _is_wall_behind(face: Box, region: Array) -> bool:
 def _smooth_from_top(picture: Picture) -> Array:
     """Return where the picture is smooth, bluish or pale, and connected to its upper edge.
 
-    uint8 (h, w) of the reduced copy: 1 there, 0 elsewhere.
+    That ends at the horizon, if there is one. uint8 (h, w) of the reduced copy: 1 there, 0
+    elsewhere.
     """
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
     slope = cv2.magnitude(
         cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1)
     )
-    is_blue = (hue > 215) & (hue < 312) & (chroma > 6)
-    is_pale = (lightness > 65) & (chroma < 12)
-    even = ((slope < 8.0) & (is_blue | is_pale)).astype(np.uint8)
+    least_hue, most_hue = _SKY_HUES
+    is_blue = (hue > least_hue) & (hue < most_hue) & (chroma > _LEAST_SKY_CHROMA)
+    is_pale = (lightness > _LEAST_PALE_LIGHTNESS) & (chroma < _MOST_PALE_CHROMA)
+    even = ((slope < _MOST_SKY_SLOPE) & (is_blue | is_pale)).astype(np.uint8)
     # Opening parts from the sky what is connected to it by a narrow gap only: that is no sky.
     smooth = cv2.morphologyEx(even, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     # Closing joins what wires, poles and branches part.
     side = max(5, round(0.03 * picture.width) | 1)
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
     _, labels = cv2.connectedComponents(joined, connectivity=4)
-    # Parts that take at least a tenth of the first row are kept.
+    # Only parts that take enough of the first row are kept.
     parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
-    wide_parts = parts[widths >= 0.1 * picture.width]
+    wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
     region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
     region[_horizon(picture, region > 0) :] = 0
     return region
@@ -393,7 +411,7 @@ def _horizon(picture: Picture, region: Array) -> int:
     step = 8
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]
-        if in_both_rows.sum() >= 0.15 * picture.width:
+        if in_both_rows.sum() >= _LEAST_HORIZON * picture.width:
             above = picture.lab[row - step][in_both_rows]
             below = picture.lab[row + step][in_both_rows]
             change = np.median(below - above, axis=0)
@@ -408,7 +426,10 @@ def find_greenery(picture: Picture, kind: str = "greenery") -> list[Candidate]:
     Each has at least 5% of the picture's area. Those whose boxes overlap are joined into one.
     """
     lightness, chroma, hue = picture.lch
-    green = ((hue > 98) & (hue < 172) & (chroma > 12) & (lightness > 10)).astype(np.uint8)
+    least_hue, most_hue = _GREEN_HUES
+    is_green = (hue > least_hue) & (hue < most_hue)
+    is_green &= (chroma > _LEAST_GREEN_CHROMA) & (lightness > _LEAST_GREEN_LIGHTNESS)
+    green = is_green.astype(np.uint8)
     mask = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask)

@@ -262,8 +262,8 @@ class FigureCounts:
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield what a record adds to the counts: the name of a figure, and a value of it.
 
-    Each time a value comes it counts once more. Of a share the values are True, for what it is of,
-    and False. A record that can't be read has ("broken", True) alone.
+    Each time a value comes it counts once more. For a share the value is True for what has the
+    property, and False for what hasn't. A record that can't be read has ("broken", True) alone.
     """
     try:
         expressions = read_any_expressions(Record(record))

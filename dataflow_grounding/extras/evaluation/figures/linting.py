@@ -135,10 +135,12 @@ def lint(
 def _with_sizes(
     path: str, folders: tuple[str, ...], read: bool
 ) -> Iterator[tuple[Row, Size | str | None]]:
-    """Yield each row with its picture's size, or why it can't be read; None without `read`."""
+    """Yield each row with its picture's size, or with a text, why the size can't be read.
+
+    The second value is None without `read`, and for a row that can't be read itself.
+    """
     # Records of one picture often follow each other.
     size_of = lru_cache(2**16)(partial(_size_of, folders=folders))
-
     with_size = partial(_row_with_size, size_of=size_of)
     yield from side_by_side(with_size, _known_rows(path, folders, read), lambda row: row.unread)
 

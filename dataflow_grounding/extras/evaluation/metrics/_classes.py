@@ -203,8 +203,8 @@ def _figures_of_class(
 def _each_once(boxes: Sequence[Row]) -> list[Row]:
     """Return boxes, of those with equal corners the one with the highest score.
 
-    Of equal scores the first counts, and none is taken for 0. Several phrases of a class may have
-    the same box; a detector's export writes it once.
+    Of equal scores the first counts; a missing score is taken for 0. Several phrases of a class may
+    have the same box; a detector's export writes it once.
     """
     best: dict[tuple[float, ...], Row] = {}
     for box in boxes:

@@ -351,7 +351,7 @@ class _Table:
     def _table_of_images(self, images: int) -> np.ndarray:
         """Return the sums as an array of shape (images, names), which writes into `_sums`.
 
-        There are at least so many images: `_sums` grows by zeros for those that it lacks.
+        It has at least `images` rows: `_sums` grows by zeros for those that it lacks.
         """
         columns = len(self._names)
         missing = images * columns - len(self._sums)
