@@ -46,7 +46,7 @@ SAME = 0.003  # formats whose boxes differ by no more than this share of the sid
 SURE = 6.0  # log-likelihood ratio by which the best format has to beat others
 DISAGREE = 15.0  # the same in one picture alone
 # If another format explains this many rectangles that the best one misses, it is no accident.
-SECOND = 3
+SEVERAL_RECTANGLES = 3
 FIRST_NOISE = 0.03  # the noise that is assumed before any format has shown its own
 LEAST_NOISE = 0.003  # numbers are rounded, and models are never better than this share of the side
 MOST_SQUARES = 18.0  # the most an answer costs: four edges three standard deviations off, 4 * 9 / 2
@@ -503,9 +503,9 @@ class Scores:
     def _check_left_over(self, best: int, rivals: Sequence[int]) -> None:
         """Raise NoFit when another format explains several of the rectangles that the best misses.
 
-        SECOND are several. Beside the `rivals`, it may be one in pixels of the picture as sent,
-        unless the best is in pixels. A rival in pixels reads in a size that is measured from all
-        answers, so that the few in pixels don't show in it.
+        SEVERAL_RECTANGLES are several. Beside the `rivals`, it may be one in pixels of the picture
+        as sent, unless the best is in pixels. A rival in pixels reads in a size that is measured
+        from all answers, so that the few in pixels don't show in it.
         """
         formats = [self.formats[k] for k in rivals]
         boxes = self.boxes[rivals]  # [format, row, edge]
@@ -518,7 +518,7 @@ class Scores:
         worst = (np.abs(boxes - self.asked) / self.sides).max(axis=2)
         is_missed = self.worst[best] > NEAR
         explained = (worst <= SURELY_NEAR)[:, is_missed].sum(axis=1)  # rectangles for each format
-        if explained.max() < SECOND:
+        if explained.max() < SEVERAL_RECTANGLES:
             return
         second = formats[int(explained.argmax())].name
         raise NoFit(

@@ -67,8 +67,8 @@ class Rounding(NamedTuple):
         """Return the scales and shifts that should be measured in a picture sent in this size.
 
         A centered picture begins behind padding. A SeenSize's scale is nevertheless that of a line
-        through 0, which is then steeper. Its shift is in parts of the side as that line has it, and
-        so smaller than the padding.
+        through 0, which is then steeper, by STEEPER of the padding's share of the side. Its shift
+        is in parts of the side as that line has it, and so smaller than the padding.
         """
         scale_x = self._rounded(sent[0]) / sent[0]
         scale_y = self._rounded(sent[1]) / sent[1]

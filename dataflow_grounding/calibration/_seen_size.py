@@ -2,9 +2,10 @@
 
 A server may resize a picture before the model sees it, and a model that counts pixels counts those
 of the resized one. Along each axis, the written numbers are therefore a line over the true edges of
-the rectangles: its slope is how many numbers there are for a pixel as sent, and where it starts is
-the number at the picture's first edge. The lines are fitted by least squares, with outliers left
-out; no rule of resizing is assumed. All tests here compare a deviation with its standard error.
+the rectangles. The slope of the line through 0 is how many numbers there are for a pixel as sent;
+where a line of any start begins is the number at the picture's first edge. The lines are fitted by
+least squares, with outliers left out; no rule of resizing is assumed. All tests here compare a
+deviation with its standard error.
 """
 
 import math
@@ -313,7 +314,8 @@ def mean_scale_gap(measured: Sequence[SeenSize], expected: Callable[[Size], Expe
 def _weighted_mean(values_and_errors: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return the mean of (value, standard error) pairs, and its weight: one over its variance.
 
-    It is the inverse-variance weighted mean.
+    It is the inverse-variance weighted mean. Where errors are shares of their values, it is so for
+    values that are nearly alike.
     """
     weight = sum(1 / error**2 for _, error in values_and_errors)
     total = sum(value / error**2 for value, error in values_and_errors)
@@ -390,7 +392,8 @@ def constant_side(measured: Sequence[SeenSize], frame: str) -> ConstantSide | No
 
     There is where a model counts parts of the side, though its numbers were measured as pixels: the
     side comes to the same number, such as 1000, in pictures of all sizes. None where the sides
-    differ by more than chance, as they do where pixels are counted, and without any picture.
+    differ by more than chance, as they do where pixels of several sizes are counted, and without
+    any picture. One square picture can't tell pixels from parts.
 
     Args:
         measured: The pictures' sizes as the model saw them, measured in `frame`.
@@ -402,9 +405,11 @@ def constant_side(measured: Sequence[SeenSize], frame: str) -> ConstantSide | No
     # sent may be parts of such a square's side.
     frames = ["sent", "pad_square_corner"] if frame == "sent" else [frame]
     for name in frames:
-        sides: list[tuple[float, float]] = []  # each side in numbers, and its standard error
+        # Each side in numbers, and its standard error as a share of it.
+        sides: list[tuple[float, float]] = []
         for picture in measured:
             for axis in (0, 1):
+                # All other frames here are squares around the picture.
                 length = picture.sent[axis] if name == "sent" else max(picture.sent)
                 sides.append((picture.scale[axis] * length, picture.error[axis]))
         mean, _ = _weighted_mean(sides)

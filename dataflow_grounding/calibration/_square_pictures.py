@@ -16,7 +16,7 @@ import numpy as np
 from dataflow_grounding.boxes.coordinates import ORDERS, Order
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.calibration._accepted_sizes import AcceptedSizes
-from dataflow_grounding.calibration._fitting import NEAR, SECOND, Scores
+from dataflow_grounding.calibration._fitting import NEAR, SEVERAL_RECTANGLES, Scores
 from dataflow_grounding.calibration._seen_size import (
     CHANCE,
     SYSTEMATIC,
@@ -216,7 +216,7 @@ def find_pixel_order(pictures: Sequence[ProbedPicture]) -> Order | None:
         explained[order] = np.array(counts)
     best = max(ORDERS, key=lambda order: int(explained[order].sum()))
     for order in ORDERS:
-        if (explained[order] >= explained[best] + SECOND).any():
+        if (explained[order] >= explained[best] + SEVERAL_RECTANGLES).any():
             return None
     if explained[best].sum() < ONE_ORDER * sum(picture.asked for picture in pictures):
         return None

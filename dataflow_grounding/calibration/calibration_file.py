@@ -215,8 +215,9 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
 def _calibration_of(row: dict[str, Any]) -> Calibration:
     """Return the calibration that a file's JSON object stands for.
 
-    Raises whatever its values bring about if they are of wrong types (`load_calibration` takes that
-    for damage), and ValueError if they are out of range.
+    Raises ValueError if its values are of wrong types or out of range, SpecError for a format that
+    isn't known, and whatever else wrong values bring about: `load_calibration` takes all of that
+    for damage.
     """
     # Keys that this version doesn't know are left out: a later version may have added them.
     values: dict[str, Any] = {}

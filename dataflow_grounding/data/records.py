@@ -1,7 +1,8 @@
 """The record: one image with its caption and annotations, as a JSON object.
 
 Here are `Record` itself, the ids of records and expressions, readers that refuse columns of a wrong
-shape (`read_expressions`), and JSON, read and written strictly: no NaN, no numbers beyond a double.
+shape (`read_expressions`), and JSON, read and written strictly: no NaN, no fractions beyond a
+double.
 """
 
 import json
@@ -443,8 +444,9 @@ _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 def parse_line(line: str | bytes) -> dict[str, Any]:
     """Return a line's JSON object.
 
-    Raises BrokenRow with the reason, also for another value than an object, and for NaN, Infinity
-    and numbers beyond a double.
+    Raises BrokenRow with the reason, also for another value than an object, for NaN, Infinity, and
+    numbers beyond a double that are written with a point or an exponent. Whole numbers may be of
+    any size.
     """
     row = parse_value(line)
     if not isinstance(row, dict):

@@ -187,7 +187,8 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 def _read_json(path: str) -> Iterator[Row]:
     """Yield the rows of a file that holds a JSON array of objects, or JSON lines.
 
-    Raises InputError where it holds neither, or is no JSON behind some items, which were yielded.
+    Raises InputError where it holds neither, or is no JSON behind some items, which were yielded. A
+    file of `null` alone is a line of it, a broken row.
     """
     number = 0  # of the last item
     # This is imported here, as most files are JSON lines and don't need it.
@@ -200,7 +201,7 @@ def _read_json(path: str) -> Iterator[Row]:
     # The file isn't a list all through. It may be one object, JSON lines, or no JSON, for which
     # `read_json` raises.
     data = read_json(path)
-    if data is None and not number:
+    if data is None and not number:  # several values, or null
         yield from _read_jsonl(path)
     elif isinstance(data, dict):  # JSON lines under another name, with one line
         yield _parse_row(1, json.dumps(data))

@@ -1,6 +1,6 @@
 """The endpoints of a run: what their errors say about them, and which one a request goes to.
 
-A request goes to one with room, and to none that is dead.
+A request goes to one with room. One that is given up gets none, but for a try now and then.
 """
 
 import asyncio

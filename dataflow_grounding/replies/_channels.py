@@ -187,7 +187,9 @@ def _split_at(borders: list[Marker], text: str) -> list[tuple[str, str]]:
 def _role_of_header(header: str) -> tuple[str, bool]:
     """Return whose message a header begins, "" where it doesn't say, and whether it is an answer.
 
-    An answer is a message to the user in an answering channel, or a call of a tool.
+    An answer is a message to the user in an answering channel, or a call of a tool, which goes to
+    `functions.NAME` or `tool.NAME`: "assistant<|channel|>final" is an answer, "assistant to=python"
+    and "analysis" are none.
     """
     header = header.lower()
     recipient = re.search(r"to=([\w.:-]+)", header)
@@ -198,7 +200,7 @@ def _role_of_header(header: str) -> tuple[str, bool]:
             names.append(word)
     role = names[0] if names else ""
     if recipient is not None and recipient[1] not in ("user", "assistant"):
-        return role, recipient[1].startswith(("functions", "tool", "function"))
+        return role, recipient[1].startswith(("function", "tool"))
     return role, role in _ANSWERING and _ANSWERING.issuperset(names)
 
 

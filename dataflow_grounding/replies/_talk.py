@@ -96,7 +96,7 @@ def _thing_at_end(sentence: str) -> str | None:
     """Return the thing that a sentence ends with, if that is another one than its subject.
 
     In "The cat sits on the sofa [1, 2, 3, 4]" it is the sofa, whose box that is. None for a
-    sentence that ends otherwise, as "The cat is at" and "I see a cat" do.
+    sentence that ends otherwise, as "The cat is at" and "I see a cat" do. It must not be blank.
     """
     last = sentence.split()[-1]
     if not last.isalpha() or last.lower() in _NO_THINGS:

@@ -361,8 +361,9 @@ class _Scanner:
     def _closes_later(self, quote: str, at: int) -> bool:
         """Whether behind `at` the line has another quotation mark that may end a string.
 
-        That is one with a comma, colon or closing bracket behind it. The answer is remembered, so
-        that each line is searched only once.
+        That is one with a comma, semicolon, colon, "=" or closing bracket behind it. The answer is
+        remembered up to the mark, or to the line's end where there is none, so that each line is
+        searched only once: calls go on through the text.
         """
         known_until, answer = self.closer_known_until.get(quote, (-1, False))
         if at <= known_until:

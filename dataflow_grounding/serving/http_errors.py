@@ -144,15 +144,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an endpoint asks to wait by its headers; None if it asks for none.
 
     `retry-after-ms` goes before `retry-after`, which may be seconds or a date. Without either, it
-    is the reset of the limits that are used up. What can't be read asks for none.
+    is the reset of the limits that are used up. A header that can't be read counts as not there;
+    where that is so of all, nothing is asked for.
     """
     milliseconds = headers.get("retry-after-ms")
     seconds_or_date = headers.get("retry-after")
     if milliseconds is None and seconds_or_date is None:
         return used_up(headers)
+    with suppress(ValueError):
+        return _bounded(float(milliseconds or "") / 1000)
     with suppress(ValueError):  # raised for a date, and for what is neither
-        if milliseconds is not None:
-            return _bounded(float(milliseconds) / 1000)
         return _bounded(float(seconds_or_date or ""))
     until = _timestamp_of(seconds_or_date)
     if until is None:

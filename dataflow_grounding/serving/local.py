@@ -150,7 +150,11 @@ class LocalServing(Serving):
         return os.path.basename(os.path.dirname(path))
 
     def obstacles(self) -> list[str]:
-        """Return what prevents it from answering: libraries or the model are missing."""
+        """Return what prevents it from answering: libraries or the model are missing.
+
+        A model that is not a folder is looked for on the Hub, which takes half a minute to give up
+        without a network.
+        """
         if not all(map(importlib.util.find_spec, ("torch", "transformers"))):
             return [str(MissingExtra(f"{setting('vlm.backend')} local", "local"))]
         try:

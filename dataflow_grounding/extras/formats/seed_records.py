@@ -198,7 +198,7 @@ class AnnotationSeeds(Seeds):
 
         It has the columns of the row but those that the steps make anew, a status for each
         expression, and the picture's size if that is known. Raises BrokenRow where TAO's row can't
-        be converted.
+        be converted, and MachineBusy as `upright_size` does.
         """
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
@@ -210,9 +210,10 @@ class AnnotationSeeds(Seeds):
             self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
             self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
         record = self._without_remade(with_status(row))
-        if not (record.get("regions") and size and stated_size(record)):
-            # With boxes the record keeps the size that it states for them, and fails where it is
-            # another one than the image's: `check_stated_size`.
+        # With boxes the record keeps the size that it states for them, and fails where it is
+        # another one than the image's: `check_stated_size`.
+        keeps_stated_size = record.get("regions") and size and stated_size(record)
+        if not keeps_stated_size:
             record |= size_columns(size)
         record.setdefault("source", SOURCE)
         if self._boxless:

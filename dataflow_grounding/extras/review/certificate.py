@@ -118,6 +118,7 @@ def changes_since(results: str) -> Iterator[str]:
 def _certificate_now(results: str, certificate: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Return what `certificate_of` says now, with the gold, target and folder of a certificate.
 
+    When it was written, and by which version if that makes no difference, is as it says, too.
     `folder` is the certificate's, from which it names gold.
     """
     gold = None

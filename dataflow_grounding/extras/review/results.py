@@ -266,7 +266,9 @@ def _folder_name(folder: str) -> str:
 
 
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    """Return a run's title: its pipeline, and the name of the first file or folder among its data.
+    """Return a run's title: its pipeline, and the file's name in the first text among its data.
+
+    That text is nearly always the path of its input.
 
     The pipeline is the one that its spec names, else `source`. Either part may be missing; without
     both the title is "".

@@ -245,8 +245,9 @@ class LeasePool:
     def _ceiling(self, key: Key, worker: str) -> float:
         """Return how far a worker may go in using a limit; infinite for one without a total.
 
-        That is what it has used, and its fair share of what is left in whole requests. What other
-        workers may still use by their last grants isn't given to it before they have given it back.
+        That is what it has used, and its fair share of what is left, in whole requests; but no more
+        than is free, which is what is left without what other workers may still use by their last
+        grants.
         """
         total = self._limits[key] if key in self._limits else self.levels[key].places
         if total is None:
