@@ -188,12 +188,11 @@ def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedRep
         TruncatedReply: It is cut off before its first complete box.
     """
     # A reply that begins as JSON is JSON, whatever tags stand in its strings.
+    begins_as_json = answer.text.lstrip()[:1] in ("{", "[", "`")
     readers = (_read_tokens, _read_blocks, _read_json)
-    without_points = answer
-    if answer.text.lstrip()[:1] in ("{", "[", "`"):
+    if begins_as_json:
         readers = (_read_blocks, _read_json, _read_tokens)
-    elif "<point" in answer.text or "<|point" in answer.text:
-        without_points = _without_points(answer)
+    without_points = answer if begins_as_json else _without_points(answer)
     without_boxes: list[ParsedReply] = []
     for read in readers:
         parsed = ParsedReply(answer=answer_number)
@@ -216,6 +215,8 @@ def _parse_answer(answer: AnswerText, key: str, answer_number: int) -> ParsedRep
 
 def _without_points(answer: AnswerText) -> AnswerText:
     """Return an answer without tags of points, and without what stands in them."""
+    if "<point" not in answer.text and "<|point" not in answer.text:
+        return answer
     return answer._replace(
         text=POINTS_IN_TAGS.sub(" ", answer.text),
         blocks=[POINTS_IN_TAGS.sub(" ", block) for block in answer.blocks],
