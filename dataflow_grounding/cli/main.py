@@ -182,7 +182,7 @@ def main() -> None:
 def as_command() -> Iterator[None]:
     """Let a script end as the command line does.
 
-    After Ctrl-C, a GroundingError or a MemoryError in the block a line on standard error says what
+    After Ctrl-C, a GroundingError, or where memory runs out, a line on standard error says what
     happened; with `--debug` among the process's arguments a traceback shows where an error was
     raised. Other exceptions pass through.
 
@@ -195,7 +195,10 @@ def as_command() -> Iterator[None]:
     except (KeyboardInterrupt, click.Abort):
         say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # Where memory lacks for a thread's stack, Python says it in words alone.
+        if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
+            raise
         if "--debug" in sys.argv:
             say(traceback.format_exc())
         say(
