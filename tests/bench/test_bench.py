@@ -290,6 +290,15 @@ def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
         assert "bench_results has replies of gemini-2.5-flash-lite: measure other in" in other.err
 
 
+def test_ways_that_were_measured_are_kept_where_a_later_one_stops(here: Path) -> None:
+    with LoopbackServer(BenchModel(box_format="yxyx_1000")) as server:
+        done = bench(server, "--pictures", "1", "--ways", "spans,plain")
+    assert done.code == 2, done
+    assert "the boxes don't look like xyxy_1000" in done.err
+    assert "bench_results/bench.json has spans." in done.err
+    assert command(["bench", "--rescore", "bench_results/bench.json"]).code == 0
+
+
 def test_a_form_that_a_model_has_no_word_for_is_left_out_before_anything_is_sent(
     here: Path,
 ) -> None:
