@@ -59,6 +59,26 @@ def bench(server: LoopbackServer, *arguments: str) -> Done:
         return command(["bench", *arguments])
 
 
+def killed_and_run_again(
+    server: LoopbackServer, here: Path, ways: str, *, after: int
+) -> tuple[int, Done]:
+    """Kill a bench after so many requests, and run it again: the requests before, and the end."""
+    environment = {
+        **os.environ,
+        "DF_BASE_URL": server.base_url,
+        "DF_MODEL": "m",
+        "DF_BOX_FORMAT": "xyxy_1000",
+    }
+    arguments = ["bench", "--ways", ways]
+    running = process(arguments, cwd=here, env=environment)
+    deadline = time.monotonic() + 60
+    while server.count() < after and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate(timeout=60)
+    return server.count(), ended(process(arguments, cwd=here, env=environment))
+
+
 # --- the set
 
 
@@ -319,16 +339,7 @@ def test_what_failed_is_counted_from_the_replies(here: Path) -> None:
     """A run that was killed counts what its first call couldn't read, too."""
     model = Unreadable()
     with LoopbackServer(model, faults=on(faults.slow(0.1))) as server:
-        environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "m"}
-        environment["DF_BOX_FORMAT"] = "xyxy_1000"
-        arguments = ["bench", "--ways", "spans"]
-        running = process(arguments, cwd=here, env={**os.environ, **environment})
-        deadline = time.monotonic() + 60
-        while server.count() < 40 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(running.pid, signal.SIGKILL)
-        running.communicate(timeout=60)
-        done = ended(process(arguments, cwd=here, env={**os.environ, **environment}))
+        _, done = killed_and_run_again(server, here, "spans", after=40)
         assert done.code == 0, done
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
     counts = document["ways"]["spans"]["figures"]["counts"]
@@ -353,21 +364,8 @@ class Unreadable(BenchModel):
 @pytest.mark.slow
 def test_a_killed_bench_goes_on(here: Path) -> None:
     with LoopbackServer(BenchModel(), faults=on(faults.slow(0.1))) as server:
-        environment = {
-            "DF_BASE_URL": server.base_url,
-            "DF_MODEL": "m",
-            "DF_BOX_FORMAT": "xyxy_1000",
-        }
-        arguments = ["bench", "--ways", "plain,spans"]
-        running = process(arguments, cwd=here, env={**os.environ, **environment})
-        deadline = time.monotonic() + 60
-        while server.count() < 30 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(running.pid, signal.SIGKILL)
-        running.communicate(timeout=60)
-        before = server.count()
+        before, done = killed_and_run_again(server, here, "plain,spans", after=30)
         assert 30 <= before < 100
-        done = ended(process(arguments, cwd=here, env={**os.environ, **environment}))
         assert done.code == 0, done
         # at most what was in flight, and the pictures of two runs' checks of the box format
         assert server.count() <= 100 + 8 + 2 * 8
