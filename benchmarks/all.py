@@ -95,6 +95,7 @@ FIGURES = (
     Measured("tuning", "tuning"),
     Measured("loop", "tuning_loop"),
     Measured("certificate", "certificate"),
+    Measured("bench", "bench_time"),
     Measured("side_by_side", "side_by_side"),
     Measured("embedded", "embedded_photos"),
 )

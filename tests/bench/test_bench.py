@@ -126,6 +126,18 @@ def test_the_drawn_gold_is_what_the_script_draws(
     assert (tmp_path / "gold.jsonl").read_bytes() == Path(FOLDER, "gold.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("other", ["second", "third"])
+def test_photographs_drawn_by_people_who_saw_no_others_boxes_agree(other: str) -> None:
+    drawings = REPOSITORY / "benchmarks/bench_set"
+    first, second = drawings / "photos.jsonl", drawings / f"photos_{other}.jsonl"
+    done = command(["agree", str(first), str(second), "--json"])
+    assert done.code == 0, done
+    figures = json.loads(done.out)
+    assert (figures["images"], figures["expressions_of_one"]) == (7, 0)
+    assert figures["f1_0.75"] >= 0.95
+    assert f"{figures['f1_0.75']:.3f}".lstrip("0") in (REPOSITORY / "docs/bench.md").read_text()
+
+
 def test_the_certificate_is_of_the_gold_as_it_is_and_says_what_the_page_says(
     tmp_path: Path,
 ) -> None:
@@ -208,12 +220,26 @@ def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
     assert "the endpoint can answer none of these ways" in none.err
 
 
+class MuteAboutCaptions(BenchModel):
+    """It declines to read captions."""
+
+    def __call__(self, request: ReceivedRequest) -> Any:
+        if request.task == "expression_extraction":
+            return CannedAnswers("I can't help with that.")(request)
+        return super().__call__(request)
+
+
 def test_a_way_of_which_every_picture_failed_is_told(here: Path) -> None:
-    with LoopbackServer(CannedAnswers("I can't help with that.")) as server:
+    with LoopbackServer(MuteAboutCaptions()) as server:
         done = bench(server, "--pictures", "1", "--ways", "spans")
+        other_way = bench(server, "--pictures", "1", "--ways", "plain")
+    warning = "Warning: spans measured nothing: all 9 pictures failed"
     assert done.code == 4, done
-    assert "Warning: spans measured nothing: all 9 pictures failed" in done.err
+    assert warning in done.err
     assert (here / "bench_results" / "bench.json").exists()
+    # the exit code is of the ways that a call asks; the warning stands as long as the way does
+    assert other_way.code == 0, other_way
+    assert warning in other_way.err
 
 
 class Overwhelmed(BenchModel):

@@ -78,8 +78,8 @@ def of_bench(
     """Measure an endpoint on 50 pictures with gold, in several ways of asking.
 
     Every reply is kept in DIR/bench.json; --rescore makes the same figures of it anywhere. Exits
-    with 4 where all pictures of a way failed, with 1 where a way's check checked nothing or a
-    rescored file states other figures.
+    with 4 where all pictures of a way asked now failed, with 1 where its check checked nothing or
+    a rescored file states other figures.
     """
     if rescore is not None:
         _refuse_with_rescore(ctx, "spec_paths", "folder", "ways", "pictures", "only_estimate")
@@ -96,7 +96,7 @@ def of_bench(
     document = _measured(bench, path, page)
     _tell(document, as_json)
     say(f"{path} has every reply; page: {page}")
-    return _exit_code(document)
+    return _exit_code(document, ways)
 
 
 def _refuse_with_rescore(ctx: click.Context, *names: str) -> None:
@@ -135,13 +135,13 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     return document
 
 
-def _exit_code(document: dict[str, Any]) -> int:
-    """Return 0 where each way measured what it is about.
+def _exit_code(document: dict[str, Any], ways: Sequence[str]) -> int:
+    """Return 0 where each of these ways measured what it is about.
 
     As `generate` ends, it is 4 where every picture of a way failed, and 1 where a way's check
-    checked nothing.
+    checked nothing. Ways of the document that this call didn't ask don't count.
     """
-    figures = [of_way["figures"] for of_way in document["ways"].values()]
+    figures = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
     if any(failed_all(of_way) for of_way in figures):
         return 4
     return 1 if any(checked_nothing(of_way) for of_way in figures) else 0
