@@ -621,6 +621,15 @@ def test_marks_of_the_grid_outlast_other_views_and_are_told(
     assert page.problems == []
 
 
+def test_the_end_of_a_sample_names_certify(results: Path, serve: Any, show: Any) -> None:
+    page = show(serve(results, "--sample", "1").address)
+    seen(page, 1)
+    page.keyboard.press("Enter")
+    page.locator("code", has_text="dataflowgrounding certify").wait_for()
+    saved(page)
+    assert page.problems == []
+
+
 def test_the_end_of_the_grid_says_where_phrases_without_boxes_are(
     results: Path, serve: Any, show: Any
 ) -> None:

@@ -105,8 +105,11 @@
     const { boxes, phrases } = reviewDecisions.left();
     const text = isMoreShown() ? "That was the last one." : nothingLeftText(boxes + phrases);
     const back = isMoreShown() && button(wanted().show ? "From the beginning" : "What was passed over", "[", () => load());
+    const [command, purpose] = page.order === null
+      ? ["certify", "to say how much is wrong"] // a sample
+      : ["apply", "for data without what is wrong"];
     const next = !window.reviewData && node("p", { class: "note next" }, "Every decision is saved. When you are done: Ctrl-C in the ",
-      "terminal, then ", node("code", null, "dataflowgrounding apply"), " with the same results, for data without what is wrong.");
+      "terminal, then ", node("code", null, `dataflowgrounding ${command}`), ` with the same results, ${purpose}.`);
     main.replaceChildren(node("p", { class: "note" }, text), next,
       node("p", { class: "tools toolbar" }, back, ...waysOn(phrases), undoButton()));
     announce(`The end; left: ${reviewDecisions.leftText()}`);
