@@ -1,6 +1,7 @@
 """Pictures that occur several times: within a data set, and in several of them."""
 
-from collections import Counter, defaultdict
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,7 +39,8 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
         first: For each picture the index of the first one that it is the same as, or nearly; its
             own where it is new.
     """
-    times = Counter(first)
+    # Groups of several pictures. Most pictures are alike to none: nothing is kept of those.
+    shared_groups = {group for picture, group in enumerate(first) if group != picture}
     # The pictures that are alike to another one, which are few: name, index of the data set, what
     # tells the file from others, and the group of alike pictures.
     candidates: list[tuple[str, int, bytes, int]] = []
@@ -46,7 +48,7 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
     for home, data_set in enumerate(data_sets):
         for name in data_set.number_of:
             file, group = next(remaining)
-            if times[group] > 1:
+            if group in shared_groups:
                 candidates.append((name, home, file, group))
     names = [data_set.name for data_set in data_sets]
     # group of alike pictures and data set → the first of these pictures
@@ -79,7 +81,8 @@ def _leaks(first_of: dict[tuple[int, int], str], names: Sequence[str]) -> list[t
     return [tuple(places) for places in places_of.values() if len(places) > 1]
 
 
-def first_same(files: Sequence[bytes]) -> list[int]:
+def first_same(files: Sequence[bytes]) -> Sequence[int]:
     """Return for each of these the index of the first that is equal to it, which may be its own."""
     first_index = dict[bytes, int]()
-    return [first_index.setdefault(file, index) for index, file in enumerate(files)]
+    # An array, as there may be millions of pictures.
+    return array("q", (first_index.setdefault(file, n) for n, file in enumerate(files)))
