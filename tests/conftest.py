@@ -4,10 +4,12 @@ drawn.
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,20 @@ from dataflow_grounding.jobs.diagnosis import NAMES
 
 if TYPE_CHECKING:
     from dataflow_grounding.extras.testing import LoopbackServer
+
+# What is collected stays to the end: looking through it again and again for garbage, while
+# collecting and in every test, would take a tenth of the time.
+gc.disable()
+_cache_numbers = counter()
+LONG_FILES = (
+    "tests/scale/test_ray.py",
+    "tests/docs/test_scale_page.py",
+    "tests/engine/test_faults.py",
+    "tests/docs/test_pages_run.py",
+    "tests/scale/test_results_elsewhere.py",
+    "tests/jobs/test_inputs_elsewhere.py",
+)
+"""Files of tests that take minutes, the longest first."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +78,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
         items[:] = [item for item in items if item not in left_out]
+    workers = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    items[:] = _longest_first(items, workers)
+
+
+def _longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Order tests so that those of each long file are the first that a worker is given.
+
+    `--dist worksteal` gives every worker as many tests, one after the other, and a worker without
+    any the last of another's. A file that takes minutes would otherwise be what is left for one
+    worker at the end, while the other cores idle.
+    """
+    long_files: dict[str, list[pytest.Item]] = {name: [] for name in LONG_FILES[:workers]}
+    others = []
+    for item in items:
+        long_files.get(item.nodeid.partition("::")[0], others).append(item)
+    ordered = []
+    for share, long_file in enumerate(long_files.values(), 1):
+        ordered += long_file
+        room = max(0, share * len(items) // workers - len(ordered))
+        ordered += others[:room]
+        del others[:room]
+    return ordered + others
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over what was collected, and work again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(
@@ -116,6 +160,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    # one that isn't there yet: to make it by `mktemp` takes longer than many a test
+    cache = tmp_path_factory.getbasetemp() / "caches" / str(next(_cache_numbers))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr("dataflow_grounding.watch.probing._known", {})
     monkeypatch.setattr("dataflow_grounding.watch.judge_watch._results", {})

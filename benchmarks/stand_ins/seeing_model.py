@@ -46,7 +46,7 @@ def draw(path: str, size: Size, boxes: dict[str, list[Bbox]]) -> None:
     for color, found in boxes.items():
         for x1, y1, x2, y2 in found:
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[color])
-    picture.save(path)
+    picture.save(path, compress_level=1)  # encoding takes most of a test's time
 
 
 class SeeingModel:

@@ -31,6 +31,7 @@ from dataflow_grounding.extras.testing import (
     on,
 )
 from dataflow_grounding.extras.testing.answers import probe_in
+from dataflow_grounding.jobs.diagnosis import NAMES
 
 KEY = "sk-of-the-bench"
 ANSWER = {
@@ -118,6 +119,7 @@ def test_gold_is_of_its_picture_and_absent_phrases_differ_in_a_word(record: dict
             assert sum(a != b for a, b in zip(true, false, strict=True)) == 1
 
 
+@pytest.mark.slow
 def test_the_drawn_gold_is_what_the_script_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +276,7 @@ class Coin(BenchModel):
         return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "judge", "why"),
     [
@@ -320,6 +323,7 @@ def test_spans_of_pictures_that_failed_count_as_missed(here: Path) -> None:
     assert figures["all"]["span_exact_f1"]["value"] < 0.95
 
 
+@pytest.mark.slow
 def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
     with LoopbackServer(BenchModel()) as server:
         assert bench(server, "--pictures", "1", "--ways", "plain").code == 0
@@ -397,6 +401,7 @@ def test_a_killed_bench_goes_on(here: Path) -> None:
         assert server.count() <= 100 + 8 + 2 * 8
 
 
+@pytest.mark.slow
 def test_an_estimate_sends_nothing_and_is_cheap(here: Path) -> None:
     with LoopbackServer(BenchModel()) as server:
         done = bench(server, "--estimate", "--json")
@@ -413,10 +418,23 @@ def rescored(document: Any) -> Done:
     return command(["bench", "--rescore", "bench.json"])
 
 
+@pytest.fixture(scope="session")
+def small_bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a small bench of the embedded grounder, to be copied."""
+    folder = tmp_path_factory.mktemp("small") / "bench_results"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in NAMES:  # of an endpoint of the user's
+            patch.delenv(name, raising=False)
+        patch.setenv("XDG_CACHE_HOME", str(folder.parent / "cache"))
+        done = command(["bench", "--pictures", "1", "--ways", "plain", "-o", str(folder)])
+    assert done.code == 0, done
+    return folder
+
+
 @pytest.fixture
-def document(here: Path) -> Any:
-    """A small bench of the embedded grounder."""
-    assert command(["bench", "--pictures", "1", "--ways", "plain"]).code == 0
+def document(here: Path, small_bench: Path) -> Any:
+    """What stands in the `bench.json` of a small bench, whose results are here."""
+    shutil.copytree(small_bench, here / "bench_results")
     return json.loads((here / "bench_results/bench.json").read_text("utf-8"))
 
 

@@ -26,7 +26,7 @@ def test_every_order_scale_and_padding_is_a_candidate() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(20)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", [candidate.name for candidate in candidates()])
 def test_a_noisy_model_is_told_right(name: str) -> None:
     """Two of the runs of benchmarks/calibration.py: whole numbers, and numbers as they come."""
@@ -44,7 +44,7 @@ def test_sides_that_pixels_would_explain_too_are_told_right(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", [*RULES, *OTHERS])
 def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(name: str) -> None:
     """Three of the runs of benchmarks/calibration.py, one for each noise; the first has next to
@@ -55,6 +55,7 @@ def test_pixels_are_read_right_or_refused_whatever_the_server_does_to_pictures(n
     assert name not in RULES or outcomes[0].kind == "right"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seed"),
     [

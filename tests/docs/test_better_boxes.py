@@ -21,6 +21,7 @@ PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")
 RED = (100, 120, 480, 600)
 
 
+@pytest.mark.slow
 def test_the_script_drops_what_is_not_there(tmp_path: Path) -> None:
     [script] = re.findall(r"<!-- check -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "script.py").write_text(script, encoding="utf-8")
@@ -45,6 +46,7 @@ def test_the_script_drops_what_is_not_there(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_script_about_proposals_drops_what_is_false(tmp_path: Path) -> None:
     [script] = re.findall(r"<!-- proposals -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED], "blue": [(300, 650, 500, 800)]})
@@ -75,6 +77,7 @@ for box in expression["instances"]:
     ]
 
 
+@pytest.mark.slow
 def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None:
     [script] = re.findall(r"<!-- negatives -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "script.py").write_text(script, encoding="utf-8")

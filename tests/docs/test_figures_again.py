@@ -44,7 +44,7 @@ def test_what_would_run_is_listed() -> None:
     line[-2:] = ["nothing"]
     done = subprocess.run(line, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 1
-    assert "no figures of nothing: there are better_boxes, calibration" in done.stderr
+    assert "no figures of nothing: there are bench, better_boxes, calibration" in done.stderr
 
 
 def test_the_simulation_of_many_workers_runs_with_the_pool_as_it_is() -> None:

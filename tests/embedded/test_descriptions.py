@@ -301,6 +301,7 @@ def test_every_single_expression_of_the_example_data_means_exactly_its_region(
     assert single >= 0.9 * described
 
 
+@pytest.mark.slow
 def test_swapped_expressions_are_found_and_mended_without_a_model(
     results: Path, tmp_path: Path
 ) -> None:

@@ -475,6 +475,7 @@ def test_classes_that_a_format_can_not_say_are_told(tmp_path: Path, format: str)
     assert "classes of phrases (1)" in done.out + done.err
 
 
+@pytest.mark.slow
 def test_many_rows_of_one_picture_have_keys_of_their_own(tmp_path: Path) -> None:
     """The n-th asks for no n keys before it finds a free one: 4,000 took 12 seconds."""
     rows = [{**named("a.png", "cat"), "image_id": f"r{n}"} for n in range(4000)]

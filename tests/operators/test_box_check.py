@@ -617,6 +617,7 @@ def rows_after(steps: list[Operator], record: dict[str, Any], folder: Path) -> A
     return json.loads(line)["expressions"], failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["box_check", "crop_check"])
 @pytest.mark.parametrize("reply", HOSTILE.values(), ids=HOSTILE.keys())
 def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: str) -> None:
@@ -719,6 +720,7 @@ VERIFICATION = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(verification=VERIFICATION | JUNK, rejected=JUNK)
 def test_what_a_row_says_of_an_earlier_check_may_be_anything(
@@ -784,6 +786,7 @@ def test_no_box_is_lost_and_none_goes_on_one_answer(
 BAD = {"a coin": 0.5, "always wrong": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accuracy", BAD.values(), ids=BAD.keys())
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_judge_no_better_than_chance_is_not_obeyed(

@@ -91,6 +91,7 @@ def boxes(expression: dict[str, Any]) -> list[list[float]]:
     return [instance["bbox"] for instance in expression["instances"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ask", "reground", "both"])
 def test_swapped_expressions_are_found_and_mended_and_it_is_said(
     tmp_path: Path, method: str

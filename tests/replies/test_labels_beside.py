@@ -97,7 +97,7 @@ def of_items(item: str, box_tag: str, numbers: str, labels: tuple[str, ...]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(60)
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize("item", IN_TAGS + IN_WORDS)
 @pytest.mark.parametrize("box_tag", BOX_TAGS)
 def test_each_box_in_a_tag_goes_to_its_own_phrase(item: str, box_tag: str) -> None:

@@ -669,7 +669,7 @@ def test_points_are_no_boxes(reply: str) -> None:
         read(reply)
 
 
-@pytest.mark.sampled(24)
+@pytest.mark.sampled(12)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",

@@ -243,7 +243,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("single", [False, True], ids=["a folder", "a single file"])
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_stays_text_wherever_it_stands(
@@ -1460,7 +1460,7 @@ def test_a_page_without_its_folder_says_so(folder: Path, show: Any) -> None:
     assert "--single-file" in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("more", ["", "#view=phrases", "#view=grid&head=mug&head=table"])
 @pytest.mark.parametrize("width", [1400, 400])

@@ -191,7 +191,7 @@ def test_the_level_is_what_one_limiter_alone_comes_to(places: int, count: int) -
     assert max(pair[1] for pair in last) <= places + 2
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(20))
 def test_the_limits_are_kept_to_the_last_request_whatever_is_lost(seed: int) -> None:
     """Workers send, come, go and die, reports and grants are lost on the way, in an order that

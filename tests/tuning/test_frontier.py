@@ -135,6 +135,7 @@ def test_each_way_has_the_f1_that_eval_finds_and_the_cost_that_cost_finds(
     )
 
 
+@pytest.mark.slow
 def test_a_pilot_of_some_steps_asks_no_more_than_the_run(place: Workplace) -> None:
     """As `tune` does, which makes no picture either."""
     model = ModelsByName()
@@ -205,6 +206,7 @@ def test_a_full_run_goes_on_with_the_pilots_replies_at_any_doubt(place: Workplac
     assert not [picture for picture, _ in later if picture in pictures]
 
 
+@pytest.mark.slow
 def test_the_pilots_files_are_a_page_a_picture_and_figures(place: Workplace) -> None:
     hostile = "vendor/<script>alert(1)</script>"
     errors = {"small": CHEAP, hostile: PERFECT}
@@ -241,6 +243,7 @@ def test_the_pilots_files_are_a_page_a_picture_and_figures(place: Workplace) -> 
         assert point["better"] == (worse_than[0] if worse_than else None)
 
 
+@pytest.mark.slow
 def test_without_gold_it_says_whose_boxes_stand_for_it_and_without_prices_it_counts_requests(
     place: Workplace,
 ) -> None:

@@ -214,7 +214,8 @@ def test_goals_hold_on_the_published_tables(profile: Profile):
         assert outcome.found >= GOAL_FOUND
 
 
-@pytest.mark.sampled(11)
+@pytest.mark.slow
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("profile", read_profiles(FURTHER), ids=lambda profile: profile.name)
 def test_further_models_lose_little(profile: Profile):
     """Ways one point apart can't be told on 40 pictures: where the wrong one is chosen, it costs
@@ -229,7 +230,8 @@ def test_further_models_lose_little(profile: Profile):
         assert outcome.found >= 0.8
 
 
-@pytest.mark.sampled(11)
+@pytest.mark.slow
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("profile", read_profiles(FURTHER), ids=lambda profile: profile.name)
 def test_goals_hold_on_all_models_with_twice_the_pictures(profile: Profile):
     outcome = outcome_of(profile, runs=400, pictures=80, max_requests=320, seed=1)

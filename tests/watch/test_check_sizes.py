@@ -88,6 +88,7 @@ def test_every_check_in_pixels_asks_in_the_largest_sizes(workplace: Workplace) -
     assert model.probed[-1] == LARGE
 
 
+@pytest.mark.slow
 def test_a_script_that_comes_to_larger_pictures_gets_no_boxes_that_are_wrong(
     workplace: Workplace,
 ) -> None:

@@ -93,6 +93,7 @@ def ap_of_the_library(gold: list[Any], predicted: list[Any], folder: Path) -> li
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gold_lists_all", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_ap_of_each_class_is_the_librarys(seed: int, gold_lists_all: bool, tmp_path: Path) -> None:
