@@ -211,6 +211,7 @@ def test_planted_errors_lie_in_their_intervals_and_replies_alone_say_the_same(he
     assert f"{plain['il_mcc']['value']:.3f}" in page
 
 
+@pytest.mark.slow
 def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
     done = command(["bench", "--pictures", "1", "--ways", "plain,check"])
     assert done.code == 0, done

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.all import APART, FIGURES, Measured, measure
 from benchmarks.places.workplace import REPOSITORY
 
@@ -47,6 +49,7 @@ def test_what_would_run_is_listed() -> None:
     assert "no figures of nothing: there are bench, better_boxes, calibration" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_simulation_of_many_workers_runs_with_the_pool_as_it_is() -> None:
     line = [sys.executable, "-m", "benchmarks.scale_simulation", "--workers", "4"]
     done = subprocess.run(

@@ -838,6 +838,7 @@ def test_a_judge_that_could_not_be_tested_is_tested_again_by_the_next_call(photo
     assert expression["verification"]["boxes"]
 
 
+@pytest.mark.slow
 def test_a_good_judge_is_soon_found_good(tmp_path: Path) -> None:
     gold = scenes(tmp_path, 3)
     model = ErringModel(Errors(absent=0.9))

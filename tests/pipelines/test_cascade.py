@@ -18,6 +18,8 @@ from dataflow_grounding import SecondOpinion
 from dataflow_grounding.extras.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
 
+pytestmark = pytest.mark.slow  # each is one or several runs with a judge
+
 CLASSES = [f"the {color} box" for color in sorted(COLORS)]
 PICTURES = 8
 CHEAP = Errors(absent=0.9, accuracy=0.85)
@@ -70,7 +72,6 @@ def expressions(place: Workplace) -> list[dict[str, Any]]:
     return [row for record in place.annotations() for row in record["expressions"]]
 
 
-@pytest.mark.slow
 def test_what_the_check_doubts_is_asked_of_the_other_model_and_nothing_else(
     place: Workplace,
 ) -> None:
@@ -98,7 +99,6 @@ def test_what_the_check_doubts_is_asked_of_the_other_model_and_nothing_else(
     assert any("large: none" in reason for reason in reasons)
 
 
-@pytest.mark.slow
 def test_its_cost_is_told_apart_at_prices_of_its_own(place: Workplace) -> None:
     prices = {"vlm.prices": {"input": 1.0, "output": 1.0}}
     cascade: dict[str, Any] = {
@@ -196,7 +196,6 @@ def test_a_model_that_the_endpoint_doesnt_know_is_told_in_one_line(
     assert "the model's name" in error
 
 
-@pytest.mark.slow
 def test_the_first_of_a_list_takes_the_place_of_the_model_of_vlm(place: Workplace) -> None:
     large = {"openai": {"model_name": "large"}, "box_format": "xyxy_px", "check_every": None}
     models: dict[str, Model] = {}

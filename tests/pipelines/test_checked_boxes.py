@@ -19,6 +19,8 @@ from benchmarks.stand_ins.erring_model import ErringModel, Errors, about_probes
 from benchmarks.stand_ins.seeing_model import COLORS
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest, faults
 
+pytestmark = pytest.mark.slow  # each is one or several runs with a judge
+
 CLASSES = [f"the {color} box" for color in sorted(COLORS)]
 PICTURES = 4
 FILTERS = ("status", "text", "head", "below", "record", "show")
@@ -110,7 +112,6 @@ def test_a_second_run_sends_nothing_and_writes_the_same(
     assert (place.results / "annotations.jsonl").read_bytes() == annotations
 
 
-@pytest.mark.slow
 def test_a_run_that_was_stopped_pays_for_nothing_twice(
     place: Workplace, endpoint: tuple[LoopbackServer, Model]
 ) -> None:
@@ -131,7 +132,6 @@ def test_a_run_that_was_stopped_pays_for_nothing_twice(
     assert other.annotations() == annotations
 
 
-@pytest.mark.slow
 def test_eval_counts_what_is_called_absent(
     place: Workplace, endpoint: tuple[LoopbackServer, Model]
 ) -> None:
@@ -213,7 +213,6 @@ def test_a_second_grounding_is_a_further_answer(place: Workplace, samples: int) 
         assert dropped["reason"] == "right; crop: no; found again: no"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [True, "fast"])
 def test_estimate_counts_the_checks(
     place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
@@ -258,7 +257,6 @@ def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace
         assert step["cost_usd"] == pytest.approx(price * tokens / 1e6, rel=1e-3), step
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("check", [True, "fast"])
 def test_a_judge_who_guesses_is_noticed_and_changes_nothing(place: Workplace, check: Any) -> None:
     with LoopbackServer(Model(Errors(absent=0.9, accuracy=0.5)), keep_bodies=True) as server:
@@ -387,7 +385,6 @@ def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None
     ]
 
 
-@pytest.mark.slow
 def test_a_key_goes_to_no_other_address(place: Workplace) -> None:
     with (
         LoopbackServer(Model(), keep_bodies=True, key="sk-mine") as server,
@@ -420,7 +417,6 @@ def judged_by(server: LoopbackServer) -> dict[str, Any]:
     return {"vlm.check": check, "workflow.check": True}
 
 
-@pytest.mark.slow
 def test_shards_ask_the_judge_too(place: Workplace) -> None:
     judge = Model()
     with (
@@ -476,7 +472,6 @@ class Slow(Model):
         return answer
 
 
-@pytest.mark.slow
 def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Workplace) -> None:
     judge = Slow()
     with (
@@ -502,7 +497,6 @@ def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Wo
     assert all(row["verification"]["second"] == "crop" for row in expressions(place))
 
 
-@pytest.mark.slow
 def test_several_processes_ask_the_judge_too(place: Workplace) -> None:
     judge = Model()
     with (

@@ -21,6 +21,8 @@ from dataflow_grounding import ProposalVerifier
 from dataflow_grounding.extras.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.serving import OpenAIServing
 
+pytestmark = pytest.mark.slow  # each is one or several runs with a judge
+
 PICTURES = 4
 PHRASES = [f"the {color} box" for color in sorted(COLORS)]
 
@@ -297,7 +299,6 @@ def test_the_judge_sees_no_score_and_no_order(tmp_path: Path) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-@pytest.mark.slow
 def test_goals_hold_on_the_stand_in(tmp_path: Path) -> None:
     figures = verified(scenes(tmp_path, 40, seed=1), 0.92, seed=1)
     assert not set(figures.missed_goals(0.92)) - {"dropped"}, figures

@@ -690,6 +690,7 @@ def test_each_group_of_regions_has_its_own_marks(
 
 
 @pytest.mark.skipif(not SEED_PAGE.exists(), reason="the seed pages are not here")
+@pytest.mark.slow
 def test_the_seed_pages_spec_runs_unchanged_on_an_openai_endpoint(tmp_path: Path) -> None:
     page = SEED_PAGE.read_text(encoding="utf-8")
     for name in ("image_dir", "kitti_label_dir", "input_annotations_jsonl"):
