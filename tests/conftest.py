@@ -62,17 +62,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Draw some cases of each table that is marked `sampled`, and leave the rest out.
 
     A table of simulations is thousands of draws of the same sentence: another part of it a run says
-    as much as the whole each time. A case that is asked for by its name is always run.
+    as much as the whole each time. So do tests that begin a cluster each: with the same `table` in
+    their marks they are cases of one. A case that is asked for by its name is always run.
     """
-    tables = defaultdict(list)  # by the test, the part of its table, and how many of it are drawn
+    # by the table's name or its test's, the part of the table, and how many of it are drawn
+    tables = defaultdict(list)
     for item in items:
         marker = item.get_closest_marker("sampled")
         if marker and not config.option.whole:
             test = item.nodeid.partition("[")[0]
-            tables[test, marker.kwargs.get("part", ""), marker.args[0]].append(item)
+            table = marker.kwargs.get("table", test)
+            tables[table, marker.kwargs.get("part", ""), marker.args[0]].append(item)
     left_out = set()
-    for (test, part, count), cases in tables.items():
-        draw = random.Random(f"{config.option.table_seed} {test} {part}")
+    for (table, part, count), cases in tables.items():
+        draw = random.Random(f"{config.option.table_seed} {table} {part}")
         drawn = draw.sample(cases, min(count, len(cases)))
         left_out.update(set(cases) - set(drawn))
     if left_out:
