@@ -26,7 +26,7 @@ from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import Workers, all_done, signals_to
+from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to
 from dataflow_grounding.serving.base import Serving
 
 SYNC_SECONDS = 0.5  # after which replies are put on disk
@@ -198,9 +198,7 @@ class Run:
             with signals_to(interrupt, signal.SIGINT, signal.SIGTERM):
                 yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_all(tasks)
         if self.stopped is not None:
             raise self.stopped
 

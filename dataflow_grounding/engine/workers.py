@@ -24,6 +24,7 @@ GRACE_SECONDS = 5.0  # from a first interrupt until tasks are cancelled
 BUSY_SECONDS = 60.0
 FIRST_PAUSE = 0.25  # seconds before it is tried again; each further pause is twice as long
 LONGEST_PAUSE = 4.0
+CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
 
 
 class Workers:
@@ -153,6 +154,25 @@ def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Itera
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel the tasks, and wait until each has ended; what they raise is passed over.
+
+    A task that is still there after a while is cancelled again: before Python 3.12
+    `asyncio.wait_for` drops a cancellation that comes just as what it waits for is done, and a loop
+    around it goes on for ever.
+    """
+    pending = list(tasks)
+    ended: list[asyncio.Task[None]] = []
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, still_there = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+        ended += done
+        pending = list(still_there)
+    # asyncio complains of errors that nobody asked for
+    await asyncio.gather(*ended, return_exceptions=True)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
