@@ -5,11 +5,11 @@ drawn.
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # What is collected stays to the end: looking through it again and again for garbage, while
 # collecting and in every test, would take a tenth of the time.
 gc.disable()
-_cache_numbers = counter()
+_cache_numbers = itertools.count()
 LONG_FILES = (
     "tests/scale/test_ray.py",
     "tests/docs/test_scale_page.py",
@@ -62,20 +62,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Draw some cases of each table that is marked `sampled`, and leave the rest out.
 
     A table of simulations is thousands of draws of the same sentence: another part of it a run says
-    as much as the whole each time. So do tests that begin a cluster each: with the same `table` in
-    their marks they are cases of one. A case that is asked for by its name is always run.
+    as much as the whole each time. A case that is asked for by its name is always run.
     """
-    # by the table's name or its test's, the part of the table, and how many of it are drawn
-    tables = defaultdict(list)
+    tables = defaultdict(list)  # by the test, the part of its table, and how many of it are drawn
     for item in items:
         marker = item.get_closest_marker("sampled")
         if marker and not config.option.whole:
             test = item.nodeid.partition("[")[0]
-            table = marker.kwargs.get("table", test)
-            tables[table, marker.kwargs.get("part", ""), marker.args[0]].append(item)
+            tables[test, marker.kwargs.get("part", ""), marker.args[0]].append(item)
     left_out = set()
-    for (table, part, count), cases in tables.items():
-        draw = random.Random(f"{config.option.table_seed} {table} {part}")
+    for (test, part, count), cases in tables.items():
+        draw = random.Random(f"{config.option.table_seed} {test} {part}")
         drawn = draw.sample(cases, min(count, len(cases)))
         left_out.update(set(cases) - set(drawn))
     if left_out:

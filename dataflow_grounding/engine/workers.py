@@ -163,16 +163,14 @@ async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
     `asyncio.wait_for` drops a cancellation that comes just as what it waits for is done, and a loop
     around it goes on for ever.
     """
-    pending = list(tasks)
-    ended: list[asyncio.Task[None]] = []
+    tasks = list(tasks)
+    pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
-        done, still_there = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
-        ended += done
-        pending = list(still_there)
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
     # asyncio complains of errors that nobody asked for
-    await asyncio.gather(*ended, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -46,7 +46,6 @@ def package_without(room: str, folder: Path) -> None:
         (folder / name).symlink_to(ROOT / name)
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("room", "lost"),
     [

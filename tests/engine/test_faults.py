@@ -27,10 +27,10 @@ RELIABILITY = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 def _param_of(case: Case) -> Any:
     """A line of the table.
 
-    Of those of Ray one is drawn a run, as each begins a cluster of its own, of those of a bucket
-    three, each of which is several runs, and of the others sixty.
+    Of those of Ray one is drawn a run, as each begins a cluster of its own, and of those of a
+    bucket three, each of which is several runs.
     """
-    marks = [pytest.mark.sampled(60, part="one machine")]
+    marks = []
     if case.needs == "ray":
         marks = [pytest.mark.sampled(1, part="Ray")]
     elif case.name.startswith("a bucket"):

@@ -134,7 +134,6 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     assert back.summary["already_complete"], back
 
 
-@pytest.mark.sampled(1, table="clusters of their own")
 def test_ctrl_c_stops_all_and_keeps_every_reply(
     workplace: Workplace, slow: LoopbackServer, cluster: str
 ) -> None:
@@ -153,7 +152,6 @@ def test_ctrl_c_stops_all_and_keeps_every_reply(
     assert paid(slow) - before == once  # what was in flight was waited for
 
 
-@pytest.mark.sampled(1, table="clusters of their own")
 def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     workplace: Workplace, server: LoopbackServer, cluster: str
 ) -> None:
@@ -163,7 +161,6 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     assert (server.count(200), server.abandoned) == (20, 0)
 
 
-@pytest.mark.sampled(1, table="clusters of their own")
 def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_is_in_the_sums(
     workplace: Workplace, slow: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
