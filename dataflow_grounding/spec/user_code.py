@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def named(
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
     sys.path += [folder for folder in folders if folder not in sys.path]
     module = _imported(module_name, key, folders, quoting)
+    _refuse_another_of_that_name(module, key, folders)
     if not hasattr(module, attribute):
         where = getattr(module, "__file__", None) or module_name
         raise SpecError(
@@ -78,6 +80,29 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
         message = f"{key}: module {name!r} can't be imported: {described(error, quoting)}"
         # With --debug the cause is shown, and its words with it.
         raise SpecError(message) from (error if quoting else None)
+
+
+def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence[str]) -> None:
+    """Raise SpecError where a folder has a module of that name, but this process has another one.
+
+    Python imports each name once. So after a spec of one folder has named `mine:Pipeline`, one of
+    another folder would get the first folder's, and nothing would be seen of it. What is installed
+    goes first on purpose.
+    """
+    if not module.__file__:
+        return
+    file = os.path.abspath(module.__file__)
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
+        return
+    for folder in folders:
+        beside = os.path.join(folder, *module.__name__.split("."))
+        for candidate in (f"{beside}.py", os.path.join(beside, "__init__.py")):
+            if os.path.exists(candidate) and not os.path.samefile(candidate, file):
+                raise SpecError(
+                    f"{key}: module {module.__name__!r} is {file} in this process, not {candidate}:"
+                    " give one of them another name, or start a new process"
+                )
 
 
 @contextmanager

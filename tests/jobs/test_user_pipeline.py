@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -493,6 +494,21 @@ def test_a_spec_without_code_of_the_users_own_imports_nothing_from_its_folder(
     workplace.settings["vlm.openai.base_url"] = "http://127.0.0.1:9/v1"
     assert workplace.run("--dry-run").code == 0
     assert sys.path == before
+
+
+def test_a_module_of_another_folder_by_the_same_name_is_not_taken_for_it(
+    moods: Moods, tmp_path: Path
+) -> None:
+    """Python imports a name once: the second folder's spec would run the first one's pipeline."""
+    moods.told("check")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(moods.place.folder, elsewhere)
+    own = elsewhere / f"{moods.module}.py"
+    own.write_text(MODULE.replace("calm", "wild"))
+    done = command(["check", "-e", str(elsewhere / "spec.yaml")])
+    assert done.code == 2, done
+    assert f"in this process, not {own}: give one of them another name" in done.err
+    moods.told("check")  # the first goes on as before
 
 
 @pytest.mark.parametrize(

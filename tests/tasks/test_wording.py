@@ -269,7 +269,7 @@ def test_operators_take_words_of_their_own(
 def test_words_of_an_operator_go_before_those_of_the_spec(
     place: Workplace, server: LoopbackServer
 ) -> None:
-    (place.folder / "mine.py").write_text(
+    (place.folder / "worded.py").write_text(
         "from dataflow_grounding import Pipeline, PhraseLister, PhraseGrounder\n"
         "class Mine(Pipeline):\n"
         "    name = 'mine'\n"
@@ -283,7 +283,7 @@ def test_words_of_an_operator_go_before_those_of_the_spec(
     )
     spec = json.loads(place.spec(**{"workflow.guidance": "The spec's."}).read_text())
     block = spec.pop("image_grounding")
-    spec |= {"autolabel_type": "mine:Mine", "mine": block}
+    spec |= {"autolabel_type": "worded:Mine", "mine": block}
     path = place.folder / "own.yaml"
     path.write_text(json.dumps(spec))
     done = command(["generate", "-e", str(path), "--json", "--no-progress", "--no-report"])
