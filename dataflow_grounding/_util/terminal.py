@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Any, TextIO
 
 from dataflow_grounding._util.secrets import blotted, blotted_message
@@ -22,6 +23,7 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_PIECE = 1000  # elements of a list that are written as JSON together
 _answers: TextIO | None = None  # the real standard output, while `answers_alone` holds
 
 
@@ -75,13 +77,53 @@ def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output.
 
     Its data is as it is, but for secrets that can't be words; a terminal's commands are written as
-    JSON's escapes. With `indent` it has several lines, with lists of numbers in one.
+    JSON's escapes. Dataclasses are objects of their fields. With `indent` it has several lines,
+    with lists of numbers in one.
     """
     only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
-    text = blotted(json.dumps(value, ensure_ascii=only_ascii, indent=indent))
-    if indent is not None:
-        text = _NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text)
-    _print(_COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", text))
+    encoder = json.JSONEncoder(ensure_ascii=only_ascii, indent=indent, default=asdict)
+    if indent is None:
+        for text in _json_pieces(value, encoder):
+            _print(_harmless_json(text), newline=False)
+        _print("")
+    else:
+        text = _harmless_json(encoder.encode(value))
+        _print(_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
+
+
+def _harmless_json(text: str) -> str:
+    """Return a JSON text without secrets, and with a terminal's commands as JSON's escapes."""
+    return _COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", blotted(text))
+
+
+def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
+    """Yield a value's JSON in pieces, so that a list of many is never one text in memory.
+
+    No string is cut: a secret in it couldn't be recognised.
+    """
+    if isinstance(value, dict) and any(map(_is_long, value.values())):
+        before = "{"
+        for key, item in value.items():
+            yield f"{before}{encoder.encode(str(key))}: "
+            yield from _json_pieces(item, encoder)
+            before = ", "
+        yield "}"
+    elif isinstance(value, list) and len(value) > _PIECE:
+        before = "["
+        for start in range(0, len(value), _PIECE):
+            items = encoder.encode(value[start : start + _PIECE])
+            yield before + items[1:-1]
+            before = ", "
+        yield "]"
+    else:
+        yield encoder.encode(value)
+
+
+def _is_long(value: Any) -> bool:
+    """Return whether a value is a list of more than one piece, or a dict with such a list."""
+    if isinstance(value, dict):
+        return any(map(_is_long, value.values()))
+    return isinstance(value, list) and len(value) > _PIECE
 
 
 def counted(number: int, thing: str) -> str:
@@ -276,11 +318,14 @@ def _width(text: str) -> int:
     return columns
 
 
-def _print(text: str, err: bool = False) -> None:
-    """Print a text on standard output, or with `err` on standard error; a live line stays last."""
+def _print(text: str, err: bool = False, newline: bool = True) -> None:
+    """Print a text on standard output, or with `err` on standard error; a live line stays last.
+
+    Without `newline` the next text follows in the same line.
+    """
     import click
 
     for line in _live:  # it makes room, and is written again behind the text
         line.write("")
     # While `answers_alone` holds, sys.stdout is another stream than the real one.
-    click.echo(text, None if err else _answers, err=err)  # noqa: TID251
+    click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

@@ -215,10 +215,7 @@ def of_stats(
     figures = counts.figures()
     advice = advice_on(figures)
     if as_json:
-        alike = {}
-        for name, groups in counts.named.items():
-            alike[name] = [[place._asdict() for place in group] for group in groups]
-        say_json({**figures, "advice": advice, "alike": alike})
+        say_json({**figures, "advice": advice, "alike": counts.named})
         return
     shown = set(FIGURES)
     if not all_figures:

@@ -222,7 +222,7 @@ def test_groups_are_those_that_comparing_all_pairs_gives(data: st.DataObject) ->
             if (a ^ b).bit_count() <= 4 and abs(light - its) <= 32:
                 low, high = sorted((group[one], group[other]))
                 group = [low if place == high else place for place in group]
-    assert first_alike([look_of(*look) for look in looks]) == group
+    assert list(first_alike([look_of(*look) for look in looks])) == group
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,20 @@ def test_the_same_file_again_is_told_and_named_without_being_asked_for(tmp_path:
     assert ["0.png", "nearly.jpg"] in [
         [place["picture"] for place in one] for one in near["alike"]["near_pictures"]
     ]
+
+
+def test_many_pictures_that_are_the_same_file_are_all_in_json(tmp_path: Path) -> None:
+    """It is printed in pieces of a thousand: none is lost, none comes twice."""
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "0000.png")
+    names = [f"{n:04}.png" for n in range(2001)]
+    for name in names[1:]:
+        os.link(tmp_path / "0000.png", tmp_path / name)
+    run = file_of(tmp_path / "run.jsonl", *(record(name, (8, 8), []) for name in names))
+    alike = stats(run, "--json").summary["alike"]
+    expected = []
+    for name in names[1:]:
+        expected.append([{"picture": one, "data_set": str(run)} for one in ("0000.png", name)])
+    assert alike == {"same_pictures": expected, "leaks": []}
 
 
 def test_what_forbids_pictures_does_not_go_with_what_decodes_them(tmp_path: Path) -> None:

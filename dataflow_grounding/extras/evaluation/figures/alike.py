@@ -4,12 +4,13 @@ from array import array
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from operator import itemgetter
 
 from dataflow_grounding.extras.evaluation.figures.same_files import DataSet
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """A picture of a data set, both by what they are called."""
 
     picture: str
@@ -50,34 +51,35 @@ def alike_in(data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequen
             file, group = next(remaining)
             if group in shared_groups:
                 candidates.append((name, home, file, group))
-    names = [data_set.name for data_set in data_sets]
+    # By name, so that the first of a group is the same in whatever order pictures come.
+    candidates.sort()
     # group of alike pictures and data set → the first of these pictures
-    first_of = dict[tuple[int, int], str]()
+    first_of = dict[tuple[int, int], Place]()
     again: list[tuple[Place, ...]] = []
     listed = set[tuple[str, bytes]]()
-    # By name, so that the first of a group is the same in whatever order pictures come.
-    for name, home, file, group in sorted(candidates):
-        earlier = first_of.setdefault((group, home), name)
-        # The same file under the same name, in several data sets, is listed once.
-        if earlier != name and (name, file) not in listed:
+    for name, home, file, group in candidates:
+        place = Place(name, data_sets[home].name)
+        earlier = first_of.setdefault((group, home), place)
+        if earlier.picture == name:
+            continue
+        if len(data_sets) > 1:
+            # The same file under the same name, in several data sets, is listed once.
+            if (name, file) in listed:
+                continue
             listed.add((name, file))
-            again.append((Place(earlier, names[home]), Place(name, names[home])))
-    return Alike(again, _leaks(first_of, names))
+        again.append((earlier, place))
+    return Alike(again, _leaks(first_of))
 
 
-def _leaks(first_of: dict[tuple[int, int], str], names: Sequence[str]) -> list[tuple[Place, ...]]:
+def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
     """Return the groups that several data sets have a picture of, by the first picture of each.
 
     Args:
         first_of: By a group and the index of a data set the first picture that it has of it.
-        names: What the data sets are called.
     """
-    # Of one data set, which may be large, there is nothing to sort.
-    if len(names) < 2:
-        return []
     places_of = defaultdict[int, list[Place]](list)
-    for (group, home), name in sorted(first_of.items()):
-        places_of[group].append(Place(name, names[home]))
+    for (group, _), place in sorted(first_of.items(), key=itemgetter(0)):
+        places_of[group].append(place)
     return [tuple(places) for places in places_of.values() if len(places) > 1]
 
 

@@ -216,9 +216,9 @@ class FigureCounts:
         same = alike_in(self._data_sets, files, first_same(files))
         self.named = {"same_pictures": same.again, "leaks": same.leaks}
         if self._compare == "looks":
-            looks, undecoded = self._looks()
+            first, undecoded = self._first_near()
             unread |= undecoded
-            near = alike_in(self._data_sets, files, first_alike(looks))
+            near = alike_in(self._data_sets, files, first)
             self.named |= {"near_pictures": near.again, "near_leaks": near.leaks}
         phrase_counts = self._phrases_by_picture(files)
         self._counts["phrases_per_image"].update(phrase_counts)
@@ -246,8 +246,8 @@ class FigureCounts:
                 phrases_of[name, next(remaining)] += count
         return list(phrases_of.values())
 
-    def _looks(self) -> tuple[list[bytes], set[str]]:
-        """Return `looks_of` the pictures of all data sets, and the names of those not decoded."""
+    def _first_near(self) -> tuple[Sequence[int], set[str]]:
+        """Return `first_alike` of all data sets' pictures, and the names of those not decoded."""
         looks: list[bytes] = []
         undecoded = set[str]()
         for data_set in self._data_sets:
@@ -256,7 +256,7 @@ class FigureCounts:
             )
             looks += own_looks
             undecoded |= own_undecoded
-        return looks, undecoded
+        return first_alike(looks), undecoded
 
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

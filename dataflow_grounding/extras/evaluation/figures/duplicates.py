@@ -144,7 +144,7 @@ class _Groups:
     """
 
     def __init__(self) -> None:
-        self._parent: list[int] = []  # by a picture's index
+        self._parent = array("q")  # by a picture's index
 
     def add(self, parent: int) -> None:
         """Add the next picture to the group of an earlier one; by its own index to a new group."""
@@ -164,12 +164,12 @@ class _Groups:
         earlier, later = sorted((self.first_of(a), self.first_of(b)))
         self._parent[later] = earlier
 
-    def firsts(self) -> list[int]:
+    def firsts(self) -> Sequence[int]:
         """Return for every picture the first of its group."""
-        return [self.first_of(picture) for picture in range(len(self._parent))]
+        return array("q", (self.first_of(picture) for picture in range(len(self._parent))))
 
 
-def first_alike(looks: Sequence[bytes]) -> list[int]:
+def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     """Return for each look the index of the first that is the same, or nearly so: maybe its own.
 
     Looks that are alike to a third one are in one group, and the first is that of the group: it
