@@ -26,9 +26,10 @@ from benchmarks.places.workplace import Workplace, ended, process
 
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
+import dataflow_grounding.extras.scale.cluster.driver as driver
 import dataflow_grounding.extras.scale.cluster.ray_run as ray_run
 ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
-ray_run.MOST_SILENCES = 3
+driver.MOST_SILENCES = 3
 """
 FULL = """
 import os, sys

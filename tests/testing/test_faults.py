@@ -330,6 +330,9 @@ def test_models_are_listed_and_others_are_unknown() -> None:
         pytest.param(
             b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"413", id="a body too long"
         ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400", id="a length below 0"
+        ),
         pytest.param(b"HELLO\r\n\r\n", b"400", id="no HTTP"),
         pytest.param(b"x" * 70_000, b"431", id="a head without end"),
     ],

@@ -43,7 +43,7 @@ async def read_request(
     Without a Content-Length there is no body.
 
     Raises:
-        BadRequest: It is chunked, too long, or no HTTP/1 request.
+        BadRequest: It is chunked, too long, of no readable length, or no HTTP/1 request.
         IncompleteReadError: The client has left.
     """
     try:
@@ -54,7 +54,10 @@ async def read_request(
         for line in lines:
             name, value = line.split(":", 1)
             headers[name.strip().lower()] = value.strip()
-        length = int(headers.get("content-length", "0"))
+        length_text = headers.get("content-length", "0")
+        if not (length_text.isascii() and length_text.isdecimal()):
+            raise ValueError(f"Content-Length is {length_text[:20]!r}")
+        length = int(length_text)
     except asyncio.LimitOverrunError:
         raise BadRequest("Request header fields too large.", 431) from None
     except ValueError as error:
