@@ -166,7 +166,8 @@ def stored_calibration(
 ) -> Calibration | None:
     """Return what was stored last about a model: by the user, or by the run in `folder`.
 
-    Where no file has anything, it is what this process couldn't write to disk; None without that.
+    What this process found out later, and couldn't write to disk, comes first; None where there is
+    nothing.
 
     Args:
         endpoint, model: Whom it is about.
@@ -178,7 +179,11 @@ def stored_calibration(
     paths = [cached]
     if folder:
         paths.append(run_file(folder))
-    return latest_calibration(endpoint, model, *paths) or _unsaved.get(cached)
+    stored = latest_calibration(endpoint, model, *paths)
+    unsaved = _unsaved.get(cached)
+    if unsaved is not None and (stored is None or unsaved.date > stored.date):
+        return unsaved
+    return stored
 
 
 def latest_calibration(endpoint: str, model: str, *paths: str) -> Calibration | None:

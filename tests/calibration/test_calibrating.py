@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,30 @@ def test_a_cache_that_cannot_be_written_is_told(
         workplace.many(2)
         assert run(workplace, server).code == 0  # the run's own copy
         assert server.count() == sent + 2
+
+
+ON_A_FULL_DISK = """
+import resource
+from dataclasses import replace
+from dataflow_grounding.calibration.calibration_file import (
+    load_calibration, store_calibration, stored_calibration
+)
+earlier = load_calibration({path!r}, {address!r}, "loopback")
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can grow
+later = replace(earlier, box_format="xyxy_1", date="2999-01-01T00:00:00Z")
+assert store_calibration(later) is None
+print(stored_calibration(earlier.endpoint, "loopback").box_format)
+"""
+
+
+def test_what_cannot_be_written_counts_before_an_older_file(workplace: Workplace) -> None:
+    workplace.many(1)
+    with LoopbackServer(ProbeModel("yxyx_1000")) as server:
+        assert run(workplace, server).code == 0
+        code = ON_A_FULL_DISK.format(path=str(stored(server)), address=server.base_url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "xyxy_1\n", done
+    assert "can't be saved" in done.stderr
 
 
 @pytest.mark.slow
