@@ -13,16 +13,26 @@ from benchmarks.all import APART, FIGURES, Measured, measure
 from benchmarks.places.workplace import REPOSITORY
 
 NAMED = re.compile(r"python -m benchmarks\.(\w+)")
+WITH_OPTIONS = re.compile(r"python -m benchmarks\.(\w+ [^`#\n]*)")
 
 
 def test_all_has_every_benchmark_that_a_page_names() -> None:
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
     named = set()
+    with_options = set()
     for page in pages:
         if "_site" not in page.parts:
             named.update(NAMED.findall(page.read_text("utf-8")))
+            for command in WITH_OPTIONS.findall(page.read_text("utf-8")):
+                with_options.add(command.strip())
     run = {one.arguments.split()[0] for one in FIGURES}
     assert named - run - set(APART) == set()
+    # Whoever runs all of them gets each page's own: with its options, or with all of its parts.
+    run_with_options = {one.arguments for one in FIGURES}
+    for command in with_options:
+        name, *options = command.split()
+        is_part = options[0] in ("--part", "--way") and name in run_with_options
+        assert command in run_with_options or is_part or name in APART, command
     for one in FIGURES:
         assert (REPOSITORY / "docs" / f"{one.page}.md").exists(), one.page
         module = REPOSITORY / "benchmarks" / one.arguments.split()[0]
