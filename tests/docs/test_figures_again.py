@@ -31,6 +31,8 @@ def test_all_has_every_benchmark_that_a_page_names() -> None:
     run_with_options = {one.arguments for one in FIGURES}
     for command in with_options:
         name, *options = command.split()
+        if not options:
+            continue
         is_part = options[0] in ("--part", "--way") and name in run_with_options
         assert command in run_with_options or is_part or name in APART, command
     for one in FIGURES:
