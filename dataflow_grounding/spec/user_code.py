@@ -3,6 +3,7 @@
 It is imported here, and whatever it raises becomes an error of one line.
 """
 
+import filecmp
 import importlib
 import os
 import re
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from dataflow_grounding._util.errors import GroundingError, SpecError
+from dataflow_grounding._util.files import within
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.spec.problems import nearest
 
@@ -96,9 +98,10 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
         return
     for folder in folders:
-        beside = os.path.join(folder, *module.__name__.split("."))
-        for candidate in (f"{beside}.py", os.path.join(beside, "__init__.py")):
-            if os.path.exists(candidate) and not os.path.samefile(candidate, file):
+        name = module.__name__.replace(".", "/")
+        for candidate in (within(folder, f"{name}.py"), within(folder, f"{name}/__init__.py")):
+            # A copy does the same, whichever of the two is run.
+            if os.path.exists(candidate) and not filecmp.cmp(candidate, file, shallow=False):
                 raise SpecError(
                     f"{key}: module {module.__name__!r} is {file} in this process, not {candidate}:"
                     " give one of them another name, or start a new process"
