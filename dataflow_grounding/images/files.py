@@ -256,6 +256,14 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         return ImageFacts(hashlib.sha256(data).hexdigest(), *size, media_type, plain, len(data))
 
 
+def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
+    """Return whether it is worth asking Pillow for the EXIF of a picture, whose file is `data`.
+
+    For a PNG's, Pillow decodes all of the picture: that is left out where the file has none.
+    """
+    return picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
+
+
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
     """Return what Pillow knows of a picture that it has opened, and not decoded.
 
@@ -265,8 +273,7 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     import PIL.Image
 
     orientation: Any = 1
-    # For a PNG's EXIF, Pillow decodes all of the picture: not where there is none.
-    if picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF):
+    if may_have_exif(picture, data):
         with suppress(Exception):  # a broken EXIF block is as good as none
             orientation = picture.getexif().get(_ORIENTATION)
     if orientation not in range(1, 9):

@@ -12,7 +12,7 @@ from typing import Any
 from PIL.ExifTags import Base
 from PIL.Image import DecompressionBombError
 
-from dataflow_grounding.images.files import open_picture
+from dataflow_grounding.images.files import may_have_exif, open_picture
 
 
 class BadRequest(Exception):
@@ -104,7 +104,11 @@ def read_image(encoded: str) -> ReceivedImage:
     try:
         with open_picture(io.BytesIO(data)) as image:
             width, height = image.size
-            orientation = int(image.getexif().get(Base.Orientation, 1))
+            orientation = 1
+            if may_have_exif(image, data):
+                orientation = int(image.getexif().get(Base.Orientation, 1))
+            else:
+                image.verify()  # an endpoint notices a PNG that is cut off; this decodes nothing
             digest = hashlib.sha256(data).hexdigest()
             return ReceivedImage(digest, width, height, orientation, image.format or "", len(data))
     except (OSError, ValueError, DecompressionBombError) as error:
