@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHROMIUM = "/usr/bin/chromium"
+FURTHER = "benchmarks/stand_ins/further_profiles.yaml"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Measured:
     @property
     def name(self) -> str:
         """The command as a file's name."""
-        return self.arguments.replace(" --", "-").replace(" ", "-")
+        return self.arguments.replace(" --", "-").replace(" ", "-").replace("/", "-")
 
     @property
     def command(self) -> list[str]:
@@ -97,6 +98,8 @@ FIGURES = (
     Measured("better_boxes", "contradictions"),
     Measured("better_boxes", "cascade"),
     Measured("tuning", "tuning"),
+    Measured("tuning", f"tuning --only-race --profiles {FURTHER}"),
+    Measured("tuning", f"tuning --only-race --profiles {FURTHER} --pictures 80 --requests 320"),
     Measured("loop", "tuning_loop"),
     Measured("certificate", "certificate"),
     Measured("bench", "bench_time"),
