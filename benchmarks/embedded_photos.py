@@ -8,7 +8,7 @@ embedded_photos.json has, for each picture, its package, boxes drawn by hand and
 installed or unpacked: FOLDERs hold unpacked wheels or source distributions. A false phrase is one
 whose noun is not among what is there; each is asked alone. The `first` pictures were looked at
 while the thresholds were set, the `second` and the `third` only after the code had been finished,
-and what was wrong on them was mended then: docs/embedded.md has the figures from before, too.
+and what was wrong on them was mended then.
 """
 
 from __future__ import annotations
