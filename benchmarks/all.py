@@ -94,7 +94,6 @@ FIGURES = (
     Measured("measurements/calibration", "box_watch --seeds 12 --right 100"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
-    Measured("better_boxes", "box_quality --part checks --rows further --seeds 0 1 2 3 4"),
     Measured("better_boxes", "contradictions"),
     Measured("better_boxes", "cascade"),
     Measured("tuning", "tuning"),
