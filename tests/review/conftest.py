@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = "/usr/bin/chromium"
+# Chromium without the windows of a browser takes a quarter less time, and shows pages alike.
+BROWSERS = ("/usr/bin/chromium-headless-shell", "/usr/bin/chromium")
+CHROMIUM = next(filter(os.path.exists, BROWSERS), BROWSERS[-1])
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
