@@ -62,6 +62,7 @@ class Measured:
 
 
 FIGURES = (
+    Measured("measurements/performance", "request_cost"),
     Measured("measurements/performance", "request_cost --by-part"),
     Measured("measurements/performance", "clients"),
     Measured("measurements/performance", "large_runs"),
