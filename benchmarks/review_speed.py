@@ -124,8 +124,11 @@ def accept_page(page: Any, press: Callable[[str], Any]) -> int:
     It goes first to what hasn't been on the screen.
     """
     presses = 0
-    while page.locator("[data-old]").count():
-        page.locator(".cells:not([aria-busy])").wait_for()
+    while True:
+        # Behind the last page there is a sentence. While a page is busy it may still become that.
+        page.locator(".cells:not([aria-busy]), #main p").first.wait_for()
+        if not page.locator("[data-old]").count():
+            break
         press("Enter")
         presses += 1
         page.wait_for_timeout(50)

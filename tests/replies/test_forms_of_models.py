@@ -4,6 +4,8 @@ none, or unreadable.
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
@@ -236,9 +238,6 @@ def test_with_one_phrase_asked_for_no_box_of_another_thing_is_its(
 
 
 @pytest.mark.parametrize(
-    "key", ["location", "position", "center", "coordinates", "region", "coords", "centroid"]
-)
-@pytest.mark.parametrize(
     "place",
     [
         "[200, 150]",
@@ -253,34 +252,22 @@ def test_with_one_phrase_asked_for_no_box_of_another_thing_is_its(
         "[[200, 150]]",
     ],
 )
-@pytest.mark.parametrize("box_key", ["bbox_2d", "bbox", "box"])
-def test_a_place_beside_a_box_is_no_second_box(key: str, place: str, box_key: str) -> None:
-    for fields in (
-        f'"{box_key}": [0, 200, 300, 400], "{key}": {place}',
-        f'"{key}": {place}, "{box_key}": [0, 200, 300, 400]',
-    ):
-        for phrases in (["cat"], ["dog", "cat"]):
-            assert read(f'[{{"label": "cat", {fields}}}]', "xyxy_1000", phrases) == CAT
-    if place not in ("null", "3", '"top left"', '"row 2"'):
-        assert read(f'[{{"label": "cat", "{key}": {place}}}]', "xyxy_1000", ["cat"]) is None
+def test_a_place_beside_a_box_is_no_second_box(place: str) -> None:
+    keys = ("location", "position", "center", "coordinates", "region", "coords", "centroid")
+    for key in keys:
+        if place not in ("null", "3", '"top left"', '"row 2"'):
+            reply = f'[{{"label": "cat", "{key}": {place}}}]'
+            assert read(reply, "xyxy_1000", ["cat"]) is None, reply
+    for key, box_key in product(keys, ("bbox_2d", "bbox", "box")):
+        for fields in (
+            f'"{box_key}": [0, 200, 300, 400], "{key}": {place}',
+            f'"{key}": {place}, "{box_key}": [0, 200, 300, 400]',
+        ):
+            for phrases in (["cat"], ["dog", "cat"]):
+                reply = f'[{{"label": "cat", {fields}}}]'
+                assert read(reply, "xyxy_1000", phrases) == CAT, (reply, phrases)
 
 
-@pytest.mark.parametrize(
-    "thing",
-    [
-        "bounding box",
-        "bounding boxes",
-        "boxes",
-        "coordinates",
-        "bbox",
-        "detections",
-        "annotations",
-        "bounding box coordinates",
-    ],
-)
-@pytest.mark.parametrize(
-    "verb", ["provided", "given", "available", "returned", "supplied", "generated"]
-)
 @pytest.mark.parametrize(
     "frame",
     [
@@ -295,13 +282,20 @@ def test_a_place_beside_a_box_is_no_second_box(key: str, place: str, box_key: st
         "No {} {} for cat.",
     ],
 )
-def test_boxes_that_nobody_gave_say_nothing_of_the_picture(
-    thing: str, verb: str, frame: str
-) -> None:
-    for reply in (
-        frame.format(thing, verb),
-        f'{{"answer": "{frame.format(thing, verb)}"}}',
-        f"<box>{frame.format(thing, verb)}</box>",
-    ):
-        for phrases in ([], ["cat"], ["cat", "dog"]):
-            assert read(reply, "xyxy_1000", phrases) is None
+def test_boxes_that_nobody_gave_say_nothing_of_the_picture(frame: str) -> None:
+    things = (
+        "bounding box",
+        "bounding boxes",
+        "boxes",
+        "coordinates",
+        "bbox",
+        "detections",
+        "annotations",
+        "bounding box coordinates",
+    )
+    verbs = ("provided", "given", "available", "returned", "supplied", "generated")
+    for thing, verb in product(things, verbs):
+        sentence = frame.format(thing, verb)
+        for reply in (sentence, f'{{"answer": "{sentence}"}}', f"<box>{sentence}</box>"):
+            for phrases in ([], ["cat"], ["cat", "dog"]):
+                assert read(reply, "xyxy_1000", phrases) is None, (reply, phrases)
