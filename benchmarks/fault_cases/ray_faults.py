@@ -74,9 +74,16 @@ def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> It
     """Send a signal to the first process of a driver's that is called so; one that was frozen ends
     with the block.
     """
-    pid = min(
-        pid for pid, called in family(running.pid).items() if what in called.partition(" ")[0]
-    )
+    pids: list[int] = []
+
+    def is_there() -> bool:
+        for pid, called in family(running.pid).items():
+            if what in called.partition(" ")[0]:
+                pids.append(pid)
+        return bool(pids)
+
+    wait_until(is_there, 30)  # a worker that has just begun isn't called so yet
+    pid = min(pids)
     os.kill(pid, how)
     try:
         yield
